@@ -1,0 +1,201 @@
+"""`scenes`: the embedded default data, generated, deterministic and unlimited.
+
+A picture is 96 x 96 pixels with three to five coloured shapes, each in a cell of a 3 x 3 grid; six kinds of question ask
+about one of them (what, colour, where, yes/no, compare) or about all (count). With a vision tower of 8 x 8 patches an object covers
+four to nine of 64 tokens, so which tokens are sent matters. Three things can drift: the shapes (column `concept`), the kind of question
+(`qtype`) and the rendering (`domain`). Nothing is downloaded and nothing is stored but the arguments.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+from functools import cache
+
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageDraw
+
+from cdc_flower.data.packs import Pack
+
+SIDE = 96  # pixels
+CELLS = ("top left", "top", "top right", "left", "middle", "right", "bottom left", "bottom", "bottom right")
+OLD_SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
+NEW_SHAPES = ("heart", "moon", "diamond", "arrow")
+SHAPES = OLD_SHAPES + NEW_SHAPES
+COLOURS = {
+    "red": (216, 52, 52), "green": (46, 150, 70), "blue": (42, 92, 205), "yellow": (236, 190, 30),
+    "purple": (136, 62, 180), "orange": (240, 126, 34), "pink": (240, 130, 180), "brown": (128, 84, 48),
+}  # fmt: skip
+STYLES = ("flat", "outline", "night")
+BACKGROUNDS = {"flat": (246, 244, 238), "outline": (226, 232, 240), "night": (28, 32, 48)}
+KINDS = ("what", "colour", "where", "yesno", "count", "compare")
+_SUPER = 8  # sprites are drawn this much larger and averaged down
+
+
+def _polygon(shape: str) -> list[tuple[float, float]]:
+    """Corner points in the square [-1, 1]^2, y downwards."""
+    if shape == "triangle":
+        return [(0, -1), (0.95, 0.8), (-0.95, 0.8)]
+    if shape == "square":
+        return [(-0.82, -0.82), (0.82, -0.82), (0.82, 0.82), (-0.82, 0.82)]
+    if shape == "diamond":
+        return [(0, -1), (0.7, 0), (0, 1), (-0.7, 0)]
+    if shape == "cross":
+        a = 0.34
+        return [(-a, -1), (a, -1), (a, -a), (1, -a), (1, a), (a, a), (a, 1), (-a, 1), (-a, a), (-1, a), (-1, -a), (-a, -a)]
+    if shape == "arrow":
+        return [(-1, -0.3), (0.1, -0.3), (0.1, -0.85), (1, 0), (0.1, 0.85), (0.1, 0.3), (-1, 0.3)]
+    if shape == "star":
+        angles = [(math.pi * i / 5 - math.pi / 2, 1.0 if i % 2 == 0 else 0.42) for i in range(10)]
+        return [(r * math.cos(a), r * math.sin(a)) for a, r in angles]
+    if shape == "heart":
+        ts = [2 * math.pi * i / 60 for i in range(60)]
+        return [(math.sin(t) ** 3, -(13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t)) / 16)
+                for t in ts]
+    raise KeyError(shape)
+
+
+@cache
+def _sprite(shape: str, radius: int) -> np.ndarray:
+    """Coverage of `shape` in a square of 2 * radius + 1 pixels: (S, S) float32 in 0..1."""
+    side = (2 * radius + 1) * _SUPER
+    mask = Image.new("L", (side, side))
+    draw = ImageDraw.Draw(mask)
+    mid, r = side / 2, radius * _SUPER
+    if shape in ("circle", "ring", "moon"):
+        draw.ellipse((mid - r, mid - r, mid + r, mid + r), fill=255)
+        if shape == "ring":
+            q = 0.52 * r
+            draw.ellipse((mid - q, mid - q, mid + q, mid + q), fill=0)
+        if shape == "moon":
+            draw.ellipse((mid - 0.35 * r, mid - 1.1 * r, mid + 1.5 * r, mid + 0.75 * r), fill=0)
+    else:
+        draw.polygon([(mid + x * r, mid + y * r) for x, y in _polygon(shape)], fill=255)
+    small = mask.resize((2 * radius + 1, 2 * radius + 1), Image.Resampling.BOX)
+    return np.asarray(small, np.float32) / 255
+
+
+def _draw(objects: list[tuple[str, str, int, int, int, int]], style: str, rng: np.random.Generator) -> bytes:
+    """Render (shape, colour, cell, x, y, radius) objects; returns PNG bytes."""
+    shade = np.linspace(-6, 6, SIDE, dtype=np.float32)[:, None, None]
+    canvas = np.broadcast_to(np.asarray(BACKGROUNDS[style], np.float32), (SIDE, SIDE, 3)) + shade
+    canvas = canvas + rng.normal(0, 1.0, (SIDE, SIDE, 1)).astype(np.float32)
+    for shape, colour, _, x, y, radius in objects:
+        cover = _sprite(shape, radius)
+        if style == "outline":
+            inner = _sprite(shape, radius - 2)
+            cover = cover.copy()
+            cover[2:-2, 2:-2] -= 0.72 * inner
+        window = canvas[y - radius : y + radius + 1, x - radius : x + radius + 1]
+        ink = np.asarray(COLOURS[colour], np.float32) * (1.0 if style != "night" else 1.08)
+        window += np.clip(cover, 0, 1)[..., None] * (ink - window)
+    out = io.BytesIO()
+    Image.fromarray(np.clip(canvas, 0, 255).astype(np.uint8)).save(out, "PNG", compress_level=4)
+    return out.getvalue()
+
+
+def _place(rng: np.random.Generator, shapes: tuple[str, ...], must: tuple[str, ...]) -> list:
+    """Three to five objects in distinct cells; repeats are likely enough for counting; at least one shape of `must`."""
+    n = int(rng.integers(3, 6))
+    palette = [shapes[i] for i in rng.permutation(len(shapes))[: int(rng.integers(2, 5))]]
+    if not set(palette) & set(must):
+        palette[0] = must[int(rng.integers(len(must)))]
+    kinds = palette[:n] + [palette[int(i)] for i in rng.integers(0, len(palette), max(0, n - len(palette)))]
+    colours = [list(COLOURS)[int(i)] for i in rng.integers(0, len(COLOURS), n)]
+    objects = []
+    for cell, shape, colour in zip(rng.permutation(9)[:n], kinds, colours, strict=True):
+        radius = int(rng.integers(8, 13))
+        row, col = divmod(int(cell), 3)
+        slack = 16 - radius - 1
+        x = 32 * col + 16 + int(rng.integers(-slack, slack + 1))
+        y = 32 * row + 16 + int(rng.integers(-slack, slack + 1))
+        objects.append((shape, colour, int(cell), x, y, radius))
+    return objects
+
+
+def _ask(kind: str, objects: list, shapes: tuple[str, ...], must: tuple[str, ...], rng: np.random.Generator) -> tuple[str, str] | None:
+    """One question of `kind` about a shape of `must` and its answer; None if the picture allows none."""
+    def pick(items: list):
+        return items[int(rng.integers(len(items)))] if items else None
+
+    names, colours = [o[0] for o in objects], [o[1] for o in objects]
+    single = [o for o in objects if names.count(o[0]) == 1 and o[0] in must]
+    if kind == "what":
+        o = pick([o for o in objects if o[0] in must])
+        if o is not None and colours.count(o[1]) == 1 and rng.random() < 0.5:
+            return f"what is the {o[1]} thing?", o[0]
+        return o and (f"what is at the {CELLS[o[2]]}?", o[0])
+    if kind == "colour":
+        o = pick(single)
+        return o and (f"what colour is the {o[0]}?", o[1])
+    if kind == "where":
+        o = pick(single)
+        return o and (f"where is the {o[0]}?", CELLS[o[2]])
+    if kind == "yesno":
+        o = pick([o for o in objects if o[0] in must])
+        if o is None:
+            return None
+        if rng.random() < 0.5:
+            return f"is there a {o[1]} {o[0]}?", "yes"
+        present = {(a, b) for a, b, *_ in objects}
+        others = [(s, c) for s in shapes for c in COLOURS if (s, c) not in present and (s == o[0] or c == o[1])]
+        shape, colour = pick(others)
+        return f"is there a {colour} {shape}?", "no"
+    if kind == "count":
+        if rng.random() < 0.5 or not set(names) & set(must):
+            colour = pick(list(COLOURS) if rng.random() < 0.2 else colours)
+            return f"how many {colour} things are there?", str(colours.count(colour))
+        shape = pick(sorted(set(names) & set(must)))
+        return f"how many times is the {shape} there?", str(names.count(shape))
+    a = pick(single)
+    b = a and pick([o for o in objects if names.count(o[0]) == 1 and o[0] != a[0]])
+    if b is None:
+        return None
+    if rng.random() < 0.5 and abs(a[3] - b[3]) >= 8:
+        a, b = (a, b) if rng.random() < 0.5 else (b, a)
+        return f"which is further left, the {a[0]} or the {b[0]}?", (a if a[3] < b[3] else b)[0]
+    if abs(a[4] - b[4]) >= 8:
+        a, b = (a, b) if rng.random() < 0.5 else (b, a)
+        return f"which is higher, the {a[0]} or the {b[0]}?", (a if a[4] < b[4] else b)[0]
+    return None
+
+
+def _attributes(objects: list) -> str:
+    """What a picture shows, for the tower's supervision: semicolon list."""
+    local = [f"{what} at {CELLS[o[2]]}" for o in objects for what in (o[0], o[1])]
+    bound = sorted({f"{o[1]} {o[0]}" for o in objects})
+    return ";".join(local + bound)
+
+
+def _split(split: str, count: int, seed: int) -> tuple[pd.DataFrame, dict[str, bytes]]:
+    rows, images = [], {}
+    for i in range(count):
+        rng = np.random.default_rng([seed, 0 if split == "train" else 1, i])
+        new = i % 2 == 1
+        shapes, must = (SHAPES, NEW_SHAPES) if new else (OLD_SHAPES, OLD_SHAPES)
+        style = STYLES[int(rng.integers(len(STYLES)))]
+        objects = _place(rng, shapes, must)
+        image_id = f"{split}-{i:06d}"
+        images[image_id] = _draw(objects, style, rng)
+        for kind in KINDS:
+            asked = _ask(kind, objects, shapes, must, rng)
+            if asked is not None:
+                rows.append((image_id, *asked, kind, style, f"user{i % 64:02d}", "new shapes" if new else "old shapes",
+                             _attributes(objects)))
+    columns = ["image_id", "question", "answer", "qtype", "domain", "user", "concept", "attributes"]
+    return pd.DataFrame(rows, columns=columns, dtype="str"), images
+
+
+@cache
+def generate(n_train: int = 6000, n_test: int = 800, seed: int = 0) -> Pack:
+    """Make the pack: `n_train` and `n_test` pictures, up to six questions each, half of them with new shapes.
+
+    The same arguments give the same bytes; train and test draw from different streams.
+    """
+    train, train_images = _split("train", n_train, seed)
+    test, test_images = _split("test", n_test, seed)
+    digest = hashlib.sha256(f"scenes-1:{n_train}:{n_test}:{seed}".encode()).hexdigest()
+    return Pack(name="scenes", folder=None, digest=digest, train=train, test=test,
+                train_images=train_images, test_images=test_images)

@@ -1,0 +1,238 @@
+"""One forward pass for teacher, device and twin: LLaVA on vision tokens instead of pixels.
+
+`LlavaForConditionalGeneration` scatters projected tower outputs over `<image>` placeholders. Here the tower outputs are the
+input (cached, or received from a device), any subset of them may be missing, and only the answer's logits are computed. A missing
+token is absent from the sequence while every other position keeps its position id, so the language model sees a gap and not another
+picture. The sequence is `prefix | kept tokens | question suffix | answer`; positions are those of the complete sequence.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from transformers import DynamicCache, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Text:
+    """Tokenizer and prompt of a pair. The prompt is `prefix <image> suffix`; `{question}` stands in the suffix."""
+
+    tokenizer: PreTrainedTokenizerBase
+    prefix: str
+    suffix: str
+    n_tokens: int  # N, vision tokens of a picture
+
+    @property
+    def eos(self) -> int:
+        return int(self.tokenizer.eos_token_id)  # type: ignore[arg-type]
+
+    @property
+    def prefix_ids(self) -> list[int]:
+        bos = self.tokenizer.bos_token_id
+        ids = self.tokenizer(self.prefix, add_special_tokens=False)["input_ids"] if self.prefix else []
+        return ([] if bos is None else [int(bos)]) + list(ids)  # type: ignore[arg-type]
+
+    def question_ids(self, question: str) -> list[int]:
+        return list(self.tokenizer(self.suffix.format(question=question), add_special_tokens=False)["input_ids"])
+
+    def answer_ids(self, answer: str) -> list[int]:
+        """Ids of an answer, without the end token."""
+        return list(self.tokenizer(answer, add_special_tokens=False)["input_ids"])
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return normalise(str(self.tokenizer.decode(list(ids), skip_special_tokens=True)))
+
+
+def normalise(answer: str) -> str:
+    """Answers are compared in lower case, without outer punctuation and doubled spaces."""
+    return re.sub(r"\s+", " ", answer.lower()).strip(" .,!?;:")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A batch for `forward`. Absent and padding slots have position -1 and False in the masks."""
+
+    tokens: Tensor  # (B, K, D) float32
+    positions: Tensor  # (B, K) int64, 0..N-1, or -1
+    text_ids: Tensor  # (B, T) int64: question suffix, then the answer and its end token if there is one
+    text_mask: Tensor  # (B, T) bool
+    question_len: Tensor  # (B,) int64
+    answer_ids: Tensor | None  # (B, A) int64 with the end token, padded with -100
+
+    def to(self, device: torch.device | str) -> Inputs:
+        return Inputs(*(None if v is None else v.to(device) for v in vars(self).values()))  # type: ignore[arg-type]
+
+
+def collate(
+    text: Text,
+    tokens: np.ndarray | Sequence[np.ndarray],
+    questions: Sequence[Sequence[int]],
+    answers: Sequence[Sequence[int]] | None = None,
+    positions: Sequence[np.ndarray] | None = None,
+) -> Inputs:
+    """Pad samples into one batch.
+
+    Args:
+        tokens: B arrays (K_i, D) of any float type, or one array (B, N, D).
+        questions: B id lists from `Text.question_ids`.
+        answers: B id lists from `Text.answer_ids`, or None to predict.
+        positions: B arrays (K_i,), None when every picture is complete.
+    """
+    if positions is None:
+        vision = torch.from_numpy(np.ascontiguousarray(np.asarray(tokens), np.float32))
+        spots = torch.arange(vision.shape[1]).expand(vision.shape[0], -1)
+    else:
+        k = max(1, max(len(p) for p in positions))
+        vision = torch.zeros(len(positions), k, np.asarray(tokens[0]).shape[-1])
+        spots = torch.full((len(positions), k), -1, dtype=torch.int64)
+        for i, (t, p) in enumerate(zip(tokens, positions, strict=True)):
+            vision[i, : len(p)] = torch.from_numpy(np.asarray(t, np.float32))
+            spots[i, : len(p)] = torch.from_numpy(np.asarray(p, np.int64))
+    full = [list(q) + ([*a, text.eos] if answers is not None else []) for q, a in
+            zip(questions, answers if answers is not None else [[]] * len(questions), strict=True)]
+    ids = torch.full((len(full), max(map(len, full))), text.eos, dtype=torch.int64)
+    mask = torch.zeros_like(ids, dtype=torch.bool)
+    for i, row in enumerate(full):
+        ids[i, : len(row)] = torch.tensor(row)
+        mask[i, : len(row)] = True
+    wanted = None
+    if answers is not None:
+        wanted = torch.full((len(full), max(len(a) for a in answers) + 1), -100, dtype=torch.int64)
+        for i, a in enumerate(answers):
+            wanted[i, : len(a) + 1] = torch.tensor([*a, text.eos])
+    return Inputs(vision, spots, ids, mask, torch.tensor([len(q) for q in questions]), wanted)
+
+
+@dataclass(frozen=True)
+class Output:
+    """What `forward` returns. The sequence is P prefix, K vision and T text positions long: S = P + K + T."""
+
+    logits: Tensor  # (B, A, V): of the answer's positions, or (B, 1, V) of the next token
+    hidden: Tensor  # (B, S, H), after the final norm
+    attentions: tuple[Tensor, ...] | None  # per layer (B, heads, S, S)
+    prefix_len: int
+    cache: DynamicCache | None
+    mask: Tensor  # (B, S) bool
+
+
+def parts(model: nn.Module) -> tuple[nn.Module, nn.Module, nn.Module]:
+    """(projector, language model, lm_head) of a LLaVA model, plain or wrapped by peft."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+    return base.model.multi_modal_projector, base.model.language_model, base.lm_head  # type: ignore[return-value]
+
+
+def embed(model: nn.Module, text: Text, inputs: Inputs) -> tuple[Tensor, Tensor, Tensor]:
+    """Embeddings (B, S, H), position ids (B, S) and mask (B, S) of `prefix | tokens | text`."""
+    projector, lm, _ = parts(model)
+    b = inputs.tokens.shape[0]
+    prefix = torch.tensor(text.prefix_ids, dtype=torch.int64, device=inputs.tokens.device)
+    words = lm.get_input_embeddings()(torch.cat([prefix.expand(b, -1), inputs.text_ids], 1))  # type: ignore[operator]
+    vision = projector(inputs.tokens.to(words.dtype))
+    p = len(prefix)
+    embeds = torch.cat([words[:, :p], vision, words[:, p:]], 1)
+    text_positions = p + text.n_tokens + torch.arange(inputs.text_ids.shape[1], device=prefix.device)
+    position_ids = torch.cat([torch.arange(p, device=prefix.device).expand(b, -1),
+                              p + inputs.positions.clamp_min(0), text_positions.expand(b, -1)], 1)
+    mask = torch.cat([torch.ones(b, p, dtype=torch.bool, device=prefix.device), inputs.positions >= 0,
+                      inputs.text_mask], 1)
+    return embeds, position_ids, mask
+
+
+def forward(
+    model: nn.Module, text: Text, inputs: Inputs, *, attention: bool = False, cache: bool = False
+) -> Output:
+    """Run the model over a batch; see `Output` for shapes. `attention` needs a model with eager attention."""
+    _, lm, head = parts(model)
+    embeds, position_ids, mask = embed(model, text, inputs)
+    out = lm(inputs_embeds=embeds, position_ids=position_ids, attention_mask=mask.long(), use_cache=cache,
+             past_key_values=DynamicCache() if cache else None, output_attentions=attention)
+    p, k = len(text.prefix_ids), inputs.tokens.shape[1]
+    hidden = out.last_hidden_state
+    first = p + k + inputs.question_len - 1  # the position that predicts the answer's first token
+    steps = 1 if inputs.answer_ids is None else inputs.answer_ids.shape[1]
+    wanted = (first[:, None] + torch.arange(steps, device=first.device)).clamp_max(hidden.shape[1] - 1)
+    picked = hidden.gather(1, wanted[..., None].expand(-1, -1, hidden.shape[-1]))
+    return Output(head(picked), hidden, out.attentions if attention else None, p,
+                  out.past_key_values if cache else None, mask)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Greedy answers of B samples, with what uncertainty needs."""
+
+    ids: list[list[int]]  # without the end token
+    texts: list[str]
+    entropy: np.ndarray  # (B,) nats: mean over the answer's steps of the predictive entropy
+    margin: np.ndarray  # (B,) mean of p1 - p2
+    log_prob: np.ndarray  # (B,) sum of log max-probabilities (the released rule multiplies probabilities)
+    confidence: np.ndarray  # (B,) exp of the mean log max-probability
+
+
+@torch.no_grad()
+def answer(model: nn.Module, text: Text, inputs: Inputs, max_new: int) -> Answers:
+    """Answer greedily, at most `max_new` tokens; the end token counts as a step."""
+    _, lm, head = parts(model)
+    out = forward(model, text, inputs, cache=True)
+    b, device = inputs.tokens.shape[0], inputs.tokens.device
+    logits, mask, past = out.logits[:, -1], out.mask.long(), out.cache
+    position = len(text.prefix_ids) + text.n_tokens + inputs.question_len
+    done = torch.zeros(b, dtype=torch.bool, device=device)
+    ids: list[list[int]] = [[] for _ in range(b)]
+    sums = {name: torch.zeros(b, device=device) for name in ("entropy", "margin", "log_prob", "steps")}
+    for step in range(max_new):
+        logp = logits.float().log_softmax(-1)
+        top = logp.topk(2, -1).values
+        live = (~done).float()
+        sums["entropy"] += live * -(logp.exp() * logp).sum(-1)
+        sums["margin"] += live * (top[:, 0].exp() - top[:, 1].exp())
+        sums["log_prob"] += live * top[:, 0]
+        sums["steps"] += live
+        best = logp.argmax(-1)
+        done = done | (best == text.eos)
+        for i in torch.nonzero(~done).flatten().tolist():
+            ids[i].append(int(best[i]))
+        if bool(done.all()) or step == max_new - 1:
+            break
+        mask = torch.cat([mask, torch.ones(b, 1, dtype=mask.dtype, device=device)], 1)
+        out_next = lm(inputs_embeds=lm.get_input_embeddings()(best[:, None]), attention_mask=mask,  # type: ignore[operator]
+                      position_ids=(position + step)[:, None], past_key_values=past, use_cache=True)
+        logits = head(out_next.last_hidden_state)[:, -1]
+    steps = sums["steps"].clamp_min(1)
+    as_array = lambda t: t.cpu().numpy().astype(np.float64)  # noqa: E731
+    return Answers(ids, [text.decode(i) for i in ids], as_array(sums["entropy"] / steps),
+                   as_array(sums["margin"] / steps), as_array(sums["log_prob"]),
+                   as_array((sums["log_prob"] / steps).exp()))
+
+
+@torch.no_grad()
+def correct(model: nn.Module, text: Text, inputs: Inputs) -> np.ndarray:
+    """Whether the greedy answer equals `inputs.answer_ids`: (B,) bool, in one pass.
+
+    Greedy decoding produces an answer exactly when every step of the teacher-forced pass, end token included, has its
+    maximum there. For evaluation only: it reads the labels.
+    """
+    assert inputs.answer_ids is not None
+    best = forward(model, text, inputs).logits.argmax(-1)
+    return ((best == inputs.answer_ids) | (inputs.answer_ids == -100)).all(1).cpu().numpy()
+
+
+@torch.no_grad()
+def encode_images(model: nn.Module, processor: object, images: Sequence[Image.Image]) -> np.ndarray:
+    """Vision tokens of pictures, as the checkpoint's own feature layer and select strategy say: (B, N, D) float16."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+    config, tower = base.config, base.model.vision_tower  # type: ignore[union-attr]
+    pixels = processor(images=[im.convert("RGB") for im in images], return_tensors="pt")["pixel_values"]  # type: ignore[operator]
+    weight = next(tower.parameters())  # type: ignore[union-attr]
+    states = tower(pixels.to(weight.device, weight.dtype), output_hidden_states=True).hidden_states  # type: ignore[operator]
+    layers = config.vision_feature_layer
+    layers = [layers] if isinstance(layers, int) else list(layers)  # type: ignore[arg-type]
+    chosen = torch.cat([states[i] for i in layers], -1)
+    if config.vision_feature_select_strategy == "default":
+        chosen = chosen[:, 1:]
+    return chosen.float().cpu().numpy().astype(np.float16)
