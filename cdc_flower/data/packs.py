@@ -1,0 +1,252 @@
+"""Packs: the one dataset format of the project, a folder with `train.parquet` and `test.parquet`.
+
+A row is a question about a picture. The encoded picture is repeated in every row about it: parquet compresses
+that away, and it keeps a row complete on its own. Reading is the border where everything is checked once,
+every distinct picture is decoded once, and whatever is wrong is named by file, row (counted from 0) and
+column. Only common bitmap formats are opened, and only up to `MAX_PIXELS`, so a picture from a stranger
+cannot exhaust the memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image, UnidentifiedImageError
+
+from cdc_flower.config import ConfigError, DataConfig
+
+TEXT_COLUMNS = ("image_id", "question", "answer", "qtype", "domain", "user")
+COLUMNS = ("image", *TEXT_COLUMNS)
+"""The columns every pack has; more are allowed and kept."""
+NOT_EMPTY = ("image_id", "question", "answer")
+SPLITS = ("train", "test")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+MAX_PIXELS = 16 * 2**20
+"""A picture with more pixels is refused before it is decoded."""
+_ALLOWED = "'scenes' or the path of a folder with train.parquet and test.parquet"
+
+
+class PackError(ConfigError):
+    """A pack that cannot be used; one line with file, row, column and what is wrong."""
+
+
+@dataclass(frozen=True)
+class Pack:
+    """A validated dataset.
+
+    Attributes:
+        name: the folder's name, or "scenes".
+        folder: where it was read from; None when generated.
+        digest: sha256 (hex) of the files, or of the generator's arguments.
+        train: columns `TEXT_COLUMNS` (strings) and any extra ones; no picture bytes.
+        test: the same for the held-out split.
+        train_images: image_id -> encoded picture, in order of first appearance.
+        test_images: the same for the held-out split.
+    """
+
+    name: str
+    folder: Path | None
+    digest: str
+    train: pd.DataFrame
+    test: pd.DataFrame
+    train_images: Mapping[str, bytes]
+    test_images: Mapping[str, bytes]
+
+
+def check_picture(data: bytes) -> str | None:
+    """Decode one encoded picture completely.
+
+    Returns:
+        None when it is a readable picture of at most `MAX_PIXELS` pixels, else what is wrong.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's own bomb warning: the bound below is the stricter one
+            with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+                width, height = picture.size
+                if width * height > MAX_PIXELS:
+                    return f"{width}x{height} pixels, allowed are {MAX_PIXELS} in all"
+                picture.load()
+    except UnidentifiedImageError:
+        return f"not a readable picture ({len(data)} bytes); allowed formats: {', '.join(FORMATS)}"
+    except Image.DecompressionBombError:
+        return f"too many pixels, allowed are {MAX_PIXELS} in all"
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError) as err:  # what Pillow's decoders raise
+        return f"broken picture ({len(data)} bytes): {err}"
+    return None
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _line(err: BaseException) -> str:
+    return (str(err).splitlines() or [type(err).__name__])[0]
+
+
+def _first(values: list[Any], wrong: Callable[[Any], bool]) -> int | None:
+    """Position of the first wrong value."""
+    return next((row for row, value in enumerate(values) if wrong(value)), None)
+
+
+def _validate(table: pa.Table, file: str, max_answer_chars: int) -> tuple[pd.DataFrame, dict[str, bytes]]:
+    """Check one split and take the pictures out of it; `file` is only used in messages."""
+    for column in COLUMNS:
+        if column not in table.column_names:
+            raise PackError(f"{file}: column '{column}' is missing; a pack needs {', '.join(COLUMNS)}; "
+                            f"found {', '.join(table.column_names) or 'none'}")
+        kind = table.schema.field(column).type
+        wanted = "bytes" if column == "image" else "text"
+        if not (_is_bytes(kind) if column == "image" else _is_text(kind)):
+            raise PackError(f"{file}: column '{column}' holds {kind}, it must hold {wanted}")
+    if not table.num_rows:
+        raise PackError(f"{file}: the split is empty; at least one row is needed")
+    values = {column: table[column].to_pylist() for column in COLUMNS}
+    for column in COLUMNS:
+        row = _first(values[column], lambda value: value is None)
+        if row is not None:
+            raise PackError(f"{file}: row {row}, column '{column}': no value")
+    for column in NOT_EMPTY:
+        row = _first(values[column], lambda text: not text.strip())
+        if row is not None:
+            raise PackError(f"{file}: row {row}, column '{column}': empty")
+    row = _first(values["answer"], lambda text: len(text) > max_answer_chars)
+    if row is not None:
+        answer = values["answer"][row]
+        raise PackError(f"{file}: row {row}, column 'answer': {len(answer)} characters ({answer[:24]!r}...), "
+                        f"allowed are {max_answer_chars} (setting 'max-answer-chars')")
+    images = _pictures(values["image_id"], values["image"], file)
+    frame = table.drop_columns(["image"]).to_pandas(ignore_metadata=True)
+    for column in TEXT_COLUMNS:
+        frame[column] = frame[column].astype("str")
+    return frame, images
+
+
+def _pictures(ids: list[str], pictures: list[bytes], file: str) -> dict[str, bytes]:
+    images: dict[str, bytes] = {}
+    first_row: dict[str, int] = {}
+    for row, (name, data) in enumerate(zip(ids, pictures, strict=True)):
+        if name not in images:
+            images[name], first_row[name] = data, row
+        elif images[name] != data:
+            raise PackError(f"{file}: row {row}, column 'image': not the picture of row {first_row[name]}, "
+                            f"which has the same image_id {name!r}; an image_id names one picture")
+    good: set[bytes] = set()
+    for name, data in images.items():
+        if data in good:
+            continue
+        wrong = check_picture(data)
+        if wrong:
+            raise PackError(f"{file}: row {first_row[name]}, column 'image' (image_id {name!r}): {wrong}")
+        good.add(data)
+    return images
+
+
+def _table(path: Path, file: str) -> pa.Table:
+    try:
+        with pq.ParquetFile(path) as file_of_rows:
+            return file_of_rows.read()
+    except FileNotFoundError:
+        raise PackError(f"{file}: no such file; a pack folder has train.parquet and test.parquet") from None
+    except (pa.ArrowException, OSError) as err:
+        raise PackError(f"{file}: not a readable parquet file: {_line(err)}") from None
+
+
+def read_pack(folder: str | os.PathLike[str], max_answer_chars: int = 64) -> Pack:
+    """Read and validate a pack folder.
+
+    Args:
+        folder: holds `train.parquet` and `test.parquet`.
+        max_answer_chars: longer answers are refused.
+
+    Raises:
+        PackError: a missing folder, file or column, a wrong type, an empty split, question or answer, an
+            answer that is too long, a broken or huge picture, or one image_id with two pictures.
+    """
+    path = Path(folder).expanduser()
+    if not path.is_dir():
+        raise PackError(f"data pack '{path}': no such folder; allowed: {_ALLOWED}")
+    digest = hashlib.sha256()
+    parts = []
+    for split in SPLITS:
+        source = path / f"{split}.parquet"
+        table = _table(source, str(source))
+        parts.append(_validate(table, str(source), max_answer_chars))
+        with source.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    (train, train_images), (test, test_images) = parts
+    return Pack(path.resolve().name, path, digest.hexdigest(), train, test, train_images, test_images)
+
+
+def write_pack(folder: str | os.PathLike[str], train_rows: pd.DataFrame, test_rows: pd.DataFrame,
+               max_answer_chars: int = 64) -> None:
+    """Validate two splits and write them as a pack folder; nothing is written unless both are valid.
+
+    Args:
+        folder: made when missing; its two parquet files are replaced atomically.
+        train_rows: pack columns with `image` as bytes, and any extra columns.
+        test_rows: the same for the held-out split.
+        max_answer_chars: longer answers are refused.
+
+    Raises:
+        PackError: as `read_pack`, naming the split in place of the file; or the folder cannot be written.
+    """
+    path = Path(folder).expanduser()
+    tables = {}
+    for split, rows in zip(SPLITS, (train_rows, test_rows), strict=True):
+        try:
+            table = pa.Table.from_pandas(rows, preserve_index=False).replace_schema_metadata(None)
+        except pa.ArrowException as err:
+            raise PackError(f"{split} rows: mixed types: {_line(err)}") from None
+        _validate(table, f"{split} rows", max_answer_chars)
+        tables[split] = table
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        for split, table in tables.items():
+            part = path / f".{split}.{os.getpid()}.part"
+            try:
+                pq.write_table(table, part, compression="zstd")
+                part.replace(path / f"{split}.parquet")
+            finally:
+                part.unlink(missing_ok=True)
+    except OSError as err:
+        raise PackError(f"data pack '{path}': cannot be written: {err}") from None
+
+
+def _scenes(config: DataConfig, seed: int) -> Pack:
+    from cdc_flower.data import scenes
+
+    return scenes.generate(config.scenes_train, config.scenes_test, seed=seed)
+
+
+GENERATED: dict[str, Callable[[DataConfig, int], Pack]] = {"scenes": _scenes}
+"""Names of generated packs -> their maker."""
+
+
+def load(config: DataConfig, seed: int = 0) -> Pack:
+    """The pack that `config.data` names: a generated one, or a folder.
+
+    Raises:
+        PackError: neither a known name nor a usable pack folder.
+    """
+    if config.data in GENERATED:
+        return GENERATED[config.data](config, seed)
+    if not config.data or not Path(config.data).expanduser().is_dir():
+        raise PackError(f"setting 'data' = {config.data!r}: no such folder; allowed: {_ALLOWED}")
+    return read_pack(config.data, config.max_answer_chars)
