@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-_STRICT = ConfigDict(extra="forbid")
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 METHODS = ("static", "cdc", "upload_all", "fedavg_lora", "fedprox_lora", "fedavg_full", "fedavg_pseudo")
 Axis = Literal["object", "question", "style", "mixed"]
 
