@@ -1,0 +1,82 @@
+"""Dead-zone uniform quantiser: selection and quantisation of an update in one act.
+
+`q = sign(x) * floor(|x| / step + rho)`: with `rho < 1/2` the bin around zero is wider than the others, so
+small values are not sent at all and the rest costs about its information content. A value is rebuilt not in
+the middle of its bin but at the measured centroid (one offset for |q| = 1, one for the rest), as in video
+coding (Sullivan 1996, doi:10.1109/18.532878). A common step over tensors is the Lagrangian optimum at equal
+importance; importance weights scale the step of a tensor by `w ** -1/2`, rounded to eighths of an octave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+SMALLEST_STEP = float(np.finfo(np.float32).tiny)
+LARGEST = float(np.finfo(np.float32).max)
+MAX_EXPONENT = 64  # eighths of an octave: a tensor's step is at most 2**8 from the common one
+_OFFSET_UNIT = 1.0 / 128  # of a step; a byte covers -0.5 .. 1.49
+_EIGHTHS = np.array([32768, 35734, 38968, 42495, 46341, 50535, 55109, 60097], np.float64) / 32768  # 2**(k/8)
+
+
+def quantize(x: NDArray[np.floating], step: float | NDArray[np.float64], rho: float) -> NDArray[np.int64]:
+    """Signed symbols int64, same shape as `x`; `step` > 0 is one number or one per element.
+
+    Every |x - middle of its bin| is at most `step * (1 - rho)`.
+    """
+    magnitude = np.floor(np.abs(x.astype(np.float64)) / step + rho)
+    return np.copysign(np.minimum(magnitude, 2.0**31 - 1), x).astype(np.int64)
+
+
+def offsets(ratio: NDArray[np.float64], magnitude: NDArray[np.int64]) -> tuple[int, int]:
+    """The centroid offsets, as bytes, of the bins of magnitude 1 and of all larger ones.
+
+    Args:
+        ratio: |x| / step of the non-zero symbols.
+        magnitude: |q| of the same, >= 1.
+    """
+    small = magnitude == 1
+    pair = []
+    for chosen in (small, ~small):
+        mean = float(np.mean(ratio[chosen] - magnitude[chosen])) if chosen.any() else 0.0
+        pair.append(int(np.clip(np.rint((mean + 0.5) / _OFFSET_UNIT), 0, 255)))
+    return pair[0], pair[1]
+
+
+def dequantize(magnitude: NDArray[np.int64], negative: NDArray[np.bool_], offset: tuple[int, int],
+               step: float | NDArray[np.float64]) -> NDArray[np.float32]:
+    """float32 values of non-zero symbols. One fixed order of float64 operations: the same bits on every
+    machine."""
+    shift = np.where(magnitude == 1, offset[0], offset[1]) * _OFFSET_UNIT - 0.5
+    value = np.minimum((magnitude + shift) * step, LARGEST)
+    return np.where(negative, -value, value).astype(np.float32)
+
+
+def step_factors(exponents: NDArray[np.int8]) -> NDArray[np.float64]:
+    """2**(e/8) of each tensor's exponent, from integers: the same bits on every machine."""
+    e = exponents.astype(np.int64)
+    return np.ldexp(_EIGHTHS[e % 8], e // 8)
+
+
+def step_exponents(weights: Sequence[float], tensors: int) -> NDArray[np.int8]:
+    """Exponents of the tensors' steps for importance weights: step ~ weight**-1/2 around their geometric
+    mean.
+
+    Raises:
+        ValueError: not one positive finite weight per tensor.
+    """
+    w = np.asarray(weights, np.float64)
+    if w.shape != (tensors,) or not (np.isfinite(w).all() and (w > 0).all()):
+        raise ValueError(f"weights must be {tensors} positive finite numbers, one per tensor")
+    logs = np.log2(w)
+    return np.clip(np.rint(-4 * (logs - logs.mean())), -MAX_EXPONENT, MAX_EXPONENT).astype(np.int8)
+
+
+def floor_step(x: NDArray[np.floating], relative_error: float) -> float:
+    """The step at which uniform quantisation of `x` leaves about this relative error (root of the energy
+    share)."""
+    wide = x.astype(np.float64)
+    nonzero = int(np.count_nonzero(wide))
+    return max(relative_error * float(np.sqrt(12 * np.dot(wide, wide) / max(nonzero, 1))), SMALLEST_STEP)

@@ -1,0 +1,128 @@
+"""The UPDATE frame: what turns the adapter of one version into that of another, and the proof that it did.
+
+A frame carries either a *chain* (the codec payloads of every version between, added in order, hence the same
+float32 bits as everyone else's) or a *snapshot* (the adapter itself, lossless). It names the layout and the
+result by digest: an update for other tensors, from another version, or with another outcome than the cloud's
+mirror is refused whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Sequence
+
+import numpy as np
+import zstandard
+from numpy.typing import NDArray
+
+from cdc_flower.downlink.codecs import BY_ID
+from cdc_flower.wire import coder
+from cdc_flower.wire.frame import FrameError, Kind, envelope, pack, unpack
+
+CHAIN, SNAPSHOT = 0, 1
+MAX_CHAIN = 4096
+DIGEST_BYTES = 8
+_HEAD = struct.Struct(f"<BII{DIGEST_BYTES}s{DIGEST_BYTES}s")  # mode, base, target, layout, result
+ENVELOPE = envelope(2) + _HEAD.size + 1  # bytes around one codec payload
+
+
+class StaleVersion(FrameError):
+    """The update starts from another version than the device has; ask for one from yours."""
+
+
+def digest(flat: NDArray[np.float32]) -> bytes:
+    """Eight bytes of blake2b over the little-endian float32 bytes of an adapter."""
+    return hashlib.blake2b(np.ascontiguousarray(flat, "<f4").tobytes(), digest_size=DIGEST_BYTES).digest()
+
+
+def chain_frame(payloads: Sequence[bytes], base: int, layout: bytes, result: bytes) -> bytes:
+    """A frame from version `base` over one payload (codec id byte first) per version.
+
+    Args:
+        payloads: in the order of the versions, 1..4096 of them.
+        base: the version the device has.
+        layout: digest of the layout, 8 bytes.
+        result: `digest` of the adapter after the last payload.
+    """
+    if not 1 <= len(payloads) <= MAX_CHAIN:
+        raise ValueError(f"a chain has 1..{MAX_CHAIN} payloads, not {len(payloads)}")
+    return pack(Kind.UPDATE, _HEAD.pack(CHAIN, base, base + len(payloads), layout, result), *payloads)
+
+
+def snapshot_frame(flat: NDArray[np.float32], version: int, layout: bytes) -> bytes:
+    """A frame that sets the adapter to `flat`, whatever the device has: byte planes by zstd, or as they
+    are."""
+    raw = np.ascontiguousarray(flat, "<f4").view(np.uint8).reshape(-1, 4).T.tobytes()
+    small = zstandard.ZstdCompressor(level=3).compress(raw)
+    body = b"\x01" + small if 0 < len(small) < len(raw) else b"\x00" + raw
+    return pack(Kind.UPDATE, _HEAD.pack(SNAPSHOT, version, version, layout, digest(flat)), body)
+
+
+def apply(frame: bytes, flat: NDArray[np.float32], version: int, layout_digest: bytes, sizes: Sequence[int],
+          max_bytes: int) -> tuple[NDArray[np.float32], int]:
+    """The adapter and version after an update. `flat` is never changed; on any error nothing was applied.
+
+    Args:
+        frame: the UPDATE frame.
+        flat: the adapter (P,) float32 the device has.
+        version: its version.
+        layout_digest: 8 bytes naming tensors, shapes and order.
+        sizes: elements of each tensor, summing to P.
+        max_bytes: a longer frame is refused unread.
+
+    Raises:
+        StaleVersion: a chain from another version.
+        FrameError: any other reason not to apply it.
+    """
+    head, *payloads = unpack(frame, Kind.UPDATE, max_bytes) or [b""]
+    if len(head) != _HEAD.size:
+        raise FrameError(f"update: head of {len(head)} bytes, expected {_HEAD.size}")
+    mode, base, target, layout, result = _HEAD.unpack(head)
+    if layout != layout_digest:
+        raise FrameError(f"update: made for layout {layout.hex()}, this adapter has {layout_digest.hex()}")
+    if mode == CHAIN:
+        new = _apply_chain(payloads, flat, version, base, target, sizes)
+    elif mode == SNAPSHOT:
+        if len(payloads) != 1 or base != target:
+            raise FrameError("update: a snapshot has one payload and one version")
+        new = _read_snapshot(payloads[0], sum(sizes))
+    else:
+        raise FrameError(f"update: unknown mode {mode}; allowed: {CHAIN} chain, {SNAPSHOT} snapshot")
+    if not np.isfinite(new).all():
+        raise FrameError("update: the result has elements that are not finite")
+    if digest(new) != result:
+        raise FrameError(f"update: the result has digest {digest(new).hex()}, the cloud's has {result.hex()}")
+    return new, target
+
+
+def add(flat: NDArray[np.float32], payload: bytes, sizes: Sequence[int]) -> NDArray[np.float32]:
+    """`flat` + what one payload (codec id byte first) decodes to: the one float32 addition both ends do.
+
+    Raises:
+        FrameError: unknown codec, or a payload it refuses.
+    """
+    if not payload or payload[0] not in BY_ID:
+        known = ", ".join(f"{i} {c.name}" for i, c in BY_ID.items())
+        raise FrameError(f"update: unknown codec {payload[0] if payload else 'none'}; allowed: {known}")
+    with np.errstate(over="ignore"):
+        return flat + BY_ID[payload[0]].decode(payload[1:], sizes)
+
+
+def _apply_chain(payloads, flat, version, base, target, sizes):
+    if not 1 <= len(payloads) <= MAX_CHAIN or target - base != len(payloads):
+        raise FrameError(f"update: {len(payloads)} payloads from version {base} to {target}")
+    if base != version:
+        raise StaleVersion(f"update: starts from version {base}, this adapter has version {version}")
+    for payload in payloads:
+        flat = add(flat, payload, sizes)
+    return flat
+
+
+def _read_snapshot(body, size):
+    if not body or body[0] > 1:
+        raise FrameError("update: unknown snapshot form")
+    raw = coder.inflate(body[1:], 4 * size, "update snapshot") if body[0] else body[1:]
+    if len(raw) != 4 * size:
+        raise FrameError(f"update: snapshot of {len(raw)} bytes for {size} elements")
+    return np.frombuffer(raw, np.uint8).reshape(4, size).T.copy().view("<f4").reshape(size).astype(np.float32)

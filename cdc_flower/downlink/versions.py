@@ -1,0 +1,191 @@
+"""Who has which version: the cloud's mirror of the devices' adapter, and the way from any version to the
+newest.
+
+The mirror holds exactly what a device of the newest version holds. `advance` codes `target - mirror`, and the
+mirror becomes itself plus what the payload decodes to; what a codec did not send is in the next difference by
+itself, so the mirror is the error feedback. Old adapters are not kept: the oldest of the window and the
+payloads since give them back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cdc_flower.config import ConfigError
+from cdc_flower.downlink import update
+from cdc_flower.downlink.codecs import CODECS
+
+
+class HasLayout(Protocol):
+    """What the mirror asks of `models.adapters.Layout`."""
+
+    @property
+    def digest(self) -> bytes:
+        """Eight bytes naming tensors, shapes and order."""
+        ...
+
+    @property
+    def sizes(self) -> Sequence[int]:
+        """Elements of each tensor, summing to P."""
+        ...
+
+
+class Mirror:
+    """The adapter line of the cloud.
+
+    Args:
+        initial: (P,) float32, version 0, the adapter shipped with the model.
+        layout: names the tensors.
+        codec: key of `CODECS`.
+        budget: bytes of a one-version UPDATE frame, for the codecs that aim at one.
+        history: versions a device may lag behind and still get a chain.
+
+    Raises:
+        ConfigError: unknown codec, or a budget below the envelope.
+        ValueError: `initial` does not fit the layout or is not finite.
+    """
+
+    def __init__(self, initial: NDArray[np.float32], layout: HasLayout, codec: str, budget: int,
+                 history: int):
+        if codec not in CODECS:
+            raise ConfigError(f"setting 'codec' = {codec!r}; allowed: {', '.join(CODECS)}")
+        if CODECS[codec].budgeted and budget <= update.ENVELOPE:
+            raise ConfigError(f"setting 'downlink-budget' = {budget}: an update needs at least "
+                              f"{update.ENVELOPE + 1} bytes")
+        if history < 1:
+            raise ConfigError(f"setting 'history' = {history}; allowed: at least 1")
+        self._sizes = tuple(int(s) for s in layout.sizes)
+        self._layout = bytes(layout.digest)
+        self._codec, self._budget, self._history = CODECS[codec], budget, min(history, update.MAX_CHAIN)
+        self._base = self._newest_flat = _checked(initial, sum(self._sizes)).copy()
+        self._oldest = 0
+        self._payloads: list[bytes] = []
+        self._digests = [update.digest(self._base)]
+        self._frames: dict[int, bytes] = {}
+
+    @property
+    def newest(self) -> int:
+        """The newest version."""
+        return self._oldest + len(self._payloads)
+
+    @property
+    def oldest(self) -> int:
+        """The oldest version that can still be reached by a chain."""
+        return self._oldest
+
+    def adapter(self, version: int) -> NDArray[np.float32]:
+        """The exact adapter (P,) of a version in the window; a copy.
+
+        Raises:
+            KeyError: a version outside `oldest..newest`.
+        """
+        if not self._oldest <= version <= self.newest:
+            raise KeyError(f"version {version} is not kept; kept: {self._oldest}..{self.newest}")
+        if version == self.newest:
+            return self._newest_flat.copy()
+        flat = self._base.copy()
+        for payload in self._payloads[: version - self._oldest]:
+            flat = update.add(flat, payload, self._sizes)
+        return flat
+
+    def advance(self, target: NDArray[np.float32], weights: Sequence[float] | None = None) -> int:
+        """Make the next version: as near to `target` (P,) as the codec and its budget allow.
+
+        Args:
+            target: what training arrived at.
+            weights: importance of the squared error per tensor, for codecs that use it.
+
+        Returns:
+            The new newest version. Nothing has changed if an error is raised.
+
+        Raises:
+            ValueError: `target` is not finite, of another size, or so far away that the difference overflows.
+        """
+        target = _checked(target, len(self._newest_flat))
+        with np.errstate(over="ignore"):
+            delta = target - self._newest_flat
+        payload = self._codec.encode(delta, self._sizes, max(1, self._budget - update.ENVELOPE), weights)
+        payload = bytes((self._codec.id,)) + payload
+        flat = update.add(self._newest_flat, payload, self._sizes)
+        self._newest_flat = _checked(flat, len(flat))
+        self._payloads.append(payload)
+        self._digests.append(update.digest(flat))
+        self._frames.clear()
+        while len(self._payloads) > self._history:
+            self._base = update.add(self._base, self._payloads.pop(0), self._sizes)
+            self._digests.pop(0)
+            self._oldest += 1
+        return self.newest
+
+    def frame_for(self, version: int, digest: bytes | None = None) -> bytes | None:
+        """The UPDATE frame that brings a device of `version` to the newest, or None if it has it.
+
+        A chain of the updates it missed, or a snapshot where that is smaller; always a snapshot for a version
+        that is unknown, too old, or (given the device's `digest`) of another line, as after a restart from an
+        older checkpoint. Encoded once for each distinct version.
+        """
+        known = self._oldest <= version <= self.newest
+        if known and digest is not None and digest != self._digests[version - self._oldest]:
+            known = False
+        if known and version == self.newest:
+            return None
+        key = version if known else -1
+        if key not in self._frames:
+            self._frames[key] = self._shortest(version) if known else self._snapshot()
+        return self._frames[key]
+
+    def _snapshot(self) -> bytes:
+        if -1 not in self._frames:
+            self._frames[-1] = update.snapshot_frame(self._newest_flat, self.newest, self._layout)
+        return self._frames[-1]
+
+    def _shortest(self, version: int) -> bytes:
+        missed = self._payloads[version - self._oldest :]
+        chain = update.chain_frame(missed, version, self._layout, self._digests[-1])
+        snapshot = self._snapshot()
+        return snapshot if len(snapshot) < len(chain) else chain
+
+    def state(self) -> dict[str, Any]:
+        """Everything needed to go on bit-identically: a flat dict of arrays, bytes and ints."""
+        return {
+            "oldest": self._oldest, "layout": self._layout, "base": self._base.copy(),
+            "newest": self._newest_flat.copy(), "payloads": b"".join(self._payloads),
+            "payload_sizes": np.array([len(p) for p in self._payloads], np.int64),
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any], layout: HasLayout, codec: str, budget: int,
+                   history: int) -> Mirror:
+        """The mirror `state()` came from; codec, budget and history may be others from here on.
+
+        Raises:
+            ValueError: another layout, or a state whose payloads do not lead from its base to its newest
+                adapter.
+        """
+        mirror = cls(np.asarray(state["base"], np.float32), layout, codec, budget, history)
+        if bytes(state["layout"]) != mirror._layout:
+            raise ValueError(f"saved adapters have layout {bytes(state['layout']).hex()}, "
+                             f"this model has {mirror._layout.hex()}")
+        mirror._oldest, at, flat = int(state["oldest"]), 0, mirror._base
+        for size in np.asarray(state["payload_sizes"], np.int64).tolist():
+            payload = bytes(state["payloads"][at : at + size])
+            flat, at = update.add(flat, payload, mirror._sizes), at + size
+            mirror._payloads.append(payload)
+            mirror._digests.append(update.digest(flat))
+        if update.digest(np.asarray(state["newest"], np.float32)) != mirror._digests[-1]:
+            raise ValueError("saved payloads do not lead to the saved newest adapter: damaged checkpoint")
+        mirror._newest_flat = flat
+        return mirror
+
+
+def _checked(flat: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+    flat = np.asarray(flat, np.float32)
+    if flat.shape != (size,):
+        raise ValueError(f"adapter has shape {flat.shape}, the layout ({size},)")
+    if not np.isfinite(flat).all():
+        raise ValueError(f"adapter has {int((~np.isfinite(flat)).sum())} elements that are NaN or infinite")
+    return flat

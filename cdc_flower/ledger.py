@@ -1,0 +1,110 @@
+"""The ledger: one row for every device and round, in exact serialised bytes, FLOPs and seconds.
+
+Rows are keyed by partition, not by Flower's node ids, and read back sorted: the same seed gives the same
+ledger on any engine. `digest` leaves out the host's seconds, which is the one thing that may differ between
+two equal runs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+
+STATUSES = ("ok", "failed", "missing")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One device in one round. Counts are non-negative.
+
+    Attributes:
+        round: from 1.
+        device: partition id.
+        status: "ok", "failed" (raised or sent a frame that was refused), "missing" (asked, no answer).
+        uplink_bytes, downlink_bytes: exact bytes of the frames.
+        uploaded_samples: samples in the token batch.
+        tokens_sent: vision tokens in it.
+        flops_forward, flops_backward: on the device.
+        host_seconds: of this machine, for whoever tunes it; no result depends on it.
+    """
+
+    round: int
+    device: int
+    status: str = "ok"
+    uplink_bytes: int = 0
+    downlink_bytes: int = 0
+    uploaded_samples: int = 0
+    tokens_sent: int = 0
+    flops_forward: int = 0
+    flops_backward: int = 0
+    host_seconds: float = 0.0
+
+    def __post_init__(self):
+        if self.status not in STATUSES:
+            raise ValueError(f"status {self.status!r} in the ledger; allowed: {', '.join(STATUSES)}")
+        for name in INTEGERS:
+            value = getattr(self, name)
+            if isinstance(value, bool) or int(value) != value or value < 0:
+                raise ValueError(f"{name} = {value!r} in the ledger; allowed: integers from 0")
+            object.__setattr__(self, name, int(value))
+        object.__setattr__(self, "host_seconds", float(self.host_seconds))
+
+
+COLUMNS = tuple(f.name for f in dataclasses.fields(Row))
+INTEGERS = tuple(name for name in COLUMNS if name not in ("status", "host_seconds"))
+SUMMED = INTEGERS[2:]
+
+
+class Ledger:
+    """Rows, at most one for each round and device."""
+
+    def __init__(self, rows: Iterable[Row] = ()):
+        self._rows: dict[tuple[int, int], Row] = {}
+        for row in rows:
+            self.add(row)
+
+    def add(self, row: Row) -> None:
+        """Enter a row.
+
+        Raises:
+            ValueError: this device already has a row in this round.
+        """
+        key = (row.round, row.device)
+        if key in self._rows:
+            raise ValueError(f"device {row.device} already has a row in round {row.round}")
+        self._rows[key] = row
+
+    def rows(self) -> list[Row]:
+        """All rows by round, then device."""
+        return [self._rows[key] for key in sorted(self._rows)]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def frame(self) -> pd.DataFrame:
+        """All rows by round, then device; columns as `Row`."""
+        table = pd.DataFrame([dataclasses.astuple(r) for r in self.rows()], columns=list(COLUMNS))
+        kinds = {**dict.fromkeys(INTEGERS, "int64"), "status": "str", "host_seconds": "float64"}
+        return table.astype(kinds)
+
+    @classmethod
+    def from_frame(cls, table: pd.DataFrame) -> Ledger:
+        """The ledger `frame()` came from."""
+        return cls(Row(**{name: record[name] for name in COLUMNS}) for record in table.to_dict("records"))
+
+    def totals(self) -> dict[str, Any]:
+        """Sums of every count and of the host seconds, and the number of rows of each status."""
+        rows = self.rows()
+        sums: dict[str, Any] = {name: sum(getattr(r, name) for r in rows) for name in SUMMED}
+        sums["host_seconds"] = sum(r.host_seconds for r in rows)
+        return sums | {status: sum(r.status == status for r in rows) for status in STATUSES}
+
+    def digest(self) -> str:
+        """sha256 hex over everything but the host's seconds; independent of the order of entry."""
+        lines = [json.dumps(dataclasses.astuple(r)[:-1], separators=(",", ":")) for r in self.rows()]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -1,0 +1,260 @@
+"""Entropy coding of integers, for both directions: hybrid tokens, a table of logarithms, one ANS stream.
+
+Every non-negative integer becomes a *token* (its value below 16, above that its octave and quarter of the
+octave) and raw low bits. Tokens of one stream share a categorical model whose weights travel as one byte of
+log2 each (about 0.0005 bit per token lost, and no assumption on the shape: heavy tails cost nothing extra).
+The coding itself is `constriction`'s ANS coder, whose bitstream is stable by its own promise. All model
+arithmetic is on integers, so both ends build the same model on any machine. Anchor: within 0.5 % of the
+empirical entropy from a few thousand symbols on.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import constriction
+import numpy as np
+import zstandard
+from numpy.typing import NDArray
+
+from cdc_flower.wire.frame import FrameError
+
+_DIRECT = 16  # values below it are tokens themselves
+MAX_TOKEN = _DIRECT + 4 * 27  # values below 2**31
+MAX_VALUE = 2**31 - 1
+_EIGHTHS = (32768, 35734, 38968, 42495, 46341, 50535, 55109, 60097)  # 2**15 * 2**(k/8)
+_WEIGHTS = np.array([0] + [(_EIGHTHS[b & 7] << (b >> 3)) for b in range(255)], dtype=np.float64)
+_STREAM: Any = constriction.stream  # pyright: ignore[reportAttributeAccessIssue]  (a compiled module)
+RAW, ZSTD, CODED = 0, 1, 2  # how a column is stored
+
+
+def tokenize(values: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Tokens int32 (n,) and the number of raw bits of each, int64 (n,), of integers in 0..2**31-1."""
+    token = values.astype(np.int32)
+    large = values >= _DIRECT
+    width = np.zeros(len(values), np.int64)
+    if large.any():
+        big = values[large]
+        octave = np.frexp(big.astype(np.float64))[1].astype(np.int64) - 1
+        token[large] = _DIRECT + 4 * (octave - 4) + ((big >> (octave - 2)) & 3)
+        width[large] = octave - 2
+    return token, width
+
+
+def _widths(token: NDArray[np.int32]) -> NDArray[np.int64]:
+    return np.where(token < _DIRECT, 0, (token.astype(np.int64) - _DIRECT) // 4 + 2)
+
+
+def _bits(values: NDArray[np.int64], width: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
+    """The raw low bits, one block per width in ascending order."""
+    blocks = []
+    for w in np.unique(width[width > 0]):
+        some = values[width == w]
+        blocks.append(((some[:, None] >> np.arange(w)) & 1).astype(np.uint8).ravel())
+    return blocks
+
+
+def table_bytes(counts: NDArray[np.int64]) -> bytes:
+    """The model of a stream: first token, number of tokens, one byte of log2 per token (none for a single
+    one)."""
+    present = np.flatnonzero(counts)
+    first, last = int(present[0]), int(present[-1])
+    if first == last:
+        return bytes((first, 1))
+    window = counts[first : last + 1]
+    logs = np.zeros(len(window), np.uint8)
+    logs[window > 0] = np.clip(np.rint(8 * np.log2(window[window > 0])) + 1, 1, 255)
+    return bytes((first, len(window))) + logs.tobytes()
+
+
+def encode(streams: Sequence[NDArray[np.integer]]) -> bytes:
+    """Code several streams of integers in 0..2**31-1, each with its own model, into one payload.
+
+    The lengths of the streams are not stored; the reader must know them. Empty streams cost nothing.
+
+    Raises:
+        ValueError: a value outside 0..2**31-1.
+    """
+    tables, jobs, blocks = [], [], []
+    for stream in streams:
+        values = np.asarray(stream, np.int64)
+        if not len(values):
+            continue
+        if values.min() < 0 or values.max() > MAX_VALUE:
+            raise ValueError(f"integers to code must lie in 0..{MAX_VALUE}")
+        token, width = tokenize(values)
+        counts = np.bincount(token, minlength=1)
+        table = table_bytes(counts)
+        tables.append(table)
+        if table[1] > 1:
+            jobs.append((token - np.int32(table[0]), _model(table[2:])))
+        blocks.extend(_bits(values, width))
+    coder = _STREAM.stack.AnsCoder()
+    for token, model in reversed(jobs):
+        coder.encode_reverse(token, model)
+    words = coder.get_compressed().astype("<u4").tobytes()
+    raw = np.packbits(np.concatenate(blocks)).tobytes() if blocks else b""
+    return b"".join((*tables, struct.pack("<I", len(words) // 4), words, raw))
+
+
+def _model(logs: bytes) -> Any:
+    return _STREAM.model.Categorical(_WEIGHTS[np.frombuffer(logs, np.uint8)], perfect=False)
+
+
+def decode(data: bytes, counts: Sequence[int]) -> list[NDArray[np.int64]]:
+    """The streams `encode` was given; `counts` are their lengths, which the caller has bounded.
+
+    Raises:
+        FrameError: bytes that `encode` cannot have written for these lengths.
+    """
+    at, models = 0, []
+    for count in counts:
+        if not count:
+            models.append(None)
+            continue
+        if len(data) < at + 2:
+            raise FrameError("coded integers: model table is cut short")
+        first, n = data[at], data[at + 1]
+        if n < 1 or first + n > MAX_TOKEN:
+            raise FrameError(f"coded integers: table of {n} tokens from {first}; allowed: 0..{MAX_TOKEN - 1}")
+        logs = b"" if n == 1 else data[at + 2 : at + 2 + n]
+        if n > 1 and (len(logs) < n or not logs[0] or not logs[-1]):
+            raise FrameError("coded integers: model table is cut short or not tight")
+        at += 2 + len(logs)
+        models.append((first, logs))
+    if len(data) < at + 4:
+        raise FrameError("coded integers: cut short before the coded words")
+    (n_words,) = struct.unpack_from("<I", data, at)
+    at += 4
+    if len(data) < at + 4 * n_words:
+        raise FrameError("coded integers: cut short within the coded words")
+    tokens = _decode_tokens(np.frombuffer(data, "<u4", n_words, at).astype(np.uint32), models, counts)
+    widths = [_widths(t) for t in tokens]
+    total = int(sum(int(w.sum()) for w in widths))
+    raw = np.frombuffer(data, np.uint8, offset=at + 4 * n_words)
+    if len(raw) != (total + 7) // 8:
+        raise FrameError(f"coded integers: {len(raw)} bytes of raw bits, the tokens need {(total + 7) // 8}")
+    bits = np.unpackbits(raw, count=total)
+    out, start = [], 0
+    for token, width in zip(tokens, widths, strict=True):
+        values = token.astype(np.int64)
+        large = width > 0
+        values[large] = (4 + (values[large] - _DIRECT) % 4) << width[large]
+        for w in np.unique(width[large]):
+            chosen = width == w
+            n = int(chosen.sum())
+            block = bits[start : start + n * w].reshape(n, w)
+            low = np.zeros(n, np.int64)
+            for k in range(w):
+                low |= block[:, k].astype(np.int64) << k
+            values[chosen] |= low
+            start += n * w
+        out.append(values)
+    return out
+
+
+def _decode_tokens(words, models, counts) -> list[NDArray[np.int32]]:
+    try:
+        coder = _STREAM.stack.AnsCoder(words)
+    except ValueError as err:
+        raise FrameError(f"coded integers: {err}") from None
+    tokens = []
+    for model, count in zip(models, counts, strict=True):
+        if model is None:
+            tokens.append(np.zeros(0, np.int32))
+        elif not model[1]:
+            tokens.append(np.full(count, model[0], np.int32))
+        else:
+            logs = np.frombuffer(model[1], np.uint8)
+            token = np.asarray(coder.decode(_model(model[1]), count), np.int32)
+            if not logs[token].all():
+                raise FrameError("coded integers: a token its table calls absent")
+            tokens.append(token + np.int32(model[0]))
+    if not coder.is_empty():
+        raise FrameError("coded integers: words left over after the last token")
+    return tokens
+
+
+def pack_column(values: NDArray[np.integer], itemsize: int) -> bytes:
+    """A column of integers in 0..2**(8*itemsize)-1, stored the smallest of three ways behind a flag byte.
+
+    Ways: little-endian integers as they are, those by zstd, or `encode`. Never more than `1 + len * itemsize`
+        bytes.
+    """
+    raw = np.asarray(values).astype(f"<u{itemsize}").tobytes()
+    ways = {RAW: raw}
+    if len(raw) > 1:
+        ways[ZSTD] = zstandard.ZstdCompressor(level=19, write_checksum=False).compress(raw)
+        if int(np.max(values)) <= MAX_VALUE:
+            ways[CODED] = encode([values])
+    flag = min(ways, key=lambda f: (len(ways[f]), f))
+    return bytes((flag,)) + ways[flag]
+
+
+def unpack_column(data: bytes, count: int, itemsize: int, what: str) -> NDArray[np.int64]:
+    """The `count` integers of a column as int64; `what` names it in errors. `count` is bounded by the caller.
+
+    Raises:
+        FrameError: unknown flag, wrong length, damaged content.
+    """
+    if not data:
+        raise FrameError(f"{what}: empty column")
+    flag, body = data[0], data[1:]
+    if flag == CODED:
+        (values,) = decode(body, [count])
+        if count and values.max() >= 1 << (8 * itemsize):
+            raise FrameError(f"{what}: {values.max()} does not fit {itemsize} bytes")
+        return values
+    if flag == ZSTD:
+        body = inflate(body, count * itemsize, what)
+    elif flag != RAW:
+        raise FrameError(f"{what}: unknown column flag {flag}; allowed: 0, 1, 2")
+    if len(body) != count * itemsize:
+        raise FrameError(f"{what}: {len(body)} bytes for {count} integers of {itemsize} bytes")
+    return np.frombuffer(body, f"<u{itemsize}").astype(np.int64)
+
+
+def inflate(data: bytes, size: int, what: str) -> bytes:
+    """Decompress one zstd frame that must declare exactly `size` bytes; nothing is allocated before that is
+    checked.
+
+    Raises:
+        FrameError: another size declared, not zstd, damaged, or bytes after the end.
+    """
+    try:
+        declared = zstandard.get_frame_parameters(data).content_size
+        if declared != size:
+            raise FrameError(f"{what}: compressed data declare {declared} bytes, expected {size}")
+        if size == 0:
+            raise FrameError(f"{what}: compressed data of nothing")
+        return zstandard.ZstdDecompressor().decompress(data, max_output_size=size, allow_extra_data=False)
+    except zstandard.ZstdError as err:
+        raise FrameError(f"{what}: {err}") from None
+
+
+def varint(value: int) -> bytes:
+    """LEB128: seven bits a byte, low ones first."""
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def read_varint(data: bytes, at: int, what: str) -> tuple[int, int]:
+    """The integer at `at` and the place after it.
+
+    Raises:
+        FrameError: cut short, or above 2**42.
+    """
+    value = 0
+    for k in range(6):
+        if at + k >= len(data):
+            break
+        value |= (data[at + k] & 0x7F) << (7 * k)
+        if data[at + k] < 0x80:
+            return value, at + k + 1
+    raise FrameError(f"{what}: integer cut short or too large")
