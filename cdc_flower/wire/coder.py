@@ -28,13 +28,14 @@ _EIGHTHS = (32768, 35734, 38968, 42495, 46341, 50535, 55109, 60097)  # 2**15 * 2
 _WEIGHTS = np.array([0] + [(_EIGHTHS[b & 7] << (b >> 3)) for b in range(255)], dtype=np.float64)
 _STREAM: Any = constriction.stream  # pyright: ignore[reportAttributeAccessIssue]  (a compiled module)
 RAW, ZSTD, CODED = 0, 1, 2  # how a column is stored
+_SMALL = 2**16  # bytes up to which the strongest zstd level is still quick
 
 
-def tokenize(values: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Tokens int32 (n,) and the number of raw bits of each, int64 (n,), of integers in 0..2**31-1."""
+def tokenize(values: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+    """Tokens int32 (n,) and the number of raw bits of each, uint8 (n,), of integers in 0..2**31-1."""
     token = values.astype(np.int32)
     large = values >= _DIRECT
-    width = np.zeros(len(values), np.int64)
+    width = np.zeros(len(values), np.uint8)
     if large.any():
         big = values[large]
         octave = np.frexp(big.astype(np.float64))[1].astype(np.int64) - 1
@@ -43,14 +44,14 @@ def tokenize(values: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.i
     return token, width
 
 
-def _widths(token: NDArray[np.int32]) -> NDArray[np.int64]:
-    return np.where(token < _DIRECT, 0, (token.astype(np.int64) - _DIRECT) // 4 + 2)
+def _widths(token: NDArray[np.int32]) -> NDArray[np.uint8]:
+    return np.where(token < _DIRECT, 0, (token - _DIRECT) // 4 + 2).astype(np.uint8)
 
 
-def _bits(values: NDArray[np.int64], width: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
+def _bits(values: NDArray[np.int64], width: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
     """The raw low bits, one block per width in ascending order."""
     blocks = []
-    for w in np.unique(width[width > 0]):
+    for w in map(int, np.unique(width[width > 0])):
         some = values[width == w]
         blocks.append(((some[:, None] >> np.arange(w)) & 1).astype(np.uint8).ravel())
     return blocks
@@ -132,7 +133,7 @@ def decode(data: bytes, counts: Sequence[int]) -> list[NDArray[np.int64]]:
         raise FrameError("coded integers: cut short within the coded words")
     tokens = _decode_tokens(np.frombuffer(data, "<u4", n_words, at).astype(np.uint32), models, counts)
     widths = [_widths(t) for t in tokens]
-    total = int(sum(int(w.sum()) for w in widths))
+    total = sum(int(w.sum(dtype=np.int64)) for w in widths)
     raw = np.frombuffer(data, np.uint8, offset=at + 4 * n_words)
     if len(raw) != (total + 7) // 8:
         raise FrameError(f"coded integers: {len(raw)} bytes of raw bits, the tokens need {(total + 7) // 8}")
@@ -142,7 +143,7 @@ def decode(data: bytes, counts: Sequence[int]) -> list[NDArray[np.int64]]:
         values = token.astype(np.int64)
         large = width > 0
         values[large] = (4 + (values[large] - _DIRECT) % 4) << width[large]
-        for w in np.unique(width[large]):
+        for w in map(int, np.unique(width[large])):
             chosen = width == w
             n = int(chosen.sum())
             block = bits[start : start + n * w].reshape(n, w)
@@ -186,15 +187,21 @@ def pack_column(values: NDArray[np.integer], itemsize: int) -> bytes:
     raw = np.asarray(values).astype(f"<u{itemsize}").tobytes()
     ways = {RAW: raw}
     if len(raw) > 1:
-        ways[ZSTD] = zstandard.ZstdCompressor(level=19, write_checksum=False).compress(raw)
+        ways[ZSTD] = zstandard.ZstdCompressor(level=19 if len(raw) < _SMALL else 3).compress(raw)
         if int(np.max(values)) <= MAX_VALUE:
             ways[CODED] = encode([values])
     flag = min(ways, key=lambda f: (len(ways[f]), f))
     return bytes((flag,)) + ways[flag]
 
 
-def unpack_column(data: bytes, count: int, itemsize: int, what: str) -> NDArray[np.int64]:
-    """The `count` integers of a column as int64; `what` names it in errors. `count` is bounded by the caller.
+def unpack_column(data: bytes, count: int, itemsize: int, what: str) -> NDArray[np.unsignedinteger]:
+    """The `count` integers of a column, unsigned of `itemsize` bytes.
+
+    Args:
+        data: what `pack_column` gave.
+        count: how many integers; bounded by the caller.
+        itemsize: bytes of each, 1, 2 or 4.
+        what: the column's name in errors.
 
     Raises:
         FrameError: unknown flag, wrong length, damaged content.
@@ -206,14 +213,14 @@ def unpack_column(data: bytes, count: int, itemsize: int, what: str) -> NDArray[
         (values,) = decode(body, [count])
         if count and values.max() >= 1 << (8 * itemsize):
             raise FrameError(f"{what}: {values.max()} does not fit {itemsize} bytes")
-        return values
+        return values.astype(f"<u{itemsize}")
     if flag == ZSTD:
         body = inflate(body, count * itemsize, what)
     elif flag != RAW:
         raise FrameError(f"{what}: unknown column flag {flag}; allowed: 0, 1, 2")
     if len(body) != count * itemsize:
         raise FrameError(f"{what}: {len(body)} bytes for {count} integers of {itemsize} bytes")
-    return np.frombuffer(body, f"<u{itemsize}").astype(np.int64)
+    return np.frombuffer(body, f"<u{itemsize}")
 
 
 def inflate(data: bytes, size: int, what: str) -> bytes:

@@ -1,0 +1,278 @@
+"""The uplink unit: what a device sends of the samples it is uncertain about, and nothing else.
+
+A dropped token is absent, not zeroed: kept tokens travel with their positions (as gaps), quantised with one
+float16 scale per token, or as float16 (`bits=16`, for the arm that uploads all). The questions and the
+device's own answers travel as token ids. Columns, not rows: all samples' values of one kind stand together
+and are stored the smallest of three lossless ways. The scale is rounded up, so every value lies within half a
+step of the original; what the frame decodes to is exactly what the quantiser defines.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cdc_flower.wire import coder
+from cdc_flower.wire.frame import FrameError, Kind, envelope, pack, unpack
+
+BITS = (4, 8, 16)
+HALF_MAX = 65504.0
+_HEAD = struct.Struct("<IIIIHHB")  # device, round, version, samples, n_tokens, width, bits
+_COLUMNS = (("index", 4), ("tokens kept", 2), ("question lengths", 2), ("answer lengths", 2),
+            ("uncertainty", 2), ("position gaps", 2), ("question ids", 4), ("answer ids", 4), ("scales", 2))
+SECTIONS = len(_COLUMNS) + 2
+MAX_SAMPLES, MAX_TEXT = 1024, 1024  # the reader's defaults
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One sample a device uploads.
+
+    Attributes:
+        index: its place among the samples of the device's round.
+        positions: (K,) uint16, strictly rising, below N.
+        tokens: (K, D) float32, the kept rows of the vision tower's output.
+        question_ids: token ids of the question.
+        answer_ids: token ids of the device's own answer.
+        uncertainty: why it was chosen; finite, kept to float16.
+    """
+
+    index: int
+    positions: NDArray[np.uint16]
+    tokens: NDArray[np.float32]
+    question_ids: Sequence[int]
+    answer_ids: Sequence[int]
+    uncertainty: float
+
+
+@dataclass(frozen=True, eq=False)
+class TokenBatch:
+    """What one device uploads in one round; `version` is that of the adapter that gave the answers."""
+
+    device: int
+    round: int
+    version: int
+    samples: tuple[Sample, ...]
+
+
+def sample_bytes(n_tokens_kept: int, width: int, bits: int, max_text: int) -> int:
+    """An upper bound of the frame of one sample, for a check of the byte budget before a run.
+
+    Args:
+        n_tokens_kept: K.
+        width: D.
+        bits: 4, 8 or 16.
+        max_text: question and answer ids together.
+    """
+    per_token = (width * bits + 7) // 8 + 2 + (0 if bits == 16 else 2)
+    fixed = envelope(SECTIONS) + _HEAD.size + (SECTIONS - 1) + 4 + 4 * 2
+    return fixed + n_tokens_kept * per_token + 4 * max_text
+
+
+def quantize(tokens: NDArray[np.float32], bits: int) -> tuple[NDArray[np.int8], NDArray[np.float16]]:
+    """Symbols int8 (M, D) and scales float16 (M,) of tokens (M, D); |x - symbol * scale| <= scale / 2.
+
+    Raises:
+        ValueError: a token that is not finite or whose scale is beyond float16.
+    """
+    levels = 2 ** (bits - 1) - 1
+    peak = np.max(np.abs(tokens.astype(np.float64)), axis=1, initial=0.0) / levels
+    if not (peak <= HALF_MAX).all():
+        raise ValueError(f"a token is not finite or above {HALF_MAX * levels:.0f}: no float16 scale for it")
+    scale = peak.astype(np.float16)
+    scale = np.where(scale.astype(np.float64) < peak, np.nextafter(scale, np.float16(np.inf)), scale)
+    divisor = np.where(scale > 0, scale, 1).astype(np.float64)[:, None]
+    symbols = np.clip(np.rint(tokens.astype(np.float64) / divisor), -levels, levels).astype(np.int8)
+    return symbols, scale
+
+
+def dequantize(symbols: NDArray[np.int8], scales: NDArray[np.float16]) -> NDArray[np.float32]:
+    """Tokens float32 (M, D); the products are exact in float32."""
+    return symbols.astype(np.float32) * scales.astype(np.float32)[:, None]
+
+
+def encode(batch: TokenBatch, n_tokens: int, width: int, bits: int) -> bytes:
+    """The TOKEN_BATCH frame. A batch without samples is legal.
+
+    Args:
+        batch: what to send.
+        n_tokens: N, vision tokens of a whole picture, at most 65535.
+        width: D, at most 65535.
+        bits: 4 or 8 per value with a scale per token, or 16 for float16.
+
+    Raises:
+        ValueError: a sample that does not fit these, a value that is not finite; nothing is sent that the
+            reader
+            would refuse.
+    """
+    if bits not in BITS:
+        raise ValueError(f"{bits} bits per value; allowed: {', '.join(map(str, BITS))}")
+    for sample in batch.samples:
+        _check(sample, n_tokens, width)
+    samples = batch.samples
+    empty = np.zeros((0, width), np.float32)
+    tokens = np.concatenate([empty, *(np.asarray(s.tokens, np.float32) for s in samples)])
+    if bits == 16:
+        if not (np.abs(tokens) <= HALF_MAX).all():
+            raise ValueError(f"a token is not finite or above {HALF_MAX:.0f}, the float16 maximum")
+        scales = np.zeros(0, np.uint16)
+        values = coder.pack_column(tokens.astype("<f2").view("<u2").ravel(), 2)
+    else:
+        symbols, half = quantize(tokens, bits)
+        scales, values = half.astype("<f2").view("<u2"), _pack_symbols(symbols.ravel(), bits)
+    columns = {
+        "index": [s.index for s in samples],
+        "tokens kept": [len(s.positions) for s in samples],
+        "question lengths": [len(s.question_ids) for s in samples],
+        "answer lengths": [len(s.answer_ids) for s in samples],
+        "uncertainty": np.array([_half(s.uncertainty) for s in samples], "<f2").view("<u2"),
+        "position gaps": np.concatenate([np.zeros(0, np.int64), *(_gaps(s.positions) for s in samples)]),
+        "question ids": [i for s in samples for i in s.question_ids],
+        "answer ids": [i for s in samples for i in s.answer_ids],
+        "scales": scales,
+    }
+    head = _HEAD.pack(batch.device, batch.round, batch.version, len(samples), n_tokens, width, bits)
+    packed = [coder.pack_column(np.asarray(columns[name], np.int64), size) for name, size in _COLUMNS]
+    return pack(Kind.TOKEN_BATCH, head, *packed, values)
+
+
+def _check(sample: Sample, n_tokens: int, width: int) -> None:
+    where = f"sample {sample.index}"
+    positions = np.asarray(sample.positions, np.int64)
+    if positions.ndim != 1 or np.shape(sample.tokens) != (len(positions), width):
+        raise ValueError(f"{where}: {positions.shape} positions, {np.shape(sample.tokens)} tokens, D = {width}")
+    if len(positions) and (positions[0] < 0 or positions[-1] >= n_tokens or (np.diff(positions) <= 0).any()):
+        raise ValueError(f"{where}: positions must rise strictly within 0..{n_tokens - 1}")
+    for name, ids in (("question", sample.question_ids), ("answer", sample.answer_ids)):
+        if len(ids) > 0xFFFF or any(not 0 <= i <= coder.MAX_VALUE for i in ids):
+            raise ValueError(f"{where}: {name} ids must be at most 65535 integers from 0")
+    if not np.isfinite(sample.uncertainty):
+        raise ValueError(f"{where}: uncertainty {sample.uncertainty} is not finite")
+
+
+def _half(value: float) -> float:
+    return min(max(value, -HALF_MAX), HALF_MAX)
+
+
+def _gaps(positions: NDArray[np.integer]) -> NDArray[np.int64]:
+    return np.diff(np.asarray(positions, np.int64), prepend=-1) - 1
+
+
+def _pack_symbols(symbols: NDArray[np.int8], bits: int) -> bytes:
+    wide = symbols.astype(np.int16)
+    folded = np.where(wide < 0, -2 * wide - 1, 2 * wide).astype(np.uint8)
+    if bits == 8:
+        return coder.pack_column(folded, 1)
+    even = np.append(folded, np.zeros(len(folded) % 2, np.uint8))
+    raw = bytes((coder.RAW,)) + (even[::2] | even[1::2] << 4).tobytes()
+    coded = bytes((coder.CODED,)) + coder.encode([folded])
+    return min(raw, coded, key=len)
+
+
+def _unpack_symbols(data: bytes, count: int, bits: int) -> NDArray[np.int8]:
+    if bits == 4 and data[:1] == bytes((coder.RAW,)):
+        if len(data) != 1 + (count + 1) // 2:
+            raise FrameError(f"values: {len(data) - 1} bytes for {count} symbols of 4 bits")
+        pairs = np.frombuffer(data, np.uint8, offset=1)
+        folded = np.stack((pairs & 15, pairs >> 4), axis=1).ravel()[:count]
+    else:
+        folded = coder.unpack_column(data, count, 1, "values")
+    if folded.max(initial=0) > 2**bits - 2:
+        raise FrameError(f"values: symbol {folded.max()} is beyond {bits} bits")
+    wide = folded.astype(np.int16)
+    return np.where(wide & 1, -(wide + 1) // 2, wide // 2).astype(np.int8)
+
+
+def decode(data: bytes, n_tokens: int, width: int, vocab: int, max_bytes: int, *,
+           max_samples: int = MAX_SAMPLES, max_text: int = MAX_TEXT) -> TokenBatch:
+    """The batch of a TOKEN_BATCH frame, tokens as the quantiser defines them.
+
+    Memory is bounded by the arguments alone, about `max_samples * (n_tokens * width * 32 + max_text * 100)`
+    bytes, whatever the frame claims.
+
+    Args:
+        data: the frame.
+        n_tokens: N of this pair.
+        width: D of this pair.
+        vocab: ids must lie below it.
+        max_bytes: a longer frame is refused unread.
+        max_samples: samples a device may see in a round; bounds their number and their index.
+        max_text: ids a question, and an answer, may have.
+
+    Raises:
+        FrameError: anything about the frame that `encode` would not have written for these arguments.
+    """
+    head, *sections = unpack(data, Kind.TOKEN_BATCH, max_bytes) or [b""]
+    if len(head) != _HEAD.size or len(sections) != SECTIONS - 1:
+        raise FrameError(f"token batch: {len(sections) + 1} sections, head of {len(head)} bytes; "
+                         f"expected {SECTIONS} and {_HEAD.size}")
+    device, round_, version, count, found_n, found_d, bits = _HEAD.unpack(head)
+    if (found_n, found_d) != (n_tokens, width):
+        raise FrameError(f"token batch: made for {found_n} tokens of width {found_d}, "
+                         f"this pair has {n_tokens} of {width}")
+    if bits not in BITS:
+        raise FrameError(f"token batch: {bits} bits per value; allowed: {', '.join(map(str, BITS))}")
+    if count > max_samples:
+        raise FrameError(f"token batch: {count} samples; allowed: {max_samples}")
+    index, kept, n_question, n_answer, uncertainty = (_column(sections, k, count) for k in range(5))
+    _limit("index", index, max_samples - 1)
+    if len(np.unique(index)) < count:
+        raise FrameError("token batch: one sample twice")
+    _limit("tokens kept", kept, n_tokens)
+    _limit("question lengths", n_question, max_text)
+    _limit("answer lengths", n_answer, max_text)
+    total = int(kept.sum(dtype=np.int64))
+    positions = _positions(_column(sections, 5, total), kept, n_tokens)
+    question = _column(sections, 6, int(n_question.sum(dtype=np.int64)))
+    answer = _column(sections, 7, int(n_answer.sum(dtype=np.int64)))
+    _limit("question ids", question, vocab - 1)
+    _limit("answer ids", answer, vocab - 1)
+    tokens = _tokens(sections, total, width, bits)
+    doubt = uncertainty.astype("<u2").view("<f2").astype(np.float64)
+    if not np.isfinite(doubt).all():
+        raise FrameError("token batch: an uncertainty is not finite")
+    at = [np.concatenate(([0], np.cumsum(n, dtype=np.int64))) for n in (kept, n_question, n_answer)]
+    samples = tuple(
+        Sample(int(index[i]), positions[at[0][i] : at[0][i + 1]], tokens[at[0][i] : at[0][i + 1]],
+               question[at[1][i] : at[1][i + 1]].tolist(), answer[at[2][i] : at[2][i + 1]].tolist(),
+               float(doubt[i]))
+        for i in range(count))
+    return TokenBatch(device, round_, version, samples)
+
+
+def _column(sections: Sequence[bytes], k: int, count: int) -> NDArray[np.unsignedinteger]:
+    name, itemsize = _COLUMNS[k]
+    return coder.unpack_column(sections[k], count, itemsize, name)
+
+
+def _limit(name: str, values: NDArray[np.unsignedinteger], highest: int) -> None:
+    if len(values) and values.max() > highest:
+        raise FrameError(f"token batch: {name} up to {values.max()}; allowed: 0..{highest}")
+
+
+def _positions(gaps, kept, n_tokens: int) -> NDArray[np.uint16]:
+    """Gaps of all samples in a row to positions that start anew with each sample."""
+    run = np.concatenate(([0], np.cumsum(gaps.astype(np.int64) + 1)))
+    starts = np.cumsum(kept, dtype=np.int64) - kept
+    positions = run[1:] - np.repeat(run[starts], kept) - 1
+    if positions.max(initial=0) >= n_tokens:
+        raise FrameError(f"token batch: position {positions.max()}; allowed: 0..{n_tokens - 1}")
+    return positions.astype(np.uint16)
+
+
+def _tokens(sections: Sequence[bytes], total: int, width: int, bits: int) -> NDArray[np.float32]:
+    scales = _column(sections, 8, 0 if bits == 16 else total).astype("<u2").view("<f2")
+    if bits == 16:
+        halves = coder.unpack_column(sections[9], total * width, 2, "values")
+        tokens = halves.astype("<u2").view("<f2").astype(np.float32).reshape(total, width)
+    else:
+        if not (np.isfinite(scales) & (scales >= 0)).all():
+            raise FrameError("token batch: a scale is negative or not finite")
+        tokens = dequantize(_unpack_symbols(sections[9], total * width, bits).reshape(total, width), scales)
+    if not np.isfinite(tokens).all():
+        raise FrameError("token batch: a token is not finite")
+    return tokens
