@@ -73,7 +73,7 @@ def _decode(data: bytes) -> Image.Image:
 def _stored(path: Path, pictures: int) -> np.ndarray | None:
     """The stored tokens, or None where there are none that can be used."""
     try:
-        tokens = np.load(path, mmap_mode="r", allow_pickle=False)
+        tokens = np.lib.format.open_memmap(path, mode="r")  # never unpickles: object arrays are refused
     except (OSError, ValueError):
         return None
     right = tokens.ndim == 3 and len(tokens) == pictures and tokens.dtype == np.float16
@@ -134,7 +134,7 @@ def tokens_of(images: Mapping[str, bytes], path: Path, pair: Pair, progress: Pro
     finally:
         if part is not None:
             part.unlink(missing_ok=True)
-    return np.load(path, mmap_mode="r", allow_pickle=False)
+    return np.lib.format.open_memmap(path, mode="r")
 
 
 def _with_domains(rows: pd.DataFrame, domain: np.ndarray, images: Mapping[str, bytes],

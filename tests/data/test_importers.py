@@ -1,0 +1,205 @@
+"""Importers: a folder with a JSONL file, and a `datasets` dataset, become a pack that the reader accepts."""
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from cdc_flower.data.importers import from_datasets, from_jsonl, hold_out
+from cdc_flower.data.packs import PackError, read_pack
+
+
+def picture(value: int) -> Image.Image:
+    return Image.fromarray(np.full((5, 4, 3), value, dtype=np.uint8))
+
+
+def encoded(value: int, kind: str = "PNG") -> bytes:
+    stream = io.BytesIO()
+    picture(value).save(stream, kind)
+    return stream.getvalue()
+
+
+def folder_of(tmp_path: Path, lines: list[object], name: str = "questions.jsonl") -> Path:
+    """Four pictures in a subfolder and the given lines."""
+    folder = tmp_path / "source"
+    (folder / "pics").mkdir(parents=True)
+    for i in range(4):
+        (folder / "pics" / f"{i}.png").write_bytes(encoded(i))
+    text = "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines)
+    (folder / name).write_text(text, encoding="utf-8")
+    return folder
+
+
+def line(i: int, **more: object) -> dict[str, object]:
+    return {"image": f"pics/{i}.png", "question": f"how many, {i}?", "answer": str(i)} | more
+
+
+def test_a_jsonl_folder_becomes_a_pack_with_the_same_picture_bytes(tmp_path):
+    first = line(0, split="train", qtype="count", user="ann")
+    lines = [first, line(0, question="again?"), "", line(1), line(2, split="test", answer=7)]
+    source = folder_of(tmp_path, lines)
+    from_jsonl(source, tmp_path / "pack")
+    pack = read_pack(tmp_path / "pack")
+    assert pack.train["image_id"].tolist() == ["pics/0.png", "pics/0.png", "pics/1.png"]
+    assert pack.train["qtype"].tolist() == ["count", "", ""]
+    assert pack.train["user"].tolist() == ["ann", "", ""]
+    assert pack.test["answer"].tolist() == ["7"]
+    assert pack.train_images == {f"pics/{i}.png": encoded(i) for i in (0, 1)}
+    assert "split" not in pack.train.columns
+
+
+def test_a_mapping_renames_fields_and_keeps_further_ones(tmp_path):
+    source = folder_of(tmp_path, [{"file": f"pics/{i}.png", "q": "what?", "said": ["owl", "cat", "cat"],
+                                   "animal": f"a{i}"} for i in range(4)])
+    mapping = {"image": "file", "question": "q", "answer": "said", "concept": "animal"}
+    from_jsonl(source, tmp_path / "pack", mapping=mapping)
+    pack = read_pack(tmp_path / "pack")
+    assert set(pack.train["answer"]) == {"cat"}, "of a list of answers, the most frequent"
+    assert set(pack.train["concept"]) | set(pack.test["concept"]) == {"a0", "a1", "a2", "a3"}
+
+
+def test_without_a_test_split_whole_pictures_are_held_out_by_seed(tmp_path):
+    source = folder_of(tmp_path, [line(i % 4, question=f"q{i}") for i in range(12)])
+    for out, seed in (("a", 0), ("b", 0), ("c", 1)):
+        from_jsonl(source, tmp_path / out, test_share=0.5, seed=seed)
+    a, b, c = (read_pack(tmp_path / name) for name in "abc")
+    assert len(a.train_images) == len(a.test_images) == 2
+    assert not set(a.train_images) & set(a.test_images)
+    assert a.digest == b.digest != c.digest
+
+
+@given(st.lists(st.integers(0, 9), min_size=2, max_size=40).filter(lambda x: len(set(x)) > 1),
+       st.floats(0.01, 0.99), st.integers(0, 99))
+def test_held_out_rows_share_no_picture_with_the_others(ids, share, seed):
+    rows = pd.DataFrame({"image_id": [f"p{i}" for i in ids], "n": range(len(ids))})
+    train, test = hold_out(rows, share, seed)
+    assert not set(train["image_id"]) & set(test["image_id"])
+    assert sorted([*train["n"], *test["n"]]) == list(range(len(ids)))
+    assert len(train)
+    assert len(test)
+
+
+@pytest.mark.parametrize(("lines", "named"), [
+    ([line(0), "{not json"], ["line 2", "not JSON"]),
+    ([line(0), ["a", "list"]], ["line 2", "one JSON object"]),
+    ([line(0), "", {"image": "pics/1.png", "question": "q"}], ["line 3", "'answer'", "image, question"]),
+    ([line(0), line(1, answer=" ")], ["line 2", "'answer'", "empty"]),
+    ([line(0), line(1, answer={"a": 1})], ["line 2", "'answer'", "dict"]),
+    ([line(0), line(9)], ["line 2", "pics/9.png", "not there"]),
+    ([line(0), line(1, image="../../etc/passwd")], ["line 2", "outside"]),
+    ([line(0), line(1, image="questions.jsonl")], ["line 2", "questions.jsonl", "not a readable picture"]),
+    ([line(0), line(1, split="dev")], ["line 2", "'dev'", "train, test"]),
+    ([line(0), line(1, answer="x" * 70)], ["column 'answer'", "70 characters", "64"]),
+    ([line(0)], ["no test split", "1 pictures", "2"]),
+    ([], ["no rows"]),
+], ids=["json", "object", "field", "empty", "dict", "absent", "outside", "text", "split", "long", "one",
+        "none"])
+def test_a_bad_line_is_refused_by_its_number(tmp_path, lines, named):
+    source = folder_of(tmp_path, lines)
+    with pytest.raises(PackError) as error:
+        from_jsonl(source, tmp_path / "pack")
+    for part in named:
+        assert part in str(error.value)
+    assert not (tmp_path / "pack").exists()
+
+
+def test_the_jsonl_file_must_be_clear(tmp_path):
+    source = folder_of(tmp_path, [line(i) for i in range(4)])
+    (source / "more.jsonl").write_text("")
+    with pytest.raises(PackError, match=r"2 files named \*\.jsonl \(more\.jsonl, questions\.jsonl\)"):
+        from_jsonl(source, tmp_path / "pack")
+    from_jsonl(source, tmp_path / "pack", jsonl="questions.jsonl")
+    with pytest.raises(PackError, match="no such file"):
+        from_jsonl(source, tmp_path / "pack", jsonl="other.jsonl")
+    with pytest.raises(PackError, match="no such folder"):
+        from_jsonl(tmp_path / "nowhere", tmp_path / "pack")
+
+
+def table(count: int = 6) -> dict[str, list]:
+    return {"question": [f"q{i}" for i in range(count)], "answer": [i % 2 for i in range(count)]}
+
+
+def saved(tmp_path: Path, data: datasets.Dataset | datasets.DatasetDict) -> str:
+    data.save_to_disk(str(tmp_path / "hf"))
+    return str(tmp_path / "hf")
+
+
+@pytest.mark.parametrize("form", ["feature", "pil", "bytes", "path"])
+def test_a_saved_dataset_becomes_a_pack_from_any_form_of_picture(tmp_path, form):
+    paths = [tmp_path / f"{i}.jpg" for i in range(6)]
+    for i, path in enumerate(paths):
+        path.write_bytes(encoded(i, "JPEG"))
+    pictures = {"feature": [str(p) for p in paths], "path": [str(p) for p in paths],
+                "bytes": [encoded(i, "JPEG") for i in range(6)], "pil": [picture(i) for i in range(6)]}[form]
+    data = datasets.Dataset.from_dict(table() | {"photo": pictures})
+    if form == "feature":
+        data = data.cast_column("photo", datasets.Image())
+    from_datasets(saved(tmp_path, data), tmp_path / "pack", {"image": "photo"}, test_share=0.34)
+    pack = read_pack(tmp_path / "pack")
+    assert (len(pack.train), len(pack.test)) == (4, 2)
+    assert set(pack.train["answer"]) <= {"0", "1"}
+    kept = {**pack.train_images, **pack.test_images}
+    assert len(kept) == 6, "the image_id tells the pictures apart"
+    if form != "pil":
+        assert set(kept.values()) == {encoded(i, "JPEG") for i in range(6)}, "encoded bytes are kept"
+    else:
+        colours = {Image.open(io.BytesIO(data)).convert("RGB").getpixel((0, 0)) for data in kept.values()}
+        assert colours == {(i, i, i) for i in range(6)}
+
+
+def test_splits_labels_and_limits_of_a_dataset(tmp_path):
+    label = datasets.ClassLabel(names=["owl", "cat"])
+
+    def part(first: int) -> datasets.Dataset:
+        data = datasets.Dataset.from_dict(table() | {"image": [encoded(first + i // 2) for i in range(6)],
+                                                     "name": [f"n{first + i // 2}" for i in range(6)]})
+        return data.cast_column("answer", label)
+
+    name = saved(tmp_path, datasets.DatasetDict({"train": part(0), "validation": part(10), "test": part(20)}))
+    from_datasets(name, tmp_path / "a", {"image_id": "name"}, limit=4)
+    pack = read_pack(tmp_path / "a")
+    assert pack.train["answer"].tolist() == ["owl", "cat", "owl", "cat"]
+    assert pack.train["image_id"].tolist() == ["n0", "n0", "n1", "n1"]
+    assert set(pack.test["image_id"]) == {"n20", "n21"}
+    from_datasets(name, tmp_path / "b", {"image_id": "name"}, test_split="validation")
+    assert set(read_pack(tmp_path / "b").test["image_id"]) == {"n10", "n11", "n12"}
+    with pytest.raises(PackError, match="no split 'dev'; allowed: train, validation, test"):
+        from_datasets(name, tmp_path / "c", test_split="dev")
+
+
+def test_a_dataset_without_a_needed_field_is_refused_naming_its_fields(tmp_path):
+    name = saved(tmp_path, datasets.Dataset.from_dict(table() | {"image": [encoded(i) for i in range(6)]}))
+    with pytest.raises(PackError, match=r"'reply' \(column 'answer'\).*allowed: question, answer, image"):
+        from_datasets(name, tmp_path / "pack", {"answer": "reply"})
+    with pytest.raises(PackError, match="column 'image': int found"):
+        from_datasets(name, tmp_path / "pack", {"image": "answer"})
+
+
+def test_a_cell_without_a_value_is_refused_by_its_row(tmp_path):
+    cells = table() | {"image": [encoded(i) for i in range(6)]}
+    cells["answer"][3] = None
+    name = saved(tmp_path, datasets.Dataset.from_dict(cells))
+    with pytest.raises(PackError, match=r"split 'train': row 3: field 'answer'"):
+        from_datasets(name, tmp_path / "pack")
+
+
+def test_what_cannot_be_opened_is_refused_in_one_line(tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(PackError, match="cannot be opened") as error:
+        from_datasets(str(tmp_path / "empty"), tmp_path / "pack")
+    assert "\n" not in str(error.value)
+
+    def offline(name: str, subset: str | None) -> None:
+        raise ConnectionError(f"Couldn't reach '{name}' on the Hub\nmore")
+
+    monkeypatch.setattr(sys.modules["datasets"], "load_dataset", offline)
+    with pytest.raises(PackError, match="cannot be opened: Couldn't reach 'some/where' on the Hub; allowed"):
+        from_datasets("some/where", tmp_path / "pack")

@@ -1,0 +1,183 @@
+"""The world: rows, tokens and streams fit together, and the tower is asked once for each picture."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from cdc_flower.config import Config, ConfigError, parse
+from cdc_flower.data import world
+from cdc_flower.data.packs import write_pack
+from cdc_flower.data.world import cache_folder, load_world
+
+
+@dataclass(frozen=True)
+class FakePair:
+    name: str = "fake"
+    tower_digest: str = "0123456789abcdef"
+    teacher: object = "tower"
+    processor: object = "processor"
+
+
+PAIR = FakePair()
+
+
+def png(value: int) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(np.full((4, 4, 3), value, dtype=np.uint8)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def split(first: int, pictures: int) -> pd.DataFrame:
+    """Three questions of different kinds about each picture; every second picture has a new concept."""
+    rows = [{"image_id": f"p{i}", "image": png(i), "question": f"{kind} {i}?", "answer": str(i),
+             "qtype": kind, "domain": "flat", "user": f"u{i % 5}", "concept": "new" if i % 2 else "old"}
+            for i in range(first, first + pictures) for kind in ("what", "count", "where")]
+    return pd.DataFrame(rows)
+
+
+class Tower:
+    """Stands in for the vision tower: tokens (B, 4, 3) hold the grey value of the picture."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+        self.value: float | None = None
+
+    def __call__(self, model: object, processor: object, images: list[Image.Image]) -> np.ndarray:
+        assert (model, processor) == ("tower", "processor")
+        self.batches.append(len(images))
+        greys = [image.getpixel((0, 0))[0] if self.value is None else self.value for image in images]
+        return np.tile(np.array(greys, dtype=np.float16)[:, None, None], (1, 4, 3))
+
+
+@pytest.fixture(autouse=True)
+def tower(monkeypatch, tmp_path) -> Tower:
+    fake = Tower()
+    monkeypatch.setattr(world, "_encode", fake)
+    monkeypatch.setenv("CDC_FLOWER_CACHE", str(tmp_path / "cache"))
+    world.forget()
+    write_pack(tmp_path / "pack", split(0, 100), split(100, 70))
+    return fake
+
+
+@pytest.fixture
+def config(tmp_path):
+    def make(**more: object) -> Config:
+        base = {"data": str(tmp_path / "pack"), "known_objects": "old", "known_questions": "what,count",
+                "devices": 4, "rounds": 6, "samples_per_round": 8, "items_per_domain": 20}
+        return parse(base | more)
+
+    return make
+
+
+def test_rows_keep_their_own_picture_and_only_the_domains_of_the_run(config):
+    made = load_world(config(), PAIR)
+    for frame, tokens, total in [(made.train, made.train_tokens, 100), (made.test, made.test_tokens, 70)]:
+        assert tokens.shape == (total, 4, 3)
+        assert tokens.dtype == np.float16
+        greys = frame["image_id"].str[1:].astype(int).to_numpy()
+        assert np.array_equal(np.asarray(tokens[frame["image_row"].to_numpy()])[:, 0, 0], greys)
+        assert set(frame["drift_domain"]) == {"source", "object", "question"}, "no mixed axis here"
+        assert frame.index.tolist() == list(range(len(frame)))
+    assert ((made.train["concept"] == "new") == (made.train["drift_domain"] == "object")).all()
+    assert ((made.train["qtype"] == "where") == (made.train["drift_domain"] == "question")).all()
+
+
+def test_streams_are_positions_into_the_train_rows_of_a_device(config):
+    made = load_world(config(partition="natural"), PAIR)
+    assert [len(stream) for stream in made.streams] == [6] * 4
+    users = [set(made.train["user"].iloc[np.concatenate(stream)]) for stream in made.streams]
+    assert sum(map(len, users)) == len(set.union(*users)) == 5, "no user comes up on two devices"
+    for stream in made.streams:
+        assert set(made.train["drift_domain"].iloc[stream[0]]) == {"source"}
+        assert (made.train["drift_domain"].iloc[stream[-1]] != "source").sum() == 6
+
+
+def test_the_held_out_items_are_the_same_for_every_seed_and_streams_are_not(config):
+    first, second = load_world(config(seed=0), PAIR), load_world(config(seed=1), PAIR)
+    pd.testing.assert_frame_equal(first.test, second.test)
+    assert first.test["drift_domain"].value_counts().to_dict() == {"source": 20, "object": 20, "question": 20}
+    assert any(not np.array_equal(a, b) for a, b in zip(first.streams[0], second.streams[0], strict=True))
+
+
+def test_fewer_held_out_items_than_asked_for_are_all_used(config):
+    test = load_world(config(items_per_domain=1000), PAIR).test
+    assert test["drift_domain"].value_counts().to_dict() == {"source": 70, "object": 70, "question": 35}
+
+
+def test_the_tower_is_asked_once_for_each_picture_and_never_again(config, tower, tmp_path):
+    heard = []
+    load_world(config(), PAIR, progress=lambda *said: heard.append(said))
+    assert tower.batches == [64, 36, 64, 6]
+    assert heard == [("tokens of train pictures", 64, 100), ("tokens of train pictures", 100, 100),
+                     ("tokens of test pictures", 64, 70), ("tokens of test pictures", 70, 70)]
+    world.forget()
+    again = load_world(config(seed=3), PAIR)
+    assert len(tower.batches) == 4, "the second process reads the file"
+    assert isinstance(again.train_tokens, np.memmap)
+    assert not again.train_tokens.flags.writeable
+    files = sorted(p.name for p in (tmp_path / "cache" / "tokens").iterdir())
+    digest = again.pack.digest[:12]
+    assert files == [f"0123456789ab-{digest}-test.npy", f"0123456789ab-{digest}-train.npy"]
+
+
+def test_another_tower_has_its_own_tokens(config, tower):
+    load_world(config(), PAIR)
+    load_world(config(), FakePair(tower_digest="f" * 64))
+    assert len(tower.batches) == 8
+
+
+def test_a_world_is_made_once_in_a_process(config):
+    assert load_world(config(), PAIR) is load_world(config(method="static", akd_steps=1), PAIR)
+    assert load_world(config(), PAIR) is not load_world(config(source_share=0.5), PAIR)
+
+
+@pytest.mark.parametrize("tear", [lambda data: b"", lambda data: data[:60], lambda data: data[:-1],
+                                  lambda data: b"PK\x03\x04" + data,
+                                  lambda data: data.replace(b"<f2", b"<i2")],
+                         ids=["empty", "header", "short", "zip", "type"])
+def test_a_torn_token_file_is_computed_anew(config, tower, tear):
+    made = load_world(config(), PAIR)
+    path = Path(made.train_tokens.filename)
+    whole = np.array(made.train_tokens)
+    data = path.read_bytes()
+    path.unlink()
+    path.write_bytes(tear(data))
+    world.forget()
+    assert np.array_equal(load_world(config(), PAIR).train_tokens, whole)
+    assert tower.batches == [64, 36, 64, 6, 64, 36]
+
+
+def test_a_tower_that_overflows_is_refused_and_leaves_nothing(config, tower, tmp_path):
+    tower.value = float("inf")
+    with pytest.raises(ConfigError, match=r"pair 'fake'.*not finite.*'p0'"):
+        load_world(config(), PAIR)
+    assert list((tmp_path / "cache" / "tokens").iterdir()) == []
+
+
+def test_an_empty_domain_is_refused_before_the_tower_is_asked(config, tower):
+    with pytest.raises(ConfigError, match=r"domain 'style' is empty in the train.*source 100, object 100"):
+        load_world(config(drift="object,style"), PAIR)
+    assert tower.batches == []
+
+
+def test_a_cache_folder_that_cannot_be_written_is_refused(config, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ConfigError, match=r"token cache.*token-cache"):
+        load_world(config(token_cache=str(tmp_path / "file")), PAIR)
+
+
+def test_the_cache_folder_is_the_setting_then_the_variable_then_home(monkeypatch, tmp_path):
+    assert cache_folder("/a/b") == Path("/a/b")
+    assert cache_folder() == tmp_path / "cache"
+    monkeypatch.delenv("CDC_FLOWER_CACHE")
+    assert cache_folder() == Path.home() / ".cache" / "cdc_flower"
+
+
+def test_without_drift_only_the_source_is_there(config):
+    made = load_world(config(drift="none"), PAIR)
+    assert set(made.train["drift_domain"]) == set(made.test["drift_domain"]) == {"source"}
