@@ -163,10 +163,12 @@ def _ask(kind: str, objects: list, shapes: tuple[str, ...], must: tuple[str, ...
 
 
 def _attributes(objects: list) -> str:
-    """What a picture shows, for the tower's supervision: semicolon list."""
-    local = [f"{what} at {CELLS[o[2]]}" for o in objects for what in (o[0], o[1])]
-    bound = sorted({f"{o[1]} {o[0]}" for o in objects})
-    return ";".join(local + bound)
+    """What a picture shows and where, for the tower's supervision: `name@x0,y0,x1,y1` (fractions), semicolon list."""
+    out = []
+    for shape, colour, cell, x, y, r in objects:
+        box = ",".join(f"{v / SIDE:.3f}" for v in (x - r, y - r, x + r + 1, y + r + 1))
+        out += [f"{name}@{box}" for name in (shape, colour, CELLS[cell])]
+    return ";".join(out)
 
 
 def _split(split: str, count: int, seed: int) -> tuple[pd.DataFrame, dict[str, bytes]]:

@@ -1,0 +1,145 @@
+"""AKD: the teacher answers what the devices sent, and the twin's adapter learns it (arXiv 2312.16279, section 3.3).
+
+The teacher sees the same tokens as the device sent, nothing else: no picture, no label. Its answers and its largest logits are computed once
+per sample and kept with it, so a replayed lesson costs the student's pass only. Departures from the released code: confidence
+weights and a threshold, KL on logits, replay, anchor; its feature and wavelet losses are options.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from cdc_flower.cloud import losses
+from cdc_flower.cloud.replay import CloudSample, Lesson, Replay
+from cdc_flower.config import Config
+from cdc_flower.models import adapters, vlm
+from cdc_flower.models.pair import Pair
+
+__all__ = ["Cloud", "CloudSample", "Learned", "teach"]
+
+TOP = 64  # teacher logits kept per answer position
+TEACH_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Learned:
+    """The result of one round of distillation."""
+
+    adapter: np.ndarray  # (P,) float32: what the devices should hold next
+    taught: int  # samples the teacher was confident about
+    dropped: int  # samples it was not
+    losses: dict[str, float]  # means over the steps
+    teacher_answers: list[str]  # one per sample, in order, also for the dropped
+
+
+@torch.no_grad()
+def teach(pair: Pair, samples: Sequence[CloudSample]) -> tuple[list[Lesson], list[str]]:
+    """The teacher's answers to samples, in order."""
+    lessons: list[Lesson] = []
+    texts: list[str] = []
+    device = next(pair.teacher.parameters()).device
+    for start in range(0, len(samples), TEACH_BATCH):
+        part = samples[start:start + TEACH_BATCH]
+        arrays = [s.tokens for s in part], [s.question_ids for s in part]
+        spots = [s.positions for s in part]
+        answers = vlm.answer(pair.teacher, pair.text, vlm.collate(pair.text, *arrays, None, spots).to(device),
+                             pair.max_answer_tokens)
+        told = vlm.collate(pair.text, *arrays, answers.ids, spots).to(device)
+        top = vlm.forward(pair.teacher, pair.text, told).logits.float().topk(min(TOP, pair.vocab), -1)
+        values, indices = top.values.cpu().numpy(), top.indices.cpu().numpy()
+        for i, sample in enumerate(part):
+            a = len(answers.ids[i]) + 1
+            lessons.append(Lesson(sample, answers.ids[i], indices[i, :a], values[i, :a], float(answers.confidence[i])))
+        texts += answers.texts
+    return lessons, texts
+
+
+class Cloud:
+    """The cloud's memory: the twin, its optimizer and the replay buffer.
+
+    Args:
+        twin: float student with trainable adapter; changed in place.
+        source: unlabelled samples of the source domain that the cloud kept from training the student.
+    """
+
+    def __init__(self, config: Config, pair: Pair, twin: nn.Module, source: Sequence[CloudSample] = ()) -> None:
+        self.config, self.pair, self.twin = config, pair, twin
+        cloud = config.cloud
+        source_lessons, _ = teach(pair, source)
+        self.replay = Replay([q for q in source_lessons if q.confidence >= cloud.confidence], cloud.replay_bytes)
+        self.params = adapters.trainable(twin)
+        self.start = [p.detach().clone() for p in self.params]
+        widths = (vlm.parts(twin)[1].config.hidden_size, vlm.parts(pair.teacher)[1].config.hidden_size)  # type: ignore[union-attr]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.run.seed)
+            self.align = nn.Linear(*widths, bias=False)  # type: ignore[arg-type]
+        self.optimizer = torch.optim.AdamW([*self.params, *self.align.parameters()], lr=cloud.akd_lr, weight_decay=0.0)
+
+    def learn(self, samples: Sequence[CloudSample], round: int,
+              progress: Callable[[str, int, int], None] | None = None) -> Learned:
+        """Let the teacher answer `samples` and distil for `akd_steps` steps.
+
+        Every batch holds `replay_share` lessons of the past. With no confident sample nothing is learned.
+        """
+        cloud = self.config.cloud
+        rng = np.random.default_rng([self.config.run.seed, 3, round])
+        lessons, texts = teach(self.pair, samples)
+        fresh = [q for q in lessons if q.confidence >= cloud.confidence]
+        sums: dict[str, float] = {}
+        if fresh:
+            self.twin.train()
+            for step in range(cloud.akd_steps):
+                old = self.replay.draw(round_half(cloud.akd_batch * cloud.replay_share), rng)
+                new = [fresh[int(i)] for i in rng.integers(len(fresh), size=cloud.akd_batch - len(old))]
+                for name, value in self._step(new + old).items():
+                    sums[name] = sums.get(name, 0.0) + value
+                if progress:
+                    progress("distil", step + 1, cloud.akd_steps)
+            self.twin.eval()
+            self.replay.add(fresh, rng)
+        means = {name: total / max(1, cloud.akd_steps) for name, total in sums.items()}
+        return Learned(adapters.read(self.twin), len(fresh), len(lessons) - len(fresh), means, texts)
+
+    def _step(self, batch: list[Lesson]) -> dict[str, float]:
+        cloud, text = self.config.cloud, self.pair.text
+        device = next(self.twin.parameters()).device
+        inputs = vlm.collate(text, [q.sample.tokens for q in batch], [q.sample.question_ids for q in batch],
+                             [q.answer_ids for q in batch], [q.sample.positions for q in batch]).to(device)
+        out = vlm.forward(self.twin, text, inputs)
+        assert inputs.answer_ids is not None
+        a, k = inputs.answer_ids.shape[1], batch[0].top_ids.shape[1]
+        top_ids = np.zeros((len(batch), a, k), np.int64)
+        top_logits = np.zeros((len(batch), a, k), np.float32)
+        for i, q in enumerate(batch):
+            top_ids[i, :len(q.top_ids)], top_logits[i, :len(q.top_ids)] = q.top_ids, q.top_logits
+        weight = torch.tensor([q.confidence for q in batch], device=device)
+        terms = {
+            "ce": cloud.ce_weight * losses.weighted_ce(out.logits, inputs.answer_ids, weight),
+            "kl": cloud.kl_weight * losses.top_kl(
+                out.logits, torch.from_numpy(top_ids).to(device), torch.from_numpy(top_logits).to(device),
+                inputs.answer_ids != -100, weight, cloud.tau),
+        }
+        if cloud.feature_weight:
+            with torch.no_grad():
+                teacher = vlm.forward(self.pair.teacher, text, inputs)
+            terms["feature"] = cloud.feature_weight * losses.feature(
+                self.align(out.hidden), teacher.hidden.float(), out.mask, cloud.wavelet)
+        if cloud.anchor_weight:
+            apart = [(p - p0).square().sum() for p, p0 in zip(self.params, self.start, strict=True)]
+            terms["anchor"] = cloud.anchor_weight * torch.stack(apart).sum() / sum(p.numel() for p in self.params)
+        loss = torch.stack(list(terms.values())).sum()
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.params, 1.0)
+        self.optimizer.step()
+        return {name: float(v.detach()) for name, v in terms.items()}
+
+
+def round_half(x: float) -> int:
+    """Round half up, so that a share of 0.5 of 33 is 17 everywhere."""
+    return int(np.floor(x + 0.5))

@@ -1,0 +1,66 @@
+"""What the cloud keeps of the past, bounded in bytes, so that learning the new does not unlearn the old.
+
+Two parts: the source samples the cloud kept from training the student (fixed), and a uniform sample of everything the devices
+ever sent (reservoir sampling, Vitter 1985), which forgets at random when its bytes are spent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class CloudSample:
+    """A question about a (partly sent) picture. Tokens as decoded from the wire."""
+
+    tokens: np.ndarray  # (K, D) float32
+    positions: np.ndarray  # (K,) int64, increasing
+    question_ids: list[int]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A sample with the teacher's answer to it: all that distillation reads."""
+
+    sample: CloudSample
+    answer_ids: list[int]  # without the end token
+    top_ids: np.ndarray  # (A, k) int64, A = answer length + 1
+    top_logits: np.ndarray  # (A, k) float32
+    confidence: float  # geometric mean of the answer's token probabilities
+
+    @property
+    def nbytes(self) -> int:
+        s = self.sample
+        return (s.tokens.nbytes + s.positions.nbytes + 8 * (len(s.question_ids) + len(self.answer_ids))
+                + self.top_ids.nbytes + self.top_logits.nbytes)
+
+
+@dataclass
+class Replay:
+    """`source` stays; `past` is a reservoir of at most `max_bytes`."""
+
+    source: list[Lesson]
+    max_bytes: int
+    past: list[Lesson] = field(default_factory=list)
+    seen: int = 0
+    held: int = 0  # bytes of `past`
+
+    def add(self, lessons: list[Lesson], rng: np.random.Generator) -> None:
+        """Offer lessons to the reservoir."""
+        for lesson in lessons:
+            self.seen += 1
+            if self.held + lesson.nbytes <= self.max_bytes:
+                self.past.append(lesson)
+                self.held += lesson.nbytes
+            elif self.past and rng.random() < len(self.past) / self.seen:
+                slot = int(rng.integers(len(self.past)))
+                grown = self.held - self.past[slot].nbytes + lesson.nbytes
+                if grown <= self.max_bytes:
+                    self.past[slot], self.held = lesson, grown
+
+    def draw(self, count: int, rng: np.random.Generator) -> list[Lesson]:
+        """`count` lessons with replacement, source and past in equal parts while both exist."""
+        pools = [p for p in (self.source, self.past) if p]
+        return [pools[i % len(pools)][int(rng.integers(len(pools[i % len(pools)])))] for i in range(count)] if pools else []

@@ -1,0 +1,99 @@
+"""The adapter: every trainable tensor of the student, as one flat float32 vector in a fixed order.
+
+It is a peft adapter (LoRA on the language model, projector and norms as `modules_to_save`), saved and loaded by peft; the wire, the
+codecs and the mirror see only the flat vector and its `Layout`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
+
+LORA_TARGETS = r".*language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
+SAVED_WHOLE = ["multi_modal_projector", "input_layernorm", "post_attention_layernorm", "language_model.norm"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Names and shapes of the trainable tensors, sorted by name."""
+
+    names: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+
+    @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        return tuple(prod(s) for s in self.shapes)
+
+    @property
+    def total(self) -> int:
+        """P, the number of weights."""
+        return sum(self.sizes)
+
+    @cached_property
+    def digest(self) -> bytes:
+        """8 bytes that two sides compare before they exchange updates."""
+        return hashlib.blake2b(repr((self.names, self.shapes)).encode(), digest_size=8).digest()
+
+
+def attach(model: nn.Module, rank: int, alpha: int, seed: int = 0) -> PeftModel:
+    """Wrap a LLaVA student with the adapter, version 0: LoRA B = 0, so its answers are the bare student's.
+
+    The random LoRA A comes from `seed` alone, so that every device and the cloud start with equal bits.
+    """
+    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, bias="none", target_modules=LORA_TARGETS,
+                        modules_to_save=SAVED_WHOLE, task_type=None)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        wrapped = get_peft_model(model, config)  # type: ignore[arg-type]
+    for p in trainable(wrapped):
+        p.data = p.data.float()
+    return wrapped  # type: ignore[return-value]
+
+
+def _named(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    return sorted((n, p) for n, p in model.named_parameters() if p.requires_grad)
+
+
+def trainable(model: nn.Module) -> list[nn.Parameter]:
+    """The trainable parameters in layout order."""
+    return [p for _, p in _named(model)]
+
+
+def layout(model: nn.Module) -> Layout:
+    named = _named(model)
+    return Layout(tuple(n for n, _ in named), tuple(tuple(p.shape) for _, p in named))
+
+
+@torch.no_grad()
+def read(model: nn.Module) -> np.ndarray:
+    """The adapter as a new float32 vector (P,)."""
+    return torch.cat([p.detach().flatten().float().cpu() for p in trainable(model)]).numpy()
+
+
+@torch.no_grad()
+def write(model: nn.Module, flat: np.ndarray) -> None:
+    """Put a float32 vector (P,) into the model.
+
+    Raises:
+        ValueError: the vector has another length than the adapter.
+    """
+    params = trainable(model)
+    total = sum(p.numel() for p in params)
+    if flat.shape != (total,):
+        raise ValueError(f"adapter vector has shape {flat.shape}; this model's adapter has ({total},)")
+    values = torch.from_numpy(np.array(flat, np.float32))
+    for p, part in zip(params, values.split([p.numel() for p in params]), strict=True):
+        p.copy_(part.view_as(p))
+
+
+def save(model: PeftModel, folder: Path) -> None:
+    """Write `adapter_model.safetensors` and `adapter_config.json`, which `PeftModel.from_pretrained` reads."""
+    model.save_pretrained(str(folder), safe_serialization=True)

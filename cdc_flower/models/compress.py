@@ -1,0 +1,105 @@
+"""The student as deployed, and the cloud's exact twin of it.
+
+`device_model` is the checkpoint loaded with bitsandbytes (NF4 or int8 weights in the language model) plus the adapter.
+`twin_model` holds, in float, exactly the values the device's compressed weights stand for, so what is trained in the cloud is what
+runs on the device (DESIGN section 3). Projector, norms, lm_head and the vision tower stay in float on both.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from functools import lru_cache
+
+import bitsandbytes as bnb
+import torch
+from bitsandbytes.functional import dequantize_4bit
+from torch import nn
+from transformers import BitsAndBytesConfig, LlavaForConditionalGeneration
+from transformers.utils import logging as hf_logging
+
+from cdc_flower.config import PairConfig
+from cdc_flower.models import adapters
+from cdc_flower.models.pair import Pair
+
+_FLOAT_PARTS = [r".*vision_tower.*", r".*multi_modal_projector.*", "lm_head"]
+
+
+def _quantization(compression: str) -> BitsAndBytesConfig | None:
+    if compression == "none":
+        return None
+    if compression == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=_FLOAT_PARTS)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32,
+                              llm_int8_skip_modules=_FLOAT_PARTS)
+
+
+def _load(pair: Pair, compression: str) -> LlavaForConditionalGeneration:
+    """The student checkpoint, compressed on the way in; nothing trainable."""
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = LlavaForConditionalGeneration.from_pretrained(
+            pair.student_path, dtype=torch.float32, attn_implementation="eager",
+            quantization_config=_quantization(compression))
+    for module in model.modules():
+        if isinstance(module, bnb.nn.Linear4bit):
+            # On CPUs with AVX512-BF16 bitsandbytes would round the block scales to bfloat16 at the first inference: other
+            # weights than the twin's, and other answers from one machine to the next. Its exact path is used instead.
+            module.support_avx512bf16_for_cpu = False
+    model.requires_grad_(False)
+    return model.eval()
+
+
+def _as_float(module: nn.Module) -> nn.Linear | None:
+    """The float linear layer that computes with exactly the values of a bitsandbytes layer, or None for others."""
+    if isinstance(module, bnb.nn.Linear4bit):
+        weight = dequantize_4bit(module.weight.data, module.weight.quant_state)
+    elif isinstance(module, bnb.nn.Linear8bitLt):
+        scale = module.weight.SCB if module.weight.SCB is not None else module.state.SCB
+        weight = module.weight.data.float() * (scale.float()[:, None] / 127.0)  # type: ignore[union-attr]
+    else:
+        return None
+    plain = nn.Linear(module.in_features, module.out_features, bias=module.bias is not None)
+    plain.weight = nn.Parameter(weight.float().contiguous(), requires_grad=False)
+    if module.bias is not None:
+        plain.bias = nn.Parameter(module.bias.detach().float().clone(), requires_grad=False)
+    return plain
+
+
+def dequantised(model: nn.Module) -> nn.Module:
+    """Replace, in place, every bitsandbytes layer by the float layer of equal values."""
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            plain = _as_float(child)
+            if plain is not None:
+                setattr(parent, name, plain)
+    return model
+
+
+@lru_cache(maxsize=4)
+def device_model(pair: Pair, config: PairConfig) -> nn.Module:
+    """The compressed student with its adapter at version 0; one resident copy per process and setting."""
+    return adapters.attach(_load(pair, config.compression), config.lora_rank, config.lora_alpha).eval()
+
+
+@lru_cache(maxsize=4)
+def _twin(pair: Pair, config: PairConfig) -> nn.Module:
+    model = dequantised(_load(pair, config.compression))
+    model.config.quantization_config = None  # type: ignore[union-attr]
+    model.is_quantized = False  # type: ignore[assignment]
+    return adapters.attach(model, config.lora_rank, config.lora_alpha).eval()
+
+
+def twin_model(pair: Pair, config: PairConfig) -> nn.Module:
+    """A new float copy of the deployed student with the adapter at version 0."""
+    return copy.deepcopy(_twin(pair, config))
+
+
+def full_model(pair: Pair, config: PairConfig) -> nn.Module:
+    """The deployed student in float with every projector and language-model weight trainable (FedAvg on all weights)."""
+    model = dequantised(_load(pair, config.compression))
+    for name, p in model.named_parameters():
+        p.requires_grad_("vision_tower" not in name)
+    return model

@@ -1,0 +1,118 @@
+"""UTS scores: which samples and which of their tokens the student is unsure about (arXiv 2312.16279, section 3.2).
+
+Sample scores read the student's own answer. Token scores are pure functions `(model, text, inputs, rng, config) -> (B, N)`,
+higher = more worth sending, except `released`, which is the authors' released rule and is meant to be kept LOW. Departures, with reasons in
+docs/method.md: the released sample rule multiplies probabilities and so uploads long answers; the released token rule applies
+dropout to the features themselves, which makes its variance the token's squared norm. `mc_dropout` here sends the dropout
+through projector and language model. `random` and `norm` are the controls any score has to beat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cdc_flower.config import UplinkConfig
+from cdc_flower.models import vlm
+
+SampleScore = Callable[[vlm.Answers, np.random.Generator], np.ndarray]
+TokenScore = Callable[[nn.Module, vlm.Text, vlm.Inputs, np.random.Generator, UplinkConfig], np.ndarray]
+
+SAMPLE_SCORES: dict[str, SampleScore] = {
+    "entropy": lambda a, rng: a.entropy,
+    "margin": lambda a, rng: 1 - a.margin,
+    "released": lambda a, rng: -a.log_prob,
+    "random": lambda a, rng: rng.random(len(a.ids)),
+}
+"""Name -> (B,) float64, higher = more uncertain."""
+
+
+def _vision(out: vlm.Output, inputs: vlm.Inputs) -> slice:
+    return slice(out.prefix_len, out.prefix_len + inputs.positions.shape[1])
+
+
+def _array(scores: Tensor) -> np.ndarray:
+    return scores.float().cpu().numpy()
+
+
+@torch.no_grad()
+def attention(model: nn.Module, text: vlm.Text, inputs: vlm.Inputs, rng: np.random.Generator,
+              config: UplinkConfig) -> np.ndarray:
+    """Attention that the question pays to a token: mean over layers and heads of the rows of the question's positions.
+
+    The row of the last position (the one that writes the answer) counts as much as all others together.
+    """
+    out = vlm.forward(model, text, inputs, attention=True)
+    assert out.attentions is not None
+    spot = _vision(out, inputs)
+    rows = inputs.text_mask.float()
+    rows = rows / rows.sum(1, keepdim=True)
+    last = nn.functional.one_hot(inputs.question_len - 1, rows.shape[1]).float()
+    weight = 0.5 * rows + 0.5 * last  # (B, T)
+    total = torch.zeros(inputs.positions.shape, device=weight.device)
+    for layer in out.attentions:
+        total += torch.einsum("bt,btk->bk", weight, layer.float().mean(1)[:, spot.stop:, spot])
+    return _array(total / len(out.attentions))
+
+
+@torch.no_grad()
+def entropy(model: nn.Module, text: vlm.Text, inputs: vlm.Inputs, rng: np.random.Generator,
+            config: UplinkConfig) -> np.ndarray:
+    """Entropy of the language model's own prediction at the token's place in the sequence, in nats."""
+    out = vlm.forward(model, text, inputs)
+    logits = vlm.parts(model)[2](out.hidden[:, _vision(out, inputs)])
+    logp = logits.float().log_softmax(-1)
+    return _array(-(logp.exp() * logp).sum(-1))
+
+
+@torch.no_grad()
+def mc_dropout(model: nn.Module, text: vlm.Text, inputs: vlm.Inputs, rng: np.random.Generator,
+               config: UplinkConfig) -> np.ndarray:
+    """Variance of the answer caused by a token: tokens are dropped at random, whole, in `mc_passes` passes.
+
+    Per token, the mean squared change of the next-token distribution between passes that miss it and passes that have it, from one set of
+    passes in which each token is missing with probability 1/2: the total-variance share of its presence.
+    """
+    probs, present = [], []
+    for _ in range(config.mc_passes):
+        keep = torch.from_numpy(rng.random(tuple(inputs.positions.shape)) < 0.5).to(inputs.positions.device)
+        keep &= inputs.positions >= 0
+        some = vlm.Inputs(inputs.tokens, torch.where(keep, inputs.positions, -1), inputs.text_ids, inputs.text_mask,
+                          inputs.question_len, None)
+        probs.append(vlm.forward(model, text, some).logits[:, -1].float().softmax(-1))
+        present.append(keep.float())
+    p, m = torch.stack(probs), torch.stack(present)  # (S, B, V), (S, B, N)
+    p = p - p.mean(0)
+    with_token = torch.einsum("sbn,sbv->bnv", m, p) / m.sum(0).clamp_min(1)[..., None]
+    without = torch.einsum("sbn,sbv->bnv", 1 - m, p) / (1 - m).sum(0).clamp_min(1)[..., None]
+    return _array((with_token - without).square().sum(-1))
+
+
+def norm(model: nn.Module, text: vlm.Text, inputs: vlm.Inputs, rng: np.random.Generator,
+         config: UplinkConfig) -> np.ndarray:
+    """Control: the token's squared norm over D."""
+    return _array(inputs.tokens.square().mean(-1))
+
+
+def random(model: nn.Module, text: vlm.Text, inputs: vlm.Inputs, rng: np.random.Generator,
+           config: UplinkConfig) -> np.ndarray:
+    """Control: chance."""
+    return rng.random(tuple(inputs.positions.shape)).astype(np.float32)
+
+
+def released(model: nn.Module, text: vlm.Text, inputs: vlm.Inputs, rng: np.random.Generator,
+             config: UplinkConfig) -> np.ndarray:
+    """The authors' released rule: variance over ten dropout masks (p = 1/2) of the features themselves, mean over D."""
+    f = inputs.tokens.cpu().numpy()
+    masks = rng.random((10, *f.shape), dtype=np.float32) < 0.5
+    return (masks * f[None] * 2).var(0, ddof=1).mean(-1)
+
+
+TOKEN_SCORES: dict[str, TokenScore] = {
+    "attention": attention, "entropy": entropy, "mc_dropout": mc_dropout, "norm": norm, "random": random,
+    "released": released,
+}
+"""Name -> (B, N) float32."""
