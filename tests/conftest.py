@@ -1,0 +1,50 @@
+"""What many tests share: a small world and a pair with random weights, real in every other respect."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from cdc_flower.config import Config, parse
+from cdc_flower.models.pair import Pair, load_pair
+
+PACKS = Path(os.environ.get("CDC_FLOWER_PACKS") or Path(__file__).parents[2] / "shared" / "data")
+SMALL = {"scenes-train": 80, "scenes-test": 40, "items-per-domain": 20, "known-objects": "old shapes",
+         "known-questions": "what,colour,yesno,count", "drift": "object,question", "devices": 2, "rounds": 2,
+         "samples-per-round": 6, "akd-steps": 2, "akd-batch": 8, "source-replay": 16, "lora-rank": 4}
+
+
+@pytest.fixture(scope="session")
+def pair_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pair folder whose models were initialised and never trained."""
+    from experiments.pretrain import Recipe, pretrain
+
+    folder = tmp_path_factory.mktemp("pair")
+    pretrain(parse(SMALL), folder, Recipe(tower_steps=0, teacher_steps=0, student_steps=0))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def settings(pair_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """Flat settings of a small run on that pair; every cache in a temporary folder."""
+    return {**SMALL, "pair": str(pair_folder), "token-cache": str(tmp_path_factory.mktemp("cache"))}
+
+
+@pytest.fixture(scope="session")
+def config(settings: dict[str, object]) -> Config:
+    return parse(settings)
+
+
+@pytest.fixture(scope="session")
+def pair(config: Config) -> Pair:
+    return load_pair(config.pair, "scenes")
+
+
+@pytest.fixture(scope="session")
+def packs_folder() -> Path:
+    """The folder of real data packs; tests that need it are skipped where it is absent."""
+    if not PACKS.is_dir():
+        pytest.skip(f"no data packs at {PACKS}; set CDC_FLOWER_PACKS")
+    return PACKS
