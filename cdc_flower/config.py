@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -63,6 +64,11 @@ class DataConfig:
     known_objects: str = ""
     known_questions: str = ""  # values of qtype
     max_answer_chars: int = Field(64, ge=1)
+
+    @property
+    def name(self) -> str:
+        """"scenes", or the name of the pack's folder: under this name a pair for the data is looked for."""
+        return self.data if self.data == "scenes" else Path(self.data).resolve().name
 
 
 @dataclass(frozen=True, config=_STRICT)

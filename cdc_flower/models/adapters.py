@@ -7,6 +7,7 @@ codecs and the mirror see only the flat vector and its `Layout`.
 from __future__ import annotations
 
 import hashlib
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -50,7 +51,8 @@ def attach(model: nn.Module, rank: int, alpha: int, seed: int = 0) -> PeftModel:
     """
     config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, bias="none", target_modules=LORA_TARGETS,
                         modules_to_save=SAVED_WHOLE, task_type=None)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for a renamed property
         torch.manual_seed(seed)
         wrapped = get_peft_model(model, config)  # type: ignore[arg-type]
     for p in trainable(wrapped):

@@ -1,0 +1,201 @@
+"""LocalGrid: Flower's public `Grid` inside this process, so that an unchanged ServerApp drives an unchanged
+ClientApp.
+
+Stock simulation costs 8 to 20 ms a device-task and 9 s of start; here a task costs what the client costs.
+Used for tests, for debugging and on small machines, where all devices share one resident model. Kept from the
+real engines: node ids are not partition ids, every node has a `Context` whose state survives rounds, a client
+that raises becomes an error reply (code 2) whose changes of state are dropped, and nothing a client does to a
+record reaches the sender. Not kept: tasks run one after another, and a running task cannot be cut short
+(`timeout` is looked at between tasks). This is the one module of `cdc_flower` that imports `flwr`, so the few
+functions on Flower records that strategies and clients share stand here as well. Private names of Flower
+used: `TaskIdentity`, `Metadata._message_id`, `flwr.common.serde`."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flwr.app import Array, ArrayRecord, Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.common.serde import message_from_proto, message_to_proto, recorddict_to_proto
+from flwr.proto.message_pb2 import Message as ProtoMessage
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+from cdc_flower.wire import keys
+
+RAISED = 2  # Flower's ErrorCode.CLIENT_APP_RAISED_EXCEPTION
+SERVER_NODE = 1  # Flower's SUPERLINK_NODE_ID
+
+
+def node_id(device: int) -> int:
+    """The node id of a device: the same in every run, and unlike the device's number."""
+    return int.from_bytes(hashlib.sha256(f"device {device}".encode()).digest()[:8], "big") >> 1
+
+
+def over_the_wire(message: Message) -> Message:
+    """The message after Flower's own protobuf serialisation and back, metadata included."""
+    return message_from_proto(ProtoMessage.FromString(message_to_proto(message).SerializeToString()))
+
+
+def message_bytes(content: RecordDict) -> int:
+    """Exact bytes of a message's content in Flower's protobuf: the yardstick of every method, both
+    directions.
+
+    Metadata (ids, times, about 100 bytes) is Flower's own and equal for all methods, and is left out.
+    """
+    return recorddict_to_proto(content).ByteSize()
+
+
+def payload(frame: bytes) -> ArrayRecord:
+    """One opaque Array for a frame; a record per tensor would cost about 200 bytes each."""
+    return ArrayRecord({keys.PAYLOAD: Array("uint8", (len(frame),), keys.STYPE, frame)})
+
+
+def frame_of(content: RecordDict) -> bytes:
+    """The frame in a message, b"" when it carries none."""
+    record = content.array_records.get(keys.ARRAYS)
+    return record[keys.PAYLOAD].data if record is not None and keys.PAYLOAD in record else b""
+
+
+def _copied(content: RecordDict) -> RecordDict:
+    """Records of one's own over the same (immutable) arrays and values."""
+    return RecordDict({name: type(record)(dict(record)) for name, record in content.items()})  # type: ignore[misc]
+
+
+def _identify() -> None:
+    """Outside a Flower process no run id is set, and `Message(...)` raises."""
+    for name in ("run_id", "task_id", "node_id"):
+        try:
+            getattr(TaskIdentity, name)
+        except RuntimeError:
+            setattr(TaskIdentity, name, SERVER_NODE)
+
+
+@dataclass(frozen=True)
+class _Node:
+    device: int
+    context: Context
+
+
+class LocalGrid(Grid):
+    """All devices in this process, one after another in the order of the messages.
+
+    Args:
+        client_app: what every device runs.
+        devices: how many; device `i` gets `node_config` {"partition-id": i, "num-partitions": devices}.
+        run_config: flat run config, given to every device.
+        roundtrip: send every message and reply through Flower's protobuf serialisation.
+    """
+
+    def __init__(
+        self,
+        client_app: ClientApp,
+        devices: int,
+        run_config: Mapping[str, Any],
+        *,
+        roundtrip: bool = False,
+    ) -> None:
+        _identify()
+        self.client_app = client_app
+        self.roundtrip = roundtrip
+        self._nodes = {
+            node_id(i): _Node(
+                i,
+                Context(
+                    TaskIdentity.run_id,
+                    node_id(i),
+                    {"partition-id": i, "num-partitions": devices},
+                    RecordDict(),
+                    dict(run_config),
+                ),
+            )
+            for i in range(devices)
+        }
+        self._run: Run | None = None
+        self._pushed: dict[str, Message] = {}
+        self._count = 0
+
+    def context(self, device: int) -> Context:
+        """The context of a device, for looking at in tests."""
+        return self._nodes[node_id(device)].context
+
+    def set_run(self, run: Run) -> None:
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        if self._run is None:
+            raise RuntimeError("LocalGrid has no run; call set_run first")
+        return self._run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Deprecated in Flower; here because the interface demands it. Use `Message`."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> Iterable[int]:
+        return list(self._nodes)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Take messages; they are worked on when pulled.
+
+        Raises:
+            ValueError: a message to a node that does not exist.
+        """
+        ids = []
+        for message in messages:
+            if message.metadata.dst_node_id not in self._nodes:
+                raise ValueError(
+                    f"no node {message.metadata.dst_node_id} in this grid of {len(self._nodes)} devices"
+                )
+            self._count += 1
+            message.metadata.__dict__["_message_id"] = f"local-{self._count}"
+            self._pushed[message.metadata.message_id] = message
+            ids.append(message.metadata.message_id)
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        return [self._work(self._pushed.pop(i)) for i in list(message_ids) if i in self._pushed]
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Replies in the order of the messages; tasks that would begin after `timeout` seconds are left
+        unanswered.
+        """
+        ids = list(self.push_messages(messages))
+        end = None if timeout is None else time.monotonic() + timeout
+        replies: list[Message] = []
+        for message_id in ids:
+            if end is not None and time.monotonic() > end:
+                self._pushed.pop(message_id)
+                continue
+            replies.extend(self.pull_messages([message_id]))
+        return replies
+
+    def _work(self, message: Message) -> Message:
+        node = self._nodes[message.metadata.dst_node_id]
+        if self.roundtrip:
+            received = over_the_wire(message)
+        else:
+            received = Message(content=_copied(message.content), metadata=message.metadata)  # type: ignore[call-overload]
+        before = _copied(node.context.state)
+        try:
+            reply = self.client_app(received, node.context)
+        except Exception as err:  # what a device raises is its own; the server sees an error reply
+            node.context.state = before
+            reply = Message(Error(RAISED, f"{type(err)}:<'{err}'>"), reply_to=received)
+        self._count += 1
+        reply.metadata.__dict__["_message_id"] = f"local-{self._count}"
+        return over_the_wire(reply) if self.roundtrip else reply

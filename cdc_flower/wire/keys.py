@@ -1,0 +1,27 @@
+"""Names that strategies and clients agree on: records of a message, keys in them, kinds of device work.
+
+A message carries at most one payload: `ArrayRecord({PAYLOAD: Array("uint8", (bytes,), STYPE, frame)})` under
+`ARRAYS` for the CDC methods, one float16 numpy Array under the same names for the FedAvg family. Next to it
+stands one small ConfigRecord (down) or MetricRecord (up). Strings alone, so that the wire package does not
+import Flower."""
+
+ARRAYS = "arrays"  # ArrayRecord, both ways
+CONFIG = "config"  # ConfigRecord, cloud -> device
+METRICS = "metrics"  # MetricRecord, device -> cloud
+PAYLOAD = "p"  # the one array in an ArrayRecord
+STYPE = "cdc.frame"  # stype of an Array that is a frame of `cdc_flower.wire.frame`
+
+WORK = "work"  # in CONFIG: a key of `clients.client_app.WORK`
+ROUND = "server-round"  # in CONFIG; Flower's own name
+VERSION = "version"  # in CONFIG: the newest version; in METRICS: the version the device has now
+LABELS = "labels"  # in CONFIG: "true" or "own"
+FULL = "full"  # in CONFIG: all weights, not the adapter
+PROXIMAL_MU = "proximal-mu"  # in CONFIG; set by Flower's FedProx
+
+DEVICE = "partition-id"  # in a QUERY reply, and Flower's own name in node_config
+EXAMPLES = "num-examples"  # in METRICS; Flower's weight in averages
+UPLOADED = "uploaded"  # samples in the frame
+TOKENS = "tokens"  # vision tokens in the frame
+FORWARD = "flops-forward"
+BACKWARD = "flops-backward"
+SECONDS = "host-seconds"

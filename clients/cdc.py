@@ -1,0 +1,178 @@
+"""Device work of CDC: take the update, answer the stream, send the tokens it was least sure about.
+
+Forward passes alone, no label, no picture: UTS (arXiv 2312.16279, section 3.2) in two stages and a byte
+budget, which holds for the whole message and not just for the frame. `work_all` is the upper arm
+`upload_all`: every sample with every token, float16. An update that cannot be applied (another version, a
+damaged frame) leaves the adapter as it was; the device answers with it, sends no tokens, and says which
+version it has, so that the cloud sends the right update next time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from logging import WARNING
+
+import numpy as np
+from flwr.app import Context, Message, MetricRecord, RecordDict
+from flwr.supercore import log
+
+from cdc_flower.config import UplinkConfig
+from cdc_flower.downlink import update
+from cdc_flower.fleet.grid import frame_of, message_bytes, payload
+from cdc_flower.models import adapters, vlm
+from cdc_flower.uplink import select, token_batch
+from cdc_flower.uplink.token_batch import Sample, TokenBatch
+from cdc_flower.uplink.uncertainty import SAMPLE_SCORES, TOKEN_SCORES
+from cdc_flower.wire import keys
+from cdc_flower.wire.frame import FrameError
+from clients import evaluate
+from clients.task import BATCH, Resident, Task, answer, held, hold, pass_flops, pictures, questions, resident
+
+
+@dataclass(frozen=True)
+class _Round:
+    """What a device knows after it has answered its samples."""
+
+    task: Task
+    student: Resident
+    version: int
+    tokens: np.ndarray  # (B, N, D) float16
+    asked: list[list[int]]
+    answers: vlm.Answers
+
+    def frame(
+        self, chosen: Sequence[int], positions: Sequence[np.ndarray], uncertainty: np.ndarray, bits: int
+    ) -> bytes:
+        """The TOKEN_BATCH frame of samples `chosen`; `positions` and `uncertainty` are of all samples."""
+        samples = tuple(
+            Sample(
+                index=int(i),
+                positions=np.asarray(positions[i], np.uint16),
+                tokens=np.asarray(self.tokens[i][positions[i]], np.float32),
+                question_ids=self.asked[i],
+                answer_ids=self.answers.ids[i],
+                uncertainty=float(uncertainty[i]),
+            )
+            for i in chosen
+        )
+        return token_batch.encode(
+            TokenBatch(self.task.device, self.task.round, self.version, samples),
+            self.task.pair.n_tokens,
+            self.task.pair.width,
+            bits,
+        )
+
+
+def token_passes(config: UplinkConfig) -> int:
+    """Forward passes that the token score needs beyond the answer itself."""
+    return {"attention": 1, "entropy": 1, "mc_dropout": config.mc_passes}.get(config.token_score, 0)
+
+
+def token_scores(now: _Round) -> np.ndarray:
+    """Scores (B, N) of all samples by the configured rule."""
+    config, rng, found = now.task.config.uplink, now.task.rng("token score"), []
+    for start in range(0, len(now.asked), BATCH):
+        inputs = vlm.collate(
+            now.task.pair.text, now.tokens[start : start + BATCH], now.asked[start : start + BATCH]
+        )
+        found.append(
+            TOKEN_SCORES[config.token_score](now.student.model, now.task.pair.text, inputs, rng, config)
+        )
+    return np.concatenate(found)
+
+
+def select_within_budget(now: _Round) -> tuple[bytes, int, int]:
+    """UTS: the frame, the samples and the tokens in it. The frame is b"" where not one sample fits."""
+    config = now.task.config.uplink
+    uncertainty = SAMPLE_SCORES[config.sample_score](now.answers, now.task.rng("sample score"))
+    positions = select.top(token_scores(now), config.tokens_kept, config.token_direction)
+    order = np.argsort(-uncertainty, kind="stable").tolist()
+    chosen = select.within_budget(
+        order,
+        lambda some: len(now.frame(some, positions, uncertainty, config.token_bits)),
+        config.uplink_budget - overhead(),
+    )
+    frame = now.frame(chosen, positions, uncertainty, config.token_bits) if chosen else b""
+    return frame, len(chosen), sum(len(positions[i]) for i in chosen)
+
+
+def everything(now: _Round) -> tuple[bytes, int, int]:
+    """`upload_all`: every sample with every token in float16."""
+    every = [np.arange(now.task.pair.n_tokens)] * len(now.asked)
+    frame = now.frame(range(len(now.asked)), every, now.answers.entropy, bits=16)
+    return frame, len(every), sum(map(len, every))
+
+
+def _reply(frame: bytes, metrics: dict[str, int | float]) -> RecordDict:
+    records = RecordDict({keys.METRICS: MetricRecord(metrics)})  # type: ignore[arg-type]
+    if frame:
+        records[keys.ARRAYS] = payload(frame)
+    return records
+
+
+def overhead() -> int:
+    """An upper bound of the bytes a message adds to its frame."""
+    largest = 2**62
+    names = (keys.VERSION, keys.UPLOADED, keys.TOKENS, keys.FORWARD, keys.BACKWARD)
+    return message_bytes(_reply(b"-", {**dict.fromkeys(names, largest), keys.SECONDS: 1.0})) + 16
+
+
+def _updated(
+    task: Task, message: Message, context: Context, student: Resident
+) -> tuple[np.ndarray, int, bool]:
+    """The adapter and version after the message, and whether that is the newest."""
+    flat, version = held(context.state, student.initial)
+    frame = frame_of(message.content)
+    if frame:
+        try:
+            flat, version = update.apply(
+                frame,
+                flat,
+                version,
+                student.layout.digest,
+                student.layout.sizes,
+                task.config.downlink.max_downlink_bytes,
+            )
+            hold(context.state, flat, version)
+        except FrameError as err:
+            log(WARNING, "device %s keeps version %s: %s", task.device, version, err)
+    return flat, version, version == task.order[keys.VERSION]
+
+
+def _work(task: Task, message: Message, context: Context, everything_up: bool) -> RecordDict:
+    began = time.perf_counter()
+    student = resident(task.pair, task.config.pair)
+    flat, version, current = _updated(task, message, context, student)
+    adapters.write(student.model, flat)
+    tokens, asked = pictures(task, task.rows), questions(task, task.rows)
+    answers, spent = answer(task, student.model, tokens, asked)
+    evaluate.record(context.state, task.world, task.rows, answers.texts, task.round)
+    now = _Round(task, student, version, tokens, asked, answers)
+    frame, uploaded, kept = b"", 0, 0
+    if current and everything_up:
+        frame, uploaded, kept = everything(now)
+    elif current:
+        frame, uploaded, kept = select_within_budget(now)
+        spent += token_passes(task.config.uplink) * pass_flops(task, student.model, asked, [0] * len(asked))
+    return _reply(
+        frame,
+        {
+            keys.VERSION: version,
+            keys.UPLOADED: uploaded,
+            keys.TOKENS: kept,
+            keys.FORWARD: spent,
+            keys.BACKWARD: 0,
+            keys.SECONDS: time.perf_counter() - began,
+        },
+    )
+
+
+def work(task: Task, message: Message, context: Context) -> RecordDict:
+    """One round of `cdc` on a device."""
+    return _work(task, message, context, everything_up=False)
+
+
+def work_all(task: Task, message: Message, context: Context) -> RecordDict:
+    """One round of `upload_all` on a device."""
+    return _work(task, message, context, everything_up=True)

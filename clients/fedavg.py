@@ -1,0 +1,145 @@
+"""Device work of the FedAvg family: answer the stream, then train on it.
+
+The device keeps the rows it has met (as many as `local_memory`) and trains on them and this round's for some
+epochs with AdamW, either the adapter or all weights, towards true answers or towards its own where it is
+confident. FedProx's term `mu / 2 ||w - w_global||^2` (arXiv 1812.06127) is added when the message says
+`proximal-mu`. Training runs on the float model whose values are those of the compressed student, so the
+weights that are averaged are weights that can be deployed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
+from torch import nn
+from torch.nn import functional as F
+
+from cdc_flower.config import PairConfig
+from cdc_flower.models import adapters, vlm
+from cdc_flower.models.compress import full_model, twin_model
+from cdc_flower.models.pair import Pair
+from cdc_flower.wire import keys
+from clients import evaluate
+from clients.task import Task, answer, pass_flops, pictures, questions
+
+Lessons = tuple[np.ndarray, list[list[int]], int]
+"""Positions of rows worth learning (indices into the memory), their answers as ids, and FLOPs spent on them.
+"""
+
+
+@lru_cache(maxsize=2)
+def trainee(pair: Pair, config: PairConfig, full: bool) -> nn.Module:
+    """The model that devices of this process train, one after another."""
+    return (full_model if full else twin_model)(pair, config)
+
+
+def memory(task: Task) -> np.ndarray:
+    """Train rows the device trains on: the last `local_memory` rows of earlier rounds, then this round's."""
+    limit = task.config.local.local_memory
+    past = np.concatenate([np.zeros(0, np.int64), *task.world.streams[task.device][: task.round - 1]])
+    return np.concatenate([past[len(past) - min(limit, len(past)) :], task.rows])
+
+
+def true_answers(task: Task, model: nn.Module, rows: np.ndarray) -> Lessons:
+    """Every row with its label."""
+    labels = task.world.train["answer"].to_numpy()[rows]
+    return np.arange(len(rows)), [task.pair.text.answer_ids(str(a)) for a in labels], 0
+
+
+def own_answers(task: Task, model: nn.Module, rows: np.ndarray) -> Lessons:
+    """The rows that the model answers with at least `pseudo_confidence`, with those answers. No label is
+    read.
+    """
+    answers, spent = answer(task, model, pictures(task, rows), questions(task, rows))
+    sure = np.flatnonzero(answers.confidence >= task.config.local.pseudo_confidence)
+    return sure, [answers.ids[i] for i in sure], spent
+
+
+LESSONS: dict[str, Callable[[Task, nn.Module, np.ndarray], Lessons]] = {
+    "true": true_answers,
+    "own": own_answers,
+}
+"""`labels` in the message -> what to learn."""
+
+
+def fit(
+    task: Task,
+    model: nn.Module,
+    tokens: np.ndarray,
+    asked: Sequence[list[int]],
+    answers: Sequence[list[int]],
+    lr: float,
+    mu: float,
+) -> tuple[float, int]:
+    """Train in place.
+
+    Args:
+        tokens: (B, N, D) float16.
+        asked, answers: B id lists each.
+        lr: of AdamW, without weight decay.
+        mu: of the proximal term; 0 for FedAvg.
+
+    Returns:
+        mean loss of the answers over the last epoch (0 without samples), FLOPs of the forward passes.
+    """
+    local, rng, params = task.config.local, task.rng("local training"), adapters.trainable(model)
+    start = [p.detach().clone() for p in params]
+    optimizer = torch.optim.AdamW(params, lr=lr, weight_decay=0.0)
+    losses, spent = [], 0
+    for _ in range(local.local_epochs):
+        losses, order = [], rng.permutation(len(asked))
+        for at in range(0, len(order), local.local_batch):
+            some = order[at : at + local.local_batch]
+            inputs = vlm.collate(
+                task.pair.text, tokens[some], [asked[i] for i in some], [answers[i] for i in some]
+            )
+            assert inputs.answer_ids is not None
+            logits = vlm.forward(model, task.pair.text, inputs).logits
+            loss = F.cross_entropy(logits.flatten(0, 1), inputs.answer_ids.flatten(), ignore_index=-100)
+            losses.append(loss.item())
+            if mu:
+                pairs = zip(params, start, strict=True)
+                loss = loss + mu / 2 * torch.stack([(p - s).square().sum() for p, s in pairs]).sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            spent += pass_flops(task, model, [asked[i] for i in some], [len(answers[i]) + 1 for i in some])
+    return float(np.mean(losses)) if losses else 0.0, spent
+
+
+def work(task: Task, message: Message, context: Context) -> RecordDict:
+    """One round of FedAvg on a device; the reply carries the trained weights (P,) as float16."""
+    began = time.perf_counter()
+    full, local = bool(task.order[keys.FULL]), task.config.local
+    model = trainee(task.pair, task.config.pair, full)
+    received = message.content.array_records[keys.ARRAYS][keys.PAYLOAD].numpy().astype(np.float32)
+    adapters.write(model, received)
+    answers, forward = answer(task, model, pictures(task, task.rows), questions(task, task.rows))
+    evaluate.record(context.state, task.world, task.rows, answers.texts, task.round)
+    rows = memory(task)
+    chosen, targets, spent = LESSONS[str(task.order[keys.LABELS])](task, model, rows)
+    lr = local.local_lr_full if full else local.local_lr
+    mu = float(task.order.get(keys.PROXIMAL_MU, 0.0))  # type: ignore[arg-type]
+    loss, trained = fit(
+        task, model, pictures(task, rows)[chosen], [questions(task, rows)[i] for i in chosen], targets, lr, mu
+    )
+    with np.errstate(over="ignore"):
+        flat = adapters.read(model).astype(np.float16)
+    return RecordDict(
+        {
+            keys.ARRAYS: ArrayRecord({keys.PAYLOAD: Array(flat)}),
+            keys.METRICS: MetricRecord(
+                {
+                    keys.EXAMPLES: len(chosen),
+                    "loss": loss,
+                    keys.FORWARD: forward + spent + trained,
+                    keys.BACKWARD: (2 if full else 1) * trained,
+                    keys.SECONDS: time.perf_counter() - began,
+                }
+            ),
+        }
+    )

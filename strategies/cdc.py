@@ -1,0 +1,235 @@
+"""CDC (arXiv 2312.16279) as a Flower strategy: uncertain tokens come up, what the cloud learned from them
+goes down.
+
+A round is one TRAIN message per device. Down goes the UPDATE frame from the version that device has to the
+newest (nothing when it has it), up comes a TOKEN_BATCH frame. The cloud learns from all token batches in the
+order of the devices (`cloud.distill`), and the mirror makes the next version of the adapter
+(`downlink.versions`). Which version a device has is known from its last reply alone, so a device that was
+away gets what it missed when it is asked again. `upload_all` is the same method with another kind of device
+work: every sample, every token, float16, no budget."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from logging import INFO, WARNING
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+from flwr.supercore import log
+from torch import nn
+
+from cdc_flower.cloud.distill import Cloud, CloudSample
+from cdc_flower.config import Config
+from cdc_flower.data.stream import SOURCE, generator
+from cdc_flower.data.world import World
+from cdc_flower.downlink.versions import Mirror
+from cdc_flower.fleet.grid import frame_of, payload
+from cdc_flower.models import adapters
+from cdc_flower.models.compress import twin_model
+from cdc_flower.models.pair import Pair
+from cdc_flower.uplink import token_batch
+from cdc_flower.uplink.token_batch import Sample, TokenBatch
+from cdc_flower.wire import keys
+from cdc_flower.wire.frame import FrameError
+from strategies.base import Fleet
+from strategies.traits import Traits
+
+TRAITS = Traits(labels=False, device_backprop=False)
+EXAMPLES = 12  # uploaded samples kept to look at
+
+
+@dataclass(frozen=True)
+class Example:
+    """An uploaded sample and what the teacher said to it."""
+
+    round: int
+    device: int
+    sample: Sample
+    teacher_answer: str
+
+
+class CDC(Strategy):
+    """The strategy, from plain objects, so that it works in any ServerApp.
+
+    ```python
+    app = ServerApp()
+
+    @app.main()
+    def main(grid, context):
+        config = parse(context.run_config)
+        pair = load_pair(config.pair, "scenes")
+        strategy = strategies.cdc.build(config, pair, load_world(config, pair))
+        result = strategy.start(grid, strategy.initial_arrays(), num_rounds=config.run.rounds)
+        adapters.write(model, result.arrays["p"].numpy())
+    ```
+
+    Args:
+        fleet: the devices.
+        cloud: what learns; anything with the method `learn` of `cloud.distill.Cloud`.
+        mirror: the adapter line.
+        pair: names the shapes that a token batch must have.
+        config: its uplink caps are used.
+        model: where `cloud` trains, for evaluation by others.
+        work: "cdc" or "upload_all", a key of the client's `WORK`.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        cloud: Any,
+        mirror: Mirror,
+        pair: Pair,
+        config: Config,
+        model: nn.Module,
+        work: str = "cdc",
+    ) -> None:
+        self.fleet, self.cloud, self.mirror, self.pair = fleet, cloud, mirror, pair
+        self.config, self.model, self.work = config, model, work
+        self.known: dict[int, int] = {}  # device -> version it said it has
+        self.metrics: dict[str, float] = {}  # of the last round
+        self.examples: deque[Example] = deque(maxlen=EXAMPLES)
+
+    def initial_arrays(self) -> ArrayRecord:
+        """The newest adapter (P,) float32, what `start` takes and `Result.arrays` ends with."""
+        return ArrayRecord({keys.PAYLOAD: Array(self.mirror.adapter(self.mirror.newest))})
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        def content(device: int) -> RecordDict:
+            frame = self.mirror.frame_for(self.known.get(device, 0))
+            order = ConfigRecord(
+                {keys.WORK: self.work, keys.ROUND: server_round, keys.VERSION: self.mirror.newest}
+            )
+            records = RecordDict({keys.CONFIG: order})
+            if frame is not None:
+                records[keys.ARRAYS] = payload(frame)
+            return records
+
+        return self.fleet.ask(grid, server_round, MessageType.TRAIN, content)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        batches, answered, stale = self._receive(server_round, replies)
+        self.fleet.require(server_round, answered)
+        samples = [(batch.device, sample) for batch in batches for sample in batch.samples]
+        self.metrics = {"answered": answered, "stale": stale, "uploaded": len(samples)}
+        if samples:
+            self._learn(server_round, samples)
+        self.metrics["version"] = self.mirror.newest
+        return self.initial_arrays(), MetricRecord(dict(self.metrics))
+
+    def _receive(self, round: int, replies: Iterable[Message]) -> tuple[list[TokenBatch], int, int]:
+        """Token batches by device, how many devices answered, and how many of them could not apply their
+        update.
+        """
+        batches, answered, stale = [], 0, 0
+        for device, reply in self.fleet.answers(replies).items():
+            batch, problem = None, ""
+            if reply is not None and reply.has_content():
+                try:
+                    batch = self._decode(round, device, reply.content)
+                except (FrameError, KeyError) as err:
+                    problem = str(err)
+            if self.fleet.enter(round, device, reply, refused=bool(problem)):
+                assert reply is not None
+                answered += 1
+                self.known[device] = int(reply.content.metric_records[keys.METRICS][keys.VERSION])  # type: ignore[arg-type]
+                stale += self.known[device] != self.mirror.newest
+            else:
+                log(WARNING, "round %s: device %s: %s", round, device, problem or _reason(reply))
+            if batch is not None:
+                batches.append(batch)
+        return batches, answered, stale
+
+    def _decode(self, round: int, device: int, content: RecordDict) -> TokenBatch | None:
+        content.metric_records[keys.METRICS][keys.VERSION]  # KeyError: not an answer of this protocol
+        frame = frame_of(content)
+        if not frame:
+            return None
+        began = time.perf_counter()
+        batch = token_batch.decode(
+            frame,
+            self.pair.n_tokens,
+            self.pair.width,
+            self.pair.vocab,
+            self.config.uplink.max_uplink_bytes,
+            max_samples=self.config.run.samples_per_round,
+        )
+        self.fleet.seconds["codec"] += time.perf_counter() - began
+        if (batch.device, batch.round) != (device, round):
+            raise FrameError(f"token batch says device {batch.device}, round {batch.round}")
+        return batch
+
+    def _learn(self, round: int, samples: list[tuple[int, Sample]]) -> None:
+        began = time.perf_counter()
+        learned = self.cloud.learn(
+            [CloudSample(s.tokens, s.positions, list(s.question_ids)) for _, s in samples], round
+        )
+        taught = time.perf_counter()
+        self.mirror.advance(learned.adapter)
+        self.fleet.seconds["cloud"] += taught - began
+        self.fleet.seconds["codec"] += time.perf_counter() - taught
+        self.metrics |= {
+            "taught": learned.taught,
+            "dropped": learned.dropped,
+            **{f"loss_{k}": float(v) for k, v in learned.losses.items()},
+        }
+        self._keep_examples(round, samples, learned.teacher_answers)
+
+    def _keep_examples(self, round: int, samples: list[tuple[int, Sample]], answers: list[str]) -> None:
+        """The most uncertain samples of each device, devices in turn."""
+        per_device = max(1, EXAMPLES // len({device for device, _ in samples}))
+        for device in sorted({device for device, _ in samples}):
+            own = [Example(round, d, s, a) for (d, s), a in zip(samples, answers, strict=True) if d == device]
+            self.examples.extend(sorted(own, key=lambda e: -e.sample.uncertainty)[:per_device])
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        return self.fleet.ask_counts(grid, server_round)
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        return self.fleet.add_counts(server_round, replies)
+
+    def summary(self) -> None:
+        log(INFO, "\t%s: adapter version %s", self.work, self.mirror.newest)
+
+
+def _reason(reply: Message | None) -> str:
+    return "no answer" if reply is None else str(reply.error.reason)[-300:]
+
+
+def source_samples(config: Config, pair: Pair, world: World) -> list[CloudSample]:
+    """Unlabelled source samples for replay: what the cloud has left from training the student."""
+    rows = (world.train["drift_domain"].to_numpy() == SOURCE).nonzero()[0]
+    rows = generator(config.run.seed, "source replay").permutation(rows)[: config.cloud.source_replay]
+    frame = world.train.iloc[rows]
+    every = np.arange(pair.n_tokens)
+    return [
+        CloudSample(np.asarray(world.train_tokens[i], np.float32), every, pair.text.question_ids(str(q)))
+        for i, q in zip(frame["image_row"], frame["question"], strict=True)
+    ]
+
+
+def build(config: Config, pair: Pair, world: World, work: str = "cdc") -> CDC:
+    """Assemble the method from a configuration."""
+    twin = twin_model(pair, config.pair)
+    down = config.downlink
+    mirror = Mirror(
+        adapters.read(twin), adapters.layout(twin), down.codec, down.downlink_budget, down.history
+    )
+    cloud = Cloud(config, pair, twin, source_samples(config, pair, world))
+    return CDC(Fleet.of(config), cloud, mirror, pair, config, twin, work)
+
+
+def build_all(config: Config, pair: Pair, world: World) -> CDC:
+    """`upload_all`: the upper arm, same cloud and same downlink."""
+    return build(config, pair, world, "upload_all")

@@ -1,0 +1,35 @@
+"""Uploaded samples as something to look at: the server knows (device, round, place), the experimenter the
+picture.
+
+In a deployment this join is impossible, because pictures stay on the devices; here it is what a report shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from math import isqrt
+from typing import Any
+
+from cdc_flower.data.world import World
+from cdc_flower.models.pair import Pair
+from strategies.cdc import Example
+
+
+def pictures(examples: Iterable[Example], pair: Pair, world: World) -> Iterator[dict[str, Any]]:
+    """Rows for `RunFolder.pictures`."""
+    for example in examples:
+        stream = world.streams[example.device][example.round - 1]
+        if example.sample.index >= len(stream):
+            continue  # a device that does not follow the stream
+        row = world.train.iloc[stream[example.sample.index]]
+        yield {
+            "image": world.pack.train_images[str(row["image_id"])],
+            "positions": example.sample.positions.tolist(),
+            "side": isqrt(pair.n_tokens),
+            "question": pair.text.decode(example.sample.question_ids),
+            "device_answer": pair.text.decode(example.sample.answer_ids),
+            "teacher_answer": example.teacher_answer,
+            "round": example.round,
+            "device": example.device,
+            "n_tokens": pair.n_tokens,
+        }

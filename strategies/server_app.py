@@ -1,0 +1,235 @@
+"""The ServerApp: one run from a flat run config to a run folder, the same on every engine.
+
+`flwr run .` calls `main`; `run_local` does the same over a `LocalGrid` in this process. Everything that can
+be wrong with the settings is refused before the first round. Held-out accuracy is taken at round 0, every
+`eval_every` rounds and after the last; prequential accuracy comes from the devices' evaluate replies in every
+round."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from logging import ERROR
+from pathlib import Path
+from typing import Any
+
+import torch
+from flwr.app import ArrayRecord, Context, MetricRecord, RecordDict
+from flwr.serverapp import Grid, ServerApp
+from flwr.supercore import log
+
+from cdc_flower.config import Config, ConfigError, flat, parse
+from cdc_flower.data.world import World, load_world
+from cdc_flower.fleet.grid import LocalGrid
+from cdc_flower.models.pair import Pair, load_pair
+from cdc_flower.results import RunFolder, package_versions
+from cdc_flower.uplink import token_batch
+from cdc_flower.wire import keys
+from strategies import STRATEGIES
+from strategies.accuracy import accuracy, items, wearing
+from strategies.base import cohort
+from strategies.pictures import pictures
+
+Progress = Callable[[str, int, int], None]
+"""`progress(stage, done, total)`; in a run `done` and `total` are rounds."""
+CLIENT_APP = "clients.client_app:app"  # found by name, as Flower does it: strategies do not import clients
+MESSAGE_BYTES = 256  # what a message adds to its frame, at most
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """What `flwr run .` runs."""
+    try:
+        if not Path(str(context.run_config.get("out-dir", ""))).is_absolute():
+            raise ConfigError(
+                f"setting 'out-dir' = {context.run_config.get('out-dir', '')!r}; allowed under "
+                "`flwr run`: an absolute path, because the app runs elsewhere"
+            )
+        run(grid, context)
+    except ConfigError as err:
+        log(ERROR, "%s", err)
+        raise
+
+
+def run(grid: Grid, context: Context, progress: Progress | None = None) -> Path:
+    """One run over any grid.
+
+    Args:
+        grid: where the devices are.
+        context: its `run_config` is the flat run config.
+        progress: see `Progress`.
+
+    Returns:
+        the run folder.
+
+    Raises:
+        ConfigError: a setting, the data or the pair cannot be used; nothing was started.
+        FleetError: too few devices.
+    """
+    config = parse(context.run_config)
+    torch.set_num_threads(1)  # the order of sums, and with it the ledger, is then the same on every engine
+    folder = RunFolder(out_dir(config))
+    with folder.stage("load"):
+        pair, world = prepare(config, progress)
+        strategy = STRATEGIES[config.run.method](config, pair, world)
+    folder.begin(
+        config,
+        package_versions(),
+        {
+            "pair_digest": pair.digest,
+            "pair": pair.name,
+            "data_digest": world.pack.digest,
+            "engine": type(grid).__name__,
+        },
+    )
+    status = "failed"
+    try:
+        rounds = _Rounds(config, pair, world, strategy, folder, progress)
+        strategy.start(
+            grid,
+            strategy.initial_arrays(),
+            num_rounds=config.run.rounds,
+            timeout=config.run.round_timeout,
+            evaluate_fn=rounds.finished,
+        )
+        status = "completed"
+    except KeyboardInterrupt:
+        status = "interrupted"
+        raise
+    finally:
+        folder.pictures(pictures(getattr(strategy, "examples", ()), pair, world))
+        folder.devices(strategy.fleet.ledger.frame(), strategy.fleet.ledger.digest())
+        folder.finish(status)
+    return folder.path
+
+
+class _Rounds:
+    """What happens after each round: accuracy, and the run folder brought up to date."""
+
+    def __init__(
+        self,
+        config: Config,
+        pair: Pair,
+        world: World,
+        strategy: Any,
+        folder: RunFolder,
+        progress: Progress | None,
+    ) -> None:
+        self.config, self.pair, self.world = config, pair, world
+        self.strategy, self.folder, self.progress = strategy, folder, progress
+        self._last: tuple[bytes, dict[str, float]] | None = None
+
+    def finished(self, round: int, arrays: ArrayRecord) -> MetricRecord:
+        """Flower's `evaluate_fn`: called before round 1 (as round 0) and after each round."""
+        run, fleet = self.config.run, self.strategy.fleet
+        measured = None
+        if round in (0, run.rounds) or round % run.eval_every == 0:
+            self._say("evaluation", round)
+            with self.folder.stage("evaluation"):
+                measured = self._accuracy(arrays)
+        self.folder.stage_seconds.update(fleet.seconds)
+        self.folder.devices(fleet.ledger.frame(), fleet.ledger.digest())
+        self.folder.round(
+            round, measured, fleet.prequential.get(round, {}), self.strategy.metrics, items(self.world)
+        )
+        self._say("rounds", round)
+        return MetricRecord(dict(measured or {}))
+
+    def _accuracy(self, arrays: ArrayRecord) -> dict[str, float]:
+        data = arrays[keys.PAYLOAD].data
+        if self._last is None or self._last[0] != data:
+            with wearing(self.strategy.model, arrays[keys.PAYLOAD].numpy()) as model:
+                self._last = data, accuracy(model, self.pair, self.world)
+        return self._last[1]
+
+    def _say(self, stage: str, round: int) -> None:
+        if self.progress is not None:
+            self.progress(stage, round, self.config.run.rounds)
+
+
+def out_dir(config: Config) -> Path:
+    """The run folder: the setting, else results/<method>-<seed>."""
+    return (
+        Path(config.run.out_dir or f"results/{config.run.method}-{config.run.seed}").expanduser().absolute()
+    )
+
+
+def prepare(config: Config, progress: Progress | None = None) -> tuple[Pair, World]:
+    """Load pair and world, compute the vision tokens where they are not cached, and check what only these can
+    tell.
+
+    Raises:
+        ConfigError: see `check`, `load_pair`, `load_world`.
+    """
+    pair = load_pair(config.pair, config.data.name)
+    world = load_world(config, pair, progress)
+    check(config, pair, world)
+    return pair, world
+
+
+def check(config: Config, pair: Pair, world: World) -> None:
+    """Refuse settings that do not fit the pair or the data.
+
+    Raises:
+        ConfigError: names the setting and what is allowed.
+    """
+    run, up = config.run, config.uplink
+    asked = len(cohort(run.seed, 1, run.devices, run.cohort))
+    if run.min_devices > asked:
+        raise ConfigError(
+            f"setting 'min-devices' = {run.min_devices}: a round asks {asked} devices; allowed: up to {asked}"
+        )
+    if not re.fullmatch(r"(\s*\d+:\d+\s*(,\s*\d+:\d+\s*)*)?", run.fail_devices):
+        raise ConfigError(
+            f"setting 'fail-devices' = {run.fail_devices!r}; allowed: round:device pairs, e.g. '2:1,4:0'"
+        )
+    if run.method == "cdc":
+        if up.tokens_kept > pair.n_tokens:
+            raise ConfigError(
+                f"setting 'tokens-kept' = {up.tokens_kept}: a picture has {pair.n_tokens} tokens; allowed: "
+                f"1..{pair.n_tokens}"
+            )
+        longest = max(len(pair.text.question_ids(q)) for q in set(world.train["question"].astype(str)))
+        least = MESSAGE_BYTES + token_batch.sample_bytes(
+            up.tokens_kept, pair.width, up.token_bits, longest + pair.max_answer_tokens
+        )
+        if up.uplink_budget < least:
+            raise ConfigError(
+                f"setting 'uplink-budget' = {up.uplink_budget}: one sample of {up.tokens_kept} tokens needs "
+                f"up to {least} bytes; allowed: at least {least}"
+            )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Flower's logger prints a page a run; over a LocalGrid the progress callback says what is happening."""
+    logger = logging.getLogger("flwr")
+    level = logger.level
+    logger.setLevel(max(level, logging.WARNING))
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def run_local(config: Config, progress: Progress | None = None, *, roundtrip: bool = False) -> Path:
+    """One run in this process, devices one after another; `roundtrip` as in `LocalGrid`. Returns the run
+    folder.
+    """
+    module, name = CLIENT_APP.split(":")
+    client_app = getattr(importlib.import_module(module), name)
+    settings = flat(config)
+    with _quiet():
+        grid = LocalGrid(client_app, config.run.devices, settings, roundtrip=roundtrip)
+        return run(grid, Context(1, 1, {}, RecordDict(), settings), progress)
+
+
+def teacher_accuracy(config: Config, progress: Progress | None = None) -> dict[str, float]:
+    """Held-out accuracy of the teacher by domain: the ceiling."""
+    pair, world = prepare(config, progress)
+    return accuracy(pair.teacher, pair, world, progress)
