@@ -37,6 +37,7 @@ FILES = ("config.json", "rounds.parquet", "metrics.parquet", "devices.parquet", 
          "run.json")
 STATUSES = ("completed", "interrupted", "failed")
 PACKAGES = ("cdc-flower", "flwr", "ray", "torch", "transformers", "peft", "bitsandbytes", "numpy", "pandas")
+SUMMED = ("_bytes", "_seconds", "_joules")
 ROUND_COLUMNS = {"round": "int64", "domain": "str", "kind": "str", "accuracy": "float64", "n": "int64"}
 METRIC_COLUMNS = {"round": "int64", "name": "str", "value": "float64"}
 DEVICE_COLUMNS = {"round": "int64", "device": "int64", "status": "str", "uplink_bytes": "int64",
@@ -264,9 +265,9 @@ def forgetting(rounds: pd.DataFrame, domain: str = "source") -> float | None:
 
 def totals(devices: pd.DataFrame) -> dict[str, float]:
     """Sums over all devices and rounds: ledger columns in bytes, FLOPs, s and J; tasks; failures."""
-    summed = [c for c in devices.columns if c.endswith(("_bytes", "flops", "_seconds", "_joules"))]
-    sums: dict[str, float] = {c: devices[c].sum().item() for c in summed}
-    sums["device_flops"] = float(sum(v for c, v in sums.items() if c.endswith("flops")))
+    summed = [c for c in devices.columns if c.startswith("flops_") or c.endswith(SUMMED)]
+    sums: dict[str, float] = {c: sum(devices[c].tolist()) for c in summed}
+    sums["device_flops"] = float(sum(v for c, v in sums.items() if c.startswith("flops_")))
     return {**sums, "tasks": len(devices), "failures": sum(s != "ok" for s in devices["status"])}
 
 

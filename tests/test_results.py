@@ -11,7 +11,7 @@ from cdc_flower.config import ConfigError, flat, parse
 
 LEDGER = pd.DataFrame({
     "round": [1, 1, 2], "device": [0, 1, 0], "status": ["ok", "failed", "ok"], "uplink_bytes": [100, 0, 50],
-    "downlink_bytes": [10, 10, 10], "forward_flops": [1.0, 2.0, 3.0], "backward_flops": [0.0, 0.0, 4.0],
+    "downlink_bytes": [10, 10, 10], "flops_forward": [1.0, 2.0, 3.0], "flops_backward": [0.0, 0.0, 4.0],
 })
 SAMPLE = {"image": b"png", "positions": [3, 1], "side": 2, "question": "what?", "device_answer": "cat",
           "teacher_answer": "dog", "round": 1, "device": 0}
@@ -45,8 +45,8 @@ def test_everything_written_is_read_back(tmp_path):
     assert run.run["forgetting"] == pytest.approx(0.1)
     assert run.run["ledger_digest"] == "abc"
     assert run.run["host_seconds"]["cloud"] >= 2.0
-    assert run.run["totals"] == {"uplink_bytes": 150, "downlink_bytes": 30, "forward_flops": 6.0,
-                                 "backward_flops": 4.0, "device_flops": 10.0, "tasks": 3, "failures": 1}
+    assert run.run["totals"] == {"uplink_bytes": 150, "downlink_bytes": 30, "flops_forward": 6.0,
+                                 "flops_backward": 4.0, "device_flops": 10.0, "tasks": 3, "failures": 1}
     assert len(run.rounds) == 6  # two evaluations of two domains, two prequential rows; (0, 0) is no row
     row = run.rounds.set_index(["round", "kind", "domain"]).loc[2, "test", "source"]
     assert (row["accuracy"], row["n"]) == (0.8, 10)

@@ -1,0 +1,197 @@
+"""Run methods side by side on one stream of data and count what each costs.
+
+Python entry: `run(...)` gives pandas frames. Every (method, seed) is a job with a run folder of its own under
+`out/runs`; all methods of a seed see the same devices, the same samples in the same rounds and the same test
+items. What they share (data, vision-tower outputs, the teacher's accuracy) is computed once, before the jobs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cdc_flower import results
+from cdc_flower.config import METHODS, ConfigError, flat, parse
+from experiments import pool, report, summary
+from experiments.pool import Job
+from experiments.screen import Screen
+from experiments.summary import Comparison
+
+ENGINE = "strategies.server_app"
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C in a comparison, after its report was written; `comparison` holds the rounds that were done."""
+
+    def __init__(self, comparison: Comparison) -> None:
+        super().__init__()
+        self.comparison = comparison
+
+
+def run(
+    settings: Mapping[str, Any] | None = None,
+    methods: Sequence[str] = METHODS,
+    seeds: int = 1,
+    out: str | Path | None = None,
+    workers: int | None = None,
+    progress: bool = True,
+    resume: bool = False,
+    engine: str = ENGINE,
+    **overrides: Any,
+) -> Comparison:
+    """Compare methods; writes run folders, summary.json and report.html into `out`.
+
+    Args:
+        settings: flat run config; keys that are missing take their defaults.
+        methods: what to compare, in the order of the table.
+        seeds: runs per method; their seeds are `seed`, `seed` + 1, ...
+        out: the folder; default results/<name of the data>. An earlier comparison in it is replaced.
+        workers: processes; default one per core; 0 = run in this process. Scripts that call this need the
+            usual `if __name__ == "__main__":`, because workers import the script.
+        progress: show bars on standard error.
+        resume: keep finished runs of the same settings that are already in `out`.
+        engine: the module that has `run_local`, `prepare` and `teacher_accuracy`.
+        **overrides: further settings, `rounds=2`; they win over `settings`.
+
+    Raises:
+        ConfigError: anything that cannot be run; before the first round.
+        Interrupted: Ctrl-C; the rounds that were done are in the report.
+    """
+    _check(methods, seeds, workers)
+    checked = "cdc" if "cdc" in methods else methods[0]  # the method whose demands `prepare` tests
+    base = parse({**(settings or {}), **overrides, "method": checked})
+    folder = Path(out or Path("results") / base.data.name).absolute()
+    _claim(folder)
+    jobs = [
+        Job(
+            method,
+            seed,
+            flat(
+                parse(
+                    {
+                        **flat(base),
+                        "method": method,
+                        "seed": seed,
+                        "out-dir": str(summary.run_folder(folder, method, seed)),
+                    }
+                )
+            ),
+            engine,
+        )
+        for seed in range(base.run.seed, base.run.seed + seeds)
+        for method in methods
+    ]
+    kept = [job for job in jobs if resume and finished(job)]
+    todo = [job for job in jobs if job not in kept]
+
+    started = time.perf_counter()
+    pool.silence()
+    with Screen(len(todo), show=progress) as screen:
+        module = importlib.import_module(engine)
+        with screen.preparing("preparing") as tell:
+            module.prepare(base, tell)
+        with screen.preparing("teacher") as tell:
+            teacher = module.teacher_accuracy(base, tell)
+        index: dict[str, Any] = {
+            "config": flat(base),
+            "data": base.data.name,
+            "methods": list(methods),
+            "seeds": [base.run.seed + i for i in range(seeds)],
+            "teacher": dict(teacher),
+            "traits": {m: traits(m) for m in methods},
+            "versions": results.package_versions(),
+            "status": "interrupted",
+            "failed": {},
+            "host_seconds": {"preparation": time.perf_counter() - started, "total": 0.0},
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        results.write_json(folder / summary.INDEX, index)
+        for job in kept:
+            screen.say(f"{job.name}: kept")
+        _forget(todo)
+        interrupted = False
+        try:
+            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            failed = pool.run(todo, cores if workers is None else workers, screen.listen)
+            index["status"] = "failed" if failed else "completed"
+            index["failed"] = {job.name: why for job, why in failed.items()}
+        except KeyboardInterrupt:
+            interrupted = True
+    comparison = _conclude(folder, index, time.perf_counter() - started)
+    if interrupted:
+        raise Interrupted(comparison)
+    return comparison
+
+
+def finished(job: Job) -> bool:
+    """Is there a completed run of exactly these settings?"""
+    try:
+        found = results.read(job.settings["out-dir"])
+    except results.ResultError:
+        return False
+    return found.status == "completed" and found.config == job.settings
+
+
+def _check(methods: Sequence[str], seeds: int, workers: int | None) -> None:
+    for method in methods:
+        if method not in METHODS:
+            raise ConfigError(f"unknown method '{method}'; allowed: {', '.join(METHODS)}")
+    if not methods or len(set(methods)) < len(methods):
+        raise ConfigError(
+            f"methods = {','.join(methods)!r}; allowed: each of {', '.join(METHODS)} at most once"
+        )
+    if seeds < 1:
+        raise ConfigError(f"seeds = {seeds}; allowed: 1 or more")
+    if workers is not None and workers < 0:
+        raise ConfigError(f"workers = {workers}; allowed: 0 (in this process) or more")
+
+
+def _claim(folder: Path) -> None:
+    """Refuse a folder that is not ours to write to, before anything is computed."""
+    try:
+        if folder.exists() and (
+            not folder.is_dir() or (any(folder.iterdir()) and not (folder / summary.INDEX).exists())
+        ):
+            raise ConfigError(
+                f"out = {str(folder)!r} holds something else; "
+                "allowed: a new or empty folder, or an earlier comparison"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise ConfigError(
+            f"out = {str(folder)!r}: {err.strerror}; allowed: a folder that can be written"
+        ) from None
+
+
+def _forget(todo: Sequence[Job]) -> None:
+    """Remove config.json of runs to be made anew: without it a folder is no run."""
+    for job in todo:
+        (Path(job.settings["out-dir"]) / "config.json").unlink(missing_ok=True)
+
+
+def traits(method: str) -> dict[str, bool]:
+    """What a reader of the table must know of a method: does it use labels, and backpropagation on devices."""
+    labels, device_backprop = importlib.import_module("strategies").TRAITS[method]
+    return {"labels": labels, "device_backprop": device_backprop}
+
+
+def _conclude(folder: Path, index: dict[str, Any], wall: float) -> Comparison:
+    """Add up host seconds, write comparison.json, summary.json and the report; read all of it back."""
+    stages: dict[str, float] = {"preparation": index["host_seconds"]["preparation"]}
+    for method in index["methods"]:
+        for seed in index["seeds"]:
+            path = summary.run_folder(folder, method, seed) / "run.json"
+            spent = json.loads(path.read_text())["host_seconds"] if path.exists() else {}
+            for stage, seconds in spent.items():
+                stages[stage] = stages.get(stage, 0.0) + seconds
+    index["host_seconds"] = {k: round(v, 3) for k, v in {**stages, "total": wall}.items()}
+    results.write_json(folder / summary.INDEX, index)
+    comparison = summary.read(folder)
+    summary.write_summary(comparison)
+    report.write(folder)
+    return comparison

@@ -1,0 +1,51 @@
+"""Sentences that follow from a comparison's numbers, whichever way they fall. For terminal and report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from experiments import charts
+from experiments.screen import share
+from experiments.summary import Comparison
+
+OURS = "cdc"
+
+
+def notes(comparison: Comparison) -> list[str]:
+    """What `cdc` reached against the others; empty when it is not in the comparison or nothing drifted."""
+    rows = {r["method"]: r for r in comparison.methods.to_dict("records")}
+    if OURS not in rows or pd.isna(rows[OURS]["acc_drift"]):
+        return []
+    ours, lines = rows[OURS], []
+    if not pd.isna(ours["gap_closed"]):
+        lines.append(
+            f"{OURS} closes {share(ours['gap_closed'])} % of the gap between static and the teacher on the "
+            f"drifted domains and forgets {share(ours['forgetting'])} points on the source."
+        )
+    everything = rows.get("upload_all")
+    if everything and everything["uplink_bytes"]:
+        part = share(ours["uplink_bytes"] / everything["uplink_bytes"])
+        lines.append(f"It sends {part} % of the uplink bytes of upload_all.")
+    lines += [line for name, row in rows.items() if row["labels"] for line in _against(comparison, ours, row)]
+    return lines
+
+
+def _against(comparison: Comparison, ours: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """A labelled method against ours: at the end, and at the bytes ours has spent in all."""
+    name, spent = other["method"], charts.bytes_until(comparison.devices)
+    mine, theirs = (r["uplink_bytes"] + r["downlink_bytes"] for r in (ours, other))
+    times = f"{theirs / mine:.3g} times the bytes" if mine else "more bytes"
+    ahead = "ahead of" if other["acc_drift"] > ours["acc_drift"] else "not ahead of"
+    lines = [
+        f"{name}, which learns from true labels, ends {ahead} {OURS} on drifted domains "
+        f"({share(other['acc_drift'])} against {share(ours['acc_drift'])}) with {times}."
+    ]
+    curve = charts.accuracy(comparison.rounds, "drift")
+    curve = curve[curve["method"] == name]
+    at_equal = [a for r, a in zip(curve["round"].tolist(), curve["mean"].tolist(), strict=True)
+                if 0 < spent.get((name, int(r)), 0.0) <= mine]  # fmt: skip
+    if at_equal and at_equal[-1] > ours["acc_drift"]:
+        lines.append(f"At the bytes that {OURS} spent in all, {name} wins: {share(at_equal[-1])}.")
+    return lines

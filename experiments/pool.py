@@ -1,0 +1,250 @@
+"""Run jobs (one method, one seed each) in worker processes and tell how far they are.
+
+Workers stay alive between jobs, so models and data are loaded once per worker. Each computes on one thread:
+sums then have one order, and results do not depend on how many workers there are. One pipe per worker instead
+of a shared queue: a worker that is killed cannot leave a lock behind. What libraries print goes to
+`<run folder>.log`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from cdc_flower.config import ConfigError, parse
+
+ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+QUIET = {
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "FLWR_TELEMETRY_ENABLED": "0",
+}
+LOUD = ("flwr", "transformers", "datasets", "huggingface_hub", "peft", "bitsandbytes", "ray")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: `engine` is the module with `run_local(config, progress)`."""
+
+    method: str
+    seed: int
+    settings: dict[str, Any] = field(hash=False)
+    engine: str = "strategies.server_app"
+
+    @property
+    def name(self) -> str:
+        return f"{self.method} · seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a job reports: `kind` is start, progress, done or failed."""
+
+    job: Job
+    kind: str
+    stage: str = ""
+    done: int = 0
+    total: int = 0
+
+
+Listener = Callable[[Event], None]
+
+
+def silence() -> None:
+    """Set library loggers to warnings and turn their progress bars off, in this process."""
+    for name in LOUD:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for key, value in QUIET.items():
+        os.environ.setdefault(key, value)
+
+
+def run(jobs: Sequence[Job], workers: int, listen: Listener) -> dict[Job, str]:
+    """Run all jobs, at most `workers` at a time.
+
+    Args:
+        jobs: in the order in which they are started.
+        workers: number of processes; 0 = one after another in this process (for debugging).
+        listen: called in this process with every event.
+
+    Returns:
+        the jobs that failed -> one line about the failure.
+
+    Raises:
+        ConfigError: a job was refused its settings; the others are stopped.
+        KeyboardInterrupt: as it came; all workers are stopped.
+    """
+    return _run_here(jobs, listen) if workers == 0 else _run_apart(jobs, workers, listen)
+
+
+def _work(job: Job, tell: Listener) -> None:
+    """Run one job in the calling process."""
+    import torch
+
+    torch.set_num_threads(1)
+    engine = importlib.import_module(job.engine)
+    tell(Event(job, "start"))
+    config = parse(job.settings)
+    engine.run_local(config, lambda stage, done, total: tell(Event(job, "progress", stage, done, total)))
+    tell(Event(job, "done"))
+
+
+def _one_line(err: BaseException) -> str:
+    return f"{type(err).__name__}: {' '.join(str(err).split())}"[:500]
+
+
+def _run_here(jobs: Sequence[Job], listen: Listener) -> dict[Job, str]:
+    import torch
+
+    threads, failed = torch.get_num_threads(), {}
+    try:
+        for job in jobs:
+            try:
+                _work(job, listen)
+            except ConfigError:
+                raise
+            except Exception as err:
+                failed[job] = _one_line(err)
+                listen(Event(job, "failed", failed[job]))
+    finally:
+        torch.set_num_threads(threads)
+    return failed
+
+
+def _stop(*_: object) -> None:
+    """Leave a job as if by Ctrl-C, so that its folder is brought up to date on the way out."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _serve(pipe: Connection) -> None:
+    """The life of a worker: take a job from the pipe, report events on it, until None comes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent, which terminates the workers
+    signal.signal(signal.SIGTERM, _stop)
+    silence()
+    try:
+        while (job := pipe.recv()) is not None:
+            with _printed_to(Path(job.settings["out-dir"] + ".log")):
+                try:
+                    _work(job, pipe.send)
+                except ConfigError as err:
+                    pipe.send(Event(job, "refused", str(err)))
+                except (BrokenPipeError, EOFError):
+                    raise
+                except Exception as err:
+                    traceback.print_exc()
+                    pipe.send(Event(job, "failed", _one_line(err)))
+    except (BrokenPipeError, EOFError, KeyboardInterrupt):  # the parent is gone, or wants us gone
+        os._exit(1)
+
+
+@contextlib.contextmanager
+def _printed_to(path: Path) -> Iterator[None]:
+    """Send everything the process prints, C libraries included, to a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = os.dup(1), os.dup(2)
+    with path.open("w") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for old, place in zip(saved, (1, 2), strict=True):
+                os.dup2(old, place)
+                os.close(old)
+
+
+@contextlib.contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Environment of the processes started inside; torch reads its thread count from it on import."""
+    before = {key: os.environ.get(key) for key in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
+
+
+def _run_apart(jobs: Sequence[Job], workers: int, listen: Listener) -> dict[Job, str]:
+    spawn = multiprocessing.get_context("spawn")
+    todo, failed = list(reversed(jobs)), {}
+    crew: dict[Connection, Any] = {}
+    busy: dict[Connection, Job] = {}
+
+    def hire() -> None:
+        ours, theirs = spawn.Pipe()
+        with _environment({**dict.fromkeys(ONE_THREAD, "1"), **QUIET}):
+            process = spawn.Process(target=_serve, args=(theirs,), daemon=True)
+            process.start()
+        theirs.close()
+        crew[ours] = process
+
+    def give(pipe: Connection) -> None:
+        if todo:
+            busy[pipe] = todo.pop()
+            pipe.send(busy[pipe])
+        else:
+            pipe.send(None)
+
+    try:
+        for _ in range(min(workers, len(jobs))):
+            hire()
+        for pipe in list(crew):
+            give(pipe)
+        while busy:
+            for ready in wait(list(busy)):
+                assert isinstance(ready, Connection)
+                try:
+                    event = ready.recv()
+                except (EOFError, ConnectionResetError):  # killed, e.g. for memory
+                    process = crew.pop(ready)
+                    process.join()
+                    event = Event(busy[ready], "failed", f"its process died (exit code {process.exitcode})")
+                if event.kind == "refused":
+                    raise ConfigError(event.stage)
+                if event.kind == "failed":
+                    failed[event.job] = event.stage
+                listen(event)
+                if event.kind in ("done", "failed"):
+                    del busy[ready]
+                    if ready in crew:
+                        give(ready)
+                    elif todo:
+                        hire()
+                        give(list(crew)[-1])
+    finally:
+        _dismiss(crew, set(busy))
+    return failed
+
+
+def _dismiss(crew: dict[Connection, Any], busy: set[Connection]) -> None:
+    """Stop all workers: idle ones were told to end, the busy ones are terminated."""
+    for pipe, process in crew.items():
+        if pipe in busy:
+            process.terminate()
+        process.join(timeout=5)
+        if process.is_alive():
+            process.kill()
+            process.join()
+        pipe.close()

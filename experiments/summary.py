@@ -1,0 +1,250 @@
+"""From run folders to the numbers people quote: means over seeds, 95 % intervals, summary.json.
+
+Definitions, also in README.md and docs/summary.schema.json:
+- `acc_source`: test accuracy on domain "source" after the last round; `acc_drift`: the unweighted mean over
+  the drifted domains; all in 0..1. `forgetting`: see `cdc_flower.results.forgetting`; never negative.
+- `gap_closed`: (method - static) / (teacher - static) on `acc_drift`; null without static or a gap.
+- bytes and FLOPs: totals over all devices and rounds; every number is a mean over seeds.
+- `ci95`: [low, high] from Student's t over seeds, null for one seed.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cdc_flower import results
+from cdc_flower.config import ConfigError, parse
+
+MEASURES = ("acc_source", "acc_drift", "forgetting", "uplink_bytes", "downlink_bytes", "device_gflops")
+SUMMARY = "summary.json"
+INDEX = "comparison.json"
+# 97.5 % quantiles of Student's t for 1..30 degrees of freedom (any table, e.g. NIST/SEMATECH 1.3.6.7.2)
+T_975 = (
+    12.706,
+    4.303,
+    3.182,
+    2.776,
+    2.571,
+    2.447,
+    2.365,
+    2.306,
+    2.262,
+    2.228,
+    2.201,
+    2.179,
+    2.160,
+    2.145,
+    2.131,
+    2.120,
+    2.110,
+    2.101,
+    2.093,
+    2.086,
+    2.080,
+    2.074,
+    2.069,
+    2.064,
+    2.060,
+    2.056,
+    2.052,
+    2.048,
+    2.045,
+    2.042,
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything a comparison measured.
+
+    Attributes:
+        methods: one row per method: the measures of `MEASURES` with the `_low` and `_high` ends of their
+            95 % intervals (NaN for one seed), gap_closed, labels, device_backprop, accuracy, runs, failures.
+        runs: one row per run: method, seed, status, rounds_done, the measures, host seconds.
+        rounds: rounds.parquet of all runs with method and seed; devices: the ledgers, likewise.
+        pictures: samples that devices sent, with method and seed.
+        teacher: domain -> accuracy; empty when it was not measured.
+        index: comparison.json: settings, methods, seeds, status, host seconds by stage, failed runs.
+        out: the folder.
+    """
+
+    methods: pd.DataFrame
+    runs: pd.DataFrame
+    rounds: pd.DataFrame
+    devices: pd.DataFrame
+    pictures: pd.DataFrame
+    teacher: dict[str, float]
+    index: dict[str, Any]
+    out: Path
+
+    @property
+    def status(self) -> str:
+        """`completed`, `interrupted` or `failed` (a run raised)."""
+        return self.index["status"]
+
+
+def interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """95 % confidence interval of the mean by Student's t; None for fewer than two values."""
+    n = len(values)
+    if n < 2:
+        return None
+    quantile = T_975[n - 2] if n - 2 < len(T_975) else 1.96 + 2.42 / (n - 1)  # within 0.002
+    mean, half = statistics.fmean(values), quantile * statistics.stdev(values) / n**0.5
+    return mean - half, mean + half
+
+
+def drift_mean(accuracy: Mapping[str, float]) -> float | None:
+    """Unweighted mean over all domains but "source"; None when there is none."""
+    drifted = [value for domain, value in accuracy.items() if domain != "source"]
+    return statistics.fmean(drifted) if drifted else None
+
+
+def run_folder(out: Path, method: str, seed: int) -> Path:
+    """Where the run of (method, seed) lives in a comparison folder."""
+    return out / "runs" / f"{method}-{seed}"
+
+
+def read(out: str | Path) -> Comparison:
+    """Read a comparison folder, finished or not.
+
+    Raises:
+        ConfigError: the folder holds no comparison.
+    """
+    out = Path(out)
+    try:
+        index = json.loads((out / INDEX).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{out}: {INDEX} is missing; allowed: a folder written by compare") from None
+    except (OSError, ValueError) as err:
+        raise ConfigError(f"{out / INDEX}: cannot be read: {err}") from None
+    rows, rounds, devices, pictures, found = [], [], [], [], []
+    for method in index["methods"]:
+        for seed in index["seeds"]:
+            folder = run_folder(out, method, seed)
+            if not (folder / "config.json").exists():
+                continue
+            result = results.read(folder)
+            found.append(result)
+            tag = {"method": method, "seed": seed}
+            rows.append({**tag, "status": result.status, **_measure(result)})
+            rounds.append(result.rounds.assign(**tag))
+            devices.append(result.devices.assign(**tag))
+            pictures.append(result.pictures.assign(**tag))
+    columns = ["method", "seed", "status", "rounds_done", *MEASURES, "failures", "accuracy"]
+    runs = pd.DataFrame(rows, columns=None if rows else columns)
+    return Comparison(
+        methods=_methods(runs, index),
+        runs=runs,
+        rounds=_stack(rounds),
+        devices=_stack(devices),
+        pictures=_stack(pictures),
+        teacher=index["teacher"],
+        index=index,
+        out=out,
+    )
+
+
+def _stack(frames: list[pd.DataFrame]) -> pd.DataFrame:
+    filled = [f for f in frames if len(f)]
+    if filled:
+        return pd.concat(filled, ignore_index=True)
+    return frames[0] if frames else pd.DataFrame()
+
+
+def _measure(result: results.RunResult) -> dict[str, Any]:
+    accuracy, total = results.final_accuracy(result.rounds), results.totals(result.devices)
+    return {
+        "rounds_done": max(result.rounds["round"].tolist(), default=0),
+        "acc_source": accuracy.get("source"),
+        "acc_drift": drift_mean(accuracy),
+        "forgetting": results.forgetting(result.rounds),
+        "uplink_bytes": total["uplink_bytes"],
+        "downlink_bytes": total["downlink_bytes"],
+        "device_gflops": total["device_flops"] / 1e9,
+        "failures": total["failures"],
+        "accuracy": accuracy,
+        "host_seconds": result.run.get("host_seconds", {}),
+        "wall_seconds": result.run.get("wall_seconds"),
+    }
+
+
+def _methods(runs: pd.DataFrame, index: Mapping[str, Any]) -> pd.DataFrame:
+    """One row per method with at least one evaluated round."""
+    rows = []
+    for method in index["methods"]:
+        mine = runs[(runs["method"] == method) & runs["acc_source"].notna()]
+        if mine.empty:
+            continue
+        row: dict[str, Any] = {
+            "method": method,
+            **index["traits"].get(method, {}),
+            "runs": len(mine),
+            "failures": sum(mine["failures"].tolist()),
+        }
+        for name in MEASURES:
+            values = [float(v) for v in mine[name].tolist() if not pd.isna(v)]
+            row[name] = statistics.fmean(values) if values else None
+            row[f"{name}_low"], row[f"{name}_high"] = interval(values) or (None, None)
+        domains = sorted({d for a in mine["accuracy"] for d in a}, key=lambda d: (d != "source", d))
+        row["accuracy"] = {d: statistics.fmean([a[d] for a in mine["accuracy"] if d in a]) for d in domains}
+        rows.append(row)
+    columns = ["method", "labels", "device_backprop", "runs", "failures", *MEASURES, "gap_closed", "accuracy"]
+    static = next((r["acc_drift"] for r in rows if r["method"] == "static"), None)
+    teacher = drift_mean(index["teacher"])
+    for row in rows:
+        gap = teacher - static if teacher is not None and static is not None else 0.0
+        row["gap_closed"] = (row["acc_drift"] - static) / gap if abs(gap) > 1e-9 else None
+    return pd.DataFrame(rows, columns=None if rows else columns)
+
+
+def summary(comparison: Comparison) -> dict[str, Any]:
+    """The machine-readable summary (docs/summary.schema.json)."""
+    index, config = comparison.index, parse(comparison.index["config"])
+    methods = {}
+    for row in comparison.methods.to_dict("records"):
+        one = {name: _number(row[name]) for name in MEASURES}
+        for name in ("uplink_bytes", "downlink_bytes"):
+            one[name] = round(row[name])
+        ends = {name: [_number(row[f"{name}_low"]), _number(row[f"{name}_high"])] for name in MEASURES}
+        methods[row["method"]] = {
+            **one,
+            "gap_closed": _number(row["gap_closed"]),
+            "labels": bool(row["labels"]),
+            "device_backprop": bool(row["device_backprop"]),
+            "accuracy": row["accuracy"],
+            "runs": int(row["runs"]),
+            "failures": int(row["failures"]),
+            "ci95": {name: None if end[0] is None else end for name, end in ends.items()},
+        }
+    source = comparison.teacher.get("source")
+    return {
+        "teacher": {
+            "acc_source": source,
+            "acc_drift": drift_mean(comparison.teacher),
+            "accuracy": comparison.teacher,
+        },
+        "methods": methods,
+        "rounds": config.run.rounds,
+        "devices": config.run.devices,
+        "seeds": len(index["seeds"]),
+        "data": index["data"],
+        "status": index["status"],
+        "host_seconds": index["host_seconds"],
+    }
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None or pd.isna(value) else round(float(value), 9)
+
+
+def write_summary(comparison: Comparison) -> Path:
+    """Write summary.json into the folder of the comparison, atomically; returns its path."""
+    results.write_json(comparison.out / SUMMARY, summary(comparison))
+    return comparison.out / SUMMARY

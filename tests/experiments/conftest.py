@@ -1,0 +1,69 @@
+"""A stand-in for the engine: run folders in milliseconds, whose numbers a test can compute by hand."""
+
+import sys
+
+import pytest
+
+ENGINE = '''
+import io, os, time
+from pathlib import Path
+import pandas as pd
+from PIL import Image
+from cdc_flower.config import ConfigError, flat
+from cdc_flower.results import RunFolder
+
+DRIFT = {"static": 0.40, "cdc": 0.85, "upload_all": 0.90}
+UP = {"static": 0, "cdc": 100, "upload_all": 2000}
+
+def prepare(config, progress=None):
+    progress("vision tokens", 2, 2)
+
+def teacher_accuracy(config, progress=None):
+    return {"source": 0.96, "object": 0.98, "question": 0.92}
+
+def png():
+    data = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(data, "png")
+    return data.getvalue()
+
+def run_local(config, progress=None):
+    method, seed, n = config.run.method, config.run.seed, config.run.rounds
+    if method == "fedavg_full":
+        if os.environ.get("FAKE_DEATH"):
+            os._exit(9)
+        raise RuntimeError("no memory\\nat all")
+    if method == "fedavg_pseudo":
+        raise ConfigError("setting 'local-lr' = 1: too much")
+    print("noise of", method, flush=True)
+    folder = RunFolder(config.run.out_dir)
+    folder.begin(config, {}, {"data_digest": "d"})
+    folder.stage_seconds["cloud"] = 2.0
+    ledger = pd.DataFrame(columns=["round", "device", "status", "uplink_bytes", "downlink_bytes", "flops_forward"])
+    drift = DRIFT.get(method, 0.7)
+    for r in range(n + 1):
+        if r:
+            rows = [(r, d, "failed" if (r, d) == (2, 1) else "ok", UP.get(method, 500), 10, 1e9) for d in (0, 1)]
+            ledger = pd.concat([f for f in (ledger, pd.DataFrame(rows, columns=ledger.columns)) if len(f)])
+        folder.devices(ledger)
+        shown = {"source": 0.9 - 0.02 * (r == n), "object": 0.4 + (drift - 0.4) * r / n + 0.01 * seed,
+                 "question": 0.4 + (drift - 0.4) * r / n + 0.01 * seed}
+        folder.round(r, shown, {"source": (9, 10)} if r else {}, {})
+        if method != "static" and r:
+            folder.pictures([{"image": png(), "positions": [0, 3], "side": 2, "question": "what <b>?", "round": r,
+                              "device_answer": "cat", "teacher_answer": "dog", "device": 0}])
+        progress("rounds", r, n)
+        if os.environ.get("FAKE_SLOW") and r == 1:
+            Path(os.environ["FAKE_SLOW"]).write_text("in round 2")
+            time.sleep(60)
+    folder.finish("completed")
+    return folder.path
+'''
+
+
+@pytest.fixture
+def engine(tmp_path, monkeypatch):
+    """Name of an importable module with `prepare`, `teacher_accuracy` and `run_local`."""
+    (tmp_path / "engine_in_test.py").write_text(ENGINE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "engine_in_test", raising=False)
+    return "engine_in_test"
