@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cdc_flower.models import vlm
+from cdc_flower.models.compress import twin_model
+
+
+@pytest.fixture(scope="module")
+def tokens(pair):
+    return np.random.default_rng(0).normal(size=(4, pair.n_tokens, pair.width)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def questions(pair):
+    asked = ["where is the star?", "is there a red heart?", "what is at the top?", "how many red things are there?"]
+    return [pair.text.question_ids(q) for q in asked]
+
+
+def test_all_tokens_give_the_logits_of_hugging_faces_own_llava(pair):
+    rng = np.random.default_rng(1)
+    picture = Image.fromarray(rng.integers(0, 256, (96, 96, 3), dtype=np.uint8))
+    pixels = pair.processor(images=[picture], return_tensors="pt")["pixel_values"]
+    asked = pair.text.question_ids("where is the star?")
+    ids = torch.tensor([[*pair.text.prefix_ids, *[pair.teacher.config.image_token_index] * pair.n_tokens, *asked]])
+    theirs = pair.teacher(input_ids=ids, pixel_values=pixels).logits[:, -1]
+    tower = pair.teacher.model.vision_tower(pixels, output_hidden_states=True).hidden_states[-1][:, 1:]
+    ours = vlm.forward(pair.teacher, pair.text, vlm.collate(pair.text, tower.numpy(), [asked])).logits[:, -1]
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+    encoded = vlm.encode_images(pair.teacher, pair.processor, [picture])
+    assert encoded.dtype == np.float16
+    np.testing.assert_allclose(encoded, tower.numpy(), atol=2e-2)
+
+
+def test_keeping_every_token_by_position_changes_nothing(pair, tokens, questions):
+    every = [np.arange(pair.n_tokens)] * 4
+    a = vlm.forward(pair.teacher, pair.text, vlm.collate(pair.text, tokens, questions)).logits
+    b = vlm.forward(pair.teacher, pair.text, vlm.collate(pair.text, list(tokens), questions, None, every)).logits
+    torch.testing.assert_close(a, b)
+
+
+def test_dropped_tokens_are_absent_not_zeroed(pair, tokens, questions):
+    kept = [np.arange(0, pair.n_tokens, 2)] * 4
+    sparse = vlm.collate(pair.text, [t[k] for t, k in zip(tokens, kept, strict=True)], questions, None, kept)
+    zeroed = tokens.copy()
+    zeroed[:, 1::2] = 0
+    absent = vlm.forward(pair.teacher, pair.text, sparse)
+    zeros = vlm.forward(pair.teacher, pair.text, vlm.collate(pair.text, zeroed, questions))
+    assert absent.hidden.shape[1] == zeros.hidden.shape[1] - pair.n_tokens // 2
+    assert not torch.allclose(absent.logits, zeros.logits, atol=1e-3)
+
+
+def test_neighbours_of_an_absent_token_keep_their_positions(pair, tokens, questions):
+    kept = [np.array([3, 10, 40])] * 4
+    inputs = vlm.collate(pair.text, [t[k] for t, k in zip(tokens, kept, strict=True)], questions, None, kept)
+    _, position_ids, _ = vlm.embed(pair.teacher, pair.text, inputs)
+    p = len(pair.text.prefix_ids)
+    assert position_ids[0, :p + 4].tolist() == [*range(p), p + 3, p + 10, p + 40, p + pair.n_tokens]
+
+
+def test_padding_of_a_batch_does_not_change_a_sample(pair, tokens, questions):
+    kept = [np.arange(5), np.arange(20), np.arange(1), np.arange(64)]
+    parts = [t[k] for t, k in zip(tokens, kept, strict=True)]
+    together = vlm.forward(pair.teacher, pair.text, vlm.collate(pair.text, parts, questions, None, kept)).logits
+    for i in range(4):
+        alone = vlm.collate(pair.text, [parts[i]], [questions[i]], None, [kept[i]])
+        torch.testing.assert_close(together[i:i + 1], vlm.forward(pair.teacher, pair.text, alone).logits, atol=1e-5, rtol=1e-4)
+
+
+def test_greedy_answers_are_what_teacher_forcing_calls_correct(pair, tokens, questions, config):
+    twin = twin_model(pair, config.pair)
+    found = vlm.answer(twin, pair.text, vlm.collate(pair.text, tokens, questions), 6)
+    ended = [len(i) < 6 for i in found.ids]
+    same = vlm.correct(twin, pair.text, vlm.collate(pair.text, tokens, questions, found.ids))
+    assert same[np.array(ended)].all()
+    other = [[*i, 7] if i[-1:] != [7] else [*i, 8] for i in found.ids]
+    assert not vlm.correct(twin, pair.text, vlm.collate(pair.text, tokens, questions, other)).any()
+
+
+def test_greedy_decoding_with_a_cache_equals_decoding_without(pair, tokens, questions):
+    found = vlm.answer(pair.teacher, pair.text, vlm.collate(pair.text, tokens, questions), 4)
+    for i in range(4):
+        ids: list[int] = []
+        for _ in range(4):
+            inputs = vlm.collate(pair.text, tokens[i:i + 1], [questions[i]], [ids])
+            best = int(vlm.forward(pair.teacher, pair.text, inputs).logits[0, len(ids)].argmax())
+            if best == pair.text.eos:
+                break
+            ids.append(best)
+        assert found.ids[i] == ids
+
+
+def test_entropy_and_confidence_are_length_normalised(pair, tokens, questions):
+    found = vlm.answer(pair.teacher, pair.text, vlm.collate(pair.text, tokens, questions), 4)
+    assert ((found.entropy >= 0) & (found.entropy <= np.log(pair.vocab) + 1e-6)).all()
+    steps = np.array([min(len(i) + 1, 4) for i in found.ids])
+    np.testing.assert_allclose(found.confidence, np.exp(found.log_prob / steps), rtol=1e-5)
+
+
+def test_answers_are_compared_without_case_and_outer_punctuation():
+    assert vlm.normalise("  Top   Left. ") == "top left"
