@@ -1,0 +1,150 @@
+"""Claims about every codec: deterministic, finite, within its budget and its declared error; bad input is an
+error.
+"""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from cdc_flower.downlink import codecs
+from cdc_flower.downlink.codecs import BY_ID, CODECS
+from cdc_flower.wire.frame import FrameError
+
+FLOAT = (st.floats(width=32, allow_nan=False, allow_infinity=False)
+         | st.sampled_from([0.0, -0.0, 1e-45, -3.4e38]))
+TENSORS = st.lists(st.lists(FLOAT, max_size=12), max_size=5)
+ALL = pytest.mark.parametrize("name", list(CODECS))
+
+
+def _vector(tensors):
+    return np.array([v for t in tensors for v in t], np.float32), [len(t) for t in tensors]
+
+
+@given(TENSORS, st.integers(1, 400), st.sampled_from(list(CODECS)))
+@example([], 1, "deadzone")
+@example([[], [0.0], []], 1, "deadzone")
+@example([[3.4028234e38]], 400, "deadzone")
+@example([[1e-45, 1e-38, 1.0]], 400, "deadzone")
+@example([[1e30, 1.0]], 400, "int8")
+def test_any_finite_delta_goes_through(tensors, budget, name):
+    delta, sizes = _vector(tensors)
+    codec = CODECS[name]
+    payload = codec.encode(delta, sizes, budget)
+    back = codec.decode(payload, sizes)
+    assert back.dtype == np.float32
+    assert back.shape == delta.shape
+    assert np.isfinite(back).all()
+    assert payload == codec.encode(delta, sizes, budget)
+    if codec.budgeted:
+        assert len(payload) <= budget
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@ALL
+def test_nan_and_infinity_are_not_encoded(name, bad):
+    with pytest.raises(ValueError, match="1 elements that are NaN or infinite"):
+        CODECS[name].encode(np.array([1, bad], np.float32), [2], 100)
+
+
+@ALL
+def test_arguments_that_do_not_fit_are_named(name):
+    encode, x = CODECS[name].encode, np.ones(3, np.float32)
+    with pytest.raises(ValueError, match="sizes sum to 4, delta has 3"):
+        encode(x, [4], 100)
+    with pytest.raises(ValueError, match="float64"):
+        encode(x.astype(np.float64), [3], 100)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="budget of 0 bytes"):
+        encode(x, [3], 0)
+
+
+def test_ids_are_those_of_the_wire_format():
+    assert {i: c.name for i, c in BY_ID.items()} == {1: "deadzone", 2: "fp16", 3: "int8", 4: "topk"}
+
+
+def _delta(seed=0, n=20_000):
+    return np.random.default_rng(seed).laplace(scale=1e-3, size=n).astype(np.float32)
+
+
+def _error(x, y):
+    x, y = x.astype(np.float64), y.astype(np.float64)
+    return float(np.sqrt(((x - y) ** 2).sum() / (x**2).sum()))
+
+
+def test_fp16_errs_by_half_precision_and_saturates():
+    x = np.array([0.1, -0.0, 7e4, -1e30, 6e-8], np.float32)
+    back = CODECS["fp16"].decode(CODECS["fp16"].encode(x, [5], 1), [5])
+    assert back.tolist() == [float(np.float16(0.1)), 0.0, 65504.0, -65504.0, float(np.float16(6e-8))]
+    assert np.signbit(back[1])
+
+
+def test_int8_errs_by_at_most_half_a_step_of_each_tensor():
+    x = _delta()
+    x[:5000] *= 1000
+    sizes = [5000, 0, 15_000]
+    payload = CODECS["int8"].encode(x, sizes, 1)
+    assert len(payload) == 20_000 + 12
+    error = np.abs(CODECS["int8"].decode(payload, sizes) - x)
+    for part in (slice(0, 5000), slice(5000, None)):
+        assert error[part].max() <= np.abs(x[part]).max() / 254 * (1 + 1e-5)
+
+
+def test_topk_keeps_exactly_the_largest_and_ties_by_place():
+    x = np.array([1, -3, 2, 3, 0, 3], np.float32)
+    back = CODECS["topk"].decode(CODECS["topk"].encode(x, [6], 13), [6])
+    assert back.tolist() == [0, -3, 0, 3, 0, 0]
+    assert len(CODECS["topk"].encode(x, [6], 10**6)) == 5 * 6
+
+
+def test_deadzone_needs_a_third_of_the_bytes_of_topk_at_equal_error():
+    x = _delta(n=50_000)
+    topk = CODECS["topk"].encode(x, [50_000], 30_000)
+    target = _error(x, CODECS["topk"].decode(topk, [50_000]))
+    small = CODECS["deadzone"].encode(x, [50_000], 4_300)
+    assert _error(x, CODECS["deadzone"].decode(small, [50_000])) < target
+
+
+def test_the_same_bytes_in_another_process():
+    code = ("import numpy as np; from cdc_flower.downlink.codecs import CODECS; import hashlib\n"
+            "x = np.sin(np.arange(3000, dtype=np.float64) ** 1.5).astype(np.float32) ** 5\n"
+            "for c in CODECS.values():\n"
+            "    p = c.encode(x, [1000, 2000], 900)\n"
+            "    print(hashlib.blake2b(p + c.decode(p, [1000, 2000]).tobytes()).hexdigest())")
+    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+            for _ in range(2)]
+    assert runs[0] == runs[1]
+    assert len(runs[0].split()) == len(CODECS)
+
+
+@given(st.binary(max_size=60), st.lists(st.integers(0, 40), max_size=4), st.sampled_from(list(CODECS)))
+def test_any_bytes_decode_or_raise_a_frame_error(payload, sizes, name):
+    try:
+        back = CODECS[name].decode(payload, sizes)
+    except FrameError:
+        return
+    assert back.shape == (sum(sizes),)
+    assert np.isfinite(back).all()
+
+
+@pytest.mark.parametrize(("name", "payload", "says"), [
+    ("fp16", b"\0" * 3, "3 bytes for 2 elements"),
+    ("fp16", np.array([np.inf, 0], "<f2").tobytes(), "not finite"),
+    ("int8", b"\0" * 5, "5 bytes, 1 tensors, 2 elements"),
+    ("int8", np.array([np.nan], "<f4").tobytes() + b"\0\0", "not finite"),
+    ("int8", np.array([-1], "<f4").tobytes() + b"\0\0", "negative scale"),
+    ("int8", np.array([1], "<f4").tobytes() + b"\x80\0", "symbol -128"),
+    ("topk", b"\0" * 7, "not pairs of 6"),
+    ("topk", np.array([2], "<u4").tobytes() + b"\0\0", "rise strictly below 2"),
+    ("topk", np.array([1, 1], "<u4").tobytes() + b"\0\0\0\0", "rise strictly"),
+    ("topk", np.array([1], "<u4").tobytes() + np.array([np.nan], "<f2").tobytes(), "not finite"),
+])
+def test_a_damaged_payload_is_named(name, payload, says):
+    with pytest.raises(FrameError, match=says):
+        CODECS[name].decode(payload, [2])
+
+
+def test_top_k_never_needs_more_than_its_pairs():
+    assert len(CODECS["topk"].encode(np.ones(1, np.float32), [1], 6)) == codecs._PAIR

@@ -1,0 +1,141 @@
+"""Claims about the dead-zone codec: its size is near the entropy, its step near the budget, its error
+declared.
+"""
+
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cdc_flower.downlink import deadzone
+from cdc_flower.wire import coder
+from cdc_flower.wire.frame import FrameError
+
+
+def _laplace(n, seed=0, scale=1e-3):
+    return np.random.default_rng(seed).laplace(scale=scale, size=n).astype(np.float32)
+
+
+def _error(x, y):
+    return float(np.sqrt(((x - y).astype(np.float64) ** 2).sum() / (x.astype(np.float64) ** 2).sum()))
+
+
+@pytest.mark.parametrize("budget", [200, 1000, 8000, 30_000])
+def test_the_budget_is_met_and_used(budget):
+    x = _laplace(40_000)
+    payload = deadzone.encode(x, [10_000] * 4, budget)
+    assert 0.98 * budget < len(payload) <= budget
+
+
+def test_more_bytes_never_mean_more_error():
+    x = _laplace(10_000)
+    payloads = [deadzone.encode(x, [10_000], budget) for budget in (1, 100, 400, 1600, 6400)]
+    errors = [_error(x, deadzone.decode(payload, [10_000])) for payload in payloads]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[0] == 1.0
+
+
+def test_a_cheap_delta_stops_at_the_error_floor():
+    x = _laplace(1000)
+    payload = deadzone.encode(x, [1000], 10**6)
+    assert len(payload) < 2100
+    assert 0.5e-4 < _error(x, deadzone.decode(payload, [1000])) < 1.3e-4
+
+
+@given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=40), st.integers(1, 200))
+def test_every_element_is_zeroed_below_a_step_or_within_a_step(values, budget):
+    x = np.array(values, np.float32)
+    payload = deadzone.encode(x, [len(x)], budget)
+    y = deadzone.decode(payload, [len(x)])
+    if payload == deadzone.ALL_ZERO:
+        assert not y.any()
+        return
+    step = struct.unpack_from("<f", payload, 2)[0]
+    assert (np.abs(x.astype(np.float64) - y) <= step * 1.01).all()
+    assert ((y == 0) | (np.signbit(x) == np.signbit(y))).all()
+
+
+def test_the_whole_payload_is_within_three_percent_of_positions_and_values():
+    x = _laplace(100_000)
+    payload = deadzone.encode(x, [10_000] * 10, 8000)
+    y = deadzone.decode(payload, [10_000] * 10)
+    levels, counts = np.unique(y, return_counts=True)
+    shares = counts / len(y)
+    entropy = float(-(shares * np.log2(shares)).sum()) * len(y) / 8
+    assert len(levels) > 4
+    assert len(payload) <= 1.03 * entropy
+
+
+def test_tensors_of_unlike_scale_get_their_own_models():
+    x = np.concatenate([_laplace(20_000, 0, 1.0), _laplace(20_000, 1, 0.2), np.zeros(20_000, np.float32)])
+    sizes = [20_000] * 3
+    one = deadzone.encode(x, [60_000], 15_000)
+    three = deadzone.encode(x, sizes, 15_000)
+    assert _error(x, deadzone.decode(three, sizes)) < 0.9 * _error(x, deadzone.decode(one, [60_000]))
+
+
+def test_a_weighted_tensor_is_sent_more_finely():
+    x = _laplace(20_000)
+    sizes = [10_000, 10_000]
+    even = deadzone.decode(deadzone.encode(x, sizes, 3000), sizes)
+    payload = deadzone.encode(x, sizes, 3000, weights=[16.0, 1.0])
+    tilted = deadzone.decode(payload, sizes)
+    assert len(payload) <= 3000
+    assert _error(x[:10_000], tilted[:10_000]) < 0.8 * _error(x[:10_000], even[:10_000])
+    assert _error(x[10_000:], tilted[10_000:]) > _error(x[10_000:], even[10_000:])
+
+
+@pytest.mark.parametrize("weights", [[1.0], [1.0, 0.0], [1.0, -1.0], [1.0, float("nan")]])
+def test_weights_that_do_not_fit_are_named(weights):
+    with pytest.raises(ValueError, match="2 positive finite numbers"):
+        deadzone.encode(_laplace(4), [2, 2], 100, weights)
+
+
+def test_nothing_to_send_costs_one_byte():
+    for x in (np.zeros(5, np.float32), np.zeros(0, np.float32), np.full(5, 1e-45, np.float32)):
+        assert deadzone.encode(x, [len(x)], 100) == b"\x00"
+    assert deadzone.encode(_laplace(5), [5], 1) == b"\x00"
+
+
+def test_a_lone_outlier_does_not_cost_the_others_their_place():
+    x = _laplace(10_000)
+    x[77] = 1e6
+    y = deadzone.decode(deadzone.encode(x, [10_000], 10**5), [10_000])
+    assert y[77] == pytest.approx(1e6, rel=2e-4)
+
+
+def _payload(step=1.0, scheme=1, flags=0, exponents=b"", labels=(1,), heads=((1, 0, 64),), signs=b"\0",
+             streams=((3,), (0,))):
+    column = coder.pack_column(np.array(labels), 1)
+    classes = b"".join(coder.varint(k) + bytes((a, b)) for k, a, b in heads)
+    return b"".join((struct.pack("<BBf", scheme, flags, step), exponents, coder.varint(len(column)), column,
+                     bytes((len(heads),)), classes, signs, coder.encode([np.array(s) for s in streams])))
+
+
+def test_the_payload_is_laid_out_as_documented():
+    assert deadzone.decode(_payload(heads=((1, 96, 64),)), [5]).tolist() == [0, 0, 0, 1.25, 0]
+    two = _payload(heads=((2, 64, 128),), signs=b"\x40", streams=((0, 1), (0, 1)))
+    assert deadzone.decode(two, [3]).tolist() == [1.0, 0, -2.5]
+    tilted = _payload(flags=1, exponents=b"\x00\x08", labels=(0, 1), heads=((1, 64, 64),))
+    assert deadzone.decode(tilted, [1, 4]).tolist() == [0, 0, 0, 0, 2.0]
+
+
+@pytest.mark.parametrize(("payload", "says"), [
+    (b"", "cut short in its head"),
+    (_payload(scheme=2), "scheme 2"),
+    (_payload(flags=2), "flags 2"),
+    (_payload(step=0.0), "positive finite"),
+    (_payload(step=float("nan")), "positive finite"),
+    (_payload(flags=1, exponents=b"\x41"), "exponent beyond 64"),
+    (_payload(labels=(2,)), "1 classes, map up to 2"),
+    (_payload(heads=((6, 0, 0),)), "6 non-zero symbols in a class of 5"),
+    (_payload(heads=((0, 0, 0),), signs=b"", streams=()), "0 non-zero symbols"),
+    (_payload(streams=((5,), (0,))), "position 5 in a class of 5"),
+    (_payload()[:8], "class map"),
+    (_payload() + b"x", "raw bits"),
+])
+def test_a_damaged_payload_is_named(payload, says):
+    with pytest.raises(FrameError, match=says):
+        deadzone.decode(payload, [5])

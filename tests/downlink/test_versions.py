@@ -1,0 +1,249 @@
+"""Claims about the mirror: after any pattern of missed, repeated and reordered updates a device equals the
+cloud.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from cdc_flower.config import ConfigError
+from cdc_flower.downlink import update
+from cdc_flower.downlink.codecs import CODECS
+from cdc_flower.downlink.versions import Mirror
+from cdc_flower.wire.frame import FrameError
+
+CAP = 10**6
+
+
+@dataclass(frozen=True)
+class Layout:
+    sizes: tuple[int, ...] = (300, 0, 100)
+    digest: bytes = b"layout01"
+
+
+LAYOUT = Layout()
+P = sum(LAYOUT.sizes)
+
+
+def _mirror(codec="deadzone", budget=300, history=4):
+    initial = np.random.default_rng(0).standard_normal(P).astype(np.float32)
+    return Mirror(initial, LAYOUT, codec, budget, history)
+
+
+def _apply(frame, flat, version):
+    return update.apply(frame, flat, version, LAYOUT.digest, LAYOUT.sizes, CAP)
+
+
+def _walk(mirror, rounds, seed=1):
+    rng = np.random.default_rng(seed)
+    for _ in range(rounds):
+        mirror.advance(mirror.adapter(mirror.newest) + rng.laplace(scale=0.01, size=P).astype(np.float32))
+
+
+@pytest.mark.parametrize("codec", list(CODECS))
+def test_every_version_in_the_window_reaches_the_newest_bit_for_bit(codec):
+    mirror = _mirror(codec, history=5)
+    devices = {0: mirror.adapter(0)}
+    for _ in range(5):
+        _walk(mirror, 1, seed=mirror.newest)
+        devices[mirror.newest] = mirror.adapter(mirror.newest)
+    for version, flat in devices.items():
+        assert mirror.adapter(version).tobytes() == flat.tobytes()
+        frame = mirror.frame_for(version)
+        if version == 5:
+            assert frame is None
+            continue
+        result, reached = _apply(frame, flat, version)
+        assert reached == 5
+        assert result.tobytes() == mirror.adapter(5).tobytes()
+
+
+def test_what_is_not_sent_comes_later():
+    mirror, target = _mirror(budget=200), np.random.default_rng(3).standard_normal(P).astype(np.float32)
+    distance = []
+    for _ in range(12):
+        mirror.advance(target)
+        distance.append(float(np.linalg.norm(target - mirror.adapter(mirror.newest))))
+    assert distance[-1] < 0.01 * distance[0]
+
+
+@pytest.mark.parametrize("codec", ["deadzone", "topk"])
+def test_the_budget_is_that_of_the_whole_frame(codec):
+    mirror = _mirror(codec, budget=200)
+    _walk(mirror, 3)
+    frame = mirror.frame_for(2)
+    assert frame is not None
+    assert 150 < len(frame) <= 200
+
+
+def test_a_device_far_behind_or_unknown_gets_a_snapshot():
+    mirror = _mirror(history=3)
+    _walk(mirror, 6)
+    assert mirror.oldest == 3
+    frames = [mirror.frame_for(v) for v in (0, 2, 7, 99)]
+    assert frames == [mirror.frame_for(2)] * 4
+    flat, version = _apply(frames[0], np.zeros(P, np.float32), 99)
+    assert (version, flat.tobytes()) == (6, mirror.adapter(6).tobytes())
+    with pytest.raises(KeyError, match=r"kept: 3\.\.6"):
+        mirror.adapter(2)
+
+
+def test_the_smaller_of_chain_and_snapshot_is_sent():
+    mirror = _mirror("fp16", history=9)
+    _walk(mirror, 5)
+    sizes = [len(mirror.frame_for(v) or b"") for v in (4, 3, 2, 1, 0)]
+    snapshot = len(mirror.frame_for(-1) or b"")
+    assert sizes[0] < sizes[1] <= snapshot
+    assert sizes[2:] == [snapshot] * 3
+
+
+def test_a_device_of_another_line_gets_a_snapshot():
+    mirror = _mirror()
+    _walk(mirror, 2)
+    own = update.digest(mirror.adapter(2))
+    assert mirror.frame_for(2, own) is None
+    assert mirror.frame_for(2, b"otherone") == mirror.frame_for(99)
+
+
+def test_one_encoding_for_each_lagging_version(monkeypatch):
+    mirror = _mirror()
+    _walk(mirror, 3)
+    calls = []
+    original = update.chain_frame
+    monkeypatch.setattr(update, "chain_frame", lambda *a: calls.append(a[1]) or original(*a))
+    for _ in range(50):
+        for version in (0, 1, 2, 3):
+            mirror.frame_for(version)
+    assert sorted(calls) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_target_that_is_not_finite_changes_nothing(bad):
+    mirror = _mirror()
+    _walk(mirror, 1)
+    before = mirror.adapter(1)
+    target = before.copy()
+    target[5] = bad
+    with pytest.raises(ValueError, match="1 elements that are NaN or infinite"):
+        mirror.advance(target)
+    with pytest.raises(ValueError, match="shape"):
+        mirror.advance(target[:-1])
+    assert mirror.newest == 1
+    assert mirror.adapter(1).tobytes() == before.tobytes()
+
+
+def test_a_target_too_far_away_changes_nothing():
+    far = np.full(P, 3e38, np.float32)
+    mirror = Mirror(far, LAYOUT, "fp16", 300, 4)
+    with pytest.raises(ValueError, match=f"delta has {P} elements that are NaN or infinite"):
+        mirror.advance(-far)
+    assert mirror.newest == 0
+
+
+@pytest.mark.parametrize(("change", "says"), [
+    ({"codec": "nope"}, "'codec' = 'nope'; allowed: deadzone, fp16, int8, topk"),
+    ({"budget": 46}, "'downlink-budget' = 46: an update needs at least 47 bytes"),
+    ({"history": 0}, "'history' = 0"),
+])
+def test_settings_that_cannot_work_are_refused_before_the_run(change, says):
+    with pytest.raises(ConfigError, match=says):
+        _mirror(**change)
+
+
+def test_a_restored_mirror_goes_on_as_if_nothing_had_happened():
+    one = _mirror()
+    _walk(one, 6)
+    two = Mirror.from_state(one.state(), LAYOUT, "deadzone", 300, 4)
+    for version in (2, 3, 5, 6):
+        assert one.frame_for(version) == two.frame_for(version)
+    _walk(one, 3, seed=9)
+    _walk(two, 3, seed=9)
+    assert one.frame_for(7) == two.frame_for(7)
+    assert one.adapter(6).tobytes() == two.adapter(6).tobytes()
+
+
+def test_a_state_is_arrays_bytes_and_ints():
+    mirror = _mirror()
+    _walk(mirror, 2)
+    assert {type(v) for v in mirror.state().values()} == {int, bytes, np.ndarray}
+
+
+def test_a_damaged_state_is_refused():
+    mirror = _mirror()
+    _walk(mirror, 2)
+    state = mirror.state()
+    with pytest.raises(ValueError, match="saved adapters have layout"):
+        Mirror.from_state(state, Layout(digest=b"layout02"), "deadzone", 300, 4)
+    state["newest"][0] += 1
+    with pytest.raises(ValueError, match="damaged checkpoint"):
+        Mirror.from_state(state, LAYOUT, "deadzone", 300, 4)
+
+
+class Fleet(RuleBasedStateMachine):
+    """Three devices and a cloud over a network that drops, repeats, delays and replays; either side may
+    crash.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.cloud = _mirror(history=3)
+        self.saved = self.cloud.state()
+        self.truth = {(0, 0): self.cloud.adapter(0)}
+        self.line = 0
+        self.devices = [(self.cloud.adapter(0), 0)] * 3
+        self.air: list[tuple[int, bytes]] = []
+
+    @rule(seed=st.integers(0, 2**16), scale=st.sampled_from([0.0, 0.01, 1.0]))
+    def train(self, seed, scale):
+        step = np.random.default_rng(seed).standard_normal(P).astype(np.float32) * np.float32(scale)
+        self.cloud.advance(self.cloud.adapter(self.cloud.newest) + step)
+
+    @rule(device=st.integers(0, 2))
+    def send(self, device):
+        flat, version = self.devices[device]
+        frame = self.cloud.frame_for(version, update.digest(flat))
+        if frame is not None:
+            self.air.append((device, frame))
+
+    @precondition(lambda self: self.air)
+    @rule(data=st.data(), keep=st.booleans())
+    def deliver_any(self, data, keep):
+        place = data.draw(st.integers(0, len(self.air) - 1))
+        device, frame = self.air[place] if keep else self.air.pop(place)
+        flat, version = self.devices[device]
+        try:
+            self.devices[device] = _apply(frame, flat, version)
+        except FrameError:
+            self.devices[device] = (flat, version)
+
+    @precondition(lambda self: self.air)
+    @rule()
+    def drop(self):
+        self.air.pop(0)
+
+    @rule(device=st.integers(0, 2))
+    def device_loses_its_disk(self, device):
+        self.devices[device] = (_mirror().adapter(0), 0)
+
+    @rule()
+    def checkpoint(self):
+        self.saved = self.cloud.state()
+
+    @rule()
+    def cloud_restarts(self):
+        self.cloud = Mirror.from_state(self.saved, LAYOUT, "deadzone", 300, 3)
+
+    @invariant()
+    def one_answered_request_makes_any_device_equal_to_the_cloud(self):
+        for flat, version in self.devices:
+            frame = self.cloud.frame_for(version, update.digest(flat))
+            result = flat if frame is None else _apply(frame, flat, version)[0]
+            assert result.tobytes() == self.cloud.adapter(self.cloud.newest).tobytes()
+
+
+Fleet.TestCase.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
+TestFleet = Fleet.TestCase

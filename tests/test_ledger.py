@@ -1,0 +1,83 @@
+"""Claims about the ledger: one row for each device and round, in one order, summed exactly."""
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cdc_flower.ledger import COLUMNS, INTEGERS, STATUSES, SUMMED, Ledger, Row
+
+COUNT = st.integers(0, 2**60)
+ROWS = st.lists(
+    st.builds(Row, round=st.integers(1, 5), device=st.integers(0, 5), status=st.sampled_from(STATUSES),
+              uplink_bytes=COUNT, flops_forward=COUNT, host_seconds=st.floats(0, 10)),
+    unique_by=lambda r: (r.round, r.device), max_size=12)
+
+
+@given(ROWS, st.randoms())
+def test_the_order_of_entry_does_not_matter(rows, random):
+    one = Ledger(rows)
+    mixed = list(rows)
+    random.shuffle(mixed)
+    two = Ledger(mixed)
+    assert one.digest() == two.digest()
+    assert one.frame().equals(two.frame())
+    assert one.totals() == two.totals() | {"host_seconds": one.totals()["host_seconds"]}
+
+
+@given(ROWS)
+def test_totals_are_the_sums_of_the_frame(rows):
+    ledger = Ledger(rows)
+    table, totals = ledger.frame(), ledger.totals()
+    assert list(table.columns) == list(COLUMNS)
+    assert len(ledger) == len(table)
+    for name in SUMMED:
+        assert totals[name] == sum(int(v) for v in table[name])
+    for status in ("ok", "failed", "missing"):
+        assert totals[status] == (table["status"] == status).sum()
+    keys = list(zip(table["round"], table["device"], strict=True))
+    assert keys == sorted(keys)
+
+
+@given(ROWS)
+def test_a_ledger_comes_back_from_its_frame(rows):
+    ledger = Ledger(rows)
+    back = Ledger.from_frame(ledger.frame())
+    assert back.rows() == ledger.rows()
+    assert back.digest() == ledger.digest()
+
+
+@pytest.mark.parametrize("name", [c for c in COLUMNS if c != "host_seconds"])
+def test_the_digest_sees_every_column(name):
+    row = Row(1, 2, "ok", 3, 4, 5, 6, 7, 8, 0.5)
+    other = dataclasses.replace(row, **{name: "failed" if name == "status" else getattr(row, name) + 1})
+    assert Ledger([row]).digest() != Ledger([other]).digest()
+
+
+def test_the_digest_does_not_see_host_seconds():
+    assert Ledger([Row(1, 0, host_seconds=1)]).digest() == Ledger([Row(1, 0, host_seconds=2)]).digest()
+
+
+def test_a_device_is_counted_once_in_a_round():
+    ledger = Ledger([Row(1, 3)])
+    ledger.add(Row(2, 3))
+    with pytest.raises(ValueError, match="device 3 already has a row in round 2"):
+        ledger.add(Row(2, 3, "failed"))
+
+
+@pytest.mark.parametrize("name", INTEGERS)
+@pytest.mark.parametrize("bad", [-1, 0.5, True])
+def test_counts_are_integers_from_zero(name, bad):
+    with pytest.raises(ValueError, match=name):
+        Row(**({"round": 1, "device": 0} | {name: bad}))
+
+
+def test_an_unknown_status_is_named():
+    with pytest.raises(ValueError, match="allowed: ok, failed, missing"):
+        Row(1, 0, "late")
+
+
+def test_an_empty_ledger_has_zero_totals():
+    assert set(Ledger().totals().values()) == {0}
+    assert Ledger().frame().empty

@@ -1,0 +1,173 @@
+"""Claims about the uplink unit: exact but for the declared error of the values, closed to hostile bytes."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cdc_flower.uplink import token_batch
+from cdc_flower.uplink.token_batch import Sample, TokenBatch, decode, encode
+from cdc_flower.wire import coder
+from cdc_flower.wire.frame import FrameError, Kind, pack, unpack
+
+N, D, VOCAB = 16, 6, 50
+VALUE = st.floats(-60000, 60000, width=32) | st.sampled_from([0.0, -0.0, 1e-45, 6e-8, 65504.0])
+IDS = st.lists(st.integers(0, VOCAB - 1), max_size=8)
+
+
+@st.composite
+def batches(draw):
+    samples = []
+    for index in draw(st.lists(st.integers(0, 30), unique=True, max_size=4)):
+        where = sorted(draw(st.sets(st.integers(0, N - 1))))
+        values = draw(st.lists(VALUE, min_size=len(where) * D, max_size=len(where) * D))
+        tokens = np.array(values, np.float32).reshape(len(where), D)
+        samples.append(Sample(index, np.array(where, np.uint16), tokens, draw(IDS), draw(IDS),
+                              draw(st.floats(0, 100))))
+    number = st.integers(0, 2**32 - 1)
+    return TokenBatch(draw(number), draw(number), draw(number), tuple(samples))
+
+
+@given(batches(), st.sampled_from(token_batch.BITS))
+def test_a_batch_comes_back(batch, bits):
+    data = encode(batch, N, D, bits)
+    back = decode(data, N, D, VOCAB, len(data))
+    assert (back.device, back.round, back.version) == (batch.device, batch.round, batch.version)
+    assert data == encode(batch, N, D, bits)
+    for a, b in zip(batch.samples, back.samples, strict=True):
+        assert a.index == b.index
+        assert a.positions.tolist() == b.positions.tolist()
+        assert b.positions.dtype == np.uint16
+        assert list(a.question_ids) == b.question_ids
+        assert list(a.answer_ids) == b.answer_ids
+        assert b.uncertainty == float(np.float16(a.uncertainty))
+        _assert_tokens(a.tokens, b.tokens, bits)
+
+
+def _assert_tokens(sent, got, bits):
+    assert got.dtype == np.float32
+    if bits == 16:
+        assert got.tobytes() == sent.astype(np.float16).astype(np.float32).tobytes()
+        return
+    symbols, scales = token_batch.quantize(sent, bits)
+    assert np.array_equal(got, symbols.astype(np.float32) * scales.astype(np.float32)[:, None])
+    error = np.abs(sent.astype(np.float64) - got.astype(np.float64))
+    assert (error <= scales.astype(np.float64)[:, None] / 2 * (1 + 1e-12)).all()
+
+
+@given(st.lists(VALUE, min_size=D, max_size=D), st.sampled_from([4, 8]))
+def test_the_scale_is_the_smallest_half_that_reaches_the_largest_value(values, bits):
+    tokens = np.array([values], np.float32)
+    _, (scale,) = token_batch.quantize(tokens, bits)
+    levels, peak = 2 ** (bits - 1) - 1, float(np.abs(tokens).max())
+    assert float(scale) * levels >= peak * (1 - 1e-15)
+    below = float(np.nextafter(scale, np.float16(0)))
+    assert scale == 0 or below * levels < peak
+
+
+def test_dropped_tokens_are_absent_not_zeroed():
+    rng = np.random.default_rng(0)
+    whole = rng.standard_normal((64, 128)).astype(np.float32)
+    few = np.arange(0, 64, 8, dtype=np.uint16)
+    sizes = [len(encode(TokenBatch(0, 1, 0, (Sample(0, p, whole[p], [1], [2], 0.0),)), 64, 128, 8))
+             for p in (few, np.arange(64, dtype=np.uint16))]
+    assert sizes[0] < sizes[1] / 5
+
+
+def test_an_empty_batch_is_legal_and_small():
+    data = encode(TokenBatch(1, 2, 3, ()), N, D, 8)
+    assert len(data) < 100
+    assert decode(data, N, D, VOCAB, 100) .samples == ()
+
+
+def test_coding_saves_on_tokens_of_the_usual_shape():
+    rng = np.random.default_rng(0)
+    where = np.arange(16, dtype=np.uint16)
+    samples = tuple(Sample(i, where, rng.standard_normal((16, 128)).astype(np.float32), [1, 2, 3], [7], 0.1)
+                    for i in range(32))
+    sizes = {bits: len(encode(TokenBatch(0, 1, 0, samples), 64, 128, bits)) for bits in token_batch.BITS}
+    assert sizes[4] < 0.91 * 32 * 16 * 64
+    assert sizes[8] < 0.98 * 32 * 16 * 128
+    assert sizes[16] < 32 * 16 * 256
+
+
+GOOD = Sample(0, np.array([1, 5], np.uint16), np.ones((2, D), np.float32), [1, 2], [3], 0.5)
+
+
+@pytest.mark.parametrize(("change", "says"), [
+    ({"positions": np.array([5, 1])}, "rise strictly within 0..15"),
+    ({"positions": np.array([1, 1])}, "rise strictly"),
+    ({"positions": np.array([1, N])}, "rise strictly"),
+    ({"positions": np.array([1])}, "tokens"),
+    ({"tokens": np.ones((2, D + 1), np.float32)}, "D = 6"),
+    ({"tokens": np.full((2, D), np.nan, np.float32)}, "not finite"),
+    ({"tokens": np.full((2, D), np.inf, np.float32)}, "not finite"),
+    ({"tokens": np.full((2, D), 3e38, np.float32)}, "no float16 scale"),
+    ({"question_ids": [-1]}, "question ids"),
+    ({"answer_ids": [2**31]}, "answer ids"),
+    ({"uncertainty": float("nan")}, "uncertainty nan"),
+])
+def test_what_the_reader_would_refuse_is_not_sent(change, says):
+    sample = dataclasses.replace(GOOD, **change)
+    with pytest.raises(ValueError, match=says):
+        encode(TokenBatch(0, 1, 0, (sample,)), N, D, 8)
+
+
+def test_only_known_widths_of_values_are_sent():
+    with pytest.raises(ValueError, match="3 bits per value; allowed: 4, 8, 16"):
+        encode(TokenBatch(0, 1, 0, ()), N, D, 3)
+
+
+def _frame(bits=8, samples=(GOOD,)):
+    return encode(TokenBatch(0, 1, 0, tuple(samples)), N, D, bits)
+
+
+@pytest.mark.parametrize(("limits", "says"), [
+    ({"n_tokens": 17}, "this pair has 17 of 6"),
+    ({"width": 7}, "this pair has 16 of 7"),
+    ({"vocab": 2}, "question ids up to 2; allowed: 0..1"),
+    ({"vocab": 3}, "answer ids up to 3; allowed: 0..2"),
+    ({"max_bytes": 20}, "too long"),
+    ({"max_samples": 0}, "1 samples; allowed: 0"),
+    ({"max_text": 1}, "question lengths up to 2; allowed: 0..1"),
+])
+def test_the_readers_limits_hold(limits, says):
+    arguments = {"n_tokens": N, "width": D, "vocab": VOCAB, "max_bytes": 1000} | limits
+    with pytest.raises(FrameError, match=says):
+        decode(_frame(), **arguments)
+
+
+def _with(section, data, bits=8):
+    sections = unpack(_frame(bits), Kind.TOKEN_BATCH, 10**6)
+    sections[section] = data
+    return pack(Kind.TOKEN_BATCH, *sections)
+
+
+def _halves(*values):
+    return coder.pack_column(np.array(values, "<f2").view("<u2"), 2)
+
+
+@pytest.mark.parametrize(("frame", "says"), [
+    (_with(0, b"short"), "head of 5 bytes"),
+    (_with(2, coder.pack_column(np.array([17]), 2)), "tokens kept up to 17; allowed: 0..16"),
+    (_with(5, _halves(np.nan)), "uncertainty is not finite"),
+    (_with(6, coder.pack_column(np.array([15, 0]), 2)), "position 16; allowed: 0..15"),
+    (_with(9, _halves(np.inf, 1)), "scale is negative or not finite"),
+    (_with(9, _halves(-1, 1)), "scale is negative or not finite"),
+    (_with(10, b"\x00" + b"\xff" * 12), "symbol 255 is beyond 8 bits"),
+    (_with(10, b"\x00" + b"\x0f" * 6, bits=4), "symbol 15 is beyond 4 bits"),
+    (_with(10, b"\x00" + b"\x0f" * 5, bits=4), "5 bytes for 12 symbols of 4 bits"),
+    (_with(10, _halves(*[np.inf] * 12), bits=16), "token is not finite"),
+    (pack(Kind.TOKEN_BATCH), "1 sections, head of 0 bytes"),
+    (pack(Kind.UPDATE), "expected 1"),
+])
+def test_a_well_formed_frame_with_a_bad_column_is_refused(frame, says):
+    with pytest.raises(FrameError, match=says):
+        decode(frame, N, D, VOCAB, 10**6)
+
+
+def test_a_sample_counted_twice_is_refused():
+    with pytest.raises(FrameError, match="one sample twice"):
+        decode(_frame(samples=(GOOD, GOOD)), N, D, VOCAB, 1000)

@@ -1,0 +1,116 @@
+"""Claims about the entropy coder: exact, near the entropy, and hostile bytes are a FrameError."""
+
+import numpy as np
+import pytest
+import zstandard
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from cdc_flower.wire import coder
+from cdc_flower.wire.frame import FrameError
+
+STREAM = st.lists(st.integers(0, coder.MAX_VALUE), max_size=60)
+
+
+@given(st.lists(STREAM, max_size=5))
+@example([[0], [], [coder.MAX_VALUE], [15, 16, 17, 31, 32, 2**20 - 1, 2**20]])
+def test_streams_come_back_exactly(streams):
+    data = coder.encode([np.array(s, np.int64) for s in streams])
+    back = coder.decode(data, [len(s) for s in streams])
+    assert [b.tolist() for b in back] == streams
+    assert data == coder.encode([np.array(s, np.int64) for s in streams])
+
+
+@given(STREAM.filter(bool))
+def test_tokens_and_widths_are_those_of_the_definition(values):
+    token, width = coder.tokenize(np.array(values, np.int64))
+    for v, t, w in zip(values, token.tolist(), width.tolist(), strict=True):
+        octave = v.bit_length() - 1
+        expected = (v, 0) if v < 16 else (16 + 4 * (octave - 4) + (v >> (octave - 2)) - 4, octave - 2)
+        assert (t, w) == expected
+
+
+@pytest.mark.parametrize("density", [0.5, 0.1, 0.01])
+def test_gaps_cost_at_most_one_percent_above_the_positions_limit(density):
+    rng = np.random.default_rng(0)
+    n = 200_000
+    mask = rng.random(n) < density
+    where = np.flatnonzero(mask)
+    limit = n * _entropy([density, 1 - density]) / 8
+    assert len(coder.encode([np.diff(where, prepend=-1) - 1])) < 1.01 * limit + 60
+
+
+@pytest.mark.parametrize("scale", [0.5, 5.0, 500.0])
+def test_geometric_values_cost_at_most_one_percent_above_their_entropy(scale):
+    rng = np.random.default_rng(1)
+    values = np.floor(rng.exponential(scale, 100_000)).astype(np.int64)
+    counts = np.unique(values, return_counts=True)[1] / len(values)
+    table = 64
+    assert len(coder.encode([values])) < 1.01 * len(values) * _entropy(counts) / 8 + table
+
+
+def _entropy(shares):
+    shares = np.asarray(shares)
+    return float(-(shares * np.log2(shares)).sum())
+
+
+def test_values_outside_the_range_are_not_coded():
+    for bad in (-1, 2**31):
+        with pytest.raises(ValueError, match="must lie in"):
+            coder.encode([np.array([bad])])
+
+
+@given(st.binary(max_size=80), st.lists(st.integers(0, 500), max_size=4))
+def test_any_bytes_decode_or_raise_a_frame_error(data, counts):
+    try:
+        streams = coder.decode(data, counts)
+    except FrameError:
+        return
+    assert [len(s) for s in streams] == counts
+
+
+@given(st.lists(st.integers(0, 255), max_size=300), st.sampled_from([1, 2, 4]))
+def test_a_column_comes_back_and_never_exceeds_its_raw_size(values, itemsize):
+    data = coder.pack_column(np.array(values, np.int64), itemsize)
+    assert len(data) <= 1 + itemsize * len(values)
+    assert coder.unpack_column(data, len(values), itemsize, "x").tolist() == values
+
+
+def test_each_way_to_store_a_column_is_used():
+    rng = np.random.default_rng(0)
+    flat = rng.integers(0, 256, 64)
+    text = np.tile(rng.integers(0, 60_000, 12), 40)
+    skewed = rng.geometric(0.4, 2000)
+    ways = [coder.pack_column(v, 2)[0] for v in (flat * 251, text, skewed)]
+    assert ways == [coder.RAW, coder.ZSTD, coder.CODED]
+
+
+def test_a_zip_bomb_is_refused_before_it_is_inflated():
+    bomb = bytes((coder.ZSTD,)) + zstandard.ZstdCompressor().compress(bytes(10**8))
+    with pytest.raises(FrameError, match="declare 100000000 bytes, expected 8"):
+        coder.unpack_column(bomb, 8, 1, "ids")
+
+
+@pytest.mark.parametrize(("data", "says"), [
+    (b"", "empty column"),
+    (b"\x07abc", "unknown column flag 7"),
+    (b"\x00abc", "3 bytes for 4 integers"),
+    (b"\x01abcd", "ids: "),
+    (b"\x01" + zstandard.ZstdCompressor().compress(b"abcd") + b"x", "ids: "),
+    (b"\x02\x40\x01\x00\x00\x00\x00" + b"\xff" * 7, "does not fit 1 bytes"),
+])
+def test_a_damaged_column_is_named(data, says):
+    with pytest.raises(FrameError, match=says):
+        coder.unpack_column(data, 4, 1, "ids")
+
+
+@given(st.integers(0, 2**42 - 1))
+def test_varints_come_back(value):
+    data = coder.varint(value)
+    assert coder.read_varint(b"x" + data, 1, "n") == (value, 1 + len(data))
+
+
+@pytest.mark.parametrize("data", [b"", b"\x80", b"\xff" * 9])
+def test_a_varint_without_an_end_is_refused(data):
+    with pytest.raises(FrameError, match="cut short or too large"):
+        coder.read_varint(data, 0, "n")

@@ -1,0 +1,123 @@
+"""Claims about hostile bytes: of mutated frames of every kind, each is read or refused with FrameError;
+memory stays.
+
+Most mutants carry a correct checksum, so that the mutation reaches the decoders behind it.
+"""
+
+import resource
+from functools import cache
+
+import numpy as np
+import pytest
+
+from cdc_flower.downlink import update
+from cdc_flower.downlink.codecs import CODECS
+from cdc_flower.uplink.token_batch import BITS, Sample, TokenBatch, decode, encode
+from cdc_flower.wire.frame import FrameError, Kind, pack, pack_adapter, unpack, unpack_adapter
+
+N, D, VOCAB = 64, 24, 300
+SIZES = (400, 0, 7, 600)
+LAYOUT = b"layout01"
+CAP = 2**16
+WORDS = (b"\xff\xff\xff\xff", b"\0\0\0\0", b"\0\0\xc0\x7f", b"\xff\xff\xff\x7f")  # ones, zero, NaN, 2**31 - 1
+GROWTH = 128 * 2**20  # bytes of resident memory all mutants of one kind may add
+
+
+def _tokens(bits):
+    rng = np.random.default_rng(0)
+    samples = tuple(
+        Sample(i, np.sort(rng.choice(N, 9, replace=False)), rng.standard_normal((9, D)).astype(np.float32),
+               rng.integers(0, VOCAB, 7).tolist(), rng.integers(0, VOCAB, 2).tolist(), 0.5) for i in range(3))
+    return encode(TokenBatch(1, 2, 3, samples), N, D, bits)
+
+
+def _base():
+    return np.random.default_rng(1).standard_normal(sum(SIZES)).astype(np.float32)
+
+
+def _update(name, weights=None):
+    delta = np.random.default_rng(2).laplace(scale=0.01, size=sum(SIZES)).astype(np.float32)
+    payload = bytes((CODECS[name].id,)) + CODECS[name].encode(delta, SIZES, 500, weights)
+    flat = update.add(update.add(_base(), payload, SIZES), payload, SIZES)
+    return update.chain_frame([payload, payload], 0, LAYOUT, update.digest(flat))
+
+
+def _read_tokens(data):
+    return decode(data, N, D, VOCAB, CAP, max_samples=16, max_text=64)
+
+
+def _read_update(data):
+    return update.apply(data, _base_cached(), 0, LAYOUT, SIZES, CAP)
+
+
+_base_cached = cache(_base)
+FRAMES = {
+    **{f"tokens-{bits}": (Kind.TOKEN_BATCH, lambda bits=bits: _tokens(bits), _read_tokens) for bits in BITS},
+    **{f"update-{name}": (Kind.UPDATE, lambda name=name: _update(name), _read_update) for name in CODECS},
+    "update-weighted": (Kind.UPDATE, lambda: _update("deadzone", [1, 1, 9, 2]), _read_update),
+    "update-snapshot": (Kind.UPDATE, lambda: update.snapshot_frame(_base(), 5, LAYOUT), _read_update),
+    "adapter": (Kind.ADAPTER, lambda: pack_adapter(_base()), lambda d: unpack_adapter(d, sum(SIZES), CAP)),
+}
+
+
+def _mutate(rng, sections):
+    """One mutant of a list of sections: bytes flipped, set, cut, doubled, moved, or sections exchanged."""
+    sections = list(sections)
+    for _ in range(rng.integers(1, 4)):
+        k = int(rng.integers(len(sections)))
+        data = bytearray(sections[k])
+        size = len(data)
+        at = int(rng.integers(size + 1))
+        match int(rng.integers(9)):
+            case 0 if size:
+                data[at % size] ^= 1 << int(rng.integers(8))
+            case 1 if size:
+                data[at % size] = int(rng.choice([0, 1, 0x7F, 0x80, 0xFF]))
+            case 2:
+                del data[at:]
+            case 3:
+                data[at:at] = rng.bytes(int(rng.integers(1, 9)))
+            case 4:
+                data[at : at + 4] = WORDS[int(rng.integers(len(WORDS)))]
+            case 5:
+                data[at:at] = data[: int(rng.integers(1, 20))]
+            case 6:
+                data = bytearray(sections[int(rng.integers(len(sections)))])
+            case 7 if size:
+                data[: min(size, 16)] = rng.bytes(min(size, 16))
+            case 8 if len(sections) > 1 and rng.integers(4) == 0:
+                sections.pop(k)
+                continue
+        sections[k] = bytes(data)
+    return sections
+
+
+def _fuzz(name, mutants, seed):
+    kind, make, read = FRAMES[name]
+    frame = make()
+    read(frame)
+    sections, rng = unpack(frame, kind, CAP), np.random.default_rng(seed)
+    before, refused = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, 0
+    for i in range(mutants):
+        if i % 10:
+            data = pack(kind, *_mutate(rng, sections))
+        else:
+            data = b"".join(_mutate(rng, [frame[:20], frame[20:]]))
+        try:
+            read(data)
+        except FrameError:
+            refused += 1
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < GROWTH
+    assert refused > 0.3 * mutants
+
+
+@pytest.mark.parametrize("name", list(FRAMES))
+def test_twenty_thousand_mutants_are_read_or_refused(name):
+    _fuzz(name, 20_000 // len(FRAMES) + 1, seed=0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("name", list(FRAMES))
+def test_a_million_mutants_are_read_or_refused(name):
+    _fuzz(name, 1_000_000 // len(FRAMES) + 1, seed=1)

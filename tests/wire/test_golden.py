@@ -1,0 +1,107 @@
+"""Claims about the bytes: frames written by the first release are read to the same values by every later one.
+
+The files in `golden/` are never written again. What each holds is computed here from small integers, or
+stands here as the digest of what was decoded on the day it was written.
+"""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cdc_flower.downlink import update
+from cdc_flower.downlink.codecs import BY_ID
+from cdc_flower.uplink.token_batch import decode
+from cdc_flower.wire.frame import Kind, unpack, unpack_adapter
+
+GOLDEN = Path(__file__).parent / "golden"
+N, D, VOCAB = 40, 8, 500
+SIZES, LAYOUT = (600, 0, 400), b"goldenly"
+DIGESTS = {
+    "tokens 16": "eb88ec05d00a4d2d",
+    "tokens 8": "55d842efca1c1145",
+    "tokens 4": "7e611a80b336a761",
+    "payload 0": "542466afad89daa6",
+    "payload 1": "25286bd039edca87",
+    "payload 2": "12644d841b9a46f7",
+    "payload 3": "f9cfcf949f9dfcda",
+    "payload 4": "c7ea685a6d197a8d",
+    "chain": "4d6ad5ab6237f12c",
+}
+
+
+def ramp(n):
+    """(n,) float32, exact in float16 too: cubes modulo a prime, in steps of 1/256."""
+    i = np.arange(n, dtype=np.int64)
+    return ((i * i * i % 1009 - 504) / 256).astype(np.float32)
+
+
+def peaked(n):
+    """(n,) float32, exact, many small values and few large ones."""
+    x = ramp(n)
+    return x * x * x * x * x / np.float32(64)
+
+
+def sample_columns(i):
+    """What sample `i` of the golden batches holds."""
+    positions = np.arange(i, N, 3 + i)
+    tokens = ramp(400 * i + len(positions) * D)[400 * i :].reshape(-1, D)
+    return positions, tokens, [(37 * i + 11 * k) % VOCAB for k in range(5 + i)], [i, i + 1], i / 4
+
+
+def _blake(values):
+    return hashlib.blake2b(np.ascontiguousarray(values).tobytes(), digest_size=8).hexdigest()
+
+
+@pytest.mark.parametrize("bits", [16, 8, 4])
+def test_token_batches_of_format_1_are_read(bits):
+    batch = decode((GOLDEN / f"token_batch_{bits}.bin").read_bytes(), N, D, VOCAB, 10**5)
+    assert (batch.device, batch.round, batch.version) == (3, 12, 7)
+    assert [s.index for s in batch.samples] == [2, 0, 1]
+    for sample in batch.samples:
+        positions, tokens, question, answer, uncertainty = sample_columns(sample.index)
+        assert sample.positions.tolist() == positions.tolist()
+        assert sample.question_ids == question
+        assert sample.answer_ids == answer
+        assert sample.uncertainty == uncertainty
+        if bits == 16:
+            assert np.array_equal(sample.tokens, tokens)
+    assert _blake(np.concatenate([s.tokens for s in batch.samples])) == DIGESTS[f"tokens {bits}"]
+
+
+def test_an_empty_token_batch_of_format_1_is_read():
+    assert decode((GOLDEN / "token_batch_empty.bin").read_bytes(), N, D, VOCAB, 10**5).samples == ()
+
+
+def test_a_chain_of_every_codec_of_format_1_is_applied():
+    frame = (GOLDEN / "update_chain.bin").read_bytes()
+    assert [p[0] for p in unpack(frame, Kind.UPDATE, 10**5)[1:]] == [1, 1, 2, 3, 4]
+    flat, version = update.apply(frame, ramp(1000), 4, LAYOUT, SIZES, 10**5)
+    assert version == 9
+    assert _blake(flat) == DIGESTS["chain"]
+
+
+@pytest.mark.parametrize("place", range(5))
+def test_each_payload_of_format_1_decodes_to_its_values(place):
+    payload = unpack((GOLDEN / "update_chain.bin").read_bytes(), Kind.UPDATE, 10**5)[1 + place]
+    assert _blake(BY_ID[payload[0]].decode(payload[1:], SIZES)) == DIGESTS[f"payload {place}"]
+
+
+def test_a_snapshot_of_format_1_is_applied():
+    frame = (GOLDEN / "update_snapshot.bin").read_bytes()
+    flat, version = update.apply(frame, np.zeros(1000, np.float32), 0, LAYOUT, SIZES, 10**5)
+    assert version == 6
+    assert np.array_equal(flat, peaked(1000))
+
+
+@pytest.mark.parametrize("bits", [32, 16])
+def test_adapters_of_format_1_are_read(bits):
+    flat, version = unpack_adapter((GOLDEN / f"adapter_{bits}.bin").read_bytes(), 300, 10**5)
+    assert version == 5
+    assert np.array_equal(flat, ramp(300))
+
+
+def test_every_golden_frame_is_read_by_some_test_here():
+    names = {f"token_batch_{b}" for b in (16, 8, 4, "empty")} | {f"adapter_{b}" for b in (32, 16)}
+    assert {p.stem for p in GOLDEN.glob("*.bin")} == names | {"update_chain", "update_snapshot"}
