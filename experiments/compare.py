@@ -175,7 +175,7 @@ def _forget(todo: Sequence[Job]) -> None:
 
 
 def traits(method: str) -> dict[str, bool]:
-    """What a reader of the table must know of a method: does it use labels, and backpropagation on devices."""
+    """Whether a method learns from true labels, and whether its devices run backpropagation."""
     labels, device_backprop = importlib.import_module("strategies").TRAITS[method]
     return {"labels": labels, "device_backprop": device_backprop}
 

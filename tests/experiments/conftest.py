@@ -38,19 +38,21 @@ def run_local(config, progress=None):
     folder = RunFolder(config.run.out_dir)
     folder.begin(config, {}, {"data_digest": "d"})
     folder.stage_seconds["cloud"] = 2.0
-    ledger = pd.DataFrame(columns=["round", "device", "status", "uplink_bytes", "downlink_bytes", "flops_forward"])
+    columns = ["round", "device", "status", "uplink_bytes", "downlink_bytes", "flops_forward"]
+    ledger = pd.DataFrame(columns=columns)
     drift = DRIFT.get(method, 0.7)
     for r in range(n + 1):
         if r:
-            rows = [(r, d, "failed" if (r, d) == (2, 1) else "ok", UP.get(method, 500), 10, 1e9) for d in (0, 1)]
-            ledger = pd.concat([f for f in (ledger, pd.DataFrame(rows, columns=ledger.columns)) if len(f)])
+            rows = [(r, d, "failed" if (r, d) == (2, 1) else "ok", UP.get(method, 500), 10, 1e9)
+                    for d in (0, 1)]
+            ledger = pd.concat([f for f in (ledger, pd.DataFrame(rows, columns=columns)) if len(f)])
         folder.devices(ledger)
         shown = {"source": 0.9 - 0.02 * (r == n), "object": 0.4 + (drift - 0.4) * r / n + 0.01 * seed,
                  "question": 0.4 + (drift - 0.4) * r / n + 0.01 * seed}
         folder.round(r, shown, {"source": (9, 10)} if r else {}, {})
         if method != "static" and r:
-            folder.pictures([{"image": png(), "positions": [0, 3], "side": 2, "question": "what <b>?", "round": r,
-                              "device_answer": "cat", "teacher_answer": "dog", "device": 0}])
+            folder.pictures([{"image": png(), "positions": [0, 3], "side": 2, "question": "what <b>?",
+                              "round": r, "device_answer": "cat", "teacher_answer": "dog", "device": 0}])
         progress("rounds", r, n)
         if os.environ.get("FAKE_SLOW") and r == 1:
             Path(os.environ["FAKE_SLOW"]).write_text("in round 2")

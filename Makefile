@@ -1,0 +1,37 @@
+# cdc_flower. Type `make` for the list of targets.
+PYTHON ?= python3
+OUT ?= results/demo
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## .venv with the exact versions of requirements.lock (PYTHON=python3.12 chooses another Python)
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: $(PYTHON) is older than 3.11; allowed: make PYTHON=/path/to/python3.11 ..." >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+demo: install ## compare all methods on the embedded data; OUT=folder for the results
+	@$(BIN)/cdc-flower compare --out "$(OUT)"
+
+test: install ## the tests
+	@$(BIN)/python -m pytest
+
+lint: install ## ruff and pyright
+	@$(BIN)/ruff check .
+	@$(BIN)/pyright
+
+lock: install ## write requirements.lock again from what is installed in .venv
+	@$(BIN)/python .ci/lock.py > .lock.tmp && mv .lock.tmp requirements.lock
+
+clean: ## remove .venv and results
+	rm -rf .venv results

@@ -1,0 +1,191 @@
+"""One run of one method, on the engine in this process or on Flower's own (`flwr run .`, Ray).
+
+For Flower's engine a SuperLink of our own is started and stopped with the run: the one that `flwr run` would
+leave behind keeps the interpreter, folder and environment of whoever started it first. `flwr run` ends with 0
+even when the run failed, so its status is asked for until it is finished.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib import request
+
+from cdc_flower.config import Config, ConfigError, flat
+from cdc_flower.results import Progress
+
+APP = Path(__file__).parents[1]
+START_SECONDS, POLL_SECONDS = 60.0, 1.0
+OFFLINE = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+}
+
+
+class EngineError(RuntimeError):
+    """Flower's engine did not start, or the run did not end as completed."""
+
+
+def local(config: Config, progress: Progress) -> Path:
+    """Run in this process, devices one after another; returns the run folder."""
+    from strategies import server_app
+
+    return server_app.run_local(config, progress)
+
+
+def flower(config: Config, progress: Progress, app: Path = APP) -> Path:
+    """Run with `flwr run` on Flower's simulation engine; returns the run folder, `out-dir` of the config.
+
+    Args:
+        config: its `out-dir` must be absolute, because the app runs from a copy elsewhere.
+        progress: is told the status and, once there are rounds, how many are done.
+        app: the folder with the pyproject.toml of the Flower app.
+
+    Raises:
+        ConfigError: `app` is no Flower app.
+        EngineError: the engine did not start, or the run ended otherwise than `finished:completed`.
+    """
+    check_app(app)
+    out = Path(config.run.out_dir)
+    home = out.with_name(out.name + ".flower")
+    home.mkdir(parents=True, exist_ok=True)
+    overrides = home / "run-config.toml"
+    overrides.write_text(toml(flat(config)), encoding="utf-8")
+    with _superlink(home) as (flwr, environment):
+        federation = f"num-supernodes={config.run.devices} client-resources-num-cpus=1"
+        started = _json(
+            [flwr, "run", str(app), "own", "-c", str(overrides), "--federation-config", federation],
+            environment,
+        )
+        run_id = started.get("run-id")
+        if not run_id:
+            raise EngineError(f"flwr run was refused: {started.get('error-message', started)}")
+        try:
+            status, details = _wait(flwr, str(run_id), environment, out, config.run.rounds, progress)
+        except KeyboardInterrupt:
+            _json([flwr, "stop", str(run_id), "own"], environment)
+            raise
+    if status != "finished:completed":
+        raise EngineError(
+            f"the run ended as {status}: {details or 'no details'}; log: {home / 'superlink.log'}"
+        )
+    return out
+
+
+def check_app(app: Path) -> None:
+    """Refuse a folder that is no Flower app."""
+    try:
+        project = tomllib.loads((app / "pyproject.toml").read_text(encoding="utf-8"))
+        found = "app" in project["tool"]["flwr"]
+    except (OSError, KeyError, tomllib.TOMLDecodeError):
+        found = False
+    if not found:
+        raise ConfigError(
+            f"engine 'flower' needs the Flower app, and {app} has no pyproject.toml with [tool.flwr.app]; "
+            "allowed: run from a clone installed with pip install -e ."
+        )
+
+
+def toml(settings: Mapping[str, str | int | float | bool]) -> str:
+    """A flat TOML table."""
+    return "".join(f"{k} = {json.dumps(v, ensure_ascii=False)}\n" for k, v in settings.items())
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextlib.contextmanager
+def _superlink(home: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """A SuperLink in simulation mode, in a process group of its own; gives the `flwr` command and its env."""
+    port, control = _free_port(), _free_port()
+    binaries = Path(sys.executable).parent
+    flwr = binaries / "flwr"
+    if not flwr.exists():
+        raise EngineError(
+            f"{flwr} is missing; install the package of requirements.lock into this environment"
+        )
+    environment = {
+        **os.environ,
+        **OFFLINE,
+        "FLWR_HOME": str(home),
+        "PATH": f"{binaries}{os.pathsep}{os.environ.get('PATH', '')}",
+    }
+    (home / "config.toml").write_text(
+        f'[superlink]\ndefault = "own"\n[superlink.own]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
+    )
+    command = [
+        str(binaries / "flower-superlink"), "--insecure", "--simulation", "--isolation", "subprocess",
+        "--host", "127.0.0.1", "--port", str(port), "--control-api-address", f"127.0.0.1:{control}",
+        "--database", str(home / "state.db"), "--disable-runtime-dependency-installation",
+    ]  # fmt: skip
+    with (home / "superlink.log").open("w") as log:
+        process = subprocess.Popen(  # noqa: S603
+            command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            _healthy(process, port, home / "superlink.log")
+            yield str(flwr), environment
+        finally:
+            _end(process)
+
+
+def _healthy(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(OSError), request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1):
+            return
+        time.sleep(0.2)
+    raise EngineError(f"the SuperLink did not start; log: {log}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Stop the process group that we started."""
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, sign)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=10)
+
+
+def _json(command: list[str], environment: Mapping[str, str]) -> dict[str, Any]:
+    done = subprocess.run(  # noqa: S603
+        [*command, "--format", "json"], env=dict(environment), capture_output=True, text=True, check=False
+    )
+    try:
+        return json.loads(done.stdout)
+    except json.JSONDecodeError:
+        said = " ".join((done.stderr or done.stdout).split())[-400:]
+        raise EngineError(f"{' '.join(command[1:2])} failed: {said}") from None
+
+
+def _wait(
+    flwr: str, run_id: str, environment: Mapping[str, str], out: Path, rounds: int, progress: Progress
+) -> tuple[str, str]:
+    """Poll until the run is finished; returns its status and details."""
+    import pandas as pd
+
+    while True:
+        runs = _json([flwr, "ls", "own", "--run-id", run_id], environment).get("runs") or [{}]
+        status = runs[0].get("status", "")
+        if status.startswith("finished"):
+            return status, runs[0].get("status-details", "")
+        written = out / "rounds.parquet"
+        done = max(pd.read_parquet(written, columns=["round"])["round"], default=0) if written.exists() else 0
+        progress(status, int(done), rounds)
+        time.sleep(POLL_SECONDS)
