@@ -5,6 +5,7 @@ Most mutants carry a correct checksum, so that the mutation reaches the decoders
 """
 
 import resource
+import tracemalloc
 from functools import cache
 
 import numpy as np
@@ -109,6 +110,27 @@ def _fuzz(name, mutants, seed):
             refused += 1
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < GROWTH
     assert refused > 0.3 * mutants
+
+
+def test_a_few_bytes_that_claim_the_most_take_no_more_memory_than_declared():
+    samples, n, d = 32, 64, 96
+    where = np.arange(n)
+    full = tuple(Sample(i, where, np.zeros((n, d), np.float32), [1] * 64, [1] * 64, 0.0) for i in range(samples))
+    data = encode(TokenBatch(0, 1, 0, full), n, d, 8)
+    assert len(data) < 1000
+    assert _peak(lambda: decode(data, n, d, 2, CAP, max_samples=samples, max_text=64)) < samples * (
+        n * d * 32 + 64 * 100)
+    size = 200_000
+    payload = CODECS["deadzone"].encode(np.ones(size, np.float32), [size], 10**6)
+    assert _peak(lambda: CODECS["deadzone"].decode(payload, [size])) < 96 * size
+
+
+def _peak(call):
+    tracemalloc.start()
+    call()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
 
 
 @pytest.mark.parametrize("name", list(FRAMES))
