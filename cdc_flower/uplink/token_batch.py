@@ -144,7 +144,7 @@ def _check(sample: Sample, n_tokens: int, width: int) -> None:
     where = f"sample {sample.index}"
     positions = np.asarray(sample.positions, np.int64)
     if positions.ndim != 1 or np.shape(sample.tokens) != (len(positions), width):
-        raise ValueError(f"{where}: {positions.shape} positions, {np.shape(sample.tokens)} tokens, D = {width}")
+        raise ValueError(f"{where}: positions {positions.shape}, tokens {np.shape(sample.tokens)}, D {width}")
     if len(positions) and (positions[0] < 0 or positions[-1] >= n_tokens or (np.diff(positions) <= 0).any()):
         raise ValueError(f"{where}: positions must rise strictly within 0..{n_tokens - 1}")
     for name, ids in (("question", sample.question_ids), ("answer", sample.answer_ids)):

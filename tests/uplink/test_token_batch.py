@@ -101,7 +101,7 @@ GOOD = Sample(0, np.array([1, 5], np.uint16), np.ones((2, D), np.float32), [1, 2
     ({"positions": np.array([1, 1])}, "rise strictly"),
     ({"positions": np.array([1, N])}, "rise strictly"),
     ({"positions": np.array([1])}, "tokens"),
-    ({"tokens": np.ones((2, D + 1), np.float32)}, "D = 6"),
+    ({"tokens": np.ones((2, D + 1), np.float32)}, "D 6"),
     ({"tokens": np.full((2, D), np.nan, np.float32)}, "not finite"),
     ({"tokens": np.full((2, D), np.inf, np.float32)}, "not finite"),
     ({"tokens": np.full((2, D), 3e38, np.float32)}, "no float16 scale"),

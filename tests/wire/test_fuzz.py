@@ -115,7 +115,8 @@ def _fuzz(name, mutants, seed):
 def test_a_few_bytes_that_claim_the_most_take_no_more_memory_than_declared():
     samples, n, d = 32, 64, 96
     where = np.arange(n)
-    full = tuple(Sample(i, where, np.zeros((n, d), np.float32), [1] * 64, [1] * 64, 0.0) for i in range(samples))
+    ones, zero = [1] * 64, np.zeros((n, d), np.float32)
+    full = tuple(Sample(i, where, zero, ones, ones, 0.0) for i in range(samples))
     data = encode(TokenBatch(0, 1, 0, full), n, d, 8)
     assert len(data) < 1000
     assert _peak(lambda: decode(data, n, d, 2, CAP, max_samples=samples, max_text=64)) < samples * (
