@@ -105,7 +105,7 @@ def everything(now: _Round) -> tuple[bytes, int, int]:
 
 
 def _reply(frame: bytes, metrics: dict[str, int | float]) -> RecordDict:
-    records = RecordDict({keys.METRICS: MetricRecord(metrics)})  # type: ignore[arg-type]
+    records = RecordDict({keys.METRICS: MetricRecord(metrics)})
     if frame:
         records[keys.ARRAYS] = payload(frame)
     return records

@@ -33,14 +33,14 @@ def counts(world: World, rows: np.ndarray, texts: Sequence[str]) -> dict[str, tu
 def record(state: RecordDict, world: World, rows: np.ndarray, texts: Sequence[str], round: int) -> None:
     """Count a round's answers and keep the counts in the device's state."""
     lists = {name: list(pair) for name, pair in sorted(counts(world, rows, texts).items())}
-    state[_STATE] = MetricRecord({keys.ROUND: round, **lists})  # type: ignore[arg-type]
+    state[_STATE] = MetricRecord({keys.ROUND: round, **lists})
 
 
 def evaluate(message: Message, context: Context) -> RecordDict:
     """Domain -> [correct, answered] of the round that the message names; nothing when the device did not work
     in it.
     """
-    round = int(message.content.config_records[keys.CONFIG][keys.ROUND])  # type: ignore[arg-type]
+    round = int(message.content.config_records[keys.CONFIG][keys.ROUND])
     kept = context.state.metric_records.get(_STATE, MetricRecord())
     found = {k: v for k, v in kept.items() if k != keys.ROUND} if kept.get(keys.ROUND) == round else {}
     return RecordDict({keys.METRICS: MetricRecord(found)})

@@ -123,7 +123,7 @@ def work(task: Task, message: Message, context: Context) -> RecordDict:
     rows = memory(task)
     chosen, targets, spent = LESSONS[str(task.order[keys.LABELS])](task, model, rows)
     lr = local.local_lr_full if full else local.local_lr
-    mu = float(task.order.get(keys.PROXIMAL_MU, 0.0))  # type: ignore[arg-type]
+    mu = float(task.order.get(keys.PROXIMAL_MU, 0.0))
     loss, trained = fit(
         task, model, pictures(task, rows)[chosen], [questions(task, rows)[i] for i in chosen], targets, lr, mu
     )

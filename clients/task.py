@@ -65,10 +65,10 @@ def task(message: Message, context: Context) -> Task:
         config,
         pair,
         load_world(config, pair),
-        int(context.node_config[keys.DEVICE]),  # type: ignore[arg-type]
+        int(context.node_config[keys.DEVICE]),
         int(order[keys.ROUND]),
         order,
-    )  # type: ignore[arg-type]
+    )
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def held(state: RecordDict, initial: np.ndarray) -> tuple[np.ndarray, int]:
         return initial, 0
     return state.array_records[_HELD][keys.PAYLOAD].numpy(), int(
         state.config_records[f"{_HELD}-version"][keys.VERSION]
-    )  # type: ignore[arg-type]
+    )
 
 
 def hold(state: RecordDict, flat: np.ndarray, version: int) -> None:
@@ -130,7 +130,7 @@ def answer(
         name: np.concatenate([getattr(a, name) for a in found])
         for name in ("entropy", "margin", "log_prob", "confidence")
     }
-    return vlm.Answers(**joined, **numbers), spent  # type: ignore[arg-type]
+    return vlm.Answers(**joined, **numbers), spent
 
 
 def pass_flops(task: Task, model: nn.Module, asked: Sequence[list[int]], answered: Sequence[int]) -> int:

@@ -10,6 +10,7 @@ the ledger."""
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections import defaultdict
@@ -69,7 +70,7 @@ def discover(grid: Grid, devices: int, timeout: float) -> dict[int, int]:
     found: dict[int, int] = {}
     for reply in grid.send_and_receive(messages, timeout=timeout):
         if reply.has_content():
-            found[int(reply.content.metric_records[keys.METRICS][keys.DEVICE])] = reply.metadata.src_node_id  # type: ignore[arg-type]
+            found[int(reply.content.metric_records[keys.METRICS][keys.DEVICE])] = reply.metadata.src_node_id
     missing = [d for d in range(devices) if d not in found]
     if missing:
         raise FleetError(
@@ -106,6 +107,12 @@ def matched(messages: Mapping[int, Message], replies: Iterable[Message]) -> dict
         if device is not None:
             found[device] = reply
     return found
+
+
+def _number(metrics: MetricRecord, name: str) -> float:
+    """A count that a device reports; 0 for one that is absent, negative or no number."""
+    value = metrics.get(name, 0)
+    return max(0, value) if isinstance(value, int | float) and math.isfinite(value) else 0
 
 
 @dataclass
@@ -153,7 +160,7 @@ class Fleet:
         status = "ok" if good else "missing" if reply is None else "failed"
         content = reply.content if reply is not None and reply.has_content() else RecordDict()
         metrics = content.metric_records.get(keys.METRICS, MetricRecord())
-        number = lambda name: max(0, int(metrics.get(name, 0)))  # type: ignore[arg-type] # noqa: E731
+        seconds = _number(metrics, keys.SECONDS)
         self.ledger.add(
             Row(
                 round,
@@ -161,14 +168,14 @@ class Fleet:
                 status,
                 uplink_bytes=message_bytes(content) if self.counted else 0,
                 downlink_bytes=message_bytes(self._sent[device].content) if self.counted else 0,
-                uploaded_samples=number(keys.UPLOADED),
-                tokens_sent=number(keys.TOKENS),
-                flops_forward=number(keys.FORWARD),
-                flops_backward=number(keys.BACKWARD),
-                host_seconds=float(metrics.get(keys.SECONDS, 0.0)),
+                uploaded_samples=int(_number(metrics, keys.UPLOADED)),
+                tokens_sent=int(_number(metrics, keys.TOKENS)),
+                flops_forward=int(_number(metrics, keys.FORWARD)),
+                flops_backward=int(_number(metrics, keys.BACKWARD)),
+                host_seconds=seconds,
             )
-        )  # type: ignore[arg-type]
-        self.seconds["devices"] += float(metrics.get(keys.SECONDS, 0.0))  # type: ignore[arg-type]
+        )
+        self.seconds["devices"] += seconds
         return good
 
     def require(self, round: int, answered: int) -> None:
@@ -198,7 +205,9 @@ class Fleet:
         for reply in self.answers(replies).values():
             if reply is None or not reply.has_content():
                 continue
-            for domain, (right, total) in reply.content.metric_records[keys.METRICS].items():  # type: ignore[misc]
+            for domain, (right, total) in reply.content.metric_records.get(
+                keys.METRICS, MetricRecord()
+            ).items():
                 have = sums.setdefault(domain, [0, 0])
                 sums[domain] = [have[0] + right, have[1] + total]
         self.prequential[round] = {d: (r, t) for d, (r, t) in sorted(sums.items())}

@@ -127,21 +127,17 @@ class CDC(Strategy):
         return self.initial_arrays(), MetricRecord(dict(self.metrics))
 
     def _receive(self, round: int, replies: Iterable[Message]) -> tuple[list[TokenBatch], int, int]:
-        """Token batches by device, how many devices answered, and how many of them could not apply their
-        update.
-        """
+        """Token batches by device, how many devices answered, how many of them lack the newest version."""
         batches, answered, stale = [], 0, 0
         for device, reply in self.fleet.answers(replies).items():
             batch, problem = None, ""
             if reply is not None and reply.has_content():
                 try:
                     batch = self._decode(round, device, reply.content)
-                except (FrameError, KeyError) as err:
+                except FrameError as err:
                     problem = str(err)
             if self.fleet.enter(round, device, reply, refused=bool(problem)):
-                assert reply is not None
                 answered += 1
-                self.known[device] = int(reply.content.metric_records[keys.METRICS][keys.VERSION])  # type: ignore[arg-type]
                 stale += self.known[device] != self.mirror.newest
             else:
                 log(WARNING, "round %s: device %s: %s", round, device, problem or _reason(reply))
@@ -150,7 +146,10 @@ class CDC(Strategy):
         return batches, answered, stale
 
     def _decode(self, round: int, device: int, content: RecordDict) -> TokenBatch | None:
-        content.metric_records[keys.METRICS][keys.VERSION]  # KeyError: not an answer of this protocol
+        version = content.metric_records.get(keys.METRICS, MetricRecord()).get(keys.VERSION)
+        if not isinstance(version, int):
+            raise FrameError("the answer does not say which version the device has")
+        self.known[device] = version
         frame = frame_of(content)
         if not frame:
             return None

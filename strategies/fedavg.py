@@ -101,7 +101,7 @@ class SeededFedAvg(FedAvg):
                 assert reply is not None
                 assert flat is not None
                 answered += 1
-                if reply.content.metric_records[keys.METRICS][keys.EXAMPLES] > 0:  # type: ignore[operator]
+                if reply.content.metric_records[keys.METRICS][keys.EXAMPLES] > 0:
                     reply.content[keys.ARRAYS] = ArrayRecord({keys.PAYLOAD: Array(flat.astype(np.float32))})
                     taught.append(reply)
             else:
@@ -113,7 +113,7 @@ class SeededFedAvg(FedAvg):
             "answered": answered,
             "taught_devices": len(taught),
             **{k: float(v) for k, v in (metrics or {}).items() if k in kept},
-        }  # type: ignore[arg-type]
+        }
         return new, metrics
 
     def _read(self, content: RecordDict) -> tuple[np.ndarray | None, str]:

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import os
+import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+with warnings.catch_warnings():  # flwr's command line imports a name that click has deprecated
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import flwr.app  # noqa: F401
 
 from cdc_flower.config import Config, parse
 from cdc_flower.models.pair import Pair, load_pair
@@ -48,3 +55,20 @@ def packs_folder() -> Path:
     if not PACKS.is_dir():
         pytest.skip(f"no data packs at {PACKS}; set CDC_FLOWER_PACKS")
     return PACKS
+
+
+@pytest.fixture
+def run_settings(settings: dict[str, object], tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """`run_settings(method="cdc", ...)`: settings of a whole run of seconds; its folder is `tmp_path /
+    method`.
+    """
+
+    def make(**more: Any) -> dict[str, Any]:
+        changed = {"method": "cdc", **{key.replace("_", "-"): value for key, value in more.items()}}
+        base = {**settings, "devices": 3, "rounds": 3, "drift-onset": 1, "drift-spread": 0, "eval-every": 3,
+                "items-per-domain": 6, "lora-rank": 2, "tokens-kept": 4, "max-answer-tokens": 3,
+                "uplink-budget": 3000, "downlink-budget": 3000, "confidence": 0.0, "source-replay": 4,
+                "local-epochs": 1, "pseudo-confidence": 0.0, "out-dir": str(tmp_path / changed["method"])}
+        return {**base, **changed}
+
+    return make

@@ -1,0 +1,116 @@
+"""UTS on the device: the most uncertain first, within the budget, and nothing from an adapter that is not the
+newest.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from flwr.app import Context, Message, RecordDict
+
+from cdc_flower.downlink import update
+from cdc_flower.downlink.versions import Mirror
+from cdc_flower.fleet.grid import LocalGrid, frame_of, message_bytes, node_id, payload
+from cdc_flower.models import adapters
+from cdc_flower.uplink import token_batch
+from clients import cdc
+from clients.client_app import app
+from clients.task import held, resident
+
+
+def message(frame: bytes | None = None) -> Message:
+    LocalGrid(app, 1, {})  # sets Flower's identity of this process
+    content = RecordDict({"arrays": payload(frame)}) if frame else RecordDict()
+    return Message(content, dst_node_id=node_id(0), message_type="train")
+
+
+def context() -> Context:
+    return Context(1, 1, {"partition-id": 0, "num-partitions": 3}, RecordDict(), {})
+
+
+def decoded(task, content):
+    return token_batch.decode(frame_of(content), task.pair.n_tokens, task.pair.width, task.pair.vocab, 2**20)
+
+
+@pytest.fixture
+def line(make_task):
+    """A mirror over the tiny student with three versions."""
+    task = make_task()
+    student = resident(task.pair, task.config.pair)
+    mirror = Mirror(student.initial, student.layout, "fp16", 10_000, 4)
+    rng = np.random.default_rng(0)
+    for _ in range(2):
+        mirror.advance(
+            mirror.adapter(mirror.newest) + rng.normal(0, 0.01, len(student.initial)).astype(np.float32)
+        )
+    return mirror
+
+
+def test_what_goes_up_is_the_most_uncertain_first_with_its_true_tokens(make_task):
+    task = make_task(order={"version": 0})
+    content = cdc.work(task, message(), context())
+    batch = decoded(task, content)
+    doubts = [s.uncertainty for s in batch.samples]
+    assert (batch.device, batch.round, batch.version) == (0, 1, 0)
+    assert doubts == sorted(doubts, reverse=True)
+    for sample in batch.samples:
+        row = task.world.train.iloc[task.rows[sample.index]]
+        true = task.world.train_tokens[row["image_row"]][sample.positions].astype(np.float32)
+        assert len(sample.positions) == task.config.uplink.tokens_kept
+        np.testing.assert_allclose(sample.tokens, true, atol=np.abs(true).max() / 120)
+        assert sample.question_ids == task.pair.text.question_ids(row["question"])
+
+
+def test_the_budget_holds_for_the_whole_message_and_is_used(make_task):
+    whole = message_bytes(
+        cdc.work(make_task(order={"version": 0}, uplink_budget=10**6), message(), context())
+    )
+    for budget in (1200, 1800, whole):
+        task = make_task(order={"version": 0}, uplink_budget=budget)
+        content = cdc.work(task, message(), context())
+        assert message_bytes(content) <= budget
+        assert content["metrics"]["uploaded"] == len(decoded(task, content).samples) >= 1
+    assert content["metrics"]["uploaded"] >= 5
+
+
+@pytest.mark.parametrize("score", ["attention", "entropy", "mc_dropout", "norm", "random", "released"])
+def test_every_token_score_gives_a_legal_frame_and_counts_its_passes(make_task, score):
+    task = make_task(order={"version": 0}, token_score=score)
+    content = cdc.work(task, message(), context())
+    assert content["metrics"]["tokens"] == 4 * content["metrics"]["uploaded"] > 0
+    plain = cdc.work(make_task(order={"version": 0}, token_score="random"), message(), context())
+    more = {"attention": 1, "entropy": 1, "mc_dropout": 4}.get(score, 0)
+    ratio = content["metrics"]["flops-forward"] / plain["metrics"]["flops-forward"]
+    assert ratio == pytest.approx(1 + more, rel=0.1)
+
+
+def test_an_update_is_applied_and_kept(make_task, line):
+    task, here = make_task(order={"version": 2}), context()
+    content = cdc.work(task, message(line.frame_for(0)), here)
+    flat, version = held(here.state, resident(task.pair, task.config.pair).initial)
+    assert content["metrics"]["version"] == version == 2
+    assert update.digest(flat) == update.digest(line.adapter(2))
+    np.testing.assert_array_equal(adapters.read(resident(task.pair, task.config.pair).model), flat)
+
+
+@pytest.mark.parametrize("damage", ["other version", "broken", "absent"])
+def test_an_update_that_cannot_be_applied_leaves_the_adapter_and_asks_for_another(make_task, line, damage):
+    frame = {"other version": line.frame_for(1), "broken": line.frame_for(0)[:-3], "absent": None}[damage]
+    task, here = make_task(order={"version": 2}), context()
+    content = cdc.work(task, message(frame), here)
+    assert content["metrics"]["version"] == 0
+    assert frame_of(content) == b""
+    assert content["metrics"]["uploaded"] == 0
+    assert here.state["prequential"]["server-round"] == 1  # it did answer its samples
+    again = cdc.work(task, message(line.frame_for(0)), here)
+    assert again["metrics"]["version"] == 2
+    assert again["metrics"]["uploaded"] > 0
+
+
+def test_upload_all_sends_every_token_exactly(make_task):
+    task = make_task(order={"version": 0})
+    batch = decoded(task, cdc.work_all(task, message(), context()))
+    assert [s.index for s in batch.samples] == list(range(6))
+    rows = task.world.train["image_row"].to_numpy()[task.rows]
+    for sample, row in zip(batch.samples, rows, strict=True):
+        np.testing.assert_array_equal(sample.tokens, task.world.train_tokens[row].astype(np.float32))

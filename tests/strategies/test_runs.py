@@ -1,0 +1,192 @@
+"""Whole runs of every method over a LocalGrid, with tiny models: what holds whatever the accuracy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from flwr.app import Context, RecordDict
+
+from cdc_flower import results
+from cdc_flower.config import METHODS, ConfigError, parse
+from cdc_flower.downlink import update
+from cdc_flower.fleet.grid import LocalGrid
+from clients import task
+from clients.client_app import app as client_app
+from strategies import STRATEGIES, TRAITS, server_app
+from strategies.base import FleetError
+from strategies.server_app import run, run_local
+
+LABEL_FREE_WITH_TRAFFIC = ("cdc", "upload_all", "fedavg_pseudo")
+
+
+class Recording(LocalGrid):
+    """A LocalGrid that keeps every train reply."""
+
+    def __init__(self, *args, **more):
+        super().__init__(*args, **more)
+        self.replies = []
+
+    def send_and_receive(self, messages, *, timeout=None):
+        found = super().send_and_receive(messages, timeout=timeout)
+        self.replies += [r for r in found if r.metadata.message_type == "train"]
+        return found
+
+
+def recorded(settings) -> Recording:
+    grid = Recording(client_app, settings["devices"], settings)
+    run(grid, Context(1, 1, {}, RecordDict(), settings))
+    return grid
+
+
+def uplinks(grid: Recording) -> list[tuple]:
+    """Everything a device said in training, but for how long this machine took."""
+    return [
+        (
+            r.content["arrays"]["p"].data if "arrays" in r.content else b"",
+            {k: v for k, v in r.content["metrics"].items() if k != "host-seconds"},
+        )
+        for r in grid.replies
+    ]
+
+
+def test_every_method_of_the_config_has_a_strategy_and_traits():
+    assert tuple(STRATEGIES) == METHODS
+    assert set(TRAITS) == set(METHODS)
+    assert [m for m in METHODS if TRAITS[m].labels] == ["fedavg_lora", "fedprox_lora", "fedavg_full"]
+    assert [m for m in METHODS if not TRAITS[m].device_backprop] == ["static", "cdc", "upload_all"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_is_complete_and_its_bytes_are_counted(method, run_settings):
+    said = []
+    found = results.read(run_local(parse(run_settings(method=method)), lambda *step: said.append(step)))
+    assert found.status == "completed"
+    assert len(found.devices) == 9
+    assert set(found.devices["status"]) == {"ok"}
+    test = found.rounds[found.rounds["kind"] == "test"]
+    assert set(test["round"]) == {0, 3}
+    assert set(test["domain"]) == {"source", "object", "question"}
+    heard = found.rounds[found.rounds["kind"] == "prequential"]
+    assert heard.groupby("round")["n"].sum().tolist() == [18, 18, 18]
+    totals = found.run["totals"]
+    assert (totals["uplink_bytes"] > 0) == (totals["downlink_bytes"] > 0) == (method != "static")
+    assert (totals["flops_backward"] > 0) == TRAITS[method].device_backprop
+    assert totals["flops_forward"] > 0
+    assert said[-1] == ("rounds", 3, 3)
+    assert found.run["host_seconds"]["devices"] > 0
+    assert (len(found.pictures) > 0) == (method in ("cdc", "upload_all"))
+
+
+@pytest.mark.parametrize("method", ["cdc", "fedavg_lora"])
+def test_the_same_seed_gives_the_same_ledger_and_accuracy_also_over_protobuf(method, run_settings):
+    runs = [
+        results.read(run_local(parse(run_settings(method=method, cohort=0.7)), roundtrip=roundtrip))
+        for roundtrip in (False, True)
+    ]
+    other = results.read(run_local(parse(run_settings(method=method, cohort=0.7, seed=1))))
+    assert runs[0].run["ledger_digest"] == runs[1].run["ledger_digest"] != other.run["ledger_digest"]
+    assert runs[0].rounds.equals(runs[1].rounds)
+
+
+@pytest.mark.parametrize("method", LABEL_FREE_WITH_TRAFFIC)
+def test_no_label_is_in_any_uplink(method, run_settings, monkeypatch):
+    settings = run_settings(method=method)
+    told = uplinks(recorded(settings))
+    real = task.load_world
+
+    def permuted(config, pair, *rest):
+        world = real(config, pair, *rest)
+        other = np.random.default_rng(0).permutation(world.train["answer"].to_numpy())
+        return type(world)(**{**vars(world), "train": world.train.assign(answer=other)})
+
+    monkeypatch.setattr(task, "load_world", permuted)
+    monkeypatch.setattr(server_app, "load_world", permuted)
+    assert uplinks(recorded(settings)) == told
+
+
+def test_true_labels_do_reach_the_labelled_arm(run_settings, monkeypatch):
+    """The counterpart: were labels never read, the test above would hold for any method."""
+    settings = run_settings(method="fedavg_lora", rounds=1)
+    told = uplinks(recorded(settings))
+    real = task.load_world
+
+    def permuted(config, pair, *rest):
+        world = real(config, pair, *rest)
+        other = np.random.default_rng(0).permutation(world.train["answer"].to_numpy())
+        return type(world)(**{**vars(world), "train": world.train.assign(answer=other)})
+
+    monkeypatch.setattr(task, "load_world", permuted)
+    assert uplinks(recorded(settings)) != told
+
+
+def test_cdc_stays_within_its_byte_budget_with_the_whole_message(run_settings):
+    found = results.read(run_local(parse(run_settings(uplink_budget=1500))))
+    assert found.devices["uplink_bytes"].max() <= 1500
+    assert found.devices["uploaded_samples"].between(1, 5).all()
+    sent = results.read(run_local(parse(run_settings(method="upload_all"))))
+    assert (sent.devices["uploaded_samples"] == 6).all()
+    assert (sent.devices["tokens_sent"] == 6 * 64).all()
+
+
+def test_a_device_that_fails_is_counted_and_gets_what_it_missed(run_settings):
+    settings = run_settings(fail_devices="2:1")
+    grid = recorded(settings)
+    rows = results.read(settings["out-dir"]).devices.set_index(["round", "device"])
+    assert rows.loc[(2, 1), "status"] == "failed"
+    assert (rows["status"] == "failed").sum() == 1
+    assert (
+        rows.loc[(3, 1), "downlink_bytes"] > 1.2 * rows.loc[(3, 0), "downlink_bytes"]
+    )  # two updates, not one
+    held = [grid.context(d).state["held"]["p"].numpy() for d in range(3)]
+    assert [int(grid.context(d).state["held-version"]["version"]) for d in range(3)] == [2, 2, 2]
+    assert len({update.digest(h) for h in held}) == 1
+
+
+def test_a_run_without_enough_devices_stops_with_a_clear_message(run_settings):
+    settings = run_settings(fail_devices="2:0,2:1", min_devices=2)
+    with pytest.raises(FleetError, match="round 2: 1 of 3 devices answered; setting 'min-devices' = 2"):
+        run_local(parse(settings))
+    assert results.read(settings["out-dir"]).status == "failed"
+
+
+def test_ctrl_c_leaves_the_rounds_that_were_done(run_settings):
+    settings = run_settings(eval_every=1)
+
+    def stop(stage, done, total):
+        if (stage, done) == ("rounds", 2):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_local(parse(settings), stop)
+    found = results.read(settings["out-dir"])
+    assert found.status == "interrupted"
+    assert found.run["rounds_done"] == 2
+    assert len(found.devices) == 6
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "says"),
+    [
+        ("uplink_budget", 100, "'uplink-budget' = 100: one sample of 4 tokens needs"),
+        ("tokens_kept", 65, "'tokens-kept' = 65: a picture has 64 tokens"),
+        ("min_devices", 4, "'min-devices' = 4: a round asks 3 devices"),
+        ("fail_devices", "soon", "'fail-devices' = 'soon'; allowed: round:device pairs"),
+        ("downlink_budget", 10, "'downlink-budget' = 10"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_written(setting, value, says, run_settings, tmp_path):
+    with pytest.raises(ConfigError, match=says):
+        run_local(parse(run_settings(**{setting: value})))
+    assert not (tmp_path / "cdc").exists()
+
+
+def test_under_flwr_a_relative_out_dir_is_refused(run_settings):
+    settings = run_settings(out_dir="results/x")
+    with pytest.raises(ConfigError, match="absolute path"):
+        server_app.main(LocalGrid(client_app, 3, settings), Context(1, 1, {}, RecordDict(), settings))
+
+
+def test_the_teachers_accuracy_is_by_domain(run_settings):
+    found = server_app.teacher_accuracy(parse(run_settings()))
+    assert set(found) == {"source", "object", "question"}
+    assert all(0 <= v <= 1 for v in found.values())
