@@ -28,7 +28,7 @@ test: install ## the tests
 
 lint: install ## ruff and pyright
 	@$(BIN)/ruff check .
-	@$(BIN)/pyright
+	@$(BIN)/pyright --pythonpath $(BIN)/python
 
 lock: install ## write requirements.lock again from what is installed in .venv
 	@$(BIN)/python .ci/lock.py > .lock.tmp && mv .lock.tmp requirements.lock

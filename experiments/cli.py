@@ -20,7 +20,7 @@ from experiments import settings
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
-    help="Compressed multimodal models on devices, and a cloud that keeps them right while their world drifts.",
+    help="Compressed multimodal models on devices, and a cloud that keeps them right as their world drifts.",
 )  # fmt: skip
 data_app = typer.Typer(no_args_is_help=True, help="Check, look at and import data packs.")
 app.add_typer(data_app, name="data")
@@ -308,7 +308,7 @@ def main(arguments: list[str] | None = None) -> None:
     except click.ClickException as err:
         _refuse(err.format_message(), err.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        _refuse("interrupted", 130)
+        _stopped()
     except RuntimeError as err:
         from experiments.simulate import EngineError
 
@@ -316,7 +316,14 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         _refuse(str(err), 1)
     else:
+        if code == 130:  # how typer returns Ctrl-C
+            _stopped()
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _stopped() -> None:
+    typer.echo("interrupted", err=True)
+    sys.exit(130)
 
 
 def _refuse(message: str, code: int) -> None:
