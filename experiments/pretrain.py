@@ -417,7 +417,7 @@ def pretrain(config: Config, out: Path, recipe: Recipe | None = None, progress: 
     for split, frame, images in (("train", pack.train, pack.train_images), ("test", pack.test, pack.test_images)):
         ids = list(images)
         row_of = {image_id: i for i, image_id in enumerate(ids)}
-        frames[split] = frame.assign(drift_domain=stream.domains(frame, config.data),
+        frames[split] = frame.assign(drift_domain=stream.domains(frame, config.data, pack.train),
                                      image_row=frame["image_id"].map(row_of))
         pixels = _pixels(images, ids, recipe.image_side)
         with torch.no_grad():

@@ -11,7 +11,7 @@ import io
 import os
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -187,6 +187,14 @@ def forget() -> None:
         cache.clear()
 
 
+def told_by_card(data: DataConfig, card: Mapping[str, Any]) -> DataConfig:
+    """The `known_*` settings, from the pair's card where the run sets none: a pair knows what its student was taught."""
+    known = card.get("known", {})
+    if data.known_styles or data.known_objects or data.known_questions or not known:
+        return data
+    return replace(data, **known)
+
+
 def _ground(config: Config, pair: Pair, progress: Progress | None) -> _Ground:
     pack: Pack = _remember(_PACKS, config.data, lambda: packs.load(config.data))
     wanted = (stream.SOURCE, *dict.fromkeys(config.axes))
@@ -215,6 +223,7 @@ def load_world(config: Config, pair: Pair, progress: Progress | None = None) -> 
         ConfigError: an empty domain, a partition that is not possible, a cache folder that cannot be written.
     """
     run = config.run
+    config = replace(config, data=told_by_card(config.data, getattr(pair, "card", {})))
     base = (config.data, config.axes, config.pair.token_cache, pair.tower_digest)
 
     def make() -> World:
