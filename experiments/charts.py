@@ -184,9 +184,10 @@ def forgetting_panel(forgotten: Mapping[str, tuple[float, float | None, float | 
             axes.barh(place, 100 * mean, color=style(method)[0], height=0.6)
             if low is not None and high is not None:
                 axes.plot([100 * max(low, 0), 100 * high], [place, place], color=INK, linewidth=1.2)
-            axes.annotate(f" {100 * mean:.1f}", (100 * mean, place), va="bottom", fontsize=8, color=INK)
+            axes.annotate(f" {100 * mean:.1f}", (100 * mean, place), va="center", fontsize=8, color=INK)
         axes.set_yticks(range(len(forgotten)), list(forgotten))
         axes.invert_yaxis()
+        axes.set_axisbelow(True)
         axes.grid(axis="y", visible=False)
         axes.set_xlim(left=0, right=max(axes.get_xlim()[1], 1.0))
         axes.set_xlabel("points of source accuracy lost")

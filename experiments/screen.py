@@ -185,11 +185,13 @@ def table(comparison: Any) -> Table:
         f"{len(index['seeds'])} seed{'s' if len(index['seeds']) > 1 else ''}",
         title_justify="left",
         box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
+        padding=0,
         pad_edge=False,
+        show_edge=False,
     )
     for i, name in enumerate(COLUMNS):
-        made.add_column(name, justify="left" if i == 0 else "right", no_wrap=i in (0, 7, 8))
+        widest = max(len(word) for word in name.split())
+        made.add_column(name, justify="left" if i == 0 else "right", min_width=widest, no_wrap=i == 0)
     for row in rows(comparison):
         made.add_row(*row)
     return made

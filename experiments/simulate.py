@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -20,6 +19,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib import request
+
+import psutil
 
 from cdc_flower.config import Config, ConfigError, flat
 from cdc_flower.results import Progress
@@ -112,7 +113,7 @@ def _free_port() -> int:
 
 @contextlib.contextmanager
 def _superlink(home: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """A SuperLink in simulation mode, in a process group of its own; gives the `flwr` command and its env."""
+    """A SuperLink in simulation mode, in a session of its own; gives `flwr` and its environment."""
     port, control = _free_port(), _free_port()
     binaries = Path(sys.executable).parent
     flwr = binaries / "flwr"
@@ -155,12 +156,19 @@ def _healthy(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Stop the process group that we started."""
-    for sign in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, sign)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=10)
+    """Stop the SuperLink and whatever it started (its SuperExec, the simulation, Ray), each by its own id."""
+    try:
+        started = psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        started = []
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=10)
+    process.kill()
+    for left in psutil.wait_procs(started, timeout=10)[1]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            left.kill()
+    process.wait()
 
 
 def _json(command: list[str], environment: Mapping[str, str]) -> dict[str, Any]:

@@ -105,3 +105,9 @@ def test_every_method_of_the_comparison_is_a_method():
 def test_a_config_cannot_be_changed():
     with pytest.raises(AttributeError):
         parse({}).run.rounds = 5
+
+
+def test_every_pattern_of_the_app_bundle_matches_a_file():
+    root = Path(__file__).parents[1]  # Flower refuses a bundle with a pattern that matches nothing
+    patterns = PYPROJECT["tool"]["flwr"]["app"]["fab-include"]
+    assert [p for p in patterns if not any(root.glob(p))] == []
