@@ -47,7 +47,7 @@ from cdc_flower.models import pair as pairs
 from cdc_flower.models import vlm
 
 Progress = Callable[[str, int, int], None]
-SUFFIX = "{question} answer :"
+SUFFIX = "{question}"
 
 
 @dataclass(frozen=True)
@@ -294,11 +294,12 @@ def train_tower(pack: packs.Pack, recipe: Recipe, folder: Path, fingerprint: str
 def make_tokenizer(frame: pd.DataFrame) -> PreTrainedTokenizerFast:
     """One word, one id: lower case, split at spaces and punctuation; built from the training text of all domains."""
     pre = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
-    words = {w for text in pd.concat([frame["question"], frame["answer"]]).str.lower().unique()
-             for w, _ in pre.pre_tokenize_str(text)} | {"answer", ":"}
+    texts = pd.concat([frame["question"], frame["answer"]]).str.lower().str.replace("?", "")
+    words = {w for text in texts.unique()
+             for w, _ in pre.pre_tokenize_str(text)}
     vocab = {w: i for i, w in enumerate(["<pad>", "<s>", "</s>", "<unk>", "<image>", *sorted(words)])}
     tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))  # noqa: S106
-    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), normalizers.Replace("?", "")])
     tokenizer.pre_tokenizer = pre
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>",  # noqa: S106
                                    eos_token="</s>", unk_token="<unk>",  # noqa: S106

@@ -1,9 +1,10 @@
 """`scenes`: the embedded default data, generated, deterministic and unlimited.
 
-A picture is 96 x 96 pixels with three to five coloured shapes, each in a cell of a 3 x 3 grid; six kinds of question ask
-about one of them (what, colour, where, yes/no, compare) or about all (count). With a vision tower of 8 x 8 patches an object covers
-four to nine of 64 tokens, so which tokens are sent matters. Three things can drift: the shapes (column `concept`), the kind of question
-(`qtype`) and the rendering (`domain`). Nothing is downloaded and nothing is stored but the arguments.
+A picture is 96 x 96 pixels with three to five coloured shapes, each in a cell of a 3 x 3 grid; six kinds of
+question ask about one of them (what, colour, where, yes/no, compare) or about all (count). With a vision
+tower of 8 x 8 patches an object covers four to nine of 64 tokens, so which tokens are sent matters. Three
+things can drift: the shapes (column `concept`), the kind of question (`qtype`) and the rendering (`domain`).
+Nothing is downloaded and nothing is stored but the arguments.
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -20,7 +24,7 @@ from PIL import Image, ImageDraw
 from cdc_flower.data.packs import Pack
 
 SIDE = 96  # pixels
-CELLS = ("top left", "top", "top right", "left", "middle", "right", "bottom left", "bottom", "bottom right")
+CELLS = ("northwest", "north", "northeast", "west", "centre", "east", "southwest", "south", "southeast")
 OLD_SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
 NEW_SHAPES = ("heart", "moon", "diamond", "arrow")
 SHAPES = OLD_SHAPES + NEW_SHAPES
@@ -30,8 +34,52 @@ COLOURS = {
 }  # fmt: skip
 STYLES = ("flat", "outline", "night")
 BACKGROUNDS = {"flat": (246, 244, 238), "outline": (226, 232, 240), "night": (28, 32, 48)}
-KINDS = ("what", "colour", "where", "yesno", "count", "compare")
+APART = 8  # pixels: things closer than this are not compared
 _SUPER = 8  # sprites are drawn this much larger and averaged down
+Item = TypeVar("Item")
+
+
+class Thing(NamedTuple):
+    """One object of a picture; `x`, `y` and `radius` in pixels, `cell` an index into `CELLS`."""
+
+    shape: str
+    colour: str
+    cell: int
+    x: int
+    y: int
+    radius: int
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a question can be about: the things, the shapes that may occur, and those to ask about."""
+
+    things: list[Thing]
+    shapes: tuple[str, ...]
+    must: tuple[str, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """The shapes of all things, in order, with repeats."""
+        return [thing.shape for thing in self.things]
+
+    @property
+    def colours(self) -> list[str]:
+        """The colours of all things, in order, with repeats."""
+        return [thing.colour for thing in self.things]
+
+    @property
+    def subjects(self) -> list[Thing]:
+        """The things to ask about."""
+        return [thing for thing in self.things if thing.shape in self.must]
+
+    @property
+    def single(self) -> list[Thing]:
+        """The subjects whose shape occurs once, so that "the star" names one thing."""
+        return [thing for thing in self.subjects if self.names.count(thing.shape) == 1]
+
+
+Ask = Callable[[Scene, np.random.Generator], tuple[str, str] | None]
 
 
 def _polygon(shape: str) -> list[tuple[float, float]]:
@@ -44,7 +92,8 @@ def _polygon(shape: str) -> list[tuple[float, float]]:
         return [(0, -1), (0.7, 0), (0, 1), (-0.7, 0)]
     if shape == "cross":
         a = 0.34
-        return [(-a, -1), (a, -1), (a, -a), (1, -a), (1, a), (a, a), (a, 1), (-a, 1), (-a, a), (-1, a), (-1, -a), (-a, -a)]
+        return [(-a, -1), (a, -1), (a, -a), (1, -a), (1, a), (a, a),
+                (a, 1), (-a, 1), (-a, a), (-1, a), (-1, -a), (-a, -a)]
     if shape == "arrow":
         return [(-1, -0.3), (0.1, -0.3), (0.1, -0.85), (1, 0), (0.1, 0.85), (0.1, 0.3), (-1, 0.3)]
     if shape == "star":
@@ -52,8 +101,8 @@ def _polygon(shape: str) -> list[tuple[float, float]]:
         return [(r * math.cos(a), r * math.sin(a)) for a, r in angles]
     if shape == "heart":
         ts = [2 * math.pi * i / 60 for i in range(60)]
-        return [(math.sin(t) ** 3, -(13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t)) / 16)
-                for t in ts]
+        rise = [13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t) for t in ts]
+        return [(math.sin(t) ** 3, -y / 16) for t, y in zip(ts, rise, strict=True)]
     raise KeyError(shape)
 
 
@@ -77,12 +126,12 @@ def _sprite(shape: str, radius: int) -> np.ndarray:
     return np.asarray(small, np.float32) / 255
 
 
-def _draw(objects: list[tuple[str, str, int, int, int, int]], style: str, rng: np.random.Generator) -> bytes:
-    """Render (shape, colour, cell, x, y, radius) objects; returns PNG bytes."""
+def _draw(things: Sequence[Thing], style: str, rng: np.random.Generator) -> bytes:
+    """Render things in a style; returns PNG bytes."""
     shade = np.linspace(-6, 6, SIDE, dtype=np.float32)[:, None, None]
     canvas = np.broadcast_to(np.asarray(BACKGROUNDS[style], np.float32), (SIDE, SIDE, 3)) + shade
     canvas = canvas + rng.normal(0, 1.0, (SIDE, SIDE, 1)).astype(np.float32)
-    for shape, colour, _, x, y, radius in objects:
+    for shape, colour, _, x, y, radius in things:
         cover = _sprite(shape, radius)
         if style == "outline":
             inner = _sprite(shape, radius - 2)
@@ -96,76 +145,102 @@ def _draw(objects: list[tuple[str, str, int, int, int, int]], style: str, rng: n
     return out.getvalue()
 
 
-def _place(rng: np.random.Generator, shapes: tuple[str, ...], must: tuple[str, ...]) -> list:
-    """Three to five objects in distinct cells; repeats are likely enough for counting; at least one shape of `must`."""
+def _place(rng: np.random.Generator, shapes: tuple[str, ...], must: tuple[str, ...]) -> list[Thing]:
+    """Three to five things in distinct cells, at least one of `must`; repeats are likely enough to count."""
     n = int(rng.integers(3, 6))
     palette = [shapes[i] for i in rng.permutation(len(shapes))[: int(rng.integers(2, 5))]]
     if not set(palette) & set(must):
         palette[0] = must[int(rng.integers(len(must)))]
     kinds = palette[:n] + [palette[int(i)] for i in rng.integers(0, len(palette), max(0, n - len(palette)))]
     colours = [list(COLOURS)[int(i)] for i in rng.integers(0, len(COLOURS), n)]
-    objects = []
+    things = []
     for cell, shape, colour in zip(rng.permutation(9)[:n], kinds, colours, strict=True):
         radius = int(rng.integers(8, 13))
         row, col = divmod(int(cell), 3)
         slack = 16 - radius - 1
         x = 32 * col + 16 + int(rng.integers(-slack, slack + 1))
         y = 32 * row + 16 + int(rng.integers(-slack, slack + 1))
-        objects.append((shape, colour, int(cell), x, y, radius))
-    return objects
+        things.append(Thing(shape, colour, int(cell), x, y, radius))
+    return things
 
 
-def _ask(kind: str, objects: list, shapes: tuple[str, ...], must: tuple[str, ...], rng: np.random.Generator) -> tuple[str, str] | None:
-    """One question of `kind` about a shape of `must` and its answer; None if the picture allows none."""
-    def pick(items: list):
-        return items[int(rng.integers(len(items)))] if items else None
+def _pick(items: Sequence[Item], rng: np.random.Generator) -> Item:
+    return items[int(rng.integers(len(items)))]
 
-    names, colours = [o[0] for o in objects], [o[1] for o in objects]
-    single = [o for o in objects if names.count(o[0]) == 1 and o[0] in must]
-    if kind == "what":
-        o = pick([o for o in objects if o[0] in must])
-        if o is not None and colours.count(o[1]) == 1 and rng.random() < 0.5:
-            return f"what is the {o[1]} thing?", o[0]
-        return o and (f"what is at the {CELLS[o[2]]}?", o[0])
-    if kind == "colour":
-        o = pick(single)
-        return o and (f"what colour is the {o[0]}?", o[1])
-    if kind == "where":
-        o = pick(single)
-        return o and (f"where is the {o[0]}?", CELLS[o[2]])
-    if kind == "yesno":
-        o = pick([o for o in objects if o[0] in must])
-        if o is None:
-            return None
-        if rng.random() < 0.5:
-            return f"is there a {o[1]} {o[0]}?", "yes"
-        present = {(a, b) for a, b, *_ in objects}
-        others = [(s, c) for s in shapes for c in COLOURS if (s, c) not in present and (s == o[0] or c == o[1])]
-        shape, colour = pick(others)
-        return f"is there a {colour} {shape}?", "no"
-    if kind == "count":
-        if rng.random() < 0.5 or not set(names) & set(must):
-            colour = pick(list(COLOURS) if rng.random() < 0.2 else colours)
-            return f"how many {colour} things are there?", str(colours.count(colour))
-        shape = pick(sorted(set(names) & set(must)))
-        return f"how many times is the {shape} there?", str(names.count(shape))
-    a = pick(single)
-    b = a and pick([o for o in objects if names.count(o[0]) == 1 and o[0] != a[0]])
-    if b is None:
+
+def _what(scene: Scene, rng: np.random.Generator) -> tuple[str, str] | None:
+    if not scene.subjects:
         return None
-    if rng.random() < 0.5 and abs(a[3] - b[3]) >= 8:
+    thing = _pick(scene.subjects, rng)
+    if scene.colours.count(thing.colour) == 1 and rng.random() < 0.5:
+        return f"what is {thing.colour}?", thing.shape
+    return f"what is in the {CELLS[thing.cell]}?", thing.shape
+
+
+def _colour(scene: Scene, rng: np.random.Generator) -> tuple[str, str] | None:
+    if not scene.single:
+        return None
+    thing = _pick(scene.single, rng)
+    return f"what colour is the {thing.shape}?", thing.colour
+
+
+def _where(scene: Scene, rng: np.random.Generator) -> tuple[str, str] | None:
+    if not scene.single:
+        return None
+    thing = _pick(scene.single, rng)
+    return f"where is the {thing.shape}?", CELLS[thing.cell]
+
+
+def _yesno(scene: Scene, rng: np.random.Generator) -> tuple[str, str] | None:
+    """A "no" names something near: the right shape or the right colour."""
+    if not scene.subjects:
+        return None
+    thing = _pick(scene.subjects, rng)
+    if rng.random() < 0.5:
+        return f"is there a {thing.colour} {thing.shape}?", "yes"
+    present = set(zip(scene.names, scene.colours, strict=True))
+    absent = [(s, c) for s in scene.shapes for c in COLOURS
+              if (s, c) not in present and (s == thing.shape or c == thing.colour)]
+    shape, colour = _pick(absent, rng)
+    return f"is there a {colour} {shape}?", "no"
+
+
+def _count(scene: Scene, rng: np.random.Generator) -> tuple[str, str] | None:
+    of_interest = sorted(set(scene.names) & set(scene.must))
+    if rng.random() < 0.5 or not of_interest:
+        colour = _pick(list(COLOURS) if rng.random() < 0.2 else scene.colours, rng)
+        return f"how many things are {colour}?", str(scene.colours.count(colour))
+    shape = _pick(of_interest, rng)
+    return f"how often is there a {shape}?", str(scene.names.count(shape))
+
+
+def _compare(scene: Scene, rng: np.random.Generator) -> tuple[str, str] | None:
+    if not scene.single:
+        return None
+    a = _pick(scene.single, rng)
+    others = [t for t in scene.things if scene.names.count(t.shape) == 1 and t.shape != a.shape]
+    if not others:
+        return None
+    b = _pick(others, rng)
+    if rng.random() < 0.5 and abs(a.x - b.x) >= APART:
         a, b = (a, b) if rng.random() < 0.5 else (b, a)
-        return f"which is further left, the {a[0]} or the {b[0]}?", (a if a[3] < b[3] else b)[0]
-    if abs(a[4] - b[4]) >= 8:
+        return f"which is further west, the {a.shape} or the {b.shape}?", (a if a.x < b.x else b).shape
+    if abs(a.y - b.y) >= APART:
         a, b = (a, b) if rng.random() < 0.5 else (b, a)
-        return f"which is higher, the {a[0]} or the {b[0]}?", (a if a[4] < b[4] else b)[0]
+        return f"which is further north, the {a.shape} or the {b.shape}?", (a if a.y < b.y else b).shape
     return None
 
 
-def _attributes(objects: list) -> str:
-    """What a picture shows and where, for the tower's supervision: `name@x0,y0,x1,y1` (fractions), semicolon list."""
+ASK: dict[str, Ask] = {"what": _what, "colour": _colour, "where": _where, "yesno": _yesno, "count": _count,
+                       "compare": _compare}
+"""Kind of question -> one question about a scene and its answer; None if the picture allows none."""
+KINDS = tuple(ASK)
+
+
+def _attributes(things: Sequence[Thing]) -> str:
+    """What a picture shows and where, to supervise the tower: `name@x0,y0,x1,y1;...` in fractions of a side."""
     out = []
-    for shape, colour, cell, x, y, r in objects:
+    for shape, colour, cell, x, y, r in things:
         box = ",".join(f"{v / SIDE:.3f}" for v in (x - r, y - r, x + r + 1, y + r + 1))
         out += [f"{name}@{box}" for name in (shape, colour, CELLS[cell])]
     return ";".join(out)
@@ -178,14 +253,15 @@ def _split(split: str, count: int, seed: int) -> tuple[pd.DataFrame, dict[str, b
         new = i % 2 == 1
         shapes, must = (SHAPES, NEW_SHAPES) if new else (OLD_SHAPES, OLD_SHAPES)
         style = STYLES[int(rng.integers(len(STYLES)))]
-        objects = _place(rng, shapes, must)
+        things = _place(rng, shapes, must)
         image_id = f"{split}-{i:06d}"
-        images[image_id] = _draw(objects, style, rng)
-        for kind in KINDS:
-            asked = _ask(kind, objects, shapes, must, rng)
+        images[image_id] = _draw(things, style, rng)
+        concept = "new shapes" if new else "old shapes"
+        for kind, ask in ASK.items():
+            asked = ask(Scene(things, shapes, must), rng)
             if asked is not None:
-                rows.append((image_id, *asked, kind, style, f"user{i % 64:02d}", "new shapes" if new else "old shapes",
-                             _attributes(objects)))
+                user = f"user{i % 64:02d}"
+                rows.append((image_id, *asked, kind, style, user, concept, _attributes(things)))
     columns = ["image_id", "question", "answer", "qtype", "domain", "user", "concept", "attributes"]
     return pd.DataFrame(rows, columns=columns, dtype="str"), images
 
