@@ -146,7 +146,11 @@ def _draw(things: Sequence[Thing], style: str, rng: np.random.Generator) -> byte
 
 
 def _place(rng: np.random.Generator, shapes: tuple[str, ...], must: tuple[str, ...]) -> list[Thing]:
-    """Three to five things in distinct cells, at least one of `must`; repeats are likely enough to count."""
+    """Three to five things in distinct cells; repeats are likely enough to count.
+
+    They are drawn from a palette of two to four shapes that holds one of `must`; of a palette of four, three
+    things may leave that one out (then nothing but the count of a colour is asked).
+    """
     n = int(rng.integers(3, 6))
     palette = [shapes[i] for i in rng.permutation(len(shapes))[: int(rng.integers(2, 5))]]
     if not set(palette) & set(must):
@@ -238,7 +242,7 @@ KINDS = tuple(ASK)
 
 
 def _attributes(things: Sequence[Thing]) -> str:
-    """What a picture shows and where, to supervise the tower: `name@x0,y0,x1,y1;...` in fractions of a side."""
+    """What a picture shows and where, for the tower: `name@x0,y0,x1,y1;...`, in fractions of a side."""
     out = []
     for shape, colour, cell, x, y, r in things:
         box = ",".join(f"{v / SIDE:.3f}" for v in (x - r, y - r, x + r + 1, y + r + 1))
