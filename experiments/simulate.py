@@ -26,7 +26,7 @@ from cdc_flower.config import Config, ConfigError, flat
 from cdc_flower.results import Progress
 
 APP = Path(__file__).parents[1]
-START_SECONDS, POLL_SECONDS = 60.0, 1.0
+START_SECONDS, POLL_SECONDS = 180.0, 1.0
 OFFLINE = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -56,10 +56,13 @@ def flower(config: Config, progress: Progress, app: Path = APP) -> Path:
         app: the folder with the pyproject.toml of the Flower app.
 
     Raises:
-        ConfigError: `app` is no Flower app.
+        ConfigError: `app` is no Flower app, or the settings cannot be run.
         EngineError: the engine did not start, or the run ended otherwise than `finished:completed`.
     """
+    from strategies import server_app
+
     check_app(app)
+    server_app.prepare(config, progress)  # refuses here and now what the app would refuse once Ray is up
     out = Path(config.run.out_dir)
     home = out.with_name(out.name + ".flower")
     home.mkdir(parents=True, exist_ok=True)
@@ -152,7 +155,9 @@ def _healthy(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
         with contextlib.suppress(OSError), request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1):
             return
         time.sleep(0.2)
-    raise EngineError(f"the SuperLink did not start; log: {log}")
+    ended = process.poll()
+    why = f"no answer in {START_SECONDS:.0f} s" if ended is None else f"it ended with code {ended}"
+    raise EngineError(f"the SuperLink did not start: {why}; log: {log}")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
