@@ -1,8 +1,8 @@
-"""Every setting of a run: one frozen dataclass per stage, and the only place where run-config strings are checked.
+"""Every setting of a run: one frozen dataclass per stage. Run-config strings are checked here alone.
 
-A run config is flat (`{"rounds": 12, "token-score": "attention"}`), because that is what `flwr run --run-config`,
-a preset TOML and the command line can all say. `parse` turns it into a `Config`; a wrong key or value is refused with
-one line that names it and what is allowed. `flat` is its inverse.
+A run config is flat (`{"rounds": 12, "token-score": "attention"}`), because that is what a preset TOML, the
+command line and `flwr run --run-config` can all say. `parse` turns it into a `Config`; a wrong key or value
+is refused with one line that names it and what is allowed. `flat` is its inverse.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ import dataclasses
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
-METHODS = ("static", "cdc", "upload_all", "fedavg_lora", "fedprox_lora", "fedavg_full", "fedavg_pseudo")
+Method = Literal["static", "cdc", "upload_all", "fedavg_lora", "fedprox_lora", "fedavg_full", "fedavg_pseudo"]
+METHODS: tuple[str, ...] = get_args(Method)
+TokenScore = Literal["attention", "entropy", "mc_dropout", "norm", "random", "released"]
 Axis = Literal["object", "question", "style", "mixed"]
 
 
@@ -27,17 +29,17 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True, config=_STRICT)
 class RunConfig:
-    """What to run. `method` is a key of `strategies.STRATEGIES`; `out_dir` must be absolute under `flwr run`."""
+    """What to run. `method` is a key of `strategies.STRATEGIES`; under `flwr run`, `out_dir` is absolute."""
 
-    method: Literal[METHODS] = "cdc"  # type: ignore[valid-type]
-    seed: int = Field(0, ge=0, lt=2**31)
-    rounds: int = Field(12, ge=1)
-    devices: int = Field(8, ge=1)
-    cohort: float = Field(1.0, gt=0, le=1)  # share of the devices asked in a round
-    samples_per_round: int = Field(32, ge=1)  # questions a device answers in a round
-    eval_every: int = Field(3, ge=1)  # held-out accuracy every so many rounds, and always after the last
-    min_devices: int = Field(1, ge=1)  # fewer answering devices than this end the run with a clear message
-    round_timeout: float = Field(600.0, gt=0)  # s
+    method: Method = "cdc"
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    rounds: int = Field(default=12, ge=1)
+    devices: int = Field(default=8, ge=1)
+    cohort: float = Field(default=1.0, gt=0, le=1)  # share of the devices asked in a round
+    samples_per_round: int = Field(default=32, ge=1)  # questions a device answers in a round
+    eval_every: int = Field(default=3, ge=1)  # rounds between measurements on held-out items
+    min_devices: int = Field(default=1, ge=1)  # with fewer answering devices the run ends, saying so
+    round_timeout: float = Field(default=600.0, gt=0)  # s
     out_dir: str = ""  # the run folder; "" = results/<method>-<seed>
     tensorboard: bool = False
     fail_devices: str = ""  # fault injection, e.g. "2:1,4:0" = round 2 device 1 and round 4 device 0 raise
@@ -47,23 +49,23 @@ class RunConfig:
 class DataConfig:
     """Which data and how it is spread over devices.
 
-    `known_*` describe what the student was trained on, which is what makes a sample drifted: "" = everything is
-    known, "a,b" = these values of the column, "50%" = that share of its values, chosen by a stable hash.
+    `known_*` describe what the student was trained on, which is what makes a sample drifted: "" = everything
+    is known, "a,b" = these values of the column, "50%" = that share of its values, chosen by a stable hash.
     """
 
     data: str = "scenes"  # "scenes" or a pack folder
     partition: Literal["iid", "natural", "dirichlet"] = "iid"
     partition_by: str = "user"  # the column for natural / dirichlet
-    dirichlet_alpha: float = Field(0.5, gt=0)
-    items_per_domain: int = Field(200, ge=1)  # held-out test items of each domain
-    scenes_train: int = Field(6000, ge=1)  # pictures
-    scenes_test: int = Field(800, ge=1)
+    dirichlet_alpha: float = Field(default=0.5, gt=0)
+    items_per_domain: int = Field(default=200, ge=1)  # held-out test items of each domain
+    scenes_train: int = Field(default=6000, ge=1)  # pictures
+    scenes_test: int = Field(default=800, ge=1)
     style_column: str = "domain"
     known_styles: str = ""
     object_column: str = "concept"
     known_objects: str = ""
     known_questions: str = ""  # values of qtype
-    max_answer_chars: int = Field(64, ge=1)
+    max_answer_chars: int = Field(default=64, ge=1)
 
     @property
     def name(self) -> str:
@@ -77,10 +79,10 @@ class DriftConfig:
 
     drift: str = "object,question"  # comma list of axes that drift in; "none" = stationary
     drift_mode: Literal["sudden", "gradual"] = "gradual"
-    drift_onset: int = Field(2, ge=1)  # the first round in which any device meets drift
-    drift_spread: int = Field(2, ge=0)  # the devices' onsets are spread over so many further rounds
-    drift_ramp: int = Field(3, ge=1)  # rounds from the onset to full drift, when gradual
-    source_share: float = Field(0.25, ge=0, le=1)  # share of source samples that remains at full drift
+    drift_onset: int = Field(default=2, ge=1)  # the first round in which any device meets drift
+    drift_spread: int = Field(default=2, ge=0)  # the devices' onsets are spread over so many further rounds
+    drift_ramp: int = Field(default=3, ge=1)  # rounds from the onset to full drift, when gradual
+    source_share: float = Field(default=0.25, ge=0, le=1)  # what remains of the source at full drift
     drift_per_device: Literal["all", "one"] = "all"  # every axis on every device, or one axis each
 
 
@@ -92,11 +94,11 @@ class PairConfig:
     teacher: str = ""  # LLaVA checkpoint (folder or hub name), with `student`: instead of `pair`
     student: str = ""
     compression: Literal["nf4", "int8", "none"] = "nf4"
-    lora_rank: int = Field(16, ge=1)
-    lora_alpha: int = Field(32, ge=1)
+    lora_rank: int = Field(default=16, ge=1)
+    lora_alpha: int = Field(default=32, ge=1)
     prompt_prefix: str = ""  # used with `teacher`/`student`; a pair folder brings its own
     prompt_suffix: str = ""
-    max_answer_tokens: int = Field(8, ge=1)
+    max_answer_tokens: int = Field(default=8, ge=1)
     token_cache: str = ""  # folder of cached tower outputs; "" = the user's cache folder
 
 
@@ -105,32 +107,32 @@ class UplinkConfig:
     """UTS. Scores are keys of `cdc_flower.uplink.uncertainty` registries."""
 
     sample_score: Literal["entropy", "margin", "released", "random"] = "entropy"
-    token_score: Literal["attention", "entropy", "mc_dropout", "norm", "random", "released"] = "attention"
-    token_direction: Literal["high", "low"] = "high"
-    tokens_kept: int = Field(16, ge=1)  # of N, per sample
+    token_score: TokenScore = "attention"  # noqa: S105
+    token_direction: Literal["high", "low"] = "high"  # noqa: S105
+    tokens_kept: int = Field(default=16, ge=1)  # of N, per sample
     token_bits: Literal[8, 4] = 8
-    uplink_budget: int = Field(12_000, ge=1)  # bytes per device and round
-    mc_passes: int = Field(4, ge=2)
-    max_uplink_bytes: int = Field(64 * 2**20, ge=1)  # a larger frame is refused unread
+    uplink_budget: int = Field(default=12_000, ge=1)  # bytes per device and round
+    mc_passes: int = Field(default=4, ge=2)
+    max_uplink_bytes: int = Field(default=64 * 2**20, ge=1)  # a larger frame is refused unread
 
 
 @dataclass(frozen=True, config=_STRICT)
 class CloudConfig:
-    """AKD. Loss = w CE(pseudo answer) + kl tau^2 KL(teacher || student) + feature L_feat + anchor ||a - a0||^2."""
+    """AKD. The loss is that of `cdc_flower.cloud.losses`; the `*_weight` settings weight its terms."""
 
-    akd_steps: int = Field(40, ge=0)  # per round
-    akd_batch: int = Field(32, ge=1)
-    akd_lr: float = Field(3e-3, gt=0)
-    tau: float = Field(1.0, gt=0)
-    ce_weight: float = Field(1.0, ge=0)
-    kl_weight: float = Field(1.0, ge=0)
-    feature_weight: float = Field(0.0, ge=0)
+    akd_steps: int = Field(default=40, ge=0)  # per round
+    akd_batch: int = Field(default=32, ge=1)
+    akd_lr: float = Field(default=3e-3, gt=0)
+    tau: float = Field(default=1.0, gt=0)
+    ce_weight: float = Field(default=1.0, ge=0)
+    kl_weight: float = Field(default=1.0, ge=0)
+    feature_weight: float = Field(default=0.0, ge=0)
     wavelet: bool = False  # adds the 3-level db6 term of the released code to the feature loss
-    confidence: float = Field(0.5, ge=0, le=1)  # teacher's own probability of its answer; below: dropped, counted
-    replay_share: float = Field(0.5, ge=0, lt=1)  # of each batch
-    replay_bytes: int = Field(64 * 2**20, ge=0)
-    source_replay: int = Field(1024, ge=0)  # unlabelled source samples the cloud kept from training the student
-    anchor_weight: float = Field(0.0, ge=0)
+    confidence: float = Field(default=0.5, ge=0, le=1)  # the teacher's, in its answer; below: dropped, counted
+    replay_share: float = Field(default=0.5, ge=0, lt=1)  # of each batch
+    replay_bytes: int = Field(default=64 * 2**20, ge=0)
+    source_replay: int = Field(default=1024, ge=0)  # unlabelled source samples that the cloud kept
+    anchor_weight: float = Field(default=0.0, ge=0)
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -138,22 +140,22 @@ class DownlinkConfig:
     """DWC. `codec` is a key of `cdc_flower.downlink.codecs.CODECS`."""
 
     codec: Literal["deadzone", "fp16", "int8", "topk"] = "deadzone"
-    downlink_budget: int = Field(8_000, ge=1)  # bytes per update, for the codecs that can aim at one
-    history: int = Field(16, ge=1)  # versions kept for catch-up
-    max_downlink_bytes: int = Field(256 * 2**20, ge=1)
+    downlink_budget: int = Field(default=8_000, ge=1)  # bytes per update, for the codecs that can aim at one
+    history: int = Field(default=16, ge=1)  # versions kept for catch-up
+    max_downlink_bytes: int = Field(default=256 * 2**20, ge=1)
 
 
 @dataclass(frozen=True, config=_STRICT)
 class LocalConfig:
     """Training on the device, for the FedAvg family."""
 
-    local_epochs: int = Field(2, ge=1)
-    local_batch: int = Field(16, ge=1)
-    local_lr: float = Field(3e-3, gt=0)
-    local_lr_full: float = Field(1e-3, gt=0)
-    local_memory: int = Field(256, ge=0)  # past samples a device may train on again
-    proximal_mu: float = Field(0.01, ge=0)
-    pseudo_confidence: float = Field(0.8, ge=0, le=1)  # fedavg_pseudo: own answers below it are not learned from
+    local_epochs: int = Field(default=2, ge=1)
+    local_batch: int = Field(default=16, ge=1)
+    local_lr: float = Field(default=3e-3, gt=0)
+    local_lr_full: float = Field(default=1e-3, gt=0)
+    local_memory: int = Field(default=256, ge=0)  # past samples a device may train on again
+    proximal_mu: float = Field(default=0.01, ge=0)
+    pseudo_confidence: float = Field(default=0.8, ge=0, le=1)  # fedavg_pseudo: below it, not learned from
 
 
 STAGES: dict[str, type] = {
