@@ -37,7 +37,7 @@ class RunConfig:
     devices: int = Field(default=8, ge=1)
     cohort: float = Field(default=1.0, gt=0, le=1)  # share of the devices asked in a round
     samples_per_round: int = Field(default=32, ge=1)  # questions a device answers in a round
-    eval_every: int = Field(default=3, ge=1)  # rounds between measurements on held-out items
+    eval_every: int = Field(default=3, ge=1)  # rounds between held-out accuracies; the last round has one
     min_devices: int = Field(default=1, ge=1)  # with fewer answering devices the run ends, saying so
     round_timeout: float = Field(default=600.0, gt=0)  # s
     out_dir: str = ""  # the run folder; "" = results/<method>-<seed>
@@ -128,7 +128,7 @@ class CloudConfig:
     kl_weight: float = Field(default=1.0, ge=0)
     feature_weight: float = Field(default=0.0, ge=0)
     wavelet: bool = False  # adds the 3-level db6 term of the released code to the feature loss
-    confidence: float = Field(default=0.5, ge=0, le=1)  # the teacher's, in its answer; below: dropped, counted
+    confidence: float = Field(default=0.5, ge=0, le=1)  # the teacher's in its answer; below: dropped, counted
     replay_share: float = Field(default=0.5, ge=0, lt=1)  # of each batch
     replay_bytes: int = Field(default=64 * 2**20, ge=0)
     source_replay: int = Field(default=1024, ge=0)  # unlabelled source samples that the cloud kept

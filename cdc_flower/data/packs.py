@@ -242,6 +242,10 @@ GENERATED: dict[str, Callable[[DataConfig, int], Pack]] = {"scenes": _scenes}
 def load(config: DataConfig, seed: int = 0) -> Pack:
     """The pack that `config.data` names: a generated one, or a folder.
 
+    Args:
+        seed: of a generated pack. Models are trained on seed 0 and devices live in seed 1, so that nobody was
+            trained on a picture that a device meets.
+
     Raises:
         PackError: neither a known name nor a usable pack folder.
     """
