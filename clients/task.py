@@ -137,4 +137,5 @@ def pass_flops(task: Task, model: nn.Module, asked: Sequence[list[int]], answere
     """FLOPs of reading complete pictures and questions and of so many answer tokens each."""
     n, prefix = task.pair.n_tokens, len(task.pair.text.prefix_ids)
     lengths = [prefix + n + len(q) + a for q, a in zip(asked, answered, strict=True)]
-    return flops.forward(model, sum(lengths), n * len(lengths), sum(lengths) // max(1, len(lengths)))
+    context = sum(lengths) // max(1, len(lengths))
+    return flops.forward(model, sum(lengths), n * len(lengths), context, sum(a + 1 for a in answered))

@@ -1,8 +1,9 @@
-"""AKD: the teacher answers what the devices sent, and the twin's adapter learns it (arXiv 2312.16279, section 3.3).
+"""AKD: the teacher answers what the devices sent, and the twin's adapter learns it (after arXiv 2312.16279).
 
-The teacher sees the same tokens as the device sent, nothing else: no picture, no label. Its answers and its largest logits are computed once
-per sample and kept with it, so a replayed lesson costs the student's pass only. Departures from the released code: confidence
-weights and a threshold, KL on logits, replay, anchor; its feature and wavelet losses are options.
+The teacher sees the same tokens as the device sent, nothing else: no picture, no label. Its answers and its
+largest logits are computed once per sample and kept with it, so a replayed lesson costs the student's pass
+only. Departures from the released code: confidence weights and a threshold, KL on logits, replay, anchor;
+its feature and wavelet losses are options.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ def teach(pair: Pair, samples: Sequence[CloudSample]) -> tuple[list[Lesson], lis
         values, indices = top.values.cpu().numpy(), top.indices.cpu().numpy()
         for i, sample in enumerate(part):
             a = len(answers.ids[i]) + 1
-            lessons.append(Lesson(sample, answers.ids[i], indices[i, :a], values[i, :a], float(answers.confidence[i])))
+            lessons.append(Lesson(sample, answers.ids[i], indices[i, :a], values[i, :a],
+                                  float(answers.confidence[i])))
         texts += answers.texts
     return lessons, texts
 
@@ -67,18 +69,22 @@ class Cloud:
         source: unlabelled samples of the source domain that the cloud kept from training the student.
     """
 
-    def __init__(self, config: Config, pair: Pair, twin: nn.Module, source: Sequence[CloudSample] = ()) -> None:
+    def __init__(
+        self, config: Config, pair: Pair, twin: nn.Module, source: Sequence[CloudSample] = ()
+    ) -> None:
         self.config, self.pair, self.twin = config, pair, twin
         cloud = config.cloud
         source_lessons, _ = teach(pair, source)
-        self.replay = Replay([q for q in source_lessons if q.confidence >= cloud.confidence], cloud.replay_bytes)
+        sure = [q for q in source_lessons if q.confidence >= cloud.confidence]
+        self.replay = Replay(sure, cloud.replay_bytes)
         self.params = adapters.trainable(twin)
         self.start = [p.detach().clone() for p in self.params]
-        widths = (vlm.parts(twin)[1].config.hidden_size, vlm.parts(pair.teacher)[1].config.hidden_size)  # type: ignore[union-attr]
+        widths = [vlm.parts(model)[1].config.hidden_size for model in (twin, pair.teacher)]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.run.seed)
-            self.align = nn.Linear(*widths, bias=False)  # type: ignore[arg-type]
-        self.optimizer = torch.optim.AdamW([*self.params, *self.align.parameters()], lr=cloud.akd_lr, weight_decay=0.0)
+            self.align = nn.Linear(*widths, bias=False)
+        self.optimizer = torch.optim.AdamW([*self.params, *self.align.parameters()], lr=cloud.akd_lr,
+                                           weight_decay=0.0)
 
     def learn(self, samples: Sequence[CloudSample], round: int,
               progress: Callable[[str, int, int], None] | None = None) -> Learned:
@@ -131,7 +137,8 @@ class Cloud:
                 self.align(out.hidden), teacher.hidden.float(), out.mask, cloud.wavelet)
         if cloud.anchor_weight:
             apart = [(p - p0).square().sum() for p, p0 in zip(self.params, self.start, strict=True)]
-            terms["anchor"] = cloud.anchor_weight * torch.stack(apart).sum() / sum(p.numel() for p in self.params)
+            count = sum(p.numel() for p in self.params)
+            terms["anchor"] = cloud.anchor_weight * torch.stack(apart).sum() / count
         loss = torch.stack(list(terms.values())).sum()
         self.optimizer.zero_grad()
         loss.backward()

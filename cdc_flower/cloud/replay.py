@@ -1,7 +1,8 @@
 """What the cloud keeps of the past, bounded in bytes, so that learning the new does not unlearn the old.
 
-Two parts: the source samples the cloud kept from training the student (fixed), and a uniform sample of everything the devices
-ever sent (reservoir sampling, Vitter 1985), which forgets at random when its bytes are spent.
+Two parts: the source samples the cloud kept from training the student (fixed), and a uniform sample of
+everything the devices ever sent (reservoir sampling, Vitter 1985), which forgets at random when its bytes are
+spent.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class Lesson:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of the arrays and ids."""
         s = self.sample
         return (s.tokens.nbytes + s.positions.nbytes + 8 * (len(s.question_ids) + len(self.answer_ids))
                 + self.top_ids.nbytes + self.top_logits.nbytes)
@@ -63,4 +65,7 @@ class Replay:
     def draw(self, count: int, rng: np.random.Generator) -> list[Lesson]:
         """`count` lessons with replacement, source and past in equal parts while both exist."""
         pools = [p for p in (self.source, self.past) if p]
-        return [pools[i % len(pools)][int(rng.integers(len(pools[i % len(pools)])))] for i in range(count)] if pools else []
+        if not pools:
+            return []
+        turns = [pools[i % len(pools)] for i in range(count)]
+        return [pool[int(rng.integers(len(pool)))] for pool in turns]

@@ -1,7 +1,7 @@
 """The adapter: every trainable tensor of the student, as one flat float32 vector in a fixed order.
 
-It is a peft adapter (LoRA on the language model, projector and norms as `modules_to_save`), saved and loaded by peft; the wire, the
-codecs and the mirror see only the flat vector and its `Layout`.
+It is a peft adapter (LoRA on the language model, projector and norms as `modules_to_save`), saved and loaded
+by peft; the wire, the codecs and the mirror see only the flat vector and its `Layout`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
+from transformers import PreTrainedModel
 
 LORA_TARGETS = r".*language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
 SAVED_WHOLE = ["multi_modal_projector", "input_layernorm", "post_attention_layernorm", "language_model.norm"]
@@ -31,6 +33,7 @@ class Layout:
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
+        """Number of weights of each tensor."""
         return tuple(prod(s) for s in self.shapes)
 
     @property
@@ -54,10 +57,10 @@ def attach(model: nn.Module, rank: int, alpha: int, seed: int = 0) -> PeftModel:
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for a renamed property
         torch.manual_seed(seed)
-        wrapped = get_peft_model(model, config)  # type: ignore[arg-type]
+        wrapped = get_peft_model(cast(PreTrainedModel, model), config)
     for p in trainable(wrapped):
         p.data = p.data.float()
-    return wrapped  # type: ignore[return-value]
+    return cast(PeftModel, wrapped)
 
 
 def _named(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
@@ -70,6 +73,7 @@ def trainable(model: nn.Module) -> list[nn.Parameter]:
 
 
 def layout(model: nn.Module) -> Layout:
+    """What the flat vector of `model` consists of."""
     named = _named(model)
     return Layout(tuple(n for n, _ in named), tuple(tuple(p.shape) for _, p in named))
 
@@ -97,5 +101,5 @@ def write(model: nn.Module, flat: np.ndarray) -> None:
 
 
 def save(model: PeftModel, folder: Path) -> None:
-    """Write `adapter_model.safetensors` and `adapter_config.json`, which `PeftModel.from_pretrained` reads."""
+    """Write `adapter_model.safetensors` and `adapter_config.json` for `PeftModel.from_pretrained`."""
     model.save_pretrained(str(folder), safe_serialization=True)

@@ -1,8 +1,9 @@
 """The student as deployed, and the cloud's exact twin of it.
 
-`device_model` is the checkpoint loaded with bitsandbytes (NF4 or int8 weights in the language model) plus the adapter.
-`twin_model` holds, in float, exactly the values the device's compressed weights stand for, so what is trained in the cloud is what
-runs on the device (DESIGN section 3). Projector, norms, lm_head and the vision tower stay in float on both.
+`device_model` is the checkpoint loaded with bitsandbytes (NF4 or int8 weights in the language model) plus
+the adapter. `twin_model` holds, in float, exactly the values that the device's compressed weights stand
+for, so what is trained in the cloud is what runs on the device. Projector, norms, lm_head and the vision
+tower stay in float on both.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from __future__ import annotations
 import copy
 import warnings
 from functools import lru_cache
+from typing import Any, cast
 
-import bitsandbytes as bnb
 import torch
 from bitsandbytes.functional import dequantize_4bit
+from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 from torch import nn
 from transformers import BitsAndBytesConfig, LlavaForConditionalGeneration
 from transformers.utils import logging as hf_logging
@@ -30,8 +32,8 @@ def _quantization(compression: str) -> BitsAndBytesConfig | None:
         return None
     if compression == "int8":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=_FLOAT_PARTS)
-    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32,
-                              llm_int8_skip_modules=_FLOAT_PARTS)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4",
+                              bnb_4bit_compute_dtype=torch.float32, llm_int8_skip_modules=_FLOAT_PARTS)
 
 
 def _load(pair: Pair, compression: str) -> LlavaForConditionalGeneration:
@@ -44,21 +46,23 @@ def _load(pair: Pair, compression: str) -> LlavaForConditionalGeneration:
             pair.student_path, dtype=torch.float32, attn_implementation="eager",
             quantization_config=_quantization(compression))
     for module in model.modules():
-        if isinstance(module, bnb.nn.Linear4bit):
-            # On CPUs with AVX512-BF16 bitsandbytes would round the block scales to bfloat16 at the first inference: other
-            # weights than the twin's, and other answers from one machine to the next. Its exact path is used instead.
+        if isinstance(module, Linear4bit):
+            # On CPUs with AVX512-BF16 bitsandbytes would round the block scales to bfloat16 at the first
+            # inference: other weights than the twin's, and other answers from one machine to the next. Its
+            # exact path is used instead.
             module.support_avx512bf16_for_cpu = False
     model.requires_grad_(False)
     return model.eval()
 
 
 def _as_float(module: nn.Module) -> nn.Linear | None:
-    """The float linear layer that computes with exactly the values of a bitsandbytes layer, or None for others."""
-    if isinstance(module, bnb.nn.Linear4bit):
-        weight = dequantize_4bit(module.weight.data, module.weight.quant_state)
-    elif isinstance(module, bnb.nn.Linear8bitLt):
-        scale = module.weight.SCB if module.weight.SCB is not None else module.state.SCB
-        weight = module.weight.data.float() * (scale.float()[:, None] / 127.0)  # type: ignore[union-attr]
+    """The float layer that computes with exactly a bitsandbytes layer's values; None for other layers."""
+    packed: Any = module.weight if isinstance(module, Linear4bit | Linear8bitLt) else None
+    if isinstance(module, Linear4bit):
+        weight = dequantize_4bit(packed.data, packed.quant_state)
+    elif isinstance(module, Linear8bitLt):
+        scale = packed.SCB if packed.SCB is not None else cast(Any, module.state).SCB
+        weight = packed.data.float() * (scale.float()[:, None] / 127.0)
     else:
         return None
     plain = nn.Linear(module.in_features, module.out_features, bias=module.bias is not None)
@@ -86,9 +90,9 @@ def device_model(pair: Pair, config: PairConfig) -> nn.Module:
 
 @lru_cache(maxsize=4)
 def _twin(pair: Pair, config: PairConfig) -> nn.Module:
-    model = dequantised(_load(pair, config.compression))
-    model.config.quantization_config = None  # type: ignore[union-attr]
-    model.is_quantized = False  # type: ignore[assignment]
+    model: Any = dequantised(_load(pair, config.compression))
+    model.config.quantization_config = None
+    model.is_quantized = False
     return adapters.attach(model, config.lora_rank, config.lora_alpha).eval()
 
 
@@ -98,7 +102,7 @@ def twin_model(pair: Pair, config: PairConfig) -> nn.Module:
 
 
 def full_model(pair: Pair, config: PairConfig) -> nn.Module:
-    """The deployed student in float with every projector and language-model weight trainable (FedAvg on all weights)."""
+    """The deployed student in float, all projector and language-model weights trainable (for full FedAvg)."""
     model = dequantised(_load(pair, config.compression))
     for name, p in model.named_parameters():
         p.requires_grad_("vision_tower" not in name)

@@ -1,8 +1,9 @@
 """Teacher and student: two LLaVA checkpoints with one frozen vision tower and one tokenizer.
 
-That both read the same tokens is what lets the cloud use a device's tokens without its picture (DESIGN section 3); a pair that does not
-share them is refused. A *pair folder* is `teacher/` and `student/`, two ordinary Hugging Face checkpoints, and `pair.json`
-(prompt, recipe, scores). `llava-hf/llava-1.5-13b-hf` + `llava-hf/llava-1.5-7b-hf` go through the same code.
+That both read the same tokens is what lets the cloud use a device's tokens without its picture; a pair that
+does not share them is refused. A *pair folder* is `teacher/` and `student/`, two ordinary Hugging Face
+checkpoints, and `pair.json` (prompt, recipe, scores). `llava-hf/llava-1.5-13b-hf` and
+`llava-hf/llava-1.5-7b-hf` go through the same code.
 """
 
 from __future__ import annotations
@@ -14,10 +15,9 @@ import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import nn
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, LlavaForConditionalGeneration
 from transformers.utils import logging as hf_logging
 
@@ -68,8 +68,8 @@ def weights_digest(*folders: Path) -> str:
 def find_pair(config: PairConfig, data_name: str) -> Path:
     """The pair folder: the explicit setting, then the cache folder, then the package.
 
-    A Flower app bundle carries code and JSON but no weights, so the card in the bundle names the digest under which
-    `install` put the weights into the cache.
+    A Flower app bundle carries code and JSON but no weights, so the card in the bundle names the digest under
+    which `install` put the weights into the cache.
 
     Raises:
         PairError: none found; says where it looked.
@@ -90,7 +90,8 @@ def find_pair(config: PairConfig, data_name: str) -> Path:
         if (folder / "pair.json").is_file() and (folder / "student" / "model.safetensors").is_file():
             return folder
     raise PairError(f"no weights found for '{data_name}'; looked in {', '.join(map(str, tried))}; "
-                    "train a pair with `cdc-flower pretrain --data DATA`, or set 'pair', or 'teacher' and 'student'")
+                    "train a pair with `cdc-flower pretrain --data DATA`, or set 'pair', or 'teacher' and "
+                    "'student'")
 
 
 def install(data_name: str = "scenes") -> Path | None:
@@ -123,22 +124,21 @@ def _checkpoint(path: str, role: str) -> LlavaForConditionalGeneration:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = LlavaForConditionalGeneration.from_pretrained(path, dtype=dtype)
-    if torch.cuda.is_available():
-        model = model.cuda()  # type: ignore[assignment]
-    return model.requires_grad_(False).eval()  # type: ignore[return-value]
+    model.requires_grad_(False).eval()
+    return cast(Any, model).cuda() if torch.cuda.is_available() else model
 
 
 def _same(what: str, teacher: Any, student: Any) -> None:
     if teacher != student:
-        raise PairError(f"teacher and student do not share one {what} ({teacher} against {student}); tokens of one "
-                        "would mean nothing to the other")
+        raise PairError(f"teacher and student do not share one {what} ({teacher} against {student}); tokens "
+                        "of one would mean nothing to the other")
 
 
-def tower_digest(model: nn.Module) -> str:
+def tower_digest(model: LlavaForConditionalGeneration) -> str:
     """Hash of the vision tower's weights (as float16) and of the choice of its output layer."""
-    config = model.config
-    h = hashlib.sha256(repr((config.vision_feature_layer, config.vision_feature_select_strategy)).encode())  # type: ignore[union-attr]
-    for name, p in sorted(model.model.vision_tower.state_dict().items()):  # type: ignore[union-attr]
+    config: Any = model.config
+    h = hashlib.sha256(repr((config.vision_feature_layer, config.vision_feature_select_strategy)).encode())
+    for name, p in sorted(model.model.vision_tower.state_dict().items()):
         h.update(name.encode())
         h.update(p.detach().cpu().to(torch.float16).contiguous().numpy().tobytes())
     return h.hexdigest()
@@ -176,14 +176,15 @@ def load_pair(config: PairConfig, data_name: str) -> Pair:
     _same("tokenizer", *(hashlib.sha256(json.dumps(sorted(t.get_vocab().items())).encode()).hexdigest()[:12]
                          for t in (tokenizer, other)))
     processor = AutoImageProcessor.from_pretrained(student_path, backend="pil")
-    n = _tokens_of(student.config)
+    shape: Any = student.config
+    n = _tokens_of(shape)
     local = [Path(p) for p in (teacher_path, student_path) if Path(p).is_dir()]
     return Pair(
         name=name, digest=weights_digest(*local) if len(local) == 2 else f"{teacher_path}+{student_path}",
         tower_digest=tower_digest(student), teacher=teacher, student_path=student_path,
         text=Text(tokenizer, prefix, suffix, n), processor=processor, n_tokens=n,
-        width=student.config.vision_config.hidden_size * _layers(student.config),
-        vocab=student.config.text_config.vocab_size, max_answer_tokens=config.max_answer_tokens, card=card,
+        width=shape.vision_config.hidden_size * _layers(shape), vocab=shape.text_config.vocab_size,
+        max_answer_tokens=config.max_answer_tokens, card=card,
     )
 
 
@@ -191,6 +192,7 @@ def _layers(config: Any) -> int:
     return 1 if isinstance(config.vision_feature_layer, int) else len(config.vision_feature_layer)
 
 
-def _tower_shape(model: nn.Module) -> str:
-    v = model.config.vision_config  # type: ignore[union-attr]
-    return f"{v.model_type} {v.image_size}px/{v.patch_size} width {v.hidden_size} layers {v.num_hidden_layers}"
+def _tower_shape(model: LlavaForConditionalGeneration) -> str:
+    v: Any = model.config.vision_config
+    return (f"{v.model_type} {v.image_size}px/{v.patch_size} width {v.hidden_size} "
+            f"layers {v.num_hidden_layers}")

@@ -1,16 +1,18 @@
 """One forward pass for teacher, device and twin: LLaVA on vision tokens instead of pixels.
 
-`LlavaForConditionalGeneration` scatters projected tower outputs over `<image>` placeholders. Here the tower outputs are the
-input (cached, or received from a device), any subset of them may be missing, and only the answer's logits are computed. A missing
-token is absent from the sequence while every other position keeps its position id, so the language model sees a gap and not another
-picture. The sequence is `prefix | kept tokens | question suffix | answer`; positions are those of the complete sequence.
+`LlavaForConditionalGeneration` scatters projected tower outputs over `<image>` placeholders. Here the tower
+outputs are the input (cached, or received from a device), any subset of them may be missing, and only the
+answer's logits are computed. A missing token is absent from the sequence while every other position keeps its
+position id, so the language model sees a gap and not another picture. The sequence is
+`prefix | kept tokens | question suffix | answer`; positions are those of the complete sequence.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,7 +23,7 @@ from transformers import DynamicCache, PreTrainedTokenizerBase
 
 @dataclass(frozen=True)
 class Text:
-    """Tokenizer and prompt of a pair. The prompt is `prefix <image> suffix`; `{question}` stands in the suffix."""
+    """Tokenizer and prompt of a pair: the prompt is `prefix <image> suffix`, `{question}` in the suffix."""
 
     tokenizer: PreTrainedTokenizerBase
     prefix: str
@@ -30,22 +32,28 @@ class Text:
 
     @property
     def eos(self) -> int:
-        return int(self.tokenizer.eos_token_id)  # type: ignore[arg-type]
+        """Id of the end token."""
+        return cast(int, self.tokenizer.eos_token_id)
 
     @property
     def prefix_ids(self) -> list[int]:
-        bos = self.tokenizer.bos_token_id
-        ids = self.tokenizer(self.prefix, add_special_tokens=False)["input_ids"] if self.prefix else []
-        return ([] if bos is None else [int(bos)]) + list(ids)  # type: ignore[arg-type]
+        """Ids of the start token, where the tokenizer has one, and of the prefix."""
+        bos = cast(int | None, self.tokenizer.bos_token_id)
+        return ([] if bos is None else [bos]) + self._ids(self.prefix)
 
     def question_ids(self, question: str) -> list[int]:
-        return list(self.tokenizer(self.suffix.format(question=question), add_special_tokens=False)["input_ids"])
+        """Ids of the suffix with the question in it."""
+        return self._ids(self.suffix.format(question=question))
 
     def answer_ids(self, answer: str) -> list[int]:
         """Ids of an answer, without the end token."""
-        return list(self.tokenizer(answer, add_special_tokens=False)["input_ids"])
+        return self._ids(answer)
+
+    def _ids(self, words: str) -> list[int]:
+        return list(self.tokenizer(words, add_special_tokens=False)["input_ids"]) if words else []
 
     def decode(self, ids: Sequence[int]) -> str:
+        """The words of an answer, normalised."""
         return normalise(str(self.tokenizer.decode(list(ids), skip_special_tokens=True)))
 
 
@@ -66,7 +74,8 @@ class Inputs:
     answer_ids: Tensor | None  # (B, A) int64 with the end token, padded with -100
 
     def to(self, device: torch.device | str) -> Inputs:
-        return Inputs(*(None if v is None else v.to(device) for v in vars(self).values()))  # type: ignore[arg-type]
+        """The batch on another device."""
+        return replace(self, **{name: v.to(device) for name, v in vars(self).items() if v is not None})
 
 
 def collate(
@@ -121,10 +130,15 @@ class Output:
     mask: Tensor  # (B, S) bool
 
 
-def parts(model: nn.Module) -> tuple[nn.Module, nn.Module, nn.Module]:
+def _llava(model: nn.Module) -> Any:
+    """The `LlavaForConditionalGeneration` itself, out of peft's wrapper if there is one."""
+    return cast(Any, model).get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def parts(model: nn.Module) -> tuple[nn.Module, Any, nn.Module]:
     """(projector, language model, lm_head) of a LLaVA model, plain or wrapped by peft."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
-    return base.model.multi_modal_projector, base.model.language_model, base.lm_head  # type: ignore[return-value]
+    base = _llava(model)
+    return base.model.multi_modal_projector, base.model.language_model, base.lm_head
 
 
 def embed(model: nn.Module, text: Text, inputs: Inputs) -> tuple[Tensor, Tensor, Tensor]:
@@ -132,7 +146,7 @@ def embed(model: nn.Module, text: Text, inputs: Inputs) -> tuple[Tensor, Tensor,
     projector, lm, _ = parts(model)
     b = inputs.tokens.shape[0]
     prefix = torch.tensor(text.prefix_ids, dtype=torch.int64, device=inputs.tokens.device)
-    words = lm.get_input_embeddings()(torch.cat([prefix.expand(b, -1), inputs.text_ids], 1))  # type: ignore[operator]
+    words = lm.get_input_embeddings()(torch.cat([prefix.expand(b, -1), inputs.text_ids], 1))
     vision = projector(inputs.tokens.to(words.dtype))
     p = len(prefix)
     embeds = torch.cat([words[:, :p], vision, words[:, p:]], 1)
@@ -200,22 +214,21 @@ def answer(model: nn.Module, text: Text, inputs: Inputs, max_new: int) -> Answer
         if bool(done.all()) or step == max_new - 1:
             break
         mask = torch.cat([mask, torch.ones(b, 1, dtype=mask.dtype, device=device)], 1)
-        out_next = lm(inputs_embeds=lm.get_input_embeddings()(best[:, None]), attention_mask=mask,  # type: ignore[operator]
+        out_next = lm(inputs_embeds=lm.get_input_embeddings()(best[:, None]), attention_mask=mask,
                       position_ids=(position + step)[:, None], past_key_values=past, use_cache=True)
         logits = head(out_next.last_hidden_state)[:, -1]
     steps = sums["steps"].clamp_min(1)
-    as_array = lambda t: t.cpu().numpy().astype(np.float64)  # noqa: E731
-    return Answers(ids, [text.decode(i) for i in ids], as_array(sums["entropy"] / steps),
-                   as_array(sums["margin"] / steps), as_array(sums["log_prob"]),
-                   as_array((sums["log_prob"] / steps).exp()))
+    found = (sums["entropy"] / steps, sums["margin"] / steps, sums["log_prob"],
+             (sums["log_prob"] / steps).exp())
+    return Answers(ids, [text.decode(i) for i in ids], *(t.cpu().numpy().astype(np.float64) for t in found))
 
 
 @torch.no_grad()
 def correct(model: nn.Module, text: Text, inputs: Inputs) -> np.ndarray:
     """Whether the greedy answer equals `inputs.answer_ids`: (B,) bool, in one pass.
 
-    Greedy decoding produces an answer exactly when every step of the teacher-forced pass, end token included, has its
-    maximum there. For evaluation only: it reads the labels.
+    Greedy decoding produces an answer exactly when every step of the teacher-forced pass, end token included,
+    has its maximum there. For evaluation only: it reads the labels.
     """
     assert inputs.answer_ids is not None
     best = forward(model, text, inputs).logits.argmax(-1)
@@ -223,15 +236,15 @@ def correct(model: nn.Module, text: Text, inputs: Inputs) -> np.ndarray:
 
 
 @torch.no_grad()
-def encode_images(model: nn.Module, processor: object, images: Sequence[Image.Image]) -> np.ndarray:
-    """Vision tokens of pictures, as the checkpoint's own feature layer and select strategy say: (B, N, D) float16."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
-    config, tower = base.config, base.model.vision_tower  # type: ignore[union-attr]
-    pixels = processor(images=[im.convert("RGB") for im in images], return_tensors="pt")["pixel_values"]  # type: ignore[operator]
-    weight = next(tower.parameters())  # type: ignore[union-attr]
-    states = tower(pixels.to(weight.device, weight.dtype), output_hidden_states=True).hidden_states  # type: ignore[operator]
+def encode_images(model: nn.Module, processor: Any, images: Sequence[Image.Image]) -> np.ndarray:
+    """Vision tokens of pictures, from the checkpoint's own feature layer(s): (B, N, D) float16."""
+    base = _llava(model)
+    config, tower = base.config, base.model.vision_tower
+    pixels = processor(images=[im.convert("RGB") for im in images], return_tensors="pt")["pixel_values"]
+    weight = next(tower.parameters())
+    states = tower(pixels.to(weight.device, weight.dtype), output_hidden_states=True).hidden_states
     layers = config.vision_feature_layer
-    layers = [layers] if isinstance(layers, int) else list(layers)  # type: ignore[arg-type]
+    layers = [layers] if isinstance(layers, int) else list(layers)
     chosen = torch.cat([states[i] for i in layers], -1)
     if config.vision_feature_select_strategy == "default":
         chosen = chosen[:, 1:]

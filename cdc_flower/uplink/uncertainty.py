@@ -1,15 +1,18 @@
-"""UTS scores: which samples and which of their tokens the student is unsure about (arXiv 2312.16279, section 3.2).
+"""UTS scores: which samples, and which of their tokens, the student is unsure about (after arXiv 2312.16279).
 
-Sample scores read the student's own answer. Token scores are pure functions `(model, text, inputs, rng, config) -> (B, N)`,
-higher = more worth sending, except `released`, which is the authors' released rule and is meant to be kept LOW. Departures, with reasons in
-docs/method.md: the released sample rule multiplies probabilities and so uploads long answers; the released token rule applies
-dropout to the features themselves, which makes its variance the token's squared norm. `mc_dropout` here sends the dropout
-through projector and language model. `random` and `norm` are the controls any score has to beat.
+Sample scores read the student's own answer. Token scores are pure functions `(model, text, inputs, rng,
+config) -> (B, N)`, higher = more worth sending, except `released`, which is the rule of the authors' code
+and is meant to be kept LOW. Departures, with reasons in docs/method.md: the released sample rule multiplies
+probabilities and so uploads long answers; the released token rule applies dropout to the features
+themselves, which makes its variance the token's squared norm. `mc_dropout` here drops whole tokens and
+sends the rest through projector and language model. `random` and `norm` are the controls any score has to
+beat.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -41,9 +44,9 @@ def _array(scores: Tensor) -> np.ndarray:
 @torch.no_grad()
 def attention(model: nn.Module, text: vlm.Text, inputs: vlm.Inputs, rng: np.random.Generator,
               config: UplinkConfig) -> np.ndarray:
-    """Attention that the question pays to a token: mean over layers and heads of the rows of the question's positions.
+    """Attention that the question pays to a token: mean over layers, heads and the question's positions.
 
-    The row of the last position (the one that writes the answer) counts as much as all others together.
+    The last position (the one that writes the answer) counts as much as the mean of all.
     """
     out = vlm.forward(model, text, inputs, attention=True)
     assert out.attentions is not None
@@ -73,15 +76,14 @@ def mc_dropout(model: nn.Module, text: vlm.Text, inputs: vlm.Inputs, rng: np.ran
                config: UplinkConfig) -> np.ndarray:
     """Variance of the answer caused by a token: tokens are dropped at random, whole, in `mc_passes` passes.
 
-    Per token, the mean squared change of the next-token distribution between passes that miss it and passes that have it, from one set of
-    passes in which each token is missing with probability 1/2: the total-variance share of its presence.
+    Per token, the squared distance between the mean next-token distribution of the passes that have it and of
+    those that miss it, from one set of passes in which each token is missing with probability 1/2.
     """
     probs, present = [], []
     for _ in range(config.mc_passes):
         keep = torch.from_numpy(rng.random(tuple(inputs.positions.shape)) < 0.5).to(inputs.positions.device)
         keep &= inputs.positions >= 0
-        some = vlm.Inputs(inputs.tokens, torch.where(keep, inputs.positions, -1), inputs.text_ids, inputs.text_mask,
-                          inputs.question_len, None)
+        some = replace(inputs, positions=torch.where(keep, inputs.positions, -1), answer_ids=None)
         probs.append(vlm.forward(model, text, some).logits[:, -1].float().softmax(-1))
         present.append(keep.float())
     p, m = torch.stack(probs), torch.stack(present)  # (S, B, V), (S, B, N)
@@ -105,7 +107,7 @@ def random(model: nn.Module, text: vlm.Text, inputs: vlm.Inputs, rng: np.random.
 
 def released(model: nn.Module, text: vlm.Text, inputs: vlm.Inputs, rng: np.random.Generator,
              config: UplinkConfig) -> np.ndarray:
-    """The authors' released rule: variance over ten dropout masks (p = 1/2) of the features themselves, mean over D."""
+    """The authors' released rule: variance over ten dropout masks (p = 1/2) of the features, mean over D."""
     f = inputs.tokens.cpu().numpy()
     masks = rng.random((10, *f.shape), dtype=np.float32) < 0.5
     return (masks * f[None] * 2).var(0, ddof=1).mean(-1)

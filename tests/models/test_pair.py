@@ -14,7 +14,7 @@ from cdc_flower.models.pair import PairError, install, load_pair
 def test_a_pair_says_what_it_is(pair):
     assert (pair.n_tokens, pair.width, pair.name) == (64, 64, "scenes")
     assert pair.card["format"] == 1
-    assert pair.text.decode(pair.text.answer_ids("Top left")) == "top left"
+    assert pair.text.decode(pair.text.answer_ids("Southeast")) == "southeast"
 
 
 def test_two_bare_checkpoints_make_the_same_pair(pair, pair_folder):
