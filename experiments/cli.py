@@ -7,6 +7,7 @@ when they are called.
 
 from __future__ import annotations
 
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -16,23 +17,20 @@ import click
 import typer
 
 from cdc_flower.config import METHODS, ConfigError, parse
-from experiments import settings
+from experiments.cli_data import Preset, Sets, chosen_settings, data_app
+from experiments.recipes import RECIPES, Recipe, shortened
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
     help="Compressed multimodal models on devices, and a cloud that keeps them right as their world drifts.",
 )  # fmt: skip
-data_app = typer.Typer(no_args_is_help=True, help="Check, look at and import data packs.")
 app.add_typer(data_app, name="data")
 
 Data = Annotated[str | None, typer.Option(help='"scenes" (generated) or the folder of a data pack.')]
-Preset = Annotated[
-    str | None, typer.Option(help="Settings by name; default: the preset of the data, or 'none'.")
-]
-Sets = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting; repeatable.")
-]
 Out = Annotated[Path | None, typer.Option(help="Folder for the results.")]
+NoPretrain = Annotated[
+    bool, typer.Option("--no-pretrain", help="Refuse a pack without a pair of models; do not train one.")
+]
 
 
 class Engine(StrEnum):
@@ -51,14 +49,6 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
         raise typer.Exit
 
 
-def _settings(data: str | None, preset: str | None, sets: list[str] | None) -> dict[str, Any]:
-    found, name = settings.resolve(data, preset, sets or [])
-    if name not in (None, "none"):
-        typer.echo(f"preset {name}: experiments/presets/{name}.toml", err=True)
-    parse(found)
-    return found
-
-
 @app.command()
 def compare(
     data: Data = None,
@@ -75,6 +65,7 @@ def compare(
     resume: Annotated[
         bool, typer.Option("--resume", help="Keep finished runs of the same settings.")
     ] = False,
+    no_pretrain: NoPretrain = False,
     sets: Sets = None,
 ) -> None:
     """Run methods side by side and write a table, summary.json and report.html."""
@@ -83,8 +74,9 @@ def compare(
     chosen = tuple(m.strip() for m in methods.split(",") if m.strip())
     try:
         made = comparing.run(
-            _settings(data, preset, sets), chosen, seeds=seeds, out=out, workers=workers, resume=resume
-        )
+            chosen_settings(data, preset, sets), chosen, seeds=seeds, out=out, workers=workers, resume=resume,
+            pretrain=not no_pretrain,
+        )  # fmt: skip
     except comparing.Interrupted as stopped:
         _show(stopped.comparison)
         raise
@@ -103,7 +95,9 @@ def _show(comparison: Any) -> None:
     from experiments.report import REPORT
 
     console = Console(highlight=False)
-    console.print(screen.table(comparison))
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = 100  # a file or a pipe
+    console.print(screen.table(comparison, console.width))
     for line in notes(comparison):
         console.print(line, markup=False)
     typer.echo(f"report: {comparison.out / REPORT}")
@@ -121,21 +115,23 @@ def simulate(
         typer.Option(help="local (default): this process; flower: `flwr run .` on Ray.", show_default=False),
     ] = Engine.local,
     out: Out = None,
+    no_pretrain: NoPretrain = False,
     sets: Sets = None,
 ) -> None:
     """Run one method and write its run folder."""
-    found = {**_settings(data, preset, sets), "method": method}
+    found = {**chosen_settings(data, preset, sets), "method": method}
     config = parse(found)
     target = Path(out or config.run.out_dir or f"results/{method}-{config.run.seed}").absolute()
     config = parse({**found, "out-dir": str(target)})
 
     from cdc_flower import results
-    from experiments import pool
+    from experiments import pairs, pool
     from experiments import simulate as simulating
     from experiments.screen import Screen, share, size
 
     pool.silence()
     with Screen(1) as screen, screen.preparing(f"{method} · seed {config.run.seed}") as tell:
+        pairs.ensure(config, screen.say, tell, not no_pretrain)
         folder = {Engine.local: simulating.local, Engine.flower: simulating.flower}[engine](config, tell)
     run = results.read(folder)
     for domain, accuracy in results.final_accuracy(run.rounds).items():
@@ -151,139 +147,32 @@ def pretrain(
     data: Data = None,
     preset: Preset = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the pair; default pairs/<name of the data>.")
+        Path | None, typer.Option(help="Folder of the pair; default: in the cache, where runs find it.")
     ] = None,
+    steps_share: Annotated[
+        float,
+        typer.Option(help="Share of every stage's steps, for a quick try; default 1.", show_default=False),
+    ] = 1.0,
     sets: Sets = None,
 ) -> None:
     """Train a pair of models (tower, teacher, student) for a data pack; run again to resume."""
-    config = parse(_settings(data, preset, sets))
-    target = (out or Path("pairs") / config.data.name).absolute()
+    config = parse(chosen_settings(data, preset, sets))
+    name = config.data.name
+    recipe = shortened(RECIPES.get(name, Recipe()), steps_share)
 
-    from experiments import pool
-    from experiments import pretrain as training
+    from experiments import pairs, pool
     from experiments.screen import Screen, share
 
+    kept = pairs.folder(name if steps_share == 1 else f"{name}-quick")  # a quick try is no pair to run with
+    target = (out or kept).absolute()
     pool.silence()
-    with Screen(1) as screen, screen.preparing(f"pair for {config.data.name}") as tell:
-        card = training.pretrain(config, target, progress=tell)
+    with Screen(1) as screen, screen.preparing(f"pair for {name}") as tell:
+        card = pairs.train(config, target, recipe, tell)
     for role, scores in card["scores"].items():
         by_domain = ", ".join(f"{domain} {share(value)} %" for domain, value in scores["by_domain"].items())
         typer.echo(f"{role}: {by_domain}")
-    typer.echo(f"pair: {target}  (use it with --set pair={target})")
-
-
-@data_app.command("check")
-def data_check(
-    folder: Path,
-    max_answer_chars: Annotated[
-        int, typer.Option(help="Longest answer allowed, default 64.", show_default=False)
-    ] = 64,
-) -> None:
-    """Validate a pack: files, columns, rows, pictures."""
-    from cdc_flower.data.packs import read_pack
-
-    pack = read_pack(folder, max_answer_chars)
-    for name, frame, images in (
-        ("train", pack.train, pack.train_images),
-        ("test", pack.test, pack.test_images),
-    ):
-        counts = {column: frame[column].nunique() for column in ("answer", "qtype", "user")}
-        typer.echo(
-            f"{name}: {len(frame)} questions on {len(images)} pictures, {counts['answer']} answers, "
-            f"{counts['qtype']} kinds, {counts['user']} users"
-        )
-    typer.echo(f"{pack.name}: fine, sha256 {pack.digest}")
-
-
-@data_app.command("show")
-def data_show(
-    folder: Annotated[str, typer.Argument(metavar="FOLDER", help='A pack folder, or "scenes".')] = "scenes",
-    preset: Preset = None,
-    sets: Sets = None,
-) -> None:
-    """Count a pack's samples by domain and kind of question, as a run with these settings would see them."""
-    config = parse(_settings(folder, preset, sets))
-
-    from rich.console import Console
-    from rich.table import Table
-
-    from cdc_flower.data import packs, stream
-
-    pack = packs.load(config.data)
-    table = Table("split", "domain", "qtype", "samples", "pictures", "answers", "e.g.")
-    for name, frame in (("train", pack.train), ("test", pack.test)):
-        parts = frame.assign(drift=stream.domains(frame, config.data, pack.train))
-        for (domain, qtype), rows in parts.groupby(["drift", "qtype"], sort=True):
-            example = f"{rows['question'].iloc[0]} {rows['answer'].iloc[0]}"
-            table.add_row(name, str(domain), str(qtype), str(len(rows)), str(rows["image_id"].nunique()),
-                          str(rows["answer"].nunique()), example)  # fmt: skip
-    Console(highlight=False).print(table)
-
-
-Mapping = Annotated[
-    list[str] | None,
-    typer.Option("--map", metavar="COLUMN=FIELD", help="Pack column and its name in the source."),
-]
-TestShare = Annotated[
-    float,
-    typer.Option(help="Share of pictures held out without a test split; default 0.2.", show_default=False),
-]
-
-
-def _mapping(texts: list[str] | None) -> dict[str, str]:
-    found = {}
-    for text in texts or []:
-        column, equals, name = text.partition("=")
-        if not equals:
-            raise ConfigError(f"--map {text!r}; allowed: column=field")
-        found[column.strip()] = name.strip()
-    return found
-
-
-@data_app.command("import-jsonl")
-def data_import_jsonl(
-    source: Path,
-    out: Path,
-    jsonl: Annotated[
-        str, typer.Option(help="Name of the file in SOURCE; default: the only *.jsonl there.")
-    ] = "",
-    mapping: Mapping = None,
-    test_share: TestShare = 0.2,
-) -> None:
-    """Make the pack OUT from a folder of pictures and a JSONL file (image, question, answer)."""
-    from cdc_flower.data.importers import from_jsonl
-
-    from_jsonl(source, out, jsonl=jsonl, mapping=_mapping(mapping), test_share=test_share)
-    data_check(out)
-
-
-@data_app.command("import-datasets")
-def data_import_datasets(
-    source: Annotated[str, typer.Argument(help="A dataset saved on disk, or its name on the hub.")],
-    out: Path,
-    mapping: Mapping = None,
-    subset: Annotated[str | None, typer.Option(help="Configuration of a hub dataset.")] = None,
-    train_split: Annotated[
-        str, typer.Option(help="Split that becomes train, default train.", show_default=False)
-    ] = "train",
-    test_split: Annotated[str | None, typer.Option(help="Split that becomes test.")] = None,
-    limit: Annotated[int | None, typer.Option(help="At most so many rows of each split.")] = None,
-    test_share: TestShare = 0.2,
-) -> None:
-    """Make the pack OUT from a Hugging Face dataset."""
-    from cdc_flower.data.importers import from_datasets
-
-    from_datasets(
-        source,
-        out,
-        _mapping(mapping),
-        subset=subset,
-        train_split=train_split,
-        test_split=test_split,
-        limit=limit,
-        test_share=test_share,
-    )
-    data_check(out)
+    found = target == pairs.folder(name).absolute()
+    typer.echo(f"pair: {target}" + ("" if found else f"  (use it with --set pair={target})"))
 
 
 @app.command()

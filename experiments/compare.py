@@ -17,7 +17,7 @@ from typing import Any
 
 from cdc_flower import results
 from cdc_flower.config import METHODS, ConfigError, flat, parse
-from experiments import pool, report, summary
+from experiments import pairs, pool, report, summary
 from experiments.pool import Job
 from experiments.screen import Screen
 from experiments.summary import Comparison
@@ -41,6 +41,7 @@ def run(
     workers: int | None = None,
     progress: bool = True,
     resume: bool = False,
+    pretrain: bool = True,
     engine: str = ENGINE,
     **overrides: Any,
 ) -> Comparison:
@@ -54,7 +55,8 @@ def run(
         workers: processes; default one per core; 0 = run in this process. Scripts that call this need the
             usual `if __name__ == "__main__":`, because workers import the script.
         progress: show bars on standard error.
-        resume: keep finished runs of the same settings that are already in `out`.
+        resume: keep finished runs of the same settings, pair and data that are already in `out`.
+        pretrain: train a pair for a pack that has none (see `experiments.pairs`); False = refuse it.
         engine: the module that has `run_local`, `prepare` and `teacher_accuracy`.
         **overrides: further settings, `rounds=2`; they win over `settings`.
 
@@ -86,15 +88,18 @@ def run(
         for seed in range(base.run.seed, base.run.seed + seeds)
         for method in methods
     ]
-    kept = [job for job in jobs if resume and finished(job)]
-    todo = [job for job in jobs if job not in kept]
-
     started = time.perf_counter()
     pool.silence()
-    with Screen(len(todo), show=progress) as screen:
+    with Screen(len(jobs), show=progress) as screen:
         module = importlib.import_module(engine)
+        with screen.preparing("pair") as tell:
+            pairs.ensure(base, screen.say, tell, pretrain)
         with screen.preparing("preparing") as tell:
-            module.prepare(base, tell)
+            pair, world = module.prepare(base, tell)
+        digests = {"pair_digest": pair.digest, "data_digest": world.pack.digest}
+        kept = [job for job in jobs if resume and finished(job, digests)]
+        todo = [job for job in jobs if job not in kept]
+        screen.jobs = len(todo)
         with screen.preparing("teacher") as tell:
             teacher = module.teacher_accuracy(base, tell)
         index: dict[str, Any] = {
@@ -128,13 +133,14 @@ def run(
     return comparison
 
 
-def finished(job: Job) -> bool:
-    """Is there a completed run of exactly these settings?"""
+def finished(job: Job, digests: Mapping[str, str]) -> bool:
+    """Is there a completed run of exactly these settings, with the pair and the data of these digests?"""
     try:
         found = results.read(job.settings["out-dir"])
     except results.ResultError:
         return False
-    return found.status == "completed" and found.config == job.settings
+    same = found.config == job.settings and digests.items() <= found.info.items()
+    return same and found.status == "completed"
 
 
 def _check(methods: Sequence[str], seeds: int, workers: int | None) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -69,7 +68,7 @@ class Screen:
             if task is not None:
                 self.bars.update(task, completed=done, total=max(total, 1), stage=stage)
             else:
-                self._quarter((what, stage), f"{what}: {stage}", done, total)
+                self._quarter((what, stage.partition(" (")[0]), f"{what}: {stage}", done, total)
 
         yield progress
         if task is not None:
@@ -177,26 +176,60 @@ def rows(comparison: Any) -> list[tuple[str, ...]]:
     return [head, *body] if teacher else body
 
 
-def table(comparison: Any) -> Table:
-    """The headline table for a terminal."""
-    index = comparison.index
+HEADS = (
+    "method", "true labels", "device backprop", "source %", "drift %", "gap closed %", "forgets %",
+    "bytes up", "bytes down", "device GFLOP",
+)  # fmt: skip
+"""Two-line headers of the terminal, in the order of `COLUMNS`."""
+SPARE = ("device GFLOP", "device backprop", "gap closed %", "bytes down", "forgets %")
+"""What a narrow terminal goes without, in this order; intervals go after the first two."""
+
+
+def table(comparison: Any, width: int = 100) -> Table:
+    """The headline table for a terminal, at most `width` columns wide where that can be.
+
+    What does not fit is left out whole (see `SPARE`), and the caption says so: nothing is wrapped or cut.
+    """
+    index, cells = comparison.index, rows(comparison)
+    heads, left_out = list(HEADS), []
+    plain = [tuple(cell.partition(" ±")[0] for cell in row) for row in cells]
+    steps = [*SPARE[:2], "", *SPARE[2:]]  # "" = the intervals
+    while steps and _width(heads, cells) > width:
+        less = steps.pop(0)
+        if less == "":
+            if plain != cells:
+                left_out.append("intervals")
+                cells = plain = [tuple(row[HEADS.index(h)] for h in heads) for row in plain]
+            continue
+        left_out.append(less)
+        at = heads.index(less)
+        del heads[at]
+        cells = [row[:at] + row[at + 1 :] for row in cells]
     made = Table(
         title=f"{index['data']}: {index['config']['devices']} devices, {index['config']['rounds']} rounds, "
         f"{len(index['seeds'])} seed{'s' if len(index['seeds']) > 1 else ''}",
+        caption=f"too narrow for: {', '.join(left_out)}; see the report" if left_out else None,
         title_justify="left",
+        caption_justify="left",
         box=box.SIMPLE_HEAD,
         padding=0,
         pad_edge=False,
         show_edge=False,
     )
-    for i, name in enumerate(COLUMNS):
-        widest = max(len(word) for word in name.split())
-        made.add_column(name, justify="left" if i == 0 else "right", min_width=widest, no_wrap=i == 0)
-    for row in rows(comparison):
+    for i, name in enumerate(heads):
+        made.add_column("\n".join(_lines(name)), justify="left" if i == 0 else "right", no_wrap=True)
+    for row in cells:
         made.add_row(*row)
     return made
 
 
-def closing(path: Path) -> str:
-    """The last line of a comparison."""
-    return f"report: {path}"
+def _lines(head: str) -> list[str]:
+    """A header on two lines: "gap closed %" -> "gap", "closed %"."""
+    first, _, rest = head.partition(" ")
+    return [first, rest] if rest else ["", first]
+
+
+def _width(heads: list[str], cells: list[tuple[str, ...]]) -> int:
+    """Columns of the table on the terminal: the widest cell of each, one space between."""
+    columns = [[*_lines(head), *(row[i] for row in cells)] for i, head in enumerate(heads)]
+    return sum(max(map(len, column)) for column in columns) + len(heads) - 1

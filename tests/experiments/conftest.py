@@ -7,6 +7,7 @@ import pytest
 ENGINE = '''
 import io, os, time
 from pathlib import Path
+from types import SimpleNamespace
 import pandas as pd
 from PIL import Image
 from cdc_flower.config import ConfigError, flat
@@ -17,6 +18,8 @@ UP = {"static": 0, "cdc": 100, "upload_all": 2000}
 
 def prepare(config, progress=None):
     progress("vision tokens", 2, 2)
+    digest = os.environ.get("FAKE_PAIR", "p")
+    return SimpleNamespace(digest=digest), SimpleNamespace(pack=SimpleNamespace(digest="d"))
 
 def teacher_accuracy(config, progress=None):
     return {"source": 0.96, "object": 0.98, "question": 0.92}
@@ -36,7 +39,7 @@ def run_local(config, progress=None):
         raise ConfigError("setting 'local-lr' = 1: too much")
     print("noise of", method, flush=True)
     folder = RunFolder(config.run.out_dir)
-    folder.begin(config, {}, {"data_digest": "d"})
+    folder.begin(config, {}, {"pair_digest": os.environ.get("FAKE_PAIR", "p"), "data_digest": "d"})
     folder.stage_seconds["cloud"] = 2.0
     columns = ["round", "device", "status", "uplink_bytes", "downlink_bytes", "flops_forward"]
     ledger = pd.DataFrame(columns=columns)

@@ -32,6 +32,8 @@ def command(capsys):
     (["compare", "--preset", "nope"], "unknown preset 'nope'; allowed:"),
     (["compare", "--nope"], "No such option"),
     (["simulate", "--method", "magic"], "setting 'method' = 'magic'"),
+    (["pretrain", "--steps-share", "0"], "steps-share = 0; allowed: above 0, at most 1"),
+    (["pretrain", "--steps-share", "1.5"], "steps-share = 1.5; allowed: above 0, at most 1"),
     (["data", "check", "nowhere"], "nowhere"),
     (["data", "show", "nowhere"], "nowhere"),
     (["data", "import-jsonl", "nowhere", "out", "--map", "x"], "--map 'x'; allowed: column=field"),
@@ -74,7 +76,7 @@ def test_ctrl_c_ends_with_130(command, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_settings", interrupted)
+    monkeypatch.setattr(cli, "chosen_settings", interrupted)
     code, _, err = command("compare")
     assert (code, err) == (130, "interrupted\n")
 

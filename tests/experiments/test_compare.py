@@ -85,6 +85,16 @@ def test_resume_keeps_finished_runs_of_the_same_settings_alone(run, tmp_path):
     assert written(tmp_path / "out")["methods"]["static"]["downlink_bytes"] == 3 * 2 * 10
 
 
+def test_resume_runs_again_what_was_run_with_another_pair(run, tmp_path, monkeypatch):
+    run()
+    stamp = (tmp_path / "out/runs/cdc-0/run.json").stat().st_mtime_ns
+    run(resume=True)
+    assert (tmp_path / "out/runs/cdc-0/run.json").stat().st_mtime_ns == stamp
+    monkeypatch.setenv("FAKE_PAIR", "retrained")
+    run(resume=True)
+    assert (tmp_path / "out/runs/cdc-0/run.json").stat().st_mtime_ns > stamp
+
+
 def test_a_run_that_raises_is_named_and_the_others_count(run, tmp_path):
     made = run(methods=("fedavg_full", "cdc"))
     assert made.status == "failed"
