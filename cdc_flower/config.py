@@ -58,7 +58,7 @@ class DataConfig:
     partition_by: str = "user"  # the column for natural / dirichlet
     dirichlet_alpha: float = Field(default=0.5, gt=0)
     items_per_domain: int = Field(default=200, ge=1)  # held-out test items of each domain
-    scenes_train: int = Field(default=6000, ge=1)  # pictures
+    scenes_train: int = Field(default=3000, ge=1)  # pictures
     scenes_test: int = Field(default=800, ge=1)
     style_column: str = "domain"
     known_styles: str = ""
@@ -153,7 +153,7 @@ class LocalConfig:
     local_batch: int = Field(default=16, ge=1)
     local_lr: float = Field(default=3e-3, gt=0)
     local_lr_full: float = Field(default=1e-3, gt=0)
-    local_memory: int = Field(default=256, ge=0)  # past samples a device may train on again
+    local_memory: int = Field(default=64, ge=0)  # past samples a device may train on again
     proximal_mu: float = Field(default=0.01, ge=0)
     pseudo_confidence: float = Field(default=0.8, ge=0, le=1)  # fedavg_pseudo: below it, not learned from
 
