@@ -1,0 +1,199 @@
+"""AKD on a real pair: what is learned, what is refused, and that it depends on nothing it should not."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+
+import numpy as np
+import pytest
+import torch
+
+from cdc_flower.cloud import distill
+from cdc_flower.cloud.distill import Cloud, teach
+from cdc_flower.cloud.replay import CloudSample, Lesson
+from cdc_flower.config import Config, parse
+from cdc_flower.models import adapters, vlm
+from cdc_flower.models.compress import twin_model
+
+QUESTIONS = ("where is the star?", "what colour is the ring?", "is there a red circle?",
+             "how many things are blue?")
+
+
+@pytest.fixture(scope="module")
+def samples(pair) -> list[CloudSample]:
+    """Twelve samples of eight to nineteen tokens each; the questions are of unequal length."""
+    rng = np.random.default_rng(0)
+    made = []
+    for i in range(12):
+        positions = np.sort(rng.permutation(pair.n_tokens)[: 8 + i])
+        tokens = rng.normal(size=(len(positions), pair.width)).astype(np.float32)
+        made.append(CloudSample(tokens, positions, pair.text.question_ids(QUESTIONS[i % 4])))
+    return made
+
+
+def with_settings(settings: dict[str, object], **more: object) -> Config:
+    """A config in which every teacher's answer counts."""
+    named = {key.replace("_", "-"): value for key, value in more.items()}
+    return parse({**settings, "confidence": 0.0, "akd-steps": 4, "akd-batch": 8, **named})
+
+
+def cloud_of(pair, config: Config, source: list[CloudSample] | None = None) -> Cloud:
+    return Cloud(config, pair, twin_model(pair, config.pair), source or [])
+
+
+@torch.no_grad()
+def loss_on(pair, cloud: Cloud, samples: list[CloudSample]) -> float:
+    """Mean cross entropy of the teacher's answers under the twin, one sample at a time."""
+    found = []
+    for lesson in teach(pair, samples)[0]:
+        s = lesson.sample
+        inputs = vlm.collate(pair.text, [s.tokens], [s.question_ids], [lesson.answer_ids], [s.positions])
+        logp = vlm.forward(cloud.twin, pair.text, inputs).logits[0].log_softmax(-1)
+        wanted = torch.tensor([*lesson.answer_ids, pair.text.eos])
+        found.append(-logp.gather(-1, wanted[:, None]).mean().item())
+    return float(np.mean(found))
+
+
+def test_learning_brings_the_twin_closer_to_the_teachers_answers(pair, settings, samples):
+    cloud = cloud_of(pair, with_settings(settings, akd_steps=15))
+    before = loss_on(pair, cloud, samples)
+    learned = cloud.learn(samples, 1)
+    assert loss_on(pair, cloud, samples) < 0.8 * before
+    assert (learned.taught, learned.dropped) == (len(samples), 0)
+    assert set(learned.losses) == {"ce", "kl"}
+    np.testing.assert_array_equal(learned.adapter, adapters.read(cloud.twin))
+
+
+def test_only_the_adapter_is_changed(pair, settings, samples):
+    cloud = cloud_of(pair, with_settings(settings))
+    frozen = {n: p.clone() for n, p in cloud.twin.named_parameters() if not p.requires_grad}
+    teacher = {n: p.clone() for n, p in pair.teacher.named_parameters()}
+    start = adapters.read(cloud.twin)
+    cloud.learn(samples, 1)
+    assert not np.array_equal(adapters.read(cloud.twin), start)
+    assert all(torch.equal(p, frozen[n]) for n, p in cloud.twin.named_parameters() if n in frozen)
+    assert all(torch.equal(p, teacher[n]) for n, p in pair.teacher.named_parameters())
+
+
+def test_samples_the_teacher_is_unsure_about_are_dropped_counted_and_still_answered(pair, settings, samples):
+    sure = sorted(q.confidence for q in teach(pair, samples)[0])
+    threshold = (sure[4] + sure[5]) / 2
+    cloud = cloud_of(pair, with_settings(settings, confidence=threshold))
+    learned = cloud.learn(samples, 1)
+    assert (learned.taught, learned.dropped) == (7, 5)
+    assert len(learned.teacher_answers) == len(samples)
+    assert all(q.confidence >= threshold for q in cloud.replay.past)
+    assert len(cloud.replay.past) == 7
+
+
+def test_with_no_confident_sample_or_none_at_all_nothing_is_learned(pair, settings, samples):
+    cloud = cloud_of(pair, with_settings(settings, confidence=1.0))
+    start = adapters.read(cloud.twin)
+    for given, dropped in ((samples, len(samples)), ([], 0)):
+        learned = cloud.learn(given, 1)
+        assert (learned.taught, learned.dropped, learned.losses) == (0, dropped, {})
+        np.testing.assert_array_equal(learned.adapter, start)
+    assert cloud.replay.past == []
+
+
+def test_the_same_seed_gives_the_same_adapter_and_another_seed_another(pair, settings, samples):
+    def adapter(seed: int) -> np.ndarray:
+        cloud = cloud_of(pair, with_settings(settings, seed=seed, akd_steps=3), samples[:3])
+        cloud.learn(samples[3:8], 1)
+        return cloud.learn(samples[8:], 2).adapter
+
+    first = adapter(0)
+    np.testing.assert_array_equal(first, adapter(0))
+    assert not np.array_equal(first, adapter(1))
+
+
+def test_the_worlds_random_state_is_neither_read_nor_moved(pair, settings, samples):
+    def adapter(noise: int) -> np.ndarray:
+        torch.manual_seed(noise)
+        before = torch.random.get_rng_state()
+        learned = cloud_of(pair, with_settings(settings, akd_steps=2)).learn(samples[:4], 1)
+        assert torch.equal(torch.random.get_rng_state(), before)
+        return learned.adapter
+
+    np.testing.assert_array_equal(adapter(1), adapter(2))
+
+
+@pytest.mark.parametrize(("share", "old"), [(0.0, 0), (0.25, 2), (0.5, 4), (0.8, 6)])
+def test_each_batch_holds_the_replay_share_of_the_past(pair, settings, samples, monkeypatch, share, old):
+    cloud = cloud_of(pair, with_settings(settings, replay_share=share), samples[:4])
+    source = {id(q) for q in cloud.replay.source}
+    seen: list[list[Lesson]] = []
+    monkeypatch.setattr(cloud, "_step", lambda batch: seen.append(batch) or {"ce": 0.0})
+    cloud.learn(samples[4:], 1)
+    assert [len(batch) for batch in seen] == [8] * 4
+    assert [sum(id(q) in source for q in batch) for batch in seen] == [old] * 4
+
+
+def test_without_a_past_the_whole_batch_is_new(pair, settings, samples, monkeypatch):
+    cloud = cloud_of(pair, with_settings(settings, replay_share=0.5))
+    seen: list[int] = []
+    monkeypatch.setattr(cloud, "_step", lambda batch: seen.append(len(batch)) or {})
+    cloud.learn(samples, 1)
+    assert seen == [8] * 4
+
+
+def test_the_teachers_answer_does_not_depend_on_who_shares_its_batch(pair, samples):
+    together, texts = teach(pair, samples)
+    backwards, _ = teach(pair, samples[::-1])
+    for i, lesson in enumerate(together):
+        (alone,), (text,) = teach(pair, [samples[i]])
+        for other in (alone, backwards[len(samples) - 1 - i]):
+            assert other.answer_ids == lesson.answer_ids
+            assert other.confidence == pytest.approx(lesson.confidence, abs=1e-4)
+            np.testing.assert_allclose(other.top_logits, lesson.top_logits, atol=1e-3)
+        assert text == texts[i]
+
+
+def test_more_samples_than_a_batch_keep_their_order(pair, samples, monkeypatch):
+    whole, texts = teach(pair, samples)
+    monkeypatch.setattr(distill, "TEACH_BATCH", 5)
+    parts, texts_in_parts = teach(pair, samples)
+    assert texts_in_parts == texts
+    assert [q.sample for q in parts] == [q.sample for q in whole] == samples
+
+
+def test_a_lesson_holds_the_teachers_own_logits_of_its_answer(pair, samples):
+    lesson = teach(pair, samples[:1])[0][0]
+    s = lesson.sample
+    inputs = vlm.collate(pair.text, [s.tokens], [s.question_ids], [lesson.answer_ids], [s.positions])
+    with torch.no_grad():
+        logits = vlm.forward(pair.teacher, pair.text, inputs).logits[0]
+    assert lesson.top_ids.shape == (len(lesson.answer_ids) + 1, min(distill.TOP, pair.vocab))
+    np.testing.assert_array_equal(lesson.top_ids[: len(lesson.answer_ids), 0], lesson.answer_ids)
+    found = logits.gather(-1, torch.from_numpy(lesson.top_ids)).numpy()
+    np.testing.assert_allclose(found, lesson.top_logits, atol=1e-4)
+
+
+def test_feature_wavelet_and_anchor_terms_are_finite_and_named(pair, settings, samples):
+    config = with_settings(settings, feature_weight=0.5, wavelet=True, anchor_weight=0.1, akd_steps=2)
+    learned = cloud_of(pair, config).learn(samples, 1)
+    assert set(learned.losses) == {"ce", "kl", "feature", "anchor"}
+    assert np.isfinite(list(learned.losses.values())).all()
+    assert learned.losses["anchor"] > 0
+
+
+def test_an_anchor_keeps_the_adapter_nearer_to_where_it_started(pair, settings, samples):
+    def distance(weight: float) -> float:
+        cloud = cloud_of(pair, with_settings(settings, anchor_weight=weight, akd_steps=12))
+        start = adapters.read(cloud.twin)
+        return float(np.linalg.norm(cloud.learn(samples, 1).adapter - start))
+
+    assert distance(3e4) < 0.9 * distance(0.0)
+
+
+def test_there_is_no_place_for_a_label():
+    """What learning reads has no field for one; the answer is the teacher's."""
+    assert [f.name for f in dataclasses.fields(CloudSample)] == ["tokens", "positions", "question_ids"]
+    assert "answer" not in inspect.signature(Cloud.learn).parameters
+    assert list(inspect.signature(Cloud.learn).parameters)[:3] == ["self", "samples", "round"]
+
+
+@pytest.mark.parametrize(("x", "half"), [(16.5, 17), (2.5, 3), (2.4, 2), (0.0, 0)])
+def test_halves_are_rounded_up(x, half):
+    assert distill.round_half(x) == half

@@ -1,0 +1,96 @@
+"""The cloud's memory: bounded, fair to old and new, and the source stays."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cdc_flower.cloud.replay import CloudSample, Lesson, Replay
+
+
+def lesson(name: int, tokens: int = 2) -> Lesson:
+    """A lesson that `name` identifies; `tokens` makes it larger."""
+    sample = CloudSample(np.zeros((tokens, 8), np.float32), np.arange(tokens), [name])
+    return Lesson(sample, [1], np.zeros((2, 4), np.int64), np.zeros((2, 4), np.float32), 0.9)
+
+
+def names(lessons: list[Lesson]) -> list[int]:
+    return [q.sample.question_ids[0] for q in lessons]
+
+
+@given(st.lists(st.integers(0, 30), max_size=60), st.integers(0, 4000), st.integers(0, 2**32 - 1))
+@settings(max_examples=80, deadline=None)
+def test_the_past_never_holds_more_bytes_than_allowed_and_counts_them_truly(sizes, allowed, seed):
+    replay, rng = Replay([], allowed), np.random.default_rng(seed)
+    for i, size in enumerate(sizes):
+        replay.add([lesson(i, size)], rng)
+        assert replay.held == sum(q.nbytes for q in replay.past) <= allowed
+    assert replay.seen == len(sizes)
+    assert len(set(names(replay.past))) == len(replay.past)
+
+
+def test_a_lessons_bytes_are_those_of_its_arrays_and_ids():
+    assert lesson(0, 3).nbytes == 3 * 8 * 4 + 3 * 8 + 8 * (1 + 1) + 2 * 4 * 8 + 2 * 4 * 4
+
+
+def test_nothing_is_forgotten_while_there_is_room():
+    replay = Replay([], 10 * lesson(0).nbytes)
+    replay.add([lesson(i) for i in range(10)], np.random.default_rng(0))
+    assert names(replay.past) == list(range(10))
+
+
+def test_every_lesson_ever_offered_is_kept_with_equal_probability():
+    offered, room, trials = 40, 8, 1500
+    kept = np.zeros(offered)
+    for seed in range(trials):
+        replay, rng = Replay([], room * lesson(0).nbytes), np.random.default_rng(seed)
+        for i in range(0, offered, 4):
+            replay.add([lesson(j) for j in range(i, i + 4)], rng)
+        assert len(replay.past) == room
+        kept[names(replay.past)] += 1
+    expected = trials * room / offered
+    spread = np.sqrt(expected * (1 - room / offered))
+    assert np.abs(kept - expected).max() < 4 * spread
+
+
+def test_the_source_stays_whatever_comes():
+    source = [lesson(-1), lesson(-2)]
+    replay, rng = Replay(list(source), 3 * lesson(0).nbytes), np.random.default_rng(0)
+    for i in range(50):
+        replay.add([lesson(i)], rng)
+    assert replay.source == source
+    assert len(replay.past) == 3
+    assert not {-1, -2} & set(names(replay.past))
+
+
+def test_source_and_past_are_drawn_in_equal_parts():
+    replay, rng = Replay([lesson(-1)], 10**6), np.random.default_rng(0)
+    replay.add([lesson(i) for i in range(30)], rng)
+    drawn = names(replay.draw(40, rng))
+    assert sum(n == -1 for n in drawn) == 20
+    assert len(set(drawn)) > 10
+
+
+def test_one_part_alone_fills_the_draw_and_none_gives_nothing():
+    rng = np.random.default_rng(0)
+    assert names(Replay([lesson(-1)], 10**6).draw(3, rng)) == [-1] * 3
+    late = Replay([], 10**6)
+    assert late.draw(5, rng) == []
+    late.add([lesson(7)], rng)
+    assert names(late.draw(5, rng)) == [7] * 5
+
+
+def test_without_bytes_there_is_no_past():
+    replay = Replay([], 0)
+    replay.add([lesson(0), lesson(1)], np.random.default_rng(0))
+    assert replay.past == []
+
+
+def test_the_same_seed_draws_the_same_lessons():
+    def run() -> list[int]:
+        replay, rng = Replay([lesson(-1)], 5 * lesson(0).nbytes), np.random.default_rng(3)
+        replay.add([lesson(i) for i in range(20)], rng)
+        return names(replay.draw(30, rng))
+
+    assert run() == run()
