@@ -89,11 +89,12 @@ def _centre(model: LlavaForConditionalGeneration, tokens: np.ndarray, seed: int)
         model.model.language_model.embed_tokens.weight.normal_(std=0.7, generator=generator)
 
 
-def _name_regions(model: LlavaForConditionalGeneration, text: vlm.Text, goal: Targets, tokens: np.ndarray) -> None:
-    """Start each word that names something at what its regions look like: the mean projected token, less the mean of all.
+def _name_regions(model: LlavaForConditionalGeneration, text: vlm.Text, goal: Targets,
+                  tokens: np.ndarray) -> None:
+    """Start each word that names something at the mean projected token of its regions, less that of all.
 
-    A language model of ordinary size knows its words before it sees a picture; one trained from nothing on a few
-    domains would have noise for every word of the others.
+    A language model of ordinary size knows its words before it sees a picture; one trained from nothing on a
+    few domains would have noise for every word of the others.
     """
     rows = np.random.default_rng(0).permutation(len(goal.image))[:20_000]
     pooled = np.einsum("rn,rnd->rd", goal.pool[rows], tokens[goal.image[rows]].astype(np.float32))
@@ -163,9 +164,9 @@ def turns_loss(model: nn.Module, text: vlm.Text, batch: Turns, smoothing: float)
     return nn.functional.cross_entropy(logits, batch.labels[asked], label_smoothing=smoothing)
 
 
-def train_language(name: str, model: LlavaForConditionalGeneration, text: vlm.Text, goal: Targets, frame: pd.DataFrame,
-                   tokens: np.ndarray, steps: int, recipe: Recipe, folder: Path, fingerprint: str,
-                   progress: Progress | None) -> None:
+def train_language(name: str, model: LlavaForConditionalGeneration, text: vlm.Text, goal: Targets,
+                   frame: pd.DataFrame, tokens: np.ndarray, steps: int, recipe: Recipe, folder: Path,
+                   fingerprint: str, progress: Progress | None) -> None:
     """Projector and language model on `frame` (columns question, answer, image_row) and tokens (M, N, D).
 
     A step reads `recipe.batch` pictures with up to `recipe.turns` questions each. One batch in

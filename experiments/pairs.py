@@ -94,9 +94,10 @@ def with_rest(progress: Progress, clock: Callable[[], float] = time.monotonic) -
     began: dict[str, tuple[int, float]] = {}
 
     def tell(stage: str, done: int, total: int) -> None:
-        start, since = began.setdefault(stage.partition(" (")[0], (done, clock()))
+        now = clock()
+        start, since = began.setdefault(stage.partition(" (")[0], (done, now))
         if start < done < total:
-            rest = (clock() - since) / (done - start) * (total - done)
+            rest = (now - since) / (done - start) * (total - done)
             stage = f"{stage}, {f'{rest / 60:.0f} min' if rest > 90 else f'{rest:.0f} s'} left"
         progress(stage, done, total)
 

@@ -19,6 +19,7 @@ from PIL import Image
 from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
+from cdc_flower.config import ConfigError
 from cdc_flower.data import packs
 from experiments.optimise import Progress, optimise
 from experiments.recipes import Recipe
@@ -133,6 +134,10 @@ def train_tower(pack: packs.Pack, recipe: Recipe, folder: Path, fingerprint: str
     wide_init(tower)
     ids = list(pack.train_images)
     goal = targets(pack.train, ids, recipe.image_side // recipe.patch)
+    if not goal.names:
+        raise ConfigError(f"pack '{pack.name}' gives a vision tower nothing to learn; allowed: a question that "
+                          "is asked 30 times, a class column, or a column 'attributes'; or your own models by "
+                          "settings 'teacher' and 'student'")
     head = nn.Sequential(nn.LayerNorm(recipe.tower_width), nn.Linear(recipe.tower_width, len(goal.names)))
     rows_of = [[] for _ in ids]
     for r, i in enumerate(goal.image):

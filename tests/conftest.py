@@ -29,7 +29,7 @@ def pair_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from experiments.pretrain import Recipe, pretrain
 
     folder = tmp_path_factory.mktemp("pair")
-    pretrain(parse(SMALL), folder, Recipe(tower_steps=0, teacher_steps=0, student_steps=0))
+    pretrain(parse(SMALL), folder, Recipe(pictures=80, tower_steps=0, teacher_steps=0, student_steps=0))
     return folder
 
 

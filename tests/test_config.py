@@ -111,3 +111,10 @@ def test_every_pattern_of_the_app_bundle_matches_a_file():
     root = Path(__file__).parents[1]  # Flower refuses a bundle with a pattern that matches nothing
     patterns = PYPROJECT["tool"]["flwr"]["app"]["fab-include"]
     assert [p for p in patterns if not any(root.glob(p))] == []
+
+
+def test_the_app_bundle_holds_the_cards_of_packaged_weights():
+    root = Path(__file__).parents[1]  # by them the app finds the weights in the cache
+    patterns = PYPROJECT["tool"]["flwr"]["app"]["fab-include"]
+    bundled = {path for pattern in patterns for path in root.glob(pattern)}
+    assert [c for c in root.glob("cdc_flower/weights/*/pair.json") if c not in bundled] == []

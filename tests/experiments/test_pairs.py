@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from cdc_flower.config import ConfigError, parse
+from cdc_flower.config import ConfigError, flat, parse
 from cdc_flower.data import packs
 from cdc_flower.models.pair import PairError, find_pair
 from experiments import pairs, pretrain
@@ -29,7 +29,8 @@ def trained(monkeypatch):
 
     def quick(config, target, recipe=None, progress=None):
         calls.append(target)
-        return train(config, target, pretrain.Recipe(tower_steps=0, teacher_steps=0, student_steps=0), progress)
+        recipe = pretrain.Recipe(tower_steps=0, teacher_steps=0, student_steps=0)
+        return train(config, target, recipe, progress)
 
     monkeypatch.setattr(pretrain, "pretrain", quick)
     return calls
@@ -57,17 +58,14 @@ def test_without_leave_the_missing_pair_is_an_error(config, trained):
     assert trained == []
 
 
-@pytest.mark.parametrize("change", [{"data": "scenes"}, {"pair": "nowhere"}, {"teacher": "a", "student": "b"}])
+@pytest.mark.parametrize("change", [{"data": "scenes"}, {"pair": "nowhere"},
+                                    {"teacher": "a", "student": "b"}])
 def test_models_that_are_named_or_packaged_are_never_trained(config, trained, change):
-    from cdc_flower.config import flat
-
     assert pairs.ensure(parse({**flat(config), **change}), nothing, nothing) is None
     assert trained == []
 
 
 def test_drift_that_the_pack_does_not_have_is_refused_before_the_training(config, trained):
-    from cdc_flower.config import flat
-
     with pytest.raises(ConfigError, match="style"):
         pairs.ensure(parse({**flat(config), "drift": "style"}), nothing, nothing)
     assert trained == []
