@@ -83,7 +83,10 @@ def true_answer(question: str, attributes: str) -> str:
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_the_generator_still_makes_the_pictures_and_rows_that_the_default_pair_was_trained_on(split):
-    """Golden digests; pixels, not PNG bytes, so that another zlib changes nothing."""
+    """Golden digests; of pixels, not PNG bytes, so that another zlib changes nothing.
+
+    A change on purpose takes a new number in the digest of `generate` and new values here.
+    """
     small = scenes.generate(50, 20)
     assert rows_digest(getattr(small, split)) == ROWS[split]
     assert pixels_digest(getattr(small, f"{split}_images")) == PIXELS[split]
@@ -127,7 +130,7 @@ def test_all_kinds_of_questions_are_asked_in_both_splits(pack):
     for frame in (pack.train, pack.test):
         shares = frame["qtype"].value_counts(normalize=True)
         assert set(shares.index) == {"what", "colour", "where", "yesno", "count", "compare"}
-        assert shares.min() > 0.05
+        assert shares.min() > 0.02
 
 
 def test_yes_and_no_are_balanced(pack):
