@@ -135,8 +135,8 @@ def train_tower(pack: packs.Pack, recipe: Recipe, folder: Path, fingerprint: str
     ids = list(pack.train_images)
     goal = targets(pack.train, ids, recipe.image_side // recipe.patch)
     if not goal.names:
-        raise ConfigError(f"pack '{pack.name}' gives a vision tower nothing to learn; allowed: a question that "
-                          "is asked 30 times, a class column, or a column 'attributes'; or your own models by "
+        raise ConfigError(f"pack '{pack.name}' gives a vision tower nothing to learn; allowed: a question "
+                          "asked 30 times, a class column, a column 'attributes', or your own models by "
                           "settings 'teacher' and 'student'")
     head = nn.Sequential(nn.LayerNorm(recipe.tower_width), nn.Linear(recipe.tower_width, len(goal.names)))
     rows_of = [[] for _ in ids]
