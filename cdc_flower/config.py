@@ -37,7 +37,7 @@ class RunConfig:
     devices: int = Field(default=8, ge=1)
     cohort: float = Field(default=1.0, gt=0, le=1)  # share of the devices asked in a round
     samples_per_round: int = Field(default=32, ge=1)  # questions a device answers in a round
-    eval_every: int = Field(default=3, ge=1)  # rounds between held-out accuracies; the last round has one
+    eval_every: int = Field(default=4, ge=1)  # rounds between held-out accuracies; the last round has one
     min_devices: int = Field(default=1, ge=1)  # with fewer answering devices the run ends, saying so
     round_timeout: float = Field(default=600.0, gt=0)  # s
     out_dir: str = ""  # the run folder; "" = results/<method>-<seed>
@@ -109,9 +109,9 @@ class UplinkConfig:
     sample_score: Literal["entropy", "margin", "released", "random"] = "entropy"
     token_score: TokenScore = "attention"  # noqa: S105
     token_direction: Literal["high", "low"] = "high"  # noqa: S105
-    tokens_kept: int = Field(default=16, ge=1)  # of N, per sample
-    token_bits: Literal[8, 4] = 8
-    uplink_budget: int = Field(default=12_000, ge=1)  # bytes per device and round
+    tokens_kept: int = Field(default=20, ge=1)  # of N, per sample
+    token_bits: Literal[8, 4] = 4
+    uplink_budget: int = Field(default=20_000, ge=1)  # bytes per device and round
     mc_passes: int = Field(default=4, ge=2)
     max_uplink_bytes: int = Field(default=64 * 2**20, ge=1)  # a larger frame is refused unread
 
@@ -120,18 +120,19 @@ class UplinkConfig:
 class CloudConfig:
     """AKD. The loss is that of `cdc_flower.cloud.losses`; the `*_weight` settings weight its terms."""
 
-    akd_steps: int = Field(default=40, ge=0)  # per round
-    akd_batch: int = Field(default=32, ge=1)
-    akd_lr: float = Field(default=3e-3, gt=0)
+    akd_steps: int = Field(default=45, ge=0)  # per round
+    akd_batch: int = Field(default=96, ge=1)
+    akd_lr: float = Field(default=4e-3, gt=0)
+    average: float = Field(default=0.98, ge=0, lt=1)  # of the running mean that is shipped, per step
     tau: float = Field(default=1.0, gt=0)
     ce_weight: float = Field(default=1.0, ge=0)
     kl_weight: float = Field(default=1.0, ge=0)
     feature_weight: float = Field(default=0.0, ge=0)
     wavelet: bool = False  # adds the 3-level db6 term of the released code to the feature loss
     confidence: float = Field(default=0.5, ge=0, le=1)  # the teacher's in its answer; below: dropped, counted
-    replay_share: float = Field(default=0.5, ge=0, lt=1)  # of each batch
+    replay_share: float = Field(default=0.35, ge=0, lt=1)  # of each batch
     replay_bytes: int = Field(default=64 * 2**20, ge=0)
-    source_replay: int = Field(default=1024, ge=0)  # unlabelled source samples that the cloud kept
+    source_replay: int = Field(default=3000, ge=0)  # unlabelled source samples that the cloud kept
     anchor_weight: float = Field(default=0.0, ge=0)
 
 
@@ -140,7 +141,7 @@ class DownlinkConfig:
     """DWC. `codec` is a key of `cdc_flower.downlink.codecs.CODECS`."""
 
     codec: Literal["deadzone", "fp16", "int8", "topk"] = "deadzone"
-    downlink_budget: int = Field(default=8_000, ge=1)  # bytes per update, for the codecs that can aim at one
+    downlink_budget: int = Field(default=12_000, ge=1)  # bytes per update, for the codecs that can aim at one
     history: int = Field(default=16, ge=1)  # versions kept for catch-up
     max_downlink_bytes: int = Field(default=256 * 2**20, ge=1)
 

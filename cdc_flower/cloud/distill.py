@@ -79,6 +79,7 @@ class Cloud:
         self.replay = Replay(sure, cloud.replay_bytes)
         self.params = adapters.trainable(twin)
         self.start = [p.detach().clone() for p in self.params]
+        self.mean = [p.detach().clone() for p in self.params]  # what is shipped: a running mean of the adapter
         widths = [vlm.parts(model)[1].config.hidden_size for model in (twin, pair.teacher)]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.run.seed)
@@ -109,9 +110,36 @@ class Cloud:
             self.twin.eval()
             self.replay.add(fresh, rng)
         means = {name: total / max(1, cloud.akd_steps) for name, total in sums.items()}
-        return Learned(adapters.read(self.twin), len(fresh), len(lessons) - len(fresh), means, texts)
+        return Learned(self._shipped(), len(fresh), len(lessons) - len(fresh), means, texts)
+
+    def _shipped(self) -> np.ndarray:
+        """The running mean of the adapter (P,): the learning rate never falls, so the last step alone is noisy."""
+        return torch.cat([m.flatten().float().cpu() for m in self.mean]).numpy()
 
     def _step(self, batch: list[Lesson]) -> dict[str, float]:
+        """One optimizer step. Complete and partial pictures pass apart, so that neither pads the other."""
+        cloud, half = self.config.cloud, self.pair.n_tokens // 2
+        groups = [[q for q in batch if (len(q.sample.positions) <= half) is partial] for partial in (True, False)]
+        terms: dict[str, torch.Tensor] = {}
+        for group in filter(None, groups):
+            for name, value in self._terms(group).items():
+                terms[name] = terms.get(name, torch.zeros(())) + value * (len(group) / len(batch))
+        if cloud.anchor_weight:
+            apart = [(p - p0).square().sum() for p, p0 in zip(self.params, self.start, strict=True)]
+            count = sum(p.numel() for p in self.params)
+            terms["anchor"] = cloud.anchor_weight * torch.stack(apart).sum() / count
+        loss = torch.stack(list(terms.values())).sum()
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.params, 1.0)
+        self.optimizer.step()
+        with torch.no_grad():
+            for mean, p in zip(self.mean, self.params, strict=True):
+                mean.lerp_(p, 1 - cloud.average)
+        return {name: float(v.detach()) for name, v in terms.items()}
+
+    def _terms(self, batch: list[Lesson]) -> dict[str, torch.Tensor]:
+        """The weighted losses of a batch, each a mean over its lessons."""
         cloud, text = self.config.cloud, self.pair.text
         device = next(self.twin.parameters()).device
         inputs = vlm.collate(text, [q.sample.tokens for q in batch], [q.sample.question_ids for q in batch],
@@ -135,16 +163,7 @@ class Cloud:
                 teacher = vlm.forward(self.pair.teacher, text, inputs)
             terms["feature"] = cloud.feature_weight * losses.feature(
                 self.align(out.hidden), teacher.hidden.float(), out.mask, cloud.wavelet)
-        if cloud.anchor_weight:
-            apart = [(p - p0).square().sum() for p, p0 in zip(self.params, self.start, strict=True)]
-            count = sum(p.numel() for p in self.params)
-            terms["anchor"] = cloud.anchor_weight * torch.stack(apart).sum() / count
-        loss = torch.stack(list(terms.values())).sum()
-        self.optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.params, 1.0)
-        self.optimizer.step()
-        return {name: float(v.detach()) for name, v in terms.items()}
+        return terms
 
 
 def round_half(x: float) -> int:

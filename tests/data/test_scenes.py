@@ -15,8 +15,8 @@ from PIL import Image
 from cdc_flower.data import scenes
 from cdc_flower.data.packs import Pack
 
-ROWS = {"train": "ec06b7f14edc1b76d762d5aca1c2840854f5523ebba459d68cbc2138d960f2eb",
-        "test": "580ddcdb7ad62a211aa9b1f8c4c1abadfb334d4b9751b7216b4415e03f9c4d53"}
+ROWS = {"train": "52eacff66e54c8fb85e7bbf93193cf1a4ce3d296693d0e26d3823ce47f9c8a85",
+        "test": "2ee876f820ff350150f427291421055c41c420f7e013a54da34df2839b510e1c"}
 PIXELS = {"train": "9d20e37beecd48f023b0c1992d77ec5335baba6846352854fcc6b7aa35ecc021",
           "test": "7f0a3a19d3f598fc1481bb12f772c9a38ce1e47b8602359e396150225ff33547"}
 

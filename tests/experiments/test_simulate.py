@@ -1,4 +1,4 @@
-"""Flower's own engine, seen from outside; the run itself is in tests/deploy and slow."""
+"""Flower's own engine, seen from outside; the run itself is in tests/strategies, tests/deploy and slow."""
 
 import tomllib
 
