@@ -12,12 +12,13 @@ help: ## this list
 
 install: $(STAMP) ## .venv with the exact versions of requirements.lock (PYTHON=python3.12 chooses another Python)
 
-$(STAMP): requirements.lock pyproject.toml
+$(STAMP): requirements.lock pyproject.toml $(wildcard cdc_flower/weights/*/pair.json)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "error: $(PYTHON) is older than 3.11; allowed: make PYTHON=/path/to/python3.11 ..." >&2; exit 2; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@$(BIN)/python -c "from cdc_flower.models import pair; pair.install()"  # into the cache, where flwr run finds it
 	@touch $@
 
 demo: install ## compare all methods on the embedded data; OUT=folder for the results

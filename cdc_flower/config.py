@@ -33,11 +33,11 @@ class RunConfig:
 
     method: Method = "cdc"
     seed: int = Field(default=0, ge=0, lt=2**31)
-    rounds: int = Field(default=12, ge=1)
+    rounds: int = Field(default=14, ge=1)
     devices: int = Field(default=8, ge=1)
     cohort: float = Field(default=1.0, gt=0, le=1)  # share of the devices asked in a round
     samples_per_round: int = Field(default=32, ge=1)  # questions a device answers in a round
-    eval_every: int = Field(default=4, ge=1)  # rounds between held-out accuracies; the last round has one
+    eval_every: int = Field(default=7, ge=1)  # rounds between held-out accuracies; the last round has one
     min_devices: int = Field(default=1, ge=1)  # with fewer answering devices the run ends, saying so
     round_timeout: float = Field(default=600.0, gt=0)  # s
     out_dir: str = ""  # the run folder; "" = results/<method>-<seed>
@@ -79,9 +79,9 @@ class DriftConfig:
 
     drift: str = "object,question"  # comma list of axes that drift in; "none" = stationary
     drift_mode: Literal["sudden", "gradual"] = "gradual"
-    drift_onset: int = Field(default=2, ge=1)  # the first round in which any device meets drift
-    drift_spread: int = Field(default=2, ge=0)  # the devices' onsets are spread over so many further rounds
-    drift_ramp: int = Field(default=3, ge=1)  # rounds from the onset to full drift, when gradual
+    drift_onset: int = Field(default=1, ge=1)  # the first round in which any device meets drift
+    drift_spread: int = Field(default=1, ge=0)  # the devices' onsets are spread over so many further rounds
+    drift_ramp: int = Field(default=2, ge=1)  # rounds from the onset to full drift, when gradual
     source_share: float = Field(default=0.25, ge=0, le=1)  # what remains of the source at full drift
     drift_per_device: Literal["all", "one"] = "all"  # every axis on every device, or one axis each
 
@@ -120,9 +120,9 @@ class UplinkConfig:
 class CloudConfig:
     """AKD. The loss is that of `cdc_flower.cloud.losses`; the `*_weight` settings weight its terms."""
 
-    akd_steps: int = Field(default=45, ge=0)  # per round
+    akd_steps: int = Field(default=40, ge=0)  # per round
     akd_batch: int = Field(default=96, ge=1)
-    akd_lr: float = Field(default=4e-3, gt=0)
+    akd_lr: float = Field(default=5e-3, gt=0)
     average: float = Field(default=0.98, ge=0, lt=1)  # of the running mean that is shipped, per step
     tau: float = Field(default=1.0, gt=0)
     ce_weight: float = Field(default=1.0, ge=0)
@@ -130,7 +130,7 @@ class CloudConfig:
     feature_weight: float = Field(default=0.0, ge=0)
     wavelet: bool = False  # adds the 3-level db6 term of the released code to the feature loss
     confidence: float = Field(default=0.5, ge=0, le=1)  # the teacher's in its answer; below: dropped, counted
-    replay_share: float = Field(default=0.35, ge=0, lt=1)  # of each batch
+    replay_share: float = Field(default=0.66, ge=0, lt=1)  # of each batch
     replay_bytes: int = Field(default=64 * 2**20, ge=0)
     source_replay: int = Field(default=3000, ge=0)  # unlabelled source samples that the cloud kept
     anchor_weight: float = Field(default=0.0, ge=0)
@@ -150,7 +150,7 @@ class DownlinkConfig:
 class LocalConfig:
     """Training on the device, for the FedAvg family."""
 
-    local_epochs: int = Field(default=2, ge=1)
+    local_epochs: int = Field(default=1, ge=1)
     local_batch: int = Field(default=16, ge=1)
     local_lr: float = Field(default=3e-3, gt=0)
     local_lr_full: float = Field(default=1e-3, gt=0)

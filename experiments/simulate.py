@@ -59,9 +59,11 @@ def flower(config: Config, progress: Progress, app: Path = APP) -> Path:
         ConfigError: `app` is no Flower app, or the settings cannot be run.
         EngineError: the engine did not start, or the run ended otherwise than `finished:completed`.
     """
+    from cdc_flower.models import pair
     from strategies import server_app
 
     check_app(app)
+    pair.install(config.data.name)  # the app's copy carries no weights
     server_app.prepare(config, progress)  # refuses here and now what the app would refuse once Ray is up
     out = Path(config.run.out_dir)
     home = out.with_name(out.name + ".flower")
