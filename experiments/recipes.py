@@ -48,11 +48,28 @@ class Recipe:
 
 RECIPES: dict[str, Recipe] = {
     "scenes": Recipe(),
-    "easyvqa": Recipe(image_side=64, patch=8, tower_steps=700, teacher_steps=1200, student_steps=800),
-    "emoji": Recipe(image_side=48, patch=6, tower_steps=2500, teacher_steps=1600, student_steps=800,
-                    augment=True),
-    "signdigits": Recipe(image_side=64, patch=8, tower_steps=2200, teacher_steps=800, student_steps=500,
-                         augment=True),
+    "easyvqa": Recipe(
+        image_side=64,
+        patch=8,
+        full_every=4,
+        student_words=False,
+        tower_steps=700,
+        teacher_steps=1200,
+        student_steps=800,
+    ),
+    "emoji": Recipe(
+        image_side=48, patch=6, tower_steps=2500, teacher_steps=1600, student_steps=800, augment=True
+    ),
+    "signdigits": Recipe(
+        image_side=64,
+        patch=8,
+        full_every=4,
+        student_words=False,
+        tower_steps=2200,
+        teacher_steps=800,
+        student_steps=500,
+        augment=True,
+    ),
 }
 """By pack name; any other pack uses `Recipe()`."""
 
