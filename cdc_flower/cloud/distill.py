@@ -45,18 +45,23 @@ def teach(pair: Pair, samples: Sequence[CloudSample]) -> tuple[list[Lesson], lis
     texts: list[str] = []
     device = next(pair.teacher.parameters()).device
     for start in range(0, len(samples), TEACH_BATCH):
-        part = samples[start:start + TEACH_BATCH]
+        part = samples[start : start + TEACH_BATCH]
         arrays = [s.tokens for s in part], [s.question_ids for s in part]
         spots = [s.positions for s in part]
-        answers = vlm.answer(pair.teacher, pair.text, vlm.collate(pair.text, *arrays, None, spots).to(device),
-                             pair.max_answer_tokens)
+        answers = vlm.answer(
+            pair.teacher,
+            pair.text,
+            vlm.collate(pair.text, *arrays, None, spots).to(device),
+            pair.max_answer_tokens,
+        )
         told = vlm.collate(pair.text, *arrays, answers.ids, spots).to(device)
         top = vlm.forward(pair.teacher, pair.text, told).logits.float().topk(min(TOP, pair.vocab), -1)
         values, indices = top.values.cpu().numpy(), top.indices.cpu().numpy()
         for i, sample in enumerate(part):
             a = len(answers.ids[i]) + 1
-            lessons.append(Lesson(sample, answers.ids[i], indices[i, :a], values[i, :a],
-                                  float(answers.confidence[i])))
+            lessons.append(
+                Lesson(sample, answers.ids[i], indices[i, :a], values[i, :a], float(answers.confidence[i]))
+            )
         texts += answers.texts
     return lessons, texts
 
@@ -79,16 +84,23 @@ class Cloud:
         self.replay = Replay(sure, cloud.replay_bytes)
         self.params = adapters.trainable(twin)
         self.start = [p.detach().clone() for p in self.params]
-        self.mean = [p.detach().clone() for p in self.params]  # what is shipped: a running mean of the adapter
+        self.mean = [
+            p.detach().clone() for p in self.params
+        ]  # what is shipped: a running mean of the adapter
         widths = [vlm.parts(model)[1].config.hidden_size for model in (twin, pair.teacher)]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.run.seed)
             self.align = nn.Linear(*widths, bias=False)
-        self.optimizer = torch.optim.AdamW([*self.params, *self.align.parameters()], lr=cloud.akd_lr,
-                                           weight_decay=0.0)
+        self.optimizer = torch.optim.AdamW(
+            [*self.params, *self.align.parameters()], lr=cloud.akd_lr, weight_decay=0.0
+        )
 
-    def learn(self, samples: Sequence[CloudSample], round: int,
-              progress: Callable[[str, int, int], None] | None = None) -> Learned:
+    def learn(
+        self,
+        samples: Sequence[CloudSample],
+        round: int,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> Learned:
         """Let the teacher answer `samples` and distil for `akd_steps` steps.
 
         Every batch holds `replay_share` lessons of the past. With no confident sample nothing is learned.
@@ -119,7 +131,9 @@ class Cloud:
     def _step(self, batch: list[Lesson]) -> dict[str, float]:
         """One optimizer step. Complete and partial pictures pass apart, so that neither pads the other."""
         cloud, half = self.config.cloud, self.pair.n_tokens // 2
-        groups = [[q for q in batch if (len(q.sample.positions) <= half) is partial] for partial in (True, False)]
+        groups = [
+            [q for q in batch if (len(q.sample.positions) <= half) is partial] for partial in (True, False)
+        ]
         terms: dict[str, torch.Tensor] = {}
         for group in filter(None, groups):
             for name, value in self._terms(group).items():
@@ -142,27 +156,39 @@ class Cloud:
         """The weighted losses of a batch, each a mean over its lessons."""
         cloud, text = self.config.cloud, self.pair.text
         device = next(self.twin.parameters()).device
-        inputs = vlm.collate(text, [q.sample.tokens for q in batch], [q.sample.question_ids for q in batch],
-                             [q.answer_ids for q in batch], [q.sample.positions for q in batch]).to(device)
+        inputs = vlm.collate(
+            text,
+            [q.sample.tokens for q in batch],
+            [q.sample.question_ids for q in batch],
+            [q.answer_ids for q in batch],
+            [q.sample.positions for q in batch],
+        ).to(device)
         out = vlm.forward(self.twin, text, inputs)
         assert inputs.answer_ids is not None
         a, k = inputs.answer_ids.shape[1], batch[0].top_ids.shape[1]
         top_ids = np.zeros((len(batch), a, k), np.int64)
         top_logits = np.zeros((len(batch), a, k), np.float32)
         for i, q in enumerate(batch):
-            top_ids[i, :len(q.top_ids)], top_logits[i, :len(q.top_ids)] = q.top_ids, q.top_logits
+            top_ids[i, : len(q.top_ids)], top_logits[i, : len(q.top_ids)] = q.top_ids, q.top_logits
         weight = torch.tensor([q.confidence for q in batch], device=device)
         terms = {
             "ce": cloud.ce_weight * losses.weighted_ce(out.logits, inputs.answer_ids, weight),
-            "kl": cloud.kl_weight * losses.top_kl(
-                out.logits, torch.from_numpy(top_ids).to(device), torch.from_numpy(top_logits).to(device),
-                inputs.answer_ids != -100, weight, cloud.tau),
+            "kl": cloud.kl_weight
+            * losses.top_kl(
+                out.logits,
+                torch.from_numpy(top_ids).to(device),
+                torch.from_numpy(top_logits).to(device),
+                inputs.answer_ids != -100,
+                weight,
+                cloud.tau,
+            ),
         }
         if cloud.feature_weight:
             with torch.no_grad():
                 teacher = vlm.forward(self.pair.teacher, text, inputs)
             terms["feature"] = cloud.feature_weight * losses.feature(
-                self.align(out.hidden), teacher.hidden.float(), out.mask, cloud.wavelet)
+                self.align(out.hidden), teacher.hidden.float(), out.mask, cloud.wavelet
+            )
         return terms
 
 

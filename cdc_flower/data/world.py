@@ -80,8 +80,13 @@ def _stored(path: Path, pictures: int) -> np.ndarray | None:
     return tokens if right else None
 
 
-def tokens_of(images: Mapping[str, bytes], path: Path, pair: Pair, progress: Progress | None = None,
-              stage: str = "tokens") -> np.ndarray:
+def tokens_of(
+    images: Mapping[str, bytes],
+    path: Path,
+    pair: Pair,
+    progress: Progress | None = None,
+    stage: str = "tokens",
+) -> np.ndarray:
     """The tower's outputs of all pictures, from `path` or computed and stored there.
 
     The file appears whole or not at all, so processes that start together at worst compute the same thing
@@ -116,11 +121,14 @@ def tokens_of(images: Mapping[str, bytes], path: Path, pair: Pair, progress: Pro
             batch = np.asarray(_encode(pair.teacher, pair.processor, decoded)).astype(np.float16)
             finite = np.isfinite(batch).all(axis=(1, 2))
             if not finite.all():
-                raise ConfigError(f"the vision tower of pair '{pair.name}' gives values that are not finite "
-                                  f"in float16 for picture '{names[start + int(np.argmin(finite))]}'")
+                raise ConfigError(
+                    f"the vision tower of pair '{pair.name}' gives values that are not finite "
+                    f"in float16 for picture '{names[start + int(np.argmin(finite))]}'"
+                )
             if store is None:
-                store = np.lib.format.open_memmap(part, mode="w+", dtype=np.float16,
-                                                  shape=(len(pictures), *batch.shape[1:]))
+                store = np.lib.format.open_memmap(
+                    part, mode="w+", dtype=np.float16, shape=(len(pictures), *batch.shape[1:])
+                )
             store[start : start + len(batch)] = batch
             if progress is not None:
                 progress(stage, start + len(batch), len(pictures))
@@ -129,16 +137,19 @@ def tokens_of(images: Mapping[str, bytes], path: Path, pair: Pair, progress: Pro
         del store
         os.replace(part, path)
     except OSError as err:
-        raise ConfigError(f"token cache '{path.parent}': cannot be written: {err}; allowed: any writable "
-                          "folder (setting 'token-cache' or variable CDC_FLOWER_CACHE)") from None
+        raise ConfigError(
+            f"token cache '{path.parent}': cannot be written: {err}; allowed: any writable "
+            "folder (setting 'token-cache' or variable CDC_FLOWER_CACHE)"
+        ) from None
     finally:
         if part is not None:
             part.unlink(missing_ok=True)
     return np.lib.format.open_memmap(path, mode="r")
 
 
-def _with_domains(rows: pd.DataFrame, domain: np.ndarray, images: Mapping[str, bytes],
-                  wanted: tuple[str, ...]) -> pd.DataFrame:
+def _with_domains(
+    rows: pd.DataFrame, domain: np.ndarray, images: Mapping[str, bytes], wanted: tuple[str, ...]
+) -> pd.DataFrame:
     """The rows of the wanted domains, numbered from 0, with `drift_domain` and `image_row`."""
     place = {name: row for row, name in enumerate(images)}
     image_row = np.array([place[name] for name in rows["image_id"]], dtype=np.int64)
@@ -202,11 +213,14 @@ def _ground(config: Config, pair: Pair, progress: Progress | None) -> _Ground:
     test_domain = stream.domains(pack.test, config.data, reference=pack.train)
     stream.check_domains(train_domain, test_domain, config.axes)
     train = _with_domains(pack.train, train_domain, pack.train_images, wanted)
-    test = held_out(_with_domains(pack.test, test_domain, pack.test_images, wanted), wanted,
-                    config.data.items_per_domain)
+    test = held_out(
+        _with_domains(pack.test, test_domain, pack.test_images, wanted), wanted, config.data.items_per_domain
+    )
     stem = cache_folder(config.pair.token_cache) / "tokens" / f"{pair.tower_digest[:12]}-{pack.digest[:12]}"
-    tokens = [tokens_of(images, Path(f"{stem}-{split}.npy"), pair, progress, f"tokens of {split} pictures")
-              for split, images in (("train", pack.train_images), ("test", pack.test_images))]
+    tokens = [
+        tokens_of(images, Path(f"{stem}-{split}.npy"), pair, progress, f"tokens of {split} pictures")
+        for split, images in (("train", pack.train_images), ("test", pack.test_images))
+    ]
     return _Ground(pack, train, test, *tokens)
 
 

@@ -52,8 +52,15 @@ def attach(model: nn.Module, rank: int, alpha: int, seed: int = 0) -> PeftModel:
 
     The random LoRA A comes from `seed` alone, so that every device and the cloud start with equal bits.
     """
-    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, bias="none", target_modules=LORA_TARGETS,
-                        modules_to_save=SAVED_WHOLE, task_type=None)
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=0.0,
+        bias="none",
+        target_modules=LORA_TARGETS,
+        modules_to_save=SAVED_WHOLE,
+        task_type=None,
+    )
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for a renamed property
         torch.manual_seed(seed)

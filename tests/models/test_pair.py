@@ -18,7 +18,9 @@ def test_a_pair_says_what_it_is(pair):
 
 
 def test_two_bare_checkpoints_make_the_same_pair(pair, pair_folder):
-    bare = load_pair(PairConfig(teacher=str(pair_folder / "teacher"), student=str(pair_folder / "student")), "x")
+    bare = load_pair(
+        PairConfig(teacher=str(pair_folder / "teacher"), student=str(pair_folder / "student")), "x"
+    )
     assert (bare.digest, bare.tower_digest) == (pair.digest, pair.tower_digest)
     assert bare.text.suffix == "\n{question} ASSISTANT:"
 
@@ -48,7 +50,9 @@ def test_tokenizers_that_differ_are_refused(pair_folder, tmp_path):
 
 
 def test_another_architecture_is_refused_by_name(pair_folder, tmp_path):
-    tiny = LlamaConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, vocab_size=16)
+    tiny = LlamaConfig(
+        hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, vocab_size=16
+    )
     LlamaForCausalLM(tiny).save_pretrained(tmp_path)
     with pytest.raises(PairError, match="architecture 'llama'; allowed: llava"):
         load_pair(PairConfig(teacher=str(tmp_path), student=str(pair_folder / "student")), "x")
@@ -65,7 +69,9 @@ def test_a_folder_that_is_no_pair_is_refused(tmp_path):
         load_pair(PairConfig(pair=str(tmp_path)), "x")
 
 
-def test_weights_are_found_in_the_cache_where_the_package_has_only_the_card(monkeypatch, tmp_path, pair_folder):
+def test_weights_are_found_in_the_cache_where_the_package_has_only_the_card(
+    monkeypatch, tmp_path, pair_folder
+):
     import cdc_flower.models.pair as module
 
     package, bundle = tmp_path / "package", tmp_path / "bundle"

@@ -16,7 +16,12 @@ def tokens(pair):
 
 @pytest.fixture(scope="module")
 def questions(pair):
-    asked = ["where is the star?", "is there a red heart?", "what is at the top?", "how many red things are there?"]
+    asked = [
+        "where is the star?",
+        "is there a red heart?",
+        "what is at the top?",
+        "how many red things are there?",
+    ]
     return [pair.text.question_ids(q) for q in asked]
 
 
@@ -25,7 +30,9 @@ def test_all_tokens_give_the_logits_of_hugging_faces_own_llava(pair):
     picture = Image.fromarray(rng.integers(0, 256, (96, 96, 3), dtype=np.uint8))
     pixels = pair.processor(images=[picture], return_tensors="pt")["pixel_values"]
     asked = pair.text.question_ids("where is the star?")
-    ids = torch.tensor([[*pair.text.prefix_ids, *[pair.teacher.config.image_token_index] * pair.n_tokens, *asked]])
+    ids = torch.tensor(
+        [[*pair.text.prefix_ids, *[pair.teacher.config.image_token_index] * pair.n_tokens, *asked]]
+    )
     theirs = pair.teacher(input_ids=ids, pixel_values=pixels).logits[:, -1]
     tower = pair.teacher.model.vision_tower(pixels, output_hidden_states=True).hidden_states[-1][:, 1:]
     ours = vlm.forward(pair.teacher, pair.text, vlm.collate(pair.text, tower.numpy(), [asked])).logits[:, -1]
@@ -38,7 +45,9 @@ def test_all_tokens_give_the_logits_of_hugging_faces_own_llava(pair):
 def test_keeping_every_token_by_position_changes_nothing(pair, tokens, questions):
     every = [np.arange(pair.n_tokens)] * 4
     a = vlm.forward(pair.teacher, pair.text, vlm.collate(pair.text, tokens, questions)).logits
-    b = vlm.forward(pair.teacher, pair.text, vlm.collate(pair.text, list(tokens), questions, None, every)).logits
+    b = vlm.forward(
+        pair.teacher, pair.text, vlm.collate(pair.text, list(tokens), questions, None, every)
+    ).logits
     torch.testing.assert_close(a, b)
 
 
@@ -58,16 +67,20 @@ def test_neighbours_of_an_absent_token_keep_their_positions(pair, tokens, questi
     inputs = vlm.collate(pair.text, [t[k] for t, k in zip(tokens, kept, strict=True)], questions, None, kept)
     _, position_ids, _ = vlm.embed(pair.teacher, pair.text, inputs)
     p = len(pair.text.prefix_ids)
-    assert position_ids[0, :p + 4].tolist() == [*range(p), p + 3, p + 10, p + 40, p + pair.n_tokens]
+    assert position_ids[0, : p + 4].tolist() == [*range(p), p + 3, p + 10, p + 40, p + pair.n_tokens]
 
 
 def test_padding_of_a_batch_does_not_change_a_sample(pair, tokens, questions):
     kept = [np.arange(5), np.arange(20), np.arange(1), np.arange(64)]
     parts = [t[k] for t, k in zip(tokens, kept, strict=True)]
-    together = vlm.forward(pair.teacher, pair.text, vlm.collate(pair.text, parts, questions, None, kept)).logits
+    together = vlm.forward(
+        pair.teacher, pair.text, vlm.collate(pair.text, parts, questions, None, kept)
+    ).logits
     for i in range(4):
         alone = vlm.collate(pair.text, [parts[i]], [questions[i]], None, [kept[i]])
-        torch.testing.assert_close(together[i:i + 1], vlm.forward(pair.teacher, pair.text, alone).logits, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            together[i : i + 1], vlm.forward(pair.teacher, pair.text, alone).logits, atol=1e-5, rtol=1e-4
+        )
 
 
 def test_greedy_answers_are_what_teacher_forcing_calls_correct(pair, tokens, questions, config):
@@ -85,7 +98,7 @@ def test_greedy_decoding_with_a_cache_equals_decoding_without(pair, tokens, ques
     for i in range(4):
         ids: list[int] = []
         for _ in range(4):
-            inputs = vlm.collate(pair.text, tokens[i:i + 1], [questions[i]], [ids])
+            inputs = vlm.collate(pair.text, tokens[i : i + 1], [questions[i]], [ids])
             best = int(vlm.forward(pair.teacher, pair.text, inputs).logits[0, len(ids)].argmax())
             if best == pair.text.eos:
                 break
