@@ -125,7 +125,7 @@ class Cloud:
         return Learned(self._shipped(), len(fresh), len(lessons) - len(fresh), means, texts)
 
     def _shipped(self) -> np.ndarray:
-        """The running mean of the adapter (P,): the learning rate never falls, so the last step alone is noisy."""
+        """The running mean of the adapter (P,); the learning rate never falls, so one step is noisy."""
         return torch.cat([m.flatten().float().cpu() for m in self.mean]).numpy()
 
     def _step(self, batch: list[Lesson]) -> dict[str, float]:

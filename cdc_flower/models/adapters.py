@@ -20,7 +20,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import PreTrainedModel
 
-LORA_TARGETS = r".*language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)|.*embed_tokens|.*lm_head"
+LORA_TARGETS = (
+    r".*language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)|.*embed_tokens|.*lm_head"
+)
 SAVED_WHOLE = ["multi_modal_projector", "input_layernorm", "post_attention_layernorm", "language_model.norm"]
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from cdc_flower import results
-from cdc_flower.config import parse
+from cdc_flower.config import flat, parse
 from experiments import simulate
 from strategies.server_app import run_local
 
@@ -60,7 +60,7 @@ def test_two_supernodes_give_the_ledger_of_a_local_grid(run_settings, fleet, tmp
     settings = run_settings(method="cdc", devices=2, rounds=2)
     local = results.read(run_local(parse(settings)))
     out = tmp_path / "deployed"
-    (tmp_path / "run.toml").write_text(simulate.toml({**settings, "out-dir": str(out)}))
+    (tmp_path / "run.toml").write_text(simulate.toml({**flat(parse(settings)), "out-dir": str(out)}))
     started = subprocess.run(
         [BINARIES / "flwr", "run", str(simulate.APP), "fleet", "--run-config", str(tmp_path / "run.toml")],
         env=fleet, capture_output=True, text=True, timeout=300, check=False)
