@@ -56,13 +56,23 @@ def loss_on(pair, cloud: Cloud, samples: list[CloudSample]) -> float:
 
 
 def test_learning_brings_the_twin_closer_to_the_teachers_answers(pair, settings, samples):
-    cloud = cloud_of(pair, with_settings(settings, akd_steps=15))
+    cloud = cloud_of(pair, with_settings(settings, akd_steps=15, average=0.0))
     before = loss_on(pair, cloud, samples)
     learned = cloud.learn(samples, 1)
     assert loss_on(pair, cloud, samples) < 0.8 * before
     assert (learned.taught, learned.dropped) == (len(samples), 0)
     assert set(learned.losses) == {"ce", "kl"}
     np.testing.assert_array_equal(learned.adapter, adapters.read(cloud.twin))
+
+
+def test_what_is_shipped_is_the_running_mean_of_the_steps(pair, settings, samples):
+    steps, decay, shipped = 3, 0.5, None
+    cloud = cloud_of(pair, with_settings(settings, akd_steps=1, average=decay))
+    mean = adapters.read(cloud.twin)
+    for round in range(1, steps + 1):
+        shipped = cloud.learn(samples, round).adapter
+        mean = decay * mean + (1 - decay) * adapters.read(cloud.twin)
+    np.testing.assert_allclose(shipped, mean, atol=1e-6)
 
 
 def test_only_the_adapter_is_changed(pair, settings, samples):

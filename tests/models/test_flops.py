@@ -54,13 +54,14 @@ def test_the_teachers_pass_is_what_a_hand_count_says(pair, inputs):
     assert ours(pair, pair.teacher, inputs) == B * (llama(config, s) + projector + head)
 
 
-def test_the_adapter_adds_two_thin_matrices_to_each_layer_and_no_second_projector(pair, config, inputs):
+def test_the_adapter_adds_two_thin_matrices_to_each_layer_and_the_head_and_nothing_else(pair, config, inputs):
     bare, twin = full_model(pair, config.pair), twin_model(pair, config.pair)
     text, r = bare.config.text_config, config.pair.lora_rank
     h, m = text.hidden_size, text.intermediate_size
     thin = text.num_hidden_layers * r * (4 * (h + h) + 3 * (h + m))
     added = ours(pair, twin, inputs) - ours(pair, bare, inputs)
-    assert added == 2 * B * length(pair, inputs) * thin
+    head = inputs.answer_ids.shape[1] * r * (h + text.vocab_size)
+    assert added == 2 * B * (length(pair, inputs) * thin + head)
 
 
 def test_torch_counts_the_same_on_a_real_pass(pair, config, inputs):

@@ -120,7 +120,7 @@ def test_true_labels_do_reach_the_labelled_arm(run_settings, monkeypatch):
 
 
 def test_cdc_stays_within_its_byte_budget_with_the_whole_message(run_settings):
-    found = results.read(run_local(parse(run_settings(uplink_budget=1500))))
+    found = results.read(run_local(parse(run_settings(uplink_budget=1500, token_bits=8))))
     assert found.devices["uplink_bytes"].max() <= 1500
     assert found.devices["uploaded_samples"].between(1, 5).all()
     sent = results.read(run_local(parse(run_settings(method="upload_all"))))
