@@ -199,7 +199,7 @@ def forget() -> None:
 
 
 def told_by_card(data: DataConfig, card: Mapping[str, Any]) -> DataConfig:
-    """The `known_*` settings; from the pair's card, which knows what its student was taught, where none is set."""
+    """The `known_*` settings; from the pair's card where none is set."""
     known = card.get("known", {})
     if data.known_styles or data.known_objects or data.known_questions or not known:
         return data
