@@ -88,7 +88,7 @@ def test_rows_keep_their_own_picture_and_only_the_domains_of_the_run(config):
 
 
 def test_streams_are_positions_into_the_train_rows_of_a_device(config):
-    made = load_world(config(partition="natural"), PAIR)
+    made = load_world(config(partition="natural", drift_onset=2, drift_spread=2, drift_ramp=3), PAIR)
     assert [len(stream) for stream in made.streams] == [6] * 4
     users = [set(made.train["user"].iloc[np.concatenate(stream)]) for stream in made.streams]
     assert sum(map(len, users)) == len(set.union(*users)) == 5, "no user comes up on two devices"
