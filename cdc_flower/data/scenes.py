@@ -142,20 +142,20 @@ def _draw(things: Sequence[Thing], style: str, rng: np.random.Generator) -> byte
         ink = np.asarray(COLOURS[colour], np.float32) * (1.0 if style != "night" else 1.08)
         window += np.clip(cover, 0, 1)[..., None] * (ink - window)
     out = io.BytesIO()
-    Image.fromarray(np.clip(canvas, 0, 255).astype(np.uint8)).save(out, "PNG", compress_level=4)
+    Image.fromarray(np.clip(canvas, 0, 255).astype(np.uint8)).save(out, "PNG", compress_level=1)
     return out.getvalue()
 
 
 def _place(rng: np.random.Generator, shapes: tuple[str, ...], must: tuple[str, ...]) -> list[Thing]:
     """Three to five things in distinct cells; repeats are likely enough to count.
 
-    They are drawn from a palette of two to four shapes that holds one of `must`; of a palette of four, three
-    things may leave that one out (then nothing but the count of a colour is asked).
+    They are drawn from a palette of two to four shapes; at least one thing is of `must`.
     """
     n = int(rng.integers(3, 6))
     palette = [shapes[i] for i in rng.permutation(len(shapes))[: int(rng.integers(2, 5))]]
     if not set(palette) & set(must):
         palette[0] = must[int(rng.integers(len(must)))]
+    palette.sort(key=lambda shape: shape not in must)  # three things of a palette of four: one of `must` stays
     kinds = palette[:n] + [palette[int(i)] for i in rng.integers(0, len(palette), max(0, n - len(palette)))]
     colours = [list(COLOURS)[int(i)] for i in rng.integers(0, len(COLOURS), n)]
     things = []
@@ -261,14 +261,14 @@ def _split(split: str, count: int, seed: int) -> tuple[pd.DataFrame, dict[str, b
         things = _place(rng, shapes, must)
         image_id = f"{split}-{i:06d}"
         images[image_id] = _draw(things, style, rng)
-        concept = "new shapes" if new else "old shapes"
+        concept, attributes = "new shapes" if new else "old shapes", _attributes(things)
         for kind, ask in ASK.items():
             if kind == "count" and i // 2 % COUNT_EVERY:
                 continue
             asked = ask(Scene(things, shapes, must), rng)
             if asked is not None:
                 user = f"user{i % 64:02d}"
-                rows.append((image_id, *asked, kind, style, user, concept, _attributes(things)))
+                rows.append((image_id, *asked, kind, style, user, concept, attributes))
     columns = ["image_id", "question", "answer", "qtype", "domain", "user", "concept", "attributes"]
     return pd.DataFrame(rows, columns=columns, dtype="str"), images
 
@@ -281,6 +281,6 @@ def generate(n_train: int = 6000, n_test: int = 800, seed: int = 0) -> Pack:
     """
     train, train_images = _split("train", n_train, seed)
     test, test_images = _split("test", n_test, seed)
-    digest = hashlib.sha256(f"scenes-2:{n_train}:{n_test}:{seed}".encode()).hexdigest()
+    digest = hashlib.sha256(f"scenes-3:{n_train}:{n_test}:{seed}".encode()).hexdigest()
     return Pack(name="scenes", folder=None, digest=digest, train=train, test=test,
                 train_images=train_images, test_images=test_images)

@@ -15,10 +15,10 @@ from PIL import Image
 from cdc_flower.data import scenes
 from cdc_flower.data.packs import Pack
 
-ROWS = {"train": "52eacff66e54c8fb85e7bbf93193cf1a4ce3d296693d0e26d3823ce47f9c8a85",
-        "test": "2ee876f820ff350150f427291421055c41c420f7e013a54da34df2839b510e1c"}
-PIXELS = {"train": "9d20e37beecd48f023b0c1992d77ec5335baba6846352854fcc6b7aa35ecc021",
-          "test": "7f0a3a19d3f598fc1481bb12f772c9a38ce1e47b8602359e396150225ff33547"}
+ROWS = {"train": "b1789c753424d1ac402f05b197f33e84800760bf7e3c2dfe638395bb0eabf13c",
+        "test": "7bd6d2641985e87e3ff106a0a8195bb1ea9b998115286cf278cbd3870b91234e"}
+PIXELS = {"train": "7878bae6d9e08b82c9b3d5304eba5e48d3ce47c7c74cb181c0b27d07e9a38691",
+          "test": "14a094ea330a9d6a4c04a35ac8bd41057f3b5a3fc5fd2a3d932ff3fd82d3960a"}
 
 
 @pytest.fixture(scope="module")
