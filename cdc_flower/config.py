@@ -58,6 +58,7 @@ class DataConfig:
     partition_by: str = "user"  # the column for natural / dirichlet
     dirichlet_alpha: float = Field(default=0.5, gt=0)
     items_per_domain: int = Field(default=200, ge=1)  # held-out test items of each domain
+    items: Literal["test", "tuning"] = "test"  # tuning: other items of the test split, to choose settings by
     scenes_train: int = Field(default=3000, ge=1)  # pictures
     scenes_test: int = Field(default=800, ge=1)
     style_column: str = "domain"

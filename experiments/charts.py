@@ -7,6 +7,8 @@ differ by marker as well as by colour (after Okabe and Ito), for readers who do 
 from __future__ import annotations
 
 import io
+import math
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +16,7 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from experiments.summary import interval
 
@@ -38,8 +40,8 @@ RC = {
 
 
 def style(method: str) -> tuple[str, str]:
-    """Colour and marker of a method; others than the built-in ones share one."""
-    return STYLE.get(method, ("#444444", "."))
+    """Colour and marker of a method; an arm of another name has one of them by its name."""
+    return STYLE.get(method) or list(STYLE.values())[zlib.crc32(method.encode()) % len(STYLE)]
 
 
 def over_seeds(frame: pd.DataFrame, value: str) -> pd.DataFrame:
@@ -160,12 +162,19 @@ def bytes_panel(rounds: pd.DataFrame, devices: pd.DataFrame, methods: Sequence[s
             axes.axhline(last, color=colour, linestyle=":")
             _label(axes, f"{method}, no bytes", 0.01, last, colour)
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if _decades(axes) < 2 else (1,)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: _short(v)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("bytes up + down, all devices, cumulative")
         axes.set_title("drifted domains")
         _percent(axes)
 
     return _figure(draw)
+
+
+def _decades(axes: Any) -> float:
+    low, high = axes.get_xlim()
+    return math.log10(high / low)
 
 
 def _short(count: float) -> str:

@@ -19,6 +19,7 @@ import typer
 from cdc_flower.config import METHODS, ConfigError, parse
 from experiments.cli_data import Preset, Sets, chosen_settings, data_app
 from experiments.recipes import RECIPES, Recipe, shortened
+from experiments.settings import assignments
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -56,6 +57,9 @@ def compare(
     methods: Annotated[
         str, typer.Option(help="Comma list, in the order of the table; default: all.", show_default=False)
     ] = ",".join(METHODS),
+    arms: Annotated[
+        str | None, typer.Option(help="Instead: a study of experiments/studies, or a TOML file like it.")
+    ] = None,
     seeds: Annotated[
         int,
         typer.Option(help="Runs per method, default 1; from 2 on with 95 % intervals.", show_default=False),
@@ -69,14 +73,19 @@ def compare(
     sets: Sets = None,
 ) -> None:
     """Run methods side by side and write a table, summary.json and report.html."""
+    from experiments import ablate
     from experiments import compare as comparing
 
-    chosen = tuple(m.strip() for m in methods.split(",") if m.strip())
+    chosen: Any = tuple(m.strip() for m in methods.split(",") if m.strip())
+    settings = chosen_settings(data, preset, sets)
+    if arms is not None:
+        study, chosen = ablate.read(arms)
+        settings = {**settings, **study, **{k: v for k, v in assignments(sets or []).items() if k != "data"}}
+        out = out or Path("results") / Path(arms).stem
     try:
         made = comparing.run(
-            chosen_settings(data, preset, sets), chosen, seeds=seeds, out=out, workers=workers, resume=resume,
-            pretrain=not no_pretrain,
-        )  # fmt: skip
+            settings, chosen, seeds=seeds, out=out, workers=workers, resume=resume, pretrain=not no_pretrain
+        )
     except comparing.Interrupted as stopped:
         _show(stopped.comparison)
         raise

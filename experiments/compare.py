@@ -1,7 +1,8 @@
 """Run methods side by side on one stream of data and count what each costs.
 
-Python entry: `run(...)` gives pandas frames. Every (method, seed) is a job with a run folder of its own under
-`out/runs`; all methods of a seed see the same devices, the same samples in the same rounds and the same test
+Python entry: `run(...)` gives pandas frames. What is compared are arms: a name and the settings that make the
+difference, a method in the plain case. Every (arm, seed) is a job with a run folder of its own under
+`out/runs`; all arms of a seed see the same devices, the same samples in the same rounds and the same test
 items. What they share (data, vision-tower outputs, the teacher's accuracy) is computed once, before the jobs.
 """
 
@@ -10,19 +11,21 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cdc_flower import results
-from cdc_flower.config import METHODS, ConfigError, flat, parse
+from cdc_flower.config import METHODS, Config, ConfigError, flat, parse
 from experiments import pairs, pool, report, summary
 from experiments.pool import Job
 from experiments.screen import Screen
 from experiments.summary import Comparison
 
 ENGINE = "strategies.server_app"
+ARM_NAME = r"[A-Za-z0-9][A-Za-z0-9 =+_.,-]*"
 
 
 class Interrupted(KeyboardInterrupt):
@@ -35,7 +38,7 @@ class Interrupted(KeyboardInterrupt):
 
 def run(
     settings: Mapping[str, Any] | None = None,
-    methods: Sequence[str] = METHODS,
+    methods: Sequence[str] | Mapping[str, Mapping[str, Any]] = METHODS,
     seeds: int = 1,
     out: str | Path | None = None,
     workers: int | None = None,
@@ -49,8 +52,9 @@ def run(
 
     Args:
         settings: flat run config; keys that are missing take their defaults.
-        methods: what to compare, in the order of the table.
-        seeds: runs per method; their seeds are `seed`, `seed` + 1, ...
+        methods: what to compare, in the order of the table: names of methods, or arms (name -> the settings
+            that make it, `method` among them where it is not `cdc`).
+        seeds: runs per arm; their seeds are `seed`, `seed` + 1, ...
         out: the folder; default results/<name of the data>. An earlier comparison in it is replaced.
         workers: processes; default one per core; 0 = run in this process. Scripts that call this need the
             usual `if __name__ == "__main__":`, because workers import the script.
@@ -64,29 +68,19 @@ def run(
         ConfigError: anything that cannot be run; before the first round.
         Interrupted: Ctrl-C; the rounds that were done are in the report.
     """
-    _check(methods, seeds, workers)
-    checked = "cdc" if "cdc" in methods else methods[0]  # the method whose demands `prepare` tests
-    base = parse({**(settings or {}), **overrides, "method": checked})
+    _check(seeds, workers)
+    shared = {key.replace("_", "-"): value for key, value in {**(settings or {}), **overrides}.items()}
+    arms = _arms(methods, shared)
+    configs = {name: parse({**shared, **arm}) for name, arm in arms.items()}
+    base = next(iter(configs.values()))
+    _check_one_stream(configs)
     folder = Path(out or Path("results") / base.data.name).absolute()
     _claim(folder)
     jobs = [
-        Job(
-            method,
-            seed,
-            flat(
-                parse(
-                    {
-                        **flat(base),
-                        "method": method,
-                        "seed": seed,
-                        "out-dir": str(summary.run_folder(folder, method, seed)),
-                    }
-                )
-            ),
-            engine,
-        )
+        Job(name, seed, flat(parse({**flat(config), "seed": seed, "out-dir": str(target)})), engine)
         for seed in range(base.run.seed, base.run.seed + seeds)
-        for method in methods
+        for name, config in configs.items()
+        for target in [summary.run_folder(folder, name, seed)]
     ]
     started = time.perf_counter()
     pool.silence()
@@ -95,7 +89,8 @@ def run(
         with screen.preparing("pair") as tell:
             pairs.ensure(base, screen.say, tell, pretrain)
         with screen.preparing("preparing") as tell:
-            pair, world = module.prepare(base, tell)
+            for config in configs.values():
+                pair, world = module.prepare(config, tell)
         digests = {"pair_digest": pair.digest, "data_digest": world.pack.digest}
         kept = [job for job in jobs if resume and finished(job, digests)]
         todo = [job for job in jobs if job not in kept]
@@ -105,10 +100,11 @@ def run(
         index: dict[str, Any] = {
             "config": flat(base),
             "data": base.data.name,
-            "methods": list(methods),
+            "methods": list(arms),
+            "arms": arms,
             "seeds": [base.run.seed + i for i in range(seeds)],
             "teacher": dict(teacher),
-            "traits": {m: traits(m) for m in methods},
+            "traits": {name: traits(config.run.method) for name, config in configs.items()},
             "versions": results.package_versions(),
             "status": "interrupted",
             "failed": {},
@@ -143,7 +139,23 @@ def finished(job: Job, digests: Mapping[str, str]) -> bool:
     return same and found.status == "completed"
 
 
-def _check(methods: Sequence[str], seeds: int, workers: int | None) -> None:
+def _arms(
+    methods: Sequence[str] | Mapping[str, Mapping[str, Any]], shared: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Name -> the settings by which an arm differs from the others."""
+    if isinstance(methods, Mapping):
+        if not methods:
+            raise ConfigError("no arms; allowed: at least one")
+        for name in methods:
+            if not re.fullmatch(ARM_NAME, name):
+                raise ConfigError(
+                    f"arm {name!r} names a folder; allowed: letters, digits and any of ' =+-_.,'"
+                )
+        method = {"method": shared.get("method", "cdc")}
+        return {
+            name: {**method, **{key.replace("_", "-"): value for key, value in arm.items()}}
+            for name, arm in methods.items()
+        }
     for method in methods:
         if method not in METHODS:
             raise ConfigError(f"unknown method '{method}'; allowed: {', '.join(METHODS)}")
@@ -151,6 +163,26 @@ def _check(methods: Sequence[str], seeds: int, workers: int | None) -> None:
         raise ConfigError(
             f"methods = {','.join(methods)!r}; allowed: each of {', '.join(METHODS)} at most once"
         )
+    return {method: {"method": method} for method in methods}
+
+
+def _check_one_stream(configs: Mapping[str, Config]) -> None:
+    """All arms must share what is computed once: data, drift and models."""
+
+    def shared(config: Config) -> tuple[Any, ...]:
+        pair = config.pair
+        return config.data, config.drift, pair.pair, pair.teacher, pair.student, config.run.devices
+
+    (first, one), *others = configs.items()
+    for name, config in others:
+        if shared(config) != shared(one):
+            raise ConfigError(
+                f"arms {first!r} and {name!r} differ in data, drift, models or devices; "
+                "allowed: any other difference, and one comparison for each of these"
+            )
+
+
+def _check(seeds: int, workers: int | None) -> None:
     if seeds < 1:
         raise ConfigError(f"seeds = {seeds}; allowed: 1 or more")
     if workers is not None and workers < 0:

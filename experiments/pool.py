@@ -1,4 +1,4 @@
-"""Run jobs (one method, one seed each) in worker processes and tell how far they are.
+"""Run jobs (one arm, one seed each) in worker processes and tell how far they are.
 
 Workers stay alive between jobs, so models and data are loaded once per worker. Each computes on one thread:
 sums then have one order, and results do not depend on how many workers there are. One pipe per worker instead
@@ -38,16 +38,16 @@ LOUD = ("flwr", "transformers", "datasets", "huggingface_hub", "peft", "bitsandb
 
 @dataclass(frozen=True)
 class Job:
-    """One run: `engine` is the module with `run_local(config, progress)`."""
+    """One run of an arm: `engine` is the module with `run_local(config, progress)`."""
 
-    method: str
+    arm: str
     seed: int
     settings: dict[str, Any] = field(hash=False)
     engine: str = "strategies.server_app"
 
     @property
     def name(self) -> str:
-        return f"{self.method} · seed {self.seed}"
+        return f"{self.arm} · seed {self.seed}"
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,7 @@ def _place(rng: np.random.Generator, shapes: tuple[str, ...], must: tuple[str, .
     palette = [shapes[i] for i in rng.permutation(len(shapes))[: int(rng.integers(2, 5))]]
     if not set(palette) & set(must):
         palette[0] = must[int(rng.integers(len(must)))]
-    palette.sort(key=lambda shape: shape not in must)  # three things of a palette of four: one of `must` stays
+    palette.sort(key=lambda shape: shape not in must)  # three of a palette of four: one of `must` stays
     kinds = palette[:n] + [palette[int(i)] for i in rng.integers(0, len(palette), max(0, n - len(palette)))]
     colours = [list(COLOURS)[int(i)] for i in rng.integers(0, len(COLOURS), n)]
     things = []

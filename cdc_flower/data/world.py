@@ -157,12 +157,25 @@ def _with_domains(
     return frame.loc[np.isin(domain, wanted)].reset_index(drop=True)
 
 
-def held_out(test: pd.DataFrame, wanted: tuple[str, ...], count: int) -> pd.DataFrame:
-    """Up to `count` rows of each wanted domain, the same in every run whatever its seed, from 0."""
+def held_out(test: pd.DataFrame, wanted: tuple[str, ...], count: int, items: str = "test") -> pd.DataFrame:
+    """Up to `count` rows of each wanted domain, the same in every run whatever its seed, from 0.
+
+    Items "tuning" are the next `count` of the same shuffled rows, so that settings can be chosen by items
+    that no result is reported on.
+
+    Raises:
+        ConfigError: nothing is left for tuning.
+    """
     kept = []
+    start = {"test": 0, "tuning": count}[items]
     for name in wanted:
         rows = np.flatnonzero(test["drift_domain"].to_numpy() == name)
-        kept.append(stream.generator(0, f"test/{name}").permutation(rows)[:count])
+        if len(rows) <= start:
+            raise ConfigError(
+                f"setting 'items' = '{items}': domain '{name}' has {len(rows)} test items; allowed: "
+                f"items-per-domain below that, now {count}"
+            )
+        kept.append(stream.generator(0, f"test/{name}").permutation(rows)[start : start + count])
     return test.iloc[np.sort(np.concatenate(kept))].reset_index(drop=True)
 
 
@@ -214,7 +227,10 @@ def _ground(config: Config, pair: Pair, progress: Progress | None) -> _Ground:
     stream.check_domains(train_domain, test_domain, config.axes)
     train = _with_domains(pack.train, train_domain, pack.train_images, wanted)
     test = held_out(
-        _with_domains(pack.test, test_domain, pack.test_images, wanted), wanted, config.data.items_per_domain
+        _with_domains(pack.test, test_domain, pack.test_images, wanted),
+        wanted,
+        config.data.items_per_domain,
+        config.data.items,
     )
     stem = cache_folder(config.pair.token_cache) / "tokens" / f"{pair.tower_digest[:12]}-{pack.digest[:12]}"
     tokens = [

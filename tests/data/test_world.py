@@ -181,3 +181,15 @@ def test_the_cache_folder_is_the_setting_then_the_variable_then_home(monkeypatch
 def test_without_drift_only_the_source_is_there(config):
     made = load_world(config(drift="none"), PAIR)
     assert set(made.train["drift_domain"]) == set(made.test["drift_domain"]) == {"source"}
+
+
+def test_tuning_items_are_others_than_the_test_items(config):
+    reported, tuned = (load_world(config(items=items), PAIR).test for items in ("test", "tuning"))
+    rows = [set(zip(test["image_id"], test["question"], strict=True)) for test in (reported, tuned)]
+    assert [len(r) for r in rows] == [60, 55], "35 rows of the question domain: 20 to test, 15 to tune by"
+    assert not rows[0] & rows[1]
+
+
+def test_no_items_left_for_tuning_is_refused(config):
+    with pytest.raises(ConfigError, match=r"'items' = 'tuning': domain '\w+' has \d+ test items"):
+        load_world(config(items="tuning", items_per_domain=1000), PAIR)
