@@ -124,9 +124,8 @@ def work(task: Task, message: Message, context: Context) -> RecordDict:
     chosen, targets, spent = LESSONS[str(task.order[keys.LABELS])](task, model, rows)
     lr = local.local_lr_full if full else local.local_lr
     mu = float(task.order.get(keys.PROXIMAL_MU, 0.0))
-    loss, trained = fit(
-        task, model, pictures(task, rows)[chosen], [questions(task, rows)[i] for i in chosen], targets, lr, mu
-    )
+    rows = rows[chosen]
+    loss, trained = fit(task, model, pictures(task, rows), questions(task, rows), targets, lr, mu)
     with np.errstate(over="ignore"):
         flat = adapters.read(model).astype(np.float16)
     return RecordDict(
