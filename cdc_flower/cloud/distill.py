@@ -53,15 +53,11 @@ def teach(pair: Pair, samples: Sequence[CloudSample]) -> tuple[list[Lesson], lis
             pair.text,
             vlm.collate(pair.text, *arrays, None, spots).to(device),
             pair.max_answer_tokens,
+            top_k=TOP,
         )
-        told = vlm.collate(pair.text, *arrays, answers.ids, spots).to(device)
-        top = vlm.forward(pair.teacher, pair.text, told).logits.float().topk(min(TOP, pair.vocab), -1)
-        values, indices = top.values.cpu().numpy(), top.indices.cpu().numpy()
-        for i, sample in enumerate(part):
-            a = len(answers.ids[i]) + 1
-            lessons.append(
-                Lesson(sample, answers.ids[i], indices[i, :a], values[i, :a], float(answers.confidence[i]))
-            )
+        lessons += map(
+            Lesson, part, answers.ids, answers.top_ids, answers.top_logits, answers.confidence.tolist()
+        )
         texts += answers.texts
     return lessons, texts
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
@@ -186,11 +186,19 @@ class Answers:
     margin: np.ndarray  # (B,) mean of p1 - p2
     log_prob: np.ndarray  # (B,) sum of log max-probabilities (the released rule multiplies probabilities)
     confidence: np.ndarray  # (B,) exp of the mean log max-probability
+    # Where asked for, B arrays (A_i + 1, k) each: the k largest logits of every step, int64 ids and float32
+    # values; the step that follows the last token is among them.
+    top_ids: list[np.ndarray] = field(default_factory=list)
+    top_logits: list[np.ndarray] = field(default_factory=list)
 
 
 @torch.no_grad()
-def answer(model: nn.Module, text: Text, inputs: Inputs, max_new: int) -> Answers:
-    """Answer greedily, at most `max_new` tokens; the end token counts as a step."""
+def answer(model: nn.Module, text: Text, inputs: Inputs, max_new: int, top_k: int = 0) -> Answers:
+    """Answer greedily, at most `max_new` tokens; the end token counts as a step.
+
+    Args:
+        top_k: k of `Answers.top_ids` and `top_logits`; with 0 they are empty.
+    """
     _, lm, head = parts(model)
     out = forward(model, text, inputs, cache=True)
     b, device = inputs.tokens.shape[0], inputs.tokens.device
@@ -198,8 +206,14 @@ def answer(model: nn.Module, text: Text, inputs: Inputs, max_new: int) -> Answer
     position = len(text.prefix_ids) + text.n_tokens + inputs.question_len
     done = torch.zeros(b, dtype=torch.bool, device=device)
     ids: list[list[int]] = [[] for _ in range(b)]
+    top_steps: list[tuple[np.ndarray, np.ndarray]] = []
     sums = {name: torch.zeros(b, device=device) for name in ("entropy", "margin", "log_prob", "steps")}
-    for step in range(max_new):
+    for step in range(max_new + (top_k > 0)):
+        if top_k:
+            largest = logits.float().topk(min(top_k, logits.shape[-1]), -1)
+            top_steps.append((largest.indices.cpu().numpy(), largest.values.cpu().numpy()))
+            if step == max_new:  # of an answer that was cut: what comes after its last token
+                break
         logp = logits.float().log_softmax(-1)
         top = logp.topk(2, -1).values
         live = (~done).float()
@@ -211,7 +225,7 @@ def answer(model: nn.Module, text: Text, inputs: Inputs, max_new: int) -> Answer
         done = done | (best == text.eos)
         for i in torch.nonzero(~done).flatten().tolist():
             ids[i].append(int(best[i]))
-        if bool(done.all()) or step == max_new - 1:
+        if bool(done.all()) or (step == max_new - 1 and not top_k):
             break
         mask = torch.cat([mask, torch.ones(b, 1, dtype=mask.dtype, device=device)], 1)
         out_next = lm(inputs_embeds=lm.get_input_embeddings()(best[:, None]), attention_mask=mask,
@@ -220,7 +234,15 @@ def answer(model: nn.Module, text: Text, inputs: Inputs, max_new: int) -> Answer
     steps = sums["steps"].clamp_min(1)
     found = (sums["entropy"] / steps, sums["margin"] / steps, sums["log_prob"],
              (sums["log_prob"] / steps).exp())
-    return Answers(ids, [text.decode(i) for i in ids], *(t.cpu().numpy().astype(np.float64) for t in found))
+    tops = [
+        [np.stack([of_step[which][i] for of_step in top_steps[: len(own) + 1]]) for i, own in enumerate(ids)]
+        if top_k
+        else []
+        for which in (0, 1)
+    ]
+    return Answers(
+        ids, [text.decode(i) for i in ids], *(t.cpu().numpy().astype(np.float64) for t in found), *tops
+    )
 
 
 @torch.no_grad()

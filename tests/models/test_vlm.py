@@ -113,5 +113,21 @@ def test_entropy_and_confidence_are_length_normalised(pair, tokens, questions):
     np.testing.assert_allclose(found.confidence, np.exp(found.log_prob / steps), rtol=1e-5)
 
 
+@pytest.mark.parametrize("max_new", [1, 2, 6])
+def test_the_largest_logits_of_an_answer_are_those_of_teacher_forcing_also_where_it_is_cut(
+    pair, tokens, questions, max_new
+):
+    found = vlm.answer(pair.teacher, pair.text, vlm.collate(pair.text, tokens, questions), max_new, top_k=3)
+    told = vlm.collate(pair.text, tokens, questions, found.ids)
+    with torch.no_grad():
+        logits = vlm.forward(pair.teacher, pair.text, told).logits
+    for i, ids in enumerate(found.ids):
+        assert len(ids) <= max_new
+        assert found.top_ids[i].shape == found.top_logits[i].shape == (len(ids) + 1, 3)
+        assert found.top_ids[i][: len(ids), 0].tolist() == ids
+        expected = logits[i, : len(ids) + 1].topk(3, -1).values.numpy()
+        np.testing.assert_allclose(found.top_logits[i], expected, atol=1e-4)
+
+
 def test_answers_are_compared_without_case_and_outer_punctuation():
     assert vlm.normalise("  Top   Left. ") == "top left"
