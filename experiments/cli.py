@@ -185,12 +185,18 @@ def pretrain(
 
 
 @app.command()
-def report(folder: Path) -> None:
+def report(
+    folder: Path,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown, too.")] = False,
+) -> None:
     """Write report.html and summary.json of a comparison again, from what lies in its folder."""
     from experiments import report as reporting
-    from experiments import summary
+    from experiments import screen, summary
 
-    summary.write_summary(summary.read(folder))
+    comparison = summary.read(folder)
+    summary.write_summary(comparison)
+    if markdown:
+        typer.echo(screen.markdown(comparison))
     typer.echo(f"report: {reporting.write(folder)}")
 
 

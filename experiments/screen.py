@@ -176,6 +176,12 @@ def rows(comparison: Any) -> list[tuple[str, ...]]:
     return [head, *body] if teacher else body
 
 
+def markdown(comparison: Any) -> str:
+    """The headline table for a README or a note."""
+    lines = [COLUMNS, tuple("---" if i == 0 else "---:" for i in range(len(COLUMNS))), *rows(comparison)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 HEADS = (
     "method", "true labels", "device backprop", "source %", "drift %", "gap closed %", "forgets %",
     "bytes up", "bytes down", "device GFLOP",

@@ -62,3 +62,11 @@ def test_a_log_gets_a_line_per_quarter_of_a_stage_whatever_its_loss_is():
         tell("teacher (loss 1.000)", 30, 100)
     said = console.file.getvalue().splitlines()
     assert [line.split()[-1] for line in said] == ["30/100", "50/100", "80/100", "100/100", "30/100"]
+
+
+def test_markdown_has_a_row_of_as_many_cells_for_the_teacher_and_every_method():
+    shown = screen.markdown(comparison(True)).splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in shown]
+    assert [row[0] for row in cells] == ["method", "---", "teacher", *METHODS]
+    assert {len(row) for row in cells} == {len(screen.COLUMNS)}
+    assert cells[3][3] == "91.2 ±12.0"
