@@ -33,7 +33,7 @@ class Recipe:
     augment: bool = False  # shifts, brightness, contrast: for packs with few real photos
     flip: bool = False
     teacher: LanguageModel = LanguageModel(128, 3, 320)
-    teacher_steps: int = 5000
+    teacher_steps: int = 4000
     student: LanguageModel = LanguageModel(64, 3, 192)
     student_steps: int = 2000
     student_words: bool = True  # its words start at what they name, also those of domains it is not taught
