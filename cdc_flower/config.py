@@ -152,7 +152,7 @@ class LocalConfig:
     """Training on the device, for the FedAvg family."""
 
     local_epochs: int = Field(default=1, ge=1)
-    local_batch: int = Field(default=16, ge=1)
+    local_batch: int = Field(default=8, ge=1)
     local_lr: float = Field(default=3e-3, gt=0)
     local_lr_full: float = Field(default=1e-3, gt=0)
     local_memory: int = Field(default=64, ge=0)  # past samples a device may train on again
