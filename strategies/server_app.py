@@ -36,7 +36,7 @@ from strategies.pictures import pictures
 Progress = Callable[[str, int, int], None]
 """`progress(stage, done, total)`; in a run `done` and `total` are rounds."""
 CLIENT_APP = "clients.client_app:app"  # found by name, as Flower does it: strategies do not import clients
-MESSAGE_BYTES = 256  # what a message adds to its frame, at most
+MESSAGE_BYTES = 272  # what a message adds to its frame, at most
 
 app = ServerApp()
 

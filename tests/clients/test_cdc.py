@@ -15,7 +15,8 @@ from cdc_flower.models import adapters
 from cdc_flower.uplink import token_batch
 from clients import cdc
 from clients.client_app import app
-from clients.task import held, resident
+from clients.task import held, hold, resident
+from strategies.server_app import MESSAGE_BYTES
 
 
 def message(frame: bytes | None = None) -> Message:
@@ -89,7 +90,7 @@ def test_an_update_is_applied_and_kept(make_task, line):
     content = cdc.work(task, message(line.frame_for(0)), here)
     flat, version = held(here.state, resident(task.pair, task.config.pair).initial)
     assert content["metrics"]["version"] == version == 2
-    assert update.digest(flat) == update.digest(line.adapter(2))
+    assert content["config"]["digest"] == update.digest(flat) == update.digest(line.adapter(2))
     np.testing.assert_array_equal(adapters.read(resident(task.pair, task.config.pair).model), flat)
 
 
@@ -99,12 +100,39 @@ def test_an_update_that_cannot_be_applied_leaves_the_adapter_and_asks_for_anothe
     task, here = make_task(order={"version": 2}), context()
     content = cdc.work(task, message(frame), here)
     assert content["metrics"]["version"] == 0
+    assert content["config"]["digest"] == update.digest(line.adapter(0))
     assert frame_of(content) == b""
     assert content["metrics"]["uploaded"] == 0
     assert here.state["prequential"]["server-round"] == 1  # it did answer its samples
     again = cdc.work(task, message(line.frame_for(0)), here)
     assert again["metrics"]["version"] == 2
     assert again["metrics"]["uploaded"] > 0
+
+
+def test_an_update_that_comes_twice_does_no_harm(make_task, line):
+    task, here, frame = make_task(order={"version": 2}), context(), line.frame_for(0)
+    once, twice = (cdc.work(task, message(frame), here) for _ in range(2))
+    assert frame_of(once) == frame_of(twice) != b""
+
+
+def test_a_device_of_another_line_does_not_take_its_version_for_the_clouds(make_task, line):
+    task, here = make_task(order={"version": 2}), context()
+    student = resident(task.pair, task.config.pair)
+    other = student.initial + np.float32(0.5)
+    hold(here.state, other, 2)
+    content = cdc.work(task, message(line.frame_for(1)), here)
+    assert content["metrics"]["version"] == 2
+    assert content["config"]["digest"] == update.digest(other)
+    assert frame_of(content) == b""
+    again = cdc.work(task, message(line.frame_for(2, update.digest(other))), here)
+    assert again["config"]["digest"] == line.digest
+    assert frame_of(again) != b""
+
+
+def test_the_bytes_around_the_frame_are_foreseen_and_few(make_task):
+    content = cdc.work(make_task(order={"version": 0}), message(), context())
+    around = message_bytes(content) - len(frame_of(content))
+    assert cdc.overhead() - 80 < around <= cdc.overhead() <= MESSAGE_BYTES
 
 
 def test_upload_all_sends_every_token_exactly(make_task):
