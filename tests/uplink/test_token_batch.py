@@ -57,7 +57,7 @@ def _assert_tokens(sent, got, bits):
     assert (error <= scales.astype(np.float64)[:, None] / 2 * (1 + 1e-12)).all()
 
 
-@given(st.lists(VALUE, min_size=D, max_size=D), st.sampled_from([4, 8]))
+@given(st.lists(VALUE, min_size=D, max_size=D), st.sampled_from([3, 4, 8]))
 def test_the_scale_is_the_smallest_half_that_reaches_the_largest_value(values, bits):
     tokens = np.array([values], np.float32)
     _, (scale,) = token_batch.quantize(tokens, bits)
@@ -65,6 +65,16 @@ def test_the_scale_is_the_smallest_half_that_reaches_the_largest_value(values, b
     assert float(scale) * levels >= peak * (1 - 1e-15)
     below = float(np.nextafter(scale, np.float16(0)))
     assert scale == 0 or below * levels < peak
+
+
+@given(st.lists(VALUE, min_size=D, max_size=D), st.sampled_from([(3, 3), (4, 7), (8, 127)]))
+def test_the_error_is_within_the_declared_share_of_the_largest_value(values, kind):
+    bits, levels = kind
+    sample = dataclasses.replace(GOOD, positions=np.array([3]), tokens=np.array([values], np.float32))
+    (back,) = decode(_frame(bits, (sample,)), N, D, VOCAB, 1000).samples
+    peak = float(np.abs(sample.tokens).max())
+    error = np.abs(back.tokens.astype(np.float64) - sample.tokens.astype(np.float64)).max()
+    assert error <= peak * (1 + 2**-10) / (2 * levels) * (1 + 1e-12) + 2**-25
 
 
 def test_dropped_tokens_are_absent_not_zeroed():
@@ -88,6 +98,7 @@ def test_coding_saves_on_tokens_of_the_usual_shape():
     samples = tuple(Sample(i, where, rng.standard_normal((16, 128)).astype(np.float32), [1, 2, 3], [7], 0.1)
                     for i in range(32))
     sizes = {bits: len(encode(TokenBatch(0, 1, 0, samples), 64, 128, bits)) for bits in token_batch.BITS}
+    assert sizes[3] < 0.83 * 32 * 16 * 48
     assert sizes[4] < 0.91 * 32 * 16 * 64
     assert sizes[8] < 0.98 * 32 * 16 * 128
     assert sizes[16] < 32 * 16 * 256
@@ -116,8 +127,8 @@ def test_what_the_reader_would_refuse_is_not_sent(change, says):
 
 
 def test_only_known_widths_of_values_are_sent():
-    with pytest.raises(ValueError, match="3 bits per value; allowed: 4, 8, 16"):
-        encode(TokenBatch(0, 1, 0, ()), N, D, 3)
+    with pytest.raises(ValueError, match="5 bits per value; allowed: 3, 4, 8, 16"):
+        encode(TokenBatch(0, 1, 0, ()), N, D, 5)
 
 
 def _frame(bits=8, samples=(GOOD,)):
@@ -159,6 +170,8 @@ def _halves(*values):
     (_with(10, b"\x00" + b"\xff" * 12), "symbol 255 is beyond 8 bits"),
     (_with(10, b"\x00" + b"\x0f" * 6, bits=4), "symbol 15 is beyond 4 bits"),
     (_with(10, b"\x00" + b"\x0f" * 5, bits=4), "5 bytes for 12 symbols of 4 bits"),
+    (_with(10, b"\x00" + b"\xff" * 5, bits=3), "symbol 7 is beyond 3 bits"),
+    (_with(10, b"\x00" + b"\x00" * 4, bits=3), "4 bytes for 12 symbols of 3 bits"),
     (_with(10, _halves(*[np.inf] * 12), bits=16), "token is not finite"),
     (pack(Kind.TOKEN_BATCH), "1 sections, head of 0 bytes"),
     (pack(Kind.UPDATE), "expected 1"),

@@ -21,6 +21,7 @@ SIZES, LAYOUT = (600, 0, 400), b"goldenly"
 DIGESTS = {
     "tokens 16": "eb88ec05d00a4d2d",
     "tokens 8": "55d842efca1c1145",
+    "tokens 3": "667ea6bac424e326",
     "tokens 4": "7e611a80b336a761",
     "payload 0": "542466afad89daa6",
     "payload 1": "25286bd039edca87",
@@ -54,7 +55,7 @@ def _blake(values):
     return hashlib.blake2b(np.ascontiguousarray(values).tobytes(), digest_size=8).hexdigest()
 
 
-@pytest.mark.parametrize("bits", [16, 8, 4])
+@pytest.mark.parametrize("bits", [16, 8, 4, 3])
 def test_token_batches_of_format_1_are_read(bits):
     batch = decode((GOLDEN / f"token_batch_{bits}.bin").read_bytes(), N, D, VOCAB, 10**5)
     assert (batch.device, batch.round, batch.version) == (3, 12, 7)
@@ -103,5 +104,5 @@ def test_adapters_of_format_1_are_read(bits):
 
 
 def test_every_golden_frame_is_read_by_some_test_here():
-    names = {f"token_batch_{b}" for b in (16, 8, 4, "empty")} | {f"adapter_{b}" for b in (32, 16)}
+    names = {f"token_batch_{b}" for b in (16, 8, 4, 3, "empty")} | {f"adapter_{b}" for b in (32, 16)}
     assert {p.stem for p in GOLDEN.glob("*.bin")} == names | {"update_chain", "update_snapshot"}
