@@ -166,6 +166,7 @@ class CDC(Strategy):
             self.pair.vocab,
             self.config.uplink.max_uplink_bytes,
             max_samples=self.config.run.samples_per_round,
+            transform=self.pair.transform,
         )
         self.fleet.seconds["codec"] += time.perf_counter() - began
         if (batch.device, batch.round) != (device, round):

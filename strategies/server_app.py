@@ -194,9 +194,18 @@ def check(config: Config, pair: Pair, world: World) -> None:
                 f"setting 'tokens-kept' = {up.tokens_kept}: a picture has {pair.n_tokens} tokens; allowed: "
                 f"1..{pair.n_tokens}"
             )
+        if up.transformed and pair.transform is None:
+            raise ConfigError(
+                f"setting 'token-transform' = 'pca': pair '{pair.name}' has no transform of its vision "
+                "tower; allowed: none, or estimate one (docs/method.md)"
+            )
         longest = max(len(pair.text.question_ids(q)) for q in set(world.train["question"].astype(str)))
         least = MESSAGE_BYTES + token_batch.sample_bytes(
-            up.tokens_kept, pair.width, up.token_bits, longest + pair.max_answer_tokens
+            up.tokens_kept,
+            pair.width,
+            up.token_bits,
+            longest + pair.max_answer_tokens,
+            up.transformed,
         )
         if up.uplink_budget < least:
             raise ConfigError(

@@ -4,6 +4,8 @@ newest.
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from flwr.app import Context, Message, RecordDict
@@ -11,8 +13,9 @@ from flwr.app import Context, Message, RecordDict
 from cdc_flower.downlink import update
 from cdc_flower.downlink.versions import Mirror
 from cdc_flower.fleet.grid import LocalGrid, frame_of, message_bytes, node_id, payload
-from cdc_flower.models import adapters
+from cdc_flower.models import adapters, transform
 from cdc_flower.uplink import token_batch
+from cdc_flower.wire.frame import FrameError
 from clients import cdc
 from clients.client_app import app
 from clients.task import held, hold, resident
@@ -30,7 +33,10 @@ def context() -> Context:
 
 
 def decoded(task, content):
-    return token_batch.decode(frame_of(content), task.pair.n_tokens, task.pair.width, task.pair.vocab, 2**20)
+    pair = task.pair
+    return token_batch.decode(
+        frame_of(content), pair.n_tokens, pair.width, pair.vocab, 2**20, transform=pair.transform
+    )
 
 
 @pytest.fixture
@@ -72,6 +78,22 @@ def test_the_budget_holds_for_the_whole_message_and_is_used(make_task):
         assert message_bytes(content) <= budget
         assert content["metrics"]["uploaded"] == len(decoded(task, content).samples) >= 1
     assert content["metrics"]["uploaded"] >= 5
+
+
+def test_with_a_transform_more_samples_fit_and_only_its_owner_reads_them(make_task):
+    task = make_task(order={"version": 0}, token_transform="pca", uplink_budget=1500)
+    plain = make_task(order={"version": 0}, uplink_budget=1500)
+    turn = transform.estimate(task.world.train_tokens)
+    turned = dataclasses.replace(task, pair=dataclasses.replace(task.pair, transform=turn))
+    content, before = cdc.work(turned, message(), context()), cdc.work(plain, message(), context())
+    assert message_bytes(content) <= 1500
+    assert content["metrics"]["uploaded"] >= before["metrics"]["uploaded"] >= 1
+    with pytest.raises(FrameError, match="this pair has none"):
+        decoded(task, content)
+    for sample in decoded(turned, content).samples:
+        row = task.world.train.iloc[task.rows[sample.index]]
+        true = task.world.train_tokens[row["image_row"]][sample.positions].astype(np.float32)
+        assert np.linalg.norm(sample.tokens - true) < 0.1 * np.linalg.norm(true)
 
 
 @pytest.mark.parametrize("score", ["attention", "entropy", "mc_dropout", "norm", "random", "released"])
