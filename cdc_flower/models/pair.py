@@ -190,7 +190,7 @@ def load_pair(config: PairConfig, data_name: str) -> Pair:
         text=Text(tokenizer, prefix, suffix, n), processor=processor, n_tokens=n,
         width=width, vocab=shape.text_config.vocab_size,
         max_answer_tokens=config.max_answer_tokens, card=card,
-        transform=transform.load(folder, width, tower) if folder else None,
+        transform=transform.load(folder or Path(student_path), width, tower),
     )
 
 
