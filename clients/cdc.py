@@ -4,7 +4,8 @@ Forward passes alone, no label, no picture: UTS (arXiv 2312.16279, section 3.2) 
 budget, which holds for the whole message and not just for the frame. `work_all` is the upper arm
 `upload_all`: every sample with every token, float16. An update that cannot be applied (another version, a
 damaged frame) leaves the adapter as it was; the device answers with it, sends no tokens, and says which
-version it has, so that the cloud sends the right update next time."""
+adapter it has, so that the cloud sends the right update next time. It says so by version and digest: a cloud
+that was restored from an older checkpoint gives a version's number to another adapter."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from logging import WARNING
 
 import numpy as np
-from flwr.app import Context, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.supercore import log
 
 from cdc_flower.config import UplinkConfig
@@ -61,6 +62,7 @@ class _Round:
             self.task.pair.n_tokens,
             self.task.pair.width,
             bits,
+            self.task.pair.transform if self.task.config.uplink.transformed else None,
         )
 
 
@@ -104,8 +106,10 @@ def everything(now: _Round) -> tuple[bytes, int, int]:
     return frame, len(every), sum(map(len, every))
 
 
-def _reply(frame: bytes, metrics: dict[str, int | float]) -> RecordDict:
-    records = RecordDict({keys.METRICS: MetricRecord(metrics)})
+def reply(frame: bytes, digest: bytes, metrics: dict[str, int | float]) -> RecordDict:
+    records = RecordDict(
+        {keys.METRICS: MetricRecord(metrics), keys.CONFIG: ConfigRecord({keys.DIGEST: digest})}
+    )
     if frame:
         records[keys.ARRAYS] = payload(frame)
     return records
@@ -115,13 +119,15 @@ def overhead() -> int:
     """An upper bound of the bytes a message adds to its frame."""
     largest = 2**62
     names = (keys.VERSION, keys.UPLOADED, keys.TOKENS, keys.FORWARD, keys.BACKWARD)
-    return message_bytes(_reply(b"-", {**dict.fromkeys(names, largest), keys.SECONDS: 1.0})) + 16
+    metrics = {**dict.fromkeys(names, largest), keys.SECONDS: 1.0}
+    return message_bytes(reply(b"-", bytes(update.DIGEST_BYTES), metrics)) + 16
 
 
-def _updated(
+def updated(
     task: Task, message: Message, context: Context, student: Resident
 ) -> tuple[np.ndarray, int, bool]:
-    """The adapter and version after the message, and whether that is the newest."""
+    """The adapter and version after the message, and whether they are what the cloud wanted the device to
+    have."""
     flat, version = held(context.state, student.initial)
     frame = frame_of(message.content)
     if frame:
@@ -137,13 +143,14 @@ def _updated(
             hold(context.state, flat, version)
         except FrameError as err:
             log(WARNING, "device %s keeps version %s: %s", task.device, version, err)
+            return flat, version, False
     return flat, version, version == task.order[keys.VERSION]
 
 
 def _work(task: Task, message: Message, context: Context, everything_up: bool) -> RecordDict:
     began = time.perf_counter()
     student = resident(task.pair, task.config.pair)
-    flat, version, current = _updated(task, message, context, student)
+    flat, version, current = updated(task, message, context, student)
     adapters.write(student.model, flat)
     tokens, asked = pictures(task, task.rows), questions(task, task.rows)
     answers, spent = answer(task, student.model, tokens, asked)
@@ -155,8 +162,9 @@ def _work(task: Task, message: Message, context: Context, everything_up: bool) -
     elif current:
         frame, uploaded, kept = select_within_budget(now)
         spent += token_passes(task.config.uplink) * pass_flops(task, student.model, asked, [0] * len(asked))
-    return _reply(
+    return reply(
         frame,
+        update.digest(flat),
         {
             keys.VERSION: version,
             keys.UPLOADED: uploaded,

@@ -4,9 +4,10 @@ goes down.
 A round is one TRAIN message per device. Down goes the UPDATE frame from the version that device has to the
 newest (nothing when it has it), up comes a TOKEN_BATCH frame. The cloud learns from all token batches in the
 order of the devices (`cloud.distill`), and the mirror makes the next version of the adapter
-(`downlink.versions`). Which version a device has is known from its last reply alone, so a device that was
-away gets what it missed when it is asked again. `upload_all` is the same method with another kind of device
-work: every sample, every token, float16, no budget."""
+(`downlink.versions`). Which adapter a device has is known from its last reply alone, by version and
+digest, so a device that was away gets what it missed when it is asked again, and one whose version is of
+another line (the cloud was restored from an older checkpoint) gets a snapshot. `upload_all` is the same
+method with another kind of device work: every sample, every token, float16, no budget."""
 
 from __future__ import annotations
 
@@ -28,6 +29,7 @@ from cdc_flower.cloud.distill import Cloud, CloudSample
 from cdc_flower.config import Config
 from cdc_flower.data.stream import SOURCE, generator
 from cdc_flower.data.world import World
+from cdc_flower.downlink import update
 from cdc_flower.downlink.versions import Mirror
 from cdc_flower.fleet.grid import frame_of, payload
 from cdc_flower.models import adapters
@@ -91,7 +93,7 @@ class CDC(Strategy):
     ) -> None:
         self.fleet, self.cloud, self.mirror, self.pair = fleet, cloud, mirror, pair
         self.config, self.model, self.work = config, model, work
-        self.known: dict[int, int] = {}  # device -> version it said it has
+        self.known: dict[int, tuple[int, bytes]] = {}  # device -> version and digest of the adapter it has
         self.metrics: dict[str, float] = {}  # of the last round
         self.examples: deque[Example] = deque(maxlen=EXAMPLES)
 
@@ -103,7 +105,7 @@ class CDC(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         def content(device: int) -> RecordDict:
-            frame = self.mirror.frame_for(self.known.get(device, 0))
+            frame = self.mirror.frame_for(*self.known.get(device, (0, None)))
             order = ConfigRecord(
                 {keys.WORK: self.work, keys.ROUND: server_round, keys.VERSION: self.mirror.newest}
             )
@@ -127,7 +129,7 @@ class CDC(Strategy):
         return self.initial_arrays(), MetricRecord(dict(self.metrics))
 
     def _receive(self, round: int, replies: Iterable[Message]) -> tuple[list[TokenBatch], int, int]:
-        """Token batches by device, how many devices answered, how many of them lack the newest version."""
+        """Token batches by device, how many devices answered, how many of them lack the newest adapter."""
         batches, answered, stale = [], 0, 0
         for device, reply in self.fleet.answers(replies).items():
             batch, problem = None, ""
@@ -138,7 +140,7 @@ class CDC(Strategy):
                     problem = str(err)
             if self.fleet.enter(round, device, reply, refused=bool(problem)):
                 answered += 1
-                stale += self.known[device] != self.mirror.newest
+                stale += self.known[device] != (self.mirror.newest, self.mirror.digest)
             else:
                 log(WARNING, "round %s: device %s: %s", round, device, problem or _reason(reply))
             if batch is not None:
@@ -149,7 +151,10 @@ class CDC(Strategy):
         version = content.metric_records.get(keys.METRICS, MetricRecord()).get(keys.VERSION)
         if not isinstance(version, int):
             raise FrameError("the answer does not say which version the device has")
-        self.known[device] = version
+        digest = content.config_records.get(keys.CONFIG, ConfigRecord()).get(keys.DIGEST)
+        if not isinstance(digest, bytes) or len(digest) != update.DIGEST_BYTES:
+            raise FrameError("the answer does not say, in 8 bytes, which adapter the device has")
+        self.known[device] = version, digest
         frame = frame_of(content)
         if not frame:
             return None
@@ -161,6 +166,7 @@ class CDC(Strategy):
             self.pair.vocab,
             self.config.uplink.max_uplink_bytes,
             max_samples=self.config.run.samples_per_round,
+            transform=self.pair.transform,
         )
         self.fleet.seconds["codec"] += time.perf_counter() - began
         if (batch.device, batch.round) != (device, round):

@@ -36,7 +36,7 @@ from strategies.pictures import pictures
 Progress = Callable[[str, int, int], None]
 """`progress(stage, done, total)`; in a run `done` and `total` are rounds."""
 CLIENT_APP = "clients.client_app:app"  # found by name, as Flower does it: strategies do not import clients
-MESSAGE_BYTES = 256  # what a message adds to its frame, at most
+MESSAGE_BYTES = 272  # what a message adds to its frame, at most
 
 app = ServerApp()
 
@@ -194,9 +194,18 @@ def check(config: Config, pair: Pair, world: World) -> None:
                 f"setting 'tokens-kept' = {up.tokens_kept}: a picture has {pair.n_tokens} tokens; allowed: "
                 f"1..{pair.n_tokens}"
             )
+        if up.transformed and pair.transform is None:
+            raise ConfigError(
+                f"setting 'token-transform' = 'pca': pair '{pair.name}' has no transform of its vision "
+                "tower; allowed: none, or estimate one (docs/method.md)"
+            )
         longest = max(len(pair.text.question_ids(q)) for q in set(world.train["question"].astype(str)))
         least = MESSAGE_BYTES + token_batch.sample_bytes(
-            up.tokens_kept, pair.width, up.token_bits, longest + pair.max_answer_tokens
+            up.tokens_kept,
+            pair.width,
+            up.token_bits,
+            longest + pair.max_answer_tokens,
+            up.transformed,
         )
         if up.uplink_budget < least:
             raise ConfigError(

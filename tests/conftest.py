@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 with warnings.catch_warnings():  # flwr's command line imports a name that click has deprecated
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -16,6 +17,9 @@ with warnings.catch_warnings():  # flwr's command line imports a name that click
 
 from cdc_flower.config import Config, parse
 from cdc_flower.models.pair import Pair, load_pair
+
+hypothesis_settings.register_profile("any machine", deadline=None)  # a deadline measures the host's load
+hypothesis_settings.load_profile("any machine")
 
 PACKS = Path(os.environ.get("CDC_FLOWER_PACKS") or Path(__file__).parents[2] / "shared" / "data")
 SMALL = {"scenes-train": 80, "scenes-test": 40, "items-per-domain": 20, "known-objects": "old shapes",

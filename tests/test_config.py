@@ -80,7 +80,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_names():
     ("rounds", "many", "valid integer"),
     ("rounds", 2.5, "valid integer"),
     ("cohort", 1.5, "less than or equal to 1"),
-    ("token-bits", 16, "8 or 4"),
+    ("token-bits", 16, "8, 4 or 3"),
     ("compression", "fp4", "'nf4', 'int8' or 'none'"),
     ("uplink-budget", 0, "greater than or equal to 1"),
     ("tensorboard", "maybe", "valid boolean"),

@@ -62,6 +62,7 @@ def snapshot_frame(flat: NDArray[np.float32], version: int, layout: bytes) -> by
 def apply(frame: bytes, flat: NDArray[np.float32], version: int, layout_digest: bytes, sizes: Sequence[int],
           max_bytes: int) -> tuple[NDArray[np.float32], int]:
     """The adapter and version after an update. `flat` is never changed; on any error nothing was applied.
+    An update whose version and result the device already has, as when a frame arrives twice, changes nothing.
 
     Args:
         frame: the UPDATE frame.
@@ -81,6 +82,8 @@ def apply(frame: bytes, flat: NDArray[np.float32], version: int, layout_digest: 
     mode, base, target, layout, result = _HEAD.unpack(head)
     if layout != layout_digest:
         raise FrameError(f"update: made for layout {layout.hex()}, this adapter has {layout_digest.hex()}")
+    if version == target and digest(flat) == result:
+        return flat, version
     if mode == CHAIN:
         new = _apply_chain(payloads, flat, version, base, target, sizes)
     elif mode == SNAPSHOT:

@@ -77,6 +77,11 @@ class Mirror:
         """The oldest version that can still be reached by a chain."""
         return self._oldest
 
+    @property
+    def digest(self) -> bytes:
+        """`update.digest` of the newest adapter, 8 bytes."""
+        return self._digests[-1]
+
     def adapter(self, version: int) -> NDArray[np.float32]:
         """The exact adapter (P,) of a version in the window; a copy.
 

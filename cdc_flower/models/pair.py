@@ -22,6 +22,8 @@ from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, LlavaFor
 from transformers.utils import logging as hf_logging
 
 from cdc_flower.config import ConfigError, PairConfig
+from cdc_flower.models import transform
+from cdc_flower.models.transform import Transform
 from cdc_flower.models.vlm import Text
 
 LLAVA_PREFIX, LLAVA_SUFFIX = "USER: ", "\n{question} ASSISTANT:"
@@ -48,6 +50,7 @@ class Pair:
     vocab: int  # V
     max_answer_tokens: int
     card: dict[str, Any]  # pair.json, {} for bare checkpoints
+    transform: Transform | None = None  # of tokens, where the pair folder has one for this tower
 
 
 def cache_folder() -> Path:
@@ -158,6 +161,7 @@ def load_pair(config: PairConfig, data_name: str) -> Pair:
         PairError: nothing found, another architecture, or towers / tokenizers that differ.
     """
     card: dict[str, Any] = {}
+    folder: Path | None = None
     if config.teacher or config.student:
         if not (config.teacher and config.student):
             raise PairError("settings 'teacher' and 'student' go together; only one of them is set")
@@ -179,12 +183,14 @@ def load_pair(config: PairConfig, data_name: str) -> Pair:
     shape: Any = student.config
     n = _tokens_of(shape)
     local = [Path(p) for p in (teacher_path, student_path) if Path(p).is_dir()]
+    tower, width = tower_digest(student), shape.vision_config.hidden_size * _layers(shape)
     return Pair(
         name=name, digest=weights_digest(*local) if len(local) == 2 else f"{teacher_path}+{student_path}",
-        tower_digest=tower_digest(student), teacher=teacher, student_path=student_path,
+        tower_digest=tower, teacher=teacher, student_path=student_path,
         text=Text(tokenizer, prefix, suffix, n), processor=processor, n_tokens=n,
-        width=shape.vision_config.hidden_size * _layers(shape), vocab=shape.text_config.vocab_size,
+        width=width, vocab=shape.text_config.vocab_size,
         max_answer_tokens=config.max_answer_tokens, card=card,
+        transform=transform.load(folder or Path(student_path), width, tower),
     )
 
 

@@ -2,11 +2,11 @@
 
 A message carries at most one payload: `ArrayRecord({PAYLOAD: Array("uint8", (bytes,), STYPE, frame)})` under
 `ARRAYS` for the CDC methods, one float16 numpy Array under the same names for the FedAvg family. Next to it
-stands one small ConfigRecord (down) or MetricRecord (up). Strings alone, so that the wire package does not
-import Flower."""
+stands one small ConfigRecord (down) or MetricRecord (up; a CDC device adds a ConfigRecord, the one record
+that takes bytes). Strings alone, so that the wire package does not import Flower."""
 
 ARRAYS = "arrays"  # ArrayRecord, both ways
-CONFIG = "config"  # ConfigRecord, cloud -> device
+CONFIG = "config"  # ConfigRecord, cloud -> device; from a CDC device it holds DIGEST
 METRICS = "metrics"  # MetricRecord, device -> cloud
 PAYLOAD = "p"  # the one array in an ArrayRecord
 STYPE = "cdc.frame"  # stype of an Array that is a frame of `cdc_flower.wire.frame`
@@ -14,6 +14,7 @@ STYPE = "cdc.frame"  # stype of an Array that is a frame of `cdc_flower.wire.fra
 WORK = "work"  # in CONFIG: a key of `clients.client_app.WORK`
 ROUND = "server-round"  # in CONFIG; Flower's own name
 VERSION = "version"  # in CONFIG: the newest version; in METRICS: the version the device has now
+DIGEST = "digest"  # in CONFIG of a reply: 8 bytes naming the adapter the device has now
 LABELS = "labels"  # in CONFIG: "true" or "own"
 FULL = "full"  # in CONFIG: all weights, not the adapter
 PROXIMAL_MU = "proximal-mu"  # in CONFIG; set by Flower's FedProx

@@ -4,6 +4,8 @@ newest.
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from flwr.app import Context, Message, RecordDict
@@ -11,11 +13,13 @@ from flwr.app import Context, Message, RecordDict
 from cdc_flower.downlink import update
 from cdc_flower.downlink.versions import Mirror
 from cdc_flower.fleet.grid import LocalGrid, frame_of, message_bytes, node_id, payload
-from cdc_flower.models import adapters
+from cdc_flower.models import adapters, transform
 from cdc_flower.uplink import token_batch
+from cdc_flower.wire.frame import FrameError
 from clients import cdc
 from clients.client_app import app
-from clients.task import held, resident
+from clients.task import held, hold, resident
+from strategies.server_app import MESSAGE_BYTES
 
 
 def message(frame: bytes | None = None) -> Message:
@@ -29,7 +33,10 @@ def context() -> Context:
 
 
 def decoded(task, content):
-    return token_batch.decode(frame_of(content), task.pair.n_tokens, task.pair.width, task.pair.vocab, 2**20)
+    pair = task.pair
+    return token_batch.decode(
+        frame_of(content), pair.n_tokens, pair.width, pair.vocab, 2**20, transform=pair.transform
+    )
 
 
 @pytest.fixture
@@ -73,6 +80,21 @@ def test_the_budget_holds_for_the_whole_message_and_is_used(make_task):
     assert content["metrics"]["uploaded"] >= 5
 
 
+def test_with_a_transform_the_budget_holds_and_only_its_owner_reads_the_frame(make_task):
+    task = make_task(order={"version": 0}, token_transform="pca", uplink_budget=1500)
+    turn = transform.estimate(task.world.train_tokens)
+    turned = dataclasses.replace(task, pair=dataclasses.replace(task.pair, transform=turn))
+    content = cdc.work(turned, message(), context())
+    assert message_bytes(content) <= 1500
+    assert content["metrics"]["uploaded"] >= 1
+    with pytest.raises(FrameError, match="this pair has none"):
+        decoded(task, content)
+    for sample in decoded(turned, content).samples:
+        row = task.world.train.iloc[task.rows[sample.index]]
+        true = task.world.train_tokens[row["image_row"]][sample.positions].astype(np.float32)
+        assert np.linalg.norm(sample.tokens - true) < 0.2 * np.linalg.norm(true)
+
+
 @pytest.mark.parametrize("score", ["attention", "entropy", "mc_dropout", "norm", "random", "released"])
 def test_every_token_score_gives_a_legal_frame_and_counts_its_passes(make_task, score):
     task = make_task(order={"version": 0}, token_score=score)
@@ -89,7 +111,7 @@ def test_an_update_is_applied_and_kept(make_task, line):
     content = cdc.work(task, message(line.frame_for(0)), here)
     flat, version = held(here.state, resident(task.pair, task.config.pair).initial)
     assert content["metrics"]["version"] == version == 2
-    assert update.digest(flat) == update.digest(line.adapter(2))
+    assert content["config"]["digest"] == update.digest(flat) == update.digest(line.adapter(2))
     np.testing.assert_array_equal(adapters.read(resident(task.pair, task.config.pair).model), flat)
 
 
@@ -99,12 +121,39 @@ def test_an_update_that_cannot_be_applied_leaves_the_adapter_and_asks_for_anothe
     task, here = make_task(order={"version": 2}), context()
     content = cdc.work(task, message(frame), here)
     assert content["metrics"]["version"] == 0
+    assert content["config"]["digest"] == update.digest(line.adapter(0))
     assert frame_of(content) == b""
     assert content["metrics"]["uploaded"] == 0
     assert here.state["prequential"]["server-round"] == 1  # it did answer its samples
     again = cdc.work(task, message(line.frame_for(0)), here)
     assert again["metrics"]["version"] == 2
     assert again["metrics"]["uploaded"] > 0
+
+
+def test_an_update_that_comes_twice_does_no_harm(make_task, line):
+    task, here, frame = make_task(order={"version": 2}), context(), line.frame_for(0)
+    once, twice = (cdc.work(task, message(frame), here) for _ in range(2))
+    assert frame_of(once) == frame_of(twice) != b""
+
+
+def test_a_device_of_another_line_does_not_take_its_version_for_the_clouds(make_task, line):
+    task, here = make_task(order={"version": 2}), context()
+    student = resident(task.pair, task.config.pair)
+    other = student.initial + np.float32(0.5)
+    hold(here.state, other, 2)
+    content = cdc.work(task, message(line.frame_for(1)), here)
+    assert content["metrics"]["version"] == 2
+    assert content["config"]["digest"] == update.digest(other)
+    assert frame_of(content) == b""
+    again = cdc.work(task, message(line.frame_for(2, update.digest(other))), here)
+    assert again["config"]["digest"] == line.digest
+    assert frame_of(again) != b""
+
+
+def test_the_bytes_around_the_frame_are_foreseen_and_few(make_task):
+    content = cdc.work(make_task(order={"version": 0}), message(), context())
+    around = message_bytes(content) - len(frame_of(content))
+    assert cdc.overhead() - 80 < around <= cdc.overhead() <= MESSAGE_BYTES
 
 
 def test_upload_all_sends_every_token_exactly(make_task):

@@ -57,6 +57,15 @@ def test_the_envelope_of_one_payload_is_at_most_64_bytes():
     assert len(chain_frame([payload], 0, LAYOUT, b"12345678")) - len(payload[1:]) == update.ENVELOPE <= 64
 
 
+def test_an_update_that_is_there_already_changes_nothing_and_any_other_of_that_version_is_stale():
+    frame, result = _chain(base=2)
+    again, version = apply(frame, result, 3, LAYOUT, SIZES, CAP)
+    assert version == 3
+    assert again.tobytes() == result.tobytes()
+    with pytest.raises(StaleVersion):
+        apply(frame, result + STEP, 3, LAYOUT, SIZES, CAP)
+
+
 @pytest.mark.parametrize("version", [0, 1, 3])
 def test_a_chain_from_another_version_is_stale(version):
     frame, _ = _chain(base=2)

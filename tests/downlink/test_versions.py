@@ -1,20 +1,14 @@
-"""Claims about the mirror: after any pattern of missed, repeated and reordered updates a device equals the
-cloud.
-"""
+"""Claims about the mirror, one at a time; `test_state.py` plays any sequence of them."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from cdc_flower.config import ConfigError
 from cdc_flower.downlink import update
 from cdc_flower.downlink.codecs import CODECS
 from cdc_flower.downlink.versions import Mirror
-from cdc_flower.wire.frame import FrameError
 
 CAP = 10**6
 
@@ -181,69 +175,3 @@ def test_a_damaged_state_is_refused():
     state["newest"][0] += 1
     with pytest.raises(ValueError, match="damaged checkpoint"):
         Mirror.from_state(state, LAYOUT, "deadzone", 300, 4)
-
-
-class Fleet(RuleBasedStateMachine):
-    """Three devices and a cloud over a network that drops, repeats, delays and replays; either side may
-    crash.
-    """
-
-    def __init__(self):
-        super().__init__()
-        self.cloud = _mirror(history=3)
-        self.saved = self.cloud.state()
-        self.truth = {(0, 0): self.cloud.adapter(0)}
-        self.line = 0
-        self.devices = [(self.cloud.adapter(0), 0)] * 3
-        self.air: list[tuple[int, bytes]] = []
-
-    @rule(seed=st.integers(0, 2**16), scale=st.sampled_from([0.0, 0.01, 1.0]))
-    def train(self, seed, scale):
-        step = np.random.default_rng(seed).standard_normal(P).astype(np.float32) * np.float32(scale)
-        self.cloud.advance(self.cloud.adapter(self.cloud.newest) + step)
-
-    @rule(device=st.integers(0, 2))
-    def send(self, device):
-        flat, version = self.devices[device]
-        frame = self.cloud.frame_for(version, update.digest(flat))
-        if frame is not None:
-            self.air.append((device, frame))
-
-    @precondition(lambda self: self.air)
-    @rule(data=st.data(), keep=st.booleans())
-    def deliver_any(self, data, keep):
-        place = data.draw(st.integers(0, len(self.air) - 1))
-        device, frame = self.air[place] if keep else self.air.pop(place)
-        flat, version = self.devices[device]
-        try:
-            self.devices[device] = _apply(frame, flat, version)
-        except FrameError:
-            self.devices[device] = (flat, version)
-
-    @precondition(lambda self: self.air)
-    @rule()
-    def drop(self):
-        self.air.pop(0)
-
-    @rule(device=st.integers(0, 2))
-    def device_loses_its_disk(self, device):
-        self.devices[device] = (_mirror().adapter(0), 0)
-
-    @rule()
-    def checkpoint(self):
-        self.saved = self.cloud.state()
-
-    @rule()
-    def cloud_restarts(self):
-        self.cloud = Mirror.from_state(self.saved, LAYOUT, "deadzone", 300, 3)
-
-    @invariant()
-    def one_answered_request_makes_any_device_equal_to_the_cloud(self):
-        for flat, version in self.devices:
-            frame = self.cloud.frame_for(version, update.digest(flat))
-            result = flat if frame is None else _apply(frame, flat, version)[0]
-            assert result.tobytes() == self.cloud.adapter(self.cloud.newest).tobytes()
-
-
-Fleet.TestCase.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
-TestFleet = Fleet.TestCase

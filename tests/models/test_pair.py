@@ -3,11 +3,13 @@ from __future__ import annotations
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, LlavaForConditionalGeneration
 
 from cdc_flower.config import ConfigError, PairConfig
+from cdc_flower.models import transform
 from cdc_flower.models.pair import PairError, install, load_pair
 
 
@@ -23,6 +25,19 @@ def test_two_bare_checkpoints_make_the_same_pair(pair, pair_folder):
     )
     assert (bare.digest, bare.tower_digest) == (pair.digest, pair.tower_digest)
     assert bare.text.suffix == "\n{question} ASSISTANT:"
+
+
+def test_a_pair_brings_the_transform_of_its_tower_and_no_other(pair, pair_folder, tmp_path):
+    assert pair.transform is None
+    folder = shutil.copytree(pair_folder, tmp_path / "pair")
+    turn = transform.estimate(np.random.default_rng(0).standard_normal((9, 64, 64)))
+    transform.save(turn, folder, pair.tower_digest)
+    found = load_pair(PairConfig(pair=str(folder)), "scenes").transform
+    assert found is not None
+    assert found.digest == turn.digest
+    other = shutil.copytree(folder, tmp_path / "other")
+    transform.save(turn, other, "another tower")
+    assert load_pair(PairConfig(pair=str(other)), "scenes").transform is None
 
 
 def test_one_of_teacher_and_student_is_not_enough(pair_folder):

@@ -6,22 +6,24 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from flwr.app import Context, Message, MetricRecord, RecordDict
-from flwr.clientapp import ClientApp
+from flwr.app import ConfigRecord, Context, MetricRecord, RecordDict
 from flwr.serverapp import ServerApp
 
 from cdc_flower.cloud.distill import Learned
 from cdc_flower.config import parse
 from cdc_flower.data.world import load_world
+from cdc_flower.downlink import update
 from cdc_flower.downlink.versions import Mirror
-from cdc_flower.fleet.grid import LocalGrid, payload
+from cdc_flower.fleet.grid import LocalGrid, frame_of, payload
+from cdc_flower.models import adapters
 from cdc_flower.models.adapters import Layout
 from cdc_flower.models.pair import load_pair
 from cdc_flower.uplink import token_batch
 from cdc_flower.uplink.token_batch import Sample, TokenBatch
 from clients.client_app import app as client_app
+from clients.task import held
 from strategies import cdc
-from strategies.base import Fleet
+from strategies.base import Fleet, FleetError
 from strategies.pictures import pictures
 
 LAYOUT = Layout(("a", "b"), ((4, 4), (3,)))
@@ -42,27 +44,24 @@ class FakeCloud:
         )
 
 
-def sends(frame_of_device) -> ClientApp:
-    """Devices whose frame in a round is `frame_of_device(device, round)`."""
-    app = ClientApp()
+@pytest.fixture
+def play(strategy, fake_devices):
+    """`play(frame_of_device, rounds=1)`: devices up to date; each sends `frame_of_device(device, round)`."""
 
-    @app.query()
-    def query(message, context):
-        return Message(
-            RecordDict({"metrics": MetricRecord({"partition-id": context.node_config["partition-id"]})}),
-            reply_to=message,
-        )
+    def run(frame_of_device, rounds=1):
+        def train(device, content):
+            order = content["config"]
+            has = {"digest": strategy.mirror.digest}
+            reply = RecordDict(
+                {"metrics": MetricRecord({"version": order["version"]}), "config": ConfigRecord(has)}
+            )
+            if frame := frame_of_device(device, order["server-round"]):
+                reply["arrays"] = payload(frame)
+            return reply
 
-    @app.train()
-    def train(message, context):
-        order = message.content["config"]
-        frame = frame_of_device(context.node_config["partition-id"], order["server-round"])
-        content = RecordDict({"metrics": MetricRecord({"version": order["version"]})})
-        if frame:
-            content["arrays"] = payload(frame)
-        return Message(content, reply_to=message)
+        return strategy.start(fake_devices(train), strategy.initial_arrays(), num_rounds=rounds)
 
-    return app
+    return run
 
 
 def batch(device: int, round: int, pair) -> bytes:
@@ -77,10 +76,6 @@ def strategy(pair) -> cdc.CDC:
     config = parse({"devices": 3, "samples-per-round": 4})
     mirror = Mirror(np.zeros(LAYOUT.total, np.float32), LAYOUT, "fp16", 10_000, 4)
     return cdc.CDC(Fleet.of(config), FakeCloud(), mirror, pair, config, model=None)
-
-
-def play(strategy, app, rounds=1):
-    return strategy.start(LocalGrid(app, 3, {}), strategy.initial_arrays(), num_rounds=rounds)
 
 
 def test_it_works_in_another_persons_app(run_settings):
@@ -101,8 +96,8 @@ def test_it_works_in_another_persons_app(run_settings):
     assert sum(kept["result"].evaluate_metrics_clientapp[1]["source"]) > 0
 
 
-def test_samples_reach_the_cloud_in_the_order_of_the_devices(strategy, pair):
-    play(strategy, sends(lambda d, r: batch(d, r, pair)))
+def test_samples_reach_the_cloud_in_the_order_of_the_devices(strategy, play, pair):
+    play(lambda d, r: batch(d, r, pair))
     ((round, samples),) = strategy.cloud.given
     assert round == 1
     assert [float(s.tokens[0, 0]) for s in samples] == pytest.approx([0, 1, 2], rel=1e-2)
@@ -110,44 +105,100 @@ def test_samples_reach_the_cloud_in_the_order_of_the_devices(strategy, pair):
     assert samples[0].question_ids == [7]
 
 
-def test_result_arrays_are_the_newest_adapter_of_the_mirror(strategy, pair):
-    result = play(strategy, sends(lambda d, r: batch(d, r, pair)), rounds=3)
+def test_result_arrays_are_the_newest_adapter_of_the_mirror(strategy, play, pair):
+    result = play(lambda d, r: batch(d, r, pair), rounds=3)
     np.testing.assert_array_equal(result.arrays["p"].numpy(), np.full(LAYOUT.total, 3.0, np.float32))
     assert strategy.mirror.newest == 3
 
 
 @pytest.mark.parametrize("nonsense", [b"nonsense", b"CDCF" + bytes(40)])
-def test_a_damaged_frame_is_counted_and_the_round_goes_on(strategy, pair, nonsense):
-    play(strategy, sends(lambda d, r: nonsense if d == 1 else batch(d, r, pair)))
+def test_a_damaged_frame_is_counted_and_the_round_goes_on(strategy, play, pair, nonsense):
+    play(lambda d, r: nonsense if d == 1 else batch(d, r, pair))
     assert [r.status for r in strategy.fleet.ledger.rows()] == ["ok", "failed", "ok"]
     assert len(strategy.cloud.given[0][1]) == 2
 
 
-def test_a_frame_of_another_device_or_round_is_refused(strategy, pair):
-    play(strategy, sends(lambda d, r: batch(0, r, pair) if d < 2 else batch(2, r + 1, pair)))
+def test_a_frame_of_another_device_or_round_is_refused(strategy, play, pair):
+    play(lambda d, r: batch(0, r, pair) if d < 2 else batch(2, r + 1, pair))
     assert [r.status for r in strategy.fleet.ledger.rows()] == ["ok", "failed", "failed"]
 
 
-def test_without_samples_there_is_no_new_version_and_nothing_goes_down(strategy):
-    play(strategy, sends(lambda d, r: b""), rounds=2)
+def test_without_samples_there_is_no_new_version_and_nothing_goes_down(strategy, play):
+    play(lambda d, r: b"", rounds=2)
     assert strategy.mirror.newest == 0
     assert strategy.cloud.given == []
     assert strategy.metrics == {"answered": 3, "stale": 0, "uploaded": 0, "version": 0}
 
 
-def test_a_device_that_says_it_has_an_old_version_gets_the_updates_since(strategy, pair):
-    frames = {}
+def test_a_device_that_says_it_has_an_old_version_gets_what_it_missed(strategy, play, fake_devices, pair):
+    first = strategy.mirror.digest
+    play(lambda d, r: batch(d, r, pair), rounds=2)
+    strategy.known[1] = (0, first)  # as after a restart of the device
+    strategy.mirror.frame_for = lambda version, digest: b"%d %s" % (version, digest)
+    sent = list(strategy.configure_train(3, None, None, fake_devices(None)))
+    second = update.digest(strategy.mirror.adapter(1))
+    assert [frame_of(m.content) for m in sent] == [b"1 " + second, b"0 " + first, b"1 " + second]
 
-    def spy(version, real=strategy.mirror.frame_for):
-        frames.setdefault(strategy.mirror.newest, []).append(version)
-        return real(version)
 
-    strategy.mirror.frame_for = spy
-    app = sends(lambda d, r: batch(d, r, pair))
-    play(strategy, app, rounds=2)
-    strategy.known[1] = 0  # as after a restart of the device
-    list(strategy.configure_train(3, None, None, LocalGrid(app, 3, {})))
-    assert frames == {0: [0, 0, 0], 1: [0, 0, 0], 2: [1, 0, 1]}
+@pytest.mark.parametrize("records", [
+    {},
+    {"metrics": MetricRecord({"version": 0})},
+    {"metrics": MetricRecord({"version": 0}), "config": ConfigRecord({"digest": b"short"})},
+    {"metrics": MetricRecord({"version": 0}), "config": ConfigRecord({"digest": "8 letters"})},
+    {"metrics": MetricRecord({"version": 0.0}), "config": ConfigRecord({"digest": bytes(8)})},
+    {"config": ConfigRecord({"digest": bytes(8)})},
+])
+def test_a_device_that_does_not_say_what_it_has_is_refused(strategy, fake_devices, records):
+    with pytest.raises(FleetError, match="0 of 3 devices answered"):
+        strategy.start(fake_devices(lambda *_: RecordDict(records)), strategy.initial_arrays(), num_rounds=1)
+    assert [r.status for r in strategy.fleet.ledger.rows()] == ["failed"] * 3
+    assert strategy.known == {}
+
+
+class Run:
+    """CDC with the real cloud and the real devices, a round at a time."""
+
+    def __init__(self, settings):
+        config = parse(settings)
+        pair = load_pair(config.pair, "scenes")
+        self.grid = LocalGrid(client_app, 3, settings)
+        self.strategy = cdc.build(config, pair, load_world(config, pair))
+        self.layout, self.down = adapters.layout(self.strategy.model), config.downlink
+
+    def round(self, number):
+        """One round; how many devices lacked the newest adapter when they answered."""
+        replies = self.grid.send_and_receive(self.strategy.configure_train(number, None, None, self.grid))
+        metrics = self.strategy.aggregate_train(number, replies)[1]
+        return metrics["uploaded"], metrics["stale"]
+
+    def restore(self, state):
+        down = self.down
+        return Mirror.from_state(state, self.layout, down.codec, down.downlink_budget, down.history)
+
+
+@pytest.mark.parametrize("remembered", [True, False])
+def test_a_cloud_restored_from_an_older_checkpoint_brings_its_devices_along(run_settings, remembered):
+    """Version 2 of the devices and version 2 of the restored cloud are two adapters."""
+    run = Run(run_settings(rounds=6))
+    mirror = run.strategy.mirror
+    run.round(1)
+    saved = mirror.state()
+    run.round(2)
+    run.strategy._learn = lambda round, samples: None  # from here on the test makes the versions
+    run.round(3)
+    run.strategy.mirror = run.restore(saved)
+    run.strategy.mirror.advance(run.strategy.mirror.adapter(1) + np.float32(0.01))
+    assert mirror.newest == run.strategy.mirror.newest == 2
+    if not remembered:  # the cloud lost what its devices last said, and offers them a chain from version 0
+        run.strategy.known.clear()
+        assert run.round(4) == (0, 3)
+    uploaded, stale = run.round(5)
+    assert uploaded > 0
+    assert stale == 0
+    for device in range(3):
+        flat, version = held(run.grid.context(device).state, np.zeros(0, np.float32))
+        assert version == 2
+        assert flat.tobytes() == run.strategy.mirror.adapter(2).tobytes() != mirror.adapter(2).tobytes()
 
 
 def test_examples_show_the_picture_the_device_saw(run_settings):

@@ -5,11 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
-from flwr.clientapp import ClientApp
+from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 from torch import nn
 
-from cdc_flower.fleet.grid import LocalGrid
 from strategies.base import Fleet, FleetError
 from strategies.fedavg import SeededFedAvg
 from strategies.fedprox import SeededFedProx
@@ -21,35 +19,25 @@ class Model(nn.Module):
         self.w = nn.Parameter(torch.tensor([1.0, -2.0, 1 / 3]))
 
 
-def devices(answer, heard=None) -> LocalGrid:
-    """`answer(device, weights float16) -> (array, examples)`; `heard` collects the configs."""
-    app = ClientApp()
+@pytest.fixture
+def devices(fake_devices):
+    """`devices(answer, heard=None)`: a grid of three; `answer(device, weights float16) -> (array, examples)`;
+    `heard` collects the configs.
+    """
 
-    @app.query()
-    def query(message, context):
-        return Message(
-            RecordDict({"metrics": MetricRecord({"partition-id": context.node_config["partition-id"]})}),
-            reply_to=message,
-        )
+    def make(answer, heard=None):
+        def train(device, content):
+            if heard is not None:
+                heard.append(dict(content["config"]))
+            weights = content["arrays"]["p"].numpy()
+            assert weights.dtype == np.float16
+            flat, examples = answer(device, weights)
+            metrics = MetricRecord({"num-examples": examples, "loss": 1.0})
+            return RecordDict({"arrays": ArrayRecord({"p": Array(flat)}), "metrics": metrics})
 
-    @app.train()
-    def train(message, context):
-        if heard is not None:
-            heard.append(dict(message.content["config"]))
-        weights = message.content["arrays"]["p"].numpy()
-        assert weights.dtype == np.float16
-        flat, examples = answer(context.node_config["partition-id"], weights)
-        return Message(
-            RecordDict(
-                {
-                    "arrays": ArrayRecord({"p": Array(flat)}),
-                    "metrics": MetricRecord({"num-examples": examples, "loss": 1.0}),
-                }
-            ),
-            reply_to=message,
-        )
+        return fake_devices(train)
 
-    return LocalGrid(app, 3, {})
+    return make
 
 
 def fedavg(kind=SeededFedAvg, min_devices=1, **more):
@@ -57,7 +45,7 @@ def fedavg(kind=SeededFedAvg, min_devices=1, **more):
     return kind(**more).bind(fleet, Model(), labels="true", full=False)
 
 
-def test_the_average_is_weighted_by_examples_in_float32():
+def test_the_average_is_weighted_by_examples_in_float32(devices):
     replies = {d: np.array([d, 0.1, 1000 + d], np.float16) for d in range(3)}
     strategy = fedavg()
     result = strategy.start(
@@ -79,7 +67,7 @@ def test_the_average_is_weighted_by_examples_in_float32():
         np.zeros((1, 3), np.float16),
     ],
 )
-def test_a_reply_that_cannot_be_averaged_is_refused_and_counted(poison):
+def test_a_reply_that_cannot_be_averaged_is_refused_and_counted(devices, poison):
     strategy = fedavg()
     good = np.ones(3, np.float16)
     grid = devices(lambda d, w: (poison if d == 1 else good, 1))
@@ -88,14 +76,14 @@ def test_a_reply_that_cannot_be_averaged_is_refused_and_counted(poison):
     assert [r.status for r in strategy.fleet.ledger.rows()] == ["ok", "failed", "ok"]
 
 
-def test_devices_without_a_lesson_do_not_count_in_the_average():
+def test_devices_without_a_lesson_do_not_count_in_the_average(devices):
     strategy = fedavg()
     grid = devices(lambda d, w: (np.full(3, d, np.float16), int(d == 2)))
     result = strategy.start(grid, strategy.initial_arrays(), num_rounds=1)
     np.testing.assert_array_equal(result.arrays["p"].numpy(), np.full(3, 2, np.float32))
 
 
-def test_when_nobody_learned_the_weights_stay():
+def test_when_nobody_learned_the_weights_stay(devices):
     strategy = fedavg()
     received = []
     grid = devices(lambda d, w: (received.append(w) or w, 0))
@@ -103,13 +91,13 @@ def test_when_nobody_learned_the_weights_stay():
     np.testing.assert_array_equal(received[-1], Model().w.detach().numpy().astype(np.float16))
 
 
-def test_when_all_are_refused_the_run_stops_instead_of_going_on_with_old_weights():
+def test_when_all_are_refused_the_run_stops_instead_of_going_on_with_old_weights(devices):
     strategy = fedavg()
     with pytest.raises(FleetError, match="round 1: 0 of 3 devices answered"):
         strategy.start(devices(lambda d, w: (np.full(3, np.nan, np.float16), 1)), strategy.initial_arrays())
 
 
-def test_fedprox_tells_the_devices_mu_and_fedavg_does_not():
+def test_fedprox_tells_the_devices_mu_and_fedavg_does_not(devices):
     for kind, more, mu in ((SeededFedProx, {"proximal_mu": 0.25}, 0.25), (SeededFedAvg, {}, None)):
         heard: list[dict] = []
         strategy = fedavg(kind, **more)
@@ -118,7 +106,7 @@ def test_fedprox_tells_the_devices_mu_and_fedavg_does_not():
         assert heard[0]["server-round"] == 1
 
 
-def test_both_directions_cost_two_bytes_a_weight_and_an_envelope():
+def test_both_directions_cost_two_bytes_a_weight_and_an_envelope(devices):
     strategy = fedavg()
     strategy.start(devices(lambda d, w: (w, 1)), strategy.initial_arrays(), num_rounds=1)
     row = strategy.fleet.ledger.rows()[0]

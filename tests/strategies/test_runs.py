@@ -169,6 +169,7 @@ def test_ctrl_c_leaves_the_rounds_that_were_done(run_settings):
     [
         ("uplink_budget", 100, "'uplink-budget' = 100: one sample of 4 tokens needs"),
         ("tokens_kept", 65, "'tokens-kept' = 65: a picture has 64 tokens"),
+        ("token_transform", "pca", "'token-transform' = 'pca': pair 'scenes' has no transform"),
         ("min_devices", 4, "'min-devices' = 4: a round asks 3 devices"),
         ("fail_devices", "soon", "'fail-devices' = 'soon'; allowed: round:device pairs"),
         ("downlink_budget", 10, "'downlink-budget' = 10"),

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cdc_flower.models.transform import Transform, estimate
 from cdc_flower.uplink import token_batch
 from cdc_flower.uplink.token_batch import Sample, TokenBatch, decode, encode
 from cdc_flower.wire import coder
@@ -57,7 +58,7 @@ def _assert_tokens(sent, got, bits):
     assert (error <= scales.astype(np.float64)[:, None] / 2 * (1 + 1e-12)).all()
 
 
-@given(st.lists(VALUE, min_size=D, max_size=D), st.sampled_from([4, 8]))
+@given(st.lists(VALUE, min_size=D, max_size=D), st.sampled_from([3, 4, 8]))
 def test_the_scale_is_the_smallest_half_that_reaches_the_largest_value(values, bits):
     tokens = np.array([values], np.float32)
     _, (scale,) = token_batch.quantize(tokens, bits)
@@ -65,6 +66,16 @@ def test_the_scale_is_the_smallest_half_that_reaches_the_largest_value(values, b
     assert float(scale) * levels >= peak * (1 - 1e-15)
     below = float(np.nextafter(scale, np.float16(0)))
     assert scale == 0 or below * levels < peak
+
+
+@given(st.lists(VALUE, min_size=D, max_size=D), st.sampled_from([(3, 3), (4, 7), (8, 127)]))
+def test_the_error_is_within_the_declared_share_of_the_largest_value(values, kind):
+    bits, levels = kind
+    sample = dataclasses.replace(GOOD, positions=np.array([3]), tokens=np.array([values], np.float32))
+    (back,) = decode(_frame(bits, (sample,)), N, D, VOCAB, 1000).samples
+    peak = float(np.abs(sample.tokens).max())
+    error = np.abs(back.tokens.astype(np.float64) - sample.tokens.astype(np.float64)).max()
+    assert error <= peak * (1 + 2**-10) / (2 * levels) * (1 + 1e-12) + 2**-25
 
 
 def test_dropped_tokens_are_absent_not_zeroed():
@@ -88,9 +99,86 @@ def test_coding_saves_on_tokens_of_the_usual_shape():
     samples = tuple(Sample(i, where, rng.standard_normal((16, 128)).astype(np.float32), [1, 2, 3], [7], 0.1)
                     for i in range(32))
     sizes = {bits: len(encode(TokenBatch(0, 1, 0, samples), 64, 128, bits)) for bits in token_batch.BITS}
+    assert sizes[3] < 0.83 * 32 * 16 * 48
     assert sizes[4] < 0.91 * 32 * 16 * 64
     assert sizes[8] < 0.98 * 32 * 16 * 128
     assert sizes[16] < 32 * 16 * 256
+
+
+def turned(seed=0):
+    """A transform of tokens of width D: random axes."""
+    axes, _ = np.linalg.qr(np.random.default_rng(seed).standard_normal((D, D)))
+    mean, axes = np.arange(D, dtype=np.float32), axes.astype(np.float32)
+    return Transform(mean, axes, 4.0 ** -np.arange(D, dtype=np.float32))
+
+
+@given(batches(), st.sampled_from([3, 4, 8]))
+def test_a_transformed_batch_comes_back_within_the_declared_length_of_error(batch, bits):
+    turn = turned()
+    data = encode(batch, N, D, bits, turn)
+    back = decode(data, N, D, VOCAB, len(data), transform=turn)
+    assert data == encode(batch, N, D, bits, turn)
+    for a, b in zip(batch.samples, back.samples, strict=True):
+        assert a.positions.tolist() == b.positions.tolist()
+        peak = np.abs(a.tokens - turn.mean).max(axis=1, initial=0).astype(np.float64)
+        error = np.linalg.norm(a.tokens.astype(np.float64) - b.tokens, axis=1)
+        bound = np.sqrt(D) * (peak * (1 + 2**-10) / (2 * (2 ** (bits - 1) - 1)) + 2**-25)
+        assert (error <= bound + 1e-6 * (peak + D)).all()  # and what float32 axes and tokens round
+        one = encode(TokenBatch(0, 1, 0, (a,)), N, D, bits, turn)
+        text = len(a.question_ids) + len(a.answer_ids)
+        assert len(one) <= token_batch.sample_bytes(len(a.positions), D, bits, text, transformed=True)
+
+
+@given(batches(), st.sampled_from(token_batch.BITS))
+def test_a_sample_is_no_longer_than_declared(batch, bits):
+    for sample in batch.samples:
+        text = len(sample.question_ids) + len(sample.answer_ids)
+        data = encode(TokenBatch(0, 1, 0, (sample,)), N, D, bits)
+        assert len(data) <= token_batch.sample_bytes(len(sample.positions), D, bits, text)
+
+
+def test_a_transform_saves_on_correlated_tokens_at_less_error():
+    rng = np.random.default_rng(0)
+    width = 64
+    few, noise = rng.standard_normal((600, 4)), 0.1 * rng.standard_normal((600, width))
+    tokens = (few @ rng.standard_normal((4, width)) + noise).astype(np.float32)
+    axes = estimate(tokens[:300, None])
+    sample = Sample(0, np.arange(300), tokens[300:], [], [], 0.0)
+    sizes, errors = [], []
+    for transform in (None, axes):
+        data = encode(TokenBatch(0, 1, 0, (sample,)), 300, width, 4, transform)
+        (back,) = decode(data, 300, width, 1, 10**5, transform=transform).samples
+        sizes.append(len(data))
+        errors.append(np.linalg.norm(back.tokens - sample.tokens))
+    assert sizes[1] < 0.5 * sizes[0]
+    assert errors[1] < errors[0]
+
+
+def test_float16_is_sent_as_it_is_whatever_the_transform():
+    assert encode(TokenBatch(0, 1, 0, (GOOD,)), N, D, 16, turned()) == _frame(16)
+
+
+@pytest.mark.parametrize("reader", [None, turned(1)])
+def test_a_reader_without_the_transform_of_a_frame_refuses_it(reader):
+    data = encode(TokenBatch(0, 1, 0, (GOOD,)), N, D, 4, turned())
+    with pytest.raises(FrameError, match=f"transform {turned().digest.hex()}; this pair has"):
+        decode(data, N, D, VOCAB, 1000, transform=reader)
+
+
+def test_a_reader_with_a_transform_reads_frames_without_one():
+    (back,) = decode(_frame(4), N, D, VOCAB, 1000, transform=turned()).samples
+    np.testing.assert_array_equal(back.tokens, decode(_frame(4), N, D, VOCAB, 1000).samples[0].tokens)
+
+
+def test_a_component_beyond_what_a_token_can_have_is_refused():
+    sections = unpack(encode(TokenBatch(0, 1, 0, (GOOD,)), N, D, 4, turned()), Kind.TOKEN_BATCH, 1000)
+    widths = [g.stop - g.start for g in turned().groups]
+    sections[10] = coder.encode([np.full(2 * w, 40) for w in widths])
+    with pytest.raises(FrameError, match="symbol 20; allowed: up to 19"):
+        decode(pack(Kind.TOKEN_BATCH, *sections), N, D, VOCAB, 1000, transform=turned())
+    sections[10] = coder.encode([np.full(2 * w, 2) for w in widths])[:-1]
+    with pytest.raises(FrameError, match="coded integers"):
+        decode(pack(Kind.TOKEN_BATCH, *sections), N, D, VOCAB, 1000, transform=turned())
 
 
 GOOD = Sample(0, np.array([1, 5], np.uint16), np.ones((2, D), np.float32), [1, 2], [3], 0.5)
@@ -116,8 +204,8 @@ def test_what_the_reader_would_refuse_is_not_sent(change, says):
 
 
 def test_only_known_widths_of_values_are_sent():
-    with pytest.raises(ValueError, match="3 bits per value; allowed: 4, 8, 16"):
-        encode(TokenBatch(0, 1, 0, ()), N, D, 3)
+    with pytest.raises(ValueError, match="5 bits per value; allowed: 3, 4, 8, 16"):
+        encode(TokenBatch(0, 1, 0, ()), N, D, 5)
 
 
 def _frame(bits=8, samples=(GOOD,)):
@@ -159,6 +247,8 @@ def _halves(*values):
     (_with(10, b"\x00" + b"\xff" * 12), "symbol 255 is beyond 8 bits"),
     (_with(10, b"\x00" + b"\x0f" * 6, bits=4), "symbol 15 is beyond 4 bits"),
     (_with(10, b"\x00" + b"\x0f" * 5, bits=4), "5 bytes for 12 symbols of 4 bits"),
+    (_with(10, b"\x00" + b"\xff" * 5, bits=3), "symbol 7 is beyond 3 bits"),
+    (_with(10, b"\x00" + b"\x00" * 4, bits=3), "4 bytes for 12 symbols of 3 bits"),
     (_with(10, _halves(*[np.inf] * 12), bits=16), "token is not finite"),
     (pack(Kind.TOKEN_BATCH), "1 sections, head of 0 bytes"),
     (pack(Kind.UPDATE), "expected 1"),

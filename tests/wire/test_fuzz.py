@@ -13,6 +13,7 @@ import pytest
 
 from cdc_flower.downlink import update
 from cdc_flower.downlink.codecs import CODECS
+from cdc_flower.models.transform import Transform
 from cdc_flower.uplink.token_batch import BITS, Sample, TokenBatch, decode, encode
 from cdc_flower.wire.frame import FrameError, Kind, pack, pack_adapter, unpack, unpack_adapter
 
@@ -24,12 +25,17 @@ WORDS = (b"\xff\xff\xff\xff", b"\0\0\0\0", b"\0\0\xc0\x7f", b"\xff\xff\xff\x7f")
 GROWTH = 128 * 2**20  # bytes of resident memory all mutants of one kind may add
 
 
-def _tokens(bits):
+def _turn():
+    axes, _ = np.linalg.qr(np.random.default_rng(3).standard_normal((D, D)))
+    return Transform(np.ones(D, np.float32), axes.astype(np.float32), 2.0 ** -np.arange(D, dtype=np.float32))
+
+
+def _tokens(bits, transform=None):
     rng = np.random.default_rng(0)
     samples = tuple(
         Sample(i, np.sort(rng.choice(N, 9, replace=False)), rng.standard_normal((9, D)).astype(np.float32),
                rng.integers(0, VOCAB, 7).tolist(), rng.integers(0, VOCAB, 2).tolist(), 0.5) for i in range(3))
-    return encode(TokenBatch(1, 2, 3, samples), N, D, bits)
+    return encode(TokenBatch(1, 2, 3, samples), N, D, bits, transform)
 
 
 def _base():
@@ -44,16 +50,17 @@ def _update(name, weights=None):
 
 
 def _read_tokens(data):
-    return decode(data, N, D, VOCAB, CAP, max_samples=16, max_text=64)
+    return decode(data, N, D, VOCAB, CAP, max_samples=16, max_text=64, transform=_turn_cached())
 
 
 def _read_update(data):
     return update.apply(data, _base_cached(), 0, LAYOUT, SIZES, CAP)
 
 
-_base_cached = cache(_base)
+_base_cached, _turn_cached = cache(_base), cache(_turn)
 FRAMES = {
     **{f"tokens-{bits}": (Kind.TOKEN_BATCH, lambda bits=bits: _tokens(bits), _read_tokens) for bits in BITS},
+    "tokens-transform": (Kind.TOKEN_BATCH, lambda: _tokens(4, _turn()), _read_tokens),
     **{f"update-{name}": (Kind.UPDATE, lambda name=name: _update(name), _read_update) for name in CODECS},
     "update-weighted": (Kind.UPDATE, lambda: _update("deadzone", [1, 1, 9, 2]), _read_update),
     "update-snapshot": (Kind.UPDATE, lambda: update.snapshot_frame(_base(), 5, LAYOUT), _read_update),

@@ -12,6 +12,7 @@ import pytest
 
 from cdc_flower.downlink import update
 from cdc_flower.downlink.codecs import BY_ID
+from cdc_flower.models.transform import Transform
 from cdc_flower.uplink.token_batch import decode
 from cdc_flower.wire.frame import Kind, unpack, unpack_adapter
 
@@ -21,7 +22,9 @@ SIZES, LAYOUT = (600, 0, 400), b"goldenly"
 DIGESTS = {
     "tokens 16": "eb88ec05d00a4d2d",
     "tokens 8": "55d842efca1c1145",
+    "tokens 3": "667ea6bac424e326",
     "tokens 4": "7e611a80b336a761",
+    "tokens transform": "9dc134b32164f7a1",
     "payload 0": "542466afad89daa6",
     "payload 1": "25286bd039edca87",
     "payload 2": "12644d841b9a46f7",
@@ -54,7 +57,7 @@ def _blake(values):
     return hashlib.blake2b(np.ascontiguousarray(values).tobytes(), digest_size=8).hexdigest()
 
 
-@pytest.mark.parametrize("bits", [16, 8, 4])
+@pytest.mark.parametrize("bits", [16, 8, 4, 3])
 def test_token_batches_of_format_1_are_read(bits):
     batch = decode((GOLDEN / f"token_batch_{bits}.bin").read_bytes(), N, D, VOCAB, 10**5)
     assert (batch.device, batch.round, batch.version) == (3, 12, 7)
@@ -68,6 +71,22 @@ def test_token_batches_of_format_1_are_read(bits):
         if bits == 16:
             assert np.array_equal(sample.tokens, tokens)
     assert _blake(np.concatenate([s.tokens for s in batch.samples])) == DIGESTS[f"tokens {bits}"]
+
+
+def block_hadamard():
+    """A transform whose sums are exact: two blocks of the Hadamard matrix of order 4."""
+    h = np.array([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]], np.float32) / 2
+    return Transform(ramp(D), np.kron(np.eye(2, dtype=np.float32), h), 2.0 ** -np.arange(D, dtype=np.float32))
+
+
+def test_a_transformed_token_batch_of_format_1_is_read():
+    data = (GOLDEN / "token_batch_transform.bin").read_bytes()
+    batch = decode(data, N, D, VOCAB, 10**5, transform=block_hadamard())
+    for sample in batch.samples:
+        positions, tokens, *_ = sample_columns(sample.index)
+        assert sample.positions.tolist() == positions.tolist()
+        assert np.abs(sample.tokens - tokens).max() < 0.45
+    assert _blake(np.concatenate([s.tokens for s in batch.samples])) == DIGESTS["tokens transform"]
 
 
 def test_an_empty_token_batch_of_format_1_is_read():
@@ -103,5 +122,6 @@ def test_adapters_of_format_1_are_read(bits):
 
 
 def test_every_golden_frame_is_read_by_some_test_here():
-    names = {f"token_batch_{b}" for b in (16, 8, 4, "empty")} | {f"adapter_{b}" for b in (32, 16)}
+    batches = {f"token_batch_{b}" for b in (16, 8, 4, 3, "empty", "transform")}
+    names = batches | {f"adapter_{b}" for b in (32, 16)}
     assert {p.stem for p in GOLDEN.glob("*.bin")} == names | {"update_chain", "update_snapshot"}

@@ -1,0 +1,90 @@
+"""Claims about the transform of tokens: orthonormal, estimated from tokens alone, and only ever that of its
+tower.
+"""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from cdc_flower.config import ConfigError
+from cdc_flower.models import transform
+from cdc_flower.models.transform import GROUPS, Transform
+
+D = 12
+TOWER = "tower one"
+
+
+def mixed(pictures=60, seed=0):
+    """Tokens (pictures, 10, D) float16 whose components are correlated and not centred."""
+    rng = np.random.default_rng(seed)
+    mix = np.random.default_rng(1).standard_normal((D, D)) * 2.0 ** -np.arange(D)[:, None]
+    return (rng.standard_normal((pictures, 10, D)) @ mix + 3).astype(np.float16)
+
+
+@pytest.fixture
+def found() -> Transform:
+    return transform.estimate(mixed())
+
+
+def test_components_are_uncorrelated_in_order_of_variance_and_centred(found):
+    flat = mixed().reshape(-1, D).astype(np.float64)
+    components = found.forward(flat - found.mean)
+    covariance = components.T @ components / len(flat)
+    np.testing.assert_allclose(covariance, np.diag(found.variance), atol=1e-5 * found.variance[0])
+    np.testing.assert_allclose(components.mean(axis=0), 0, atol=1e-5)
+    assert (np.diff(found.variance) <= 0).all()
+
+
+def test_forward_and_inverse_keep_tokens_and_lengths(found):
+    flat = mixed(seed=5).reshape(-1, D).astype(np.float32)
+    components = found.forward(flat - found.mean)
+    np.testing.assert_allclose(found.inverse(components), flat, atol=1e-4)
+    np.testing.assert_allclose(np.linalg.norm(components, axis=1), np.linalg.norm(flat - found.mean, axis=1),
+                               rtol=1e-5)
+
+
+@pytest.mark.parametrize("variance", [np.ones(D), np.zeros(D), 4.0 ** -np.arange(D), [1e9] + [0] * (D - 1)])
+def test_groups_cover_all_components_in_order(variance):
+    some = Transform(np.zeros(D, np.float32), np.eye(D, dtype=np.float32), np.asarray(variance, np.float32))
+    assert [k for group in some.groups for k in range(D)[group]] == list(range(D))
+    assert len(some.groups) <= GROUPS
+    assert all(group.stop > group.start for group in some.groups)
+
+
+def test_it_comes_back_from_a_pair_folder_and_only_for_its_tower(found, tmp_path):
+    assert transform.load(tmp_path, D, TOWER) is None
+    transform.save(found, tmp_path, TOWER)
+    back = transform.load(tmp_path, D, TOWER)
+    assert back is not None
+    assert back.digest == found.digest
+    assert back.axes.tobytes() == found.axes.tobytes()
+    assert transform.load(tmp_path, D, "another tower") is None
+
+
+def test_the_digest_names_every_number(found):
+    digests = {dataclasses.replace(found, **{name: np.nextafter(getattr(found, name), np.float32(9))}).digest
+               for name in ("mean", "axes", "variance")}
+    assert len(digests | {found.digest}) == 4
+
+
+def test_a_file_that_is_not_a_transform_is_refused(found, tmp_path):
+    with pytest.raises(ConfigError, match="width 13"):
+        transform.load(transform.save(found, tmp_path, TOWER).parent, 13, TOWER)
+    transform.save(dataclasses.replace(found, axes=found.axes * 2), tmp_path, TOWER)
+    with pytest.raises(ConfigError, match="not orthonormal"):
+        transform.load(tmp_path, D, TOWER)
+    path = transform.save(found, tmp_path, TOWER)
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(ConfigError, match="damaged"):
+        transform.load(tmp_path, D, TOWER)
+    path.write_bytes(b"nonsense")
+    with pytest.raises(ConfigError, match="not a transform"):
+        transform.load(tmp_path, D, TOWER)
+
+
+def test_an_estimate_needs_as_many_tokens_as_components():
+    with pytest.raises(ValueError, match="10 tokens of width 12"):
+        transform.estimate(mixed(1))
