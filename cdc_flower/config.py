@@ -108,19 +108,14 @@ class UplinkConfig:
     """UTS. Scores are keys of `cdc_flower.uplink.uncertainty` registries."""
 
     sample_score: Literal["entropy", "margin", "released", "random"] = "entropy"
-    token_score: TokenScore = "attention"  # noqa: S105
-    token_direction: Literal["high", "low"] = "high"  # noqa: S105
+    token_score: TokenScore = "attention"
+    token_direction: Literal["high", "low"] = "high"
     tokens_kept: int = Field(default=20, ge=1)  # of N, per sample
     token_bits: Literal[8, 4, 3] = 4
-    token_transform: Literal["none", "pca"] = "none"  # noqa: S105
+    token_transform: Literal["auto", "pca", "none"] = "auto"  # auto: pca where the pair has one
     uplink_budget: int = Field(default=20_000, ge=1)  # bytes per device and round
     mc_passes: int = Field(default=4, ge=2)
     max_uplink_bytes: int = Field(default=64 * 2**20, ge=1)  # a larger frame is refused unread
-
-    @property
-    def transformed(self) -> bool:
-        """Whether tokens are quantised in the axes of the pair's `models.transform`."""
-        return self.token_transform == "pca"  # noqa: S105
 
 
 @dataclass(frozen=True, config=_STRICT)

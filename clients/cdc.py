@@ -62,7 +62,7 @@ class _Round:
             self.task.pair.n_tokens,
             self.task.pair.width,
             bits,
-            self.task.pair.transform if self.task.config.uplink.transformed else None,
+            None if self.task.config.uplink.token_transform == "none" else self.task.pair.transform,
         )
 
 

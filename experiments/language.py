@@ -35,11 +35,11 @@ def make_tokenizer(frame: pd.DataFrame) -> PreTrainedTokenizerFast:
     words = {w for text in texts.unique()
              for w, _ in pre.pre_tokenize_str(text)}
     vocab = {w: i for i, w in enumerate(["<pad>", "<s>", "</s>", "<unk>", "<image>", *sorted(words)])}
-    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))  # noqa: S106
+    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), normalizers.Replace("?", "")])
     tokenizer.pre_tokenizer = pre
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>",  # noqa: S106
-                                   eos_token="</s>", unk_token="<unk>",  # noqa: S106
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>",
+                                   eos_token="</s>", unk_token="<unk>",
                                    additional_special_tokens=["<image>"], clean_up_tokenization_spaces=False)
 
 

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import CLIPImageProcessorPil, LlavaForConditionalGeneration, PreTrainedTokenizerFast
 from transformers.utils import logging as hf_logging
@@ -28,7 +29,7 @@ from cdc_flower import results
 from cdc_flower.config import Config, ConfigError
 from cdc_flower.data import packs, stream
 from cdc_flower.models import pair as pairs
-from cdc_flower.models import vlm
+from cdc_flower.models import transform, vlm
 from experiments.language import accuracy, make_llava, make_tokenizer, train_language
 from experiments.optimise import Progress
 from experiments.recipes import RECIPES, LanguageModel, Recipe
@@ -128,6 +129,8 @@ def pretrain(config: Config, out: Path, recipe: Recipe | None = None,
         "recipe": dataclasses.asdict(recipe), "scores": scores, "seconds": seconds,
         "parameters": {r: n - (r != "tower") * count["tower"] for r, n in count.items()},
     }
+    pictures = tokens["train"][np.unique(source["image_row"])]
+    transform.save(transform.estimate(pictures), out, pairs.tower_digest(made["student"]))
     results.write_json(out / "pair.json", card)
     if progress:
         progress(f"pair ready in {time.monotonic() - started:.0f} s", 1, 1)

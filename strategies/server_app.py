@@ -194,7 +194,7 @@ def check(config: Config, pair: Pair, world: World) -> None:
                 f"setting 'tokens-kept' = {up.tokens_kept}: a picture has {pair.n_tokens} tokens; allowed: "
                 f"1..{pair.n_tokens}"
             )
-        if up.transformed and pair.transform is None:
+        if up.token_transform == "pca" and pair.transform is None:
             raise ConfigError(
                 f"setting 'token-transform' = 'pca': pair '{pair.name}' has no transform of its vision "
                 "tower; allowed: none, or estimate one (docs/method.md)"
@@ -205,7 +205,7 @@ def check(config: Config, pair: Pair, world: World) -> None:
             pair.width,
             up.token_bits,
             longest + pair.max_answer_tokens,
-            up.transformed,
+            up.token_transform != "none" and pair.transform is not None,
         )
         if up.uplink_budget < least:
             raise ConfigError(
