@@ -2,29 +2,42 @@
 
 Tensors of like density share one model (a class), chosen by merging neighbours while that saves bytes; inside
 a class the non-zero symbols are coded as gaps, magnitudes and signs, which loses nothing against coding every
-zero and takes time for the non-zero ones alone. The step is found by a search on real encoded bytes
-(bisection, then interpolation). Layout of the payload: `docs/wire-format.md`. Anchors: 7-8 times smaller than
-top-k with fp16 values and 32-bit indices at equal error. """
+zero and takes time for the non-zero ones alone. The step is found on token counts, first on a sample of the
+weights and then on all of them, and confirmed on real bytes. Layout of the payload: `docs/wire-format.md`.
+Anchors: 7-8 times smaller than top-k with fp16 values and 32-bit indices at equal error.
+"""
 
 from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cdc_flower.downlink import quantizer
+from cdc_flower.downlink.significant import (
+    MAX_CLASSES,
+    Significant,
+    Symbols,
+    collect,
+    gaps,
+    sample,
+    survey,
+    symbols,
+)
 from cdc_flower.wire import coder
 from cdc_flower.wire.frame import FrameError
 
 ALL_ZERO = b"\x00"
 RELATIVE_ERROR_FLOOR = 1e-4
-MAX_CLASSES = 15
-_HEAD = struct.Struct("<BBf")  # scheme 1, flags, step
+TABLES, GEOMETRIC = 1, 2  # schemes: which models of the coded integers are allowed
+_HEAD = struct.Struct("<BBf")  # scheme, flags, step
 _WEIGHTED = 1
-_SEARCH_STEPS = 14
+_TURNS = 24
+_MIN_SAMPLE, _MAX_SAMPLE = 2**16, 2**18  # weights; smaller vectors are searched as they are
+_MARGIN = 0.94  # candidates are kept down to this part of the dead zone of the step expected
 
 
 def encode(delta: NDArray[np.float32], sizes: Sequence[int], budget: int,
@@ -41,30 +54,15 @@ def encode(delta: NDArray[np.float32], sizes: Sequence[int], budget: int,
         ValueError: weights that do not fit the tensors.
     """
     exponents = None if weights is None else quantizer.step_exponents(weights, len(sizes))
-    peak = float(np.max(np.abs(delta), initial=0.0))
+    peak, energy, nonzero = survey(delta)
     if peak < quantizer.SMALLEST_STEP:
         return ALL_ZERO
-    low = float(np.float32(quantizer.floor_step(delta, RELATIVE_ERROR_FLOOR)))
-    best = _encode_at(delta, sizes, low, exponents)
-    if len(best) <= budget:
-        return best
-    first, best = len(best), ALL_ZERO
-    spread = 1.0 if exponents is None else 2.0 ** (quantizer.MAX_EXPONENT // 8)
-    bottom, top = math.log2(low), math.log2(min(2.0 * peak * spread, quantizer.LARGEST))
-    over, under, share = first, 1, 0.5
-    for turn in range(_SEARCH_STEPS):
-        if turn > 2:  # log bytes is nearly straight in log step once both ends are near
-            share = math.log(over / budget) / math.log(over / under) if over > under else 0.5
-        middle = bottom + min(max(share, 0.05), 0.95) * (top - bottom)
-        step = float(np.float32(min(2.0**middle, quantizer.LARGEST)))
-        payload = _encode_at(delta, sizes, step, exponents)
-        if len(payload) <= budget:
-            best, top, under = payload, middle, len(payload)
-            if len(payload) >= budget - max(3, budget // 500):
-                break
-        else:
-            bottom, over = middle, len(payload)
-    return best
+    factors = None if exponents is None else quantizer.step_factors(exponents)
+    low = _float32(quantizer.floor_step(energy, nonzero, RELATIVE_ERROR_FLOOR))
+    spread = 1.0 if factors is None else 1.0 / float(factors.min())
+    search = _Search(delta, np.concatenate(([0], np.cumsum(np.asarray(sizes, np.int64)))), factors, exponents,
+                     peak, low, max(low, min(2.0 * peak * spread, quantizer.LARGEST)))
+    return search.within(budget)
 
 
 def rounding(density: float) -> float:
@@ -76,95 +74,164 @@ def rounding(density: float) -> float:
     return 0.5 - 0.15 * (1.0 - density)
 
 
-def _encode_at(delta, sizes, step, exponents) -> bytes:
-    spread: float | NDArray[np.float64] = step
-    if exponents is not None:
-        spread = np.repeat(quantizer.step_factors(exponents) * step, sizes)
-    ratio = np.abs(delta.astype(np.float64)) / spread
-    rho = rounding(np.count_nonzero(ratio >= 0.6) / max(len(ratio), 1))
-    magnitude = np.minimum(np.floor(ratio + rho), float(coder.MAX_VALUE)).astype(np.int64)
-    bounds = np.concatenate(([0], np.cumsum(np.asarray(sizes, np.int64))))
-    where = np.flatnonzero(magnitude)
-    if not len(where):
-        return ALL_ZERO
-    labels = _classes(magnitude, where, bounds)
-    parts = [_HEAD.pack(1, 0 if exponents is None else _WEIGHTED, step)]
-    if exponents is not None:
-        parts.append(exponents.tobytes())
-    column = coder.pack_column(labels, 1)
-    heads, streams, signs = [], [], []
-    for label in range(1, int(labels.max()) + 1):
-        chosen, place = _gather(where, bounds, labels == label)
-        gaps = np.diff(place, prepend=-1) - 1
-        heads.append(coder.varint(len(chosen)) + bytes(quantizer.offsets(ratio[chosen], magnitude[chosen])))
-        streams += [gaps, magnitude[chosen] - 1]
-        signs.append(delta[chosen] < 0)
-    parts += [coder.varint(len(column)), column, bytes((len(heads),)), *heads,
-              np.packbits(np.concatenate(signs)).tobytes(), coder.encode(streams)]
-    return b"".join(parts)
+def _float32(value: float) -> float:
+    return float(np.float32(min(value, quantizer.LARGEST)))
 
 
-def _gather(where, bounds, member):
-    """The non-zero elements of a class: their places in the vector and in the class's own row of tensors."""
-    sizes = np.diff(bounds)
+class _Search:
+    """The step of one update: candidates are collected anew only where the step leaves their range."""
+
+    def __init__(self, delta, bounds, factors, exponents, peak: float, low: float, high: float):
+        self._delta, self._bounds, self._factors, self._exponents = delta, bounds, factors, exponents
+        self._peak, self._low, self._high = peak, low, high
+        self._found: Significant | None = None
+        self._labels: tuple[float, NDArray[np.int64]] | None = None
+        self._map = b"", b""  # class labels and their column
+
+    def within(self, budget: int) -> bytes:
+        guess, rho = None, None
+        if len(self._delta) > 2 * _MIN_SAMPLE:
+            guess, rho = self._on_a_sample(budget)
+        best = ALL_ZERO
+
+        def size(step: float, last: bool) -> float:
+            nonlocal best
+            plan = self._plan(step, rho, keep=guess is not None)
+            if not len(plan.where):
+                return 1
+            about = self._about(plan)
+            if last or 0.96 * budget - 24 < about <= budget + 8 or (step == self._low and about < budget):
+                payload = self._write(plan)
+                if len(best) < len(payload) <= budget:
+                    best = payload
+                return len(payload)
+            return about
+
+        _solve(size, budget, self._low, self._high, guess)
+        return best
+
+    def _on_a_sample(self, budget: int) -> tuple[float, float]:
+        size = min(max(len(self._delta) // 16, _MIN_SAMPLE), _MAX_SAMPLE)
+        few, bounds = sample(self._delta, self._bounds, size)
+        part = len(few) / len(self._delta)
+        few = few.copy()
+        found, floor, labels = None, math.inf, None
+
+        def at(step: float) -> Symbols:
+            nonlocal found, floor
+            if found is None or 0.5 * step < floor:
+                floor = max(0.5 * step / 4, 0.5 * self._low)
+                found = collect(few, bounds, self._factors, floor, self._peak)
+            return symbols(found, step, _rho(found, step, len(few)), labels)
+
+        def bytes_of(step: float, last: bool) -> float:
+            nonlocal labels
+            plan = at(step)
+            if not len(plan.where):
+                return 1
+            labels = plan.labels if labels is None else labels
+            return plan.fixed + plan.bits / 8 / part
+
+        middle = float(np.partition(np.abs(few), -1 - len(few) // 20)[-1 - len(few) // 20])
+        guess = min(max(1.4 * middle, self._low), self._high)
+        step = _solve(bytes_of, budget, self._low, self._high, guess, window=0.01)
+        assert found is not None
+        at(step)
+        return step, _rho(found, step, len(few))
+
+    def _plan(self, step: float, rho: float | None, keep: bool) -> Symbols:
+        """The symbols at a step; `keep` = classes may be those of a step nearby."""
+        need = 0.5 * step if rho is None else (1 - rho) * step
+        if self._found is None or need < self._found.threshold:
+            floor = 0.5 * self._low if rho is None else max(_MARGIN * need, 0.5 * self._low)
+            self._found = collect(self._delta, self._bounds, self._factors, floor, self._peak)
+        labels = None
+        if keep and self._labels is not None and 0.8 < self._labels[0] / step < 1.25:
+            labels = self._labels[1]
+        plan = symbols(self._found, step, _rho(self._found, step, len(self._delta)) if rho is None else rho,
+                       labels)
+        if labels is None:
+            self._labels = step, plan.labels
+        return plan
+
+    def _about(self, plan: Symbols) -> float:
+        fixed = _HEAD.size + (0 if self._exponents is None else len(self._exponents)) + 2 + 8
+        return fixed + len(self._class_map(plan.labels)) + plan.fixed + plan.bits / 8
+
+    def _class_map(self, labels: NDArray[np.int64]) -> bytes:
+        key = labels.tobytes()
+        if self._map[0] != key:
+            column = coder.pack_column(labels, 1)
+            self._map = key, coder.varint(len(column)) + column
+        return self._map[1]
+
+    def _write(self, plan: Symbols) -> bytes:
+        parts = [_HEAD.pack(GEOMETRIC, 0 if self._exponents is None else _WEIGHTED, plan.step)]
+        if self._exponents is not None:
+            parts.append(self._exponents.tobytes())
+        heads, streams, shares, signs = [], [], [], []
+        for label in range(1, int(plan.labels.max()) + 1):
+            chosen, zeros, elements = _members(plan, label)
+            magnitude = plan.magnitude[chosen]
+            heads.append(coder.varint(len(magnitude))
+                         + bytes(quantizer.offsets(plan.ratio[chosen], magnitude)))
+            streams += [zeros, magnitude - 1]
+            shares += [(len(magnitude), elements), (1, 2)]
+            signs.append(self._delta[plan.where[chosen]] < 0)
+        parts += [self._class_map(plan.labels), bytes((len(heads),)), *heads,
+                  np.packbits(np.concatenate(signs)).tobytes(), coder.encode(streams, shares)]
+        return b"".join(parts)
+
+
+def _rho(found: Significant, step: float, elements: int) -> float:
+    return rounding(int(np.count_nonzero(found.value >= 0.6 * step)) / max(elements, 1))
+
+
+def _members(plan: Symbols, label: int):
+    """Which symbols belong to a class, the zeros before each in the class's own row, and its elements."""
+    member = plan.labels == label
+    sizes, counts = np.diff(plan.bounds), np.diff(plan.cuts)
     if member.all():
-        return where, where
-    tensor = np.searchsorted(bounds, where, side="right") - 1
-    starts = np.cumsum(np.where(member, sizes, 0)) - np.where(member, sizes, 0)
-    inside = member[tensor]
-    chosen, tensor = where[inside], tensor[inside]
-    return chosen, chosen - bounds[tensor] + starts[tensor]
+        return slice(None), np.diff(plan.where, prepend=-1) - 1, int(plan.bounds[-1])
+    chosen = np.repeat(member, counts)
+    zeros = gaps(plan.where, plan.cuts, plan.bounds).astype(np.int64)
+    live = np.flatnonzero(member & (counts > 0))
+    row = np.cumsum(np.where(member, sizes, 0)) - np.where(member, sizes, 0)  # start of a tensor in the row
+    after = row[live] - plan.bounds[live] + plan.where[plan.cuts[live + 1] - 1] + 1  # end of its last symbol
+    zeros[plan.cuts[live]] += row[live] - np.concatenate(([0], after[:-1]))
+    return chosen, zeros[chosen], int(sizes[member].sum())
 
 
-def _classes(magnitude, where, bounds) -> NDArray[np.int64]:
-    """A class for each tensor: 0 = all zero, else 1.. from dense to sparse, merged while merging saves
-    bytes."""
-    sizes = np.diff(bounds)
-    tensor = np.searchsorted(bounds, where, side="right") - 1
-    nonzero = np.bincount(tensor, minlength=len(sizes))
-    energy = np.bincount(tensor, np.log2(magnitude[where]) + 1, minlength=len(sizes))
-    labels = np.zeros(len(sizes), np.int64)
-    live = np.flatnonzero(nonzero)
-    if len(live) == 1:
-        labels[live] = 1
-        return labels
-    score = np.log2(energy[live] / sizes[live])
-    order = live[np.argsort(-score, kind="stable")]
-    groups = [g for g in np.array_split(order, min(len(order), MAX_CLASSES)) if len(g)]
-    gaps = np.diff(where, prepend=-1) - 1
-    first = np.concatenate(([True], tensor[1:] != tensor[:-1]))
-    gaps[first] = where[first] - bounds[tensor[first]]
-    gap_token, mag_token = coder.tokenize(gaps)[0], coder.tokenize(magnitude[where] - 1)[0]
-    rank = np.zeros(len(sizes), np.int64)
-    for k, g in enumerate(groups):
-        rank[g] = k
-    hist = np.zeros((2, len(groups), coder.MAX_TOKEN))
-    for side, token in enumerate((gap_token, mag_token)):
-        flat = np.bincount(rank[tensor] * coder.MAX_TOKEN + token, minlength=hist[side].size)
-        hist[side] = flat.reshape(hist[side].shape)
-    counts = [hist[:, k] for k in range(len(groups))]
-    costs = [_cost(h) for h in counts]
-    while len(groups) > 1:
-        merged = [_cost(counts[k] + counts[k + 1]) - costs[k] - costs[k + 1] for k in range(len(groups) - 1)]
-        k = int(np.argmin(merged))
-        if merged[k] > 0:
+def _solve(size: Callable[[float, bool], float], budget: int, low: float, high: float, guess: float | None,
+           window: float = 0.004) -> float:
+    """The smallest step found whose size is within the budget, and near it by `window` of it.
+
+    Log bytes is nearly straight in log step once both ends are near, so after the first turns the middle of
+    the window is aimed at by interpolation.
+    """
+    aim, best = budget * (1 - window / 2), high
+    bottom, top, over, under = math.log2(low), math.log2(high), 0.0, 0.0
+    at = bottom if guess is None else min(max(math.log2(guess), bottom), top)
+    for turn in range(_TURNS):
+        step = low if at <= bottom and not over else _float32(2.0**at)
+        bytes_ = size(step, turn > _TURNS - 4)
+        if bytes_ <= budget:
+            best, top, under = step, at, bytes_
+            if bytes_ >= budget - max(3, window * budget) or step == low:
+                break
+        else:
+            bottom, over = at, bytes_
+        if over and under > 1:
+            share = math.log(over / aim) / math.log(over / under)
+            at = bottom + min(max(share, 0.03), 0.97) * (top - bottom)
+        elif guess is None:
+            at = bottom + 0.5 * (top - bottom)
+        else:
+            jump = math.log2(max(bytes_, 1) / aim) / 0.9 * (1.0 + 0.5 * turn)
+            at = min(max(at + jump, math.log2(low)), math.log2(high))
+        if top - bottom < 1e-6:
             break
-        groups[k : k + 2] = [np.concatenate(groups[k : k + 2])]
-        counts[k : k + 2] = [counts[k] + counts[k + 1]]
-        costs[k : k + 2] = [_cost(counts[k])]
-    for k, g in enumerate(groups):
-        labels[g] = k + 1
-    return labels
-
-
-def _cost(hist: NDArray[np.float64]) -> float:
-    """Bits of a class: its tokens' entropy, its two tables and its head (raw bits and signs are the same
-    anyhow)."""
-    total = hist.sum(axis=1, keepdims=True)
-    used = hist > 0
-    share = np.where(used, hist, 1.0)
-    bits = float(np.sum(np.where(used, hist * (np.log2(total) - np.log2(share)), 0.0)))
-    return bits + 8.0 * (float(used.sum()) + 8.0)
+    return best
 
 
 def decode(payload: bytes, sizes: Sequence[int]) -> NDArray[np.float32]:
@@ -180,8 +247,8 @@ def decode(payload: bytes, sizes: Sequence[int]) -> NDArray[np.float32]:
     if len(payload) < _HEAD.size:
         raise FrameError("dead-zone payload: cut short in its head")
     scheme, flags, step = _HEAD.unpack_from(payload)
-    if scheme != 1 or flags > _WEIGHTED:
-        raise FrameError(f"dead-zone payload: scheme {scheme}, flags {flags}; allowed: 1 and 0 or 1")
+    if scheme not in (TABLES, GEOMETRIC) or flags > _WEIGHTED:
+        raise FrameError(f"dead-zone payload: scheme {scheme}, flags {flags}; allowed: 1 or 2 and 0 or 1")
     if not (math.isfinite(step) and step > 0):
         raise FrameError(f"dead-zone payload: step {step} is not a positive finite number")
     at, steps = _HEAD.size, np.full(len(counts), float(step))
@@ -201,7 +268,11 @@ def decode(payload: bytes, sizes: Sequence[int]) -> NDArray[np.float32]:
     if len(packed) < (n_signs + 7) // 8:
         raise FrameError("dead-zone payload: cut short in its signs")
     negative = np.unpackbits(packed, count=n_signs).astype(bool)
-    streams = coder.decode(payload[at + len(packed) :], [k for k, _ in classes for _ in range(2)])
+    shares = None
+    if scheme == GEOMETRIC:
+        elements = [int(counts[labels == label].sum()) for label in range(1, len(classes) + 1)]
+        shares = [s for (k, _), n in zip(classes, elements, strict=True) for s in ((k, n), (1, 2))]
+    streams = coder.decode(payload[at + len(packed) :], [k for k, _ in classes for _ in range(2)], shares)
     bounds, start = np.concatenate(([0], np.cumsum(counts))), 0
     for label, (k, offset) in enumerate(classes, start=1):
         place = np.cumsum(streams[2 * label - 2] + 1) - 1

@@ -30,17 +30,20 @@ def quantize(x: NDArray[np.floating], step: float | NDArray[np.float64], rho: fl
     return np.copysign(np.minimum(magnitude, 2.0**31 - 1), x).astype(np.int64)
 
 
-def offsets(ratio: NDArray[np.float64], magnitude: NDArray[np.int64]) -> tuple[int, int]:
+def offsets(ratio: NDArray[np.floating], magnitude: NDArray[np.integer]) -> tuple[int, int]:
     """The centroid offsets, as bytes, of the bins of magnitude 1 and of all larger ones.
 
     Args:
         ratio: |x| / step of the non-zero symbols.
         magnitude: |q| of the same, >= 1.
     """
-    small = magnitude == 1
+    small, excess = magnitude == 1, ratio - magnitude
+    ones = int(np.count_nonzero(small))
+    of_ones = float(np.dot(excess, small))
+    of_all = float(np.sum(excess, dtype=np.float64))
     pair = []
-    for chosen in (small, ~small):
-        mean = float(np.mean(ratio[chosen] - magnitude[chosen])) if chosen.any() else 0.0
+    for total, n in ((of_ones, ones), (of_all - of_ones, len(ratio) - ones)):
+        mean = total / n if n else 0.0
         pair.append(int(np.clip(np.rint((mean + 0.5) / _OFFSET_UNIT), 0, 255)))
     return pair[0], pair[1]
 
@@ -74,9 +77,12 @@ def step_exponents(weights: Sequence[float], tensors: int) -> NDArray[np.int8]:
     return np.clip(np.rint(-4 * (logs - logs.mean())), -MAX_EXPONENT, MAX_EXPONENT).astype(np.int8)
 
 
-def floor_step(x: NDArray[np.floating], relative_error: float) -> float:
-    """The step at which uniform quantisation of `x` leaves about this relative error (root of the energy
-    share)."""
-    wide = x.astype(np.float64)
-    nonzero = int(np.count_nonzero(wide))
-    return max(relative_error * float(np.sqrt(12 * np.dot(wide, wide) / max(nonzero, 1))), SMALLEST_STEP)
+def floor_step(energy: float, nonzero: int, relative_error: float) -> float:
+    """The step at which uniform quantisation leaves about this relative error (root of the energy share).
+
+    Args:
+        energy: the sum of squares of what is quantised.
+        nonzero: how many of its elements are not zero.
+        relative_error: to be left.
+    """
+    return max(relative_error * float(np.sqrt(12 * energy / max(nonzero, 1))), SMALLEST_STEP)
