@@ -89,14 +89,15 @@ class _Search:
         self._map = b"", b""  # class labels and their column
 
     def within(self, budget: int) -> bytes:
-        guess, rho = None, None
+        rho, best = None, ALL_ZERO
         if len(self._delta) > 2 * _MIN_SAMPLE:
             guess, rho = self._on_a_sample(budget)
-        best = ALL_ZERO
+        else:
+            guess = self._first(self._delta, self._bounds, budget)
 
         def size(step: float, last: bool) -> float:
             nonlocal best
-            plan = self._plan(step, rho, keep=guess is not None)
+            plan = self._plan(step, rho)
             if not len(plan.where):
                 return 1
             about = self._about(plan)
@@ -114,7 +115,6 @@ class _Search:
         size = min(max(len(self._delta) // 16, _MIN_SAMPLE), _MAX_SAMPLE)
         few, bounds = sample(self._delta, self._bounds, size)
         part = len(few) / len(self._delta)
-        few = few.copy()
         found, floor, labels = None, math.inf, None
 
         def at(step: float) -> Symbols:
@@ -132,21 +132,28 @@ class _Search:
             labels = plan.labels if labels is None else labels
             return plan.fixed + plan.bits / 8 / part
 
-        middle = float(np.partition(np.abs(few), -1 - len(few) // 20)[-1 - len(few) // 20])
-        guess = min(max(1.4 * middle, self._low), self._high)
+        guess = self._first(few, bounds, round(budget * part))
         step = _solve(bytes_of, budget, self._low, self._high, guess, window=0.01)
         assert found is not None
         at(step)
         return step, _rho(found, step, len(few))
 
-    def _plan(self, step: float, rho: float | None, keep: bool) -> Symbols:
-        """The symbols at a step; `keep` = classes may be those of a step nearby."""
+    def _first(self, few: NDArray[np.float32], bounds: NDArray[np.int64], budget: int) -> float:
+        magnitudes = np.abs(few)
+        if self._factors is not None:
+            magnitudes = magnitudes / np.repeat(self._factors, np.diff(bounds))
+        magnitudes = magnitudes[:: max(len(few) // _MIN_SAMPLE, 1)]
+        guess = _guess(magnitudes, 8 * budget / len(few))
+        return min(max(guess, self._low), self._high)
+
+    def _plan(self, step: float, rho: float | None) -> Symbols:
+        """The symbols at a step; classes may be those of a step nearby."""
         need = 0.5 * step if rho is None else (1 - rho) * step
         if self._found is None or need < self._found.threshold:
-            floor = 0.5 * self._low if rho is None else max(_MARGIN * need, 0.5 * self._low)
+            floor = max(need * (_MARGIN if rho is not None else 0.25), 0.5 * self._low)
             self._found = collect(self._delta, self._bounds, self._factors, floor, self._peak)
         labels = None
-        if keep and self._labels is not None and 0.8 < self._labels[0] / step < 1.25:
+        if self._labels is not None and 0.8 < self._labels[0] / step < 1.25:
             labels = self._labels[1]
         plan = symbols(self._found, step, _rho(self._found, step, len(self._delta)) if rho is None else rho,
                        labels)
@@ -202,18 +209,19 @@ def _members(plan: Symbols, label: int):
     return chosen, zeros[chosen], int(sizes[member].sum())
 
 
-def _solve(size: Callable[[float, bool], float], budget: int, low: float, high: float, guess: float | None,
+def _solve(size: Callable[[float, bool], float], budget: int, low: float, high: float, guess: float,
            window: float = 0.004) -> float:
     """The smallest step found whose size is within the budget, and near it by `window` of it.
 
-    Log bytes is nearly straight in log step once both ends are near, so after the first turns the middle of
-    the window is aimed at by interpolation.
+    Log bytes is nearly straight in log step once both ends are near: from the guess on along the slope, then
+    between the ends by interpolation.
     """
-    aim, best = budget * (1 - window / 2), high
-    bottom, top, over, under = math.log2(low), math.log2(high), 0.0, 0.0
-    at = bottom if guess is None else min(max(math.log2(guess), bottom), top)
+    aim, best, slope = budget * (1 - window / 2), high, -2.5
+    floor, top, over, under = math.log2(low), math.log2(high), 0.0, 0.0
+    bottom = floor
+    at = min(max(math.log2(guess), floor), top)
     for turn in range(_TURNS):
-        step = low if at <= bottom and not over else _float32(2.0**at)
+        step = low if at <= floor else _float32(2.0**at)
         bytes_ = size(step, turn > _TURNS - 4)
         if bytes_ <= budget:
             best, top, under = step, at, bytes_
@@ -222,16 +230,36 @@ def _solve(size: Callable[[float, bool], float], budget: int, low: float, high: 
         else:
             bottom, over = at, bytes_
         if over and under > 1:
-            share = math.log(over / aim) / math.log(over / under)
+            slope = min(math.log2(over / under) / (bottom - top), -0.1)
+            share = math.log2(over / aim) / math.log2(over / under)
             at = bottom + min(max(share, 0.03), 0.97) * (top - bottom)
-        elif guess is None:
-            at = bottom + 0.5 * (top - bottom)
+        elif over and under:
+            at = (bottom + top) / 2
         else:
-            jump = math.log2(max(bytes_, 1) / aim) / 0.9 * (1.0 + 0.5 * turn)
-            at = min(max(at + jump, math.log2(low)), math.log2(high))
+            jump = math.log2(max(bytes_, 1) / aim) / -slope
+            at += min(max(1.2 * jump, -1.5), 1.5)
+            at = min(max(at, floor), math.log2(high))
+            slope /= 1.3 if jump < 0 else 1.0
         if top - bottom < 1e-6:
             break
     return best
+
+
+def _guess(magnitudes: NDArray[np.floating], bits: float) -> float:
+    """A first step for so many bits per element: that of which a share fits if gaps, signs and sizes cost
+    what they do for a Laplace distribution.
+
+    Args:
+        magnitudes: of the elements, over the step factors of their tensors.
+        bits: per element.
+    """
+    low, high = 1e-9, 0.75
+    for _ in range(24):
+        share = (low * high) ** 0.5
+        cost = -share * math.log2(share) - (1 - share) * math.log2(1 - share) + 2.3 * share
+        low, high = (share, high) if cost < bits else (low, share)
+    rank = len(magnitudes) - 1 - min(int(low * len(magnitudes)), len(magnitudes) - 1)
+    return float(np.partition(magnitudes, rank)[rank]) / 0.63
 
 
 def decode(payload: bytes, sizes: Sequence[int]) -> NDArray[np.float32]:
@@ -275,14 +303,18 @@ def decode(payload: bytes, sizes: Sequence[int]) -> NDArray[np.float32]:
     streams = coder.decode(payload[at + len(packed) :], [k for k, _ in classes for _ in range(2)], shares)
     bounds, start = np.concatenate(([0], np.cumsum(counts))), 0
     for label, (k, offset) in enumerate(classes, start=1):
-        place = np.cumsum(streams[2 * label - 2] + 1) - 1
+        where = streams[2 * label - 2]
+        where += 1
+        np.cumsum(where, out=where)
+        where -= 1
         members = np.flatnonzero(labels == label)
         ends = np.cumsum(counts[members])
-        if place[-1] >= ends[-1]:
-            raise FrameError(f"dead-zone payload: position {place[-1]} in a class of {ends[-1]} elements")
-        tensor = np.searchsorted(ends, place, side="right")
-        where = place - (ends - counts[members])[tensor] + bounds[members][tensor]
-        spread = steps[members][tensor] if flags else float(step)
+        if where[-1] >= ends[-1]:
+            raise FrameError(f"dead-zone payload: position {where[-1]} in a class of {ends[-1]} elements")
+        each = np.diff(np.searchsorted(where, ends), prepend=0)
+        if len(members) < len(counts):
+            where += np.repeat(bounds[members] - (ends - counts[members]), each)
+        spread = np.repeat(steps[members], each) if flags else float(step)
         minus = negative[start : start + k]
         out[where] = quantizer.dequantize(streams[2 * label - 1] + 1, minus, offset, spread)
         start += k

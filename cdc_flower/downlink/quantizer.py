@@ -18,6 +18,7 @@ SMALLEST_STEP = float(np.finfo(np.float32).tiny)
 LARGEST = float(np.finfo(np.float32).max)
 MAX_EXPONENT = 64  # eighths of an octave: a tensor's step is at most 2**8 from the common one
 _OFFSET_UNIT = 1.0 / 128  # of a step; a byte covers -0.5 .. 1.49
+_TABLED = 1024  # magnitudes whose values are looked up where there are many
 _EIGHTHS = np.array([32768, 35734, 38968, 42495, 46341, 50535, 55109, 60097], np.float64) / 32768  # 2**(k/8)
 
 
@@ -52,9 +53,17 @@ def dequantize(magnitude: NDArray[np.int64], negative: NDArray[np.bool_], offset
                step: float | NDArray[np.float64]) -> NDArray[np.float32]:
     """float32 values of non-zero symbols. One fixed order of float64 operations: the same bits on every
     machine."""
+    if isinstance(step, float) and len(magnitude) > _TABLED and magnitude.max() < _TABLED:
+        value = _values(np.arange(_TABLED), offset, step)[magnitude]
+    else:
+        value = _values(magnitude, offset, step)
+    np.negative(value, out=value, where=negative)
+    return value
+
+
+def _values(magnitude, offset, step) -> NDArray[np.float32]:
     shift = np.where(magnitude == 1, offset[0], offset[1]) * _OFFSET_UNIT - 0.5
-    value = np.minimum((magnitude + shift) * step, LARGEST)
-    return np.where(negative, -value, value).astype(np.float32)
+    return np.minimum((magnitude + shift) * step, LARGEST).astype(np.float32)
 
 
 def step_factors(exponents: NDArray[np.int8]) -> NDArray[np.float64]:

@@ -137,8 +137,8 @@ def symbols(found: Significant, step: float, rho: float,
     chosen = np.flatnonzero(magnitude)
     cuts = np.searchsorted(chosen, found.cuts).astype(np.int64)
     where, magnitude, ratio = found.where[chosen], magnitude[chosen], ratio[chosen]
-    gap = coder.tokenize(gaps(where, cuts, found.bounds))[0]
-    size = coder.tokenize(magnitude - 1)[0]
+    gap = coder.tokens_of(gaps(where, cuts, found.bounds))
+    size = coder.tokens_of(magnitude - 1)
     labels, bits, fixed = _classes(gap, size, magnitude, cuts, found.bounds, labels)
     return Symbols(step, where, magnitude, ratio, cuts, found.bounds, labels, bits, fixed)
 
@@ -165,7 +165,7 @@ def _classes(gap, size, magnitude, cuts, bounds, labels) -> tuple[NDArray[np.int
     if labels is None:
         density = total[live] / elements[live]
         order = live[np.argsort(-density, kind="stable")]
-        n = min(len(order), MAX_CLASSES, 1 + int(counts.sum()) // 128)
+        n = min(len(order), MAX_CLASSES, 1 + int(counts.sum()) // 256)
         groups = [g for g in np.array_split(order, n) if len(g)] if n else []
     else:
         late = live[labels[live] == 0]

@@ -42,33 +42,42 @@ _PARAMETERS = {GIVEN: 0, ONE: 1, TWO: 2}
 _UNIT = 44  # bits of a fixed-point probability: its products with a byte are exact in float64
 
 
-def _tokenize(values: NDArray[np.integer]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def _tokenize(values: NDArray[np.integer]) -> NDArray[np.uint8]:
     octave = np.frexp(values.astype(np.float64))[1].astype(np.int64) - 1
     token = np.where(values < _DIRECT, values, _DIRECT + 4 * (octave - 4) + (
         (values >> np.maximum(octave - 2, 0)) & 3))
-    return token.astype(np.uint8), np.where(values < _DIRECT, 0, octave - 2).astype(np.uint8)
+    return token.astype(np.uint8)
 
 
 _TABLED = 2**16  # values below it have their token looked up
-_TOKEN, _WIDTH = _tokenize(np.arange(_TABLED))
+_TOKEN = _tokenize(np.arange(_TABLED))
 WIDTHS = np.array([0] * _DIRECT + [2 + t // 4 for t in range(MAX_TOKEN - _DIRECT)], np.uint8)
 """Raw bits of each token, uint8 (124,)."""
 _LOWEST = [*range(_DIRECT), *((4 + t % 4) << (2 + t // 4) for t in range(MAX_TOKEN - _DIRECT)), MAX_VALUE + 1]
 
 
+def tokens_of(values: NDArray[np.integer]) -> NDArray[np.uint8]:
+    """Tokens uint8 (n,) of integers in 0..2**31-1."""
+    token = np.take(_TOKEN, values, mode="clip")
+    if len(values) and values.max() >= _TABLED:
+        large = np.flatnonzero(values >= _TABLED)
+        token[large] = _tokenize(values[large])
+    return token
+
+
 def tokenize(values: NDArray[np.integer]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Tokens uint8 (n,) and the number of raw bits of each, uint8 (n,), of integers in 0..2**31-1."""
-    if not len(values) or values.max() < _TABLED:
-        return _TOKEN[values], _WIDTH[values]
-    return _tokenize(values)
+    token = tokens_of(values)
+    return token, WIDTHS[token]
 
 
 def _bits(values: NDArray[np.integer], width: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
     """The raw low bits, one block per width in ascending order."""
-    blocks = []
-    for w in map(int, np.unique(width[width > 0])):
-        some = values[width == w].astype(np.uint32)
-        blocks.append(((some[:, None] >> np.arange(w, dtype=np.uint32)) & 1).astype(np.uint8).ravel())
+    large = np.flatnonzero(width)
+    values, width, blocks = values[large].astype("<u4"), width[large], []
+    for w in np.flatnonzero(np.bincount(width)).tolist():
+        some = values[width == w].view(np.uint8).reshape(-1, 4)
+        blocks.append(np.unpackbits(some, axis=1, count=w, bitorder="little").ravel())
     return blocks
 
 
@@ -242,26 +251,23 @@ def decode(data: bytes, counts: Sequence[int],
     if len(data) < at + 4 * n_words:
         raise FrameError("coded integers: cut short within the coded words")
     tokens = _decode_tokens(np.frombuffer(data, "<u4", n_words, at).astype(np.uint32), models, counts)
-    widths = [WIDTHS[t] for t in tokens]
-    total = sum(int(w.sum(dtype=np.int64)) for w in widths)
+    total = sum(int(np.bincount(t, minlength=MAX_TOKEN) @ WIDTHS.astype(np.int64)) for t in tokens)
     raw = np.frombuffer(data, np.uint8, offset=at + 4 * n_words)
     if len(raw) != (total + 7) // 8:
         raise FrameError(f"coded integers: {len(raw)} bytes of raw bits, the tokens need {(total + 7) // 8}")
     bits = np.unpackbits(raw, count=total)
     out, start = [], 0
-    for token, width in zip(tokens, widths, strict=True):
+    for token in tokens:
         values = token.astype(np.int64)
-        large = width > 0
-        values[large] = (4 + (values[large] - _DIRECT) % 4) << width[large]
-        for w in map(int, np.unique(width[large])):
-            chosen = width == w
-            n = int(chosen.sum())
-            block = bits[start : start + n * w].reshape(n, w)
-            low = np.zeros(n, np.int64)
-            for k in range(w):
-                low |= block[:, k].astype(np.int64) << k
-            values[chosen] |= low
-            start += n * w
+        large = np.flatnonzero(token >= _DIRECT)
+        width = WIDTHS[token[large]]
+        for w in np.flatnonzero(np.bincount(width)).tolist():
+            chosen = large[width == w]
+            low = np.packbits(bits[start : start + len(chosen) * w].reshape(-1, w), axis=1, bitorder="little")
+            whole = np.zeros((len(chosen), 4), np.uint8)
+            whole[:, : low.shape[1]] = low
+            values[chosen] = (4 + (values[chosen] - _DIRECT) % 4 << w) | whole.view("<u4")[:, 0]
+            start += len(chosen) * w
         out.append(values)
     return out
 
