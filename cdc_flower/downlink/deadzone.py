@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,7 @@ from cdc_flower.wire.frame import FrameError
 ALL_ZERO = b"\x00"
 RELATIVE_ERROR_FLOOR = 1e-4
 TABLES, GEOMETRIC = 1, 2  # schemes: which models of the coded integers are allowed
+EVEN = (1, 2)  # the expected share of magnitudes 1
 _HEAD = struct.Struct("<BBf")  # scheme, flags, step
 _WEIGHTED = 1
 _TURNS = 24
@@ -183,7 +185,7 @@ class _Search:
             heads.append(coder.varint(len(magnitude))
                          + bytes(quantizer.offsets(plan.ratio[chosen], magnitude)))
             streams += [zeros, magnitude - 1]
-            shares += [(len(magnitude), elements), (1, 2)]
+            shares += [(len(magnitude), elements), EVEN]
             signs.append(self._delta[plan.where[chosen]] < 0)
         parts += [self._class_map(plan.labels), bytes((len(heads),)), *heads,
                   np.packbits(np.concatenate(signs)).tobytes(), coder.encode(streams, shares)]
@@ -262,6 +264,27 @@ def _guess(magnitudes: NDArray[np.floating], bits: float) -> float:
     return float(np.partition(magnitudes, rank)[rank]) / 0.63
 
 
+@dataclass(frozen=True, eq=False)
+class Class:
+    """The tensors of a payload that share one model.
+
+    Attributes:
+        members: (M,) int64, the tensors.
+        elements: of them all.
+        gaps: (K,) int64, zeros before each non-zero symbol in the row of the members.
+        magnitude: (K,) int64, >= 1.
+        negative: (K,) bool.
+        offset: the centroid offsets of magnitude 1 and of the larger ones.
+    """
+
+    members: NDArray[np.int64]
+    elements: int
+    gaps: NDArray[np.int64]
+    magnitude: NDArray[np.int64]
+    negative: NDArray[np.bool_]
+    offset: tuple[int, int]
+
+
 def decode(payload: bytes, sizes: Sequence[int]) -> NDArray[np.float32]:
     """The vector (P,) float32 of a payload; both ends use this and nothing else.
 
@@ -272,6 +295,32 @@ def decode(payload: bytes, sizes: Sequence[int]) -> NDArray[np.float32]:
     out = np.zeros(int(counts.sum()), np.float32)
     if payload == ALL_ZERO:
         return out
+    steps, classes = read(payload, sizes)
+    bounds = np.concatenate(([0], np.cumsum(counts)))
+    uniform = len(steps) == 1
+    for some in classes:
+        where = some.gaps
+        where += 1
+        np.cumsum(where, out=where)
+        where -= 1
+        if where[-1] >= some.elements:
+            raise FrameError(f"dead-zone payload: position {where[-1]} in a class of {some.elements} elements")
+        members, ends = some.members, np.cumsum(counts[some.members])
+        each = np.diff(np.searchsorted(where, ends), prepend=0)
+        if len(members) < len(counts):
+            where += np.repeat(bounds[members] - (ends - counts[members]), each)
+        spread = float(steps[0]) if uniform else np.repeat(steps[members], each)
+        out[where] = quantizer.dequantize(some.magnitude, some.negative, some.offset, spread)
+    return out
+
+
+def read(payload: bytes, sizes: Sequence[int]) -> tuple[NDArray[np.float64], list[Class]]:
+    """The steps, one for all tensors or one for each, and the classes of a payload that sends something.
+
+    Raises:
+        FrameError: as `decode`.
+    """
+    counts = np.asarray(sizes, np.int64)
     if len(payload) < _HEAD.size:
         raise FrameError("dead-zone payload: cut short in its head")
     scheme, flags, step = _HEAD.unpack_from(payload)
@@ -279,50 +328,35 @@ def decode(payload: bytes, sizes: Sequence[int]) -> NDArray[np.float32]:
         raise FrameError(f"dead-zone payload: scheme {scheme}, flags {flags}; allowed: 1 or 2 and 0 or 1")
     if not (math.isfinite(step) and step > 0):
         raise FrameError(f"dead-zone payload: step {step} is not a positive finite number")
-    at, steps = _HEAD.size, np.full(len(counts), float(step))
+    at, steps = _HEAD.size, np.array([float(step)])
     if flags:
         if len(payload) < at + len(counts):
             raise FrameError("dead-zone payload: cut short in its exponents")
         exponents = np.frombuffer(payload, np.int8, len(counts), at)
         if np.abs(exponents.astype(np.int64)).max(initial=0) > quantizer.MAX_EXPONENT:
             raise FrameError(f"dead-zone payload: a step exponent beyond {quantizer.MAX_EXPONENT}")
-        steps, at = steps * quantizer.step_factors(exponents), at + len(counts)
+        steps, at = float(step) * quantizer.step_factors(exponents), at + len(counts)
     length, at = coder.read_varint(payload, at, "dead-zone class map")
     labels = coder.unpack_column(payload[at : at + length], len(counts), 1, "dead-zone class map")
     at += length
-    classes, at = _class_heads(payload, at, labels, counts)
-    n_signs = sum(k for k, _ in classes)
+    heads, at = _class_heads(payload, at, labels, counts)
+    n_signs = sum(k for k, _, _ in heads)
     packed = np.frombuffer(payload[at : at + (n_signs + 7) // 8], np.uint8)
     if len(packed) < (n_signs + 7) // 8:
         raise FrameError("dead-zone payload: cut short in its signs")
-    negative = np.unpackbits(packed, count=n_signs).astype(bool)
-    shares = None
-    if scheme == GEOMETRIC:
-        elements = [int(counts[labels == label].sum()) for label in range(1, len(classes) + 1)]
-        shares = [s for (k, _), n in zip(classes, elements, strict=True) for s in ((k, n), (1, 2))]
-    streams = coder.decode(payload[at + len(packed) :], [k for k, _ in classes for _ in range(2)], shares)
-    bounds, start = np.concatenate(([0], np.cumsum(counts))), 0
-    for label, (k, offset) in enumerate(classes, start=1):
-        where = streams[2 * label - 2]
-        where += 1
-        np.cumsum(where, out=where)
-        where -= 1
-        members = np.flatnonzero(labels == label)
-        ends = np.cumsum(counts[members])
-        if where[-1] >= ends[-1]:
-            raise FrameError(f"dead-zone payload: position {where[-1]} in a class of {ends[-1]} elements")
-        each = np.diff(np.searchsorted(where, ends), prepend=0)
-        if len(members) < len(counts):
-            where += np.repeat(bounds[members] - (ends - counts[members]), each)
-        spread = np.repeat(steps[members], each) if flags else float(step)
-        minus = negative[start : start + k]
-        out[where] = quantizer.dequantize(streams[2 * label - 1] + 1, minus, offset, spread)
-        start += k
-    return out
+    negative = np.unpackbits(packed, count=n_signs).view(bool)
+    shares = [s for k, n, _ in heads for s in ((k, n), EVEN)] if scheme == GEOMETRIC else None
+    streams = coder.decode(payload[at + len(packed) :], [k for k, _, _ in heads for _ in range(2)], shares)
+    ends = np.cumsum([k for k, _, _ in heads])
+    classes = [
+        Class(np.flatnonzero(labels == label), n, streams[2 * label - 2], streams[2 * label - 1] + 1,
+              negative[ends[label - 1] - k : ends[label - 1]], offset)
+        for label, (k, n, offset) in enumerate(heads, start=1)]
+    return steps, classes
 
 
 def _class_heads(payload, at, labels, counts):
-    """Per class its number of non-zero symbols and its centroid offsets."""
+    """Per class its non-zero symbols, its elements and its centroid offsets."""
     if at >= len(payload):
         raise FrameError("dead-zone payload: cut short before its classes")
     n, at = payload[at], at + 1
@@ -337,6 +371,6 @@ def _class_heads(payload, at, labels, counts):
             raise FrameError(f"dead-zone payload: {k} non-zero symbols in a class of {elements} elements")
         if len(payload) < at + 2:
             raise FrameError("dead-zone payload: cut short in a class")
-        heads.append((k, (payload[at], payload[at + 1])))
+        heads.append((k, elements, (payload[at], payload[at + 1])))
         at += 2
     return heads, at

@@ -164,6 +164,15 @@ def model_bytes(counts: NDArray[np.int64], total: int, share: Share | None = Non
     return min(models, key=lambda m: _bits_of(counts, m, share))
 
 
+def information(values: NDArray[np.integer], share: Share | None = None) -> float:
+    """Bits that a stream of at least one value takes in `encode`: its model, its tokens, its raw bits; the
+    rounding of the whole payload to words not counted."""
+    token, width = tokenize(np.asarray(values))
+    counts = np.bincount(token)
+    model = model_bytes(counts, int(values.sum(dtype=np.int64)), share)
+    return _bits_of(counts, model, share) + float(width.sum(dtype=np.int64))
+
+
 def encode(streams: Sequence[NDArray[np.integer]], shares: Sequence[Share] | None = None) -> bytes:
     """Code several streams of integers in 0..2**31-1, each with its own model, into one payload.
 
