@@ -38,6 +38,7 @@ EVEN = (1, 2)  # the expected share of magnitudes 1
 _HEAD = struct.Struct("<BBf")  # scheme, flags, step
 _WEIGHTED = 1
 _TURNS = 24
+_SLOPE = 2.5  # log bytes over log step where little is sent, to begin with
 _MIN_SAMPLE, _MAX_SAMPLE = 2**16, 2**18  # weights; smaller vectors are searched as they are
 _MARGIN = 0.94  # candidates are kept down to this part of the dead zone of the step expected
 
@@ -218,31 +219,33 @@ def _solve(size: Callable[[float, bool], float], budget: int, low: float, high: 
     Log bytes is nearly straight in log step once both ends are near: from the guess on along the slope, then
     between the ends by interpolation.
     """
-    aim, best, slope = budget * (1 - window / 2), high, -2.5
-    floor, top, over, under = math.log2(low), math.log2(high), 0.0, 0.0
-    bottom = floor
-    at = min(max(math.log2(guess), floor), top)
+    aim, best = budget * (1 - window / 2), high
+    floor, ceiling = math.log2(low), math.log2(high)
+    bottom, top, over, under = floor, ceiling, 0.0, 0.0
+    at, jump, side, stalled = min(max(math.log2(guess), floor), ceiling), 0.0, 0, 0
     for turn in range(_TURNS):
         step = low if at <= floor else _float32(2.0**at)
         bytes_ = size(step, turn > _TURNS - 4)
-        if bytes_ <= budget:
+        fits = bytes_ <= budget
+        stalled, side = (stalled + 1 if side == (1 if fits else -1) else 0), 1 if fits else -1
+        if fits:
             best, top, under = step, at, bytes_
             if bytes_ >= budget - max(3, window * budget) or step == low:
                 break
         else:
             bottom, over = at, bytes_
-        if over and under > 1:
-            slope = min(math.log2(over / under) / (bottom - top), -0.1)
+            if step >= high:
+                break
+        if over and under > 1 and stalled < 2:
             share = math.log2(over / aim) / math.log2(over / under)
             at = bottom + min(max(share, 0.03), 0.97) * (top - bottom)
         elif over and under:
             at = (bottom + top) / 2
         else:
-            jump = math.log2(max(bytes_, 1) / aim) / -slope
-            at += min(max(1.2 * jump, -1.5), 1.5)
-            at = min(max(at, floor), math.log2(high))
-            slope /= 1.3 if jump < 0 else 1.0
-        if top - bottom < 1e-6:
+            here = 1.2 * math.log2(max(bytes_, 1) / aim) / _SLOPE
+            jump = max(here, 2 * jump, 0.01) if not fits else min(here, 2 * jump, -0.01)
+            at = min(max(at + jump, floor), ceiling)
+        if over and under and top - bottom < 1e-6:
             break
     return best
 
