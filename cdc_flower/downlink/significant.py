@@ -213,7 +213,7 @@ def _cost(hist: NDArray[np.float64], sums: NDArray[np.float64]) -> NDArray[np.fl
     table = 8.0 * (2.0 + np.count_nonzero(hist, axis=2))
     trials = np.stack((np.maximum(sums[:, 1], n[:, 0]), sums[:, 0]), axis=1)  # of a coin with n heads
     geometric = _xlogx(trials) - _xlogx(n) - _xlogx(trials - n)
-    parameters = np.array([8.0, 16.0])
+    parameters = np.array([8.0, 8.0])
     use = geometric + parameters < coded + table
     bits = np.where(use, geometric, coded).sum(axis=1) + n[:, 0]  # and the signs
     return np.stack((bits, np.where(use, parameters, table).sum(axis=1) + 8 * _CLASS_HEAD), axis=1)

@@ -38,7 +38,8 @@ Share = tuple[int, int]
 """A probability as numerator and denominator, both positive."""
 
 GIVEN, ONE, TWO = 255, 254, 253  # first bytes of a geometric model: no, one or two parameters follow
-_PARAMETERS = {GIVEN: 0, ONE: 1, TWO: 2}
+_PARAMETERS = {GIVEN: 0, ONE: 1, TWO: 2} | dict.fromkeys(range(MAX_TOKEN, TWO), 0)
+_COARSE = TWO - MAX_TOKEN  # first bytes that are their own parameter: a geometric model in one byte
 _UNIT = 44  # bits of a fixed-point probability: its products with a byte are exact in float64
 
 
@@ -129,6 +130,8 @@ def _weights(model: bytes, share: Share | None) -> tuple[int, NDArray[np.float64
             weights = _geometric((model[2] + 1, 257), 1) * (256 - model[1]) / 257
             weights[0] = float((1 << _UNIT) * (model[1] + 1) // 257)
             return 0, np.maximum(np.floor(weights), 1.0)
+        case first if first >= MAX_TOKEN:
+            return 0, _geometric((first - MAX_TOKEN + 1, _COARSE + 1))
     return model[0], _WEIGHTS[np.frombuffer(model[2:], np.uint8)]
 
 
@@ -159,7 +162,8 @@ def model_bytes(counts: NDArray[np.int64], total: int, share: Share | None = Non
     def parameter(events: int, trials: int) -> int:
         return min(max(round(257 * events / max(trials, 1)) - 1, 0), 255)
 
-    models = [table, bytes((GIVEN,)), bytes((ONE, parameter(n, n + total))),
+    coarse = min(max(round((_COARSE + 1) * n / (n + total)) - 1, 0), _COARSE - 1)
+    models = [table, bytes((GIVEN,)), bytes((MAX_TOKEN + coarse,)), bytes((ONE, parameter(n, n + total))),
               bytes((TWO, parameter(zeros, n), parameter(n - zeros, total)))]
     return min(models, key=lambda m: _bits_of(counts, m, share))
 
@@ -215,7 +219,7 @@ def _categorical(weights: NDArray[np.float64]) -> Any:
 
 def _read_model(data: bytes, at: int, share: Share | None) -> bytes:
     """The bytes of the model at `at`, checked."""
-    if len(data) < at + 2 and not (share is not None and data[at : at + 1] == bytes((GIVEN,))):
+    if len(data) < at + 1:
         raise FrameError("coded integers: model table is cut short")
     first = data[at]
     if share is not None and first in _PARAMETERS:
@@ -223,6 +227,8 @@ def _read_model(data: bytes, at: int, share: Share | None) -> bytes:
         if len(model) < 1 + _PARAMETERS[first]:
             raise FrameError("coded integers: parameters of a geometric model are cut short")
         return model
+    if len(data) < at + 2:
+        raise FrameError("coded integers: model table is cut short")
     n = data[at + 1]
     if n < 1 or first + n > MAX_TOKEN:
         raise FrameError(f"coded integers: table of {n} tokens from {first}; allowed: 0..{MAX_TOKEN - 1}")

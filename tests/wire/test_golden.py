@@ -29,12 +29,12 @@ DIGESTS = {
     "payload 4": "c7ea685a6d197a8d",
     "chain": "4d6ad5ab6237f12c",
     "arm 0": "681feef643c238ac",
-    "arm 1": "a850e836de674816",
-    "arm 2": "ea9b1097d82370fd",
+    "arm 1": "44d9c5f33b1e6949",
+    "arm 2": "0c6483613c6bd815",
     "arm 3": "3838d464772ef812",
     "arm 4": "e8f1a21a30c4361e",
     "arm 5": "33ae5075ab4b369b",
-    "arms": "87d88438e4780fb7",
+    "arms": "8d68ee41dfefb4f4",
 }
 
 
