@@ -231,6 +231,7 @@ def _memory() -> Iterator[Figure]:
 def _uplink() -> Iterator[Figure]:
     """(f): the frame of 32 questions with the default settings against what else could be sent."""
     import torch
+    from PIL import Image
 
     from cdc_flower.config import parse
     from cdc_flower.data import scenes
@@ -239,7 +240,6 @@ def _uplink() -> Iterator[Figure]:
     from cdc_flower.models.pair import load_pair
     from cdc_flower.uplink import select, token_batch
     from cdc_flower.uplink.uncertainty import TOKEN_SCORES
-    from PIL import Image
 
     torch.set_num_threads(1)
     config = parse({})
@@ -372,7 +372,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.bench", description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, help="folder for bench.json and arms.md")
     parser.add_argument("--quick", action="store_true", help="speeds up to 1e6 weights only")
-    parser.add_argument("--largest", type=float, default=1e7, help="weights of the largest update (1e8: 4 GB)")
+    parser.add_argument("--largest", type=float, default=1e7, help="weights of the largest update (at most 1e8)")
     asked = parser.parse_args(argv)
     console = Console(file=sys.stdout, width=150, highlight=False)
     console.print(f"host: {host()}", markup=False)
@@ -380,7 +380,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     console.print(table(figures))
     sizes = layout_sizes()
     text = arms_markdown(arms(sizes), sum(sizes))
-    console.print(f"relative error of every codec, {sum(sizes):,} weights in {len(sizes)} tensors", markup=False)
+    console.print(f"relative error, {sum(sizes):,} weights in {len(sizes)} tensors:", markup=False)
     console.print(text, markup=False, soft_wrap=True)
     if asked.out:
         asked.out.mkdir(parents=True, exist_ok=True)

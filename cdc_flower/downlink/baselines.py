@@ -2,9 +2,9 @@
 
 `fp16` and `int8` are dense; `nf4` is the 4-bit block format of QLoRA (arXiv 2305.14314); `topk` sends fp16
 values with 32-bit indices; `topk_int4` and `stc` (sparse ternary compression, Sattler et al., arXiv
-1903.02891) send their positions as entropy-coded gaps, by the coder of `deadzone`, which is no larger than
-the Golomb code of the paper. All of them choose the largest elements of the whole vector; the error feedback
-of `stc` is the mirror (`versions.py`), as it is for every codec. Layout of the payloads: `docs/wire-format.md`.
+1903.02891) send their positions as entropy-coded gaps, by the coder of `deadzone` where the paper has Golomb
+codes. The sparse ones choose the largest elements of the whole vector; the error feedback of `stc` is the
+mirror (`versions.py`), as it is for every codec. Layout of the payloads: `docs/wire-format.md`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ NF4_BLOCK = 64
 NF4_CODE = np.array([
     -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635,
     -0.18477343022823334, -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725,
-    0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0,
+    0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941,
+    0.7229568362236023, 1.0,
 ])  # fmt: skip
 """(16,) quantiles of a normal distribution within -1..1, exact zero included (QLoRA, appendix E)."""
 _NF4_EDGES = (NF4_CODE[1:] + NF4_CODE[:-1]) / 2
@@ -105,15 +106,15 @@ def decode_nf4(payload, sizes) -> NDArray[np.float32]:
 
 def _pack_nibbles(symbols: NDArray[np.uint8]) -> bytes:
     even = np.append(symbols, np.zeros(len(symbols) % 2, np.uint8))
-    return (even[::2] | even[1::2] << 4).tobytes()
+    return (even[::2] | even[1::2] << np.uint8(4)).tobytes()
 
 
 def _unpack_nibbles(data: bytes, count: int, name: str) -> NDArray[np.uint8]:
     pairs = np.frombuffer(data, np.uint8)
-    symbols = np.stack((pairs & 15, pairs >> 4), axis=1).ravel()
+    symbols = np.stack((pairs & 15, pairs >> np.uint8(4)), axis=1).ravel()
     if symbols[count:].any():
         raise FrameError(f"{name} payload: padding that is not zero")
-    return symbols[:count]
+    return symbols[:count].astype(np.uint8)
 
 
 def _largest(delta: NDArray[np.float32]) -> NDArray[np.int64]:

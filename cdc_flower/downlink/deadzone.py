@@ -92,9 +92,9 @@ class _Search:
         self._map = b"", b""  # class labels and their column
 
     def within(self, budget: int) -> bytes:
-        rho, best = None, ALL_ZERO
+        rho, slope, best = None, None, ALL_ZERO
         if len(self._delta) > 2 * _MIN_SAMPLE:
-            guess, rho = self._on_a_sample(budget)
+            guess, rho, slope = self._on_a_sample(budget)
         else:
             guess = self._first(self._delta, self._bounds, budget)
 
@@ -104,17 +104,18 @@ class _Search:
             if not len(plan.where):
                 return 1
             about = self._about(plan)
-            if last or 0.96 * budget - 24 < about <= budget + 8 or (step == self._low and about < budget):
+            if last or 0.994 * budget - 24 < about <= budget + 8 or (step == self._low and about < budget):
                 payload = self._write(plan)
                 if len(best) < len(payload) <= budget:
                     best = payload
                 return len(payload)
             return about
 
-        _solve(size, budget, self._low, self._high, guess)
+        _solve(size, budget, self._low, self._high, guess, slope)
         return best
 
-    def _on_a_sample(self, budget: int) -> tuple[float, float]:
+    def _on_a_sample(self, budget: int) -> tuple[float, float, float]:
+        """The step that a sample would take, its rounding offset, and log bytes over log step around it."""
         size = min(max(len(self._delta) // 16, _MIN_SAMPLE), _MAX_SAMPLE)
         few, bounds = sample(self._delta, self._bounds, size)
         part = len(few) / len(self._delta)
@@ -136,10 +137,10 @@ class _Search:
             return plan.fixed + plan.bits / 8 / part
 
         guess = self._first(few, bounds, round(budget * part))
-        step = _solve(bytes_of, budget, self._low, self._high, guess, window=0.01)
-        assert found is not None
+        step, slope = _solve(bytes_of, budget, self._low, self._high, guess, window=0.01)
         at(step)
-        return step, _rho(found, step, len(few))
+        assert found is not None
+        return step, _rho(found, step, len(few)), slope
 
     def _first(self, few: NDArray[np.float32], bounds: NDArray[np.int64], budget: int) -> float:
         magnitudes = np.abs(few)
@@ -213,11 +214,22 @@ def _members(plan: Symbols, label: int):
 
 
 def _solve(size: Callable[[float, bool], float], budget: int, low: float, high: float, guess: float,
-           window: float = 0.004) -> float:
+           slope: float | None = None, window: float = 0.004) -> tuple[float, float]:
     """The smallest step found whose size is within the budget, and near it by `window` of it.
 
     Log bytes is nearly straight in log step once both ends are near: from the guess on along the slope, then
     between the ends by interpolation.
+
+    Args:
+        size: bytes at a step; the flag says that few turns are left.
+        budget: bytes.
+        low, high: the smallest and the largest step.
+        guess: where to begin.
+        slope: how fast log bytes falls with log step around the guess, if known.
+        window: share of the budget that may be left.
+
+    Returns:
+        The step, and the slope between the ends last seen.
     """
     aim, best = budget * (1 - window / 2), high
     floor, ceiling = math.log2(low), math.log2(high)
@@ -237,17 +249,18 @@ def _solve(size: Callable[[float, bool], float], budget: int, low: float, high: 
             if step >= high:
                 break
         if over and under > 1 and stalled < 2:
+            slope = min(max(math.log2(over / under) / (top - bottom), 0.1), 50.0)
             share = math.log2(over / aim) / math.log2(over / under)
             at = bottom + min(max(share, 0.03), 0.97) * (top - bottom)
         elif over and under:
             at = (bottom + top) / 2
         else:
-            here = 1.2 * math.log2(max(bytes_, 1) / aim) / _SLOPE
-            jump = max(here, 2 * jump, 0.01) if not fits else min(here, 2 * jump, -0.01)
+            here = math.log2(max(bytes_, 1) / aim) * (1 / slope if slope and not jump else 1.2 / _SLOPE)
+            jump = max(here, 2 * jump, 0.001) if not fits else min(here, 2 * jump, -0.001)
             at = min(max(at + jump, floor), ceiling)
         if over and under and top - bottom < 1e-6:
             break
-    return best
+    return best, slope or _SLOPE
 
 
 def _guess(magnitudes: NDArray[np.floating], bits: float) -> float:
@@ -307,7 +320,8 @@ def decode(payload: bytes, sizes: Sequence[int]) -> NDArray[np.float32]:
         np.cumsum(where, out=where)
         where -= 1
         if where[-1] >= some.elements:
-            raise FrameError(f"dead-zone payload: position {where[-1]} in a class of {some.elements} elements")
+            raise FrameError(f"dead-zone payload: position {where[-1]} in a class of {some.elements} "
+                             "elements")
         members, ends = some.members, np.cumsum(counts[some.members])
         each = np.diff(np.searchsorted(where, ends), prepend=0)
         if len(members) < len(counts):

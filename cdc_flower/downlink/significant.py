@@ -185,16 +185,20 @@ def _classes(gap, size, magnitude, cuts, bounds, labels) -> tuple[NDArray[np.int
     hist = np.stack(hists, axis=1).astype(np.float64)[: len(groups)]  # (G, 2, tokens)
     sums = np.array([[total[g].sum(), elements[g].sum()] for g in groups]).reshape(-1, 2)
     costs = _cost(hist, sums)
+    both = _cost(hist[1:] + hist[:-1], sums[1:] + sums[:-1])  # of each class and the next together
     while labels is None and len(groups) > 1:
-        both_hist, both_sums = hist[1:] + hist[:-1], sums[1:] + sums[:-1]
-        both = _cost(both_hist, both_sums)
         saved = (costs[1:] + costs[:-1] - both).sum(axis=1)
         k = int(np.argmax(saved))
         if saved[k] < 0:
             break
         groups[k : k + 2] = [np.concatenate(groups[k : k + 2])]
-        hist[k], sums[k], costs[k] = both_hist[k], both_sums[k], both[k]
+        hist[k] += hist[k + 1]
+        sums[k] += sums[k + 1]
+        costs[k] = both[k]
         hist, sums, costs = (np.delete(x, k + 1, axis=0) for x in (hist, sums, costs))
+        both = np.delete(both, k, axis=0)
+        for j in range(max(k - 1, 0), min(k + 1, len(both))):
+            both[j] = _cost(hist[j : j + 1] + hist[j + 1 : j + 2], sums[j : j + 1] + sums[j + 1 : j + 2])[0]
     out = np.zeros(len(counts), np.int64)
     for k, g in enumerate(groups):
         out[g] = k + 1

@@ -15,6 +15,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import constriction
@@ -106,7 +107,7 @@ def _powers(share: Share) -> list[int]:
 
 @lru_cache(maxsize=256)
 def _geometric(share: Share, start: int = 0) -> NDArray[np.float64]:
-    """Weights (124,) of the tokens of v >= start with `P(v >= start + j) = (1 - share)**j`, each at least 1."""
+    """Weights (124,) of the tokens of v >= start, `P(v >= start + j) = (1 - share)**j`; at least 1."""
     powers, tails = _powers(share), []
     for low in _LOWEST:
         tail, exponent = 1 << _UNIT, max(low - start, 0)
@@ -114,7 +115,7 @@ def _geometric(share: Share, start: int = 0) -> NDArray[np.float64]:
             if exponent >> i & 1:
                 tail = tail * powers[min(i, 30)] >> _UNIT
         tails.append(tail)
-    weights = np.array([max(a - b, 1) for a, b in zip(tails, tails[1:], strict=False)], np.float64)
+    weights = np.array([max(a - b, 1) for a, b in pairwise(tails)], np.float64)
     weights[:start] = 1.0
     return weights
 

@@ -127,4 +127,5 @@ def test_adapters_of_format_1_are_read(bits):
 
 def test_every_golden_frame_is_read_by_some_test_here():
     names = {f"token_batch_{b}" for b in (16, 8, 4, "empty")} | {f"adapter_{b}" for b in (32, 16)}
-    assert {p.stem for p in GOLDEN.glob("*.bin")} == names | {"update_chain", "update_arms", "update_snapshot"}
+    names |= {"update_chain", "update_arms", "update_snapshot"}
+    assert {p.stem for p in GOLDEN.glob("*.bin")} == names
