@@ -372,7 +372,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.bench", description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, help="folder for bench.json and arms.md")
     parser.add_argument("--quick", action="store_true", help="speeds up to 1e6 weights only")
-    parser.add_argument("--largest", type=float, default=1e7, help="weights of the largest update (at most 1e8)")
+    parser.add_argument("--largest", type=float, default=1e7, help="weights of the largest update, to 1e8")
     asked = parser.parse_args(argv)
     console = Console(file=sys.stdout, width=150, highlight=False)
     console.print(f"host: {host()}", markup=False)

@@ -235,6 +235,7 @@ def _solve(size: Callable[[float, bool], float], budget: int, low: float, high: 
     floor, ceiling = math.log2(low), math.log2(high)
     bottom, top, over, under = floor, ceiling, 0.0, 0.0
     at, jump, side, stalled = min(max(math.log2(guess), floor), ceiling), 0.0, 0, 0
+    before = 0.0
     for turn in range(_TURNS):
         step = low if at <= floor else _float32(2.0**at)
         bytes_ = size(step, turn > _TURNS - 4)
@@ -255,9 +256,14 @@ def _solve(size: Callable[[float, bool], float], budget: int, low: float, high: 
         elif over and under:
             at = (bottom + top) / 2
         else:
-            here = math.log2(max(bytes_, 1) / aim) * (1 / slope if slope and not jump else 1.2 / _SLOPE)
-            jump = max(here, 2 * jump, 0.001) if not fits else min(here, 2 * jump, -0.001)
-            at = min(max(at + jump, floor), ceiling)
+            need = math.log2(max(bytes_, 1) / aim)
+            if jump:
+                slope = min(max((before - need) / jump, 0.1), 50.0)
+                least = 2 * abs(jump) if stalled > 1 else 0.001
+            else:
+                slope, least = slope or _SLOPE, 0.001
+            jump = math.copysign(max(1.05 * abs(need) / slope, least), 1 if not fits else -1)
+            before, at = need, min(max(at + jump, floor), ceiling)
         if over and under and top - bottom < 1e-6:
             break
     return best, slope or _SLOPE
