@@ -40,6 +40,7 @@ _WEIGHTED = 1
 _TURNS = 24
 _SLOPE = 2.5  # log bytes over log step where little is sent, to begin with
 _MIN_SAMPLE, _MAX_SAMPLE = 2**16, 2**18  # weights; smaller vectors are searched as they are
+_SAMPLE_CLASSES = 6
 _MARGIN = 0.94  # candidates are kept down to this part of the dead zone of the step expected
 
 
@@ -126,7 +127,7 @@ class _Search:
             if found is None or 0.5 * step < floor:
                 floor = max(0.5 * step / 4, 0.5 * self._low)
                 found = collect(few, bounds, self._factors, floor, self._peak)
-            return symbols(found, step, _rho(found, step, len(few)), labels)
+            return symbols(found, step, _rho(found, step, len(few)), labels, _SAMPLE_CLASSES)
 
         def bytes_of(step: float, last: bool) -> float:
             nonlocal labels

@@ -120,7 +120,7 @@ def collect(delta: NDArray[np.float32], bounds: NDArray[np.int64], factors: NDAr
 
 
 def symbols(found: Significant, step: float, rho: float,
-            labels: NDArray[np.int64] | None = None) -> Symbols:
+            labels: NDArray[np.int64] | None = None, classes: int = MAX_CLASSES) -> Symbols:
     """The symbols at a step and what they cost.
 
     Args:
@@ -128,6 +128,7 @@ def symbols(found: Significant, step: float, rho: float,
         step: > 0.
         rho: the rounding offset, see `quantizer.quantize`.
         labels: classes found at a step nearby, to be kept.
+        classes: how many to begin merging with; fewer are found faster.
     """
     ratio = found.value / found.value.dtype.type(step)
     if ratio.dtype == np.float32:
@@ -139,7 +140,7 @@ def symbols(found: Significant, step: float, rho: float,
     where, magnitude, ratio = found.where[chosen], magnitude[chosen], ratio[chosen]
     gap = coder.tokens_of(gaps(where, cuts, found.bounds))
     size = coder.tokens_of(magnitude - 1)
-    labels, bits, fixed = _classes(gap, size, magnitude, cuts, found.bounds, labels)
+    labels, bits, fixed = _classes(gap, size, magnitude, cuts, found.bounds, labels, classes)
     return Symbols(step, where, magnitude, ratio, cuts, found.bounds, labels, bits, fixed)
 
 
@@ -155,7 +156,7 @@ def gaps(where: NDArray[np.integer], cuts: NDArray[np.int64],
     return out
 
 
-def _classes(gap, size, magnitude, cuts, bounds, labels) -> tuple[NDArray[np.int64], float, float]:
+def _classes(gap, size, magnitude, cuts, bounds, labels, classes) -> tuple[NDArray[np.int64], float, float]:
     """A class for each tensor, neighbours in density merged while merging saves bytes; with their size."""
     counts, elements = np.diff(cuts), np.diff(bounds)
     live = np.flatnonzero(counts)
@@ -165,7 +166,7 @@ def _classes(gap, size, magnitude, cuts, bounds, labels) -> tuple[NDArray[np.int
     if labels is None:
         density = total[live] / elements[live]
         order = live[np.argsort(-density, kind="stable")]
-        n = min(len(order), MAX_CLASSES, 1 + int(counts.sum()) // 256)
+        n = min(len(order), classes, 1 + int(counts.sum()) // 256)
         groups = [g for g in np.array_split(order, n) if len(g)] if n else []
     else:
         late = live[labels[live] == 0]

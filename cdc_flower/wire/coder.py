@@ -41,6 +41,7 @@ Share = tuple[int, int]
 GIVEN, ONE, TWO = 255, 254, 253  # first bytes of a geometric model: no, one or two parameters follow
 _PARAMETERS = {GIVEN: 0, ONE: 1, TWO: 2} | dict.fromkeys(range(MAX_TOKEN, TWO), 0)
 _COARSE = TWO - MAX_TOKEN  # first bytes that are their own parameter: a geometric model in one byte
+_PRECISION = 24  # bits of a probability in the coder
 _UNIT = 44  # bits of a fixed-point probability: its products with a byte are exact in float64
 
 
@@ -143,8 +144,8 @@ def _bits_of(counts: NDArray[np.int64], model: bytes, share: Share | None) -> fl
     first, weights = _weights(model, share)
     some = counts[first : first + len(weights)]
     used = some > 0
-    logs = np.log2(weights[: len(some)][used])
-    return 8.0 * len(model) + float(np.dot(some[used], np.log2(weights.sum()) - logs))
+    each = np.log2(weights.sum()) - np.log2(weights[: len(some)][used])
+    return 8.0 * len(model) + float(np.dot(some[used], np.minimum(each, _PRECISION)))
 
 
 def model_bytes(counts: NDArray[np.int64], total: int, share: Share | None = None) -> bytes:
