@@ -139,7 +139,7 @@ def test_each_kind_of_model_is_used_where_it_is_smallest():
     gaps = rng.geometric(0.02, 300) - 1
     assert _first_byte(gaps, (300, 300 + int(gaps.sum()))) == coder.GIVEN
     assert coder.MAX_TOKEN <= _first_byte(rng.geometric(0.8, 100) - 1, (1, 2)) < coder.TWO
-    assert _first_byte(rng.geometric(0.006, 3000) - 1, (1, 2)) == coder.ONE
+    assert _first_byte(rng.geometric(3 / 257, 3000) - 1, (1, 2)) == coder.ONE
     mixed = np.where(rng.random(600) < 0.9, 0, rng.geometric(0.05, 600))
     assert _first_byte(mixed, (1, 2)) == coder.TWO
     assert _first_byte(rng.integers(5, 9, 10_000), (1, 2)) == 5
