@@ -17,7 +17,7 @@ from cdc_flower.downlink.significant import Significant, Symbols, collect, sampl
 
 _TURNS = 24
 _SLOPE = 2.5  # log bytes over log step where little is sent, to begin with
-_MIN_SAMPLE, _MAX_SAMPLE = 2**16, 2**18  # weights; smaller vectors are searched as they are
+_MIN_SAMPLE, _MAX_SAMPLE = 2**14, 2**18  # weights; smaller vectors are searched as they are
 _SAMPLE_CLASSES = 6
 _MARGIN = 0.94  # candidates are kept down to this part of the dead zone of the step expected
 
@@ -84,7 +84,11 @@ class Search:
         return best
 
     def _on_a_sample(self, budget: int) -> tuple[float, float, float]:
-        """The step that a sample would take, its rounding offset, and log bytes over log step around it."""
+        """The step that a sample would take, its rounding offset, and log bytes over log step around it.
+
+        The step is moved by the share of non-zero symbols in all weights against that in the sample: bytes
+        follow their number closely.
+        """
         size = min(max(len(self._delta) // 16, _MIN_SAMPLE), _MAX_SAMPLE)
         few, bounds = sample(self._delta, self._bounds, size)
         part = len(few) / len(self._delta)
@@ -106,10 +110,25 @@ class Search:
             return plan.fixed + plan.bits / 8 / part
 
         guess = self._first(few, bounds, round(budget * part))
-        step, slope = _solve(bytes_of, budget, self._low, self._high, guess, window=0.01)
-        at(step)
+        step, slope = _solve(bytes_of, budget, self._low, self._high, guess, window=0.012)
+        plan = at(step)
         assert found is not None
-        return step, _rho(found, step, len(few)), slope
+        rho = _rho(found, step, len(few))
+        self._collect(step, rho)
+        assert self._found is not None
+        seen, there = (int(np.count_nonzero(f.value >= (1 - rho) * step)) for f in (found, self._found))
+        if seen and there:
+            wanted = (plan.fixed + plan.bits / 8 / part * there * part / seen) / (0.998 * budget)
+            moved = step * wanted ** (1 / slope)
+            step = min(max(moved, _MARGIN * step, self._low), step / _MARGIN, self._high)
+        return float32(step), rho, slope
+
+    def _collect(self, step: float, rho: float | None) -> None:
+        """Candidates for a step; rather for some steps below it too."""
+        need = 0.5 * step if rho is None else (1 - rho) * step
+        if self._found is None or need < self._found.threshold:
+            floor = max(need * (_MARGIN if rho is not None else 0.25), 0.5 * self._low)
+            self._found = collect(self._delta, self._bounds, self._factors, floor, self._peak)
 
     def _first(self, few: NDArray[np.float32], bounds: NDArray[np.int64], budget: int) -> float:
         magnitudes = np.abs(few)
@@ -121,10 +140,8 @@ class Search:
 
     def _plan(self, step: float, rho: float | None) -> Symbols:
         """The symbols at a step; classes may be those of a step nearby."""
-        need = 0.5 * step if rho is None else (1 - rho) * step
-        if self._found is None or need < self._found.threshold:
-            floor = max(need * (_MARGIN if rho is not None else 0.25), 0.5 * self._low)
-            self._found = collect(self._delta, self._bounds, self._factors, floor, self._peak)
+        self._collect(step, rho)
+        assert self._found is not None
         labels = None
         if self._labels is not None and 0.8 < self._labels[0] / step < 1.25:
             labels = self._labels[1]
