@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint lock clean
+.PHONY: help install demo bench test lint lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ $(STAMP): requirements.lock pyproject.toml $(wildcard cdc_flower/weights/*/pair.
 
 demo: install ## compare all methods on the embedded data; OUT=folder for the results
 	@$(BIN)/cdc-flower compare --out "$(OUT)"
+
+bench: install ## how near the wire is to its limits; with OUT=folder also bench.json there
+	@$(BIN)/python -m experiments.bench $(if $(filter file,$(origin OUT)),,--out "$(OUT)")
 
 test: install ## the tests
 	@$(BIN)/python -m pytest

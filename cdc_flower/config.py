@@ -142,7 +142,7 @@ class CloudConfig:
 class DownlinkConfig:
     """DWC. `codec` is a key of `cdc_flower.downlink.codecs.CODECS`."""
 
-    codec: Literal["deadzone", "fp16", "int8", "topk"] = "deadzone"
+    codec: Literal["deadzone", "fp16", "int8", "nf4", "topk", "topk_int4", "stc"] = "deadzone"
     downlink_budget: int = Field(default=12_000, ge=1)  # bytes per update, for the codecs that can aim at one
     history: int = Field(default=16, ge=1)  # versions kept for catch-up
     max_downlink_bytes: int = Field(default=256 * 2**20, ge=1)

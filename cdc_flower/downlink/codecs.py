@@ -2,8 +2,7 @@
 
 `encode(delta, sizes, budget, weights) -> payload` and `decode(payload, sizes) -> float32 (P,)`. Encoders
 return bytes only: decoding them is the one way to learn what was sent, so the cloud's mirror and the devices
-cannot differ. `deadzone` is the method; `fp16`, `int8` and `topk` (fp16 values with 32-bit indices) are what
-others ship.
+cannot differ. `deadzone` is the method; the others are what the field sends (`baselines.py`).
 """
 
 from __future__ import annotations
@@ -14,11 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cdc_flower.downlink import deadzone
-from cdc_flower.wire.frame import FrameError
-
-HALF_MAX = 65504.0
-_PAIR = 6  # bytes of one index and one value of top-k
+from cdc_flower.downlink import baselines, deadzone
 
 
 @dataclass(frozen=True)
@@ -72,68 +67,15 @@ class Codec:
         return self._decode(payload, sizes)
 
 
-def _half(values: NDArray[np.floating]) -> NDArray[np.float16]:
-    return np.clip(values, -HALF_MAX, HALF_MAX).astype("<f2")
-
-
-def _encode_fp16(delta, sizes, budget, weights) -> bytes:
-    return _half(delta).tobytes()
-
-
-def _decode_fp16(payload, sizes):
-    if len(payload) != 2 * sum(sizes):
-        raise FrameError(f"fp16 payload: {len(payload)} bytes for {sum(sizes)} elements")
-    return _finite(np.frombuffer(payload, "<f2").astype(np.float32), "fp16")
-
-
-def _finite(values: NDArray[np.float32], name: str) -> NDArray[np.float32]:
-    if not np.isfinite(values).all():
-        raise FrameError(f"{name} payload: a value is not finite")
-    return values
-
-
-def _encode_int8(delta, sizes, budget, weights) -> bytes:
-    cuts = np.cumsum(np.asarray(sizes, np.int64))[:-1]
-    tensors = np.split(delta, cuts) if len(sizes) else []
-    scales = np.array([np.max(np.abs(t), initial=0) for t in tensors], "<f4")
-    wide = np.repeat(np.where(scales > 0, scales, 1).astype(np.float64), sizes)
-    return scales.tobytes() + np.rint(delta.astype(np.float64) / wide * 127).astype(np.int8).tobytes()
-
-
-def _decode_int8(payload, sizes):
-    if len(payload) != 4 * len(sizes) + sum(sizes):
-        raise FrameError(f"int8 payload: {len(payload)} bytes, {len(sizes)} tensors, {sum(sizes)} elements")
-    scales = _finite(np.frombuffer(payload, "<f4", len(sizes)), "int8")
-    symbols = np.frombuffer(payload, np.int8, offset=4 * len(sizes))
-    if (scales < 0).any() or (symbols == -128).any():
-        raise FrameError("int8 payload: a negative scale or the symbol -128")
-    return (symbols.astype(np.float64) / 127 * np.repeat(scales.astype(np.float64), sizes)).astype(np.float32)
-
-
-def _encode_topk(delta, sizes, budget, weights) -> bytes:
-    keep = min(budget // _PAIR, int(np.count_nonzero(delta)))
-    index = np.sort(np.argsort(-np.abs(delta), kind="stable")[:keep])
-    return index.astype("<u4").tobytes() + _half(delta[index]).tobytes()
-
-
-def _decode_topk(payload, sizes):
-    keep, rest = divmod(len(payload), _PAIR)
-    if rest:
-        raise FrameError(f"topk payload: {len(payload)} bytes are not pairs of {_PAIR}")
-    out = np.zeros(sum(sizes), np.float32)
-    index = np.frombuffer(payload, "<u4", keep).astype(np.int64)
-    if keep and (index[-1] >= len(out) or (np.diff(index) <= 0).any()):
-        raise FrameError(f"topk payload: indices must rise strictly below {len(out)}")
-    out[index] = _finite(np.frombuffer(payload, "<f2", keep, 4 * keep).astype(np.float32), "topk")
-    return out
-
-
 CODECS: dict[str, Codec] = {
     c.name: c for c in (
         Codec("deadzone", 1, True, deadzone.encode, deadzone.decode),
-        Codec("fp16", 2, False, _encode_fp16, _decode_fp16),
-        Codec("int8", 3, False, _encode_int8, _decode_int8),
-        Codec("topk", 4, True, _encode_topk, _decode_topk),
+        Codec("fp16", 2, False, baselines.encode_fp16, baselines.decode_fp16),
+        Codec("int8", 3, False, baselines.encode_int8, baselines.decode_int8),
+        Codec("topk", 4, True, baselines.encode_topk, baselines.decode_topk),
+        Codec("nf4", 5, False, baselines.encode_nf4, baselines.decode_nf4),
+        Codec("topk_int4", 6, True, baselines.encode_topk_int4, baselines.decode_topk_int4),
+        Codec("stc", 7, True, baselines.encode_stc, baselines.decode_stc),
     )
 }
 """Codec name (config key `codec`) -> Codec."""

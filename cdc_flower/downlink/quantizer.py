@@ -18,6 +18,7 @@ SMALLEST_STEP = float(np.finfo(np.float32).tiny)
 LARGEST = float(np.finfo(np.float32).max)
 MAX_EXPONENT = 64  # eighths of an octave: a tensor's step is at most 2**8 from the common one
 _OFFSET_UNIT = 1.0 / 128  # of a step; a byte covers -0.5 .. 1.49
+_TABLED = 1024  # magnitudes whose values are looked up where there are many
 _EIGHTHS = np.array([32768, 35734, 38968, 42495, 46341, 50535, 55109, 60097], np.float64) / 32768  # 2**(k/8)
 
 
@@ -30,17 +31,20 @@ def quantize(x: NDArray[np.floating], step: float | NDArray[np.float64], rho: fl
     return np.copysign(np.minimum(magnitude, 2.0**31 - 1), x).astype(np.int64)
 
 
-def offsets(ratio: NDArray[np.float64], magnitude: NDArray[np.int64]) -> tuple[int, int]:
+def offsets(ratio: NDArray[np.floating], magnitude: NDArray[np.integer]) -> tuple[int, int]:
     """The centroid offsets, as bytes, of the bins of magnitude 1 and of all larger ones.
 
     Args:
         ratio: |x| / step of the non-zero symbols.
         magnitude: |q| of the same, >= 1.
     """
-    small = magnitude == 1
+    small, excess = magnitude == 1, ratio - magnitude
+    ones = int(np.count_nonzero(small))
+    of_ones = float(np.dot(excess, small))
+    of_all = float(np.sum(excess, dtype=np.float64))
     pair = []
-    for chosen in (small, ~small):
-        mean = float(np.mean(ratio[chosen] - magnitude[chosen])) if chosen.any() else 0.0
+    for total, n in ((of_ones, ones), (of_all - of_ones, len(ratio) - ones)):
+        mean = total / n if n else 0.0
         pair.append(int(np.clip(np.rint((mean + 0.5) / _OFFSET_UNIT), 0, 255)))
     return pair[0], pair[1]
 
@@ -49,9 +53,17 @@ def dequantize(magnitude: NDArray[np.int64], negative: NDArray[np.bool_], offset
                step: float | NDArray[np.float64]) -> NDArray[np.float32]:
     """float32 values of non-zero symbols. One fixed order of float64 operations: the same bits on every
     machine."""
+    if isinstance(step, float) and len(magnitude) > _TABLED and magnitude.max() < _TABLED:
+        value = _values(np.arange(_TABLED), offset, step)[magnitude]
+    else:
+        value = _values(magnitude, offset, step)
+    np.negative(value, out=value, where=negative)
+    return value
+
+
+def _values(magnitude, offset, step) -> NDArray[np.float32]:
     shift = np.where(magnitude == 1, offset[0], offset[1]) * _OFFSET_UNIT - 0.5
-    value = np.minimum((magnitude + shift) * step, LARGEST)
-    return np.where(negative, -value, value).astype(np.float32)
+    return np.minimum((magnitude + shift) * step, LARGEST).astype(np.float32)
 
 
 def step_factors(exponents: NDArray[np.int8]) -> NDArray[np.float64]:
@@ -74,9 +86,12 @@ def step_exponents(weights: Sequence[float], tensors: int) -> NDArray[np.int8]:
     return np.clip(np.rint(-4 * (logs - logs.mean())), -MAX_EXPONENT, MAX_EXPONENT).astype(np.int8)
 
 
-def floor_step(x: NDArray[np.floating], relative_error: float) -> float:
-    """The step at which uniform quantisation of `x` leaves about this relative error (root of the energy
-    share)."""
-    wide = x.astype(np.float64)
-    nonzero = int(np.count_nonzero(wide))
-    return max(relative_error * float(np.sqrt(12 * np.dot(wide, wide) / max(nonzero, 1))), SMALLEST_STEP)
+def floor_step(energy: float, nonzero: int, relative_error: float) -> float:
+    """The step at which uniform quantisation leaves about this relative error (root of the energy share).
+
+    Args:
+        energy: the sum of squares of what is quantised.
+        nonzero: how many of its elements are not zero.
+        relative_error: to be left.
+    """
+    return max(relative_error * float(np.sqrt(12 * energy / max(nonzero, 1))), SMALLEST_STEP)

@@ -2,6 +2,7 @@
 error.
 """
 
+import math
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cdc_flower.downlink import codecs
+from cdc_flower.downlink import baselines
 from cdc_flower.downlink.codecs import BY_ID, CODECS
 from cdc_flower.wire.frame import FrameError
 
@@ -30,6 +31,9 @@ def _vector(tensors):
 @example([[3.4028234e38]], 400, "deadzone")
 @example([[1e-45, 1e-38, 1.0]], 400, "deadzone")
 @example([[1e30, 1.0]], 400, "int8")
+@example([[3.4028234e38, -1.0]], 400, "nf4")
+@example([[3.4028234e38, 3.4028234e38, 1e-45]], 400, "stc")
+@example([[3.4028234e38, 3.4028234e38, 1e-45]], 400, "topk_int4")
 def test_any_finite_delta_goes_through(tensors, budget, name):
     delta, sizes = _vector(tensors)
     codec = CODECS[name]
@@ -62,7 +66,8 @@ def test_arguments_that_do_not_fit_are_named(name):
 
 
 def test_ids_are_those_of_the_wire_format():
-    assert {i: c.name for i, c in BY_ID.items()} == {1: "deadzone", 2: "fp16", 3: "int8", 4: "topk"}
+    assert {i: c.name for i, c in BY_ID.items()} == {
+        1: "deadzone", 2: "fp16", 3: "int8", 4: "topk", 5: "nf4", 6: "topk_int4", 7: "stc"}
 
 
 def _delta(seed=0, n=20_000):
@@ -97,6 +102,58 @@ def test_topk_keeps_exactly_the_largest_and_ties_by_place():
     back = CODECS["topk"].decode(CODECS["topk"].encode(x, [6], 13), [6])
     assert back.tolist() == [0, -3, 0, 3, 0, 0]
     assert len(CODECS["topk"].encode(x, [6], 10**6)) == 5 * 6
+
+
+@given(TENSORS.filter(lambda t: any(t)))
+def test_nf4_errs_by_at_most_half_its_widest_gap_of_the_largest_of_64(tensors):
+    x, sizes = _vector(tensors)
+    payload = CODECS["nf4"].encode(x, sizes, 1)
+    assert len(payload) == 4 * -(-len(x) // 64) + (len(x) + 1) // 2
+    peak = max(float(np.abs(x).max()), 1e-30)
+    assert (np.abs(x.astype(np.float64) - CODECS["nf4"].decode(payload, sizes)) <= 0.152 * peak).all()
+
+
+def test_nf4_is_exact_on_its_own_code_book():
+    x = np.tile((baselines.NF4_CODE * 4).astype(np.float32), 8)
+    back = CODECS["nf4"].decode(CODECS["nf4"].encode(x, [128], 1), [128])
+    assert np.array_equal(back, x)
+
+
+@given(TENSORS, st.integers(1, 300))
+def test_topk_int4_errs_by_a_fourteenth_of_a_scale_where_it_sends(tensors, budget):
+    x, sizes = _vector(tensors)
+    back = CODECS["topk_int4"].decode(CODECS["topk_int4"].encode(x, sizes, budget), sizes)
+    for a, b in zip(np.split(x, np.cumsum(sizes)), np.split(back, np.cumsum(sizes)), strict=True):
+        sent, peak = b != 0, float(np.abs(a).max(initial=0))
+        assert (np.abs(a.astype(np.float64) - b)[sent] <= max(peak / 14 * (1 + 1e-5), 1e-44)).all()
+
+
+@given(TENSORS, st.integers(1, 300))
+def test_stc_sends_signs_and_one_magnitude_per_tensor(tensors, budget):
+    x, sizes = _vector(tensors)
+    back = CODECS["stc"].decode(CODECS["stc"].encode(x, sizes, budget), sizes)
+    for a, b in zip(np.split(x, np.cumsum(sizes)), np.split(back, np.cumsum(sizes)), strict=True):
+        sent = b != 0
+        assert len(set(np.abs(b[sent]).tolist())) <= 1
+        assert (np.signbit(a[sent]) == np.signbit(b[sent])).all()
+        if sent.any():
+            assert abs(b[sent][0]) == pytest.approx(np.abs(a[sent].astype(np.float64)).mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["topk_int4", "stc"])
+@pytest.mark.parametrize("budget", [300, 1500])
+def test_sparse_codecs_use_their_budget(name, budget):
+    payload = CODECS[name].encode(_delta(), [10_000, 10_000], budget)
+    assert 0.98 * budget < len(payload) <= budget
+
+
+def test_positions_of_stc_cost_what_choosing_them_costs():
+    x = np.zeros(100_000, np.float32)
+    where = np.random.default_rng(0).choice(100_000, 1000, replace=False)
+    x[where] = 1.0
+    payload = CODECS["stc"].encode(x, [100_000], 10**6)
+    limit = math.log2(math.comb(100_000, 1000)) / 8
+    assert len(payload) - 4 - 125 < 1.01 * limit + 12
 
 
 def test_deadzone_needs_a_third_of_the_bytes_of_topk_at_equal_error():
@@ -140,6 +197,19 @@ def test_any_bytes_decode_or_raise_a_frame_error(payload, sizes, name):
     ("topk", np.array([2], "<u4").tobytes() + b"\0\0", "rise strictly below 2"),
     ("topk", np.array([1, 1], "<u4").tobytes() + b"\0\0\0\0", "rise strictly"),
     ("topk", np.array([1], "<u4").tobytes() + np.array([np.nan], "<f2").tobytes(), "not finite"),
+    ("nf4", b"\0" * 6, "6 bytes for 2 elements in 1 blocks"),
+    ("nf4", np.array([np.inf], "<f4").tobytes() + b"\0", "not finite"),
+    ("nf4", np.array([-1], "<f4").tobytes() + b"\0", "negative scale"),
+    ("stc", b"", "count: integer cut short"),
+    ("stc", b"\3", "3 values of 2 elements"),
+    ("stc", b"\0\0", "bytes after an empty update"),
+    ("stc", b"\1\7\0\1", "cut short in its gaps"),
+    ("stc", b"\1\6\2\1\0\0\0\0", "position 2 in a vector of 2"),
+    ("stc", b"\1\6\1\1\0\0\0\0\0", "cut short in its scales"),
+    ("stc", b"\1\6\1\1\0\0\0\0" + np.array([1], "<f4").tobytes(), "0 bytes of signs for 1 values"),
+    ("topk_int4", b"\1\6\1\1\0\0\0\0" + np.array([1], "<f4").tobytes(), "0 bytes for 1 values"),
+    ("topk_int4", b"\1\6\1\1\0\0\0\0" + np.array([1], "<f4").tobytes() + b"\0", "symbol -8"),
+    ("topk_int4", b"\1\6\1\1\0\0\0\0" + np.array([1], "<f4").tobytes() + b"\x11", "padding"),
 ])
 def test_a_damaged_payload_is_named(name, payload, says):
     with pytest.raises(FrameError, match=says):
@@ -147,4 +217,4 @@ def test_a_damaged_payload_is_named(name, payload, says):
 
 
 def test_top_k_never_needs_more_than_its_pairs():
-    assert len(CODECS["topk"].encode(np.ones(1, np.float32), [1], 6)) == codecs._PAIR
+    assert len(CODECS["topk"].encode(np.ones(1, np.float32), [1], 6)) == baselines.PAIR

@@ -124,7 +124,7 @@ def test_the_payload_is_laid_out_as_documented():
 
 @pytest.mark.parametrize(("payload", "says"), [
     (b"", "cut short in its head"),
-    (_payload(scheme=2), "scheme 2"),
+    (_payload(scheme=3), "scheme 3"),
     (_payload(flags=2), "flags 2"),
     (_payload(step=0.0), "positive finite"),
     (_payload(step=float("nan")), "positive finite"),

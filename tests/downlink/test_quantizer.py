@@ -51,6 +51,6 @@ def test_a_weight_of_four_halves_the_step():
 
 def test_the_floor_step_leaves_the_asked_error():
     x = np.random.default_rng(0).standard_normal(50_000).astype(np.float32)
-    step = quantizer.floor_step(x, 1e-3)
+    step = quantizer.floor_step(float(np.dot(x, x)), len(x), 1e-3)
     y = np.rint(x / step) * step
     assert np.linalg.norm(x - y) / np.linalg.norm(x) == pytest.approx(1e-3, rel=0.02)

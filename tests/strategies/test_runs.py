@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 from flwr.app import Context, RecordDict
@@ -120,7 +122,8 @@ def test_true_labels_do_reach_the_labelled_arm(run_settings, monkeypatch):
 
 
 def test_cdc_stays_within_its_byte_budget_with_the_whole_message(run_settings):
-    found = results.read(run_local(parse(run_settings(uplink_budget=1500, token_bits=8))))
+    settings = run_settings(uplink_budget=1500, token_bits=8, token_transform="none")
+    found = results.read(run_local(parse(settings)))
     assert found.devices["uplink_bytes"].max() <= 1500
     assert found.devices["uploaded_samples"].between(1, 5).all()
     sent = results.read(run_local(parse(run_settings(method="upload_all"))))
@@ -169,7 +172,6 @@ def test_ctrl_c_leaves_the_rounds_that_were_done(run_settings):
     [
         ("uplink_budget", 100, "'uplink-budget' = 100: one sample of 4 tokens needs"),
         ("tokens_kept", 65, "'tokens-kept' = 65: a picture has 64 tokens"),
-        ("token_transform", "pca", "'token-transform' = 'pca': pair 'scenes' has no transform"),
         ("min_devices", 4, "'min-devices' = 4: a round asks 3 devices"),
         ("fail_devices", "soon", "'fail-devices' = 'soon'; allowed: round:device pairs"),
         ("downlink_budget", 10, "'downlink-budget' = 10"),
@@ -179,6 +181,14 @@ def test_what_cannot_work_is_refused_before_anything_is_written(setting, value, 
     with pytest.raises(ConfigError, match=says):
         run_local(parse(run_settings(**{setting: value})))
     assert not (tmp_path / "cdc").exists()
+
+
+def test_a_transform_is_refused_where_the_pair_has_none(run_settings, pair_folder, tmp_path):
+    folder = shutil.copytree(pair_folder, tmp_path / "scenes")
+    (folder / "transform.safetensors").unlink()
+    with pytest.raises(ConfigError, match="'token-transform' = 'pca': pair 'scenes' has no transform"):
+        run_local(parse(run_settings(token_transform="pca", pair=str(folder))))
+    assert run_local(parse(run_settings(pair=str(folder), rounds=1))).exists()
 
 
 def test_under_flwr_a_relative_out_dir_is_refused(run_settings):

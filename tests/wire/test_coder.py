@@ -1,5 +1,7 @@
 """Claims about the entropy coder: exact, near the entropy, and hostile bytes are a FrameError."""
 
+import math
+
 import numpy as np
 import pytest
 import zstandard
@@ -114,3 +116,61 @@ def test_varints_come_back(value):
 def test_a_varint_without_an_end_is_refused(data):
     with pytest.raises(FrameError, match="cut short or too large"):
         coder.read_varint(data, 0, "n")
+
+
+SHARE = st.tuples(st.integers(1, 10**6), st.integers(1, 10**6)).map(lambda s: (min(s), max(s)))
+
+
+@given(st.lists(st.tuples(STREAM, SHARE), max_size=5))
+@example([([0] * 50, (1, 1)), ([7, 0, 3], (1, 2)), ([coder.MAX_VALUE], (1, 10**6))])
+def test_streams_with_expected_shares_come_back_exactly(pairs):
+    streams, shares = [np.array(s, np.int64) for s, _ in pairs], [share for _, share in pairs]
+    data = coder.encode(streams, shares)
+    back = coder.decode(data, [len(s) for s in streams], shares)
+    assert [b.tolist() for b in back] == [s.tolist() for s in streams]
+
+
+def _first_byte(values, share):
+    return coder.encode([values], [share])[0]
+
+
+def test_each_kind_of_model_is_used_where_it_is_smallest():
+    rng = np.random.default_rng(0)
+    gaps = rng.geometric(0.02, 300) - 1
+    assert _first_byte(gaps, (300, 300 + int(gaps.sum()))) == coder.GIVEN
+    assert coder.MAX_TOKEN <= _first_byte(rng.geometric(0.8, 100) - 1, (1, 2)) < coder.TWO
+    assert _first_byte(rng.geometric(3 / 257, 3000) - 1, (1, 2)) == coder.ONE
+    mixed = np.where(rng.random(600) < 0.9, 0, rng.geometric(0.05, 600))
+    assert _first_byte(mixed, (1, 2)) == coder.TWO
+    assert _first_byte(rng.integers(5, 9, 10_000), (1, 2)) == 5
+
+
+@pytest.mark.parametrize(("n", "k"), [(10_000, 50), (10_000, 1500), (10**6, 1000)])
+def test_gaps_with_their_share_cost_one_percent_above_the_number_of_choices(n, k):
+    where = np.sort(np.random.default_rng(0).choice(n, k, replace=False))
+    bits = coder.information(np.diff(where, prepend=-1) - 1, (k, n))
+    assert bits <= 1.01 * math.log2(math.comb(n, k)) + 8
+
+
+@given(STREAM.filter(bool), SHARE)
+def test_the_information_of_a_stream_is_its_size_but_for_whole_words(values, share):
+    stream = np.array(values, np.int64)
+    size = len(coder.encode([stream], [share]))
+    assert 8 * size - 32 - 72 <= coder.information(stream, share) <= 8 * size - 32 + 1
+
+
+@pytest.mark.parametrize(("data", "says"), [
+    (b"", "cut short"),
+    (bytes((coder.TWO, 1)), "parameters of a geometric model are cut short"),
+    (bytes((coder.ONE,)), "parameters of a geometric model are cut short"),
+    (bytes((coder.GIVEN,)), "before the coded words"),
+])
+def test_a_damaged_geometric_model_is_named(data, says):
+    with pytest.raises(FrameError, match=says):
+        coder.decode(data, [3], [(1, 2)])
+
+
+def test_geometric_models_are_refused_where_no_share_is_known():
+    data = coder.encode([np.zeros(3, np.int64), np.arange(3)], [(1, 2), (1, 2)])
+    with pytest.raises(FrameError):
+        coder.decode(bytes((coder.GIVEN,)) + data[1:], [3, 3])

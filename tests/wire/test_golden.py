@@ -31,6 +31,13 @@ DIGESTS = {
     "payload 3": "f9cfcf949f9dfcda",
     "payload 4": "c7ea685a6d197a8d",
     "chain": "4d6ad5ab6237f12c",
+    "arm 0": "681feef643c238ac",
+    "arm 1": "44d9c5f33b1e6949",
+    "arm 2": "0c6483613c6bd815",
+    "arm 3": "3838d464772ef812",
+    "arm 4": "e8f1a21a30c4361e",
+    "arm 5": "33ae5075ab4b369b",
+    "arms": "8d68ee41dfefb4f4",
 }
 
 
@@ -107,6 +114,22 @@ def test_each_payload_of_format_1_decodes_to_its_values(place):
     assert _blake(BY_ID[payload[0]].decode(payload[1:], SIZES)) == DIGESTS[f"payload {place}"]
 
 
+def test_a_chain_of_scheme_2_and_the_later_codecs_is_applied():
+    frame = (GOLDEN / "update_arms.bin").read_bytes()
+    payloads = unpack(frame, Kind.UPDATE, 10**5)[1:]
+    assert [p[0] for p in payloads] == [1, 1, 1, 5, 6, 7]
+    assert [p[1] for p in payloads[:3]] == [2, 2, 2]
+    flat, version = update.apply(frame, ramp(1000), 9, LAYOUT, SIZES, 10**5)
+    assert version == 15
+    assert _blake(flat) == DIGESTS["arms"]
+
+
+@pytest.mark.parametrize("place", range(6))
+def test_each_later_payload_decodes_to_its_values(place):
+    payload = unpack((GOLDEN / "update_arms.bin").read_bytes(), Kind.UPDATE, 10**5)[1 + place]
+    assert _blake(BY_ID[payload[0]].decode(payload[1:], SIZES)) == DIGESTS[f"arm {place}"]
+
+
 def test_a_snapshot_of_format_1_is_applied():
     frame = (GOLDEN / "update_snapshot.bin").read_bytes()
     flat, version = update.apply(frame, np.zeros(1000, np.float32), 0, LAYOUT, SIZES, 10**5)
@@ -122,6 +145,6 @@ def test_adapters_of_format_1_are_read(bits):
 
 
 def test_every_golden_frame_is_read_by_some_test_here():
-    batches = {f"token_batch_{b}" for b in (16, 8, 4, 3, "empty", "transform")}
-    names = batches | {f"adapter_{b}" for b in (32, 16)}
-    assert {p.stem for p in GOLDEN.glob("*.bin")} == names | {"update_chain", "update_snapshot"}
+    names = {f"token_batch_{b}" for b in (16, 8, 4, 3, "empty", "transform")}
+    names |= {"adapter_32", "adapter_16", "update_chain", "update_arms", "update_snapshot"}
+    assert {p.stem for p in GOLDEN.glob("*.bin")} == names

@@ -1,0 +1,283 @@
+"""The codecs of others, for comparison: how the field sends an update today, each at its best bytes.
+
+`fp16` and `int8` are dense; `nf4` is the 4-bit block format of QLoRA (arXiv 2305.14314); `topk` sends fp16
+values with 32-bit indices; `topk_int4` and `stc` (sparse ternary compression, Sattler et al., arXiv
+1903.02891) send their positions as entropy-coded gaps, by the coder of `deadzone` where the paper has Golomb
+codes. The sparse ones choose the largest elements of the whole vector; the error feedback of `stc` is the
+mirror (`versions.py`), as it is for every codec. Layout of the payloads: `docs/wire-format.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cdc_flower.wire import coder
+from cdc_flower.wire.frame import FrameError
+
+HALF_MAX = 65504.0
+PAIR = 6  # bytes of one index and one value of top-k
+NF4_BLOCK = 64
+NF4_CODE = np.array([
+    -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635,
+    -0.18477343022823334, -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725,
+    0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941,
+    0.7229568362236023, 1.0,
+])  # fmt: skip
+"""(16,) quantiles of a normal distribution within -1..1, exact zero included (QLoRA, appendix E)."""
+_NF4_EDGES = (NF4_CODE[1:] + NF4_CODE[:-1]) / 2
+_LEVELS = 7  # of int4
+_TURNS = 12
+
+
+def _half(values: NDArray[np.floating]) -> NDArray[np.float16]:
+    return np.clip(values, -HALF_MAX, HALF_MAX).astype("<f2")
+
+
+def _finite(values: NDArray[np.float32], name: str) -> NDArray[np.float32]:
+    if not np.isfinite(values).all():
+        raise FrameError(f"{name} payload: a value is not finite")
+    return values
+
+
+def _scales(payload: bytes, count: int, at: int, name: str) -> NDArray[np.float32]:
+    """`count` float32 scales at `at`, checked."""
+    if len(payload) < at + 4 * count:
+        raise FrameError(f"{name} payload: cut short in its scales")
+    scales = _finite(np.frombuffer(payload, "<f4", count, at), name)
+    if (scales < 0).any():
+        raise FrameError(f"{name} payload: a negative scale")
+    return scales
+
+
+def encode_fp16(delta, sizes, budget, weights) -> bytes:
+    """P float16; beyond 65504 saturated."""
+    return _half(delta).tobytes()
+
+
+def decode_fp16(payload, sizes) -> NDArray[np.float32]:
+    """The inverse of `encode_fp16`."""
+    if len(payload) != 2 * sum(sizes):
+        raise FrameError(f"fp16 payload: {len(payload)} bytes for {sum(sizes)} elements")
+    return _finite(np.frombuffer(payload, "<f2").astype(np.float32), "fp16")
+
+
+def encode_int8(delta, sizes, budget, weights) -> bytes:
+    """One absmax scale per tensor; an error of at most `scale / 254`."""
+    cuts = np.cumsum(np.asarray(sizes, np.int64))[:-1]
+    tensors = np.split(delta, cuts) if len(sizes) else []
+    scales = np.array([np.max(np.abs(t), initial=0) for t in tensors], "<f4")
+    wide = np.repeat(np.where(scales > 0, scales, 1).astype(np.float64), sizes)
+    return scales.tobytes() + np.rint(delta.astype(np.float64) / wide * 127).astype(np.int8).tobytes()
+
+
+def decode_int8(payload, sizes) -> NDArray[np.float32]:
+    """The inverse of `encode_int8`."""
+    if len(payload) != 4 * len(sizes) + sum(sizes):
+        raise FrameError(f"int8 payload: {len(payload)} bytes, {len(sizes)} tensors, {sum(sizes)} elements")
+    scales = _scales(payload, len(sizes), 0, "int8")
+    symbols = np.frombuffer(payload, np.int8, offset=4 * len(sizes))
+    if (symbols == -128).any():
+        raise FrameError("int8 payload: the symbol -128")
+    return (symbols.astype(np.float64) / 127 * np.repeat(scales.astype(np.float64), sizes)).astype(np.float32)
+
+
+def encode_nf4(delta, sizes, budget, weights) -> bytes:
+    """One absmax scale per 64 elements of the vector; an error of at most 0.152 scales."""
+    blocks = np.pad(delta, (0, -len(delta) % NF4_BLOCK)).reshape(-1, NF4_BLOCK)
+    scales = np.abs(blocks).max(axis=1).astype("<f4")
+    wide = np.where(scales > 0, scales, 1).astype(np.float64)[:, None]
+    symbols = np.searchsorted(_NF4_EDGES, (blocks.astype(np.float64) / wide).ravel()).astype(np.uint8)
+    return scales.tobytes() + _pack_nibbles(symbols[: len(delta)])
+
+
+def decode_nf4(payload, sizes) -> NDArray[np.float32]:
+    """The inverse of `encode_nf4`."""
+    total = sum(sizes)
+    blocks = -(-total // NF4_BLOCK)
+    if len(payload) != 4 * blocks + (total + 1) // 2:
+        raise FrameError(f"nf4 payload: {len(payload)} bytes for {total} elements in {blocks} blocks")
+    scales = np.repeat(_scales(payload, blocks, 0, "nf4"), NF4_BLOCK)[:total]
+    symbols = _unpack_nibbles(payload[4 * blocks :], total, "nf4")
+    return (NF4_CODE[symbols] * scales.astype(np.float64)).astype(np.float32)
+
+
+def _pack_nibbles(symbols: NDArray[np.uint8]) -> bytes:
+    even = np.append(symbols, np.zeros(len(symbols) % 2, np.uint8))
+    return (even[::2] | even[1::2] << np.uint8(4)).tobytes()
+
+
+def _unpack_nibbles(data: bytes, count: int, name: str) -> NDArray[np.uint8]:
+    pairs = np.frombuffer(data, np.uint8)
+    symbols = np.stack((pairs & 15, pairs >> np.uint8(4)), axis=1).ravel()
+    if symbols[count:].any():
+        raise FrameError(f"{name} payload: padding that is not zero")
+    return symbols[:count].astype(np.uint8)
+
+
+def _largest(delta: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Places of the non-zero elements, the largest first, ties by place."""
+    order = np.argsort(-np.abs(delta), kind="stable")
+    return order[: int(np.count_nonzero(delta))]
+
+
+def encode_topk(delta, sizes, budget, weights) -> bytes:
+    """The largest `budget // 6` elements: u32 places, float16 values."""
+    index = np.sort(_largest(delta)[: budget // PAIR])
+    return index.astype("<u4").tobytes() + _half(delta[index]).tobytes()
+
+
+def decode_topk(payload, sizes) -> NDArray[np.float32]:
+    """The inverse of `encode_topk`."""
+    keep, rest = divmod(len(payload), PAIR)
+    if rest:
+        raise FrameError(f"topk payload: {len(payload)} bytes are not pairs of {PAIR}")
+    out = np.zeros(sum(sizes), np.float32)
+    index = np.frombuffer(payload, "<u4", keep).astype(np.int64)
+    if keep and (index[-1] >= len(out) or (np.diff(index) <= 0).any()):
+        raise FrameError(f"topk payload: indices must rise strictly below {len(out)}")
+    out[index] = _finite(np.frombuffer(payload, "<f2", keep, 4 * keep).astype(np.float32), "topk")
+    return out
+
+
+def _fill(order: NDArray[np.int64], budget: int, write: Callable[[NDArray[np.int64]], bytes]) -> bytes:
+    """The longest payload found within the budget over how many of the first places are kept; at least the
+    empty one, of one byte."""
+    best, low, high = write(order[:0]), 0, len(order)
+    under, over, keep = len(best), 0, min(len(order), budget)
+    for turn in range(_TURNS):
+        if keep <= low:
+            break
+        payload = write(np.sort(order[:keep]))
+        if len(payload) <= budget:
+            best, low, under = payload, keep, len(payload)
+            if keep == len(order) or under >= budget - max(3, budget // 500):
+                break
+        else:
+            high, over = keep, len(payload)
+        if not over:
+            keep = min(2 * keep, high)
+        else:
+            share = (budget - under) / (over - under) if turn < _TURNS - 4 else 0.5
+            keep = low + max(int(share * (high - low)), 1)
+            keep = min(keep, high - 1)
+    return best
+
+
+def _places(index: NDArray[np.int64], total: int) -> tuple[bytes, bytes]:
+    """How many places, as varint, and the places as coded gaps."""
+    gaps = np.diff(index, prepend=-1) - 1
+    return coder.varint(len(index)), coder.encode([gaps], [(max(len(index), 1), max(total, 1))])
+
+
+def _read_places(data: bytes, keep: int, total: int, name: str) -> NDArray[np.int64]:
+    (gaps,) = coder.decode(data, [keep], [(max(keep, 1), max(total, 1))])
+    index = np.cumsum(gaps + 1) - 1
+    if keep and index[-1] >= total:
+        raise FrameError(f"{name} payload: position {index[-1]} in a vector of {total} elements")
+    return index
+
+
+def _read_count(payload: bytes, total: int, name: str) -> tuple[int, int]:
+    keep, at = coder.read_varint(payload, 0, f"{name} count")
+    if keep > total:
+        raise FrameError(f"{name} payload: {keep} values of {total} elements")
+    if not keep and len(payload) > at:
+        raise FrameError(f"{name} payload: bytes after an empty update")
+    return keep, at
+
+
+def _tensors(index: NDArray[np.int64], sizes: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """How many of the places lie in each tensor, and the tensors that have some."""
+    ends = np.cumsum(np.asarray(sizes, np.int64))
+    counts = np.diff(np.searchsorted(index, ends), prepend=0)
+    return counts, np.flatnonzero(counts)
+
+
+def encode_topk_int4(delta, sizes, budget, weights) -> bytes:
+    """The largest elements in 4 bits with one absmax scale per tensor; an error of at most `scale / 14`."""
+    def write(index):
+        if not len(index):
+            return b"\0"
+        counts, live = _tensors(index, sizes)
+        value = delta[index].astype(np.float64)
+        starts = (np.cumsum(counts) - counts)[live]
+        scales = np.maximum.reduceat(np.abs(value), starts).astype("<f4")
+        symbols = np.rint(value / np.repeat(scales.astype(np.float64), counts[live]) * _LEVELS) + 8
+        head, gaps = _places(index, len(delta))
+        return head + _length(gaps) + scales.tobytes() + _pack_nibbles(symbols.astype(np.uint8))
+
+    return _fill(_largest(delta), budget, write)
+
+
+def _length(gaps: bytes) -> bytes:
+    return coder.varint(len(gaps)) + gaps
+
+
+def _read_gaps(payload: bytes, sizes: Sequence[int], name: str) -> tuple[NDArray[np.int64], int]:
+    """The places of a payload that begins with a count and the length of its gaps, and the place after."""
+    total = sum(sizes)
+    keep, at = _read_count(payload, total, name)
+    if not keep:
+        return np.zeros(0, np.int64), at
+    length, at = coder.read_varint(payload, at, f"{name} gaps")
+    if len(payload) < at + length:
+        raise FrameError(f"{name} payload: cut short in its gaps")
+    return _read_places(payload[at : at + length], keep, total, name), at + length
+
+
+def decode_topk_int4(payload, sizes) -> NDArray[np.float32]:
+    """The inverse of `encode_topk_int4`."""
+    index, at = _read_gaps(payload, sizes, "topk_int4")
+    out = np.zeros(sum(sizes), np.float32)
+    if not len(index):
+        return out
+    counts, live = _tensors(index, sizes)
+    scales = _scales(payload, len(live), at, "topk_int4")
+    body = payload[at + 4 * len(live) :]
+    if len(body) != (len(index) + 1) // 2:
+        raise FrameError(f"topk_int4 payload: {len(body)} bytes for {len(index)} values of 4 bits")
+    symbols = _unpack_nibbles(body, len(index), "topk_int4")
+    if not symbols.all():
+        raise FrameError("topk_int4 payload: the symbol -8")
+    wide = np.repeat(scales.astype(np.float64), counts[live])
+    out[index] = ((symbols.astype(np.float64) - 8) / _LEVELS * wide).astype(np.float32)
+    return out
+
+
+def encode_stc(delta, sizes, budget, weights) -> bytes:
+    """The signs of the largest elements and one magnitude per tensor, their mean.
+
+    Never more elements than the error gains by: with one magnitude it is `sum(x**2) - sum(kept |x|)**2 / k`.
+    """
+    def write(index):
+        if not len(index):
+            return b"\0"
+        counts, live = _tensors(index, sizes)
+        value = delta[index].astype(np.float64)
+        sums = np.add.reduceat(np.abs(value), (np.cumsum(counts) - counts)[live])
+        means = (sums / counts[live]).astype("<f4")
+        head, gaps = _places(index, len(delta))
+        return head + _length(gaps) + means.tobytes() + np.packbits(value < 0).tobytes()
+
+    order = _largest(delta)
+    gain = np.cumsum(np.abs(delta[order], dtype=np.float64)) / np.sqrt(np.arange(1, len(order) + 1))
+    return _fill(order[: int(np.argmax(gain)) + 1 if len(gain) else 0], budget, write)
+
+
+def decode_stc(payload, sizes) -> NDArray[np.float32]:
+    """The inverse of `encode_stc`."""
+    index, at = _read_gaps(payload, sizes, "stc")
+    out = np.zeros(sum(sizes), np.float32)
+    if not len(index):
+        return out
+    counts, live = _tensors(index, sizes)
+    means = _scales(payload, len(live), at, "stc")
+    signs = np.frombuffer(payload, np.uint8, offset=at + 4 * len(live))
+    if len(signs) != (len(index) + 7) // 8:
+        raise FrameError(f"stc payload: {len(signs)} bytes of signs for {len(index)} values")
+    value = np.repeat(means, counts[live])
+    out[index] = np.where(np.unpackbits(signs, count=len(index)).astype(bool), -value, value)
+    return out
