@@ -110,7 +110,7 @@ class UplinkConfig:
     sample_score: Literal["entropy", "margin", "released", "random"] = "entropy"
     token_score: TokenScore = "attention"
     token_direction: Literal["high", "low"] = "high"
-    tokens_kept: int = Field(default=20, ge=1)  # of N, per sample
+    tokens_kept: int = Field(default=28, ge=1)  # of N, per sample
     token_bits: Literal[8, 4, 3] = 4
     token_transform: Literal["auto", "pca", "none"] = "auto"  # auto: pca where the pair has one
     uplink_budget: int = Field(default=20_000, ge=1)  # bytes per device and round
@@ -122,7 +122,7 @@ class UplinkConfig:
 class CloudConfig:
     """AKD. The loss is that of `cdc_flower.cloud.losses`; the `*_weight` settings weight its terms."""
 
-    akd_steps: int = Field(default=40, ge=0)  # per round
+    akd_steps: int = Field(default=50, ge=0)  # per round
     akd_batch: int = Field(default=96, ge=1)
     akd_lr: float = Field(default=5e-3, gt=0)
     average: float = Field(default=0.98, ge=0, lt=1)  # of the running mean that is shipped, per step
