@@ -89,7 +89,7 @@ def fit(
     local, rng, params = task.config.local, task.rng("local training"), adapters.trainable(model)
     start = [p.detach().clone() for p in params]
     optimizer = torch.optim.AdamW(params, lr=lr, weight_decay=0.0)
-    losses, spent = [], 0
+    losses: list[float] = []
     for _ in range(local.local_epochs):
         losses, order = [], rng.permutation(len(asked))
         for at in range(0, len(order), local.local_batch):
@@ -107,7 +107,7 @@ def fit(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            spent += pass_flops(task, model, [asked[i] for i in some], [len(answers[i]) + 1 for i in some])
+    spent = local.local_epochs * pass_flops(task, model, asked, [len(ids) + 1 for ids in answers])
     return float(np.mean(losses)) if losses else 0.0, spent
 
 
