@@ -106,7 +106,7 @@ def hold(state: RecordDict, flat: np.ndarray, version: int) -> None:
 def pictures(task: Task, rows: np.ndarray) -> np.ndarray:
     """Vision tokens (B, N, D) float16 of the pictures of train rows."""
     image_rows = task.world.train["image_row"].to_numpy()[rows]
-    return np.stack([task.world.train_tokens[i] for i in image_rows])
+    return task.world.train_tokens[image_rows]
 
 
 def questions(task: Task, rows: np.ndarray) -> list[list[int]]:

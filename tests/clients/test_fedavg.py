@@ -7,9 +7,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from flwr.app import Array, ArrayRecord, Context, Message, MessageType, RecordDict
 
 from cdc_flower.models import adapters, vlm
-from clients.fedavg import fit, memory, own_answers, trainee, true_answers
+from cdc_flower.wire import keys
+from clients.fedavg import fit, memory, own_answers, trainee, true_answers, work
 from clients.task import answer, pictures, questions
 
 
@@ -74,6 +76,15 @@ def test_own_answers_are_those_the_model_is_sure_of(make_task):
     assert chosen.tolist() == np.flatnonzero(answers.confidence >= middle).tolist()
     assert targets == [answers.ids[i] for i in chosen]
     assert spent > 0
+
+
+def test_a_device_that_is_sure_of_nothing_answers_with_the_weights_it_got(make_task):
+    task = make_task(order={keys.FULL: False, keys.LABELS: "own"}, pseudo_confidence=1.0)
+    sent = adapters.read(trainee(task.pair, task.config.pair, False)).astype(np.float16)
+    content = RecordDict({keys.ARRAYS: ArrayRecord({keys.PAYLOAD: Array(sent)})})
+    reply = work(task, Message(content, 0, MessageType.TRAIN), Context(1, 1, {}, RecordDict(), {}))
+    assert reply[keys.METRICS][keys.EXAMPLES] == 0
+    np.testing.assert_array_equal(reply[keys.ARRAYS][keys.PAYLOAD].numpy(), sent)
 
 
 def test_full_training_covers_projector_and_language_model_but_not_the_tower(make_task):
