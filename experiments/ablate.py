@@ -52,21 +52,25 @@ def read(name: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     ]
     if unknown:
         raise ConfigError(f"study '{name}': '{unknown[0]}'; allowed: the tables {', '.join(TABLES)}")
-    lists = study.get("grid", {})
-    if bad := [key for key, values in lists.items() if not isinstance(values, list) or not values]:
-        raise ConfigError(f"study '{name}': grid '{bad[0]}'; allowed: a list of values")
-    grid = (
-        [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
-        if lists
-        else []
-    )
-    varied = [key for key, values in lists.items() if len(values) > 1]
-    arms = {" ".join(_named(key, arm[key]) for key in varied): arm for arm in grid}
-    named = study.get("arms", {})
+    lists, named = study.get("grid", {}), study.get("arms", {})
+    if bad := [key for key, values in lists.items() if not _values(values)]:
+        raise ConfigError(f"study '{name}': grid '{bad[0]}'; allowed: a list of words and numbers")
     if bad := [key for key, arm in named.items() if not isinstance(arm, dict)]:
         raise ConfigError(f"study '{name}': arm '{bad[0]}'; allowed: a table of settings")
-    return study.get("settings", {}), {**arms, **named}
+    if "data" in study.get("settings", {}):
+        raise ConfigError(f"study '{name}': sets 'data'; allowed: the option --data")
+    grid = [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values()) if lists]
+    varied = [key for key, values in lists.items() if len(values) > 1] or list(lists)
+    names = [" ".join(_named(key, arm[key]) for key in varied) for arm in grid] + list(named)
+    if twice := [n for n in names if names.count(n) > 1]:
+        raise ConfigError(f"study '{name}': two arms are named '{twice[0]}'; allowed: one of each name")
+    settings = {key.replace("_", "-"): value for key, value in study.get("settings", {}).items()}
+    return settings, dict(zip(names, [*grid, *named.values()], strict=True))
+
+
+def _values(values: Any) -> bool:
+    return isinstance(values, list) and bool(values) and all(isinstance(v, str | int | float) for v in values)
 
 
 def _named(key: str, value: Any) -> str:
-    return str(value) if isinstance(value, str) else f"{key}={value:g}"
+    return value if isinstance(value, str) else f"{key}={value}"

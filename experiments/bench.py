@@ -260,12 +260,13 @@ def _uplink() -> Iterator[Figure]:
         samples = tuple(
             token_batch.Sample(i, np.asarray(p, np.uint16), np.asarray(tokens[i][p], np.float32), asked[i],
                                answers.ids[i], float(answers.entropy[i])) for i, p in enumerate(positions))
-        return len(token_batch.encode(token_batch.TokenBatch(0, 1, 0, samples), pair.n_tokens, pair.width,
-                                      bits))
+        batch = token_batch.TokenBatch(0, 1, 0, samples)
+        return len(token_batch.encode(batch, pair.n_tokens, pair.width, bits, pair.transform))
 
     sent = frame(places, config.uplink.token_bits) / len(asked)
     features = 2 * pair.n_tokens * pair.width
     what = f"{config.uplink.tokens_kept} of {pair.n_tokens} tokens, {config.uplink.token_bits} bit"
+    what += ", transformed" if pair.transform else ""
     yield figure(f"float16 features of all tokens / uplink ({what}), bytes a sample", features, sent, ">= 20")
     for quality in (30, JPEG_QUALITY, 90):
         total = sum(_jpeg(image, quality) + len(str(q).encode()) for image, q in

@@ -55,8 +55,9 @@ def compare(
     data: Data = None,
     preset: Preset = None,
     methods: Annotated[
-        str, typer.Option(help="Comma list, in the order of the table; default: all.", show_default=False)
-    ] = ",".join(METHODS),
+        str | None,
+        typer.Option(help="Comma list, in the order of the table; default: all.", show_default=False),
+    ] = None,
     arms: Annotated[
         str | None, typer.Option(help="Instead: a study of experiments/studies, or a TOML file like it.")
     ] = None,
@@ -76,12 +77,14 @@ def compare(
     from experiments import ablate
     from experiments import compare as comparing
 
-    chosen: Any = tuple(m.strip() for m in methods.split(",") if m.strip())
+    chosen: Any = METHODS if methods is None else tuple(m.strip() for m in methods.split(",") if m.strip())
     settings = chosen_settings(data, preset, sets)
     if arms is not None:
+        if methods is not None:
+            raise ConfigError("--methods and --arms; allowed: one of them, arms name their methods")
         study, chosen = ablate.read(arms)
         settings = {**settings, **study, **{k: v for k, v in assignments(sets or []).items() if k != "data"}}
-        out = out or Path("results") / Path(arms).stem
+        out = out or Path("results") / f"{parse(settings).data.name}-{Path(arms).stem}"
     try:
         made = comparing.run(
             settings, chosen, seeds=seeds, out=out, workers=workers, resume=resume, pretrain=not no_pretrain

@@ -167,17 +167,19 @@ def _arms(
 
 
 def _check_one_stream(configs: Mapping[str, Config]) -> None:
-    """All arms must share what is computed once: data, drift and models."""
+    """All arms must share what is computed once (data, drift, teacher) and the stream that devices meet."""
 
     def shared(config: Config) -> tuple[Any, ...]:
-        pair = config.pair
-        return config.data, config.drift, pair.pair, pair.teacher, pair.student, config.run.devices
+        pair, run = config.pair, config.run
+        models = pair.pair, pair.teacher, pair.student, pair.prompt_prefix, pair.prompt_suffix
+        stream = run.seed, run.devices, run.cohort, run.samples_per_round
+        return config.data, config.drift, models, pair.max_answer_tokens, stream
 
     (first, one), *others = configs.items()
     for name, config in others:
         if shared(config) != shared(one):
             raise ConfigError(
-                f"arms {first!r} and {name!r} differ in data, drift, models or devices; "
+                f"arms {first!r} and {name!r} differ in data, drift, models or what devices meet; "
                 "allowed: any other difference, and one comparison for each of these"
             )
 

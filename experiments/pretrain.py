@@ -122,15 +122,16 @@ def pretrain(config: Config, out: Path, recipe: Recipe | None = None,
         test = (made[role], text, frames["test"], tokens["test"])
         scores[role] = {"by_domain": accuracy(*test), "by_qtype": accuracy(*test, by="qtype"),
                         "quarter_of_tokens": accuracy(*test, kept=text.n_tokens // 4)}
+    pictures = tokens["train"][np.unique(source["image_row"])]
+    turn = transform.estimate(pictures)
+    transform.save(turn, out, pairs.tower_digest(made["student"]))
     count = {r: sum(p.numel() for p in m.parameters()) for r, m in {"tower": tower, **made}.items()}
     card = {
-        "format": 1, "name": pack.name, "prompt_prefix": "", "prompt_suffix": SUFFIX,
-        "digest": pairs.weights_digest(out / "teacher", out / "student"), "data": pack.digest, "known": known,
+        "format": 1, "name": pack.name, "prompt_prefix": "", "prompt_suffix": SUFFIX, "data": pack.digest,
+        "digest": pairs.weights_digest(out / "teacher", out / "student", turn=turn), "known": known,
         "recipe": dataclasses.asdict(recipe), "scores": scores, "seconds": seconds,
         "parameters": {r: n - (r != "tower") * count["tower"] for r, n in count.items()},
     }
-    pictures = tokens["train"][np.unique(source["image_row"])]
-    transform.save(transform.estimate(pictures), out, pairs.tower_digest(made["student"]))
     results.write_json(out / "pair.json", card)
     if progress:
         progress(f"pair ready in {time.monotonic() - started:.0f} s", 1, 1)

@@ -80,7 +80,12 @@ class Search:
                 return len(payload)
             return about
 
-        _solve(size, budget, self._low, self._high, guess, slope)
+        step, _ = _solve(size, budget, self._low, self._high, guess, slope)
+        if len(best) < 0.9 * budget:  # bytes jump at this step, as where many values are equal
+            size(step, True)
+        while not best and step < self._high:
+            step = float32(min(1.02 * step, self._high))
+            size(step, True)
         return best
 
     def _on_a_sample(self, budget: int) -> tuple[float, float, float]:

@@ -15,7 +15,7 @@ import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, LlavaForConditionalGeneration
@@ -24,7 +24,7 @@ from transformers.utils import logging as hf_logging
 from cdc_flower.config import ConfigError, PairConfig
 from cdc_flower.models import transform
 from cdc_flower.models.transform import Transform
-from cdc_flower.models.vlm import Text
+from cdc_flower.models.vlm import Text, parts
 
 LLAVA_PREFIX, LLAVA_SUFFIX = "USER: ", "\n{question} ASSISTANT:"
 WEIGHTS = Path(__file__).parent.parent / "weights"
@@ -58,13 +58,15 @@ def cache_folder() -> Path:
     return Path(os.environ.get("CDC_FLOWER_CACHE") or Path.home() / ".cache" / "cdc_flower")
 
 
-def weights_digest(*folders: Path) -> str:
-    """Hash of the safetensors files of checkpoints, in order."""
+def weights_digest(*folders: Path, turn: Transform | None = None) -> str:
+    """Hash of the safetensors files of checkpoints, in order, and of the transform that goes with them."""
     h = hashlib.sha256()
     for folder in folders:
         for file in sorted(folder.glob("*.safetensors")):
             h.update(file.name.encode())
             h.update(file.read_bytes())
+    if turn is not None:  # not its file: the metadata of safetensors stand in any order
+        h.update(turn.digest)
     return h.hexdigest()
 
 
@@ -123,12 +125,15 @@ def _checkpoint(path: str, role: str) -> LlavaForConditionalGeneration:
         raise PairError(f"{role} '{path}': not a readable checkpoint ({str(err).splitlines()[0]})") from None
     if kind != "llava":
         raise PairError(f"{role} '{path}' is of architecture '{kind}'; allowed: llava")
-    dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = LlavaForConditionalGeneration.from_pretrained(path, dtype=dtype)
+        model: Any = LlavaForConditionalGeneration.from_pretrained(path, dtype="auto")
     model.requires_grad_(False).eval()
-    return cast(Any, model).cuda() if torch.cuda.is_available() else model
+    if not torch.cuda.is_available():
+        return model.float()
+    for part in parts(model):  # not the tower: its tokens, and its digest, are those of every other machine
+        part.to(torch.bfloat16)
+    return model.cuda()
 
 
 def _same(what: str, teacher: Any, student: Any) -> None:
@@ -184,13 +189,15 @@ def load_pair(config: PairConfig, data_name: str) -> Pair:
     n = _tokens_of(shape)
     local = [Path(p) for p in (teacher_path, student_path) if Path(p).is_dir()]
     tower, width = tower_digest(student), shape.vision_config.hidden_size * _layers(shape)
+    turn = transform.load(folder or Path(student_path), width, tower)
     return Pair(
-        name=name, digest=weights_digest(*local) if len(local) == 2 else f"{teacher_path}+{student_path}",
+        name=name,
+        digest=weights_digest(*local, turn=turn) if len(local) == 2 else f"{teacher_path}+{student_path}",
         tower_digest=tower, teacher=teacher, student_path=student_path,
         text=Text(tokenizer, prefix, suffix, n), processor=processor, n_tokens=n,
         width=width, vocab=shape.text_config.vocab_size,
         max_answer_tokens=config.max_answer_tokens, card=card,
-        transform=transform.load(folder or Path(student_path), width, tower),
+        transform=turn,
     )
 
 

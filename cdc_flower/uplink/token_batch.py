@@ -19,7 +19,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, log2, sqrt
+from math import ceil, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,14 +77,14 @@ def sample_bytes(n_tokens_kept: int, width: int, bits: int, max_text: int, trans
         width: D.
         bits: 3, 4, 8 or 16.
         max_text: question and answer ids together.
-        transformed: whether a `Transform` is used; its symbols have no fixed width, and the bound is loose.
+        transformed: whether a `Transform` is used; real frames are a half of this bound then.
     """
-    if transformed and bits < 16:
-        tables = GROUPS * (2 + coder.MAX_TOKEN) + 8
-        more = 4 + DIGEST_BYTES + tables + n_tokens_kept * width * (3 + ceil(log2(width) / 2)) // 8 + 1
-        return more + sample_bytes(n_tokens_kept, width, bits, max_text)
-    per_token = (width * bits + 7) // 8 + 2 + (0 if bits == 16 else 2)
     fixed = envelope(SECTIONS) + _HEAD.size + (SECTIONS - 1) + 4 + 4 * 2
+    if transformed and bits < 16:  # coded symbols cost at most what all up to the largest would, evenly used
+        largest = 2 * _highest(width, bits)
+        bits = largest.bit_length()
+        fixed += 4 + DIGEST_BYTES + GROUPS * (3 + int(coder.tokens_of(np.array([largest]))[0])) + 8
+    per_token = (width * bits + 7) // 8 + 2 + (0 if bits == 16 else 2)
     return fixed + n_tokens_kept * per_token + 4 * max_text
 
 

@@ -37,6 +37,29 @@ def test_more_bytes_never_mean_more_error():
     assert errors[0] == 1.0
 
 
+def _two_levels(n):
+    rng = np.random.default_rng(0)
+    x, order, sign = np.zeros(n, np.float32), rng.permutation(n), rng.choice([-1, 1], n)
+    x[order[:300]] = rng.uniform(1, 1.5, 300)
+    x[order[300 : 300 + n // 2]] = 0.1 + 1e-4 * rng.standard_normal(n // 2)
+    return x * sign.astype(np.float32)
+
+
+@pytest.mark.parametrize("budget", [600, 1000, 1500, 3000, 6000])
+def test_values_of_two_levels_leave_no_budget_unused_though_bytes_jump_between_them(budget):
+    x = _two_levels(60_000)
+    payload = deadzone.encode(x, [60_000], budget)
+    assert 0.8 * budget < len(payload) <= budget
+    assert _error(x, deadzone.decode(payload, [60_000])) < 0.65
+
+
+def test_values_of_one_size_are_sent_where_their_signs_fit():
+    x = 1e-3 * np.random.default_rng(0).choice([-1, 1], 74_048).astype(np.float32)
+    payload = deadzone.encode(x, [74_048], 12_000)
+    assert 74_048 / 8 < len(payload) < 1.01 * 74_048 / 8
+    np.testing.assert_allclose(deadzone.decode(payload, [74_048]), x, rtol=1e-2)
+
+
 def test_a_cheap_delta_stops_at_the_error_floor():
     x = _laplace(1000)
     payload = deadzone.encode(x, [1000], 10**6)

@@ -47,8 +47,11 @@ def test_every_study_in_the_package_can_be_run(name):
     ("text", "said"),
     [
         ("rounds = 4", "'rounds'; allowed: the tables settings, grid, arms"),
-        ("[grid]\nrounds = 4", "grid 'rounds'; allowed: a list of values"),
-        ("[grid]\nrounds = []", "grid 'rounds'; allowed: a list of values"),
+        ("[grid]\nrounds = 4", "grid 'rounds'; allowed: a list of words and numbers"),
+        ("[grid]\nrounds = []", "grid 'rounds'; allowed: a list of words and numbers"),
+        ("[grid]\nrounds = [[4], [5]]", "grid 'rounds'; allowed: a list of words and numbers"),
+        ("[grid]\nseed = [1, 1]", "two arms are named 'seed=1'"),
+        ("[settings]\ndata = 'x'", "sets 'data'; allowed: the option --data"),
         ("[arms]\nx = 4", "arm 'x'; allowed: a table of settings"),
         ("[arms", "mine.toml"),
     ],
@@ -78,7 +81,9 @@ def test_arms_are_compared_like_methods(engine, tmp_path):
     [
         ({}, "no arms"),
         ({"a/b": {}}, "arm 'a/b'"),
-        ({"a": {}, "b": {"devices": 3}}, "arms 'a' and 'b' differ in data, drift, models or devices"),
+        ({"a": {}, "b": {"devices": 3}}, "arms 'a' and 'b' differ in data, drift, models or what"),
+        ({"a": {}, "b": {"samples-per-round": 3}}, "arms 'a' and 'b' differ"),
+        ({"a": {}, "b": {"seed": 3}}, "arms 'a' and 'b' differ"),
         ({"a": {}, "b": {"drift": "object"}}, "arms 'a' and 'b' differ"),
     ],
 )

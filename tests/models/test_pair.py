@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlavaForConditionalGener
 
 from cdc_flower.config import ConfigError, PairConfig
 from cdc_flower.models import transform
-from cdc_flower.models.pair import PairError, install, load_pair
+from cdc_flower.models.pair import PairError, install, load_pair, weights_digest
 
 
 def test_a_pair_says_what_it_is(pair):
@@ -23,7 +23,9 @@ def test_two_bare_checkpoints_make_the_same_pair(pair, pair_folder):
     bare = load_pair(
         PairConfig(teacher=str(pair_folder / "teacher"), student=str(pair_folder / "student")), "x"
     )
-    assert (bare.digest, bare.tower_digest) == (pair.digest, pair.tower_digest)
+    assert bare.tower_digest == pair.tower_digest
+    assert bare.transform is None
+    assert bare.digest == weights_digest(pair_folder / "teacher", pair_folder / "student")
     assert bare.text.suffix == "\n{question} ASSISTANT:"
 
 
@@ -35,6 +37,7 @@ def test_a_pair_brings_the_transform_of_its_tower_and_no_other(pair, pair_folder
     found = load_pair(PairConfig(pair=str(folder)), "scenes").transform
     assert found is not None
     assert found.digest == turn.digest
+    assert load_pair(PairConfig(pair=str(folder)), "scenes").digest != pair.digest, "--resume sees it"
     other = shutil.copytree(folder, tmp_path / "other")
     transform.save(turn, other, "another tower")
     assert load_pair(PairConfig(pair=str(other)), "scenes").transform is None
