@@ -87,6 +87,12 @@ def test_prequential_accuracy_weighs_samples_not_domains():
     assert charts.prequential(rounds)["mean"].tolist() == [0.75]
 
 
+def test_notes_conclude_nothing_from_runs_that_were_not_completed(comparison):
+    comparison.runs.loc[0, "status"] = "interrupted"
+    (line,) = notes(comparison)
+    assert line.startswith(f"1 of {len(comparison.runs)} runs were not completed")
+
+
 def test_notes_say_who_is_ahead_whichever_way_it_falls(comparison):
     lines = " ".join(notes(comparison))
     assert "cdc closes" in lines
