@@ -18,8 +18,8 @@ def notes(comparison: Comparison) -> list[str]:
     stopped = comparison.runs[comparison.runs["status"] != "completed"]
     if len(stopped):
         return [
-            f"{len(stopped)} of {len(comparison.runs)} runs were not completed; what they show is of the last "
-            "evaluated round, and nothing is concluded from it."
+            f"{len(stopped)} of {len(comparison.runs)} runs were not completed; what they show is of their "
+            "last evaluated round, and nothing is concluded from it."
         ]
     rows = {r["method"]: r for r in comparison.methods.to_dict("records")}
     if OURS not in rows or pd.isna(rows[OURS]["acc_drift"]):
