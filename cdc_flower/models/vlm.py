@@ -240,9 +240,8 @@ def answer(model: nn.Module, text: Text, inputs: Inputs, max_new: int, top_k: in
         else []
         for which in (0, 1)
     ]
-    return Answers(
-        ids, [text.decode(i) for i in ids], *(t.cpu().numpy().astype(np.float64) for t in found), *tops
-    )
+    numbers = (t.cpu().numpy().astype(np.float64) for t in found)
+    return Answers(ids, [text.decode(i) for i in ids], *numbers, top_ids=tops[0], top_logits=tops[1])
 
 
 @torch.no_grad()
