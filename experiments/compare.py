@@ -25,6 +25,7 @@ from experiments.screen import Screen
 from experiments.summary import Comparison
 
 ENGINE = "strategies.server_app"
+LONGEST = ("upload_all", "cdc", "fedavg_pseudo", "fedprox_lora", "fedavg_lora", "fedavg_full", "static")
 ARM_NAME = r"[A-Za-z0-9][A-Za-z0-9 =+_.,-]*"
 
 
@@ -93,7 +94,7 @@ def run(
                 pair, world = module.prepare(config, tell)
         digests = {"pair_digest": pair.digest, "data_digest": world.pack.digest}
         kept = [job for job in jobs if resume and finished(job, digests)]
-        todo = [job for job in jobs if job not in kept]
+        todo = sorted((job for job in jobs if job not in kept), key=_order)
         screen.jobs = len(todo)
         with screen.preparing("teacher") as tell:
             teacher = module.teacher_accuracy(base, tell)
@@ -182,6 +183,11 @@ def _check_one_stream(configs: Mapping[str, Config]) -> None:
                 f"arms {first!r} and {name!r} differ in data, drift, models or what devices meet; "
                 "allowed: any other difference, and one comparison for each of these"
             )
+
+
+def _order(job: Job) -> tuple[int, int]:
+    """Seed by seed, and the longest first, so that no worker is left alone with a long one."""
+    return job.seed, LONGEST.index(job.settings["method"])
 
 
 def _check(seeds: int, workers: int | None) -> None:
