@@ -241,8 +241,8 @@ def decode(data: bytes, n_tokens: int, width: int, vocab: int, max_bytes: int, *
            ) -> TokenBatch:
     """The batch of a TOKEN_BATCH frame, tokens as the quantiser defines them.
 
-    Memory is bounded by the arguments alone, about `max_samples * (n_tokens * width * 32 + max_text * 100)`
-    bytes, whatever the frame claims.
+    Memory is bounded by the arguments alone, about `max_samples * (n_tokens * width * 14 + max_text * 100)`
+    bytes (50 instead of 14 with a transform), whatever the frame claims.
 
     Args:
         data: the frame.
