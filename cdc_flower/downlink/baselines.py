@@ -166,18 +166,10 @@ def _fill(order: NDArray[np.int64], budget: int, write: Callable[[NDArray[np.int
     return best
 
 
-def _places(index: NDArray[np.int64], total: int) -> tuple[bytes, bytes]:
-    """How many places, as varint, and the places as coded gaps."""
-    gaps = np.diff(index, prepend=-1) - 1
-    return coder.varint(len(index)), coder.encode([gaps], [(max(len(index), 1), max(total, 1))])
-
-
-def _read_places(data: bytes, keep: int, total: int, name: str) -> NDArray[np.int64]:
-    (gaps,) = coder.decode(data, [keep], [(max(keep, 1), max(total, 1))])
-    index = np.cumsum(gaps + 1) - 1
-    if keep and index[-1] >= total:
-        raise FrameError(f"{name} payload: position {index[-1]} in a vector of {total} elements")
-    return index
+def _places(index: NDArray[np.int64], total: int) -> bytes:
+    """How many places, the length of their coded gaps, and the gaps; of at least one place."""
+    gaps = coder.encode([np.diff(index, prepend=-1) - 1], [(len(index), total)])
+    return coder.varint(len(index)) + coder.varint(len(gaps)) + gaps
 
 
 def _read_count(payload: bytes, total: int, name: str) -> tuple[int, int]:
@@ -206,44 +198,41 @@ def encode_topk_int4(delta, sizes, budget, weights) -> bytes:
         starts = (np.cumsum(counts) - counts)[live]
         scales = np.maximum.reduceat(np.abs(value), starts).astype("<f4")
         symbols = np.rint(value / np.repeat(scales.astype(np.float64), counts[live]) * _LEVELS) + 8
-        head, gaps = _places(index, len(delta))
-        return head + _length(gaps) + scales.tobytes() + _pack_nibbles(symbols.astype(np.uint8))
+        return _places(index, len(delta)) + scales.tobytes() + _pack_nibbles(symbols.astype(np.uint8))
 
     return _fill(_largest(delta), budget, write)
 
 
-def _length(gaps: bytes) -> bytes:
-    return coder.varint(len(gaps)) + gaps
-
-
-def _read_gaps(payload: bytes, sizes: Sequence[int], name: str) -> tuple[NDArray[np.int64], int]:
-    """The places of a payload that begins with a count and the length of its gaps, and the place after."""
+def _read_sparse(
+    payload: bytes, sizes: Sequence[int], name: str
+) -> tuple[NDArray[np.int64], NDArray[np.float32], bytes]:
+    """What `_places` and one scale per live tensor say: the places, the scale of each, and the rest."""
     total = sum(sizes)
     keep, at = _read_count(payload, total, name)
     if not keep:
-        return np.zeros(0, np.int64), at
+        return np.zeros(0, np.int64), np.zeros(0, np.float32), b""
     length, at = coder.read_varint(payload, at, f"{name} gaps")
     if len(payload) < at + length:
         raise FrameError(f"{name} payload: cut short in its gaps")
-    return _read_places(payload[at : at + length], keep, total, name), at + length
+    (gaps,) = coder.decode(payload[at : at + length], [keep], [(keep, total)])
+    index, at = np.cumsum(gaps + 1) - 1, at + length
+    if index[-1] >= total:
+        raise FrameError(f"{name} payload: position {index[-1]} in a vector of {total} elements")
+    counts, live = _tensors(index, sizes)
+    scales = _scales(payload, len(live), at, name)
+    return index, np.repeat(scales, counts[live]), payload[at + 4 * len(live) :]
 
 
 def decode_topk_int4(payload, sizes) -> NDArray[np.float32]:
     """The inverse of `encode_topk_int4`."""
-    index, at = _read_gaps(payload, sizes, "topk_int4")
-    out = np.zeros(sum(sizes), np.float32)
-    if not len(index):
-        return out
-    counts, live = _tensors(index, sizes)
-    scales = _scales(payload, len(live), at, "topk_int4")
-    body = payload[at + 4 * len(live) :]
+    index, scales, body = _read_sparse(payload, sizes, "topk_int4")
     if len(body) != (len(index) + 1) // 2:
         raise FrameError(f"topk_int4 payload: {len(body)} bytes for {len(index)} values of 4 bits")
     symbols = _unpack_nibbles(body, len(index), "topk_int4")
     if not symbols.all():
         raise FrameError("topk_int4 payload: the symbol -8")
-    wide = np.repeat(scales.astype(np.float64), counts[live])
-    out[index] = ((symbols.astype(np.float64) - 8) / _LEVELS * wide).astype(np.float32)
+    out = np.zeros(sum(sizes), np.float32)
+    out[index] = ((symbols.astype(np.float64) - 8) / _LEVELS * scales.astype(np.float64)).astype(np.float32)
     return out
 
 
@@ -259,8 +248,7 @@ def encode_stc(delta, sizes, budget, weights) -> bytes:
         value = delta[index].astype(np.float64)
         sums = np.add.reduceat(np.abs(value), (np.cumsum(counts) - counts)[live])
         means = (sums / counts[live]).astype("<f4")
-        head, gaps = _places(index, len(delta))
-        return head + _length(gaps) + means.tobytes() + np.packbits(value < 0).tobytes()
+        return _places(index, len(delta)) + means.tobytes() + np.packbits(value < 0).tobytes()
 
     order = _largest(delta)
     gain = np.cumsum(np.abs(delta[order], dtype=np.float64)) / np.sqrt(np.arange(1, len(order) + 1))
@@ -269,15 +257,10 @@ def encode_stc(delta, sizes, budget, weights) -> bytes:
 
 def decode_stc(payload, sizes) -> NDArray[np.float32]:
     """The inverse of `encode_stc`."""
-    index, at = _read_gaps(payload, sizes, "stc")
-    out = np.zeros(sum(sizes), np.float32)
-    if not len(index):
-        return out
-    counts, live = _tensors(index, sizes)
-    means = _scales(payload, len(live), at, "stc")
-    signs = np.frombuffer(payload, np.uint8, offset=at + 4 * len(live))
+    index, value, signs = _read_sparse(payload, sizes, "stc")
     if len(signs) != (len(index) + 7) // 8:
         raise FrameError(f"stc payload: {len(signs)} bytes of signs for {len(index)} values")
-    value = np.repeat(means, counts[live])
-    out[index] = np.where(np.unpackbits(signs, count=len(index)).astype(bool), -value, value)
+    minus = np.unpackbits(np.frombuffer(signs, np.uint8), count=len(index)).astype(bool)
+    out = np.zeros(sum(sizes), np.float32)
+    out[index] = np.where(minus, -value, value)
     return out
