@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from cdc_flower.wire import coder
+from cdc_flower.wire import coder, columns
 from cdc_flower.wire.frame import FrameError
 
 HALF_MAX = 65504.0
@@ -169,11 +169,11 @@ def _fill(order: NDArray[np.int64], budget: int, write: Callable[[NDArray[np.int
 def _places(index: NDArray[np.int64], total: int) -> bytes:
     """How many places, the length of their coded gaps, and the gaps; of at least one place."""
     gaps = coder.encode([np.diff(index, prepend=-1) - 1], [(len(index), total)])
-    return coder.varint(len(index)) + coder.varint(len(gaps)) + gaps
+    return columns.varint(len(index)) + columns.varint(len(gaps)) + gaps
 
 
 def _read_count(payload: bytes, total: int, name: str) -> tuple[int, int]:
-    keep, at = coder.read_varint(payload, 0, f"{name} count")
+    keep, at = columns.read_varint(payload, 0, f"{name} count")
     if keep > total:
         raise FrameError(f"{name} payload: {keep} values of {total} elements")
     if not keep and len(payload) > at:
@@ -211,7 +211,7 @@ def _read_sparse(
     keep, at = _read_count(payload, total, name)
     if not keep:
         return np.zeros(0, np.int64), np.zeros(0, np.float32), b""
-    length, at = coder.read_varint(payload, at, f"{name} gaps")
+    length, at = columns.read_varint(payload, at, f"{name} gaps")
     if len(payload) < at + length:
         raise FrameError(f"{name} payload: cut short in its gaps")
     (gaps,) = coder.decode(payload[at : at + length], [keep], [(keep, total)])

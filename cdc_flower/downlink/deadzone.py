@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from cdc_flower.downlink import quantizer
 from cdc_flower.downlink.search import Search
 from cdc_flower.downlink.significant import MAX_CLASSES, Symbols, gaps, survey
-from cdc_flower.wire import coder
+from cdc_flower.wire import coder, columns
 from cdc_flower.wire.frame import FrameError
 
 ALL_ZERO = b"\x00"
@@ -70,8 +70,8 @@ class _Writer:
     def _class_map(self, labels: NDArray[np.int64]) -> bytes:
         key = labels.tobytes()
         if self._map[0] != key:
-            column = coder.pack_column(labels, 1)
-            self._map = key, coder.varint(len(column)) + column
+            column = columns.pack_column(labels, 1)
+            self._map = key, columns.varint(len(column)) + column
         return self._map[1]
 
     def write(self, plan: Symbols) -> bytes:
@@ -83,7 +83,7 @@ class _Writer:
         for label in range(1, int(plan.labels.max()) + 1):
             chosen, zeros, elements = _members(plan, label)
             magnitude = plan.magnitude[chosen]
-            heads.append(coder.varint(len(magnitude))
+            heads.append(columns.varint(len(magnitude))
                          + bytes(quantizer.offsets(plan.ratio[chosen], magnitude)))
             streams += [zeros, magnitude - 1]
             shares += [(len(magnitude), elements), EVEN]
@@ -181,8 +181,8 @@ def read(payload: bytes, sizes: Sequence[int]) -> tuple[NDArray[np.float64], lis
         if np.abs(exponents.astype(np.int64)).max(initial=0) > quantizer.MAX_EXPONENT:
             raise FrameError(f"dead-zone payload: a step exponent beyond {quantizer.MAX_EXPONENT}")
         steps, at = float(step) * quantizer.step_factors(exponents), at + len(counts)
-    length, at = coder.read_varint(payload, at, "dead-zone class map")
-    labels = coder.unpack_column(payload[at : at + length], len(counts), 1, "dead-zone class map")
+    length, at = columns.read_varint(payload, at, "dead-zone class map")
+    labels = columns.unpack_column(payload[at : at + length], len(counts), 1, "dead-zone class map")
     at += length
     heads, at = _class_heads(payload, at, labels, counts)
     n_signs = sum(k for k, _, _ in heads)
@@ -210,7 +210,7 @@ def _class_heads(payload, at, labels, counts):
                          f"allowed: 1..{MAX_CLASSES}")
     heads = []
     for label in range(1, n + 1):
-        k, at = coder.read_varint(payload, at, "dead-zone class")
+        k, at = columns.read_varint(payload, at, "dead-zone class")
         elements = int(counts[labels == label].sum())
         if not 1 <= k <= elements:
             raise FrameError(f"dead-zone payload: {k} non-zero symbols in a class of {elements} elements")

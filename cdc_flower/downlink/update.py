@@ -17,7 +17,7 @@ import zstandard
 from numpy.typing import NDArray
 
 from cdc_flower.downlink.codecs import BY_ID
-from cdc_flower.wire import coder
+from cdc_flower.wire import columns
 from cdc_flower.wire.frame import FrameError, Kind, envelope, pack, unpack
 
 CHAIN, SNAPSHOT = 0, 1
@@ -125,7 +125,7 @@ def _apply_chain(payloads, flat, version, base, target, sizes):
 def _read_snapshot(body, size):
     if not body or body[0] > 1:
         raise FrameError("update: unknown snapshot form")
-    raw = coder.inflate(body[1:], 4 * size, "update snapshot") if body[0] else body[1:]
+    raw = columns.inflate(body[1:], 4 * size, "update snapshot") if body[0] else body[1:]
     if len(raw) != 4 * size:
         raise FrameError(f"update: snapshot of {len(raw)} bytes for {size} elements")
     return np.frombuffer(raw, np.uint8).reshape(4, size).T.copy().view("<f4").reshape(size).astype(np.float32)

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdc_flower.models.transform import DIGEST_BYTES, GROUPS, Transform
-from cdc_flower.wire import coder
+from cdc_flower.wire import coder, columns
 from cdc_flower.wire.frame import FrameError, Kind, envelope, pack, unpack
 
 BITS = (3, 4, 8, 16)
@@ -152,7 +152,7 @@ def encode(batch: TokenBatch, n_tokens: int, width: int, bits: int, transform: T
         if not (np.abs(tokens) <= HALF_MAX).all():
             raise ValueError(f"a token is not finite or above {HALF_MAX:.0f}, the float16 maximum")
         scales = np.zeros(0, np.uint16)
-        values = coder.pack_column(tokens.astype("<f2").view("<u2").ravel(), 2)
+        values = columns.pack_column(tokens.astype("<f2").view("<u2").ravel(), 2)
     elif transform is not None:
         symbols, half = _spread(tokens, bits, transform)
         folded = np.where(symbols < 0, -2 * symbols - 1, 2 * symbols)
@@ -161,7 +161,7 @@ def encode(batch: TokenBatch, n_tokens: int, width: int, bits: int, transform: T
     else:
         symbols, half = quantize(tokens, bits)
         scales, values = half.astype("<f2").view("<u2"), _pack_symbols(symbols.ravel(), bits)
-    columns = {
+    by_name = {
         "index": [s.index for s in samples],
         "tokens kept": [len(s.positions) for s in samples],
         "question lengths": [len(s.question_ids) for s in samples],
@@ -173,7 +173,7 @@ def encode(batch: TokenBatch, n_tokens: int, width: int, bits: int, transform: T
         "scales": scales,
     }
     head = _HEAD.pack(batch.device, batch.round, batch.version, len(samples), n_tokens, width, bits)
-    packed = [coder.pack_column(np.asarray(columns[name], np.int64), size) for name, size in _COLUMNS]
+    packed = [columns.pack_column(np.asarray(by_name[name], np.int64), size) for name, size in _COLUMNS]
     named = [] if transform is None or bits == 16 else [transform.digest]
     return pack(Kind.TOKEN_BATCH, head, *packed, values, *named)
 
@@ -204,9 +204,9 @@ def _pack_symbols(symbols: NDArray[np.int8], bits: int) -> bytes:
     wide = symbols.astype(np.int16)
     folded = np.where(wide < 0, -2 * wide - 1, 2 * wide).astype(np.uint8)
     if bits == 8:
-        return coder.pack_column(folded, 1)
-    raw = bytes((coder.RAW,)) + (_threes(folded) if bits == 3 else _halves(folded))
-    coded = bytes((coder.CODED,)) + coder.encode([folded])
+        return columns.pack_column(folded, 1)
+    raw = bytes((columns.RAW,)) + (_threes(folded) if bits == 3 else _halves(folded))
+    coded = bytes((columns.CODED,)) + coder.encode([folded])
     return min(raw, coded, key=len)
 
 
@@ -220,7 +220,7 @@ def _threes(folded: NDArray[np.uint8]) -> bytes:
 
 
 def _unpack_symbols(data: bytes, count: int, bits: int) -> NDArray[np.int8]:
-    if bits < 8 and data[:1] == bytes((coder.RAW,)):
+    if bits < 8 and data[:1] == bytes((columns.RAW,)):
         if len(data) != 1 + (count * bits + 7) // 8:
             raise FrameError(f"values: {len(data) - 1} bytes for {count} symbols of {bits} bits")
         packed = np.frombuffer(data, np.uint8, offset=1)
@@ -229,7 +229,7 @@ def _unpack_symbols(data: bytes, count: int, bits: int) -> NDArray[np.int8]:
         else:
             folded = np.stack((packed & 15, packed >> 4), axis=1).ravel()[:count]
     else:
-        folded = coder.unpack_column(data, count, 1, "values")
+        folded = columns.unpack_column(data, count, 1, "values")
     if folded.max(initial=0) > 2**bits - 2:
         raise FrameError(f"values: symbol {folded.max()} is beyond {bits} bits")
     wide = folded.astype(np.int16)
@@ -304,7 +304,7 @@ def decode(data: bytes, n_tokens: int, width: int, vocab: int, max_bytes: int, *
 
 def _column(sections: Sequence[bytes], k: int, count: int) -> NDArray[np.unsignedinteger]:
     name, itemsize = _COLUMNS[k]
-    return coder.unpack_column(sections[k], count, itemsize, name)
+    return columns.unpack_column(sections[k], count, itemsize, name)
 
 
 def _limit(name: str, values: NDArray[np.unsignedinteger], highest: int) -> None:
@@ -337,7 +337,7 @@ def _tokens(sections: Sequence[bytes], total: int, width: int, bits: int, transf
             ) -> NDArray[np.float32]:
     scales = _column(sections, 8, 0 if bits == 16 else total).astype("<u2").view("<f2")
     if bits == 16:
-        halves = coder.unpack_column(sections[9], total * width, 2, "values")
+        halves = columns.unpack_column(sections[9], total * width, 2, "values")
         tokens = halves.astype("<u2").view("<f2").astype(np.float32).reshape(total, width)
     else:
         if not (np.isfinite(scales) & (scales >= 0)).all():

@@ -20,7 +20,6 @@ from typing import Any
 
 import constriction
 import numpy as np
-import zstandard
 from numpy.typing import NDArray
 
 from cdc_flower.wire.frame import FrameError
@@ -31,8 +30,6 @@ MAX_VALUE = 2**31 - 1
 _EIGHTHS = (32768, 35734, 38968, 42495, 46341, 50535, 55109, 60097)  # 2**15 * 2**(k/8)
 _WEIGHTS = np.array([0] + [(_EIGHTHS[b & 7] << (b >> 3)) for b in range(255)], dtype=np.float64)
 _STREAM: Any = constriction.stream  # pyright: ignore[reportAttributeAccessIssue]  (a compiled module)
-RAW, ZSTD, CODED = 0, 1, 2  # how a column is stored
-_SMALL = 2**16  # bytes up to which the strongest zstd level is still quick
 
 
 Share = tuple[int, int]
@@ -311,92 +308,3 @@ def _decode_tokens(words, models, counts) -> list[NDArray[np.int32]]:
     if not coder.is_empty():
         raise FrameError("coded integers: words left over after the last token")
     return tokens
-
-
-def pack_column(values: NDArray[np.integer], itemsize: int) -> bytes:
-    """A column of integers in 0..2**(8*itemsize)-1, stored the smallest of three ways behind a flag byte.
-
-    Ways: little-endian integers as they are, those by zstd, or `encode`. Never more than `1 + len * itemsize`
-        bytes.
-    """
-    raw = np.asarray(values).astype(f"<u{itemsize}").tobytes()
-    ways = {RAW: raw}
-    if len(raw) > 1:
-        ways[ZSTD] = zstandard.ZstdCompressor(level=19 if len(raw) < _SMALL else 3).compress(raw)
-        if int(np.max(values)) <= MAX_VALUE:
-            ways[CODED] = encode([values])
-    flag = min(ways, key=lambda f: (len(ways[f]), f))
-    return bytes((flag,)) + ways[flag]
-
-
-def unpack_column(data: bytes, count: int, itemsize: int, what: str) -> NDArray[np.unsignedinteger]:
-    """The `count` integers of a column, unsigned of `itemsize` bytes.
-
-    Args:
-        data: what `pack_column` gave.
-        count: how many integers; bounded by the caller.
-        itemsize: bytes of each, 1, 2 or 4.
-        what: the column's name in errors.
-
-    Raises:
-        FrameError: unknown flag, wrong length, damaged content.
-    """
-    if not data:
-        raise FrameError(f"{what}: empty column")
-    flag, body = data[0], data[1:]
-    if flag == CODED:
-        (values,) = decode(body, [count])
-        if count and values.max() >= 1 << (8 * itemsize):
-            raise FrameError(f"{what}: {values.max()} does not fit {itemsize} bytes")
-        return values.astype(f"<u{itemsize}")
-    if flag == ZSTD:
-        body = inflate(body, count * itemsize, what)
-    elif flag != RAW:
-        raise FrameError(f"{what}: unknown column flag {flag}; allowed: 0, 1, 2")
-    if len(body) != count * itemsize:
-        raise FrameError(f"{what}: {len(body)} bytes for {count} integers of {itemsize} bytes")
-    return np.frombuffer(body, f"<u{itemsize}")
-
-
-def inflate(data: bytes, size: int, what: str) -> bytes:
-    """Decompress one zstd frame that must declare exactly `size` bytes; nothing is allocated before that is
-    checked.
-
-    Raises:
-        FrameError: another size declared, not zstd, damaged, or bytes after the end.
-    """
-    try:
-        declared = zstandard.get_frame_parameters(data).content_size
-        if declared != size:
-            raise FrameError(f"{what}: compressed data declare {declared} bytes, expected {size}")
-        if size == 0:
-            raise FrameError(f"{what}: compressed data of nothing")
-        return zstandard.ZstdDecompressor().decompress(data, max_output_size=size, allow_extra_data=False)
-    except zstandard.ZstdError as err:
-        raise FrameError(f"{what}: {err}") from None
-
-
-def varint(value: int) -> bytes:
-    """LEB128: seven bits a byte, low ones first."""
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def read_varint(data: bytes, at: int, what: str) -> tuple[int, int]:
-    """The integer at `at` and the place after it.
-
-    Raises:
-        FrameError: cut short, or above 2**42.
-    """
-    value = 0
-    for k in range(6):
-        if at + k >= len(data):
-            break
-        value |= (data[at + k] & 0x7F) << (7 * k)
-        if data[at + k] < 0x80:
-            return value, at + k + 1
-    raise FrameError(f"{what}: integer cut short or too large")

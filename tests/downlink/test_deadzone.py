@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdc_flower.downlink import deadzone
-from cdc_flower.wire import coder
+from cdc_flower.wire import coder, columns
 from cdc_flower.wire.frame import FrameError
 
 
@@ -131,9 +131,9 @@ def test_a_lone_outlier_does_not_cost_the_others_their_place():
 
 def _payload(step=1.0, scheme=1, flags=0, exponents=b"", labels=(1,), heads=((1, 0, 64),), signs=b"\0",
              streams=((3,), (0,))):
-    column = coder.pack_column(np.array(labels), 1)
-    classes = b"".join(coder.varint(k) + bytes((a, b)) for k, a, b in heads)
-    return b"".join((struct.pack("<BBf", scheme, flags, step), exponents, coder.varint(len(column)), column,
+    column = columns.pack_column(np.array(labels), 1)
+    classes = b"".join(columns.varint(k) + bytes((a, b)) for k, a, b in heads)
+    return b"".join((struct.pack("<BBf", scheme, flags, step), exponents, columns.varint(len(column)), column,
                      bytes((len(heads),)), classes, signs, coder.encode([np.array(s) for s in streams])))
 
 

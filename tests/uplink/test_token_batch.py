@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from cdc_flower.models.transform import Transform, estimate
 from cdc_flower.uplink import token_batch
 from cdc_flower.uplink.token_batch import Sample, TokenBatch, decode, encode
-from cdc_flower.wire import coder
+from cdc_flower.wire import coder, columns
 from cdc_flower.wire.frame import FrameError, Kind, pack, unpack
 
 N, D, VOCAB = 16, 6, 50
@@ -234,14 +234,14 @@ def _with(section, data, bits=8):
 
 
 def _halves(*values):
-    return coder.pack_column(np.array(values, "<f2").view("<u2"), 2)
+    return columns.pack_column(np.array(values, "<f2").view("<u2"), 2)
 
 
 @pytest.mark.parametrize(("frame", "says"), [
     (_with(0, b"short"), "head of 5 bytes"),
-    (_with(2, coder.pack_column(np.array([17]), 2)), "tokens kept up to 17; allowed: 0..16"),
+    (_with(2, columns.pack_column(np.array([17]), 2)), "tokens kept up to 17; allowed: 0..16"),
     (_with(5, _halves(np.nan)), "uncertainty is not finite"),
-    (_with(6, coder.pack_column(np.array([15, 0]), 2)), "position 16; allowed: 0..15"),
+    (_with(6, columns.pack_column(np.array([15, 0]), 2)), "position 16; allowed: 0..15"),
     (_with(9, _halves(np.inf, 1)), "scale is negative or not finite"),
     (_with(9, _halves(-1, 1)), "scale is negative or not finite"),
     (_with(10, b"\x00" + b"\xff" * 12), "symbol 255 is beyond 8 bits"),
