@@ -34,7 +34,7 @@ Lessons = tuple[np.ndarray, list[list[int]], int]
 @lru_cache(maxsize=2)
 def trainee(pair: Pair, config: PairConfig, full: bool) -> nn.Module:
     """The model that devices of this process train, one after another."""
-    return (full_model if full else twin_model)(pair, config)
+    return adapters.train_merged((full_model if full else twin_model)(pair, config))
 
 
 def memory(task: Task) -> np.ndarray:

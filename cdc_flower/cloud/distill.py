@@ -73,7 +73,7 @@ class Cloud:
     def __init__(
         self, config: Config, pair: Pair, twin: nn.Module, source: Sequence[CloudSample] = ()
     ) -> None:
-        self.config, self.pair, self.twin = config, pair, twin
+        self.config, self.pair, self.twin = config, pair, adapters.train_merged(twin)
         cloud = config.cloud
         source_lessons, _ = teach(pair, source)
         sure = [q for q in source_lessons if q.confidence >= cloud.confidence]
