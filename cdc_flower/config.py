@@ -132,6 +132,7 @@ class CloudConfig:
     feature_weight: float = Field(default=0.0, ge=0)
     wavelet: bool = False  # adds the 3-level db6 term of the released code to the feature loss
     confidence: float = Field(default=0.5, ge=0, le=1)  # the teacher's in its answer; below: dropped, counted
+    confidence_weighted: bool = True  # a lesson counts as much as the teacher is confident; False: all alike
     replay_share: float = Field(default=0.66, ge=0, lt=1)  # of each batch
     replay_bytes: int = Field(default=64 * 2**20, ge=0)
     source_replay: int = Field(default=3000, ge=0)  # unlabelled source samples that the cloud kept

@@ -166,7 +166,8 @@ class Cloud:
         top_logits = np.zeros((len(batch), a, k), np.float32)
         for i, q in enumerate(batch):
             top_ids[i, : len(q.top_ids)], top_logits[i, : len(q.top_ids)] = q.top_ids, q.top_logits
-        weight = torch.tensor([q.confidence for q in batch], device=device)
+        sure = [q.confidence if cloud.confidence_weighted else 1.0 for q in batch]
+        weight = torch.tensor(sure, device=device)
         terms = {
             "ce": cloud.ce_weight * losses.weighted_ce(out.logits, inputs.answer_ids, weight),
             "kl": cloud.kl_weight

@@ -97,6 +97,17 @@ def test_samples_the_teacher_is_unsure_about_are_dropped_counted_and_still_answe
     assert len(cloud.replay.past) == 7
 
 
+def test_without_weights_an_unsure_lesson_counts_like_a_sure_one(pair, settings, samples):
+    first = {}
+    for weighted in (True, False):
+        cloud = cloud_of(pair, with_settings(settings, confidence_weighted=weighted))
+        lessons, _ = teach(pair, samples)
+        first[weighted] = cloud._terms(lessons)["ce"].item()
+        ones = [dataclasses.replace(q, confidence=1.0) for q in lessons]
+        assert (cloud._terms(ones)["ce"].item() == first[weighted]) is not weighted
+    assert first[True] < first[False]
+
+
 def test_with_no_confident_sample_or_none_at_all_nothing_is_learned(pair, settings, samples):
     cloud = cloud_of(pair, with_settings(settings, confidence=1.0))
     start = adapters.read(cloud.twin)
