@@ -1,4 +1,4 @@
-"""The command line: `cdc-flower compare | simulate | pretrain | data | report`.
+"""The command line: `cdc-flower compare | simulate | probe | pretrain | data | report`.
 
 What cannot be used is refused with one line on standard error and exit code 2; Ctrl-C ends with 130 after
 the rounds that were done have been reported; a run that failed ends with 1. Commands import what they need
@@ -152,6 +152,45 @@ def simulate(
     typer.echo(f"up {size(total['uplink_bytes'])}, down {size(total['downlink_bytes'])}, "
                f"{total['failures']} failed device-tasks")  # fmt: skip
     typer.echo(f"run folder: {folder}")
+
+
+class Probe(StrEnum):
+    """The part of the method that a probe looks at."""
+
+    uplink = "uplink"
+    downlink = "downlink"
+
+
+@app.command()
+def probe(
+    part: Annotated[
+        Probe,
+        typer.Argument(help="uplink: which tokens tell the teacher most; downlink: which codec loses least."),
+    ],
+    data: Data = None,
+    preset: Preset = None,
+    seeds: Annotated[
+        int, typer.Option(help="Default 1; from 2 on with 95 % intervals.", show_default=False)
+    ] = 1,
+    out: Out = None,
+    no_pretrain: NoPretrain = False,
+    sets: Sets = None,
+) -> None:
+    """Compare the choices of one part alone, without training every arm; writes probe.csv."""
+    config = parse(chosen_settings(data, preset, sets))
+    target = (out or Path("results") / f"{config.data.name}-probe-{part}").absolute()
+
+    from rich.console import Console
+
+    from experiments import pairs, pool, probe
+    from experiments.screen import Screen
+
+    pool.silence()
+    with Screen(1) as screen, screen.preparing("pair") as tell:
+        pairs.ensure(config, screen.say, tell, not no_pretrain)
+        found = probe.run(str(part), config, seeds, tell)
+    Console(highlight=False).print(probe.table(found))
+    typer.echo(f"rows: {probe.write(found, target)}")
 
 
 @app.command()

@@ -3,9 +3,10 @@
     L = ce w CE(student, pseudo answer) + kl w tau^2 KL(teacher || student)
         + feature L_feat + anchor mean (a - a_0)^2
 
-with w the teacher's confidence in its answer (or 1) and `ce`, `kl`, `feature`, `anchor` the weights of the settings.
-The released code has CE and feature terms only, unweighted; the KL on logits is possible because teacher and
-student share a vocabulary. CE and KL are means over the samples of a batch, L_feat over their positions.
+with w the teacher's confidence in its answer (or 1) and `ce`, `kl`, `feature`, `anchor` the weights of the
+settings. The released code has CE and feature terms only, unweighted; the KL on logits is possible because
+teacher and student share a vocabulary. CE and KL are means over the samples of a batch, L_feat over their
+positions.
 """
 
 from __future__ import annotations
