@@ -154,43 +154,50 @@ def _read_by_teacher(
 
 def downlink(config: Config, pair: Pair, world: World, tell: Tell) -> Iterator[dict[str, Any]]:
     """What a device answers when the same line of adapters has come through each codec at each budget."""
-    line = _line(config, pair, world)
+    line, importance = _line(config, pair, world)
     twin = twin_model(pair, config.pair)
     start, layout = adapters.read(twin), adapters.layout(twin)
     dense = 2 * len(start)
-    arms = [(n, f) for n, codec in CODECS.items() for f in (FACTORS if codec.budgeted else (1,))]
-    for at, (name, factor) in enumerate(arms):
-        mirror, sizes = Mirror(start, layout, name, dense // factor, len(line)), []
-        for target in line:
+    arms = [(n, n, f) for n, codec in CODECS.items() for f in (FACTORS if codec.budgeted else (1,))]
+    arms += [("deadzone, fisher", "deadzone", f) for f in FACTORS]
+    for at, (arm, codec, factor) in enumerate(arms):
+        mirror, sizes = Mirror(start, layout, codec, dense // factor, len(line)), []
+        for target, weights in zip(line, importance, strict=True):
             held = mirror.newest
-            mirror.advance(target)
+            mirror.advance(target, weights if arm != codec else None)
             sizes.append(len(mirror.frame_for(held) or b""))
         arrived = mirror.adapter(mirror.newest)
         apart = float(np.linalg.norm(arrived - line[-1]) / np.linalg.norm(line[-1] - start))
         with wearing(twin, arrived) as model:
             right = accuracy(model, pair, world)
         for domain, share in right.items():
-            yield {"arm": name, "budget": dense // factor, "bytes": float(np.mean(sizes)), "domain": domain,
+            yield {"arm": arm, "budget": dense // factor, "bytes": float(np.mean(sizes)), "domain": domain,
                    "accuracy": share, "error": apart}  # fmt: skip
         tell("probe of the downlink", at + 1, len(arms))
 
 
-def _line(config: Config, pair: Pair, world: World) -> list[np.ndarray]:
-    """The adapter (P,) after every round of a run with dense float16 updates: what codecs have to carry."""
+def _line(
+    config: Config, pair: Pair, world: World
+) -> tuple[list[np.ndarray], list[Sequence[float] | None]]:
+    """What codecs have to carry: the adapter (P,) after every round of a run with dense float16 updates, and
+    the importance of its tensors.
+    """
     dense = parse({**flat(config), "method": "cdc", "codec": "fp16"})
     strategy = server_app.STRATEGIES["cdc"](dense, pair, world)
     line: list[np.ndarray] = []
+    importance: list[Sequence[float] | None] = []
 
     def finished(round: int, arrays: ArrayRecord) -> MetricRecord:
         if round:
             line.append(arrays[keys.PAYLOAD].numpy().copy())
+            importance.append(strategy.cloud.importance())
         return MetricRecord({})
 
     run = dense.run
     grid = LocalGrid(client_app.app, run.devices, flat(dense))
     start = strategy.initial_arrays()
     strategy.start(grid, start, num_rounds=run.rounds, timeout=run.round_timeout, evaluate_fn=finished)
-    return line
+    return line, importance
 
 
 # --- what is shown ------------------------------------------------------------------------------------------

@@ -73,7 +73,7 @@ class CDC(Strategy):
 
     Args:
         fleet: the devices.
-        cloud: what learns; anything with the method `learn` of `cloud.distill.Cloud`.
+        cloud: what learns; anything with the methods `learn` and `importance` of `cloud.distill.Cloud`.
         mirror: the adapter line.
         pair: names the shapes that a token batch must have.
         config: its uplink caps are used.
@@ -179,7 +179,8 @@ class CDC(Strategy):
             [CloudSample(s.tokens, s.positions, list(s.question_ids)) for _, s in samples], round
         )
         taught = time.perf_counter()
-        self.mirror.advance(learned.adapter)
+        fisher = self.config.downlink.importance == "fisher"
+        self.mirror.advance(learned.adapter, self.cloud.importance() if fisher else None)
         self.fleet.seconds["cloud"] += taught - began
         self.fleet.seconds["codec"] += time.perf_counter() - taught
         self.metrics |= {

@@ -124,6 +124,17 @@ class Cloud:
         """The running mean of the adapter (P,); the learning rate never falls, so one step is noisy."""
         return torch.cat([m.flatten().float().cpu() for m in self.mean]).numpy()
 
+    def importance(self) -> list[float] | None:
+        """Mean squared gradient of each tensor, as AdamW keeps it: the Fisher diagonal, roughly.
+
+        Positive; None before the first step.
+        """
+        moments = [self.optimizer.state[p].get("exp_avg_sq") for p in self.params]
+        if any(m is None for m in moments):
+            return None
+        means = np.array([float(m.mean()) for m in moments])
+        return list(np.maximum(means, max(1e-6 * means.max(), 1e-30)))
+
     def _step(self, batch: list[Lesson]) -> dict[str, float]:
         """One optimizer step. Complete and partial pictures pass apart, so that neither pads the other."""
         cloud, half = self.config.cloud, self.pair.n_tokens // 2

@@ -108,6 +108,18 @@ def test_without_weights_an_unsure_lesson_counts_like_a_sure_one(pair, settings,
     assert first[True] < first[False]
 
 
+def test_importance_is_the_mean_squared_gradient_of_each_tensor(pair, settings, samples):
+    cloud = cloud_of(pair, with_settings(settings, akd_steps=1))
+    assert cloud.importance() is None
+    cloud.learn(samples, 1)
+    beta = cloud.optimizer.defaults["betas"][1]
+    wanted = np.array([float(p.grad.square().mean()) * (1 - beta) for p in cloud.params])
+    found = np.array(cloud.importance())
+    assert (found > 0).all()
+    large = wanted > 1e-5 * wanted.max()
+    np.testing.assert_allclose(found[large], wanted[large], rtol=1e-4)
+
+
 def test_with_no_confident_sample_or_none_at_all_nothing_is_learned(pair, settings, samples):
     cloud = cloud_of(pair, with_settings(settings, confidence=1.0))
     start = adapters.read(cloud.twin)

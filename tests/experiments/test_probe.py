@@ -55,16 +55,16 @@ def test_the_probe_of_a_seed_does_not_depend_on_the_seeds_before_it(settings, up
 def test_the_downlink_probe_carries_one_line_through_every_codec(run_settings):
     found = probe.run("downlink", parse(run_settings(rounds=2, **{"akd-lr": 0.05})), 1, quiet)
     arms = found[["arm", "budget"]].drop_duplicates()
-    assert sorted(arms["arm"]) == sorted(n for n, c in CODECS.items() for _ in range(5 if c.budgeted else 1))
+    wanted = [n for n, c in CODECS.items() for _ in range(5 if c.budgeted else 1)]
+    assert sorted(arms["arm"]) == sorted([*wanted, *["deadzone, fisher"] * 5])
     error = found.groupby(["arm", "budget"])["error"].first()
     assert error["fp16"].max() == 0.0
     assert 0 < error["int8"].max() < error["nf4"].max() < 0.5
     falling = error["deadzone"].sort_index(ascending=False).to_numpy()
     assert (np.diff(falling) > 0).all()
     spent = found.groupby(["arm", "budget"])["bytes"].first()
-    for name, codec in CODECS.items():
-        if codec.budgeted:
-            assert (spent[name] <= spent[name].index).all()
+    for name in [n for n, c in CODECS.items() if c.budgeted] + ["deadzone, fisher"]:
+        assert (spent[name] <= spent[name].index).all()
 
 
 def test_means_are_over_seeds_and_over_the_drifted_domains():

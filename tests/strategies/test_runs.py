@@ -201,3 +201,13 @@ def test_the_teachers_accuracy_is_by_domain(run_settings):
     found = server_app.teacher_accuracy(parse(run_settings()))
     assert set(found) == {"source", "object", "question"}
     assert all(0 <= v <= 1 for v in found.values())
+
+
+def test_importance_weights_reach_the_updates_and_the_devices_follow(run_settings):
+    frames = {}
+    for importance in ("none", "fisher"):
+        found = results.read(run_local(parse(run_settings(importance=importance, akd_lr=0.05))))
+        assert set(found.devices["status"]) == {"ok"}
+        frames[importance] = found.devices["downlink_bytes"].tolist()
+    assert frames["none"][:3] == frames["fisher"][:3]  # the first round has nothing to send
+    assert frames["none"] != frames["fisher"]
