@@ -8,13 +8,16 @@ import pandas as pd
 
 from experiments import charts
 from experiments.screen import share
-from experiments.summary import Comparison
+from experiments.summary import Comparison, interval, paired
 
 OURS = "cdc"
 
 
 def notes(comparison: Comparison) -> list[str]:
-    """What `cdc` reached against the others; empty when it is not in the comparison or nothing drifted."""
+    """What `cdc` reached against the others, or every arm of a study against its first one.
+
+    Empty when nothing drifted, and for the arms of a study with one seed.
+    """
     stopped = comparison.runs[comparison.runs["status"] != "completed"]
     if len(stopped):
         return [
@@ -22,7 +25,9 @@ def notes(comparison: Comparison) -> list[str]:
             "last evaluated round, and nothing is concluded from it."
         ]
     rows = {r["method"]: r for r in comparison.methods.to_dict("records")}
-    if OURS not in rows or pd.isna(rows[OURS]["acc_drift"]):
+    if OURS not in rows:
+        return _against_the_first(comparison, list(rows))
+    if pd.isna(rows[OURS]["acc_drift"]):
         return []
     ours, lines = rows[OURS], []
     if not pd.isna(ours["gap_closed"]):
@@ -35,6 +40,21 @@ def notes(comparison: Comparison) -> list[str]:
         part = share(ours["uplink_bytes"] / everything["uplink_bytes"])
         lines.append(f"It sends {part} % of the uplink bytes of upload_all.")
     lines += [line for name, row in rows.items() if row["labels"] for line in _against(comparison, ours, row)]
+    return lines
+
+
+def _against_the_first(comparison: Comparison, arms: list[str]) -> list[str]:
+    """Arms of equal seeds meet the same stream, so their differences vary less than they do themselves."""
+    lines = []
+    for arm in arms[1:]:
+        parts = []
+        for name, measure in (("drift", "acc_drift"), ("source", "acc_source")):
+            apart = paired(comparison.runs, arm, arms[0], measure)
+            if ends := interval(apart):
+                middle = sum(ends) / 2
+                parts.append(f"{name} {100 * middle:+.1f} ±{100 * (ends[1] - middle):.1f}")
+        if parts:
+            lines.append(f"{arm} against {arms[0]}, points, by seed: {', '.join(parts)}.")
     return lines
 
 

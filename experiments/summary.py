@@ -3,7 +3,7 @@
 Definitions, also in README.md and docs/summary.schema.json:
 - `acc_source`: test accuracy on domain "source" after the last round; `acc_drift`: the unweighted mean over
   the drifted domains; all in 0..1. `forgetting`: see `cdc_flower.results.forgetting`; never negative.
-- `gap_closed`: (method - static) / (teacher - static) on `acc_drift`; null without static or a gap.
+- `gap_closed`: (method - static) / (teacher - static) on `acc_drift`; null without a static arm or a gap.
 - bytes and FLOPs: totals over all devices and rounds; every number is a mean over seeds.
 - `ci95`: [low, high] from Student's t over seeds, null for one seed.
 """
@@ -106,6 +106,14 @@ def drift_mean(accuracy: Mapping[str, float]) -> float | None:
     return statistics.fmean(drifted) if drifted else None
 
 
+def paired(runs: pd.DataFrame, arm: str, other: str, measure: str) -> list[float]:
+    """`arm` minus `other` in a measure, for each seed that has both."""
+    mine, theirs = (
+        runs[runs["method"] == name].set_index("seed")[measure].dropna() for name in (arm, other)
+    )
+    return (mine - theirs).dropna().sort_index().tolist()
+
+
 def run_folder(out: Path, method: str, seed: int) -> Path:
     """Where the run of (method, seed) lives in a comparison folder."""
     return out / "runs" / f"{method}-{seed}"
@@ -196,7 +204,8 @@ def _methods(runs: pd.DataFrame, index: Mapping[str, Any]) -> pd.DataFrame:
         row["accuracy"] = {d: statistics.fmean([a[d] for a in mine["accuracy"] if d in a]) for d in domains}
         rows.append(row)
     columns = ["method", "labels", "device_backprop", "runs", "failures", *MEASURES, "gap_closed", "accuracy"]
-    static = next((r["acc_drift"] for r in rows if r["method"] == "static"), None)
+    method_of = {name: arm["method"] for name, arm in index["arms"].items()}
+    static = next((r["acc_drift"] for r in rows if method_of[r["method"]] == "static"), None)
     teacher = drift_mean(index["teacher"])
     for row in rows:
         gap = teacher - static if teacher is not None and static is not None else 0.0

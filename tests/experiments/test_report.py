@@ -102,6 +102,21 @@ def test_notes_say_who_is_ahead_whichever_way_it_falls(comparison):
     assert "ends ahead of cdc" in " ".join(notes(comparison))
 
 
+def test_the_arms_of_a_study_are_set_against_its_first_by_seed(engine, tmp_path):
+    arms = {"nothing": {"method": "static"}, "ours": {"method": "cdc"}, "all": {"method": "upload_all"}}
+    small = {"rounds": 4, "devices": 2}
+    made = compare.run(small, arms, 2, tmp_path / "out", 0, progress=False, engine=engine)
+    assert notes(made) == [
+        "ours against nothing, points, by seed: drift +45.0 ±0.0, source +0.0 ±0.0.",
+        "all against nothing, points, by seed: drift +50.0 ±0.0, source +0.0 ±0.0.",
+    ]
+    gap = made.methods.set_index("method")["gap_closed"]
+    assert gap["nothing"] == 0.0
+    assert gap["all"] > gap["ours"] > 0.5  # the gap begins at the arm whose method is static, whatever its name
+    alone = compare.run(small, arms, 1, tmp_path / "one", 0, progress=False, engine=engine)
+    assert notes(alone) == []
+
+
 @pytest.mark.parametrize(("count", "text"), [
     (0, "0 B"), (999, "999 B"), (1000, "1 kB"), (12_345, "12.3 kB"), (999_900, "1 MB"), (5e12, "5 TB"),
     (None, "-"),
