@@ -112,7 +112,7 @@ def test_the_arms_of_a_study_are_set_against_its_first_by_seed(engine, tmp_path)
     ]
     gap = made.methods.set_index("method")["gap_closed"]
     assert gap["nothing"] == 0.0
-    assert gap["all"] > gap["ours"] > 0.5  # the gap begins at the arm whose method is static, whatever its name
+    assert gap["all"] > gap["ours"] > 0.5  # from the arm whose method is static, whatever its name
     alone = compare.run(small, arms, 1, tmp_path / "one", 0, progress=False, engine=engine)
     assert notes(alone) == []
 
