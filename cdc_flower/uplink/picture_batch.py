@@ -179,7 +179,8 @@ def decode(data: bytes, form: str, raster: Raster, vocab: int, max_bytes: int, *
     way = FORMS[form]
     if found != way.id:
         raise FrameError(f"{_WHAT}: of form {found}; expected {way.id} ({form})")
-    rows = sample_columns.unpack_samples(sections, count, raster.n_tokens, vocab, max_samples, max_text, _WHAT)
+    rows = sample_columns.unpack_samples(sections, count, raster.n_tokens, vocab, max_samples, max_text,
+                                         _WHAT)
     for row in rows:
         if way.whole == bool(len(row.positions)):
             raise FrameError(f"{_WHAT}: {len(row.positions)} tokens kept in a sample of form {form}")

@@ -72,8 +72,8 @@ class Codec:
 
 
 CODECS = {"JPEG": Codec({}, _jpeg_size), "WEBP": Codec({"method": 6}, _webp_size)}
-"""Pillow's name of a format -> its codec. JPEG has its standard tables, equal in all pictures of a quality, so
-that a column of many pictures holds them once (by zstd): smaller than tables made for each picture."""
+"""Pillow's name of a format -> its codec. JPEG has its standard tables, the same in all pictures of a
+quality: a column of many holds them once (by zstd), which is smaller than tables made for each."""
 
 
 def longest(height: int, width: int) -> int:

@@ -201,3 +201,20 @@ def test_the_teachers_accuracy_is_by_domain(run_settings):
     found = server_app.teacher_accuracy(parse(run_settings()))
     assert set(found) == {"source", "object", "question"}
     assert all(0 <= v <= 1 for v in found.values())
+
+
+@pytest.mark.parametrize("unit", ["tokens", "jpeg", "patches"])
+def test_a_round_with_every_uplink_unit_teaches_within_its_budget(unit, run_settings):
+    settings = run_settings(uplink_unit=unit, rounds=1, picture_quality=30)
+    once, again = (results.read(run_local(parse(settings), roundtrip=r)) for r in (False, True))
+    assert once.status == "completed"
+    assert set(once.devices["status"]) == {"ok"}
+    assert (once.devices["uplink_bytes"] <= 3000).all()
+    assert (once.devices["uploaded_samples"] > 0).all()
+    n_tokens = once.pictures["n_tokens"].iloc[0]
+    kept = {"tokens": 4, "jpeg": n_tokens, "patches": 4}[unit]
+    assert (once.devices["tokens_sent"] == kept * once.devices["uploaded_samples"]).all()
+    assert {len(p) for p in once.pictures["positions"]} == {kept}
+    values = once.metrics.set_index("name")["value"]
+    assert values["taught"] == once.devices["uploaded_samples"].sum()
+    assert once.run["ledger_digest"] == again.run["ledger_digest"]
