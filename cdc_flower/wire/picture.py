@@ -3,7 +3,7 @@
 Image decoders are large C libraries and pictures are the oldest way to attack a reader, so little is left to
 them: the header is read here first, and only a plain RGB picture of exactly the expected size, in the one
 codec expected, without metadata, further scans or animation reaches Pillow. What Pillow then raises, whatever
-it is, comes out as FrameError. A flipped bit within the coded pixels gives another picture, not an error.
+it is, comes out as FrameError. Damage within the coded pixels can give another picture, not an error.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import shutil
 
 import numpy as np
@@ -181,6 +183,26 @@ def test_what_cannot_work_is_refused_before_anything_is_written(setting, value, 
     with pytest.raises(ConfigError, match=says):
         run_local(parse(run_settings(**{setting: value})))
     assert not (tmp_path / "cdc").exists()
+
+
+@pytest.mark.parametrize("unit", ["jpeg", "patches"])
+def test_a_budget_below_the_smallest_picture_is_refused(unit, run_settings):
+    says = "'uplink-budget' = 400: the smallest of 8 pictures in quality 75 needs"
+    with pytest.raises(ConfigError, match=says):
+        run_local(parse(run_settings(uplink_unit=unit, uplink_budget=400)))
+
+
+def test_units_that_do_not_fit_the_pair_are_refused(run_settings):
+    config = parse(run_settings(uplink_unit="patches"))
+    pair, world = server_app.prepare(config)
+    other = dataclasses.replace(pair, n_tokens=65)  # as with a class token
+    with pytest.raises(ConfigError, match="'uplink-unit' = 'patches': pair 'scenes' has 65 tokens"):
+        server_app.check(config, other, world)
+    server_app.check(parse(run_settings(uplink_unit="jpeg")), other, world)
+    small = copy.deepcopy(pair.processor)
+    small.size = {"height": 48, "width": 48}
+    with pytest.raises(ConfigError, match=f"'uplink-unit' = 'patches': .* reads {pair.side}x{pair.side}"):
+        server_app.check(config, dataclasses.replace(pair, processor=small), world)
 
 
 def test_a_transform_is_refused_where_the_pair_has_none(run_settings, pair_folder, tmp_path):
