@@ -41,7 +41,7 @@ class Form:
 
 
 FORMS = {"jpeg": Form(1, "JPEG", whole=True), "patches": Form(2, "WEBP", whole=False)}
-"""Name in the settings -> form. WebP for the mosaics, because they take 0.7 of the bytes of JPEG in it
+"""Name in the settings -> form. Mosaics are WebP: fewer bytes than JPEG at less error, measured
 (docs/wire-format.md)."""
 
 
