@@ -105,8 +105,14 @@ class PairConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class UplinkConfig:
-    """UTS. Scores are keys of `cdc_flower.uplink.uncertainty` registries."""
+    """UTS. Scores are keys of `cdc_flower.uplink.uncertainty` registries.
 
+    `uplink_unit` is what goes up of a chosen sample: its kept tokens, its whole picture (JPEG), or the
+    patches of the picture that belong to the kept tokens; the last two show the picture to the cloud.
+    """
+
+    uplink_unit: Literal["tokens", "jpeg", "patches"] = "tokens"
+    picture_quality: int = Field(default=75, ge=1, le=95)  # of jpeg and patches
     sample_score: Literal["entropy", "margin", "released", "random"] = "entropy"
     token_score: TokenScore = "attention"
     token_direction: Literal["high", "low"] = "high"

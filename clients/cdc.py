@@ -1,8 +1,9 @@
 """Device work of CDC: take the update, answer the stream, send the tokens it was least sure about.
 
-Forward passes alone, no label, no picture: UTS (arXiv 2312.16279, section 3.2) in two stages and a byte
-budget, which holds for the whole message and not just for the frame. `work_all` is the upper arm
-`upload_all`: every sample with every token, float16. An update that cannot be applied (another version, a
+Forward passes alone, no label: UTS (arXiv 2312.16279, section 3.2) in two stages and a byte budget, which
+holds for the whole message and not just for the frame. No picture either, unless the setting `uplink-unit`
+asks for one of the controls: the whole picture, or the patches of the kept tokens. `work_all` is the upper
+arm `upload_all`: every sample with every token, float16. An update that cannot be applied (another version, a
 damaged frame) leaves the adapter as it was; the device answers with it, sends no tokens, and says which
 adapter it has, so that the cloud sends the right update next time. It says so by version and digest: a cloud
 that was restored from an older checkpoint gives a version's number to another adapter."""
@@ -10,8 +11,9 @@ that was restored from an older checkpoint gives a version's number to another a
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from logging import WARNING
 
 import numpy as np
@@ -22,13 +24,26 @@ from cdc_flower.config import UplinkConfig
 from cdc_flower.downlink import update
 from cdc_flower.fleet.grid import frame_of, message_bytes, payload
 from cdc_flower.models import adapters, vlm
-from cdc_flower.uplink import select, token_batch
+from cdc_flower.uplink import picture_batch, select, token_batch
+from cdc_flower.uplink.picture_batch import FORMS, PictureBatch, PictureSample, Raster
 from cdc_flower.uplink.token_batch import Sample, TokenBatch
 from cdc_flower.uplink.uncertainty import SAMPLE_SCORES, TOKEN_SCORES
 from cdc_flower.wire import keys
 from cdc_flower.wire.frame import FrameError
 from clients import evaluate
-from clients.task import BATCH, Resident, Task, answer, held, hold, pass_flops, pictures, questions, resident
+from clients.task import (
+    BATCH,
+    Resident,
+    Task,
+    answer,
+    as_read,
+    held,
+    hold,
+    pass_flops,
+    pictures,
+    questions,
+    resident,
+)
 
 
 @dataclass(frozen=True)
@@ -66,8 +81,65 @@ class _Round:
         )
 
 
+Frame = Callable[[Sequence[int]], bytes]
+"""The frame of chosen samples, in that order."""
+
+
+def token_frames(now: _Round, positions: Sequence[np.ndarray], uncertainty: np.ndarray) -> Frame:
+    """Frames of the kept tokens."""
+    return lambda chosen: now.frame(chosen, positions, uncertainty, now.task.config.uplink.token_bits)
+
+
+def picture_frames(now: _Round, positions: Sequence[np.ndarray], uncertainty: np.ndarray) -> Frame:
+    """Frames of pictures, whole or in patches. Each is decoded and coded once; only its code is kept."""
+    up, pair = now.task.config.uplink, now.task.pair
+    raster, whole = Raster(pair.side, pair.patch), FORMS[up.uplink_unit].whole
+
+    @cache
+    def sample(i: int) -> PictureSample:
+        where = np.asarray(positions[i][:0] if whole else positions[i], np.uint16)
+        pixels = as_read(now.task, now.task.rows[i])
+        return PictureSample(
+            index=i,
+            positions=where,
+            picture=picture_batch.coded(pixels, where, up.uplink_unit, raster, up.picture_quality),
+            question_ids=now.asked[i],
+            answer_ids=now.answers.ids[i],
+            uncertainty=float(uncertainty[i]),
+        )
+
+    def frame(chosen: Sequence[int]) -> bytes:
+        batch = PictureBatch(now.task.device, now.task.round, now.version, tuple(map(sample, chosen)))
+        return picture_batch.encode(batch, up.uplink_unit, raster)
+
+    return frame
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What goes up of a chosen sample.
+
+    Attributes:
+        scored: whether tokens are chosen, or all of a picture counts.
+        frames: from answers, positions (B arrays) and uncertainty (B,) to the frame of any samples.
+    """
+
+    scored: bool
+    frames: Callable[[_Round, Sequence[np.ndarray], np.ndarray], Frame]
+
+
+UNITS = {
+    "tokens": Unit(True, token_frames),
+    "jpeg": Unit(False, picture_frames),
+    "patches": Unit(True, picture_frames),
+}
+"""Values of the setting `uplink-unit`."""
+
+
 def token_passes(config: UplinkConfig) -> int:
-    """Forward passes that the token score needs beyond the answer itself."""
+    """Forward passes that choosing tokens needs beyond the answer itself."""
+    if not UNITS[config.uplink_unit].scored:
+        return 0
     return {"attention": 1, "entropy": 1, "mc_dropout": config.mc_passes}.get(config.token_score, 0)
 
 
@@ -85,17 +157,24 @@ def token_scores(now: _Round) -> np.ndarray:
 
 
 def select_within_budget(now: _Round) -> tuple[bytes, int, int]:
-    """UTS: the frame, the samples and the tokens in it. The frame is b"" where not one sample fits."""
+    """UTS: the frame, the samples in it and the tokens the cloud gets by it.
+
+    The frame is b"" where not one sample fits.
+    """
     config = now.task.config.uplink
+    unit = UNITS[config.uplink_unit]
     uncertainty = SAMPLE_SCORES[config.sample_score](now.answers, now.task.rng("sample score"))
-    positions = select.top(token_scores(now), config.tokens_kept, config.token_direction)
+    positions = [np.arange(now.task.pair.n_tokens)] * len(now.asked)
+    if unit.scored:
+        positions = select.top(token_scores(now), config.tokens_kept, config.token_direction)
+    frame_of_some = unit.frames(now, positions, uncertainty)
     order = np.argsort(-uncertainty, kind="stable").tolist()
     chosen = select.within_budget(
         order,
-        lambda some: len(now.frame(some, positions, uncertainty, config.token_bits)),
+        lambda some: len(frame_of_some(some)),
         config.uplink_budget - overhead(),
     )
-    frame = now.frame(chosen, positions, uncertainty, config.token_bits) if chosen else b""
+    frame = frame_of_some(chosen) if chosen else b""
     return frame, len(chosen), sum(len(positions[i]) for i in chosen)
 
 

@@ -19,7 +19,7 @@ from torch import nn
 
 from cdc_flower.config import Config, PairConfig, parse
 from cdc_flower.data.stream import generator
-from cdc_flower.data.world import World, load_world
+from cdc_flower.data.world import World, load_world, open_picture
 from cdc_flower.models import adapters, flops, vlm
 from cdc_flower.models.compress import device_model
 from cdc_flower.models.pair import Pair, load_pair
@@ -107,6 +107,12 @@ def pictures(task: Task, rows: np.ndarray) -> np.ndarray:
     """Vision tokens (B, N, D) float16 of the pictures of train rows."""
     image_rows = task.world.train["image_row"].to_numpy()[rows]
     return task.world.train_tokens[image_rows]
+
+
+def as_read(task: Task, row: int) -> np.ndarray:
+    """Pixels (side, side, 3) uint8 of the picture of a train row, as the tower's processor makes them."""
+    data = task.world.pack.train_images[str(task.world.train["image_id"].iat[row])]
+    return vlm.as_read(task.pair.processor, [open_picture(data)])[0]
 
 
 def questions(task: Task, rows: np.ndarray) -> list[list[int]]:

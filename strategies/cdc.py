@@ -2,12 +2,13 @@
 goes down.
 
 A round is one TRAIN message per device. Down goes the UPDATE frame from the version that device has to the
-newest (nothing when it has it), up comes a TOKEN_BATCH frame. The cloud learns from all token batches in the
-order of the devices (`cloud.distill`), and the mirror makes the next version of the adapter
-(`downlink.versions`). Which adapter a device has is known from its last reply alone, by version and
-digest, so a device that was away gets what it missed when it is asked again, and one whose version is of
-another line (the cloud was restored from an older checkpoint) gets a snapshot. `upload_all` is the same
-method with another kind of device work: every sample, every token, float16, no budget."""
+newest (nothing when it has it), up comes a TOKEN_BATCH frame, or one of pictures that become tokens here
+(`received`). The cloud learns from all token batches in the order of the devices (`cloud.distill`), and the
+mirror makes the next version of the adapter (`downlink.versions`). Which adapter a device has is known from
+its last reply alone, by version and digest, so a device that was away gets what it missed when it is asked
+again, and one whose version is of another line (the cloud was restored from an older checkpoint) gets a
+snapshot. `upload_all` is the same method with another kind of device work: every sample, every token,
+float16, no budget."""
 
 from __future__ import annotations
 
@@ -35,11 +36,11 @@ from cdc_flower.fleet.grid import frame_of, payload
 from cdc_flower.models import adapters
 from cdc_flower.models.compress import twin_model
 from cdc_flower.models.pair import Pair
-from cdc_flower.uplink import token_batch
 from cdc_flower.uplink.token_batch import Sample, TokenBatch
 from cdc_flower.wire import keys
 from cdc_flower.wire.frame import FrameError
 from strategies.base import Fleet
+from strategies.received import READ
 from strategies.traits import Traits
 
 TRAITS = Traits(labels=False, device_backprop=False)
@@ -158,19 +159,10 @@ class CDC(Strategy):
         frame = frame_of(content)
         if not frame:
             return None
-        began = time.perf_counter()
-        batch = token_batch.decode(
-            frame,
-            self.pair.n_tokens,
-            self.pair.width,
-            self.pair.vocab,
-            self.config.uplink.max_uplink_bytes,
-            max_samples=self.config.run.samples_per_round,
-            transform=self.pair.transform,
-        )
-        self.fleet.seconds["codec"] += time.perf_counter() - began
+        unit = self.config.uplink.uplink_unit if self.work == "cdc" else "tokens"
+        batch = READ[unit](frame, self.pair, self.config, self.fleet.seconds)
         if (batch.device, batch.round) != (device, round):
-            raise FrameError(f"token batch says device {batch.device}, round {batch.round}")
+            raise FrameError(f"the batch says device {batch.device}, round {batch.round}")
         return batch
 
     def _learn(self, round: int, samples: list[tuple[int, Sample]]) -> None:

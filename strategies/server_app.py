@@ -16,17 +16,20 @@ from logging import ERROR
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from flwr.app import ArrayRecord, Context, MetricRecord, RecordDict
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore import log
 
 from cdc_flower.config import Config, ConfigError, flat, parse
-from cdc_flower.data.world import World, load_world
+from cdc_flower.data.world import World, load_world, open_picture
 from cdc_flower.fleet.grid import LocalGrid
+from cdc_flower.models import vlm
 from cdc_flower.models.pair import Pair, load_pair
 from cdc_flower.results import RunFolder, package_versions
-from cdc_flower.uplink import token_batch
+from cdc_flower.uplink import picture_batch, token_batch
+from cdc_flower.uplink.picture_batch import FORMS, PictureBatch, PictureSample, Raster
 from cdc_flower.wire import keys
 from strategies import STRATEGIES
 from strategies.accuracy import accuracy, items, wearing
@@ -37,6 +40,7 @@ Progress = Callable[[str, int, int], None]
 """`progress(stage, done, total)`; in a run `done` and `total` are rounds."""
 CLIENT_APP = "clients.client_app:app"  # found by name, as Flower does it: strategies do not import clients
 MESSAGE_BYTES = 272  # what a message adds to its frame, at most
+TRIED = 8  # pictures coded to see what an uplink budget must hold
 
 app = ServerApp()
 
@@ -199,19 +203,61 @@ def check(config: Config, pair: Pair, world: World) -> None:
                 f"setting 'token-transform' = 'pca': pair '{pair.name}' has no transform of its vision "
                 "tower; allowed: none, or estimate one (docs/method.md)"
             )
-        longest = max(len(pair.text.question_ids(q)) for q in set(world.train["question"].astype(str)))
-        least = MESSAGE_BYTES + token_batch.sample_bytes(
-            up.tokens_kept,
-            pair.width,
-            up.token_bits,
-            longest + pair.max_answer_tokens,
-            up.token_transform != "none" and pair.transform is not None,
-        )
+        least, what = LEAST[up.uplink_unit](config, pair, world)
         if up.uplink_budget < least:
             raise ConfigError(
-                f"setting 'uplink-budget' = {up.uplink_budget}: one sample of {up.tokens_kept} tokens needs "
-                f"up to {least} bytes; allowed: at least {least}"
+                f"setting 'uplink-budget' = {up.uplink_budget}: {what} {least} bytes; "
+                f"allowed: at least {least}"
             )
+
+
+def _least_tokens(config: Config, pair: Pair, world: World) -> tuple[int, str]:
+    up = config.uplink
+    longest = max(len(pair.text.question_ids(q)) for q in set(world.train["question"].astype(str)))
+    least = MESSAGE_BYTES + token_batch.sample_bytes(
+        up.tokens_kept,
+        pair.width,
+        up.token_bits,
+        longest + pair.max_answer_tokens,
+        up.token_transform != "none" and pair.transform is not None,
+    )
+    return least, f"one sample of {up.tokens_kept} tokens needs up to"
+
+
+def _least_picture(config: Config, pair: Pair, world: World) -> tuple[int, str]:
+    """No bound, as for tokens, which would be that of the raw pixels: some real pictures are coded instead.
+
+    Raises:
+        ConfigError: the pair's tokens are not one a patch, or its processor gives another size than its tower
+            reads.
+    """
+    up, raster = config.uplink, Raster(pair.side, pair.patch)
+    whole = FORMS[up.uplink_unit].whole
+    if not whole and (raster.n_tokens != pair.n_tokens or pair.side % pair.patch):
+        raise ConfigError(
+            f"setting 'uplink-unit' = '{up.uplink_unit}': pair '{pair.name}' has {pair.n_tokens} tokens "
+            f"of {pair.side} pixels in patches of {pair.patch}, not one a patch; allowed: tokens, jpeg"
+        )
+    names = list(dict.fromkeys(world.train["image_id"]))[:TRIED]
+    images = [open_picture(world.pack.train_images[str(name)]) for name in names]
+    kept = np.arange(0 if whole else up.tokens_kept, dtype=np.uint16)
+    sizes = []
+    for pixels in vlm.as_read(pair.processor, images):
+        try:
+            data = picture_batch.coded(pixels, kept, up.uplink_unit, raster, up.picture_quality)
+        except ValueError as err:
+            raise ConfigError(f"setting 'uplink-unit' = '{up.uplink_unit}': {err}") from None
+        batch = PictureBatch(0, 1, 0, (PictureSample(0, kept, data, [0], [0], 0.0),))
+        sizes.append(MESSAGE_BYTES + len(picture_batch.encode(batch, up.uplink_unit, raster)))
+    return min(sizes), f"the smallest of {len(sizes)} pictures in quality {up.picture_quality} needs"
+
+
+LEAST: dict[str, Callable[[Config, Pair, World], tuple[int, str]]] = {
+    "tokens": _least_tokens,
+    "jpeg": _least_picture,
+    "patches": _least_picture,
+}
+"""Values of the setting `uplink-unit` -> bytes that an uplink budget must have, and of what."""
 
 
 @contextmanager

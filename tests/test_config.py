@@ -83,6 +83,9 @@ def test_an_unknown_key_is_refused_with_the_nearest_names():
     ("token-bits", 16, "8, 4 or 3"),
     ("compression", "fp4", "'nf4', 'int8' or 'none'"),
     ("uplink-budget", 0, "greater than or equal to 1"),
+    ("uplink-unit", "png", "'tokens', 'jpeg' or 'patches'"),
+    ("picture-quality", 0, "greater than or equal to 1"),
+    ("picture-quality", 96, "less than or equal to 95"),
     ("tensorboard", "maybe", "valid boolean"),
     ("data", None, "valid string"),
 ])

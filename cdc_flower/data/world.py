@@ -2,7 +2,8 @@
 
 The vision tower is frozen and shared by teacher and student, so its outputs never change: they are computed
 once per (tower, pack, split), stored as one float16 array, and memory-mapped by every process and every later
-run. What is left of a picture after this module are its tokens.
+run. What is left of a picture after this module are its tokens; the pack keeps the encoded pictures, and only
+who sends or shows one decodes it.
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ def _encode(model: Any, processor: Any, images: list[Image.Image]) -> np.ndarray
     return vlm.encode_images(model, processor, images)
 
 
-def _decode(data: bytes) -> Image.Image:
+def open_picture(data: bytes) -> Image.Image:
+    """A picture of a pack, in RGB; packs were checked when they were read."""
     return Image.open(io.BytesIO(data), formats=packs.FORMATS).convert("RGB")
 
 
@@ -117,7 +119,7 @@ def tokens_of(
         part = Path(temporary)
         store: np.memmap | None = None
         for start in range(0, len(pictures), BATCH):
-            decoded = [_decode(picture) for picture in pictures[start : start + BATCH]]
+            decoded = [open_picture(picture) for picture in pictures[start : start + BATCH]]
             batch = np.asarray(_encode(pair.teacher, pair.processor, decoded)).astype(np.float16)
             finite = np.isfinite(batch).all(axis=(1, 2))
             if not finite.all():

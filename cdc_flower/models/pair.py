@@ -52,6 +52,21 @@ class Pair:
     card: dict[str, Any]  # pair.json, {} for bare checkpoints
     transform: Transform | None = None  # of tokens, where the pair folder has one for this tower
 
+    @property
+    def side(self) -> int:
+        """Pixels of a side of the square that the tower reads."""
+        return self._vision.image_size
+
+    @property
+    def patch(self) -> int:
+        """Pixels of a side of one of its patches."""
+        return self._vision.patch_size
+
+    @property
+    def _vision(self) -> Any:
+        config: Any = self.teacher.config
+        return config.vision_config
+
 
 def cache_folder() -> Path:
     """`$CDC_FLOWER_CACHE`, else `~/.cache/cdc_flower`."""

@@ -256,6 +256,22 @@ def correct(model: nn.Module, text: Text, inputs: Inputs) -> np.ndarray:
     return ((best == inputs.answer_ids) | (inputs.answer_ids == -100)).all(1).cpu().numpy()
 
 
+def as_read(processor: Any, images: Sequence[Image.Image]) -> np.ndarray:
+    """Pictures as a tower reads them: resized and cropped by its processor, (B, H, W, 3) uint8.
+
+    `encode_images` of these gives what it gives of the pictures themselves, but for the rounding to uint8.
+    """
+    made = processor(images=[im.convert("RGB") for im in images], return_tensors="np", do_rescale=False,
+                     do_normalize=False)["pixel_values"]
+    return np.ascontiguousarray(np.clip(np.rint(made), 0, 255).astype(np.uint8).transpose(0, 2, 3, 1))
+
+
+def grey(processor: Any) -> np.ndarray:
+    """The colour (3,) uint8 that a processor's normalisation maps to zero: nothing to see."""
+    mean = getattr(processor, "image_mean", None) or (0.5, 0.5, 0.5)
+    return np.rint(255 * np.asarray(mean, np.float64)).astype(np.uint8)
+
+
 @torch.no_grad()
 def encode_images(model: nn.Module, processor: Any, images: Sequence[Image.Image]) -> np.ndarray:
     """Vision tokens of pictures, from the checkpoint's own feature layer(s): (B, N, D) float16."""

@@ -25,16 +25,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdc_flower.models.transform import DIGEST_BYTES, GROUPS, Transform
+from cdc_flower.uplink import sample_columns
+from cdc_flower.uplink.sample_columns import HALF_MAX, MAX_SAMPLES, MAX_TEXT
 from cdc_flower.wire import coder, columns
 from cdc_flower.wire.frame import FrameError, Kind, envelope, pack, unpack
 
 BITS = (3, 4, 8, 16)
-HALF_MAX = 65504.0
 _HEAD = struct.Struct("<IIIIHHB")  # device, round, version, samples, n_tokens, width, bits
-_COLUMNS = (("index", 4), ("tokens kept", 2), ("question lengths", 2), ("answer lengths", 2),
-            ("uncertainty", 2), ("position gaps", 2), ("question ids", 4), ("answer ids", 4), ("scales", 2))
-SECTIONS = len(_COLUMNS) + 2
-MAX_SAMPLES, MAX_TEXT = 1024, 1024  # the reader's defaults
+SECTIONS = 1 + sample_columns.COUNT + 2  # the head, the columns of samples, scales, values
+_SCALES, _VALUES = sample_columns.COUNT, sample_columns.COUNT + 1  # places behind the head
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,19 +160,8 @@ def encode(batch: TokenBatch, n_tokens: int, width: int, bits: int, transform: T
     else:
         symbols, half = quantize(tokens, bits)
         scales, values = half.astype("<f2").view("<u2"), _pack_symbols(symbols.ravel(), bits)
-    by_name = {
-        "index": [s.index for s in samples],
-        "tokens kept": [len(s.positions) for s in samples],
-        "question lengths": [len(s.question_ids) for s in samples],
-        "answer lengths": [len(s.answer_ids) for s in samples],
-        "uncertainty": np.array([_half(s.uncertainty) for s in samples], "<f2").view("<u2"),
-        "position gaps": np.concatenate([np.zeros(0, np.int64), *(_gaps(s.positions) for s in samples)]),
-        "question ids": [i for s in samples for i in s.question_ids],
-        "answer ids": [i for s in samples for i in s.answer_ids],
-        "scales": scales,
-    }
     head = _HEAD.pack(batch.device, batch.round, batch.version, len(samples), n_tokens, width, bits)
-    packed = [columns.pack_column(np.asarray(by_name[name], np.int64), size) for name, size in _COLUMNS]
+    packed = [*sample_columns.pack_samples(samples), columns.pack_column(np.asarray(scales, np.int64), 2)]
     named = [] if transform is None or bits == 16 else [transform.digest]
     return pack(Kind.TOKEN_BATCH, head, *packed, values, *named)
 
@@ -183,21 +171,7 @@ def _check(sample: Sample, n_tokens: int, width: int) -> None:
     positions = np.asarray(sample.positions, np.int64)
     if positions.ndim != 1 or np.shape(sample.tokens) != (len(positions), width):
         raise ValueError(f"{where}: positions {positions.shape}, tokens {np.shape(sample.tokens)}, D {width}")
-    if len(positions) and (positions[0] < 0 or positions[-1] >= n_tokens or (np.diff(positions) <= 0).any()):
-        raise ValueError(f"{where}: positions must rise strictly within 0..{n_tokens - 1}")
-    for name, ids in (("question", sample.question_ids), ("answer", sample.answer_ids)):
-        if len(ids) > 0xFFFF or any(not 0 <= i <= coder.MAX_VALUE for i in ids):
-            raise ValueError(f"{where}: {name} ids must be at most 65535 integers from 0")
-    if not np.isfinite(sample.uncertainty):
-        raise ValueError(f"{where}: uncertainty {sample.uncertainty} is not finite")
-
-
-def _half(value: float) -> float:
-    return min(max(value, -HALF_MAX), HALF_MAX)
-
-
-def _gaps(positions: NDArray[np.integer]) -> NDArray[np.int64]:
-    return np.diff(np.asarray(positions, np.int64), prepend=-1) - 1
+    sample_columns.check(sample, n_tokens)
 
 
 def _pack_symbols(symbols: NDArray[np.int8], bits: int) -> bytes:
@@ -274,52 +248,15 @@ def decode(data: bytes, n_tokens: int, width: int, vocab: int, max_bytes: int, *
     elif transform is None or named != transform.digest or bits == 16:
         raise FrameError(f"token batch: {bits} bits with transform {named[:DIGEST_BYTES].hex()}; this "
                          f"pair has {transform.digest.hex() if transform else 'none'}")
-    if count > max_samples:
-        raise FrameError(f"token batch: {count} samples; allowed: {max_samples}")
-    index, kept, n_question, n_answer, uncertainty = (_column(sections, k, count) for k in range(5))
-    _limit("index", index, max_samples - 1)
-    if len(np.unique(index)) < count:
-        raise FrameError("token batch: one sample twice")
-    _limit("tokens kept", kept, n_tokens)
-    _limit("question lengths", n_question, max_text)
-    _limit("answer lengths", n_answer, max_text)
-    total = int(kept.sum(dtype=np.int64))
-    positions = _positions(_column(sections, 5, total), kept, n_tokens)
-    question = _column(sections, 6, int(n_question.sum(dtype=np.int64)))
-    answer = _column(sections, 7, int(n_answer.sum(dtype=np.int64)))
-    _limit("question ids", question, vocab - 1)
-    _limit("answer ids", answer, vocab - 1)
-    tokens = _tokens(sections, total, width, bits, transform)
-    doubt = uncertainty.astype("<u2").view("<f2").astype(np.float64)
-    if not np.isfinite(doubt).all():
-        raise FrameError("token batch: an uncertainty is not finite")
-    at = [np.concatenate(([0], np.cumsum(n, dtype=np.int64))) for n in (kept, n_question, n_answer)]
+    rows = sample_columns.unpack_samples(sections, count, n_tokens, vocab, max_samples, max_text,
+                                         "token batch")
+    at = np.concatenate(([0], np.cumsum([len(row.positions) for row in rows], dtype=np.int64)))
+    tokens = _tokens(sections, int(at[-1]), width, bits, transform)
     samples = tuple(
-        Sample(int(index[i]), positions[at[0][i] : at[0][i + 1]], tokens[at[0][i] : at[0][i + 1]],
-               question[at[1][i] : at[1][i + 1]].tolist(), answer[at[2][i] : at[2][i + 1]].tolist(),
-               float(doubt[i]))
-        for i in range(count))
+        Sample(row.index, row.positions, tokens[at[i] : at[i + 1]], row.question_ids, row.answer_ids,
+               row.uncertainty)
+        for i, row in enumerate(rows))
     return TokenBatch(device, round_, version, samples)
-
-
-def _column(sections: Sequence[bytes], k: int, count: int) -> NDArray[np.unsignedinteger]:
-    name, itemsize = _COLUMNS[k]
-    return columns.unpack_column(sections[k], count, itemsize, name)
-
-
-def _limit(name: str, values: NDArray[np.unsignedinteger], highest: int) -> None:
-    if len(values) and values.max() > highest:
-        raise FrameError(f"token batch: {name} up to {values.max()}; allowed: 0..{highest}")
-
-
-def _positions(gaps, kept, n_tokens: int) -> NDArray[np.uint16]:
-    """Gaps of all samples in a row to positions that start anew with each sample."""
-    run = np.concatenate(([0], np.cumsum(gaps.astype(np.int64) + 1)))
-    starts = np.cumsum(kept, dtype=np.int64) - kept
-    positions = run[1:] - np.repeat(run[starts], kept) - 1
-    if positions.max(initial=0) >= n_tokens:
-        raise FrameError(f"token batch: position {positions.max()}; allowed: 0..{n_tokens - 1}")
-    return positions.astype(np.uint16)
 
 
 def _gather(data: bytes, total: int, width: int, bits: int, transform: Transform) -> NDArray[np.int64]:
@@ -335,18 +272,19 @@ def _gather(data: bytes, total: int, width: int, bits: int, transform: Transform
 
 def _tokens(sections: Sequence[bytes], total: int, width: int, bits: int, transform: Transform | None
             ) -> NDArray[np.float32]:
-    scales = _column(sections, 8, 0 if bits == 16 else total).astype("<u2").view("<f2")
+    scales = columns.unpack_column(sections[_SCALES], 0 if bits == 16 else total, 2, "scales")
+    scales = scales.astype("<u2").view("<f2")
     if bits == 16:
-        halves = columns.unpack_column(sections[9], total * width, 2, "values")
+        halves = columns.unpack_column(sections[_VALUES], total * width, 2, "values")
         tokens = halves.astype("<u2").view("<f2").astype(np.float32).reshape(total, width)
     else:
         if not (np.isfinite(scales) & (scales >= 0)).all():
             raise FrameError("token batch: a scale is negative or not finite")
         if transform is None:
-            symbols = _unpack_symbols(sections[9], total * width, bits).reshape(total, width)
+            symbols = _unpack_symbols(sections[_VALUES], total * width, bits).reshape(total, width)
             tokens = dequantize(symbols, scales)
         else:
-            symbols = _gather(sections[9], total, width, bits, transform)
+            symbols = _gather(sections[_VALUES], total, width, bits, transform)
             tokens = transform.inverse(dequantize(symbols, scales))
     if not np.isfinite(tokens).all():
         raise FrameError("token batch: a token is not finite")

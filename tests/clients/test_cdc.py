@@ -14,11 +14,12 @@ from cdc_flower.downlink import update
 from cdc_flower.downlink.versions import Mirror
 from cdc_flower.fleet.grid import LocalGrid, frame_of, message_bytes, node_id, payload
 from cdc_flower.models import adapters
-from cdc_flower.uplink import token_batch
+from cdc_flower.uplink import mosaic, picture_batch, token_batch
+from cdc_flower.uplink.picture_batch import Raster
 from cdc_flower.wire.frame import FrameError
 from clients import cdc
 from clients.client_app import app
-from clients.task import held, hold, resident
+from clients.task import as_read, held, hold, resident
 from strategies.server_app import MESSAGE_BYTES
 
 
@@ -153,6 +154,74 @@ def test_the_bytes_around_the_frame_are_foreseen_and_few(make_task):
     content = cdc.work(make_task(order={"version": 0}), message(), context())
     around = message_bytes(content) - len(frame_of(content))
     assert cdc.overhead() - 80 < around <= cdc.overhead() <= MESSAGE_BYTES
+
+
+def pictures_in(task, content):
+    """The batch of a PICTURE_BATCH frame and its pictures."""
+    pair, up = task.pair, task.config.uplink
+    raster = Raster(pair.side, pair.patch)
+    return picture_batch.decode(frame_of(content), up.uplink_unit, raster, pair.vocab, up.uplink_budget)
+
+
+@pytest.mark.parametrize("unit", ["jpeg", "patches"])
+def test_pictures_go_up_as_tokens_do(make_task, unit):
+    settings = {"order": {"version": 0}, "uplink_budget": 10**6}
+    plain = make_task(**settings)
+    tokens = {s.index: s for s in decoded(plain, cdc.work(plain, message(), context())).samples}
+    task = make_task(**settings, uplink_unit=unit)
+    content = cdc.work(task, message(), context())
+    batch, seen = pictures_in(task, content)
+    assert (batch.device, batch.round, batch.version) == (0, 1, 0)
+    assert [s.index for s in batch.samples] == list(tokens)
+    assert len(tokens) == 6
+    for sample, got in zip(batch.samples, seen, strict=True):
+        same = tokens[sample.index]
+        assert (sample.question_ids, sample.answer_ids) == (same.question_ids, same.answer_ids)
+        assert sample.uncertainty == same.uncertainty
+        true = as_read(task, task.rows[sample.index])
+        if unit == "patches":
+            assert sample.positions.tolist() == same.positions.tolist()
+            true = mosaic.cut(true, sample.positions, task.pair.patch)
+        else:
+            assert len(sample.positions) == 0
+        assert got.shape == true.shape
+        assert np.abs(got.astype(int) - true).mean() < 14
+    kept = {"jpeg": task.pair.n_tokens, "patches": 4}[unit]
+    assert content["metrics"]["tokens"] == 6 * kept
+
+
+@pytest.mark.parametrize("unit", ["jpeg", "patches"])
+def test_the_budget_holds_for_pictures_and_is_used(make_task, unit):
+    sent = []
+    for budget in (1900, 2600, 10**6):
+        task = make_task(order={"version": 0}, uplink_budget=budget, uplink_unit=unit, picture_quality=60)
+        content = cdc.work(task, message(), context())
+        assert message_bytes(content) <= budget
+        sent.append(len(pictures_in(task, content)[0].samples))
+        assert content["metrics"]["uploaded"] == sent[-1]
+    assert 1 <= sent[0] <= sent[1] <= sent[2] == 6
+
+
+def test_a_better_quality_costs_more(make_task):
+    sizes = [
+        len(frame_of(cdc.work(
+            make_task(order={"version": 0}, uplink_budget=10**6, uplink_unit="jpeg", picture_quality=quality),
+            message(),
+            context(),
+        )))
+        for quality in (30, 75, 95)
+    ]
+    assert sizes[0] < sizes[1] < sizes[2]
+
+
+def test_a_whole_picture_needs_no_token_score(make_task):
+    spent = {
+        unit: cdc.work(make_task(order={"version": 0}, uplink_unit=unit), message(), context())["metrics"][
+            "flops-forward"
+        ]
+        for unit in ("tokens", "patches", "jpeg")
+    }
+    assert spent["tokens"] == spent["patches"] == pytest.approx(2 * spent["jpeg"], rel=0.1)
 
 
 def test_upload_all_sends_every_token_exactly(make_task):

@@ -15,6 +15,7 @@ from cdc_flower.models.pair import PairError, install, load_pair, weights_digest
 
 def test_a_pair_says_what_it_is(pair):
     assert (pair.n_tokens, pair.width, pair.name) == (64, 64, "scenes")
+    assert (pair.side, pair.patch) == (96, 12)
     assert pair.card["format"] == 1
     assert pair.text.decode(pair.text.answer_ids("Southeast")) == "southeast"
 

@@ -129,5 +129,28 @@ def test_the_largest_logits_of_an_answer_are_those_of_teacher_forcing_also_where
         np.testing.assert_allclose(found.top_logits[i], expected, atol=1e-4)
 
 
+def test_pictures_as_read_are_a_square_of_the_tower_and_give_the_same_tokens(pair):
+    ramp = np.linspace(0, 255, 300)
+    down, along = np.broadcast_arrays(ramp[:200, None], ramp)
+    large = np.stack([down, along, (down + along) / 2], -1)
+    images = [Image.fromarray(large.astype(np.uint8)), Image.new("L", (7, 9), 120)]
+    read = vlm.as_read(pair.processor, images)
+    assert read.shape == (2, pair.side, pair.side, 3)
+    assert read.dtype == np.uint8
+    assert set(read[1].ravel().tolist()) == {120}
+    again = vlm.as_read(pair.processor, [Image.fromarray(p) for p in read])
+    np.testing.assert_array_equal(again, read)
+    direct = vlm.encode_images(pair.teacher, pair.processor, images)
+    by_read = vlm.encode_images(pair.teacher, pair.processor, [Image.fromarray(p) for p in read])
+    np.testing.assert_allclose(by_read.astype(float), direct.astype(float), atol=2e-2)
+
+
+def test_grey_is_what_normalisation_makes_nothing_of(pair):
+    canvas = np.broadcast_to(vlm.grey(pair.processor), (pair.side, pair.side, 3)).astype(np.uint8)
+    made = pair.processor(images=[Image.fromarray(canvas)], return_tensors="np")["pixel_values"]
+    assert np.abs(made).max() < 1 / 127
+    assert vlm.grey(object()).tolist() == [128, 128, 128]
+
+
 def test_answers_are_compared_without_case_and_outer_punctuation():
     assert vlm.normalise("  Top   Left. ") == "top left"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import shutil
 
 import numpy as np
@@ -183,6 +185,26 @@ def test_what_cannot_work_is_refused_before_anything_is_written(setting, value, 
     assert not (tmp_path / "cdc").exists()
 
 
+@pytest.mark.parametrize("unit", ["jpeg", "patches"])
+def test_a_budget_below_the_smallest_picture_is_refused(unit, run_settings):
+    says = "'uplink-budget' = 400: the smallest of 8 pictures in quality 75 needs"
+    with pytest.raises(ConfigError, match=says):
+        run_local(parse(run_settings(uplink_unit=unit, uplink_budget=400)))
+
+
+def test_units_that_do_not_fit_the_pair_are_refused(run_settings):
+    config = parse(run_settings(uplink_unit="patches"))
+    pair, world = server_app.prepare(config)
+    other = dataclasses.replace(pair, n_tokens=65)  # as with a class token
+    with pytest.raises(ConfigError, match="'uplink-unit' = 'patches': pair 'scenes' has 65 tokens"):
+        server_app.check(config, other, world)
+    server_app.check(parse(run_settings(uplink_unit="jpeg")), other, world)
+    small = copy.deepcopy(pair.processor)
+    small.size = {"height": 48, "width": 48}
+    with pytest.raises(ConfigError, match=f"'uplink-unit' = 'patches': .* reads {pair.side}x{pair.side}"):
+        server_app.check(config, dataclasses.replace(pair, processor=small), world)
+
+
 def test_a_transform_is_refused_where_the_pair_has_none(run_settings, pair_folder, tmp_path):
     folder = shutil.copytree(pair_folder, tmp_path / "scenes")
     (folder / "transform.safetensors").unlink()
@@ -211,3 +233,20 @@ def test_importance_weights_reach_the_updates_and_the_devices_follow(run_setting
         frames[importance] = found.devices["downlink_bytes"].tolist()
     assert frames["none"][:3] == frames["fisher"][:3]  # the first round has nothing to send
     assert frames["none"] != frames["fisher"]
+
+
+@pytest.mark.parametrize("unit", ["tokens", "jpeg", "patches"])
+def test_a_round_with_every_uplink_unit_teaches_within_its_budget(unit, run_settings):
+    settings = run_settings(uplink_unit=unit, rounds=1, picture_quality=30)
+    once, again = (results.read(run_local(parse(settings), roundtrip=r)) for r in (False, True))
+    assert once.status == "completed"
+    assert set(once.devices["status"]) == {"ok"}
+    assert (once.devices["uplink_bytes"] <= 3000).all()
+    assert (once.devices["uploaded_samples"] > 0).all()
+    n_tokens = once.pictures["n_tokens"].iloc[0]
+    kept = {"tokens": 4, "jpeg": n_tokens, "patches": 4}[unit]
+    assert (once.devices["tokens_sent"] == kept * once.devices["uploaded_samples"]).all()
+    assert {len(p) for p in once.pictures["positions"]} == {kept}
+    values = once.metrics.set_index("name")["value"]
+    assert values["taught"] == once.devices["uploaded_samples"].sum()
+    assert once.run["ledger_digest"] == again.run["ledger_digest"]

@@ -6,7 +6,7 @@ Most mutants carry a correct checksum, so that the mutation reaches the decoders
 
 import resource
 import tracemalloc
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -14,7 +14,10 @@ import pytest
 from cdc_flower.downlink import update
 from cdc_flower.downlink.codecs import CODECS
 from cdc_flower.models.transform import Transform
+from cdc_flower.uplink import picture_batch
+from cdc_flower.uplink.picture_batch import FORMS, PictureBatch, PictureSample, Raster
 from cdc_flower.uplink.token_batch import BITS, Sample, TokenBatch, decode, encode
+from cdc_flower.wire import columns
 from cdc_flower.wire.frame import FrameError, Kind, pack, pack_adapter, unpack, unpack_adapter
 
 N, D, VOCAB = 64, 24, 300
@@ -36,6 +39,28 @@ def _tokens(bits, transform=None):
         Sample(i, np.sort(rng.choice(N, 9, replace=False)), rng.standard_normal((9, D)).astype(np.float32),
                rng.integers(0, VOCAB, 7).tolist(), rng.integers(0, VOCAB, 2).tolist(), 0.5) for i in range(3))
     return encode(TokenBatch(1, 2, 3, samples), N, D, bits, transform)
+
+
+RASTER = Raster(32, 8)
+
+
+def _pictures(form):
+    """Pictures as they are, not by zstd, so that mutations reach the picture decoders."""
+    rng = np.random.default_rng(0)
+    samples = []
+    for i in range(3):
+        where = np.sort(rng.choice(RASTER.n_tokens, 0 if FORMS[form].whole else 6, replace=False))
+        pixels = rng.integers(0, 256, (RASTER.side, RASTER.side, 3), np.uint8)
+        data = picture_batch.coded(pixels, where, form, RASTER, 60)
+        samples.append(PictureSample(i, where, data, rng.integers(0, VOCAB, 7).tolist(), [1, 2], 0.5))
+    sections = unpack(picture_batch.encode(PictureBatch(1, 2, 3, tuple(samples)), form, RASTER),
+                      Kind.PICTURE_BATCH, CAP)
+    sections[-1] = bytes((columns.RAW,)) + b"".join(s.picture for s in samples)
+    return pack(Kind.PICTURE_BATCH, *sections)
+
+
+def _read_pictures(form, data):
+    return picture_batch.decode(data, form, RASTER, VOCAB, CAP, max_samples=16, max_text=64)
 
 
 def _base():
@@ -61,6 +86,8 @@ _base_cached, _turn_cached = cache(_base), cache(_turn)
 FRAMES = {
     **{f"tokens-{bits}": (Kind.TOKEN_BATCH, lambda bits=bits: _tokens(bits), _read_tokens) for bits in BITS},
     "tokens-transform": (Kind.TOKEN_BATCH, lambda: _tokens(4, _turn()), _read_tokens),
+    **{f"pictures-{form}": (Kind.PICTURE_BATCH, partial(_pictures, form), partial(_read_pictures, form))
+       for form in FORMS},
     **{f"update-{name}": (Kind.UPDATE, lambda name=name: _update(name), _read_update) for name in CODECS},
     "update-weighted": (Kind.UPDATE, lambda: _update("deadzone", [1, 1, 9, 2]), _read_update),
     "update-snapshot": (Kind.UPDATE, lambda: update.snapshot_frame(_base(), 5, LAYOUT), _read_update),
@@ -128,6 +155,14 @@ def test_a_few_bytes_that_claim_the_most_take_no_more_memory_than_declared():
     assert len(data) < 1000
     assert _peak(lambda: decode(data, n, d, 2, CAP, max_samples=samples, max_text=64)) < samples * (
         n * d * 32 + 64 * 100)
+    whole = Raster(256, 8)
+    flat = picture_batch.coded(np.zeros((256, 256, 3), np.uint8), where, "jpeg", whole, 30)
+    full = tuple(PictureSample(i, where[:0], flat, ones, ones, 0.0) for i in range(samples))
+    data = picture_batch.encode(PictureBatch(0, 1, 0, full), "jpeg", whole)
+    assert len(data) < 2500
+    limits = {"max_samples": samples, "max_text": 64}
+    peak = _peak(lambda: picture_batch.decode(data, "jpeg", whole, 2, CAP, **limits))
+    assert peak < samples * (256**2 * 12 + 64 * 100)
     size = 200_000
     payload = CODECS["deadzone"].encode(np.ones(size, np.float32), [size], 10**6)
     assert _peak(lambda: CODECS["deadzone"].decode(payload, [size])) < 96 * size

@@ -13,6 +13,8 @@ import pytest
 from cdc_flower.downlink import update
 from cdc_flower.downlink.codecs import BY_ID
 from cdc_flower.models.transform import Transform
+from cdc_flower.uplink import picture_batch
+from cdc_flower.uplink.picture_batch import Raster
 from cdc_flower.uplink.token_batch import decode
 from cdc_flower.wire.frame import Kind, unpack, unpack_adapter
 
@@ -60,6 +62,17 @@ def sample_columns(i):
     return positions, tokens, [(37 * i + 11 * k) % VOCAB for k in range(5 + i)], [i, i + 1], i / 4
 
 
+def shaded(i):
+    """(32, 32, 3) int: the picture of sample `i` of the golden picture batches, ramps of three colours."""
+    y, x = np.mgrid[:32, :32]
+    return np.stack([40 + 5 * y, 40 + 5 * x, 30 * i + 40 + 2 * (x + y)], -1)
+
+
+def patches_of(i):
+    """The kept tokens of sample `i`, of 16."""
+    return np.array([i, 5 + i, 12 + i])
+
+
 def _blake(values):
     return hashlib.blake2b(np.ascontiguousarray(values).tobytes(), digest_size=8).hexdigest()
 
@@ -98,6 +111,31 @@ def test_a_transformed_token_batch_of_format_1_is_read():
 
 def test_an_empty_token_batch_of_format_1_is_read():
     assert decode((GOLDEN / "token_batch_empty.bin").read_bytes(), N, D, VOCAB, 10**5).samples == ()
+
+
+def test_whole_pictures_of_format_1_are_read():
+    data = (GOLDEN / "picture_batch_jpeg.bin").read_bytes()
+    batch, pixels = picture_batch.decode(data, "jpeg", Raster(32, 8), VOCAB, 10**5)
+    assert (batch.device, batch.round, batch.version) == (3, 12, 7)
+    assert [s.index for s in batch.samples] == [2, 0, 1]
+    for sample, seen in zip(batch.samples, pixels, strict=True):
+        _, _, question, answer, uncertainty = sample_columns(sample.index)
+        assert (len(sample.positions), sample.uncertainty) == (0, uncertainty)
+        assert (sample.question_ids, sample.answer_ids) == (question, answer)
+        assert np.abs(seen.astype(int) - shaded(sample.index)).mean() < 4
+
+
+def test_pictures_in_patches_of_format_1_are_read():
+    data = (GOLDEN / "picture_batch_patches.bin").read_bytes()
+    batch, pixels = picture_batch.decode(data, "patches", Raster(32, 8), VOCAB, 10**5)
+    assert [s.index for s in batch.samples] == [2, 0, 1]
+    for sample, seen in zip(batch.samples, pixels, strict=True):
+        where = patches_of(sample.index)
+        assert sample.positions.tolist() == where.tolist()
+        assert seen.shape == (8, 24, 3)
+        for k, (row, column) in enumerate(divmod(int(p), 4) for p in where):
+            cell = shaded(sample.index)[8 * row : 8 * row + 8, 8 * column : 8 * column + 8]
+            assert np.abs(seen[:, 8 * k : 8 * k + 8].astype(int) - cell).mean() < 12
 
 
 def test_a_chain_of_every_codec_of_format_1_is_applied():
@@ -146,5 +184,6 @@ def test_adapters_of_format_1_are_read(bits):
 
 def test_every_golden_frame_is_read_by_some_test_here():
     names = {f"token_batch_{b}" for b in (16, 8, 4, 3, "empty", "transform")}
+    names |= {"picture_batch_jpeg", "picture_batch_patches"}
     names |= {"adapter_32", "adapter_16", "update_chain", "update_arms", "update_snapshot"}
     assert {p.stem for p in GOLDEN.glob("*.bin")} == names

@@ -1,0 +1,96 @@
+"""What a device sent, as tokens: read from its frame, or made by the tower from the pictures in it.
+
+One entry for each value of the setting `uplink-unit`; behind it the method does not know the difference.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
+
+import numpy as np
+from PIL import Image
+
+from cdc_flower.config import Config
+from cdc_flower.models import vlm
+from cdc_flower.models.pair import Pair
+from cdc_flower.uplink import mosaic, picture_batch, token_batch
+from cdc_flower.uplink.picture_batch import FORMS, Raster
+from cdc_flower.uplink.token_batch import Sample, TokenBatch
+from cdc_flower.wire.frame import FrameError
+
+BATCH = 64  # pictures per call of the tower
+
+Read = Callable[[bytes, Pair, Config, MutableMapping[str, float]], TokenBatch]
+"""Frame, pair, settings, host seconds by stage (added to) -> the batch; raises FrameError."""
+
+
+@contextmanager
+def _timed(seconds: MutableMapping[str, float], stage: str) -> Iterator[None]:
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - began
+
+
+def tokens(frame: bytes, pair: Pair, config: Config, seconds: MutableMapping[str, float]) -> TokenBatch:
+    """A TOKEN_BATCH frame."""
+    with _timed(seconds, "codec"):
+        return token_batch.decode(
+            frame,
+            pair.n_tokens,
+            pair.width,
+            pair.vocab,
+            config.uplink.max_uplink_bytes,
+            max_samples=config.run.samples_per_round,
+            transform=pair.transform,
+        )
+
+
+def pictures(frame: bytes, pair: Pair, config: Config, seconds: MutableMapping[str, float]) -> TokenBatch:
+    """A PICTURE_BATCH frame: all N tokens of a whole picture, or those whose patches came.
+
+    Patches stand on a grey canvas while the tower reads them, so each of their tokens has seen the others'
+    patches and nothing else.
+    """
+    form, raster = config.uplink.uplink_unit, Raster(pair.side, pair.patch)
+    with _timed(seconds, "codec"):
+        batch, seen = picture_batch.decode(
+            frame,
+            form,
+            raster,
+            pair.vocab,
+            config.uplink.max_uplink_bytes,
+            max_samples=config.run.samples_per_round,
+        )
+        places = [np.asarray(s.positions) for s in batch.samples]
+        if FORMS[form].whole:
+            places = [np.arange(pair.n_tokens, dtype=np.uint16)] * len(batch.samples)
+        else:
+            grey = vlm.grey(pair.processor)
+            seen = [
+                mosaic.place(pixels, where, raster.side, raster.patch, grey)
+                for pixels, where in zip(seen, places, strict=True)
+            ]
+    with _timed(seconds, "cloud"):
+        outputs = [
+            row
+            for start in range(0, len(seen), BATCH)
+            for row in vlm.encode_images(
+                pair.teacher, pair.processor, [Image.fromarray(p) for p in seen[start : start + BATCH]]
+            )
+        ]
+    samples = []
+    for sample, where, output in zip(batch.samples, places, outputs, strict=True):
+        kept = output[where].astype(np.float32)
+        if not np.isfinite(kept).all():
+            raise FrameError(f"picture batch: the tower gives no finite tokens for sample {sample.index}")
+        words = sample.question_ids, sample.answer_ids, sample.uncertainty
+        samples.append(Sample(sample.index, where, kept, *words))
+    return TokenBatch(batch.device, batch.round, batch.version, tuple(samples))
+
+
+READ: dict[str, Read] = {"tokens": tokens, "jpeg": pictures, "patches": pictures}
+"""Values of the setting `uplink-unit`."""

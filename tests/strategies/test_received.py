@@ -1,0 +1,113 @@
+"""Pictures become tokens in the cloud: those of the tower, at the places that were sent."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cdc_flower.config import parse
+from cdc_flower.models import vlm
+from cdc_flower.uplink import mosaic, picture_batch
+from cdc_flower.uplink.picture_batch import PictureBatch, PictureSample, Raster
+from cdc_flower.wire.frame import FrameError
+from strategies import received
+
+
+@pytest.fixture
+def seen(pair) -> np.ndarray:
+    """Three smooth pictures (3, side, side, 3) uint8 that a codec hardly changes."""
+    ramp = np.linspace(40, 200, pair.side)
+    planes = [ramp[:, None] + 0 * ramp, ramp + 0 * ramp[:, None], (ramp[:, None] + ramp) / 2]
+    turned = [np.stack([planes[k], planes[k - 1], planes[k - 2]], -1) for k in range(3)]
+    return np.stack(turned).astype(np.uint8)
+
+
+def frame(pair, seen, form, kept, quality=95) -> bytes:
+    raster = Raster(pair.side, pair.patch)
+    samples = tuple(
+        PictureSample(i, where, picture_batch.coded(pixels, where, form, raster, quality), [7, i], [8], 0.5)
+        for i, (pixels, where) in enumerate(zip(seen, kept, strict=True))
+    )
+    return picture_batch.encode(PictureBatch(1, 2, 3, samples), form, raster)
+
+
+def read(data, pair, form, **more):
+    seconds = defaultdict(float)
+    batch = received.READ[form](data, pair, parse({"uplink-unit": form, **more}), seconds)
+    assert seconds["codec"] > 0
+    return batch, seconds
+
+
+def test_a_whole_picture_gives_all_tokens_of_its_tower(pair, seen):
+    batch, seconds = read(frame(pair, seen, "jpeg", [np.zeros(0, np.uint16)] * 3), pair, "jpeg")
+    true = vlm.encode_images(pair.teacher, pair.processor, _images(seen)).astype(np.float32)
+    assert (batch.device, batch.round, batch.version) == (1, 2, 3)
+    for i, sample in enumerate(batch.samples):
+        assert sample.positions.tolist() == list(range(pair.n_tokens))
+        assert sample.tokens.dtype == np.float32
+        assert _apart(sample.tokens, true[i]) < 0.1
+        assert _apart(sample.tokens, true[(i + 1) % 3]) > 0.2  # another picture's
+        assert (sample.question_ids, sample.answer_ids, sample.uncertainty) == ([7, i], [8], 0.5)
+    assert seconds["cloud"] > 0
+
+
+def test_patches_give_the_tokens_of_a_grey_canvas_at_their_places_alone(pair, seen):
+    kept = [np.array(w, np.uint16) for w in ([3], [0, 9, 63], [8, 9, 10, 60, 61])]
+    batch, _ = read(frame(pair, seen, "patches", kept), pair, "patches")
+    grey = vlm.grey(pair.processor)
+    canvases = [
+        mosaic.place(mosaic.cut(p, w, pair.patch), w, pair.side, pair.patch, grey)
+        for p, w in zip(seen, kept, strict=True)
+    ]
+    true = vlm.encode_images(pair.teacher, pair.processor, _images(canvases)).astype(np.float32)
+    for sample, where, tokens in zip(batch.samples, kept, true, strict=True):
+        assert sample.positions.tolist() == where.tolist()
+        assert sample.tokens.shape == (len(where), pair.width)
+        others = [i for i in range(pair.n_tokens) if i not in where]
+        right = _apart(sample.tokens, tokens[where])
+        wrong = _apart(sample.tokens, tokens[others[: len(where)]])
+        assert right < 0.1
+        assert right < 0.5 * wrong
+
+
+def _images(pixels):
+    return [Image.fromarray(p) for p in pixels]
+
+
+def _apart(a, b) -> float:
+    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
+
+
+def test_a_batch_in_parts_of_the_tower_is_the_same(pair, seen, monkeypatch):
+    data = frame(pair, seen, "jpeg", [np.zeros(0, np.uint16)] * 3)
+    whole, _ = read(data, pair, "jpeg")
+    monkeypatch.setattr(received, "BATCH", 2)
+    parts, _ = read(data, pair, "jpeg")
+    for a, b in zip(whole.samples, parts.samples, strict=True):
+        np.testing.assert_allclose(a.tokens, b.tokens, atol=2e-2)
+
+
+def test_a_frame_of_another_unit_is_refused(pair, seen):
+    data = frame(pair, seen, "jpeg", [np.zeros(0, np.uint16)] * 3)
+    with pytest.raises(FrameError, match=r"of form 1; expected 2 \(patches\)"):
+        read(data, pair, "patches")
+    with pytest.raises(FrameError, match="kind 4"):
+        read(data, pair, "tokens")
+
+
+def test_the_settings_caps_hold(pair, seen):
+    data = frame(pair, seen, "jpeg", [np.zeros(0, np.uint16)] * 3)
+    with pytest.raises(FrameError, match="3 samples; allowed: 2"):
+        read(data, pair, "jpeg", **{"samples-per-round": 2})
+    with pytest.raises(FrameError, match="too long; allowed: 99"):
+        read(data, pair, "jpeg", **{"max-uplink-bytes": 99})
+
+
+def test_tokens_that_are_not_finite_are_refused(pair, seen, monkeypatch):
+    data = frame(pair, seen, "jpeg", [np.zeros(0, np.uint16)] * 3)
+    monkeypatch.setattr(vlm, "encode_images", lambda *_: np.full((3, pair.n_tokens, pair.width), np.inf))
+    with pytest.raises(FrameError, match="no finite tokens for sample 0"):
+        read(data, pair, "jpeg")
