@@ -19,7 +19,7 @@ from pydantic.dataclasses import dataclass
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 Method = Literal["static", "cdc", "upload_all", "fedavg_lora", "fedprox_lora", "fedavg_full", "fedavg_pseudo"]
 METHODS: tuple[str, ...] = get_args(Method)
-TokenScore = Literal["attention", "entropy", "mc_dropout", "norm", "random", "released"]
+TokenScore = Literal["attention", "sampled", "entropy", "mc_dropout", "norm", "random", "released"]
 Axis = Literal["object", "question", "style", "mixed"]
 
 
@@ -114,10 +114,10 @@ class UplinkConfig:
     uplink_unit: Literal["tokens", "jpeg", "patches"] = "tokens"
     picture_quality: int = Field(default=75, ge=1, le=95)  # of jpeg and patches
     sample_score: Literal["entropy", "margin", "released", "random"] = "entropy"
-    token_score: TokenScore = "attention"
+    token_score: TokenScore = "sampled"
     token_direction: Literal["high", "low"] = "high"
     tokens_kept: int = Field(default=28, ge=1)  # of N, per sample
-    token_bits: Literal[8, 4, 3] = 4
+    token_bits: Literal[8, 4, 3] = 3
     token_transform: Literal["auto", "pca", "none"] = "auto"  # auto: pca where the pair has one
     uplink_budget: int = Field(default=20_000, ge=1)  # bytes per device and round
     mc_passes: int = Field(default=4, ge=2)

@@ -140,7 +140,8 @@ def token_passes(config: UplinkConfig) -> int:
     """Forward passes that choosing tokens needs beyond the answer itself."""
     if not UNITS[config.uplink_unit].scored:
         return 0
-    return {"attention": 1, "entropy": 1, "mc_dropout": config.mc_passes}.get(config.token_score, 0)
+    once = {"attention": 1, "sampled": 1, "entropy": 1}
+    return {**once, "mc_dropout": config.mc_passes}.get(config.token_score, 0)
 
 
 def token_scores(now: _Round) -> np.ndarray:

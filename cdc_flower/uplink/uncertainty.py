@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from cdc_flower.config import UplinkConfig
 from cdc_flower.models import vlm
 
+SHARPNESS = 3.0  # of `sampled`: 0 is chance, infinity is `attention`; 2 to 4 are alike (docs/log.md)
+
 SampleScore = Callable[[vlm.Answers, np.random.Generator], np.ndarray]
 TokenScore = Callable[[nn.Module, vlm.Text, vlm.Inputs, np.random.Generator, UplinkConfig], np.ndarray]
 
@@ -59,6 +61,17 @@ def attention(model: nn.Module, text: vlm.Text, inputs: vlm.Inputs, rng: np.rand
     for layer in out.attentions:
         total += torch.einsum("bt,btk->bk", weight, layer.float().mean(1)[:, spot.stop:, spot])
     return _array(total / len(out.attentions))
+
+
+def sampled(model: nn.Module, text: vlm.Text, inputs: vlm.Inputs, rng: np.random.Generator,
+            config: UplinkConfig) -> np.ndarray:
+    """Attention to the power `SHARPNESS`, sampled: the K highest are K draws without replacement.
+
+    The logarithm plus Gumbel noise (Gumbel-top-k, Kool et al., arXiv 1903.06059). The tokens attended to most
+    often say the same thing; draws spread over the picture as far as attention does.
+    """
+    attended = attention(model, text, inputs, rng, config)
+    return (SHARPNESS * np.log(attended + 1e-9) + rng.gumbel(size=attended.shape)).astype(np.float32)
 
 
 @torch.no_grad()
@@ -114,7 +127,7 @@ def released(model: nn.Module, text: vlm.Text, inputs: vlm.Inputs, rng: np.rando
 
 
 TOKEN_SCORES: dict[str, TokenScore] = {
-    "attention": attention, "entropy": entropy, "mc_dropout": mc_dropout, "norm": norm, "random": random,
-    "released": released,
+    "attention": attention, "sampled": sampled, "entropy": entropy, "mc_dropout": mc_dropout, "norm": norm,
+    "random": random, "released": released,
 }
 """Name -> (B, N) float32."""

@@ -95,13 +95,13 @@ def test_with_a_transform_the_budget_holds_and_only_its_owner_reads_the_frame(ma
         assert np.linalg.norm(sample.tokens - true) < 0.2 * np.linalg.norm(true)
 
 
-@pytest.mark.parametrize("score", ["attention", "entropy", "mc_dropout", "norm", "random", "released"])
+@pytest.mark.parametrize("score", ["attention", "sampled", "entropy", "mc_dropout", "norm", "random", "released"])
 def test_every_token_score_gives_a_legal_frame_and_counts_its_passes(make_task, score):
     task = make_task(order={"version": 0}, token_score=score)
     content = cdc.work(task, message(), context())
     assert content["metrics"]["tokens"] == 4 * content["metrics"]["uploaded"] > 0
     plain = cdc.work(make_task(order={"version": 0}, token_score="random"), message(), context())
-    more = {"attention": 1, "entropy": 1, "mc_dropout": 4}.get(score, 0)
+    more = {"attention": 1, "sampled": 1, "entropy": 1, "mc_dropout": 4}.get(score, 0)
     ratio = content["metrics"]["flops-forward"] / plain["metrics"]["flops-forward"]
     assert ratio == pytest.approx(1 + more, rel=0.1)
 

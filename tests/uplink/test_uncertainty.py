@@ -58,7 +58,7 @@ def test_a_token_score_is_one_finite_number_per_token(name, student, pair, input
 def test_the_same_generator_gives_the_same_scores(name, student, pair, inputs):
     first, again, other = (score(name, student, pair, inputs, seed) for seed in (5, 5, 6))
     np.testing.assert_array_equal(first, again)
-    by_chance = name in ("mc_dropout", "random", "released")
+    by_chance = name in ("mc_dropout", "random", "released", "sampled")
     assert np.array_equal(first, other) != by_chance
 
 
@@ -90,6 +90,18 @@ def test_attention_is_the_mean_over_layers_and_heads_of_the_questions_rows(stude
         rows = torch.stack(out.attentions)[:, b, :, stop : stop + n, start:stop].mean((0, 1))  # (n, N)
         expected = (rows.mean(0) + rows[n - 1]) / 2
         np.testing.assert_allclose(scores[b], expected.numpy(), rtol=1e-4, atol=1e-7)
+
+
+def test_sampled_draws_tokens_in_proportion_to_a_power_of_their_attention(monkeypatch):
+    attended = np.array([0.1, 0.2, 0.3, 0.4], np.float32)
+    monkeypatch.setattr(uncertainty, "attention", lambda *given: np.tile(attended, (20_000, 1)))
+    scores = uncertainty.sampled(None, None, None, np.random.default_rng(0), CONFIG)
+    share = attended**uncertainty.SHARPNESS
+    first, second = np.sort(np.argsort(-scores, 1)[:, :2]).T
+    drawn = np.bincount(scores.argmax(1), minlength=4) / len(scores)
+    np.testing.assert_allclose(drawn, share / share.sum(), atol=0.01)
+    both = share[2] * share[3] / share.sum() * (1 / (share.sum() - share[2]) + 1 / (share.sum() - share[3]))
+    np.testing.assert_allclose(((first == 2) & (second == 3)).mean(), both, atol=0.01)
 
 
 def test_norm_is_the_mean_square_of_a_token(student, pair, inputs):
