@@ -70,7 +70,7 @@ class Search:
         def size(step: float, last: bool) -> float:
             nonlocal best
             plan = self._plan(step, rho)
-            if not len(plan.where):
+            if not plan.count:
                 return 1
             about = self._around(plan) + plan.fixed + plan.bits / 8
             if last or 0.994 * budget - 24 < about <= budget + 8 or (step == self._low and about < budget):
@@ -109,7 +109,7 @@ class Search:
         def bytes_of(step: float, last: bool) -> float:
             nonlocal labels
             plan = at(step)
-            if not len(plan.where):
+            if not plan.count:
                 return 1
             labels = plan.labels if labels is None else labels
             return plan.fixed + plan.bits / 8 / part
@@ -121,7 +121,7 @@ class Search:
         rho = _rho(found, step, len(few))
         self._collect(step, rho)
         assert self._found is not None
-        seen, there = (int(np.count_nonzero(f.value >= (1 - rho) * step)) for f in (found, self._found))
+        seen, there = (f.above((1 - rho) * step) for f in (found, self._found))
         if seen and there:
             wanted = (plan.fixed + plan.bits / 8 / part * there * part / seen) / (0.998 * budget)
             moved = step * wanted ** (1 / slope)
@@ -158,7 +158,7 @@ class Search:
 
 
 def _rho(found: Significant, step: float, elements: int) -> float:
-    return rounding(int(np.count_nonzero(found.value >= 0.6 * step)) / max(elements, 1))
+    return rounding(found.above(0.6 * step) / max(elements, 1))
 
 
 def _solve(size: Callable[[float, bool], float], budget: int, low: float, high: float, guess: float,
