@@ -112,11 +112,11 @@ class _Writer:
         if len(classes) == 1:
             cuts = [0, len(where)]
         else:
+            cuts = np.cumsum(np.bincount(of, counts, len(classes) + 1)).astype(np.int64).tolist()
             order = np.argsort(of, kind="stable")
             counts, shift, begin = counts[order], shift[order], part.cuts[:-1][order]
             index = np.arange(len(where)) + np.repeat(begin - np.cumsum(counts) + counts, counts)
             where, magnitude, ratio = where[index], magnitude[index], ratio[index]
-            cuts = np.cumsum(np.bincount(of, counts, len(classes) + 1)).astype(np.int64).tolist()
         places = where + np.repeat(shift, counts) if shift.any() else where
         negative = self._delta[where] < 0
         size = magnitude - 1
