@@ -30,7 +30,7 @@ TABLES, GEOMETRIC = 1, 2  # schemes: which models of the coded integers are allo
 EVEN = (1, 2)  # the expected share of magnitudes 1
 _HEAD = struct.Struct("<BBf")  # scheme, flags, step
 _WEIGHTED = 1
-_PART = 2**16  # symbols read together
+_PART = 2**15  # symbols read together
 
 
 def encode(delta: NDArray[np.float32], sizes: Sequence[int], budget: int,

@@ -19,7 +19,7 @@ from cdc_flower.wire import coder
 MAX_CLASSES = 15
 SAMPLE_BLOCK = 2048  # neighbouring weights stay together in a sample, because gaps are between neighbours
 _BLOCK = 2**16  # weights looked at together
-_CHUNK = 2**16  # candidates worked on together, at least, but for the last
+_CHUNK = 2**15  # candidates worked on together, at least, but for the last
 _EXACT = 2.0**20  # ratios up to here are rounded in float32
 _CLASS_HEAD = 5.0  # bytes of a class: number of symbols, two centroids
 
@@ -234,7 +234,8 @@ def symbols(found: Significant, step: float, rho: float,
     return Symbols(found, step, rho, int(counts.sum()), np.where(live, merged[rank] + 1, 0), bits, fixed)
 
 
-def _groups(found: Significant, labels: NDArray[np.int64] | None, classes: int) -> tuple[NDArray[np.int64], int]:
+def _groups(found: Significant, labels: NDArray[np.int64] | None,
+            classes: int) -> tuple[NDArray[np.int64], int]:
     """The group (T,) of each tensor, from dense to sparse, and how many there are."""
     if labels is not None:
         return np.maximum(labels - 1, 0), max(int(labels.max(initial=0)), 1)

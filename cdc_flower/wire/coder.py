@@ -41,7 +41,7 @@ _PARAMETERS = {GIVEN: 0, ONE: 1, TWO: 2} | dict.fromkeys(range(MAX_TOKEN, TWO), 
 _COARSE = TWO - MAX_TOKEN  # first bytes that are their own parameter: a geometric model in one byte
 _PRECISION = 24  # bits of a probability in the coder
 _UNIT = 44  # bits of a fixed-point probability: its products with a byte are exact in float64
-_PART = 2**16  # tokens coded together
+_PART = 2**15  # tokens coded together
 
 
 def _tokenize(values: NDArray[np.integer]) -> NDArray[np.uint8]:
@@ -173,7 +173,8 @@ def _choose(counts: NDArray[np.int64], total: int, share: Share | None) -> tuple
     above = _bits_one_byte((two[1] + 1, 257), 1)
     found += [
         (8.0 + float(np.dot(counts, _bits_each(_geometric(share)))), bytes((GIVEN,))),
-        (8.0 + float(np.dot(counts, _bits_one_byte((coarse + 1, _COARSE + 1)))), bytes((MAX_TOKEN + coarse,))),
+        (8.0 + float(np.dot(counts, _bits_one_byte((coarse + 1, _COARSE + 1)))),
+         bytes((MAX_TOKEN + coarse,))),
         (16.0 + float(np.dot(counts, _bits_one_byte((one + 1, 257)))), bytes((ONE, one))),
         (24.0 + float(np.dot(counts[1:], above[1:])) + zeros * math.log2(257 / (two[0] + 1))
          + (n - zeros) * math.log2(257 / (256 - two[0])), bytes((TWO, *two))),
@@ -384,19 +385,19 @@ def _decode_tokens(words, models, counts) -> list[tuple[NDArray[np.uint8], NDArr
         raise FrameError(f"coded integers: {err}") from None
     found = []
     for (model, share), count in zip(models, counts, strict=True):
-        tokens = np.empty(count, np.uint8)
+        tokens, each = np.empty(count, np.uint8), np.zeros(MAX_TOKEN, np.int64)
         if count and model[0] < MAX_TOKEN and model[1] == 1:
-            tokens[:] = model[0]
+            tokens[:], each[model[0]] = model[0], count
         elif count:
             first, weights = _weights(model, share)
             categorical = _categorical(weights)
             for start in range(0, count, _PART):
                 part = coder.decode(categorical, min(count - start, _PART))
                 tokens[start : start + _PART] = part
-            if not weights.all() and not weights[tokens].all():
+                each[first : first + len(weights)] += np.bincount(part, minlength=len(weights))
+            if each[first : first + len(weights)][weights == 0].any():
                 raise FrameError("coded integers: a token its table calls absent")
             tokens += np.uint8(first)
-        each = np.bincount(tokens, minlength=MAX_TOKEN)
         found.append((tokens, each))
     if not coder.is_empty():
         raise FrameError("coded integers: words left over after the last token")
