@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from cdc_flower.downlink import quantizer
 from cdc_flower.downlink.search import Search
 from cdc_flower.downlink.significant import MAX_CLASSES, Part, Symbols, survey
-from cdc_flower.wire import bits, coder, columns
-from cdc_flower.wire.bits import BitWriter
+from cdc_flower.wire import coder, columns, packing
 from cdc_flower.wire.frame import FrameError
+from cdc_flower.wire.packing import BitWriter
 
 ALL_ZERO = b"\x00"
 RELATIVE_ERROR_FLOOR = 1e-4
@@ -135,7 +135,7 @@ class _ClassWriter:
 
     def add(self, places: NDArray[np.integer], size: NDArray[np.integer], negative: NDArray[np.bool_]):
         """Append symbols at places in the row of the class; `size` = magnitude - 1."""
-        self.gaps.add(bits.gaps(places, self._last))
+        self.gaps.add(packing.gaps(places, self._last))
         self.magnitudes.add(size)
         self.signs.add(negative)
         self.count, self._last = self.count + len(places), int(places[-1])
@@ -183,13 +183,13 @@ def decode(payload: bytes, sizes: Sequence[int]) -> NDArray[np.float32]:
         shift = bounds[members] - (ends - counts[members])  # from the row of the class to the vector
         last = -1
         for start in range(0, some.count, _PART):
-            where = bits.places(some.gaps.take(_PART), last)
+            where = packing.places(some.gaps.take(_PART), last)
             last = int(where[-1])
             if last >= some.elements:
                 raise FrameError(f"dead-zone payload: position {last} in a class of {some.elements} elements")
             magnitude = some.sizes.take(_PART)
             magnitude += 1
-            negative = bits.read_bits(some.signs, some.first + start, len(where)).view(bool)
+            negative = packing.read_bits(some.signs, some.first + start, len(where)).view(bool)
             spread = float(steps[0])
             if len(members) < len(counts) or len(steps) > 1:
                 each = np.diff(np.searchsorted(where, ends), prepend=0)
@@ -230,7 +230,7 @@ def read(payload: bytes, sizes: Sequence[int]) -> tuple[NDArray[np.float64], lis
     after = at + (n_signs + 7) // 8
     if len(payload) < after:
         raise FrameError("dead-zone payload: cut short in its signs")
-    signs = bits.packed_row(payload[at:after], n_signs, "dead-zone signs")
+    signs = packing.packed_row(payload[at:after], n_signs, "dead-zone signs")
     shares = [s for k, n, _ in heads for s in ((k, n), EVEN)] if scheme == GEOMETRIC else None
     streams = coder.readers(memoryview(payload)[after:], [k for k, _, _ in heads for _ in range(2)], shares)
     classes, first = [], 0

@@ -229,7 +229,7 @@ def symbols(found: Significant, step: float, rho: float,
             of_each = np.add.reduceat(part.magnitude, part.cuts[live], dtype=np.float64)
             sums[:, 0] += np.bincount(of[live], of_each, n)
     live = counts > 0
-    sums[:, 1] = np.bincount(rank[live], np.diff(found.bounds)[live], n) if n else 0
+    sums[:, 1] = np.bincount(rank[live], np.diff(found.bounds)[live], n)
     merged, bits, fixed = _merged(hist, sums, fix=labels is not None)
     return Symbols(found, step, rho, int(counts.sum()), np.where(live, merged[rank] + 1, 0), bits, fixed)
 
@@ -241,7 +241,7 @@ def _groups(found: Significant, labels: NDArray[np.int64] | None,
         return np.maximum(labels - 1, 0), max(int(labels.max(initial=0)), 1)
     live = np.flatnonzero(found.counts)
     order = live[np.argsort(-found.counts[live] / np.diff(found.bounds)[live], kind="stable")]
-    n = min(len(order), classes, 1 + int(found.counts.sum()) // 256)
+    n = max(min(len(order), classes, 1 + int(found.counts.sum()) // 256), 1)
     rank = np.zeros(len(found.counts), np.int64)
     rank[order] = np.arange(len(order)) * n // max(len(order), 1)
     return rank, n

@@ -22,8 +22,8 @@ import constriction
 import numpy as np
 from numpy.typing import NDArray
 
-from cdc_flower.wire.bits import BitWriter, packed_row, read_bits
 from cdc_flower.wire.frame import FrameError
+from cdc_flower.wire.packing import BitWriter, packed_row, read_bits
 
 _DIRECT = 16  # values below it are tokens themselves
 MAX_TOKEN = _DIRECT + 4 * 27  # values below 2**31
