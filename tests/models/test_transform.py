@@ -57,7 +57,8 @@ def test_edges_of_groups_are_exact():
     """A component j/8 of the way in log variance is in group j, one float32 above it is not."""
     edges = 2.0 ** -np.arange(1, 9, dtype=np.float32)
     variance = np.stack((np.nextafter(edges, np.float32(1)), edges), axis=1).ravel()
-    some = Transform(np.zeros(17, np.float32), np.eye(17, dtype=np.float32), np.append(np.float32(1), variance))
+    variance = np.append(np.float32(1), variance)
+    some = Transform(np.zeros(17, np.float32), np.eye(17, dtype=np.float32), variance)
     assert [(g.start, g.stop) for g in some.groups] == [*((k, k + 2) for k in range(0, 14, 2)), (14, 17)]
 
 
