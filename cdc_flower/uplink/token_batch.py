@@ -310,7 +310,8 @@ def _positions(gaps, kept, n_tokens: int) -> NDArray[np.uint16]:
     return positions.astype(np.uint16)
 
 
-def _gather(data: bytes, total: int, width: int, bits: int, transform: Transform) -> NDArray[np.int64]:
+def _gather(data: bytes, total: int, width: int, bits: int, transform: Transform
+            ) -> NDArray[np.integer]:
     """Symbols (total, D) of the components, from one stream for each group of them."""
     widths = [group.stop - group.start for group in transform.groups]
     streams = coder.decode(data, [total * w for w in widths])

@@ -81,7 +81,7 @@ def unpack_nibbles(data: bytes, count: int, what: str) -> NDArray[np.uint8]:
     if len(data) != (count + 1) // 2:
         raise FrameError(f"{what}: {len(data)} bytes for {count} symbols of 4 bits")
     pairs = np.frombuffer(data, np.uint8)
-    symbols = np.stack((pairs & 15, pairs >> np.uint8(4)), axis=1).ravel()
+    symbols = np.stack((pairs & 15, pairs >> np.uint8(4)), axis=1).ravel().astype(np.uint8)
     if symbols[count:].any():
         raise FrameError(f"{what}: padding that is not zero")
     return symbols[:count]
