@@ -135,12 +135,12 @@ def take_apart(payload: bytes, sizes: Sequence[int]) -> Sizes:
     positions = positions_limit = values = values_limit = 0.0
     coded, shares, signs = [], [], 0
     for c in classes:
-        k = len(c.gaps)
-        positions += coder.information(c.gaps, (k, c.elements)) / 8
-        values += (coder.information(c.magnitude - 1, deadzone.EVEN) + k) / 8
+        k, gaps, beyond = c.count, c.gaps.take(c.count), c.sizes.take(c.count)
+        positions += coder.information(gaps, (k, c.elements)) / 8
+        values += (coder.information(beyond, deadzone.EVEN) + k) / 8
         positions_limit += choose_bits(c.elements, k) / 8
-        values_limit += (entropy_bits(c.magnitude) + k) / 8
-        coded += [c.gaps, c.magnitude - 1]
+        values_limit += (entropy_bits(beyond) + k) / 8
+        coded += [gaps, beyond]
         shares += [(k, c.elements), deadzone.EVEN]
         signs += k
     body = len(coder.encode(coded, shares)) + (signs + 7) // 8

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from cdc_flower.wire import coder, columns
+from cdc_flower.wire import coder, columns, packing
 from cdc_flower.wire.frame import FrameError
 
 HALF_MAX = 65504.0
@@ -90,7 +90,7 @@ def encode_nf4(delta, sizes, budget, weights) -> bytes:
     scales = np.abs(blocks).max(axis=1).astype("<f4")
     wide = np.where(scales > 0, scales, 1).astype(np.float64)[:, None]
     symbols = np.searchsorted(_NF4_EDGES, (blocks.astype(np.float64) / wide).ravel()).astype(np.uint8)
-    return scales.tobytes() + _pack_nibbles(symbols[: len(delta)])
+    return scales.tobytes() + packing.pack_nibbles(symbols[: len(delta)])
 
 
 def decode_nf4(payload, sizes) -> NDArray[np.float32]:
@@ -100,21 +100,8 @@ def decode_nf4(payload, sizes) -> NDArray[np.float32]:
     if len(payload) != 4 * blocks + (total + 1) // 2:
         raise FrameError(f"nf4 payload: {len(payload)} bytes for {total} elements in {blocks} blocks")
     scales = np.repeat(_scales(payload, blocks, 0, "nf4"), NF4_BLOCK)[:total]
-    symbols = _unpack_nibbles(payload[4 * blocks :], total, "nf4")
+    symbols = packing.unpack_nibbles(payload[4 * blocks :], total, "nf4 payload")
     return (NF4_CODE[symbols] * scales.astype(np.float64)).astype(np.float32)
-
-
-def _pack_nibbles(symbols: NDArray[np.uint8]) -> bytes:
-    even = np.append(symbols, np.zeros(len(symbols) % 2, np.uint8))
-    return (even[::2] | even[1::2] << np.uint8(4)).tobytes()
-
-
-def _unpack_nibbles(data: bytes, count: int, name: str) -> NDArray[np.uint8]:
-    pairs = np.frombuffer(data, np.uint8)
-    symbols = np.stack((pairs & 15, pairs >> np.uint8(4)), axis=1).ravel()
-    if symbols[count:].any():
-        raise FrameError(f"{name} payload: padding that is not zero")
-    return symbols[:count].astype(np.uint8)
 
 
 def _largest(delta: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -124,13 +111,20 @@ def _largest(delta: NDArray[np.float32]) -> NDArray[np.int64]:
 
 
 def encode_topk(delta, sizes, budget, weights) -> bytes:
-    """The largest `budget // 6` elements: u32 places, float16 values."""
+    """The largest `budget // 6` elements: u32 places, float16 values.
+
+    Fewer where fewer are not zero; b"" below 6 bytes. A value beyond 65504 saturates.
+    """
     index = np.sort(_largest(delta)[: budget // PAIR])
     return index.astype("<u4").tobytes() + _half(delta[index]).tobytes()
 
 
 def decode_topk(payload, sizes) -> NDArray[np.float32]:
-    """The inverse of `encode_topk`."""
+    """The inverse of `encode_topk`: (P,) float32, zero where nothing was sent.
+
+    Raises:
+        FrameError: not whole pairs, places that do not rise or lie beyond P, a value that is not finite.
+    """
     keep, rest = divmod(len(payload), PAIR)
     if rest:
         raise FrameError(f"topk payload: {len(payload)} bytes are not pairs of {PAIR}")
@@ -168,7 +162,7 @@ def _fill(order: NDArray[np.int64], budget: int, write: Callable[[NDArray[np.int
 
 def _places(index: NDArray[np.int64], total: int) -> bytes:
     """How many places, the length of their coded gaps, and the gaps; of at least one place."""
-    gaps = coder.encode([np.diff(index, prepend=-1) - 1], [(len(index), total)])
+    gaps = coder.encode([packing.gaps(index)], [(len(index), total)])
     return columns.varint(len(index)) + columns.varint(len(gaps)) + gaps
 
 
@@ -198,7 +192,7 @@ def encode_topk_int4(delta, sizes, budget, weights) -> bytes:
         starts = (np.cumsum(counts) - counts)[live]
         scales = np.maximum.reduceat(np.abs(value), starts).astype("<f4")
         symbols = np.rint(value / np.repeat(scales.astype(np.float64), counts[live]) * _LEVELS) + 8
-        return _places(index, len(delta)) + scales.tobytes() + _pack_nibbles(symbols.astype(np.uint8))
+        return _places(index, len(delta)) + scales.tobytes() + packing.pack_nibbles(symbols.astype(np.uint8))
 
     return _fill(_largest(delta), budget, write)
 
@@ -215,7 +209,7 @@ def _read_sparse(
     if len(payload) < at + length:
         raise FrameError(f"{name} payload: cut short in its gaps")
     (gaps,) = coder.decode(payload[at : at + length], [keep], [(keep, total)])
-    index, at = np.cumsum(gaps + 1) - 1, at + length
+    index, at = packing.places(gaps), at + length
     if index[-1] >= total:
         raise FrameError(f"{name} payload: position {index[-1]} in a vector of {total} elements")
     counts, live = _tensors(index, sizes)
@@ -226,9 +220,7 @@ def _read_sparse(
 def decode_topk_int4(payload, sizes) -> NDArray[np.float32]:
     """The inverse of `encode_topk_int4`."""
     index, scales, body = _read_sparse(payload, sizes, "topk_int4")
-    if len(body) != (len(index) + 1) // 2:
-        raise FrameError(f"topk_int4 payload: {len(body)} bytes for {len(index)} values of 4 bits")
-    symbols = _unpack_nibbles(body, len(index), "topk_int4")
+    symbols = packing.unpack_nibbles(body, len(index), "topk_int4 payload")
     if not symbols.all():
         raise FrameError("topk_int4 payload: the symbol -8")
     out = np.zeros(sum(sizes), np.float32)
@@ -258,9 +250,8 @@ def encode_stc(delta, sizes, budget, weights) -> bytes:
 def decode_stc(payload, sizes) -> NDArray[np.float32]:
     """The inverse of `encode_stc`."""
     index, value, signs = _read_sparse(payload, sizes, "stc")
-    if len(signs) != (len(index) + 7) // 8:
-        raise FrameError(f"stc payload: {len(signs)} bytes of signs for {len(index)} values")
-    minus = np.unpackbits(np.frombuffer(signs, np.uint8), count=len(index)).astype(bool)
+    row = packing.packed_row(signs, len(index), "stc payload: signs")
+    minus = packing.read_bits(row, 0, len(index)).view(bool)
     out = np.zeros(sum(sizes), np.float32)
     out[index] = np.where(minus, -value, value)
     return out

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 from cdc_flower.downlink import quantizer
 from cdc_flower.downlink.search import Search
-from cdc_flower.downlink.significant import MAX_CLASSES, Symbols, gaps, survey
-from cdc_flower.wire import coder, columns
+from cdc_flower.downlink.significant import MAX_CLASSES, Part, Symbols, survey
+from cdc_flower.wire import coder, columns, packing
 from cdc_flower.wire.frame import FrameError
+from cdc_flower.wire.packing import BitWriter
 
 ALL_ZERO = b"\x00"
 RELATIVE_ERROR_FLOOR = 1e-4
@@ -29,6 +30,7 @@ TABLES, GEOMETRIC = 1, 2  # schemes: which models of the coded integers are allo
 EVEN = (1, 2)  # the expected share of magnitudes 1
 _HEAD = struct.Struct("<BBf")  # scheme, flags, step
 _WEIGHTED = 1
+_PART = 2**15  # symbols read together
 
 
 def encode(delta: NDArray[np.float32], sizes: Sequence[int], budget: int,
@@ -76,36 +78,67 @@ class _Writer:
 
     def write(self, plan: Symbols) -> bytes:
         """The payload."""
-        parts = [_HEAD.pack(GEOMETRIC, 0 if self._exponents is None else _WEIGHTED, plan.step)]
-        if self._exponents is not None:
-            parts.append(self._exponents.tobytes())
-        heads, streams, shares, signs = [], [], [], []
-        for label in range(1, int(plan.labels.max()) + 1):
-            chosen, zeros, elements = _members(plan, label)
-            magnitude = plan.magnitude[chosen]
-            heads.append(columns.varint(len(magnitude))
-                         + bytes(quantizer.offsets(plan.ratio[chosen], magnitude)))
-            streams += [zeros, magnitude - 1]
-            shares += [(len(magnitude), elements), EVEN]
-            signs.append(self._delta[plan.where[chosen]] < 0)
-        parts += [self._class_map(plan.labels), bytes((len(heads),)), *heads,
-                  np.packbits(np.concatenate(signs)).tobytes(), coder.encode(streams, shares)]
-        return b"".join(parts)
+        labels = plan.labels
+        classes = [_ClassWriter() for _ in range(int(labels.max()))]
+        sizes = np.diff(plan.found.bounds)
+        order = np.argsort(labels, kind="stable")  # tensors, class by class
+        row = np.cumsum(sizes[order])  # where each ends if they stood in this order
+        ends = np.searchsorted(labels[order], np.arange(len(classes) + 1), side="right")
+        starts = np.concatenate(([0], row))[ends[:-1]]  # of each class
+        shift = np.empty_like(sizes)  # from a place in the vector to one in the row of its class
+        shift[order] = row - sizes[order] - np.concatenate(([0], starts))[labels[order]]
+        shift -= plan.found.bounds[:-1]
+        for part in plan.parts():
+            self._add(part, labels, shift, classes)
+        elements = np.diff(np.concatenate(([0], row))[ends])
+        heads, streams, shares, signs = [], [], [], BitWriter()
+        for some, size in zip(classes, elements.tolist(), strict=True):
+            heads.append(columns.varint(some.count) + bytes(some.offsets.pair()))
+            streams += [some.gaps, some.magnitudes]
+            shares += [(some.count, size), EVEN]
+            signs.extend(some.signs)
+        exponents = b"" if self._exponents is None else self._exponents.tobytes()
+        return b"".join((
+            _HEAD.pack(GEOMETRIC, _WEIGHTED if exponents else 0, plan.step), exponents,
+            self._class_map(labels), bytes((len(heads),)), *heads, signs.tobytes(),
+            coder.encode(streams, shares)))
+
+    def _add(self, part: Part, labels: NDArray[np.int64], shift: NDArray[np.int64],
+             classes: list[_ClassWriter]) -> None:
+        """Give the symbols of a part to their classes."""
+        tensors, counts = slice(part.first, part.first + len(part.cuts) - 1), np.diff(part.cuts)
+        of, shift = labels[tensors], shift[tensors]
+        where, magnitude, ratio = part.where, part.magnitude, part.ratio
+        if len(classes) == 1:
+            cuts = [0, len(where)]
+        else:
+            cuts = np.cumsum(np.bincount(of, counts, len(classes) + 1)).astype(np.int64).tolist()
+            order = np.argsort(of, kind="stable")
+            counts, shift, begin = counts[order], shift[order], part.cuts[:-1][order]
+            index = np.arange(len(where)) + np.repeat(begin - np.cumsum(counts) + counts, counts)
+            where, magnitude, ratio = where[index], magnitude[index], ratio[index]
+        places = where + np.repeat(shift, counts) if shift.any() else where
+        negative = self._delta[where] < 0
+        size = magnitude - 1
+        for some, a, b in zip(classes, cuts, cuts[1:], strict=False):
+            if b > a:
+                some.add(places[a:b], size[a:b], negative[a:b])
+                some.offsets.add(ratio[a:b], magnitude[a:b])
 
 
-def _members(plan: Symbols, label: int):
-    """Which symbols belong to a class, the zeros before each in the class's own row, and its elements."""
-    member = plan.labels == label
-    sizes, counts = np.diff(plan.bounds), np.diff(plan.cuts)
-    if member.all():
-        return slice(None), np.diff(plan.where, prepend=-1) - 1, int(plan.bounds[-1])
-    chosen = np.repeat(member, counts)
-    zeros = gaps(plan.where, plan.cuts, plan.bounds).astype(np.int64)
-    live = np.flatnonzero(member & (counts > 0))
-    row = np.cumsum(np.where(member, sizes, 0)) - np.where(member, sizes, 0)  # start of a tensor in the row
-    after = row[live] - plan.bounds[live] + plan.where[plan.cuts[live + 1] - 1] + 1  # end of its last symbol
-    zeros[plan.cuts[live]] += row[live] - np.concatenate(([0], after[:-1]))
-    return chosen, zeros[chosen], int(sizes[member].sum())
+class _ClassWriter:
+    """The symbols of one class while they are gathered."""
+
+    def __init__(self):
+        self.gaps, self.magnitudes, self.signs = coder.Stream(), coder.Stream(), BitWriter()
+        self.offsets, self.count, self._last = quantizer.Offsets(), 0, -1
+
+    def add(self, places: NDArray[np.integer], size: NDArray[np.integer], negative: NDArray[np.bool_]):
+        """Append symbols at places in the row of the class; `size` = magnitude - 1."""
+        self.gaps.add(packing.gaps(places, self._last))
+        self.magnitudes.add(size)
+        self.signs.add(negative)
+        self.count, self._last = self.count + len(places), int(places[-1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,17 +148,21 @@ class Class:
     Attributes:
         members: (M,) int64, the tensors.
         elements: of them all.
-        gaps: (K,) int64, zeros before each non-zero symbol in the row of the members.
-        magnitude: (K,) int64, >= 1.
-        negative: (K,) bool.
+        count: K, non-zero symbols.
+        gaps: zeros before each non-zero symbol in the row of the members.
+        sizes: magnitudes - 1.
+        signs: packed row of bits, of all classes.
+        first: where the signs of this class begin.
         offset: the centroid offsets of magnitude 1 and of the larger ones.
     """
 
     members: NDArray[np.int64]
     elements: int
-    gaps: NDArray[np.int64]
-    magnitude: NDArray[np.int64]
-    negative: NDArray[np.bool_]
+    count: int
+    gaps: coder.Reader
+    sizes: coder.Reader
+    signs: NDArray[np.uint8]
+    first: int
     offset: tuple[int, int]
 
 
@@ -141,21 +178,25 @@ def decode(payload: bytes, sizes: Sequence[int]) -> NDArray[np.float32]:
         return out
     steps, classes = read(payload, sizes)
     bounds = np.concatenate(([0], np.cumsum(counts)))
-    uniform = len(steps) == 1
     for some in classes:
-        where = some.gaps
-        where += 1
-        np.cumsum(where, out=where)
-        where -= 1
-        if where[-1] >= some.elements:
-            raise FrameError(f"dead-zone payload: position {where[-1]} in a class of {some.elements} "
-                             "elements")
         members, ends = some.members, np.cumsum(counts[some.members])
-        each = np.diff(np.searchsorted(where, ends), prepend=0)
-        if len(members) < len(counts):
-            where += np.repeat(bounds[members] - (ends - counts[members]), each)
-        spread = float(steps[0]) if uniform else np.repeat(steps[members], each)
-        out[where] = quantizer.dequantize(some.magnitude, some.negative, some.offset, spread)
+        shift = bounds[members] - (ends - counts[members])  # from the row of the class to the vector
+        last = -1
+        for start in range(0, some.count, _PART):
+            where = packing.places(some.gaps.take(_PART), last)
+            last = int(where[-1])
+            if last >= some.elements:
+                raise FrameError(f"dead-zone payload: position {last} in a class of {some.elements} elements")
+            magnitude = some.sizes.take(_PART)
+            magnitude += 1
+            negative = packing.read_bits(some.signs, some.first + start, len(where)).view(bool)
+            spread = float(steps[0])
+            if len(members) < len(counts) or len(steps) > 1:
+                each = np.diff(np.searchsorted(where, ends), prepend=0)
+                where += np.repeat(shift, each)
+                if len(steps) > 1:
+                    spread = np.repeat(steps[members], each)
+            out[where] = quantizer.dequantize(magnitude, negative, some.offset, spread)
     return out
 
 
@@ -186,17 +227,17 @@ def read(payload: bytes, sizes: Sequence[int]) -> tuple[NDArray[np.float64], lis
     at += length
     heads, at = _class_heads(payload, at, labels, counts)
     n_signs = sum(k for k, _, _ in heads)
-    packed = np.frombuffer(payload[at : at + (n_signs + 7) // 8], np.uint8)
-    if len(packed) < (n_signs + 7) // 8:
+    after = at + (n_signs + 7) // 8
+    if len(payload) < after:
         raise FrameError("dead-zone payload: cut short in its signs")
-    negative = np.unpackbits(packed, count=n_signs).view(bool)
+    signs = packing.packed_row(payload[at:after], n_signs, "dead-zone signs")
     shares = [s for k, n, _ in heads for s in ((k, n), EVEN)] if scheme == GEOMETRIC else None
-    streams = coder.decode(payload[at + len(packed) :], [k for k, _, _ in heads for _ in range(2)], shares)
-    ends = np.cumsum([k for k, _, _ in heads])
-    classes = [
-        Class(np.flatnonzero(labels == label), n, streams[2 * label - 2], streams[2 * label - 1] + 1,
-              negative[ends[label - 1] - k : ends[label - 1]], offset)
-        for label, (k, n, offset) in enumerate(heads, start=1)]
+    streams = coder.readers(memoryview(payload)[after:], [k for k, _, _ in heads for _ in range(2)], shares)
+    classes, first = [], 0
+    for label, (k, n, offset) in enumerate(heads):
+        classes.append(Class(np.flatnonzero(labels == label + 1), n, k, streams[2 * label],
+                             streams[2 * label + 1], signs, first, offset))
+        first += k
     return steps, classes
 
 

@@ -22,31 +22,31 @@ _TABLED = 1024  # magnitudes whose values are looked up where there are many
 _EIGHTHS = np.array([32768, 35734, 38968, 42495, 46341, 50535, 55109, 60097], np.float64) / 32768  # 2**(k/8)
 
 
-def quantize(x: NDArray[np.floating], step: float | NDArray[np.float64], rho: float) -> NDArray[np.int64]:
-    """Signed symbols int64, same shape as `x`; `step` > 0 is one number or one per element.
+class Offsets:
+    """The centroid offsets of a class, whose symbols are added in parts."""
 
-    Every |x - middle of its bin| is at most `step * (1 - rho)`.
-    """
-    magnitude = np.floor(np.abs(x.astype(np.float64)) / step + rho)
-    return np.copysign(np.minimum(magnitude, 2.0**31 - 1), x).astype(np.int64)
+    def __init__(self):
+        self._counts = self._sums = (0, 0)
 
+    def add(self, ratio: NDArray[np.floating], magnitude: NDArray[np.integer]) -> None:
+        """Count non-zero symbols.
 
-def offsets(ratio: NDArray[np.floating], magnitude: NDArray[np.integer]) -> tuple[int, int]:
-    """The centroid offsets, as bytes, of the bins of magnitude 1 and of all larger ones.
+        Args:
+            ratio: |x| / step.
+            magnitude: |q|, >= 1.
+        """
+        excess = ratio - magnitude
+        ones = excess[magnitude == 1]
+        of_ones = float(ones.sum(dtype=np.float64))
+        some = (len(ones), len(excess) - len(ones)), (of_ones, float(excess.sum(dtype=np.float64)) - of_ones)
+        self._counts, self._sums = (
+            (a[0] + b[0], a[1] + b[1]) for a, b in zip((self._counts, self._sums), some, strict=True))
 
-    Args:
-        ratio: |x| / step of the non-zero symbols.
-        magnitude: |q| of the same, >= 1.
-    """
-    small, excess = magnitude == 1, ratio - magnitude
-    ones = int(np.count_nonzero(small))
-    of_ones = float(np.dot(excess, small))
-    of_all = float(np.sum(excess, dtype=np.float64))
-    pair = []
-    for total, n in ((of_ones, ones), (of_all - of_ones, len(ratio) - ones)):
-        mean = total / n if n else 0.0
-        pair.append(int(np.clip(np.rint((mean + 0.5) / _OFFSET_UNIT), 0, 255)))
-    return pair[0], pair[1]
+    def pair(self) -> tuple[int, int]:
+        """The offsets, as bytes, of the bins of magnitude 1 and of all larger ones."""
+        means = (total / n if n else 0.0 for total, n in zip(self._sums, self._counts, strict=True))
+        first, second = (min(max(round((mean + 0.5) / _OFFSET_UNIT), 0), 255) for mean in means)
+        return first, second
 
 
 def dequantize(magnitude: NDArray[np.int64], negative: NDArray[np.bool_], offset: tuple[int, int],

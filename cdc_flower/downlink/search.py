@@ -17,7 +17,8 @@ from cdc_flower.downlink.significant import Significant, Symbols, collect, sampl
 
 _TURNS = 24
 _SLOPE = 2.5  # log bytes over log step where little is sent, to begin with
-_MIN_SAMPLE, _MAX_SAMPLE = 2**14, 2**18  # weights; smaller vectors are searched as they are
+_SAMPLED = 2**17  # weights; smaller vectors are searched as they are
+_MIN_SAMPLE, _MAX_SAMPLE = 2**14, 2**18  # weights of a sample
 _SAMPLE_CLASSES = 6
 _MARGIN = 0.94  # candidates are kept down to this part of the dead zone of the step expected
 
@@ -62,7 +63,7 @@ class Search:
     def within(self, budget: int) -> bytes:
         """The longest payload found of at most `budget` bytes; b"" if there is none."""
         rho, slope, best = None, None, b""
-        if len(self._delta) > 2 * _MIN_SAMPLE:
+        if len(self._delta) > _SAMPLED:
             guess, rho, slope = self._on_a_sample(budget)
         else:
             guess = self._first(self._delta, self._bounds, budget)
@@ -70,7 +71,7 @@ class Search:
         def size(step: float, last: bool) -> float:
             nonlocal best
             plan = self._plan(step, rho)
-            if not len(plan.where):
+            if not plan.count:
                 return 1
             about = self._around(plan) + plan.fixed + plan.bits / 8
             if last or 0.994 * budget - 24 < about <= budget + 8 or (step == self._low and about < budget):
@@ -109,7 +110,7 @@ class Search:
         def bytes_of(step: float, last: bool) -> float:
             nonlocal labels
             plan = at(step)
-            if not len(plan.where):
+            if not plan.count:
                 return 1
             labels = plan.labels if labels is None else labels
             return plan.fixed + plan.bits / 8 / part
@@ -121,7 +122,7 @@ class Search:
         rho = _rho(found, step, len(few))
         self._collect(step, rho)
         assert self._found is not None
-        seen, there = (int(np.count_nonzero(f.value >= (1 - rho) * step)) for f in (found, self._found))
+        seen, there = (f.above((1 - rho) * step) for f in (found, self._found))
         if seen and there:
             wanted = (plan.fixed + plan.bits / 8 / part * there * part / seen) / (0.998 * budget)
             moved = step * wanted ** (1 / slope)
@@ -132,7 +133,7 @@ class Search:
         """Candidates for a step; rather for some steps below it too."""
         need = 0.5 * step if rho is None else (1 - rho) * step
         if self._found is None or need < self._found.threshold:
-            floor = max(need * (_MARGIN if rho is not None else 0.25), 0.5 * self._low)
+            floor = max(need * (_MARGIN if rho is not None else 0.7), 0.5 * self._low)
             self._found = collect(self._delta, self._bounds, self._factors, floor, self._peak)
 
     def _first(self, few: NDArray[np.float32], bounds: NDArray[np.int64], budget: int) -> float:
@@ -158,7 +159,7 @@ class Search:
 
 
 def _rho(found: Significant, step: float, elements: int) -> float:
-    return rounding(int(np.count_nonzero(found.value >= 0.6 * step)) / max(elements, 1))
+    return rounding(found.above(0.6 * step) / max(elements, 1))
 
 
 def _solve(size: Callable[[float, bool], float], budget: int, low: float, high: float, guess: float,
@@ -191,7 +192,7 @@ def _solve(size: Callable[[float, bool], float], budget: int, low: float, high: 
         stalled, side = (stalled + 1 if side == (1 if fits else -1) else 0), 1 if fits else -1
         if fits:
             best, top, under = step, at, bytes_
-            if bytes_ >= budget - max(3, window * budget) or step == low:
+            if bytes_ >= budget - max(min(3 + budget // 128, 8), window * budget) or step == low:
                 break
         else:
             bottom, over = at, bytes_

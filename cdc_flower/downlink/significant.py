@@ -2,11 +2,13 @@
 
 A search for the step looks at every weight once or twice, in blocks that stay in the cache, and works on the
 candidates alone from then on. Before that it finds the neighbourhood of the step on a sample of whole blocks.
-Sizes are computed from token counts; nothing is coded until the step is nearly right.
+Candidates stand in chunks, so that nothing but they grows with the update: 8 bytes each. Sizes are computed
+from token counts; nothing is coded until the step is nearly right.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,53 +19,92 @@ from cdc_flower.wire import coder
 MAX_CLASSES = 15
 SAMPLE_BLOCK = 2048  # neighbouring weights stay together in a sample, because gaps are between neighbours
 _BLOCK = 2**16  # weights looked at together
+_CHUNK = 2**15  # candidates worked on together, at least, but for the last
 _EXACT = 2.0**20  # ratios up to here are rounded in float32
 _CLASS_HEAD = 5.0  # bytes of a class: number of symbols, two centroids
 
 
 @dataclass(frozen=True, eq=False)
-class Significant:
-    """The elements of an update at or above a threshold, in order.
+class Chunk:
+    """Neighbouring elements of an update at or above a threshold, in order.
 
     Attributes:
         where: (K,) int32 or int64, places in the vector.
         value: (K,) float32 or float64, magnitudes over the step factor of their tensor.
-        cuts: (T + 1,) int64, the candidates of tensor t are `cuts[t]:cuts[t + 1]`.
-        bounds: (T + 1,) int64, the elements of tensor t are `bounds[t]:bounds[t + 1]`.
-        threshold: values below it are missing.
+        first: the first tensor that has one of them.
+        cuts: (M + 1,) int64, those of tensor `first + t` are `cuts[t]:cuts[t + 1]`; the last has some.
     """
 
     where: NDArray[np.integer]
     value: NDArray[np.floating]
+    first: int
     cuts: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Significant:
+    """The elements of an update at or above a threshold.
+
+    Attributes:
+        chunks: of them.
+        counts: (T,) int64, of each tensor.
+        bounds: (T + 1,) int64, the elements of tensor t are `bounds[t]:bounds[t + 1]`.
+        threshold: values below it are missing.
+    """
+
+    chunks: tuple[Chunk, ...]
+    counts: NDArray[np.int64]
     bounds: NDArray[np.int64]
     threshold: float
+
+    def above(self, value: float) -> int:
+        """How many are at least `value`, which is at least the threshold."""
+        return sum(int(np.count_nonzero(c.value >= value)) for c in self.chunks)
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """The symbols of a chunk at one step.
+
+    Attributes:
+        where: (K,) places of the non-zero symbols.
+        magnitude: (K,) int32 or int64, >= 1.
+        ratio: (K,) magnitude over step.
+        first, cuts: as in `Chunk`.
+    """
+
+    where: NDArray[np.integer]
+    magnitude: NDArray[np.integer]
+    ratio: NDArray[np.floating]
+    first: int
+    cuts: NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
 class Symbols:
-    """An update quantised at one step.
+    """An update quantised at one step; the symbols themselves are computed anew where they are asked for.
 
     Attributes:
+        found: the candidates.
         step: the common step.
-        where: (K,) places of the non-zero symbols.
-        magnitude: (K,) int32 or int64, >= 1.
-        ratio: (K,) magnitude over step.
-        cuts, bounds: as in `Significant`.
+        rho: the rounding offset.
+        count: K, non-zero symbols.
         labels: (T,) int64, class of each tensor, 0 = all zero, else 1.. from dense to sparse.
         bits: size of everything that grows with K.
         fixed: bytes of tables and heads.
     """
 
+    found: Significant
     step: float
-    where: NDArray[np.integer]
-    magnitude: NDArray[np.integer]
-    ratio: NDArray[np.floating]
-    cuts: NDArray[np.int64]
-    bounds: NDArray[np.int64]
+    rho: float
+    count: int
     labels: NDArray[np.int64]
     bits: float
     fixed: float
+
+    def parts(self) -> Iterator[Part]:
+        """The symbols, chunk by chunk."""
+        return (_quantized(chunk, self.step, self.rho) for chunk in self.found.chunks)
 
 
 def survey(delta: NDArray[np.float32]) -> tuple[float, float, int]:
@@ -98,25 +139,57 @@ def collect(delta: NDArray[np.float32], bounds: NDArray[np.int64], factors: NDAr
         threshold: > 0, of float32 range.
         peak: the largest magnitude of `delta`.
     """
-    places, values = [], []
     place_type = np.int32 if len(delta) < 2**31 else np.int64
     exact = peak < _EXACT * threshold and (factors is None or peak < _EXACT * threshold * factors.min())
-    if factors is None:
-        runs = [(0, len(delta), 1.0)]
+    kind = np.float32 if exact else np.float64
+    chunks, places, values, waiting = [], [], [], 0
+    for start in range(0, len(delta), _BLOCK):
+        block = np.abs(delta[start : start + _BLOCK])
+        if factors is not None:
+            block = block.astype(kind, copy=False)
+            block /= _per_element(factors.astype(kind), bounds, start, start + len(block))
+        index = np.flatnonzero(block >= block.dtype.type(threshold))
+        values.append(block[index].astype(kind, copy=False))
+        index += start
+        places.append(index.astype(place_type))
+        waiting += len(index)
+        if waiting >= _CHUNK:
+            chunks.append(_chunk(places, values, bounds))
+            places, values, waiting = [], [], 0
+    if waiting:
+        chunks.append(_chunk(places, values, bounds))
+    counts = np.zeros(len(bounds) - 1, np.int64)
+    for chunk in chunks:
+        counts[chunk.first : chunk.first + len(chunk.cuts) - 1] += np.diff(chunk.cuts)
+    return Significant(tuple(chunks), counts, bounds, threshold)
+
+
+def _per_element(factors, bounds, start: int, stop: int) -> NDArray[np.floating]:
+    first, last = np.searchsorted(bounds, (start, stop - 1), side="right") - 1
+    inside = np.clip(bounds[first : last + 2], start, stop)
+    return np.repeat(factors[first : last + 1], np.diff(inside))
+
+
+def _chunk(places, values, bounds) -> Chunk:
+    where = places[0] if len(places) == 1 else np.concatenate(places)
+    value = values[0] if len(values) == 1 else np.concatenate(values)
+    first, last = np.searchsorted(bounds, (where[0], where[-1]), side="right") - 1
+    cuts = np.searchsorted(where, bounds[first : last + 2].astype(where.dtype))
+    return Chunk(where, value, int(first), cuts)
+
+
+def _quantized(chunk: Chunk, step: float, rho: float) -> Part:
+    """`floor(value / step + rho)` where it is not zero."""
+    ratio = chunk.value / chunk.value.dtype.type(step)
+    if ratio.dtype == np.float32:
+        magnitude = (ratio + np.float32(rho)).astype(np.int32)
     else:
-        runs = [(a, b, f) for a, b, f in zip(bounds.tolist(), bounds[1:].tolist(), factors.tolist(),
-                                             strict=False)]
-    for begin, end, factor in runs:
-        least = np.float32(min(threshold * factor, float(np.finfo(np.float32).max)))
-        for start in range(begin, end, _BLOCK):
-            block = np.abs(delta[start : min(start + _BLOCK, end)])
-            index = np.flatnonzero(block >= least)
-            chosen = block[index] if exact else block[index].astype(np.float64)
-            places.append(index.astype(place_type) + place_type(start))
-            values.append(chosen if factor == 1.0 else chosen / chosen.dtype.type(factor))
-    where = np.concatenate(places) if places else np.zeros(0, place_type)
-    value = np.concatenate(values) if values else np.zeros(0, np.float32)
-    return Significant(where, value, np.searchsorted(where, bounds).astype(np.int64), bounds, threshold)
+        magnitude = np.minimum(ratio + rho, float(coder.MAX_VALUE)).astype(np.int64)
+    chosen = np.flatnonzero(magnitude)
+    if len(chosen) == len(magnitude):
+        return Part(chunk.where, magnitude, ratio, chunk.first, chunk.cuts)
+    cuts = np.searchsorted(chosen, chunk.cuts)
+    return Part(chunk.where[chosen], magnitude[chosen], ratio[chosen], chunk.first, cuts)
 
 
 def symbols(found: Significant, step: float, rho: float,
@@ -126,102 +199,121 @@ def symbols(found: Significant, step: float, rho: float,
     Args:
         found: candidates down to `(1 - rho) * step` at least.
         step: > 0.
-        rho: the rounding offset, see `quantizer.quantize`.
+        rho: the rounding offset: a symbol is `floor(value / step + rho)`.
         labels: classes found at a step nearby, to be kept.
         classes: how many to begin merging with; fewer are found faster.
     """
-    ratio = found.value / found.value.dtype.type(step)
-    if ratio.dtype == np.float32:
-        magnitude = (ratio + np.float32(rho)).astype(np.int32)
-    else:
-        magnitude = np.minimum(ratio + rho, float(coder.MAX_VALUE)).astype(np.int64)
-    chosen = np.flatnonzero(magnitude)
-    cuts = np.searchsorted(chosen, found.cuts).astype(np.int64)
-    where, magnitude, ratio = found.where[chosen], magnitude[chosen], ratio[chosen]
-    gap = coder.tokens_of(gaps(where, cuts, found.bounds))
-    size = coder.tokens_of(magnitude - 1)
-    labels, bits, fixed = _classes(gap, size, magnitude, cuts, found.bounds, labels, classes)
-    return Symbols(step, where, magnitude, ratio, cuts, found.bounds, labels, bits, fixed)
+    rank, n = _groups(found, labels, classes)
+    counts, hist, sums = np.zeros(len(rank), np.int64), np.zeros((n, 2, coder.MAX_TOKEN)), np.zeros((n, 2))
+    last = -1
+    for chunk in found.chunks:
+        part = _quantized(chunk, step, rho)
+        each = np.diff(part.cuts)
+        if not len(part.where):
+            continue
+        gap = coder.tokens_of(_gaps(part, each, found.bounds, last))
+        size = coder.tokens_of(part.magnitude - 1)
+        last = int(part.where[-1])
+        here = slice(part.first, part.first + len(each))
+        counts[here] += each
+        of = rank[here]
+        if n == 1:
+            hist[0, 0] += np.bincount(gap, minlength=coder.MAX_TOKEN)
+            hist[0, 1] += np.bincount(size, minlength=coder.MAX_TOKEN)
+            sums[0, 0] += part.magnitude.sum(dtype=np.float64)
+        else:
+            base = np.repeat((of * coder.MAX_TOKEN).astype(np.int16), each)
+            for k, token in enumerate((gap, size)):
+                hist[:, k] += np.bincount(base + token, minlength=n * coder.MAX_TOKEN).reshape(n, -1)
+            live = np.flatnonzero(each)
+            of_each = np.add.reduceat(part.magnitude, part.cuts[live], dtype=np.float64)
+            sums[:, 0] += np.bincount(of[live], of_each, n)
+    live = counts > 0
+    sums[:, 1] = np.bincount(rank[live], np.diff(found.bounds)[live], n)
+    merged, bits, fixed = _merged(hist, sums, fix=labels is not None)
+    return Symbols(found, step, rho, int(counts.sum()), np.where(live, merged[rank] + 1, 0), bits, fixed)
 
 
-def gaps(where: NDArray[np.integer], cuts: NDArray[np.int64],
-         bounds: NDArray[np.int64]) -> NDArray[np.integer]:
-    """Zeros before each non-zero symbol within its tensor."""
+def _groups(found: Significant, labels: NDArray[np.int64] | None,
+            classes: int) -> tuple[NDArray[np.int64], int]:
+    """The group (T,) of each tensor, from dense to sparse, and how many there are."""
+    if labels is not None:
+        return np.maximum(labels - 1, 0), max(int(labels.max(initial=0)), 1)
+    live = np.flatnonzero(found.counts)
+    order = live[np.argsort(-found.counts[live] / np.diff(found.bounds)[live], kind="stable")]
+    n = max(min(len(order), classes, 1 + int(found.counts.sum()) // 256), 1)
+    rank = np.zeros(len(found.counts), np.int64)
+    rank[order] = np.arange(len(order)) * n // max(len(order), 1)
+    return rank, n
+
+
+def _gaps(part: Part, counts: NDArray[np.int64], bounds: NDArray[np.int64], last: int) -> NDArray[np.integer]:
+    """Zeros before each non-zero symbol within its tensor; `last` is the place of the symbol before them."""
+    where = part.where
     out = np.empty_like(where)
-    out[1:] = where[1:] - where[:-1]
+    np.subtract(where[1:], where[:-1], out=out[1:])
     out -= 1
-    live = np.flatnonzero(cuts[1:] > cuts[:-1])
-    first = cuts[live]
-    out[first] = where[first] - bounds[live].astype(where.dtype)
+    live = np.flatnonzero(counts)
+    first = part.cuts[live]
+    out[first] = where[first] - np.maximum(bounds[part.first + live], last + 1).astype(where.dtype)
     return out
 
 
-def _classes(gap, size, magnitude, cuts, bounds, labels, classes) -> tuple[NDArray[np.int64], float, float]:
-    """A class for each tensor, neighbours in density merged while merging saves bytes; with their size."""
-    counts, elements = np.diff(cuts), np.diff(bounds)
-    live = np.flatnonzero(counts)
-    total = np.zeros(len(counts), np.float64)
-    if len(live):
-        total[live] = np.add.reduceat(magnitude, cuts[live], dtype=np.float64)
-    if labels is None:
-        density = total[live] / elements[live]
-        order = live[np.argsort(-density, kind="stable")]
-        n = min(len(order), classes, 1 + int(counts.sum()) // 256)
-        groups = [g for g in np.array_split(order, n) if len(g)] if n else []
-    else:
-        late = live[labels[live] == 0]
-        labels = labels.copy()
-        labels[late] = max(int(labels.max(initial=0)), 1)
-        groups = [g for k in range(1, int(labels.max(initial=0)) + 1)
-                  if len(g := np.flatnonzero((labels == k) & (counts > 0)))]
-    rank = np.zeros(len(counts), np.int64)
-    for k, g in enumerate(groups):
-        rank[g] = k
-    shape = (len(groups), coder.MAX_TOKEN)
-    if len(groups) > 1:
-        base = np.repeat((rank * coder.MAX_TOKEN).astype(np.int16), counts)
-        hists = [np.bincount(base + t, minlength=shape[0] * shape[1]).reshape(shape) for t in (gap, size)]
-    else:
-        hists = [np.bincount(t, minlength=shape[1])[None, :] for t in (gap, size)]
-    hist = np.stack(hists, axis=1).astype(np.float64)[: len(groups)]  # (G, 2, tokens)
-    sums = np.array([[total[g].sum(), elements[g].sum()] for g in groups]).reshape(-1, 2)
-    costs = _cost(hist, sums)
-    both = _cost(hist[1:] + hist[:-1], sums[1:] + sums[:-1])  # of each class and the next together
-    while labels is None and len(groups) > 1:
-        saved = (costs[1:] + costs[:-1] - both).sum(axis=1)
-        k = int(np.argmax(saved))
-        if saved[k] < 0:
-            break
-        groups[k : k + 2] = [np.concatenate(groups[k : k + 2])]
-        hist[k] += hist[k + 1]
-        sums[k] += sums[k + 1]
-        costs[k] = both[k]
-        hist, sums, costs = (np.delete(x, k + 1, axis=0) for x in (hist, sums, costs))
-        both = np.delete(both, k, axis=0)
-        for j in range(max(k - 1, 0), min(k + 1, len(both))):
-            both[j] = _cost(hist[j : j + 1] + hist[j + 1 : j + 2], sums[j : j + 1] + sums[j + 1 : j + 2])[0]
-    out = np.zeros(len(counts), np.int64)
-    for k, g in enumerate(groups):
-        out[g] = k + 1
-    return out, float(costs[:, 0].sum()), float(costs[:, 1].sum()) / 8
+def _merged(hist: NDArray[np.float64], sums: NDArray[np.float64],
+            fix: bool) -> tuple[NDArray[np.int64], float, float]:
+    """Runs of groups that share a model such that the whole is smallest.
+
+    Args:
+        hist: (G, 2, tokens) counts of gap and of magnitude tokens.
+        sums: (G, 2) sum of the magnitudes, and elements.
+        fix: keep the groups as they are.
+
+    Returns:
+        The class (G,) of each group; bits that grow with the symbols, bytes of tables and heads.
+    """
+    n = len(hist)
+    used = np.flatnonzero(hist.sum(axis=(0, 1)))
+    hist, widths = hist[:, :, used], coder.WIDTHS[used].astype(np.float64)
+    if fix or n < 2:
+        some = hist.sum(axis=(1, 2)) > 0
+        costs = _cost(hist[some], sums[some], widths)
+        return (np.cumsum(some) - some), float(costs[:, 0].sum()), float(costs[:, 1].sum()) / 8
+    begin, end = np.triu_indices(n)
+    upto = np.concatenate((np.zeros_like(hist[:1]), np.cumsum(hist, axis=0)))
+    totals = np.concatenate((np.zeros_like(sums[:1]), np.cumsum(sums, axis=0)))
+    costs = _cost(upto[end + 1] - upto[begin], totals[end + 1] - totals[begin], widths)
+    of = {(a, b): k for k, (a, b) in enumerate(zip(begin.tolist(), end.tolist(), strict=True))}
+    whole = costs.sum(axis=1).tolist()
+    best, back = [0.0], []  # the smallest size of the first groups, and where their last run begins
+    for b in range(n):
+        size, a = min((best[a] + whole[of[a, b]], a) for a in range(b + 1))
+        best.append(size)
+        back.append(a)
+    labels, chosen, b = np.zeros(n, np.int64), [], n - 1
+    while b >= 0:
+        chosen.append(of[back[b], b])
+        labels[: back[b]] -= 1
+        b = back[b] - 1
+    return labels - labels[0], float(costs[chosen, 0].sum()), float(costs[chosen, 1].sum()) / 8
 
 
-def _cost(hist: NDArray[np.float64], sums: NDArray[np.float64]) -> NDArray[np.float64]:
+def _cost(hist: NDArray[np.float64], sums: NDArray[np.float64],
+          widths: NDArray[np.float64]) -> NDArray[np.float64]:
     """(G, 2): bits of the symbols of classes, and of their models and heads.
 
     Args:
         hist: (G, 2, tokens) counts of gap and of magnitude tokens.
         sums: (G, 2) sum of the magnitudes, and elements.
+        widths: (tokens,) raw bits of each token.
     """
     n = hist.sum(axis=2)
-    coded = hist @ coder.WIDTHS.astype(np.float64) - _xlogx(hist).sum(axis=2) + _xlogx(n)
+    coded = hist @ widths - _xlogx(hist).sum(axis=2) + _xlogx(n)
     table = 8.0 * (2.0 + np.count_nonzero(hist, axis=2))
     trials = np.stack((np.maximum(sums[:, 1], n[:, 0]), sums[:, 0]), axis=1)  # of a coin with n heads
     geometric = _xlogx(trials) - _xlogx(n) - _xlogx(trials - n)
-    parameters = np.array([8.0, 8.0])
-    use = geometric + parameters < coded + table
+    use = geometric + 8.0 < coded + table
     bits = np.where(use, geometric, coded).sum(axis=1) + n[:, 0]  # and the signs
-    return np.stack((bits, np.where(use, parameters, table).sum(axis=1) + 8 * _CLASS_HEAD), axis=1)
+    return np.stack((bits, np.where(use, 8.0, table).sum(axis=1) + 8 * _CLASS_HEAD), axis=1)
 
 
 def _xlogx(x: NDArray[np.float64]) -> NDArray[np.float64]:

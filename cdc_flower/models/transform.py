@@ -11,7 +11,9 @@ its own.
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_left
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -25,6 +27,7 @@ from cdc_flower.config import ConfigError
 
 FILE = "transform.safetensors"  # in a pair folder
 DIGEST_BYTES = 8
+_BLOCK = 64  # pictures read together
 GROUPS = 8  # of components; 16 save 1 % of a frame more at most, and cost each frame their tables
 
 
@@ -50,11 +53,18 @@ class Transform:
 
     @cached_property
     def groups(self) -> tuple[slice, ...]:
-        """At most `GROUPS` ranges of components, equally wide in log variance; none is empty."""
-        variance = self.variance.astype(np.float64)
-        logs = np.log2(np.maximum(variance, max(variance[0] * 2**-20, 1e-30)))
-        level = np.minimum(GROUPS * (logs[0] - logs) / max(logs[0] - logs[-1], 1e-9), GROUPS - 1).astype(int)
-        edges = [0, *(np.flatnonzero(np.diff(level)) + 1).tolist(), len(level)]
+        """At most `GROUPS` ranges of components, equally wide in log variance; none is empty.
+
+        The edges are found by comparing powers of rational numbers: the same on every machine.
+        """
+        floor = max(float(self.variance[0]) * 2.0**-20, 1e-30)
+        exact = [Fraction(max(float(v), floor)) for v in self.variance]
+        first, last = exact[0], exact[-1]
+        edges = [0]
+        for j in range(1, GROUPS if first > last else 1):  # v is j / GROUPS of the way, in logarithms
+            bound = first ** (GROUPS - j) * last**j
+            edges.append(bisect_left(exact, -bound, key=lambda v: -(v**GROUPS)))
+        edges = sorted({*edges, len(exact)})
         return tuple(slice(a, b) for a, b in pairwise(edges))
 
     def forward(self, centred: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -69,7 +79,7 @@ class Transform:
 
 
 def estimate(tokens: NDArray[np.floating], pictures: int = 2000) -> Transform:
-    """The transform of tower outputs.
+    """The transform of tower outputs, read twice in blocks of pictures; memory grows with D * D alone.
 
     Args:
         tokens: (pictures, N, D), of unlabelled source pictures; `World.train_tokens` has this form.
@@ -79,11 +89,16 @@ def estimate(tokens: NDArray[np.floating], pictures: int = 2000) -> Transform:
         ValueError: fewer than D tokens.
     """
     rows = np.unique(np.linspace(0, len(tokens) - 1, min(pictures, len(tokens))).astype(int))
-    flat = np.asarray(tokens[rows], np.float64).reshape(-1, tokens.shape[-1])
-    if len(flat) < flat.shape[1]:
-        raise ValueError(f"{len(flat)} tokens of width {flat.shape[1]}; allowed: at least the width")
-    mean = flat.mean(axis=0)
-    variance, axes = np.linalg.eigh((flat - mean).T @ (flat - mean) / len(flat))
+    count, width = len(rows) * tokens.shape[1], tokens.shape[-1]
+    if count < width:
+        raise ValueError(f"{count} tokens of width {width}; allowed: at least the width")
+    blocks = [rows[start : start + _BLOCK] for start in range(0, len(rows), _BLOCK)]
+    mean = sum(np.asarray(tokens[b], np.float64).sum(axis=(0, 1)) for b in blocks) / count
+    covariance = np.zeros((width, width))
+    for block in blocks:
+        centred = np.asarray(tokens[block], np.float64).reshape(-1, width) - mean
+        covariance += centred.T @ centred
+    variance, axes = np.linalg.eigh(covariance / count)
     falling = np.argsort(-variance, kind="stable")
     return Transform(mean.astype(np.float32), np.ascontiguousarray(axes[:, falling], np.float32),
                      np.maximum(variance[falling], 0).astype(np.float32))

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cdc_flower.wire import coder, columns
+from cdc_flower.wire import coder, columns, packing
 from cdc_flower.wire.frame import FrameError
 
 HALF_MAX = 65504.0
@@ -75,7 +75,8 @@ def pack_samples(samples: Sequence[Asked]) -> list[bytes]:
         "question lengths": [len(s.question_ids) for s in samples],
         "answer lengths": [len(s.answer_ids) for s in samples],
         "uncertainty": np.array([_half(s.uncertainty) for s in samples], "<f2").view("<u2"),
-        "position gaps": np.concatenate([np.zeros(0, np.int64), *(_gaps(s.positions) for s in samples)]),
+        "position gaps": np.concatenate(
+            [np.zeros(0, np.int64), *(packing.gaps(np.asarray(s.positions, np.int64)) for s in samples)]),
         "question ids": [i for s in samples for i in s.question_ids],
         "answer ids": [i for s in samples for i in s.answer_ids],
     }
@@ -84,10 +85,6 @@ def pack_samples(samples: Sequence[Asked]) -> list[bytes]:
 
 def _half(value: float) -> float:
     return min(max(value, -HALF_MAX), HALF_MAX)
-
-
-def _gaps(positions: NDArray[np.integer]) -> NDArray[np.int64]:
-    return np.diff(np.asarray(positions, np.int64), prepend=-1) - 1
 
 
 def unpack_samples(sections: Sequence[bytes], count: int, n_tokens: int, vocab: int, max_samples: int,

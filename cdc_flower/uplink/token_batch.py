@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from cdc_flower.models.transform import DIGEST_BYTES, GROUPS, Transform
 from cdc_flower.uplink import sample_columns
 from cdc_flower.uplink.sample_columns import HALF_MAX, MAX_SAMPLES, MAX_TEXT
-from cdc_flower.wire import coder, columns
+from cdc_flower.wire import coder, columns, packing
 from cdc_flower.wire.frame import FrameError, Kind, envelope, pack, unpack
 
 BITS = (3, 4, 8, 16)
@@ -154,7 +154,7 @@ def encode(batch: TokenBatch, n_tokens: int, width: int, bits: int, transform: T
         values = columns.pack_column(tokens.astype("<f2").view("<u2").ravel(), 2)
     elif transform is not None:
         symbols, half = _spread(tokens, bits, transform)
-        folded = np.where(symbols < 0, -2 * symbols - 1, 2 * symbols)
+        folded = packing.fold(symbols)
         scales = half.astype("<f2").view("<u2")
         values = coder.encode([folded[:, group].ravel() for group in transform.groups])
     else:
@@ -175,18 +175,12 @@ def _check(sample: Sample, n_tokens: int, width: int) -> None:
 
 
 def _pack_symbols(symbols: NDArray[np.int8], bits: int) -> bytes:
-    wide = symbols.astype(np.int16)
-    folded = np.where(wide < 0, -2 * wide - 1, 2 * wide).astype(np.uint8)
+    folded = packing.fold(symbols.astype(np.int16)).astype(np.uint8)
     if bits == 8:
         return columns.pack_column(folded, 1)
-    raw = bytes((columns.RAW,)) + (_threes(folded) if bits == 3 else _halves(folded))
+    raw = bytes((columns.RAW,)) + (_threes(folded) if bits == 3 else packing.pack_nibbles(folded))
     coded = bytes((columns.CODED,)) + coder.encode([folded])
     return min(raw, coded, key=len)
-
-
-def _halves(folded: NDArray[np.uint8]) -> bytes:
-    even = np.append(folded, np.zeros(len(folded) % 2, np.uint8))
-    return (even[::2] | even[1::2] << 4).tobytes()
 
 
 def _threes(folded: NDArray[np.uint8]) -> bytes:
@@ -195,19 +189,16 @@ def _threes(folded: NDArray[np.uint8]) -> bytes:
 
 def _unpack_symbols(data: bytes, count: int, bits: int) -> NDArray[np.int8]:
     if bits < 8 and data[:1] == bytes((columns.RAW,)):
-        if len(data) != 1 + (count * bits + 7) // 8:
-            raise FrameError(f"values: {len(data) - 1} bytes for {count} symbols of {bits} bits")
-        packed = np.frombuffer(data, np.uint8, offset=1)
         if bits == 3:
+            packed = packing.packed_row(data[1:], 3 * count, "values")
             folded = np.unpackbits(packed, count=3 * count).reshape(count, 3) @ np.array([4, 2, 1], np.uint8)
         else:
-            folded = np.stack((packed & 15, packed >> 4), axis=1).ravel()[:count]
+            folded = packing.unpack_nibbles(data[1:], count, "values")
     else:
         folded = columns.unpack_column(data, count, 1, "values")
     if folded.max(initial=0) > 2**bits - 2:
         raise FrameError(f"values: symbol {folded.max()} is beyond {bits} bits")
-    wide = folded.astype(np.int16)
-    return np.where(wide & 1, -(wide + 1) // 2, wide // 2).astype(np.int8)
+    return packing.unfold(folded.astype(np.int16)).astype(np.int8)
 
 
 def decode(data: bytes, n_tokens: int, width: int, vocab: int, max_bytes: int, *,
@@ -259,12 +250,13 @@ def decode(data: bytes, n_tokens: int, width: int, vocab: int, max_bytes: int, *
     return TokenBatch(device, round_, version, samples)
 
 
-def _gather(data: bytes, total: int, width: int, bits: int, transform: Transform) -> NDArray[np.int64]:
+def _gather(data: bytes, total: int, width: int, bits: int, transform: Transform
+            ) -> NDArray[np.integer]:
     """Symbols (total, D) of the components, from one stream for each group of them."""
     widths = [group.stop - group.start for group in transform.groups]
     streams = coder.decode(data, [total * w for w in widths])
     folded = np.concatenate([s.reshape(total, w) for s, w in zip(streams, widths, strict=True)], axis=1)
-    symbols = np.where(folded & 1, -(folded + 1) // 2, folded // 2)
+    symbols = packing.unfold(folded)
     if np.abs(symbols).max(initial=0) > _highest(width, bits):
         raise FrameError(f"values: symbol {np.abs(symbols).max()}; allowed: up to {_highest(width, bits)}")
     return symbols

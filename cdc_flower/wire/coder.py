@@ -12,10 +12,10 @@ empirical entropy from a few thousand symbols on.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import pairwise
 from typing import Any
 
 import constriction
@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdc_flower.wire.frame import FrameError
+from cdc_flower.wire.packing import BitWriter, packed_row, read_bits
 
 _DIRECT = 16  # values below it are tokens themselves
 MAX_TOKEN = _DIRECT + 4 * 27  # values below 2**31
@@ -40,6 +41,7 @@ _PARAMETERS = {GIVEN: 0, ONE: 1, TWO: 2} | dict.fromkeys(range(MAX_TOKEN, TWO), 
 _COARSE = TWO - MAX_TOKEN  # first bytes that are their own parameter: a geometric model in one byte
 _PRECISION = 24  # bits of a probability in the coder
 _UNIT = 44  # bits of a fixed-point probability: its products with a byte are exact in float64
+_PART = 2**15  # tokens coded together
 
 
 def _tokenize(values: NDArray[np.integer]) -> NDArray[np.uint8]:
@@ -53,6 +55,7 @@ _TABLED = 2**16  # values below it have their token looked up
 _TOKEN = _tokenize(np.arange(_TABLED))
 WIDTHS = np.array([0] * _DIRECT + [2 + t // 4 for t in range(MAX_TOKEN - _DIRECT)], np.uint8)
 """Raw bits of each token, uint8 (124,)."""
+_WIDTHS64 = WIDTHS.astype(np.int64)
 _LOWEST = [*range(_DIRECT), *((4 + t % 4) << (2 + t // 4) for t in range(MAX_TOKEN - _DIRECT)), MAX_VALUE + 1]
 
 
@@ -63,22 +66,6 @@ def tokens_of(values: NDArray[np.integer]) -> NDArray[np.uint8]:
         large = np.flatnonzero(values >= _TABLED)
         token[large] = _tokenize(values[large])
     return token
-
-
-def tokenize(values: NDArray[np.integer]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Tokens uint8 (n,) and the number of raw bits of each, uint8 (n,), of integers in 0..2**31-1."""
-    token = tokens_of(values)
-    return token, WIDTHS[token]
-
-
-def _bits(values: NDArray[np.integer], width: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
-    """The raw low bits, one block per width in ascending order."""
-    large = np.flatnonzero(width)
-    values, width, blocks = values[large].astype("<u4"), width[large], []
-    for w in np.flatnonzero(np.bincount(width)).tolist():
-        some = values[width == w].view(np.uint8).reshape(-1, 4)
-        blocks.append(np.unpackbits(some, axis=1, count=w, bitorder="little").ravel())
-    return blocks
 
 
 def table_bytes(counts: NDArray[np.int64]) -> bytes:
@@ -94,28 +81,43 @@ def table_bytes(counts: NDArray[np.int64]) -> bytes:
     return bytes((first, len(window))) + logs.tobytes()
 
 
-def _powers(share: Share) -> list[int]:
-    """The fixed-point powers `(1 - share)**(2**i)` for i = 0..30, in integers: the same on every machine."""
-    p, of = share
-    powers = [((of - p) << _UNIT) // of]
-    for _ in range(30):
-        powers.append(powers[-1] ** 2 >> _UNIT)
-    return powers
+def _exponents(start: int) -> list[list[int]]:
+    """Of each token's lowest value over `start`, the places of its one bits, the lowest first."""
+    tokens = [max(low - start, 0) for low in _LOWEST]
+    return [[min(i, 30) for i in range(32) if exponent >> i & 1] for exponent in tokens]
 
 
-@lru_cache(maxsize=256)
+_ONES = _exponents(0), _exponents(1)
+
+
 def _geometric(share: Share, start: int = 0) -> NDArray[np.float64]:
-    """Weights (124,) of the tokens of v >= start, `P(v >= start + j) = (1 - share)**j`; at least 1."""
-    powers, tails = _powers(share), []
-    for low in _LOWEST:
-        tail, exponent = 1 << _UNIT, max(low - start, 0)
-        for i in range(exponent.bit_length()):
-            if exponent >> i & 1:
-                tail = tail * powers[min(i, 30)] >> _UNIT
+    """Weights (124,) of the tokens of v >= start (0 or 1), `P(v >= start + j) = (1 - share)**j`; at least 1.
+
+    In fixed point of integers: the same on every machine.
+    """
+    p, of = share
+    powers = [((of - p) << _UNIT) // of]  # (1 - share)**(2**i), until it is zero
+    while powers[-1] and len(powers) < 31:
+        powers.append(powers[-1] ** 2 >> _UNIT)
+    tails = []
+    for places in _ONES[start]:
+        if places and places[-1] >= len(powers):
+            break
+        tail = 1 << _UNIT
+        for i in places:
+            tail = tail * powers[i] >> _UNIT
+        if not tail:
+            break
         tails.append(tail)
-    weights = np.array([max(a - b, 1) for a, b in pairwise(tails)], np.float64)
+    weights = np.ones(MAX_TOKEN)
+    tails = np.array([*tails, 0.0])[: MAX_TOKEN + 1]  # exact: below 2**53
+    np.maximum(tails[:-1] - tails[1:], 1.0, out=weights[: len(tails) - 1])
     weights[:start] = 1.0
     return weights
+
+
+_one_byte = lru_cache(maxsize=1024)(_geometric)
+"""`_geometric` of the shares that one or two bytes name."""
 
 
 def _weights(model: bytes, share: Share | None) -> tuple[int, NDArray[np.float64]]:
@@ -124,59 +126,121 @@ def _weights(model: bytes, share: Share | None) -> tuple[int, NDArray[np.float64
         case 255 if share is not None:
             return 0, _geometric(share)
         case 254:
-            return 0, _geometric((model[1] + 1, 257))
+            return 0, _one_byte((model[1] + 1, 257))
         case 253:
-            weights = _geometric((model[2] + 1, 257), 1) * (256 - model[1]) / 257
+            weights = _one_byte((model[2] + 1, 257), 1) * (256 - model[1]) / 257
             weights[0] = float((1 << _UNIT) * (model[1] + 1) // 257)
             return 0, np.maximum(np.floor(weights), 1.0)
         case first if first >= MAX_TOKEN:
-            return 0, _geometric((first - MAX_TOKEN + 1, _COARSE + 1))
+            return 0, _one_byte((first - MAX_TOKEN + 1, _COARSE + 1))
     return model[0], _WEIGHTS[np.frombuffer(model[2:], np.uint8)]
 
 
-def _bits_of(counts: NDArray[np.int64], model: bytes, share: Share | None) -> float:
-    """Bits of a model's bytes and of the tokens under it."""
-    if model[0] < MAX_TOKEN and model[1] == 1:
-        return 8.0 * len(model)
-    first, weights = _weights(model, share)
-    some = counts[first : first + len(weights)]
-    used = some > 0
-    each = np.log2(weights.sum()) - np.log2(weights[: len(some)][used])
-    return 8.0 * len(model) + float(np.dot(some[used], np.minimum(each, _PRECISION)))
+def _bits_each(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Bits of each token, those of weight 0 included, at most what the coder's precision allows."""
+    return np.minimum(np.log2(weights.sum()) - np.log2(np.maximum(weights, 1.0)), _PRECISION)
 
 
-def model_bytes(counts: NDArray[np.int64], total: int, share: Share | None = None) -> bytes:
-    """The model of a stream in the fewest bits, model and tokens together.
+@lru_cache(maxsize=1024)
+def _bits_one_byte(share: Share, start: int = 0) -> NDArray[np.float64]:
+    return _bits_each(_one_byte(share, start))
+
+
+def _byte(events: int, trials: int) -> int:
+    return min(max(round(257 * events / max(trials, 1)) - 1, 0), 255)
+
+
+def _choose(counts: NDArray[np.int64], total: int, share: Share | None) -> tuple[float, bytes]:
+    """The model of a stream in the fewest bits, model and tokens together, and these bits.
 
     Args:
-        counts: of each token.
+        counts: (124,) of each token.
         total: the sum of the stream's values.
         share: the expected share of zeros, known to the reader; None = only a table is allowed.
     """
     table = table_bytes(counts)
-    if share is None or table[1] == 1:
-        return table
+    if table[1] == 1:
+        found = [(16.0, table)]
+    else:
+        first, weights = _weights(table, None)
+        each = _bits_each(weights)
+        found = [(8.0 * len(table) + float(np.dot(counts[first : first + len(each)], each)), table)]
+    if share is None:
+        return found[0]
     n, zeros = int(counts.sum()), int(counts[0])
-
-    def parameter(events: int, trials: int) -> int:
-        return min(max(round(257 * events / max(trials, 1)) - 1, 0), 255)
-
     coarse = min(max(round((_COARSE + 1) * n / (n + total)) - 1, 0), _COARSE - 1)
-    models = [table, bytes((GIVEN,)), bytes((MAX_TOKEN + coarse,)), bytes((ONE, parameter(n, n + total))),
-              bytes((TWO, parameter(zeros, n), parameter(n - zeros, total)))]
-    return min(models, key=lambda m: _bits_of(counts, m, share))
+    one, two = _byte(n, n + total), (_byte(zeros, n), _byte(n - zeros, total))
+    above = _bits_one_byte((two[1] + 1, 257), 1)
+    found += [
+        (8.0 + float(np.dot(counts, _bits_each(_geometric(share)))), bytes((GIVEN,))),
+        (8.0 + float(np.dot(counts, _bits_one_byte((coarse + 1, _COARSE + 1)))),
+         bytes((MAX_TOKEN + coarse,))),
+        (16.0 + float(np.dot(counts, _bits_one_byte((one + 1, 257)))), bytes((ONE, one))),
+        (24.0 + float(np.dot(counts[1:], above[1:])) + zeros * math.log2(257 / (two[0] + 1))
+         + (n - zeros) * math.log2(257 / (256 - two[0])), bytes((TWO, *two))),
+    ]
+    return min(found, key=lambda f: f[0])
+
+
+class Stream:
+    """Integers in 0..2**31-1 on their way into a payload, added in parts; kept as tokens and raw bits."""
+
+    def __init__(self, values: NDArray[np.integer] | None = None):
+        self.counts = np.zeros(MAX_TOKEN, np.int64)
+        self.total = 0
+        self.parts: list[NDArray[np.uint8]] = []
+        self.large: dict[int, list[NDArray[np.unsignedinteger]]] = {}
+        if values is not None:
+            self.add(values)
+
+    def add(self, values: NDArray[np.integer]) -> None:
+        """Append values (n,).
+
+        Raises:
+            ValueError: a value outside 0..2**31-1.
+        """
+        if not len(values):
+            return
+        highest = int(values.max())
+        if values.min() < 0 or highest > MAX_VALUE:
+            raise ValueError(f"integers to code must lie in 0..{MAX_VALUE}")
+        token = tokens_of(values)
+        self.parts.append(token)
+        self.counts += np.bincount(token, minlength=MAX_TOKEN)
+        self.total += int(values.sum(dtype=np.int64))
+        if highest < _DIRECT:
+            return
+        large = np.flatnonzero(token >= _DIRECT)
+        width = WIDTHS[token[large]]
+        large = large[np.argsort(width, kind="stable")]
+        sorted_, start = values[large], 0
+        for w, n in enumerate(np.bincount(width).tolist()):
+            if n:
+                narrow = "<u1" if w <= 8 else "<u2" if w <= 16 else "<u4"
+                self.large.setdefault(w, []).append(sorted_[start : start + n].astype(narrow))
+                start += n
+
+    @property
+    def raw_bits(self) -> int:
+        """Bits that follow the tokens."""
+        return int(self.counts @ _WIDTHS64)
+
+    def write_raw(self, row: BitWriter) -> None:
+        """Append the raw bits: for each width from small to large its values in order, lowest bit first."""
+        for w in sorted(self.large):
+            for some in self.large[w]:
+                by_byte = some.view(np.uint8).reshape(len(some), -1)
+                row.add(np.unpackbits(by_byte, axis=1, count=w, bitorder="little").ravel())
 
 
 def information(values: NDArray[np.integer], share: Share | None = None) -> float:
     """Bits that a stream of at least one value takes in `encode`: its model, its tokens, its raw bits; the
     rounding of the whole payload to words not counted."""
-    token, width = tokenize(np.asarray(values))
-    counts = np.bincount(token)
-    model = model_bytes(counts, int(values.sum(dtype=np.int64)), share)
-    return _bits_of(counts, model, share) + float(width.sum(dtype=np.int64))
+    stream = Stream(np.asarray(values))
+    return _choose(stream.counts, stream.total, share)[0] + stream.raw_bits
 
 
-def encode(streams: Sequence[NDArray[np.integer]], shares: Sequence[Share] | None = None) -> bytes:
+def encode(streams: Sequence[NDArray[np.integer] | Stream], shares: Sequence[Share] | None = None) -> bytes:
     """Code several streams of integers in 0..2**31-1, each with its own model, into one payload.
 
     The lengths of the streams are not stored; the reader must know them. Empty streams cost nothing.
@@ -189,40 +253,38 @@ def encode(streams: Sequence[NDArray[np.integer]], shares: Sequence[Share] | Non
     Raises:
         ValueError: a value outside 0..2**31-1.
     """
-    tables, jobs, blocks = [], [], []
-    for k, stream in enumerate(streams):
-        values = np.asarray(stream)
-        if not len(values):
+    tables, jobs, row = [], [], BitWriter()
+    for k, values in enumerate(streams):
+        stream = values if isinstance(values, Stream) else Stream(np.asarray(values))
+        if not stream.parts:
             continue
-        if values.min() < 0 or values.max() > MAX_VALUE:
-            raise ValueError(f"integers to code must lie in 0..{MAX_VALUE}")
-        token, width = tokenize(values)
         share = shares[k] if shares is not None else None
-        model = model_bytes(np.bincount(token, minlength=1), int(values.sum(dtype=np.int64)), share)
+        model = _choose(stream.counts, stream.total, share)[1]
         tables.append(model)
         if model[0] >= MAX_TOKEN or model[1] > 1:
             first, weights = _weights(model, share)
-            jobs.append((token.astype(np.int32) - np.int32(first), _categorical(weights)))
-        blocks.extend(_bits(values, width))
+            jobs.append((stream.parts, first, _categorical(weights)))
+        stream.write_raw(row)
     coder = _STREAM.stack.AnsCoder()
-    for token, model in reversed(jobs):
-        coder.encode_reverse(token, model)
-    words = coder.get_compressed().astype("<u4").tobytes()
-    raw = np.packbits(np.concatenate(blocks)).tobytes() if blocks else b""
-    return b"".join((*tables, struct.pack("<I", len(words) // 4), words, raw))
+    for parts, first, model in reversed(jobs):
+        for token in reversed(parts):
+            for start in range((len(token) - 1) // _PART * _PART, -1, -_PART):
+                coder.encode_reverse(token[start : start + _PART].astype(np.int32) - np.int32(first), model)
+    words = coder.get_compressed().astype("<u4", copy=False).tobytes()
+    return b"".join((*tables, struct.pack("<I", len(words) // 4), words, row.tobytes()))
 
 
 def _categorical(weights: NDArray[np.float64]) -> Any:
     return _STREAM.model.Categorical(weights, perfect=False)
 
 
-def _read_model(data: bytes, at: int, share: Share | None) -> bytes:
+def _read_model(data: bytes | memoryview, at: int, share: Share | None) -> bytes:
     """The bytes of the model at `at`, checked."""
     if len(data) < at + 1:
         raise FrameError("coded integers: model table is cut short")
     first = data[at]
     if share is not None and first in _PARAMETERS:
-        model = data[at : at + 1 + _PARAMETERS[first]]
+        model = bytes(data[at : at + 1 + _PARAMETERS[first]])
         if len(model) < 1 + _PARAMETERS[first]:
             raise FrameError("coded integers: parameters of a geometric model are cut short")
         return model
@@ -231,13 +293,53 @@ def _read_model(data: bytes, at: int, share: Share | None) -> bytes:
     n = data[at + 1]
     if n < 1 or first + n > MAX_TOKEN:
         raise FrameError(f"coded integers: table of {n} tokens from {first}; allowed: 0..{MAX_TOKEN - 1}")
-    model = data[at : at + 2 + (n if n > 1 else 0)]
+    model = bytes(data[at : at + 2 + (n if n > 1 else 0)])
     if n > 1 and (len(model) < 2 + n or not model[2] or not model[-1]):
         raise FrameError("coded integers: model table is cut short or not tight")
     return model
 
 
-def decode(data: bytes, counts: Sequence[int],
+class Reader:
+    """The integers of one stream of a payload, read in parts."""
+
+    def __init__(self, tokens: NDArray[np.uint8], counts: NDArray[np.int64], raw: NDArray[np.uint8],
+                 start: int):
+        """
+        Args:
+            tokens: (n,) of all values.
+            counts: (124,) of each token.
+            raw: the packed row of raw bits.
+            start: of this stream's bits in it.
+        """
+        self._tokens, self._raw, self._at = tokens, raw, 0
+        bits = np.bincount(WIDTHS, counts * _WIDTHS64).astype(np.int64)
+        self._bit = (start + np.cumsum(bits) - bits).tolist()  # where the next bits of each width are
+
+    def __len__(self) -> int:
+        """Values not yet read."""
+        return len(self._tokens) - self._at
+
+    def take(self, n: int) -> NDArray[np.int64]:
+        """The next `n` values, or as many as there are."""
+        token = self._tokens[self._at : self._at + n]
+        self._at += len(token)
+        values = token.astype(np.int64)
+        large = np.flatnonzero(token >= _DIRECT)
+        if not len(large):
+            return values
+        width = WIDTHS[token[large]]
+        for w in np.flatnonzero(np.bincount(width)).tolist():
+            chosen = large[width == w]
+            bits = read_bits(self._raw, self._bit[w], len(chosen) * w).reshape(-1, w)
+            self._bit[w] += bits.size
+            low = np.packbits(bits, axis=1, bitorder="little")
+            whole = np.zeros((len(chosen), 4), np.uint8)
+            whole[:, : low.shape[1]] = low
+            values[chosen] = (4 + (values[chosen] & 3) << w) | whole.view("<u4")[:, 0]
+        return values
+
+
+def decode(data: bytes | memoryview, counts: Sequence[int],
            shares: Sequence[Share] | None = None) -> list[NDArray[np.int64]]:
     """The streams `encode` was given; `counts` are their lengths, which the caller has bounded.
 
@@ -249,13 +351,16 @@ def decode(data: bytes, counts: Sequence[int],
     Raises:
         FrameError: bytes that `encode` cannot have written for these lengths.
     """
+    return [reader.take(len(reader)) for reader in readers(data, counts, shares)]
+
+
+def readers(data: bytes | memoryview, counts: Sequence[int],
+            shares: Sequence[Share] | None = None) -> list[Reader]:
+    """As `decode`, with everything checked, for reading the values in parts. They keep a byte a value."""
     at, models = 0, []
     for k, count in enumerate(counts):
-        if not count:
-            models.append(None)
-            continue
         share = shares[k] if shares is not None else None
-        model = _read_model(data, at, share)
+        model = _read_model(data, at, share) if count else b""
         at += len(model)
         models.append((model, share))
     if len(data) < at + 4:
@@ -264,47 +369,36 @@ def decode(data: bytes, counts: Sequence[int],
     at += 4
     if len(data) < at + 4 * n_words:
         raise FrameError("coded integers: cut short within the coded words")
-    tokens = _decode_tokens(np.frombuffer(data, "<u4", n_words, at).astype(np.uint32), models, counts)
-    total = sum(int(np.bincount(t, minlength=MAX_TOKEN) @ WIDTHS.astype(np.int64)) for t in tokens)
-    raw = np.frombuffer(data, np.uint8, offset=at + 4 * n_words)
-    if len(raw) != (total + 7) // 8:
-        raise FrameError(f"coded integers: {len(raw)} bytes of raw bits, the tokens need {(total + 7) // 8}")
-    bits = np.unpackbits(raw, count=total)
-    out, start = [], 0
-    for token in tokens:
-        values = token.astype(np.int64)
-        large = np.flatnonzero(token >= _DIRECT)
-        width = WIDTHS[token[large]]
-        for w in np.flatnonzero(np.bincount(width)).tolist():
-            chosen = large[width == w]
-            low = np.packbits(bits[start : start + len(chosen) * w].reshape(-1, w), axis=1, bitorder="little")
-            whole = np.zeros((len(chosen), 4), np.uint8)
-            whole[:, : low.shape[1]] = low
-            values[chosen] = (4 + (values[chosen] - _DIRECT) % 4 << w) | whole.view("<u4")[:, 0]
-            start += len(chosen) * w
-        out.append(values)
-    return out
+    words = np.frombuffer(data, "<u4", n_words, at).astype(np.uint32)
+    tokens = _decode_tokens(words, models, counts)
+    bits = [int(n @ _WIDTHS64) for _, n in tokens]
+    raw = packed_row(data[at + 4 * n_words :], sum(bits), "coded integers: raw bits")
+    starts = [sum(bits[:k]) for k in range(len(bits))]
+    return [Reader(token, n, raw, start) for (token, n), start in zip(tokens, starts, strict=True)]
 
 
-def _decode_tokens(words, models, counts) -> list[NDArray[np.int32]]:
+def _decode_tokens(words, models, counts) -> list[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+    """The tokens of each stream, and how often each occurs (124,)."""
     try:
         coder = _STREAM.stack.AnsCoder(words)
     except ValueError as err:
         raise FrameError(f"coded integers: {err}") from None
-    tokens = []
-    for some, count in zip(models, counts, strict=True):
-        if some is None:
-            tokens.append(np.zeros(0, np.int32))
-            continue
-        model, share = some
-        if model[0] < MAX_TOKEN and model[1] == 1:
-            tokens.append(np.full(count, model[0], np.int32))
-            continue
-        first, weights = _weights(model, share)
-        token = np.asarray(coder.decode(_categorical(weights), count), np.int32)
-        if not weights.all() and not weights[token].all():
-            raise FrameError("coded integers: a token its table calls absent")
-        tokens.append(token + np.int32(first))
+    found = []
+    for (model, share), count in zip(models, counts, strict=True):
+        tokens, each = np.empty(count, np.uint8), np.zeros(MAX_TOKEN, np.int64)
+        if count and model[0] < MAX_TOKEN and model[1] == 1:
+            tokens[:], each[model[0]] = model[0], count
+        elif count:
+            first, weights = _weights(model, share)
+            categorical = _categorical(weights)
+            for start in range(0, count, _PART):
+                part = coder.decode(categorical, min(count - start, _PART))
+                tokens[start : start + _PART] = part
+                each[first : first + len(weights)] += np.bincount(part, minlength=len(weights))
+            if each[first : first + len(weights)][weights == 0].any():
+                raise FrameError("coded integers: a token its table calls absent")
+            tokens += np.uint8(first)
+        found.append((tokens, each))
     if not coder.is_empty():
         raise FrameError("coded integers: words left over after the last token")
-    return tokens
+    return found

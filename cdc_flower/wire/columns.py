@@ -6,6 +6,8 @@ compressed part by the size it declares.
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import zstandard
 from numpy.typing import NDArray
@@ -15,6 +17,7 @@ from cdc_flower.wire.frame import FrameError
 
 RAW, ZSTD, CODED = 0, 1, 2  # how a column is stored
 _SMALL = 2**16  # bytes up to which the strongest zstd level is still quick
+_LOCAL = threading.local()
 
 
 def pack_column(values: NDArray[np.integer], itemsize: int) -> bytes:
@@ -26,11 +29,20 @@ def pack_column(values: NDArray[np.integer], itemsize: int) -> bytes:
     raw = np.asarray(values).astype(f"<u{itemsize}").tobytes()
     ways = {RAW: raw}
     if len(raw) > 1:
-        ways[ZSTD] = zstandard.ZstdCompressor(level=19 if len(raw) < _SMALL else 3).compress(raw)
+        ways[ZSTD] = _compressor(19 if len(raw) < _SMALL else 3).compress(raw)
         if int(np.max(values)) <= coder.MAX_VALUE:
             ways[CODED] = coder.encode([values])
     flag = min(ways, key=lambda f: (len(ways[f]), f))
     return bytes((flag,)) + ways[flag]
+
+
+def _compressor(level: int) -> zstandard.ZstdCompressor:
+    """This thread's compressor of a level; making one takes longer than a small column."""
+    if not hasattr(_LOCAL, "by_level"):
+        _LOCAL.by_level = {}
+    if level not in _LOCAL.by_level:
+        _LOCAL.by_level[level] = zstandard.ZstdCompressor(level=level)
+    return _LOCAL.by_level[level]
 
 
 def unpack_column(data: bytes, count: int, itemsize: int, what: str) -> NDArray[np.unsignedinteger]:

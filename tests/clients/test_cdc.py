@@ -16,6 +16,7 @@ from cdc_flower.fleet.grid import LocalGrid, frame_of, message_bytes, node_id, p
 from cdc_flower.models import adapters
 from cdc_flower.uplink import mosaic, picture_batch, token_batch
 from cdc_flower.uplink.picture_batch import Raster
+from cdc_flower.uplink.uncertainty import TOKEN_SCORES
 from cdc_flower.wire.frame import FrameError
 from clients import cdc
 from clients.client_app import app
@@ -65,7 +66,7 @@ def test_what_goes_up_is_the_most_uncertain_first_with_its_true_tokens(make_task
         row = task.world.train.iloc[task.rows[sample.index]]
         true = task.world.train_tokens[row["image_row"]][sample.positions].astype(np.float32)
         assert len(sample.positions) == task.config.uplink.tokens_kept
-        np.testing.assert_allclose(sample.tokens, true, atol=np.abs(true).max() / 13.9)  # half a 4-bit step
+        np.testing.assert_allclose(sample.tokens, true, atol=np.abs(true).max() / 5.9)  # half a 3-bit step
         assert sample.question_ids == task.pair.text.question_ids(row["question"])
 
 
@@ -73,16 +74,18 @@ def test_the_budget_holds_for_the_whole_message_and_is_used(make_task):
     whole = message_bytes(
         cdc.work(make_task(order={"version": 0}, uplink_budget=10**6), message(), context())
     )
-    for budget in (1200, 1800, whole):
+    sent = []
+    for budget in (whole * 7 // 10, whole - 1, whole):
         task = make_task(order={"version": 0}, uplink_budget=budget)
         content = cdc.work(task, message(), context())
         assert message_bytes(content) <= budget
         assert content["metrics"]["uploaded"] == len(decoded(task, content).samples) >= 1
-    assert content["metrics"]["uploaded"] >= 5
+        sent.append(content["metrics"]["uploaded"])
+    assert sent[0] < sent[2] == len(task.rows) > sent[1]
 
 
 def test_with_a_transform_the_budget_holds_and_only_its_owner_reads_the_frame(make_task):
-    turned = make_task(order={"version": 0}, token_transform="pca", uplink_budget=1500)
+    turned = make_task(order={"version": 0}, token_transform="pca", token_bits=4, uplink_budget=1500)
     task = dataclasses.replace(turned, pair=dataclasses.replace(turned.pair, transform=None))
     content = cdc.work(turned, message(), context())
     assert message_bytes(content) <= 1500
@@ -95,7 +98,7 @@ def test_with_a_transform_the_budget_holds_and_only_its_owner_reads_the_frame(ma
         assert np.linalg.norm(sample.tokens - true) < 0.2 * np.linalg.norm(true)
 
 
-@pytest.mark.parametrize("score", ["attention", "sampled", "entropy", "mc_dropout", "norm", "random", "released"])
+@pytest.mark.parametrize("score", list(TOKEN_SCORES))
 def test_every_token_score_gives_a_legal_frame_and_counts_its_passes(make_task, score):
     task = make_task(order={"version": 0}, token_score=score)
     content = cdc.work(task, message(), context())

@@ -206,8 +206,9 @@ def test_any_bytes_decode_or_raise_a_frame_error(payload, sizes, name):
     ("stc", b"\1\7\0\1", "cut short in its gaps"),
     ("stc", b"\1\6\2\1\0\0\0\0", "position 2 in a vector of 2"),
     ("stc", b"\1\6\1\1\0\0\0\0\0", "cut short in its scales"),
-    ("stc", b"\1\6\1\1\0\0\0\0" + np.array([1], "<f4").tobytes(), "0 bytes of signs for 1 values"),
-    ("topk_int4", b"\1\6\1\1\0\0\0\0" + np.array([1], "<f4").tobytes(), "0 bytes for 1 values"),
+    ("stc", b"\1\6\1\1\0\0\0\0" + np.array([1], "<f4").tobytes(), "0 bytes for 1 bits"),
+    ("stc", b"\1\6\1\1\0\0\0\0" + np.array([1], "<f4").tobytes() + b"\x01", "signs: padding"),
+    ("topk_int4", b"\1\6\1\1\0\0\0\0" + np.array([1], "<f4").tobytes(), "0 bytes for 1 symbols of 4 bits"),
     ("topk_int4", b"\1\6\1\1\0\0\0\0" + np.array([1], "<f4").tobytes() + b"\0", "symbol -8"),
     ("topk_int4", b"\1\6\1\1\0\0\0\0" + np.array([1], "<f4").tobytes() + b"\x11", "padding"),
 ])

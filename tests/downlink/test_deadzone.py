@@ -3,6 +3,7 @@ declared.
 """
 
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -99,6 +100,35 @@ def test_tensors_of_unlike_scale_get_their_own_models():
     assert _error(x, deadzone.decode(three, sizes)) < 0.9 * _error(x, deadzone.decode(one, [60_000]))
 
 
+def test_classes_of_interleaved_tensors_come_back_over_many_parts():
+    rng = np.random.default_rng(0)
+    sizes = [30_000, 1, 50_000, 0, 40_000, 70_000, 33_000, 20_000]
+    scales = (1.0, 1.0, 0.1, 1.0, 1.0, 0.1, 1.0, 0.02)
+    x = (rng.laplace(size=sum(sizes)) * np.repeat(scales, sizes)).astype(np.float32)
+    payload = deadzone.encode(x, sizes, 80_000)
+    _, classes = deadzone.read(payload, sizes)
+    assert len(classes) > 1
+    assert max(c.count for c in classes) > 2 * deadzone._PART
+    y = deadzone.decode(payload, sizes)
+    step = struct.unpack_from("<f", payload, 2)[0]
+    assert (np.abs(x.astype(np.float64) - y) <= 0.75 * step).all()
+    assert np.array_equal(np.signbit(x[y != 0]), np.signbit(y[y != 0]))
+
+
+@pytest.mark.parametrize("bits", [0.8, 4.0])
+def test_memory_stays_within_three_times_the_adapter(bits):
+    n = 10**6
+    x, sizes = _laplace(n), [n // 50] * 50
+    payload = deadzone.encode(x, sizes, round(n * bits / 8))
+    for call in (lambda: deadzone.encode(x, sizes, round(n * bits / 8)),
+                 lambda: deadzone.decode(payload, sizes)):
+        tracemalloc.start()
+        call()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak <= 3 * x.nbytes
+
+
 def test_a_weighted_tensor_is_sent_more_finely():
     x = _laplace(20_000)
     sizes = [10_000, 10_000]
@@ -158,6 +188,7 @@ def test_the_payload_is_laid_out_as_documented():
     (_payload(streams=((5,), (0,))), "position 5 in a class of 5"),
     (_payload()[:8], "class map"),
     (_payload() + b"x", "raw bits"),
+    (_payload(signs=b"\1"), "signs: padding that is not zero"),
 ])
 def test_a_damaged_payload_is_named(payload, says):
     with pytest.raises(FrameError, match=says):

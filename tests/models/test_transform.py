@@ -3,6 +3,7 @@ tower.
 """
 
 import dataclasses
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -50,6 +51,32 @@ def test_groups_cover_all_components_in_order(variance):
     assert [k for group in some.groups for k in range(D)[group]] == list(range(D))
     assert len(some.groups) <= GROUPS
     assert all(group.stop > group.start for group in some.groups)
+
+
+def test_edges_of_groups_are_exact():
+    """A component j/8 of the way in log variance is in group j, one float32 above it is not."""
+    edges = 2.0 ** -np.arange(1, 9, dtype=np.float32)
+    variance = np.stack((np.nextafter(edges, np.float32(1)), edges), axis=1).ravel()
+    variance = np.append(np.float32(1), variance)
+    some = Transform(np.zeros(17, np.float32), np.eye(17, dtype=np.float32), variance)
+    assert [(g.start, g.stop) for g in some.groups] == [*((k, k + 2) for k in range(0, 14, 2)), (14, 17)]
+
+
+def test_a_transform_is_the_same_however_many_pictures_are_read_together(monkeypatch, found):
+    monkeypatch.setattr(transform, "_BLOCK", 7)
+    other = transform.estimate(mixed())
+    np.testing.assert_allclose(other.mean, found.mean, rtol=1e-6)
+    np.testing.assert_allclose(other.variance, found.variance, rtol=1e-5, atol=1e-6)
+
+
+def test_estimating_holds_a_block_of_tokens_at_a_time():
+    tokens = np.zeros((3000, 20, D), np.float16)
+    tokens[:, :, 0] = 1
+    tracemalloc.start()
+    transform.estimate(tokens, pictures=3000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < tokens.size  # a float64 copy of all takes eight times that
 
 
 def test_it_comes_back_from_a_pair_folder_and_only_for_its_tower(found, tmp_path):

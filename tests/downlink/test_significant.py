@@ -1,0 +1,71 @@
+"""Claims about symbols: those of the definition however the update is cut into chunks, and sizes near what is
+written.
+"""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cdc_flower.downlink import significant
+
+FINITE = st.floats(-1e6, 1e6, width=32)
+TENSORS = st.lists(st.lists(FINITE, max_size=12), min_size=1, max_size=5)
+
+
+def _found(tensors, threshold, factors=None):
+    x = np.array([v for t in tensors for v in t], np.float32)
+    bounds = np.cumsum([0, *map(len, tensors)])
+    return x, significant.collect(x, bounds, factors, threshold, float(np.abs(x).max(initial=1.0)))
+
+
+@given(TENSORS, st.floats(1e-3, 1e3), st.floats(0.35, 0.5), st.sampled_from([2, 7, 2**16]))
+def test_symbols_are_those_of_the_definition(tensors, step, rho, block):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(significant, "_BLOCK", block)
+        patch.setattr(significant, "_CHUNK", block)
+        x, found = _found(tensors, (1 - rho) * step * 0.99)
+    plan = significant.symbols(found, step, rho)
+    whole = np.zeros(len(x), np.int64)
+    for part in plan.parts():
+        whole[part.where] = part.magnitude
+    quotient = np.abs(x.astype(np.float64)) / step + rho
+    near = np.abs(quotient - np.rint(quotient)) < 1e-6 * quotient  # float32 may round to the other side
+    assert np.array_equal(whole[~near], quotient.astype(np.int64)[~near])
+    assert plan.count == np.count_nonzero(whole)
+    sent = [bool(whole[a:b].any()) for a, b in zip(found.bounds, found.bounds[1:], strict=False)]
+    assert (plan.labels > 0).tolist() == sent
+
+
+@given(TENSORS, st.sampled_from([2, 7]))
+def test_sizes_do_not_depend_on_the_chunks(tensors, block):
+    plans = []
+    for size in (block, 2**16):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(significant, "_BLOCK", size)
+            patch.setattr(significant, "_CHUNK", size)
+            plans.append(significant.symbols(_found(tensors, 0.3)[1], 1.0, 0.5))
+    assert plans[0].bits == pytest.approx(plans[1].bits)
+    assert plans[0].fixed == plans[1].fixed
+    assert plans[0].labels.tolist() == plans[1].labels.tolist()
+
+
+def test_a_step_factor_scales_the_values_of_its_tensor_alone():
+    tensors, factors = [[1.0, 5.0], [], [4.0, 8.0]], np.array([1.0, 3.0, 4.0])
+    found = _found(tensors, 1.5, factors)[1]
+    (chunk,) = found.chunks
+    assert chunk.where.tolist() == [1, 3]
+    assert chunk.value.tolist() == [5.0, 2.0]
+    assert found.counts.tolist() == [1, 0, 1]
+    assert found.above(4.0) == 1
+
+
+def test_tensors_of_two_densities_become_two_classes_from_dense_to_sparse():
+    rng = np.random.default_rng(0)
+    tensors = [(rng.random(2000) < p).astype(np.float32) for p in (0.02, 0.5, 0.02, 0.5, 0.0)]
+    found = _found(tensors, 0.5)[1]
+    assert significant.symbols(found, 1.0, 0.5).labels.tolist() == [2, 1, 2, 1, 0]
+    kept = significant.symbols(found, 1.0, 0.5, labels=np.array([1, 1, 1, 1, 0]))
+    assert kept.labels.tolist() == [1, 1, 1, 1, 0]
+    best = significant.symbols(found, 1.0, 0.5)
+    assert best.bits + 8 * best.fixed < kept.bits + 8 * kept.fixed
