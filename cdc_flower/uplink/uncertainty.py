@@ -26,8 +26,17 @@ SHARPNESS = 3.0  # of `sampled`: 0 is chance, infinity is `attention`; 2 to 4 ar
 SampleScore = Callable[[vlm.Answers, np.random.Generator], np.ndarray]
 TokenScore = Callable[[nn.Module, vlm.Text, vlm.Inputs, np.random.Generator, UplinkConfig], np.ndarray]
 
+
+def mixed(answers: vlm.Answers, rng: np.random.Generator) -> np.ndarray:
+    """The most uncertain and random samples in turn: chance finds what the student is sure and wrong about."""
+    orders = -answers.entropy, rng.random(len(answers.ids))
+    sure, drawn = (np.argsort(np.argsort(key, kind="stable")) for key in orders)
+    return -np.minimum(2.0 * sure, 2.0 * drawn + 1)
+
+
 SAMPLE_SCORES: dict[str, SampleScore] = {
     "entropy": lambda a, rng: a.entropy,
+    "mixed": mixed,
     "margin": lambda a, rng: 1 - a.margin,
     "released": lambda a, rng: -a.log_prob,
     "random": lambda a, rng: rng.random(len(a.ids)),

@@ -208,3 +208,13 @@ def test_random_sample_scores_come_from_the_generator_alone():
     a, b = (SAMPLE_SCORES["random"](x, np.random.default_rng(3)) for x in (one, two))
     np.testing.assert_array_equal(a, b)
     assert len(set(a)) == 4
+
+
+def test_mixed_takes_the_most_uncertain_and_random_samples_in_turn():
+    given = answers([[[0.5 + 0.04 * i, 0.5 - 0.04 * i]] for i in range(12)])  # the first is the least sure
+    orders = [np.argsort(-SAMPLE_SCORES["mixed"](given, np.random.default_rng(s))) for s in range(200)]
+    assert all(order[0] == 0 and sorted(order) == list(range(12)) for order in orders)
+    half = np.array([order[:6] for order in orders])
+    assert all({0, 1, 2} <= set(row) for row in half)  # every second place is the next by uncertainty
+    drawn = np.bincount(half.ravel(), minlength=12)[3:]
+    assert drawn.min() > 30  # the sure ones have their chance
