@@ -28,7 +28,7 @@ TokenScore = Callable[[nn.Module, vlm.Text, vlm.Inputs, np.random.Generator, Upl
 
 
 def mixed(answers: vlm.Answers, rng: np.random.Generator) -> np.ndarray:
-    """The most uncertain and random samples in turn: chance finds what the student is sure and wrong about."""
+    """The most uncertain and random samples in turn: chance finds where it is sure and wrong."""
     orders = -answers.entropy, rng.random(len(answers.ids))
     sure, drawn = (np.argsort(np.argsort(key, kind="stable")) for key in orders)
     return -np.minimum(2.0 * sure, 2.0 * drawn + 1)
