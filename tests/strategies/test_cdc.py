@@ -36,6 +36,9 @@ class FakeCloud:
         self.given: list[tuple[int, list]] = []
         self.adapter = np.zeros(LAYOUT.total, np.float32)
 
+    def importance(self) -> None:
+        return None
+
     def learn(self, samples, round, progress=None) -> Learned:
         self.given.append((round, list(samples)))
         self.adapter = self.adapter + 1
