@@ -113,7 +113,7 @@ class UplinkConfig:
 
     uplink_unit: Literal["tokens", "jpeg", "patches"] = "tokens"
     picture_quality: int = Field(default=75, ge=1, le=95)  # of jpeg and patches
-    sample_score: Literal["entropy", "mixed", "margin", "released", "random"] = "entropy"
+    sample_score: Literal["mixed", "entropy", "margin", "released", "random"] = "mixed"
     token_score: TokenScore = "sampled"
     token_direction: Literal["high", "low"] = "high"
     tokens_kept: int = Field(default=28, ge=1)  # of N, per sample
