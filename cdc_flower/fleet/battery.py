@@ -2,7 +2,8 @@
 
 Time is cut where anything changes (a charger plugged in, a phase of work begun), so a level is a chain of
 straight lines and exact. What a full battery cannot take is lost; an empty one draws nothing: the device is
-off until it has been charged. Not modelled: losses in the cell, ageing, and that charging slows near the top.
+off until it has been charged. Not modelled: losses in the cell, ageing, and that charging slows near the
+top.
 """
 
 from __future__ import annotations

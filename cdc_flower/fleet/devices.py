@@ -1,10 +1,11 @@
 """Devices: what boards, phones and computers can do, and which of them make up a fleet.
 
-`profiles.json` beside this module holds one profile for each device, every figure as `[value, source]`: a figure
-without a source cannot be written down. Figures are what is usable (a benchmark where there is one, else a
-share of the peak, marked "estimated"), not what is printed on the box. A mix says how many devices are of
-which profile. JSON and not TOML, because Python reads and writes it: whoever measures a machine writes the same
-file. Power is that of the whole device in one of three states; a device is in exactly one at a time.
+`profiles.json` beside this module holds one profile for each device, every figure as `[value, source]`: a
+figure without a source cannot be written down. Figures are what is usable (a benchmark where there is one,
+else a share of the peak, marked "estimated"), not what is printed on the box. A mix says how many devices
+are of which profile. JSON and not TOML, because Python reads and writes it: whoever measures a machine
+writes the same file. Power is that of the whole device in one of three states; a device is in exactly one
+at a time.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Profile:
     Attributes:
         name: letters, digits and hyphens.
         device_class: one of `CLASSES`; decides when such devices are there (`traces.HABITS`).
-        flops_fp32, flops_fp16, flops_int8: usable arithmetic, FLOP/s (a multiplication and an addition are 2).
+        flops_fp32, flops_fp16, flops_int8: usable arithmetic, FLOP/s (multiply and add are 2).
         memory_bw: usable memory bandwidth, B/s.
         ram: bytes that a model and its work may take.
         up_bw, down_bw: of the network, bit/s.
@@ -81,22 +82,23 @@ class Profile:
         if not re.fullmatch(r"[A-Za-z0-9-]+", self.name):
             raise ConfigError(f"profile {self.name!r}: field 'name'; allowed: letters, digits and hyphens")
         if self.device_class not in CLASSES:
-            raise ConfigError(f"profile '{self.name}': field 'device_class' = {self.device_class!r}; allowed: "
-                              f"{', '.join(CLASSES)}")
+            raise ConfigError(f"profile '{self.name}': field 'device_class' = {self.device_class!r}; "
+                              f"allowed: {', '.join(CLASSES)}")
         for figure in UNITS:
             _check(self.name, figure, getattr(self, figure))
         if (self.battery is None) != (self.charge_power is None):
             absent = next(f for f in OF_BATTERY if getattr(self, f) is None)
-            raise ConfigError(f"profile '{self.name}': field '{absent}' is null; allowed: null for battery and "
-                              "charge_power together (mains), or a number above 0 for both")
+            raise ConfigError(f"profile '{self.name}': field '{absent}' is null; allowed: null for battery "
+                              "and charge_power together (mains), or a number above 0 for both")
 
 
 def _check(name: str, figure: str, value: Any) -> None:
+    """One figure is there, finite and in its range."""
     if value is None and figure in OF_BATTERY:
         return
     zero = figure == "loss"
     number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or value < 0 or (value == 0 and not zero) or (zero and value >= 1):
+    if not number or not (0 <= value < 1 if zero else value > 0):
         allowed = "a number from 0 to below 1" if zero else f"a finite number above 0 ({UNITS[figure]})"
         raise ConfigError(f"profile '{name}': field '{figure}' = {value!r}; allowed: {allowed}"
                           + (", or null on mains" if figure in OF_BATTERY else ""))
@@ -161,8 +163,8 @@ def write_profiles(path: Path | str, profiles: Sequence[Profile]) -> None:
     for p in profiles:
         for figure in UNITS:
             if figure not in p.sources:
-                raise ConfigError(f"profile '{p.name}': field '{figure}' has no source; allowed: every figure "
-                                  "with its source")
+                raise ConfigError(f"profile '{p.name}': field '{figure}' has no source; allowed: every "
+                                  "figure with its source")
         table[p.name] = {"device_class": p.device_class}
         table[p.name] |= {figure: [getattr(p, figure), p.sources[figure]] for figure in UNITS}
     Path(path).write_text(json.dumps(table, indent=2, allow_nan=False) + "\n", encoding="utf-8")
@@ -211,8 +213,8 @@ def parse_mix(spec: str, profiles: Mapping[str, Profile]) -> tuple[dict[str, flo
             raise ConfigError(f"mix {spec!r}: profile '{name}' stands there twice; allowed: once each")
         shares[name] = _percent(spec, name, share)
     if not math.isclose(sum(shares.values()), 1.0, abs_tol=1e-9):
-        raise ConfigError(f"mix {spec!r}: the shares sum to {100 * sum(shares.values()):g} %; allowed: 100 %, "
-                          "such as 'pi4=40%,pi5=60%'")
+        raise ConfigError(f"mix {spec!r}: the shares sum to {100 * sum(shares.values()):g} %; allowed: 100 "
+                          "%, such as 'pi4=40%,pi5=60%'")
     return shares, known
 
 
@@ -226,8 +228,8 @@ def _percent(spec: str, name: str, share: Any) -> float:
     except (TypeError, ValueError):
         number = math.nan
     if not 0 < number <= 100:
-        raise ConfigError(f"mix {spec!r}: profile '{name}' = {share!r}; allowed: a percentage above 0 and up to "
-                          "100, such as '40%'")
+        raise ConfigError(f"mix {spec!r}: profile '{name}' = {share!r}; allowed: a percentage above 0 and up "
+                          "to 100, such as '40%'")
     return number / 100
 
 

@@ -1,11 +1,11 @@
 """Seconds to bring n bytes to a device or from it, as the mean of a TCP connection; all devices at once.
 
-Four parts. Retransmission: of N packets, N p / (1 - p) are sent again, so the line carries n / (1 - p) bytes
-and headers. The cap of random loss: rate <= MSS / RTT * sqrt(3 / (2 p)) (Mathis et al., CCR 1997). Slow start
-from 10 segments (RFC 6928), doubling: while a window is smaller than what the line holds, the sender waits for
-its acknowledgement (the static-window model of Kurose and Ross, "Computer Networking"). And one round trip for
-the request. Not modelled: timeouts, queues, other traffic, the variance. Outages are the trace's
-(`traces.Trace.finish`): a transfer rests while the device is away.
+Four parts. Retransmission: of N packets, N p / (1 - p) are sent again, so the line carries n / (1 - p)
+bytes and headers. The cap of random loss: rate <= MSS / RTT * sqrt(3 / (2 p)) (Mathis et al., CCR 1997).
+Slow start from 10 segments (RFC 6928), doubling: while a window is smaller than what the line holds, the
+sender waits for its acknowledgement (the static-window model of Kurose and Ross, "Computer Networking").
+And one round trip for the request. Not modelled: timeouts, queues, other traffic, the variance. Outages are
+the trace's (`traces.Trace.finish`): a transfer rests while the device is away.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def goodput(bandwidth: Any, rtt: Any, loss: Any) -> Any:
         loss: share of packets, 0 <= loss < 1.
     """
     line = bandwidth / 8 * (1 - loss) * SEGMENT / (SEGMENT + HEADER)
-    with np.errstate(divide="ignore"):
-        cap = np.where(np.asarray(loss) > 0, SEGMENT / rtt * np.sqrt(1.5 / np.asarray(loss, np.float64)), np.inf)
+    with np.errstate(divide="ignore"):  # without loss there is no cap
+        cap = SEGMENT / rtt * np.sqrt(1.5 / np.asarray(loss, np.float64))
     return np.minimum(line, cap)
 
 

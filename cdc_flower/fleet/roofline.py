@@ -1,11 +1,11 @@
 """What a pass of the model costs a device: seconds by roofline, joules by power, and whether it fits.
 
-A step takes as long as its arithmetic or its memory traffic, whichever is longer (Williams et al., "Roofline",
-CACM 2009). Prefill reads the weights once for many positions and is bound by arithmetic; decoding reads all of
-them for every token and is bound by bandwidth. Both come from the model's own shapes, read from its config.
-Counted as traffic: weights as stored, read once a pass, and the key-value cache. Not counted: activations, and
-the copy that a kernel which cannot multiply nf4 directly makes of the weights. Arithmetic is counted as in
-`cdc_flower.models.flops`, and the vision tower besides.
+A step takes as long as its arithmetic or its memory traffic, whichever is longer (Williams et al.,
+"Roofline", CACM 2009). Prefill reads the weights once for many positions and is bound by arithmetic;
+decoding reads all of them for every token and is bound by bandwidth. Both come from the model's own shapes,
+read from its config. Counted as traffic: weights as stored, read once a pass, and the key-value cache. Not
+counted: activations, and the copy that a kernel which cannot multiply nf4 directly makes of the weights.
+Arithmetic is counted as in `cdc_flower.models.flops`, and the vision tower besides.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ FLOAT = 4  # bytes of an uncompressed weight: the student is loaded in float32
 
 @dataclass(frozen=True)
 class Storage:
-    """How compression stores the language model: `weight` bytes each, `row` bytes for each output row, and the
-    arithmetic ("fp32", "fp16", "int8") that multiplies it.
+    """How compression stores the language model: `weight` bytes each, `row` bytes for each output row, and
+    the arithmetic ("fp32", "fp16", "int8") that multiplies it.
     """
 
     weight: float
@@ -84,7 +84,7 @@ def shapes(config: Mapping[str, Any], rank: int) -> Shapes:
     """The shapes of a LLaVA student with a LoRA adapter.
 
     Args:
-        config: a checkpoint's `config.json` (`LlavaConfig.to_dict()`), a Llama language model and a CLIP tower.
+        config: a checkpoint's `config.json` (`LlavaConfig.to_dict()`): Llama language model, CLIP tower.
         rank: of the adapter; 0 = none.
 
     Raises:
@@ -170,7 +170,7 @@ def decode(shapes: Shapes, compression: str, length: int, steps: int) -> Pass:
 
 
 def answering(shapes: Shapes, compression: str, length: int, vision_tokens: int, answer: int) -> list[Pass]:
-    """All passes of one question: tower, prefill (which yields the first token), `answer - 1` further tokens."""
+    """All passes of one question: tower, prefill (its first token), `answer - 1` further tokens."""
     return [tower(shapes), prefill(shapes, compression, length, vision_tokens),
             decode(shapes, compression, length, max(0, answer - 1))]
 
@@ -214,14 +214,15 @@ def joules(on: Profile | Devices, computing: Any = 0.0, transferring: Any = 0.0,
 
 
 def needed_bytes(shapes: Shapes, compression: str, length: int) -> float:
-    """Memory that answering takes: tower, weights as stored, adapter, cache, and the activations of one layer.
+    """Memory that answering takes: tower, weights as stored, adapter, cache, activations of one layer.
 
     Args:
         length: positions of the longest sequence, its answer included.
     """
     floats = shapes.tower + shapes.projector + shapes.embedding + shapes.adapter_embedding
-    activations = length * (4 * shapes.hidden + 3 * shapes.intermediate + shapes.heads * length) + shapes.vocab
-    return (_streamed(shapes, compression) + FLOAT * (floats + activations) + _cache(shapes) * length)
+    layer = 4 * shapes.hidden + 3 * shapes.intermediate + shapes.heads * length  # of one position
+    activations = length * layer + shapes.vocab
+    return _streamed(shapes, compression) + FLOAT * (floats + activations) + _cache(shapes) * length
 
 
 def fits(on: Profile | Devices, needed: float) -> Any:
@@ -240,5 +241,5 @@ def compression_for(profile: Profile, shapes: Shapes, length: int) -> str:
         if fits(profile, amount):
             return name
     figures = ", ".join(f"{name} {amount / 1e6:,.0f} MB" for name, amount in needed.items())
-    raise ConfigError(f"profile '{profile.name}': field 'ram' = {profile.ram / 1e6:,.0f} MB holds the model in no "
-                      f"compression; it needs: {figures}; allowed: a smaller model, or a mix without this profile")
+    raise ConfigError(f"profile '{profile.name}': field 'ram' = {profile.ram / 1e6:,.0f} MB holds the "
+                      f"model in no compression; it needs {figures}; allowed: a smaller model, another mix")

@@ -1,7 +1,8 @@
-"""Settings of a fleet: which devices, when they are there, and the rules of rounds and of the asynchronous pace.
+"""Settings of a fleet: which devices, when they are there, and the rules of rounds and of the asynchronous
+pace.
 
-A stage of the run config like those of `cdc_flower.config`; the defaults of over-selection and buffer are those
-of the papers named beside them.
+A stage of the run config like those of `cdc_flower.config`; the defaults of over-selection and buffer are
+those of the papers named beside them.
 """
 
 from __future__ import annotations
@@ -27,6 +28,6 @@ class FleetConfig:
     deadline: float = Field(default=600.0, gt=0)  # s; the round ends then at the latest, a task is given up
     over_selection: float = Field(default=1.3, ge=1)  # asked / wanted (arXiv 1902.01046, section 3.3)
     late: Literal["drop", "take"] = "drop"  # answers after the end of their round
-    buffer: int = Field(default=10, ge=1)  # async: batches until the cloud distils (FedBuff, arXiv 2106.06639)
+    buffer: int = Field(default=10, ge=1)  # async: batches until the cloud distils (arXiv 2106.06639)
     in_flight: int = Field(default=100, ge=1)  # async: devices at work at a time
     staleness_power: float = Field(default=0.5, ge=0)  # weight (1 + s)^-power of a batch s versions old

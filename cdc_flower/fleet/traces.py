@@ -1,10 +1,10 @@
 """Availability: when each device is there, charging, and left alone by its owner.
 
-A trace is a table of intervals [start, end) in seconds in which a device is online, each with two flags. Between
-intervals it is away: it cannot be asked and its transfers rest. Time after the trace's period begins it anew,
-so that two days serve a run of any length. Read and written as parquet or JSON (FedScale's are pickles, which
-run code when read). The same arrays answer for one moment and 10,000 devices at once: an index by device and
-a bisection over all of them together.
+A trace is a table of intervals [start, end) in seconds in which a device is online, each with two flags.
+Between intervals it is away: it cannot be asked and its transfers rest. Time after the trace's period
+begins it anew, so that two days serve a run of any length. Read and written as parquet or JSON (FedScale's
+are pickles, which run code when read). The same arrays answer for one moment and 10,000 devices at once: an
+index by device and a bisection over all of them together.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import math
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,8 @@ class Trace:
 
     @cached_property
     def _before(self) -> np.ndarray:
-        """(k + n,): online seconds of its device before each interval, and after the last; device i's begin at
-        offsets[i] + i.
+        """(k + n,): online seconds of its device before each interval, and after the last; those of device i
+        begin at offsets[i] + i.
         """
         out = np.zeros(len(self.start) + len(self))
         for i in range(len(self)):
@@ -73,7 +74,7 @@ class Trace:
     # --- at a moment ---
 
     def _last_begun(self, device: np.ndarray, moment: np.ndarray) -> np.ndarray:
-        """(m,) row of the device's last interval with start <= moment; offsets[device] - 1 if there is none."""
+        """(m,) row of the device's last interval with start <= moment; offsets[device] - 1 if none."""
         return _bisect(self.start, self.offsets[device], self.offsets[device + 1], moment) - 1
 
     def _rows_at(self, device: np.ndarray, time: Any) -> np.ndarray:
@@ -106,7 +107,8 @@ class Trace:
         begun = row >= self.offsets[device]
         own = np.zeros(device.shape)
         at = row[begun]
-        own[begun] = self._before[at + device[begun]] + np.minimum(moment[begun], self.end[at]) - self.start[at]
+        part = np.minimum(moment[begun], self.end[at]) - self.start[at]
+        own[begun] = self._before[at + device[begun]] + part
         return whole * self.online_per_period[device] + own
 
     def finish(self, device: np.ndarray, start: Any, seconds: Any) -> np.ndarray:
@@ -158,7 +160,7 @@ class Trace:
     def _lists(self) -> list[tuple[list[float], list[float], list[float]]]:
         start, end, before, offsets = (a.tolist() for a in (self.start, self.end, self._before, self.offsets))
         return [(start[lo:hi], end[lo:hi], before[lo + i : hi + i + 1])
-                for i, (lo, hi) in enumerate(zip(offsets, offsets[1:], strict=False))]
+                for i, (lo, hi) in enumerate(pairwise(offsets))]
 
     # --- changes ---
 
@@ -170,14 +172,17 @@ class Trace:
             begin, end: s; changes in (begin, end] are returned.
 
         Returns:
-            time (c,) float64 in order, device (c,) int64, and whether it begins (c,) bool; at equal times what
-            ceases stands first, then by device.
+            time (c,) float64 in order, device (c,) int64, and whether it begins (c,) bool; at equal times
+            what ceases stands first, then by device.
         """
         time, device, begins = self._changes[need_charging, need_idle]
-        tiles = range(int(begin // self.period) - 1, int(end // self.period) + 1)
-        times = np.concatenate([time + tile * self.period for tile in tiles])
-        kept = (times > begin) & (times <= end)
-        return times[kept], np.tile(device, len(tiles))[kept], np.tile(begins, len(tiles))[kept]
+        parts = []
+        for tile in range(int(begin // self.period), int(end // self.period) + 1):
+            shifted = time + tile * self.period
+            kept = slice(np.searchsorted(shifted, begin, "right"), np.searchsorted(shifted, end, "right"))
+            parts.append((shifted[kept], device[kept], begins[kept]))
+        times, devices, ups = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return times, devices, ups
 
     @cached_property
     def _changes(self) -> dict[tuple[bool, bool], tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -185,7 +190,7 @@ class Trace:
                 for c in (False, True) for i in (False, True)}
 
     def _changes_of(self, fine: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Changes of one period, in (0, period]; intervals that touch are one, across the period's end too."""
+        """Changes of one period, in (0, period]; intervals that touch are one, also across its end."""
         start, end, device = self.start[fine], self.end[fine], self._device[fine]
         touches = np.zeros(len(start) + 1, bool)  # whether interval j begins where j - 1 of its device ends
         touches[1:-1] = (device[1:] == device[:-1]) & (start[1:] == end[:-1])
@@ -206,8 +211,9 @@ class Trace:
                              "charging": self.charging, "idle": self.idle}).astype(COLUMNS)
 
 
-def _bisect(values: np.ndarray, lo: np.ndarray, hi: np.ndarray, x: np.ndarray, left: bool = False) -> np.ndarray:
-    """For each j the first place in values[lo[j]:hi[j]] (ascending) that is > x[j], or >= x[j] with `left`."""
+def _bisect(values: np.ndarray, lo: np.ndarray, hi: np.ndarray, x: np.ndarray,
+            left: bool = False) -> np.ndarray:
+    """For each j the first place in values[lo[j]:hi[j]], ascending, > x[j] (`left`: >= x[j])."""
     lo, hi = lo.copy(), hi.copy()
     if not len(values):
         return lo
@@ -249,10 +255,11 @@ def from_frame(table: pd.DataFrame, devices: int, period: float, name: str = "tr
         fine = (pd.api.types.is_bool_dtype(values) if kind == "bool"
                 else pd.api.types.is_integer_dtype(values) if kind == "int64"
                 else pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values))
-        if len(table) and (not fine or values.isna().any()):
-            row = int(values.isna().to_numpy().argmax()) if fine else 0
-            raise ConfigError(f"{name}, row {row}: column '{column}' = {values.iloc[row]!r}; allowed: {kind}, no "
-                              "gaps")
+        gaps = values.isna().to_numpy()
+        if len(table) and (not fine or gaps.any()):
+            row = int(gaps.argmax())
+            raise ConfigError(f"{name}, row {row}: column '{column}' = {values.iloc[row]!r}; allowed: "
+                              f"{kind}, no gaps")
     columns = {c: table[c].to_numpy(dtype=kind) for c, kind in COLUMNS.items()}
     device, start, end = columns["device"], columns["start"], columns["end"]
     order = np.argsort(device, kind="stable")
@@ -268,10 +275,10 @@ def from_frame(table: pd.DataFrame, devices: int, period: float, name: str = "tr
         "start {start} is negative; allowed: seconds from 0": start < 0,
         "[{start}, {end}) ends before it has begun; allowed: end above start": end <= start,
         f"[{{start}}, {{end}}) is longer than the trace; allowed: end up to {period:g} s": end > period,
-        "device {device} goes back in time from {previous} to {start}; allowed: rows of a device in order of time":
-            start < previous,
-        "[{start}, {end}) of device {device} overlaps the interval before it, which ends at {ended}; allowed: start "
-        "from there on": start < ended,
+        "device {device} goes back in time from {previous} to {start}; allowed: rows of a device in order of "
+        "time": start < previous,
+        "[{start}, {end}) of device {device} overlaps the one before it, ending at {ended}; allowed: start from "
+        "there on": start < ended,
     }
     for text, broken in rules.items():
         if broken.any():
@@ -306,11 +313,12 @@ def read_trace(path: Path | str, devices: int) -> Trace:
             table = pd.DataFrame(content["intervals"], columns=list(COLUMNS))
             period = content["period"]
     except (OSError, ValueError, KeyError, TypeError) as err:
-        raise ConfigError(f"{name} cannot be read ({type(err).__name__}: {str(err).splitlines()[0]}); allowed: "
-                          f"columns {', '.join(COLUMNS)}, and in JSON {{\"period\": s, \"intervals\": "
-                          "[[device, start, end, charging, idle], ...]}") from None
+        what = str(err).splitlines()[0] if str(err) else ""
+        raise ConfigError(f"{name} cannot be read ({type(err).__name__}: {what}); allowed: columns "
+                          f"{', '.join(COLUMNS)}, and in JSON {{\"period\": s, \"intervals\": [[device, "
+                          "start, end, charging, idle], ...]}") from None
     if period is None:
-        period = float(table["end"].max()) if "end" in table.columns and len(table) else DAY
+        period = float(np.max(table["end"].to_numpy())) if "end" in table.columns and len(table) else DAY
     return from_frame(table, devices, period, name)
 
 
