@@ -277,8 +277,8 @@ def from_frame(table: pd.DataFrame, devices: int, period: float, name: str = "tr
         f"[{{start}}, {{end}}) is longer than the trace; allowed: end up to {period:g} s": end > period,
         "device {device} goes back in time from {previous} to {start}; allowed: rows of a device in order of "
         "time": start < previous,
-        "[{start}, {end}) of device {device} overlaps the one before it, ending at {ended}; allowed: start from "
-        "there on": start < ended,
+        "[{start}, {end}) of device {device} overlaps the one before it, ending at {ended}; allowed: start "
+        "from there on": start < ended,
     }
     for text, broken in rules.items():
         if broken.any():
