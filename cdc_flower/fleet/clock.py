@@ -294,10 +294,13 @@ def play(state: State, tasks: Tasks, wanted: int, devices: Devices, trace: Trace
     going = taken & ~flat & (everyone.finish > end)
     status = np.select([finish <= end, flat, np.isinf(everyone.finish)], [0, 3, 2], default=1)[earlier:]
     late = everyone.rows(arrived)
-    used = spent(fresh, trace, cut[earlier:], np.full(len(fresh), end))
-    off = np.where(status == STATUSES.index("flat"), used.wait, 0.0)  # an empty battery draws nothing
+    dead = flat[earlier:]
+    used = spent(fresh, trace, np.where(dead, np.minimum(cut[earlier:], end), cut[earlier:]),
+                 np.full(len(fresh), end))
+    off = np.where(dead, used.wait, 0.0)  # an empty battery draws nothing
     energy = joules(devices.rows(fresh.device), used.work, used.download + used.upload,
                     used.offline + used.wait - off)
-    report = Report(state.round + 1, state.now, end, fresh.device, status, finish[earlier:], used, energy,
-                    late.device, late.round, late.finish)
+    known = np.where(dead, np.inf, fresh.finish)
+    report = Report(state.round + 1, state.now, end, fresh.device, status, known, used, energy, late.device,
+                    late.round, late.finish)
     return State(next_begin, state.round + 1, level, everyone.rows(going)), report
