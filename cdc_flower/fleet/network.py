@@ -31,7 +31,7 @@ def goodput(bandwidth: Any, rtt: Any, loss: Any) -> Any:
         loss: share of packets, 0 <= loss < 1.
     """
     line = bandwidth / 8 * (1 - loss) * SEGMENT / (SEGMENT + HEADER)
-    with np.errstate(divide="ignore"):  # without loss there is no cap
+    with np.errstate(divide="ignore", over="ignore"):  # without loss there is no cap
         cap = SEGMENT / rtt * np.sqrt(1.5 / np.asarray(loss, np.float64))
     return np.minimum(line, cap)
 

@@ -176,6 +176,7 @@ def played(config: FleetConfig, seed: int, rounds: int, wanted: int, moment: flo
 @given(rules, st.integers(0, 99), st.integers(1, 15), st.floats(0, 86_400))
 def test_laws_of_rounds(config, seed, wanted, moment):
     under_way: set[int] = set()
+    owed: set[tuple[int, int]] = set()
     for before, work, state, report in played(config, seed, 5, wanted, moment):
         m = len(work.device)
         # time
@@ -197,7 +198,10 @@ def test_laws_of_rounds(config, seed, wanted, moment):
         # nobody is at work twice, and a late task arrives once or is given up
         assert not under_way & set(work.device.tolist())
         under_way = set(state.pending.device[state.pending.finish > state.now].tolist())
-        assert set(report.late_device.tolist()).isdisjoint(state.pending.device.tolist())
+        came = set(zip(report.late_device.tolist(), report.late_round.tolist(), strict=True))
+        assert came <= owed
+        owed = set(zip(state.pending.device.tolist(), state.pending.round.tolist(), strict=True))
+        assert not came & owed
         assert (report.late_round < report.round).all()
         # batteries
         assert ((state.level >= 0) & (state.level <= FLEET.battery)).all()

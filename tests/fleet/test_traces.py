@@ -19,14 +19,18 @@ PERIOD = 100.0
 
 
 @st.composite
-def tables(draw) -> pd.DataFrame:
-    """Intervals of up to 4 devices (some without any) on whole seconds, some touching."""
+def intervals(draw) -> list[tuple]:
+    """Rows of up to 4 devices (some without any) on whole seconds, some touching."""
     rows = []
     for device in range(4):
         cuts = sorted(draw(st.sets(st.integers(0, 100), max_size=8)))
         for start, end in pairwise(cuts):
             if draw(st.booleans()):
                 rows.append((device, float(start), float(end), draw(st.booleans()), draw(st.booleans())))
+    return rows
+
+
+def tabled(rows: list[tuple]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
 
 
@@ -43,8 +47,9 @@ def online_by_hand(table: pd.DataFrame, device: int, time: float) -> float:
 
 
 @settings(max_examples=50)
-@given(tables(), st.floats(0, 350))
-def test_a_moment_is_as_the_table_says(table, time):
+@given(intervals(), st.floats(0, 350))
+def test_a_moment_is_as_the_table_says(rows, time):
+    table = tabled(rows)
     trace = from_frame(table, 4, PERIOD)
     every = np.arange(4)
     assert trace.online(every, time).tolist() == [is_on(table, d, time) for d in range(4)]
@@ -56,8 +61,9 @@ def test_a_moment_is_as_the_table_says(table, time):
 
 
 @settings(max_examples=50)
-@given(tables(), st.floats(0, 250), st.floats(0, 300))
-def test_a_transfer_ends_when_the_device_was_online_for_as_long_as_it_takes(table, start, seconds):
+@given(intervals(), st.floats(0, 250), st.floats(0, 300))
+def test_a_transfer_ends_when_the_device_was_online_for_as_long_as_it_takes(rows, start, seconds):
+    table = tabled(rows)
     trace = from_frame(table, 4, PERIOD)
     every = np.arange(4)
     ends = trace.finish(every, start, seconds)
@@ -75,8 +81,9 @@ def test_a_transfer_ends_when_the_device_was_online_for_as_long_as_it_takes(tabl
 
 
 @settings(max_examples=50)
-@given(tables(), st.integers(0, 250), st.integers(0, 250), st.booleans())
-def test_changes_carry_the_state_at_one_moment_to_that_at_another(table, begin, lasts, need_charging):
+@given(intervals(), st.integers(0, 250), st.integers(0, 250), st.booleans())
+def test_changes_carry_the_state_at_one_moment_to_that_at_another(rows, begin, lasts, need_charging):
+    table = tabled(rows)
     trace = from_frame(table, 4, PERIOD)
     up = trace.suitable(begin, need_charging)
     times, devices, begins = trace.changes(begin, begin + lasts, need_charging)
@@ -90,8 +97,9 @@ def test_changes_carry_the_state_at_one_moment_to_that_at_another(table, begin, 
 
 
 @settings(max_examples=20)
-@given(tables())
-def test_files_of_both_kinds_bring_back_the_trace(tmp_path_factory, table):
+@given(intervals())
+def test_files_of_both_kinds_bring_back_the_trace(tmp_path_factory, rows):
+    table = tabled(rows)
     trace = from_frame(table, 4, PERIOD)
     folder = tmp_path_factory.mktemp("trace")
     for name in ("t.parquet", "t.json"):
