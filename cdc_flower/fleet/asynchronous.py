@@ -71,6 +71,8 @@ class _Pool:
 def _changes(trace: Trace, config: FleetConfig, begin: float,
              horizon: float) -> Iterator[tuple[float, int, int]]:
     """(time, CEASES or BEGINS, device) in (begin, horizon], in order."""
+    if not len(trace.changes(begin, begin + trace.period, config.need_charging, config.need_idle)[0]):
+        return  # not in this period, so never
     while begin < horizon:
         end = min(begin + trace.period, horizon)
         time, device, up = trace.changes(begin, end, config.need_charging, config.need_idle)
