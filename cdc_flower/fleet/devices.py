@@ -97,8 +97,9 @@ def _check(name: str, figure: str, value: Any) -> None:
     if value is None and figure in OF_BATTERY:
         return
     zero = figure == "loss"
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or not (0 <= value < 1 if zero else value > 0):
+    fine = (isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+            and (0 <= value < 1 if zero else value > 0))
+    if not fine:
         allowed = "a number from 0 to below 1" if zero else f"a finite number above 0 ({UNITS[figure]})"
         raise ConfigError(f"profile '{name}': field '{figure}' = {value!r}; allowed: {allowed}"
                           + (", or null on mains" if figure in OF_BATTERY else ""))
