@@ -1,0 +1,306 @@
+"""Virtual time of rounds: who answers in time, who late, when a round ends, and where everyone's time went.
+
+The clock charges what profiles, network and trace say, whatever the host takes (FedScale's idea, arXiv
+2105.11367). A round begins with more devices than are wanted (over-selection, Bonawitz et al., arXiv
+1902.01046) and ends when enough have answered or at its deadline, whichever is first: a round always ends.
+What comes later is dropped, or taken in the round in which it arrives. A task is a download, work and an
+upload; transfers rest while the device is away, work does not; a battery that runs out ends it. All of a
+round is computed at once, over arrays; `asynchronous` is the event-driven pace. State goes in and comes
+out; nothing is kept here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from cdc_flower.data.stream import generator
+from cdc_flower.fleet import battery
+from cdc_flower.fleet.devices import Devices
+from cdc_flower.fleet.network import down_seconds, up_seconds
+from cdc_flower.fleet.roofline import joules
+from cdc_flower.fleet.settings import FleetConfig
+from cdc_flower.fleet.traces import Trace
+
+STATUSES = ("in", "late", "away", "flat")
+"""in: answered before the round's end. late: would answer after it. away: never online long enough again.
+flat: the battery ran out."""
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """What m devices are asked to do in a round; arrays (m,), by device, each device once.
+
+    Attributes:
+        device: int64.
+        down_bytes, up_bytes: of the messages.
+        work_seconds: between them (`roofline.work_seconds`).
+    """
+
+    device: np.ndarray
+    down_bytes: np.ndarray
+    work_seconds: np.ndarray
+    up_bytes: np.ndarray
+
+    def __post_init__(self) -> None:
+        if len(self.device) and not (np.diff(self.device) > 0).all():
+            raise ValueError("the devices of a round must ascend, each once")
+        for name in ("down_bytes", "work_seconds", "up_bytes"):
+            values = np.asarray(getattr(self, name))
+            if values.shape != self.device.shape or not (np.isfinite(values) & (values >= 0)).all():
+                raise ValueError(f"{name} of a round must be one finite number from 0 for each device")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """When the phases of tasks end; arrays (m,), s. Infinite: never.
+
+    `down`, `up` are the seconds online that the transfers take.
+    """
+
+    device: np.ndarray
+    round: np.ndarray
+    begin: np.ndarray
+    downloaded: np.ndarray
+    worked: np.ndarray
+    finish: np.ndarray
+    down: np.ndarray
+    up: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.device)
+
+    def rows(self, chosen: np.ndarray) -> Plan:
+        """The tasks that a mask (m,) or places name."""
+        return Plan(*(getattr(self, f.name)[chosen] for f in dataclasses.fields(self)))
+
+    def with_more(self, more: Plan) -> Plan:
+        """These tasks, then those."""
+        return Plan(*(np.concatenate([getattr(self, f.name), getattr(more, f.name)])
+                      for f in dataclasses.fields(self)))
+
+
+@dataclass(frozen=True)
+class State:
+    """All that the clock carries from round to round.
+
+    Attributes:
+        now: s since the run began.
+        round: rounds played.
+        level: (n,) J in each battery, infinite on mains.
+        pending: late tasks still under way.
+    """
+
+    now: float
+    round: int
+    level: np.ndarray
+    pending: Plan
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Where the time of tasks went; arrays (m,), s. `offline`: a transfer rested. `wait`: the device had
+    finished, or was off, and the round went on.
+    """
+
+    download: np.ndarray
+    work: np.ndarray
+    upload: np.ndarray
+    offline: np.ndarray
+    wait: np.ndarray
+
+
+@dataclass(frozen=True)
+class Report:
+    """A round. Arrays (m,) by device, of those asked; `late_*` of earlier rounds' tasks that arrived in it.
+
+    Attributes:
+        round: from 1.
+        begin, end: s.
+        device: int64.
+        status: int64, places in `STATUSES`.
+        finish: s; infinite for one that never answers.
+        spent: sums to `end - begin`, for a late task that is taken to `finish - begin`.
+        joules: energy of the whole device over that time.
+        late_device, late_round, late_finish: who, asked in which round, arrived when.
+    """
+
+    round: int
+    begin: float
+    end: float
+    device: np.ndarray
+    status: np.ndarray
+    finish: np.ndarray
+    spent: Spent
+    joules: np.ndarray
+    late_device: np.ndarray
+    late_round: np.ndarray
+    late_finish: np.ndarray
+
+    @property
+    def answered(self) -> np.ndarray:
+        """The devices that answered in time, (a,) int64, by device."""
+        return self.device[self.status == STATUSES.index("in")]
+
+    @property
+    def empty(self) -> bool:
+        """Nobody's answer came in this round."""
+        return not len(self.answered) and not len(self.late_device)
+
+
+def start(devices: Devices, charge: float = 1.0) -> State:
+    """The clock before the first round, batteries charged to a share of their capacity."""
+    none = np.zeros(0)
+    whole = np.zeros(0, np.int64)
+    level = np.where(np.isinf(devices.battery), math.inf, charge * np.nan_to_num(devices.battery, posinf=0.0))
+    return State(0.0, 0, level, Plan(whole, whole, none, none, none, none, none, none))
+
+
+# --- who is asked -------------------------------------------------------------------------------------------
+
+
+def candidates(state: State, devices: Devices, trace: Trace, config: FleetConfig) -> np.ndarray:
+    """The devices that may be asked now, (k,) int64 by device: online, on the conditions of the config,
+    charged enough, and not at work on a late task.
+    """
+    fine = trace.suitable(state.now, config.need_charging, config.need_idle)
+    least = config.min_battery * np.nan_to_num(devices.battery, posinf=0.0)
+    fine &= (state.level >= least) & (state.level > 0)
+    fine[state.pending.device[state.pending.finish > state.now]] = False
+    return np.flatnonzero(fine)
+
+
+def ask(candidates: np.ndarray, wanted: int, config: FleetConfig, seed: int, round: int) -> np.ndarray:
+    """The devices asked in a round: `over_selection` times as many as wanted, or all there are; drawn by seed
+    and round, by device.
+    """
+    count = min(len(candidates), math.ceil(wanted * config.over_selection - 1e-9))
+    return np.sort(generator(seed, "fleet/cohort", round).choice(candidates, count, replace=False))
+
+
+# --- a round ------------------------------------------------------------------------------------------------
+
+
+def plan(tasks: Tasks, devices: Devices, trace: Trace, begin: float, round: int) -> Plan:
+    """When each phase of tasks that begin now would end, as far as network and trace decide it."""
+    own = devices.rows(tasks.device)
+    down = np.broadcast_to(down_seconds(own, tasks.down_bytes), tasks.device.shape)
+    up = np.broadcast_to(up_seconds(own, tasks.up_bytes), tasks.device.shape)
+    downloaded = trace.finish(tasks.device, begin, down)
+    worked = downloaded + tasks.work_seconds
+    finish = trace.finish(tasks.device, worked, up)
+    m = len(tasks.device)
+    return Plan(tasks.device, np.full(m, round), np.full(m, begin), downloaded, worked, finish, down, up)
+
+
+def spent(plan: Plan, trace: Trace, cut: np.ndarray, until: np.ndarray) -> Spent:
+    """Where the time from `begin` to `until` went, for tasks given up at `cut`; arrays (m,), s."""
+    a, b, c = (np.minimum(t, cut) for t in (plan.downloaded, plan.worked, plan.finish))
+    begun, fetched, sent, ended = (trace.online_seconds(plan.device, t) for t in (plan.begin, a, b, c))
+    down = np.where(plan.downloaded <= cut, plan.down, np.clip(fetched - begun, 0.0, plan.down))
+    up = np.where(plan.finish <= cut, plan.up, np.clip(ended - sent, 0.0, plan.up))
+    work = b - a
+    offline = np.maximum(c - plan.begin - down - work - up, 0.0)
+    return Spent(down, work, up, offline, np.maximum(until - c, 0.0))
+
+
+def _draws(plan: Plan, devices: Devices, trace: Trace, cut: np.ndarray) -> battery.Spans:
+    """What the phases of tasks draw above idle; a transfer that rests draws its mean over the phase."""
+    a, b, c = (np.minimum(t, cut) for t in (plan.downloaded, plan.worked, plan.finish))
+    used = spent(plan, trace, cut, c)
+    own = devices.rows(plan.device)
+    radio, compute = own.radio_power - own.idle_power, own.compute_power - own.idle_power
+    phases = [(plan.begin, a, used.download * radio), (a, b, used.work * compute),
+              (b, c, used.upload * radio)]
+    begin, end, energy = (np.concatenate(parts) for parts in zip(*phases, strict=True))
+    watts = np.divide(energy, end - begin, out=np.zeros(len(energy)), where=end > begin)
+    return battery.Spans(np.tile(plan.device, 3), begin, end, watts)
+
+
+def _batteries(state: State, tasks: Plan, cut: np.ndarray, devices: Devices, trace: Trace, end: float,
+               who: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Levels (n,) at `end` of the devices `who`, and when their batteries were first empty, (n,); the others'
+    levels stay.
+    """
+    level, empty = state.level.copy(), np.full(len(devices), np.inf)
+    who = who[np.isfinite(level[who])]
+    if not len(who):
+        return level, empty
+    place = np.full(len(devices), -1)
+    place[who] = np.arange(len(who))
+    draws = _draws(tasks, devices, trace, cut)
+    time, device, plugs = trace.changes(state.now, end, need_charging=True)
+    known = place[device] >= 0
+    charges = battery.charging((time[known], place[device[known]], plugs[known]),
+                               trace.suitable(state.now, need_charging=True)[who], devices.charge_power[who],
+                               state.now, end)
+    drawing = place[draws.device] >= 0
+    both = battery.Spans(np.concatenate([place[draws.device[drawing]], charges.device]),
+                         np.concatenate([draws.begin[drawing], charges.begin]),
+                         np.concatenate([draws.end[drawing], charges.end]),
+                         np.concatenate([draws.watts[drawing], charges.watts]))
+    level[who], empty[who] = battery.run(level[who], devices.battery[who], devices.idle_power[who], both,
+                                         state.now, end)
+    return level, empty
+
+
+def play(state: State, tasks: Tasks, wanted: int, devices: Devices, trace: Trace, config: FleetConfig,
+         cloud_seconds: float = 0.0) -> tuple[State, Report]:
+    """One round.
+
+    Args:
+        state: before it.
+        tasks: of the devices asked.
+        wanted: answers that are enough; all of them, where fewer devices are asked.
+        devices: n devices.
+        trace: of the same n devices.
+        config: deadline, and what becomes of late answers.
+        cloud_seconds: what the cloud does after the round, before the next one can begin.
+
+    Returns:
+        The state when the next round can begin, and what happened. A round in which nobody is asked, or
+        nobody answers, lasts to its deadline and is reported as empty. A late answer arrives in the first
+        round that ends after it.
+
+    Raises:
+        ValueError: a device is asked that is still at work on a late task.
+    """
+    at_work = state.pending.device[state.pending.finish > state.now]
+    busy = np.intersect1d(tasks.device, at_work)
+    if len(busy):
+        raise ValueError(f"round {state.round + 1} asks device {busy[0]}, which is at work on a late task")
+    deadline, earlier = state.now + config.deadline, len(state.pending)
+    fresh = plan(tasks, devices, trace, state.now, state.round + 1)
+    everyone = state.pending.with_more(fresh)
+    taken = (config.late == "take") & np.isfinite(everyone.finish)
+    cut = np.where(taken, everyone.finish, np.minimum(everyone.finish, deadline))
+    _, empty = _batteries(state, everyone, cut, devices, trace, deadline + cloud_seconds,
+                          np.unique(everyone.device))
+    died = empty[everyone.device]
+    finish = np.where(died < cut, np.inf, everyone.finish)
+
+    end, enough = deadline, min(wanted, len(fresh))
+    if enough:
+        end = min(deadline, float(np.sort(finish[earlier:])[enough - 1]))
+    next_begin = end + cloud_seconds
+    given_up = np.where(taken, everyone.finish, np.minimum(everyone.finish, end))
+    flat = (died < given_up) & (died <= np.where(taken, next_begin, end))
+    cut = np.where(flat, died, given_up)
+    level, _ = _batteries(state, everyone, cut, devices, trace, next_begin, np.arange(len(devices)))
+    arrived = np.isfinite(finish) & (finish <= end) & (np.arange(len(everyone)) < earlier)
+    going = taken & ~flat & (everyone.finish > end)
+    status = np.select([finish <= end, flat, np.isinf(everyone.finish)], [0, 3, 2], default=1)[earlier:]
+    late = everyone.rows(arrived)
+    dead = flat[earlier:]
+    used = spent(fresh, trace, np.where(dead, np.minimum(cut[earlier:], end), cut[earlier:]),
+                 np.full(len(fresh), end))
+    off = np.where(dead, used.wait, 0.0)  # an empty battery draws nothing
+    energy = joules(devices.rows(fresh.device), used.work, used.download + used.upload,
+                    used.offline + used.wait - off)
+    known = np.where(dead, np.inf, fresh.finish)
+    report = Report(state.round + 1, state.now, end, fresh.device, status, known, used, energy, late.device,
+                    late.round, late.finish)
+    return State(next_begin, state.round + 1, level, everyone.rows(going)), report
