@@ -116,7 +116,7 @@ class UplinkConfig:
     sample_score: Literal["mixed", "entropy", "margin", "released", "random"] = "mixed"
     token_score: TokenScore = "sampled"
     token_direction: Literal["high", "low"] = "high"
-    tokens_kept: int = Field(default=28, ge=1)  # of N, per sample
+    tokens_kept: int = Field(default=40, ge=1)  # of N, per sample
     token_bits: Literal[8, 4, 3] = 3
     token_transform: Literal["auto", "pca", "none"] = "auto"  # auto: pca where the pair has one
     uplink_budget: int = Field(default=20_000, ge=1)  # bytes per device and round

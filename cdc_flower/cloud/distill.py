@@ -137,9 +137,9 @@ class Cloud:
 
     def _step(self, batch: list[Lesson]) -> dict[str, float]:
         """One optimizer step. Complete and partial pictures pass apart, so that neither pads the other."""
-        cloud, half = self.config.cloud, self.pair.n_tokens // 2
+        cloud, whole = self.config.cloud, self.pair.n_tokens
         groups = [
-            [q for q in batch if (len(q.sample.positions) <= half) is partial] for partial in (True, False)
+            [q for q in batch if (len(q.sample.positions) < whole) is partial] for partial in (True, False)
         ]
         terms: dict[str, torch.Tensor] = {}
         for group in filter(None, groups):
