@@ -77,7 +77,7 @@ class _Round:
             self.task.pair.n_tokens,
             self.task.pair.width,
             bits,
-            None if self.task.config.uplink.token_transform == "none" else self.task.pair.transform,
+            self.task.pair.transform_for(self.task.config.uplink),
         )
 
 

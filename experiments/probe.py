@@ -36,6 +36,7 @@ from cdc_flower.uplink.token_batch import Sample, TokenBatch
 from cdc_flower.uplink.uncertainty import TOKEN_SCORES
 from cdc_flower.wire import keys
 from clients import client_app
+from experiments.screen import share
 from experiments.summary import interval
 from strategies import server_app
 from strategies.accuracy import accuracy, wearing
@@ -44,7 +45,6 @@ Tell = Callable[[str, int, int], None]
 MASKED = (0.3, 0.56, 0.8, 0.9)  # share of the tokens that stays on the device, besides none
 FACTORS = (5, 10, 20, 50, 100)  # times below a dense float16 adapter
 ITEMS, BATCH = 200, 32  # questions per domain and seed; samples of a frame
-PROBES = ("uplink", "downlink")
 
 
 def run(probe: str, config: Config, seeds: int, tell: Tell) -> pd.DataFrame:
@@ -63,12 +63,11 @@ def run(probe: str, config: Config, seeds: int, tell: Tell) -> pd.DataFrame:
     if seeds < 1:
         raise ConfigError(f"--seeds {seeds}; allowed: at least 1")
     torch.set_num_threads(1)
-    probing = {"uplink": uplink, "downlink": downlink}[probe]
     rows = []
     for i in range(seeds):
         now = parse({**flat(config), "seed": config.run.seed + i})
         pair, world = server_app.prepare(now, tell)
-        rows += [{"seed": now.run.seed, **row} for row in probing(now, pair, world, tell)]
+        rows += [{"seed": now.run.seed, **row} for row in PROBES[probe](now, pair, world, tell)]
     return pd.DataFrame(rows)
 
 
@@ -77,7 +76,7 @@ def run(probe: str, config: Config, seeds: int, tell: Tell) -> pd.DataFrame:
 
 def uplink(config: Config, pair: Pair, world: World, tell: Tell) -> Iterator[dict[str, Any]]:
     """What the teacher answers, from the tokens a score keeps, to questions of the devices' stream."""
-    kept = [max(1, round(pair.n_tokens * (1 - share))) for share in MASKED]
+    kept = [max(1, round(pair.n_tokens * (1 - masked))) for masked in MASKED]
     arms = [(name, way, k) for name in TOKEN_SCORES for way in ("high", "low") for k in kept]
     arms = [a for a in arms if a[:2] != ("random", "low")]
     rows = _drawn(world, config.run.seed)
@@ -88,10 +87,10 @@ def uplink(config: Config, pair: Pair, world: World, tell: Tell) -> Iterator[dic
         chosen = (
             [np.arange(pair.n_tokens)] * len(rows) if name == "all" else select.top(scores[name], k, way)
         )
-        right, size = _read_by_teacher(config, pair, rows, tokens, asked, chosen)
+        found, size = _read_by_teacher(config, pair, rows, tokens, asked, chosen)
         arm = {"all": "all tokens", "random": "random"}.get(name, f"{name} {way}")
-        for domain, share in right.items():
-            yield {"arm": arm, "kept": k, "bytes": size, "domain": domain, "accuracy": share}
+        for domain, right in found.items():
+            yield {"arm": arm, "kept": k, "bytes": size, "domain": domain, "accuracy": right}
         tell("probe of the uplink", at + 1, len(arms) + 1)
 
 
@@ -122,7 +121,7 @@ def _read_by_teacher(
     chosen: Sequence[np.ndarray],
 ) -> tuple[dict[str, float], float]:  # fmt: skip
     """Accuracy by domain of the teacher on what the frames decode to; bytes of a sample in them."""
-    transform = None if config.uplink.token_transform == "none" else pair.transform
+    transform = pair.transform_for(config.uplink)
     size, right = 0, []
     for start in range(0, len(rows), BATCH):
         some = range(start, min(start + BATCH, len(rows)))
@@ -169,10 +168,10 @@ def downlink(config: Config, pair: Pair, world: World, tell: Tell) -> Iterator[d
         arrived = mirror.adapter(mirror.newest)
         apart = float(np.linalg.norm(arrived - line[-1]) / np.linalg.norm(line[-1] - start))
         with wearing(twin, arrived) as model:
-            right = accuracy(model, pair, world)
-        for domain, share in right.items():
+            found = accuracy(model, pair, world)
+        for domain, right in found.items():
             yield {"arm": arm, "budget": dense // factor, "bytes": float(np.mean(sizes)), "domain": domain,
-                   "accuracy": share, "error": apart}  # fmt: skip
+                   "accuracy": right, "error": apart}  # fmt: skip
         tell("probe of the downlink", at + 1, len(arms))
 
 
@@ -198,6 +197,10 @@ def _line(
     start = strategy.initial_arrays()
     strategy.start(grid, start, num_rounds=run.rounds, timeout=run.round_timeout, evaluate_fn=finished)
     return line, importance
+
+
+PROBES = {"uplink": uplink, "downlink": downlink}
+"""Name -> what measures one seed."""
 
 
 # --- what is shown ------------------------------------------------------------------------------------------
@@ -231,16 +234,9 @@ def table(found: pd.DataFrame) -> Table:
     for row in shown.to_dict("records"):
         made.add_row(
             str(row["arm"]), *(f"{row[c]:,}" for c in sizes), f"{row['bytes']:,.0f}",
-            *(_percent(row, domain) for domain in ("drift", "source")),
+            *(share(*(row.get(f"{d}{end}") for end in ("", "_low", "_high"))) for d in ("drift", "source")),
         )  # fmt: skip
     return made
-
-
-def _percent(row: dict[str, Any], domain: str) -> str:
-    if domain not in row:
-        return "-"
-    half = (row[f"{domain}_high"] - row[f"{domain}_low"]) / 2
-    return f"{100 * row[domain]:.1f}" + ("" if np.isnan(half) else f" ±{100 * half:.1f}")
 
 
 def write(found: pd.DataFrame, out: Path) -> Path:

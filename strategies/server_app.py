@@ -219,7 +219,7 @@ def _least_tokens(config: Config, pair: Pair, world: World) -> tuple[int, str]:
         pair.width,
         up.token_bits,
         longest + pair.max_answer_tokens,
-        up.token_transform != "none" and pair.transform is not None,
+        pair.transform_for(up) is not None,
     )
     return least, f"one sample of {up.tokens_kept} tokens needs up to"
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cdc_flower.wire import coder
+from cdc_flower.wire import coder_models
 
 MAX_CLASSES = 15
 SAMPLE_BLOCK = 2048  # neighbouring weights stay together in a sample, because gaps are between neighbours
@@ -184,7 +184,7 @@ def _quantized(chunk: Chunk, step: float, rho: float) -> Part:
     if ratio.dtype == np.float32:
         magnitude = (ratio + np.float32(rho)).astype(np.int32)
     else:
-        magnitude = np.minimum(ratio + rho, float(coder.MAX_VALUE)).astype(np.int64)
+        magnitude = np.minimum(ratio + rho, float(coder_models.MAX_VALUE)).astype(np.int64)
     chosen = np.flatnonzero(magnitude)
     if len(chosen) == len(magnitude):
         return Part(chunk.where, magnitude, ratio, chunk.first, chunk.cuts)
@@ -204,27 +204,28 @@ def symbols(found: Significant, step: float, rho: float,
         classes: how many to begin merging with; fewer are found faster.
     """
     rank, n = _groups(found, labels, classes)
-    counts, hist, sums = np.zeros(len(rank), np.int64), np.zeros((n, 2, coder.MAX_TOKEN)), np.zeros((n, 2))
+    counts, sums = np.zeros(len(rank), np.int64), np.zeros((n, 2))
+    hist = np.zeros((n, 2, coder_models.MAX_TOKEN))
     last = -1
     for chunk in found.chunks:
         part = _quantized(chunk, step, rho)
         each = np.diff(part.cuts)
         if not len(part.where):
             continue
-        gap = coder.tokens_of(_gaps(part, each, found.bounds, last))
-        size = coder.tokens_of(part.magnitude - 1)
+        gap = coder_models.tokens_of(_gaps(part, each, found.bounds, last))
+        size = coder_models.tokens_of(part.magnitude - 1)
         last = int(part.where[-1])
         here = slice(part.first, part.first + len(each))
         counts[here] += each
         of = rank[here]
         if n == 1:
-            hist[0, 0] += np.bincount(gap, minlength=coder.MAX_TOKEN)
-            hist[0, 1] += np.bincount(size, minlength=coder.MAX_TOKEN)
+            hist[0, 0] += np.bincount(gap, minlength=coder_models.MAX_TOKEN)
+            hist[0, 1] += np.bincount(size, minlength=coder_models.MAX_TOKEN)
             sums[0, 0] += part.magnitude.sum(dtype=np.float64)
         else:
-            base = np.repeat((of * coder.MAX_TOKEN).astype(np.int16), each)
+            base = np.repeat((of * coder_models.MAX_TOKEN).astype(np.int16), each)
             for k, token in enumerate((gap, size)):
-                hist[:, k] += np.bincount(base + token, minlength=n * coder.MAX_TOKEN).reshape(n, -1)
+                hist[:, k] += np.bincount(base + token, minlength=n * coder_models.MAX_TOKEN).reshape(n, -1)
             live = np.flatnonzero(each)
             of_each = np.add.reduceat(part.magnitude, part.cuts[live], dtype=np.float64)
             sums[:, 0] += np.bincount(of[live], of_each, n)
@@ -273,7 +274,7 @@ def _merged(hist: NDArray[np.float64], sums: NDArray[np.float64],
     """
     n = len(hist)
     used = np.flatnonzero(hist.sum(axis=(0, 1)))
-    hist, widths = hist[:, :, used], coder.WIDTHS[used].astype(np.float64)
+    hist, widths = hist[:, :, used], coder_models.WIDTHS[used].astype(np.float64)
     if fix or n < 2:
         some = hist.sum(axis=(1, 2)) > 0
         costs = _cost(hist[some], sums[some], widths)

@@ -21,7 +21,7 @@ import torch
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, LlavaForConditionalGeneration
 from transformers.utils import logging as hf_logging
 
-from cdc_flower.config import ConfigError, PairConfig
+from cdc_flower.config import ConfigError, PairConfig, UplinkConfig
 from cdc_flower.models import transform
 from cdc_flower.models.transform import Transform
 from cdc_flower.models.vlm import Text, parts
@@ -61,6 +61,10 @@ class Pair:
     def patch(self) -> int:
         """Pixels of a side of one of its patches."""
         return self._vision.patch_size
+
+    def transform_for(self, config: UplinkConfig) -> Transform | None:
+        """The transform that tokens are sent in; None where the setting or the pair has none."""
+        return None if config.token_transform == "none" else self.transform
 
     @property
     def _vision(self) -> Any:

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cdc_flower.wire import coder, columns, packing
+from cdc_flower.wire import coder_models, columns, packing
 from cdc_flower.wire.frame import FrameError
 
 HALF_MAX = 65504.0
@@ -61,7 +61,7 @@ def check(sample: Asked, n_tokens: int) -> None:
     if len(positions) and (positions[0] < 0 or positions[-1] >= n_tokens or (np.diff(positions) <= 0).any()):
         raise ValueError(f"{where}: positions must rise strictly within 0..{n_tokens - 1}")
     for name, ids in (("question", sample.question_ids), ("answer", sample.answer_ids)):
-        if len(ids) > 0xFFFF or any(not 0 <= i <= coder.MAX_VALUE for i in ids):
+        if len(ids) > 0xFFFF or any(not 0 <= i <= coder_models.MAX_VALUE for i in ids):
             raise ValueError(f"{where}: {name} ids must be at most 65535 integers from 0")
     if not np.isfinite(sample.uncertainty):
         raise ValueError(f"{where}: uncertainty {sample.uncertainty} is not finite")

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from cdc_flower.models.transform import DIGEST_BYTES, GROUPS, Transform
 from cdc_flower.uplink import sample_columns
 from cdc_flower.uplink.sample_columns import HALF_MAX, MAX_SAMPLES, MAX_TEXT
-from cdc_flower.wire import coder, columns, packing
+from cdc_flower.wire import coder, coder_models, columns, packing
 from cdc_flower.wire.frame import FrameError, Kind, envelope, pack, unpack
 
 BITS = (3, 4, 8, 16)
@@ -82,7 +82,7 @@ def sample_bytes(n_tokens_kept: int, width: int, bits: int, max_text: int, trans
     if transformed and bits < 16:  # coded symbols cost at most what all up to the largest would, evenly used
         largest = 2 * _highest(width, bits)
         bits = largest.bit_length()
-        fixed += 4 + DIGEST_BYTES + GROUPS * (3 + int(coder.tokens_of(np.array([largest]))[0])) + 8
+        fixed += 4 + DIGEST_BYTES + GROUPS * (3 + int(coder_models.tokens_of(np.array([largest]))[0])) + 8
     per_token = (width * bits + 7) // 8 + 2 + (0 if bits == 16 else 2)
     return fixed + n_tokens_kept * per_token + 4 * max_text
 

@@ -12,7 +12,7 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
-from cdc_flower.wire import coder
+from cdc_flower.wire import coder, coder_models
 from cdc_flower.wire.frame import FrameError
 
 RAW, ZSTD, CODED = 0, 1, 2  # how a column is stored
@@ -30,7 +30,7 @@ def pack_column(values: NDArray[np.integer], itemsize: int) -> bytes:
     ways = {RAW: raw}
     if len(raw) > 1:
         ways[ZSTD] = _compressor(19 if len(raw) < _SMALL else 3).compress(raw)
-        if int(np.max(values)) <= coder.MAX_VALUE:
+        if int(np.max(values)) <= coder_models.MAX_VALUE:
             ways[CODED] = coder.encode([values])
     flag = min(ways, key=lambda f: (len(ways[f]), f))
     return bytes((flag,)) + ways[flag]

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cdc_flower.wire import coder
+from cdc_flower.wire import coder, coder_models
 from cdc_flower.wire.frame import FrameError
 
-STREAM = st.lists(st.integers(0, coder.MAX_VALUE), max_size=60)
+STREAM = st.lists(st.integers(0, coder_models.MAX_VALUE), max_size=60)
 
 
 @given(st.lists(STREAM, max_size=5))
-@example([[0], [], [coder.MAX_VALUE], [15, 16, 17, 31, 32, 2**20 - 1, 2**20]])
+@example([[0], [], [coder_models.MAX_VALUE], [15, 16, 17, 31, 32, 2**20 - 1, 2**20]])
 def test_streams_come_back_exactly(streams):
     data = coder.encode([np.array(s, np.int64) for s in streams])
     back = coder.decode(data, [len(s) for s in streams])
@@ -24,8 +24,8 @@ def test_streams_come_back_exactly(streams):
 
 @given(STREAM.filter(bool))
 def test_tokens_and_widths_are_those_of_the_definition(values):
-    token = coder.tokens_of(np.array(values, np.int64))
-    width = coder.WIDTHS[token]
+    token = coder_models.tokens_of(np.array(values, np.int64))
+    width = coder_models.WIDTHS[token]
     for v, t, w in zip(values, token.tolist(), width.tolist(), strict=True):
         octave = v.bit_length() - 1
         expected = (v, 0) if v < 16 else (16 + 4 * (octave - 4) + (v >> (octave - 2)) - 4, octave - 2)
@@ -75,7 +75,7 @@ SHARE = st.tuples(st.integers(1, 10**6), st.integers(1, 10**6)).map(lambda s: (m
 
 
 @given(st.lists(st.tuples(STREAM, SHARE), max_size=5))
-@example([([0] * 50, (1, 1)), ([7, 0, 3], (1, 2)), ([coder.MAX_VALUE], (1, 10**6))])
+@example([([0] * 50, (1, 1)), ([7, 0, 3], (1, 2)), ([coder_models.MAX_VALUE], (1, 10**6))])
 def test_streams_with_expected_shares_come_back_exactly(pairs):
     streams, shares = [np.array(s, np.int64) for s, _ in pairs], [share for _, share in pairs]
     data = coder.encode(streams, shares)
@@ -90,11 +90,11 @@ def _first_byte(values, share):
 def test_each_kind_of_model_is_used_where_it_is_smallest():
     rng = np.random.default_rng(0)
     gaps = rng.geometric(0.02, 300) - 1
-    assert _first_byte(gaps, (300, 300 + int(gaps.sum()))) == coder.GIVEN
-    assert coder.MAX_TOKEN <= _first_byte(rng.geometric(0.8, 100) - 1, (1, 2)) < coder.TWO
-    assert _first_byte(rng.geometric(3 / 257, 3000) - 1, (1, 2)) == coder.ONE
+    assert _first_byte(gaps, (300, 300 + int(gaps.sum()))) == coder_models.GIVEN
+    assert coder_models.MAX_TOKEN <= _first_byte(rng.geometric(0.8, 100) - 1, (1, 2)) < coder_models.TWO
+    assert _first_byte(rng.geometric(3 / 257, 3000) - 1, (1, 2)) == coder_models.ONE
     mixed = np.where(rng.random(600) < 0.9, 0, rng.geometric(0.05, 600))
-    assert _first_byte(mixed, (1, 2)) == coder.TWO
+    assert _first_byte(mixed, (1, 2)) == coder_models.TWO
     assert _first_byte(rng.integers(5, 9, 10_000), (1, 2)) == 5
 
 
@@ -114,9 +114,9 @@ def test_the_information_of_a_stream_is_its_size_but_for_whole_words(values, sha
 
 @pytest.mark.parametrize(("data", "says"), [
     (b"", "cut short"),
-    (bytes((coder.TWO, 1)), "parameters of a geometric model are cut short"),
-    (bytes((coder.ONE,)), "parameters of a geometric model are cut short"),
-    (bytes((coder.GIVEN,)), "before the coded words"),
+    (bytes((coder_models.TWO, 1)), "parameters of a geometric model are cut short"),
+    (bytes((coder_models.ONE,)), "parameters of a geometric model are cut short"),
+    (bytes((coder_models.GIVEN,)), "before the coded words"),
 ])
 def test_a_damaged_geometric_model_is_named(data, says):
     with pytest.raises(FrameError, match=says):
@@ -126,4 +126,4 @@ def test_a_damaged_geometric_model_is_named(data, says):
 def test_geometric_models_are_refused_where_no_share_is_known():
     data = coder.encode([np.zeros(3, np.int64), np.arange(3)], [(1, 2), (1, 2)])
     with pytest.raises(FrameError):
-        coder.decode(bytes((coder.GIVEN,)) + data[1:], [3, 3])
+        coder.decode(bytes((coder_models.GIVEN,)) + data[1:], [3, 3])
