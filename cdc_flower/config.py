@@ -16,6 +16,8 @@ from typing import Any, Literal, get_args
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from cdc_flower.fleet.settings import FleetConfig
+
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 Method = Literal["static", "cdc", "upload_all", "fedavg_lora", "fedprox_lora", "fedavg_full", "fedavg_pseudo"]
 METHODS: tuple[str, ...] = get_args(Method)
@@ -94,7 +96,7 @@ class PairConfig:
     pair: str = ""  # folder; "" = the pair of the data's name, from cache or package
     teacher: str = ""  # LLaVA checkpoint (folder or hub name), with `student`: instead of `pair`
     student: str = ""
-    compression: Literal["nf4", "int8", "none"] = "nf4"
+    compression: Literal["nf4", "int8", "none", "auto"] = "nf4"  # auto: the least that fits a device's RAM
     lora_rank: int = Field(default=16, ge=1)
     lora_alpha: int = Field(default=32, ge=1)
     prompt_prefix: str = ""  # used with `teacher`/`student`; a pair folder brings its own
@@ -171,7 +173,7 @@ class LocalConfig:
 
 STAGES: dict[str, type] = {
     "run": RunConfig, "data": DataConfig, "drift": DriftConfig, "pair": PairConfig, "uplink": UplinkConfig,
-    "cloud": CloudConfig, "downlink": DownlinkConfig, "local": LocalConfig,
+    "cloud": CloudConfig, "downlink": DownlinkConfig, "local": LocalConfig, "fleet": FleetConfig,
 }
 """Stage name -> its dataclass."""
 
@@ -188,6 +190,7 @@ class Config:
     cloud: CloudConfig
     downlink: DownlinkConfig
     local: LocalConfig
+    fleet: FleetConfig
 
     @property
     def axes(self) -> tuple[str, ...]:

@@ -15,12 +15,21 @@ from pydantic.dataclasses import dataclass
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class FleetConfig:
-    """Virtual devices and virtual time. Seconds are simulated ones."""
+    """Virtual devices and virtual time. Seconds are simulated ones.
 
+    With `pace = "off"` there is no virtual time: all devices are alike and always there.
+    """
+
+    pace: Literal["off", "rounds", "async"] = "off"
     mix: str = "phone-mid=30%,phone-high=15%,phone-old=15%,pi4=15%,pi5=15%,laptop=10%"  # or a .toml file
+    cost_model: str = ""  # whose shapes are charged: "" = the student's own, a name, or a config.json
+    trace: str = ""  # a .parquet or .json file; "" = generated, "always" = everyone at all times
+    trace_days: int = Field(default=2, ge=1)  # period of a generated trace
+    zones: str = "0"  # offsets from UTC in hours, "-8,0,8"; each device lives in one
     need_charging: bool = False  # ask only devices on a charger
     need_idle: bool = False  # ask only devices that their owners leave alone
     min_battery: float = Field(default=0.2, ge=0, le=1)  # of the capacity; below it a device is not asked
+    round_every: float = Field(default=0.0, ge=0)  # s from the begin of a round to the next, at least
     deadline: float = Field(default=600.0, gt=0)  # s; the round ends then at the latest, a task is given up
     over_selection: float = Field(default=1.3, ge=1)  # asked / wanted (arXiv 1902.01046, section 3.3)
     late: Literal["drop", "take"] = "drop"  # answers after the end of their round
