@@ -32,6 +32,7 @@ from cdc_flower.data.stream import SOURCE, generator
 from cdc_flower.data.world import World
 from cdc_flower.downlink import update
 from cdc_flower.downlink.versions import Mirror
+from cdc_flower.fleet.clock import staleness_weight
 from cdc_flower.fleet.grid import frame_of, payload
 from cdc_flower.models import adapters
 from cdc_flower.models.compress import twin_model
@@ -122,7 +123,7 @@ class CDC(Strategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         batches, answered, stale = self._receive(server_round, replies)
         self.fleet.require(server_round, answered)
-        samples = [(batch.device, sample) for batch in batches for sample in batch.samples]
+        samples = [(batch, sample) for batch in batches for sample in batch.samples]
         self.metrics = {"answered": answered, "stale": stale, "uploaded": len(samples)}
         if samples:
             self._learn(server_round, samples)
@@ -136,10 +137,10 @@ class CDC(Strategy):
             batch, problem = None, ""
             if reply is not None and reply.has_content():
                 try:
-                    batch = self._decode(round, device, reply.content)
+                    batch = self._decode(device, reply.content)
                 except FrameError as err:
                     problem = str(err)
-            if self.fleet.enter(round, device, reply, refused=bool(problem)):
+            if self.fleet.enter(device, reply, refused=bool(problem)):
                 answered += 1
                 stale += self.known[device] != (self.mirror.newest, self.mirror.digest)
             else:
@@ -148,7 +149,7 @@ class CDC(Strategy):
                 batches.append(batch)
         return batches, answered, stale
 
-    def _decode(self, round: int, device: int, content: RecordDict) -> TokenBatch | None:
+    def _decode(self, device: int, content: RecordDict) -> TokenBatch | None:
         version = content.metric_records.get(keys.METRICS, MetricRecord()).get(keys.VERSION)
         if not isinstance(version, int):
             raise FrameError("the answer does not say which version the device has")
@@ -161,14 +162,17 @@ class CDC(Strategy):
             return None
         unit = self.config.uplink.uplink_unit if self.work == "cdc" else "tokens"
         batch = READ[unit](frame, self.pair, self.config, self.fleet.seconds)
-        if (batch.device, batch.round) != (device, round):
+        if (batch.device, batch.round) != (device, self.fleet.round_of(device)):
             raise FrameError(f"the batch says device {batch.device}, round {batch.round}")
         return batch
 
-    def _learn(self, round: int, samples: list[tuple[int, Sample]]) -> None:
+    def _learn(self, round: int, samples: list[tuple[TokenBatch, Sample]]) -> None:
         began = time.perf_counter()
+        stale = [max(0, self.mirror.newest - batch.version) for batch, _ in samples]
         learned = self.cloud.learn(
-            [CloudSample(s.tokens, s.positions, list(s.question_ids)) for _, s in samples], round
+            [CloudSample(s.tokens, s.positions, list(s.question_ids)) for _, s in samples],
+            round,
+            staleness_weight(np.array(stale), self.config.fleet.staleness_power),
         )
         taught = time.perf_counter()
         fisher = self.config.downlink.importance == "fisher"
@@ -180,14 +184,18 @@ class CDC(Strategy):
             "dropped": learned.dropped,
             **{f"loss_{k}": float(v) for k, v in learned.losses.items()},
         }
-        self._keep_examples(round, samples, learned.teacher_answers)
+        self._keep_examples(samples, learned.teacher_answers)
 
-    def _keep_examples(self, round: int, samples: list[tuple[int, Sample]], answers: list[str]) -> None:
+    def _keep_examples(self, samples: list[tuple[TokenBatch, Sample]], answers: list[str]) -> None:
         """The most uncertain samples of each device, devices in turn."""
-        per_device = max(1, EXAMPLES // len({device for device, _ in samples}))
-        for device in sorted({device for device, _ in samples}):
-            own = [Example(round, d, s, a) for (d, s), a in zip(samples, answers, strict=True) if d == device]
-            self.examples.extend(sorted(own, key=lambda e: -e.sample.uncertainty)[:per_device])
+        devices = sorted({batch.device for batch, _ in samples})
+        every = [
+            Example(b.round, b.device, s, a) for (b, s), a in zip(samples, answers, strict=True)
+        ]
+        for device in devices:
+            own = [e for e in every if e.device == device]
+            own.sort(key=lambda e: -e.sample.uncertainty)
+            self.examples.extend(own[: max(1, EXAMPLES // len(devices))])
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

@@ -97,7 +97,7 @@ class SeededFedAvg(FedAvg):
             flat, problem = (
                 self._read(reply.content) if reply is not None and reply.has_content() else (None, "")
             )
-            if self.fleet.enter(server_round, device, reply, refused=bool(problem)):
+            if self.fleet.enter(device, reply, refused=bool(problem)):
                 assert reply is not None
                 assert flat is not None
                 answered += 1

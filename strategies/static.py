@@ -52,7 +52,7 @@ class Static(Strategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         answers = self.fleet.answers(replies)
         self.fleet.require(
-            server_round, sum([self.fleet.enter(server_round, d, r) for d, r in answers.items()])
+            server_round, sum([self.fleet.enter(d, r) for d, r in answers.items()])
         )
         return None, None
 

@@ -8,8 +8,8 @@ its feature and wavelet losses are options.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -95,26 +95,27 @@ class Cloud:
         self,
         samples: Sequence[CloudSample],
         round: int,
-        progress: Callable[[str, int, int], None] | None = None,
+        weights: np.ndarray | None = None,
     ) -> Learned:
         """Let the teacher answer `samples` and distil for `akd_steps` steps.
 
         Every batch holds `replay_share` lessons of the past. With no confident sample nothing is learned.
+        `weights` (one per sample, up to 1) say how much each counts.
         """
         cloud = self.config.cloud
         rng = np.random.default_rng([self.config.run.seed, 3, round])
         lessons, texts = teach(self.pair, samples)
+        if weights is not None:
+            lessons = [replace(q, weight=float(w)) for q, w in zip(lessons, weights, strict=True)]
         fresh = [q for q in lessons if q.confidence >= cloud.confidence]
         sums: dict[str, float] = {}
         if fresh:
             self.twin.train()
-            for step in range(cloud.akd_steps):
+            for _ in range(cloud.akd_steps):
                 old = self.replay.draw(round_half(cloud.akd_batch * cloud.replay_share), rng)
                 new = [fresh[int(i)] for i in rng.integers(len(fresh), size=cloud.akd_batch - len(old))]
                 for name, value in self._step(new + old).items():
                     sums[name] = sums.get(name, 0.0) + value
-                if progress:
-                    progress("distil", step + 1, cloud.akd_steps)
             self.twin.eval()
             self.replay.add(fresh, rng)
         means = {name: total / max(1, cloud.akd_steps) for name, total in sums.items()}
@@ -177,7 +178,7 @@ class Cloud:
         top_logits = np.zeros((len(batch), a, k), np.float32)
         for i, q in enumerate(batch):
             top_ids[i, : len(q.top_ids)], top_logits[i, : len(q.top_ids)] = q.top_ids, q.top_logits
-        sure = [q.confidence if cloud.confidence_weighted else 1.0 for q in batch]
+        sure = [q.weight * (q.confidence if cloud.confidence_weighted else 1.0) for q in batch]
         weight = torch.tensor(sure, device=device)
         terms = {
             "ce": cloud.ce_weight * losses.weighted_ce(out.logits, inputs.answer_ids, weight),

@@ -30,6 +30,7 @@ class Lesson:
     top_ids: np.ndarray  # (A, k) int64, A = answer length + 1
     top_logits: np.ndarray  # (A, k) float32
     confidence: float  # geometric mean of the answer's token probabilities
+    weight: float = 1.0  # of the lesson besides the confidence: less than 1 for a stale one
 
     @property
     def nbytes(self) -> int:

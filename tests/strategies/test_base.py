@@ -101,6 +101,6 @@ def test_counts_that_are_no_numbers_do_not_enter_the_ledger():
     lies = MetricRecord(
         {"uploaded": [1, 2], "tokens": -5, "flops-forward": float("nan"), "flops-backward": 7}
     )
-    assert fleet.enter(1, 0, Message(RecordDict({"metrics": lies}), reply_to=message))
+    assert fleet.enter(0, Message(RecordDict({"metrics": lies}), reply_to=message))
     row = fleet.ledger.rows()[0]
     assert (row.uploaded_samples, row.tokens_sent, row.flops_forward, row.flops_backward) == (0, 0, 0, 7)

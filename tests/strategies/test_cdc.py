@@ -39,7 +39,7 @@ class FakeCloud:
     def importance(self) -> None:
         return None
 
-    def learn(self, samples, round, progress=None) -> Learned:
+    def learn(self, samples, round, weights=None) -> Learned:
         self.given.append((round, list(samples)))
         self.adapter = self.adapter + 1
         return Learned(

@@ -31,7 +31,7 @@ from cdc_flower.uplink.token_batch import Sample, TokenBatch
 from clients import cdc as device_work
 from clients.task import Resident, held
 from strategies import cdc
-from strategies.base import Fleet
+from strategies.base import Asked, Fleet
 
 LAYOUT = Layout(("a", "b"), ((6, 5), (10,)))
 INITIAL = np.random.default_rng(0).standard_normal(LAYOUT.total).astype(np.float32)
@@ -53,7 +53,7 @@ class Cloud:
     def importance(self):
         return list(self.rng.uniform(0.5, 2, len(LAYOUT.sizes)))
 
-    def learn(self, samples, round, progress=None):
+    def learn(self, samples, round, weights=None):
         step = self.rng.standard_normal(LAYOUT.total).astype(np.float32)
         return Learned(INITIAL + step, len(samples), 0, {}, [""] * len(samples))
 
@@ -228,9 +228,9 @@ class Trusting(Mirror):
 class Stubborn(cdc.CDC):
     """Never believes that a device has gone back."""
 
-    def _decode(self, round, device, content):
+    def _decode(self, device, content):
         before = self.known.get(device)
-        batch = super()._decode(round, device, content)
+        batch = super()._decode(device, content)
         if before is not None:
             self.known[device] = max(before, self.known[device])
         return batch
@@ -239,9 +239,10 @@ class Stubborn(cdc.CDC):
 class Forgiving(Fleet):
     """Enters no bytes for a device that did not answer."""
 
-    def enter(self, round, device, reply, refused=False):
-        self.counted = reply is not None
-        return super().enter(round, device, reply, refused)
+    def enter(self, device, reply, refused=False):
+        if reply is None:
+            self._asked[device] = Asked(self.round_of(device), 0)
+        return super().enter(device, reply, refused)
 
 
 @pytest.mark.parametrize("broken", [{"mirror": Trusting}, {"strategy": Stubborn}, {"fleet": Forgiving}])
