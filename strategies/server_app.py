@@ -7,16 +7,18 @@ round."""
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from logging import ERROR
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from flwr.app import ArrayRecord, Context, MetricRecord, RecordDict
 from flwr.serverapp import Grid, ServerApp
@@ -24,7 +26,10 @@ from flwr.supercore import log
 
 from cdc_flower.config import Config, ConfigError, flat, parse
 from cdc_flower.data.world import World, load_world, open_picture
+from cdc_flower.fleet.cost import charges
 from cdc_flower.fleet.grid import LocalGrid
+from cdc_flower.fleet.habits import availability
+from cdc_flower.fleet.timed_grid import TimedGrid
 from cdc_flower.models import vlm
 from cdc_flower.models.pair import Pair, load_pair
 from cdc_flower.results import RunFolder, package_versions
@@ -33,12 +38,13 @@ from cdc_flower.uplink.picture_batch import FORMS, PictureBatch, PictureSample, 
 from cdc_flower.wire import keys
 from strategies import STRATEGIES
 from strategies.accuracy import accuracy, items, wearing
-from strategies.base import cohort
+from strategies.base import Fleet, discover, wanted
 from strategies.pictures import pictures
 
 Progress = Callable[[str, int, int], None]
 """`progress(stage, done, total)`; in a run `done` and `total` are rounds."""
 CLIENT_APP = "clients.client_app:app"  # found by name, as Flower does it: strategies do not import clients
+TAKES_LATE = ("cdc", "upload_all")  # methods that can use an answer to an earlier round
 MESSAGE_BYTES = 272  # what a message adds to its frame, at most
 TRIED = 8  # pictures coded to see what an uplink budget must hold
 
@@ -81,6 +87,9 @@ def run(grid: Grid, context: Context, progress: Progress | None = None) -> Path:
     with folder.stage("load"):
         pair, world = prepare(config, progress)
         strategy = STRATEGIES[config.run.method](config, pair, world)
+        if config.fleet.pace != "off":
+            strategy.fleet.nodes = discover(grid, config.run.devices, config.run.round_timeout)
+            grid = timed(grid, config, pair, world, strategy.fleet.nodes)
     folder.begin(
         config,
         package_versions(),
@@ -88,12 +97,12 @@ def run(grid: Grid, context: Context, progress: Progress | None = None) -> Path:
             "pair_digest": pair.digest,
             "pair": pair.name,
             "data_digest": world.pack.digest,
-            "engine": type(grid).__name__,
+            "engine": type(grid.inner if isinstance(grid, TimedGrid) else grid).__name__,
         },
     )
     status = "failed"
     try:
-        rounds = _Rounds(config, pair, world, strategy, folder, progress)
+        rounds = _Rounds(config, pair, world, strategy, grid, folder, progress)
         strategy.start(
             grid,
             strategy.initial_arrays(),
@@ -106,10 +115,34 @@ def run(grid: Grid, context: Context, progress: Progress | None = None) -> Path:
         status = "interrupted"
         raise
     finally:
+        strategy.fleet.close()
         folder.pictures(pictures(getattr(strategy, "examples", ()), pair, world))
-        folder.devices(strategy.fleet.ledger.frame(), strategy.fleet.ledger.digest())
+        folder.devices(*account(strategy.fleet, grid))
         folder.finish(status)
     return folder.path
+
+
+def timed(grid: Grid, config: Config, pair: Pair, world: World, nodes: Mapping[int, int]) -> TimedGrid:
+    """The grid in virtual time.
+
+    Raises:
+        ConfigError: a mix, cost model or trace that cannot be used, or a fleet in which no device can ever be
+            asked.
+    """
+    charged = charges(config, pair, world)
+    trace = availability(config.fleet, charged.devices.classes, config.run.seed)
+    return TimedGrid(grid, nodes, config.fleet, charged, trace, wanted(config.run.devices, config.run.cohort))
+
+
+def account(fleet: Fleet, grid: Grid) -> tuple[pd.DataFrame, str]:
+    """The ledger as a table, with virtual time where there is one, and the digest of all of it."""
+    ledger, digest = fleet.ledger.frame(), fleet.ledger.digest()
+    if not isinstance(grid, TimedGrid):
+        return ledger, digest
+    times = grid.table()
+    if len(times):
+        ledger = ledger.merge(times, on=["round", "device"], how="left", validate="one_to_one")
+    return ledger, hashlib.sha256(f"{digest}{grid.digest()}".encode()).hexdigest()
 
 
 class _Rounds:
@@ -121,11 +154,12 @@ class _Rounds:
         pair: Pair,
         world: World,
         strategy: Any,
+        grid: Grid,
         folder: RunFolder,
         progress: Progress | None,
     ) -> None:
         self.config, self.pair, self.world = config, pair, world
-        self.strategy, self.folder, self.progress = strategy, folder, progress
+        self.strategy, self.grid, self.folder, self.progress = strategy, grid, folder, progress
         self._last: tuple[bytes, dict[str, float]] | None = None
 
     def finished(self, round: int, arrays: ArrayRecord) -> MetricRecord:
@@ -137,10 +171,9 @@ class _Rounds:
             with self.folder.stage("evaluation"):
                 measured = self._accuracy(arrays)
         self.folder.stage_seconds.update(fleet.seconds)
-        self.folder.devices(fleet.ledger.frame(), fleet.ledger.digest())
-        self.folder.round(
-            round, measured, fleet.prequential.get(round, {}), self.strategy.metrics, items(self.world)
-        )
+        self.folder.devices(*account(fleet, self.grid))
+        metrics = {**self.strategy.metrics, **(self.grid.last if isinstance(self.grid, TimedGrid) else {})}
+        self.folder.round(round, measured, fleet.prequential.get(round, {}), metrics, items(self.world))
         self._say("rounds", round)
         return MetricRecord(dict(measured or {}))
 
@@ -183,11 +216,12 @@ def check(config: Config, pair: Pair, world: World) -> None:
         ConfigError: names the setting and what is allowed.
     """
     run, up = config.run, config.uplink
-    asked = len(cohort(run.seed, 1, run.devices, run.cohort))
+    asked = wanted(run.devices, run.cohort)
     if run.min_devices > asked:
         raise ConfigError(
             f"setting 'min-devices' = {run.min_devices}: a round asks {asked} devices; allowed: up to {asked}"
         )
+    check_fleet(config, pair, world)
     if not re.fullmatch(r"(\s*\d+:\d+\s*(,\s*\d+:\d+\s*)*)?", run.fail_devices):
         raise ConfigError(
             f"setting 'fail-devices' = {run.fail_devices!r}; allowed: round:device pairs, e.g. '2:1,4:0'"
@@ -209,6 +243,35 @@ def check(config: Config, pair: Pair, world: World) -> None:
                 f"setting 'uplink-budget' = {up.uplink_budget}: {what} {least} bytes; "
                 f"allowed: at least {least}"
             )
+
+
+def check_fleet(config: Config, pair: Pair, world: World) -> None:
+    """Refuse a virtual fleet that cannot run.
+
+    Raises:
+        ConfigError: names the setting and what is allowed.
+    """
+    rules, method = config.fleet, config.run.method
+    if rules.pace == "off":
+        if config.pair.compression == "auto":
+            raise ConfigError(
+                "setting 'compression' = 'auto': devices have no RAM without virtual time; allowed: nf4, "
+                "int8, none, or 'pace' = 'rounds' or 'async'"
+            )
+        return
+    for setting, value in (("pace", rules.pace), ("late", rules.late)):
+        if value in ("async", "take") and method not in TAKES_LATE:
+            raise ConfigError(
+                f"setting '{setting}' = '{value}': method '{method}' averages the answers of one round; "
+                f"allowed: methods {', '.join(TAKES_LATE)}"
+            )
+    charged = charges(config, pair, world)
+    trace = availability(rules, charged.devices.classes, config.run.seed)
+    if not trace.ever(rules.need_charging, rules.need_idle):
+        raise ConfigError(
+            f"setting 'trace' = '{rules.trace}': no device is ever online and, where asked for, charging and "
+            "idle; allowed: another trace, or without need-charging and need-idle"
+        )
 
 
 def _least_tokens(config: Config, pair: Pair, world: World) -> tuple[int, str]:

@@ -80,7 +80,7 @@ def charges(config: Config, pair: Pair, world: World) -> Charges:
             the model.
     """
     settings = config.fleet
-    own_config = pair.student.config.to_dict()
+    own_config = pair.student_config()
     rank = config.pair.lora_rank
     own = roofline.shapes(own_config, rank)
     charged = roofline.shapes(cost_models.load(settings.cost_model, own_config), rank)

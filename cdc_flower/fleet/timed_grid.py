@@ -219,8 +219,14 @@ class TimedGrid(Grid):
             self._rows[asked_in, device] |= {"fate": STATUSES[status], "finish": float("inf")}
 
     def table(self) -> pd.DataFrame:
-        """One row for each task so far, by round and device; seconds are virtual."""
-        return pd.DataFrame([self._rows[key] for key in sorted(self._rows)])
+        """One row for each task so far, by round and device; seconds are virtual. A task that is still under
+        way counts as late.
+        """
+        pending = self.clock.pending
+        going = dict.fromkeys(zip(pending.round.tolist(), pending.device.tolist(), strict=True), "late")
+        rows = [self._rows[key] for key in sorted(self._rows)]
+        return pd.DataFrame([row | {"fate": going.get((row["round"], row["device"]), row["fate"])}
+                             for row in rows])
 
     def digest(self) -> str:
         """sha256 hex over `table`."""

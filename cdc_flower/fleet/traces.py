@@ -97,6 +97,10 @@ class Trace:
             fine &= (self.charging[row] | (not need_charging)) & (self.idle[row] | (not need_idle))
         return fine
 
+    def ever(self, need_charging: bool = False, need_idle: bool = False) -> bool:
+        """Whether any device is ever online and meets the conditions."""
+        return bool(((self.charging | (not need_charging)) & (self.idle | (not need_idle))).any())
+
     # --- transfers that rest while the device is away ---
 
     def online_seconds(self, device: np.ndarray, time: Any) -> np.ndarray:
