@@ -315,7 +315,7 @@ def play(state: State, tasks: Tasks, wanted: int, devices: Devices, trace: Trace
     finish = np.where((died < cut) | (everyone.finish > cut), np.inf, everyone.finish)
     settled = np.minimum(np.minimum(finish, limit if config.pace == "async" else np.inf), died)
 
-    end = _end(config, deadline, finish, settled, earlier, wanted)
+    end = max(state.now, _end(config, deadline, finish, settled, earlier, wanted))
     next_begin = max(end + cloud_seconds, state.now + config.round_every)
     if config.pace != "async":
         cut = np.where(taken, everyone.finish, np.minimum(everyone.finish, end))

@@ -108,6 +108,15 @@ def test_without_weights_an_unsure_lesson_counts_like_a_sure_one(pair, settings,
     assert first[True] < first[False]
 
 
+def test_a_weight_scales_what_a_sample_teaches_and_stays_with_it_in_replay(pair, settings, samples):
+    once = {"akd_steps": 1, "replay_share": 0.0}
+    full, half = (cloud_of(pair, with_settings(settings, **once)) for _ in range(2))
+    alone = full.learn(samples, 1).losses
+    weighted = half.learn(samples, 1, np.full(len(samples), 0.5)).losses
+    assert weighted == pytest.approx({name: value / 2 for name, value in alone.items()})
+    assert {q.weight for q in half.replay.past} == {0.5}
+
+
 def test_importance_is_the_mean_squared_gradient_of_each_tensor(pair, settings, samples):
     cloud = cloud_of(pair, with_settings(settings, akd_steps=1))
     assert cloud.importance() is None

@@ -41,6 +41,7 @@ class FakeCloud:
 
     def learn(self, samples, round, weights=None) -> Learned:
         self.given.append((round, list(samples)))
+        self.weights = None if weights is None else weights.tolist()
         self.adapter = self.adapter + 1
         return Learned(
             self.adapter, len(samples), 0, {"ce": 0.5}, [f"answer {len(self.given)}"] * len(samples)
@@ -112,6 +113,11 @@ def test_result_arrays_are_the_newest_adapter_of_the_mirror(strategy, play, pair
     result = play(lambda d, r: batch(d, r, pair), rounds=3)
     np.testing.assert_array_equal(result.arrays["p"].numpy(), np.full(LAYOUT.total, 3.0, np.float32))
     assert strategy.mirror.newest == 3
+
+
+def test_samples_of_an_older_version_count_less(strategy, play, pair):
+    play(lambda d, r: batch(d, r, pair), rounds=4)  # the batches say version 0; the mirror is at 3
+    assert strategy.cloud.weights == [0.5] * 3
 
 
 @pytest.mark.parametrize("nonsense", [b"nonsense", b"CDCF" + bytes(40)])
