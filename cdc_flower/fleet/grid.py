@@ -62,12 +62,27 @@ def frame_of(content: RecordDict) -> bytes:
     return record[keys.PAYLOAD].data if record is not None and keys.PAYLOAD in record else b""
 
 
-def _copied(content: RecordDict) -> RecordDict:
+def copied(content: RecordDict) -> RecordDict:
     """Records of one's own over the same (immutable) arrays and values."""
     return RecordDict({name: type(record)(dict(record)) for name, record in content.items()})  # type: ignore[misc]
 
 
-def _identify() -> None:
+def failed(message: Message, err: Exception) -> Message:
+    """The error reply of a device that raised."""
+    return Message(Error(RAISED, f"{type(err)}:<'{err}'>"), reply_to=message)
+
+
+def attempt(client_app: ClientApp, message: Message, context: Context) -> Message:
+    """A client's reply; of one that raises an error reply, and its changes of state are dropped."""
+    before = copied(context.state)
+    try:
+        return client_app(message, context)
+    except Exception as err:  # what a device raises is its own; the server sees an error reply
+        context.state = before
+        return failed(message, err)
+
+
+def identify() -> None:
     """Outside a Flower process no run id is set, and `Message(...)` raises."""
     for name in ("run_id", "task_id", "node_id"):
         try:
@@ -100,7 +115,7 @@ class LocalGrid(Grid):
         *,
         roundtrip: bool = False,
     ) -> None:
-        _identify()
+        identify()
         self.client_app = client_app
         self.roundtrip = roundtrip
         self._nodes = {
@@ -189,13 +204,8 @@ class LocalGrid(Grid):
         if self.roundtrip:
             received = over_the_wire(message)
         else:
-            received = Message(content=_copied(message.content), metadata=message.metadata)  # type: ignore[call-overload]
-        before = _copied(node.context.state)
-        try:
-            reply = self.client_app(received, node.context)
-        except Exception as err:  # what a device raises is its own; the server sees an error reply
-            node.context.state = before
-            reply = Message(Error(RAISED, f"{type(err)}:<'{err}'>"), reply_to=received)
+            received = Message(content=copied(message.content), metadata=message.metadata)  # type: ignore[call-overload]
+        reply = attempt(self.client_app, received, node.context)
         self._count += 1
         reply.metadata.__dict__["_message_id"] = f"local-{self._count}"
         return over_the_wire(reply) if self.roundtrip else reply

@@ -21,7 +21,7 @@ from cdc_flower.models.pair import load_pair
 from cdc_flower.uplink import token_batch
 from cdc_flower.uplink.token_batch import Sample, TokenBatch
 from clients.client_app import app as client_app
-from clients.task import held
+from clients.store import Adapter, held
 from strategies import cdc
 from strategies.base import Fleet, FleetError
 from strategies.pictures import pictures
@@ -205,9 +205,10 @@ def test_a_cloud_restored_from_an_older_checkpoint_brings_its_devices_along(run_
     assert uploaded > 0
     assert stale == 0
     for device in range(3):
-        flat, version = held(run.grid.context(device).state, np.zeros(0, np.float32))
-        assert version == 2
-        assert flat.tobytes() == run.strategy.mirror.adapter(2).tobytes() != mirror.adapter(2).tobytes()
+        adapter = held(run.grid.context(device), Adapter.of(np.zeros(0, np.float32), 0))
+        now, before = (m.adapter(2).tobytes() for m in (run.strategy.mirror, mirror))
+        assert adapter.version == 2
+        assert adapter.flat.tobytes() == now != before
 
 
 def test_examples_show_the_picture_the_device_saw(run_settings):
