@@ -130,6 +130,7 @@ def simulate(
         typer.Option(help="local (default): this process; flower: `flwr run .` on Ray.", show_default=False),
     ] = Engine.local,
     out: Out = None,
+    live: Annotated[bool, typer.Option("--live", help="Show the run as it goes on.")] = False,
     no_pretrain: NoPretrain = False,
     sets: Sets = None,
 ) -> None:
@@ -142,10 +143,12 @@ def simulate(
     from cdc_flower import results
     from experiments import pairs, pool
     from experiments import simulate as simulating
+    from experiments.live import Watch
     from experiments.screen import Screen, share, size
 
     pool.silence()
-    with Screen(1) as screen, screen.preparing(f"{method} · seed {config.run.seed}") as tell:
+    shown = Watch(target) if live else Screen(1)
+    with shown as screen, screen.preparing(f"{method} · seed {config.run.seed}") as tell:
         pairs.ensure(config, screen.say, tell, not no_pretrain)
         folder = {Engine.local: simulating.local, Engine.flower: simulating.flower}[engine](config, tell)
     run = results.read(folder)
