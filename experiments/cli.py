@@ -1,4 +1,4 @@
-"""The command line: `cdc-flower compare | simulate | probe | pretrain | data | report`.
+"""The command line: `cdc-flower compare | simulate | probe | pretrain | data | fleet | calibrate | report`.
 
 What cannot be used is refused with one line on standard error and exit code 2; Ctrl-C ends with 130 after
 the rounds that were done have been reported; a run that failed ends with 1. Commands import what they need
@@ -18,6 +18,7 @@ import typer
 
 from cdc_flower.config import METHODS, ConfigError, parse
 from experiments.cli_data import Preset, Sets, chosen_settings, data_app
+from experiments.cli_fleet import calibrate, fleet_app
 from experiments.recipes import RECIPES, Recipe, shortened
 from experiments.settings import assignments
 
@@ -26,6 +27,8 @@ app = typer.Typer(
     help="Compressed multimodal models on devices, and a cloud that keeps them right as their world drifts.",
 )  # fmt: skip
 app.add_typer(data_app, name="data")
+app.add_typer(fleet_app, name="fleet")
+app.command()(calibrate)
 
 Data = Annotated[str | None, typer.Option(help='"scenes" (generated) or the folder of a data pack.')]
 Out = Annotated[Path | None, typer.Option(help="Folder for the results.")]
@@ -127,6 +130,7 @@ def simulate(
         typer.Option(help="local (default): this process; flower: `flwr run .` on Ray.", show_default=False),
     ] = Engine.local,
     out: Out = None,
+    live: Annotated[bool, typer.Option("--live", help="Show the run as it goes on.")] = False,
     no_pretrain: NoPretrain = False,
     sets: Sets = None,
 ) -> None:
@@ -139,10 +143,12 @@ def simulate(
     from cdc_flower import results
     from experiments import pairs, pool
     from experiments import simulate as simulating
+    from experiments.live import Watch
     from experiments.screen import Screen, share, size
 
     pool.silence()
-    with Screen(1) as screen, screen.preparing(f"{method} · seed {config.run.seed}") as tell:
+    shown = Watch(target) if live else Screen(1)
+    with shown as screen, screen.preparing(f"{method} · seed {config.run.seed}") as tell:
         pairs.ensure(config, screen.say, tell, not no_pretrain)
         folder = {Engine.local: simulating.local, Engine.flower: simulating.flower}[engine](config, tell)
     run = results.read(folder)

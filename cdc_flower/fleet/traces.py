@@ -294,10 +294,13 @@ def from_frame(table: pd.DataFrame, devices: int, period: float, name: str = "tr
                  columns["idle"][order])
 
 
-def read_trace(path: Path | str, devices: int) -> Trace:
+def read_trace(path: Path | str, devices: int | None = None) -> Trace:
     """A trace from ".parquet" or ".json", as `write_trace` writes it.
 
     A parquet file made elsewhere needs the columns alone; its period is then its latest end.
+
+    Args:
+        devices: how many the fleet has; None = up to the highest number in the file.
 
     Raises:
         ConfigError: unreadable, another ending, or not allowed (see `from_frame`).
@@ -323,6 +326,10 @@ def read_trace(path: Path | str, devices: int) -> Trace:
                           "start, end, charging, idle], ...]}") from None
     if period is None:
         period = float(np.max(table["end"].to_numpy())) if "end" in table.columns and len(table) else DAY
+    if devices is None:
+        numbers = table["device"] if "device" in table.columns else pd.Series([], dtype="int64")
+        whole = len(numbers) and pd.api.types.is_integer_dtype(numbers)
+        devices = max(1, int(numbers.max()) + 1) if whole else 1
     return from_frame(table, devices, period, name)
 
 

@@ -9,6 +9,7 @@ tower stay in float on both.
 from __future__ import annotations
 
 import copy
+import logging
 import warnings
 from functools import lru_cache
 from typing import Any, cast
@@ -42,6 +43,7 @@ def _load(pair: Pair, compression: str) -> LlavaForConditionalGeneration:
     compression = MIXED if compression == "auto" else compression
     hf_logging.set_verbosity_error()
     hf_logging.disable_progress_bar()
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)  # a line a layer in int8
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = LlavaForConditionalGeneration.from_pretrained(
