@@ -10,13 +10,17 @@ the ledger."""
 
 from __future__ import annotations
 
+import io
+import json
 import math
 import random
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+import pandas as pd
 from flwr.app import ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
@@ -212,3 +216,24 @@ class Fleet:
                 sums[domain] = [have[0] + right, have[1] + total]
         self.prequential[round] = {d: (r, t) for d, (r, t) in sorted(sums.items())}
         return MetricRecord({d: list(c) for d, c in self.prequential[round].items()})
+
+    def state(self) -> dict[str, Any]:
+        """The ledger, the counts and the seconds so far."""
+        rows = io.BytesIO()
+        self.ledger.frame().to_parquet(rows, index=False)
+        counts = {str(r): {d: list(c) for d, c in by.items()} for r, by in self.prequential.items()}
+        return {
+            "ledger": rows.getvalue(),
+            "prequential": json.dumps(counts),
+            "seconds": json.dumps(self.seconds),
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state()` was taken; nodes are looked for again."""
+        self.ledger = Ledger.from_frame(pd.read_parquet(io.BytesIO(state["ledger"])))
+        self.prequential = {
+            int(r): {d: (right, total) for d, (right, total) in by.items()}
+            for r, by in json.loads(state["prequential"]).items()
+        }
+        self.seconds = defaultdict(float, json.loads(state["seconds"]))
+        self._nodes, self._sent = {}, {}
