@@ -41,6 +41,7 @@ class RunConfig:
     samples_per_round: int = Field(default=32, ge=1)  # questions a device answers in a round
     eval_every: int = Field(default=7, ge=1)  # rounds between held-out accuracies; the last round has one
     min_devices: int = Field(default=1, ge=1)  # with fewer answering devices the run ends, saying so
+    checkpoint_every: int = Field(default=1, ge=0)  # rounds between checkpoints to resume from; 0 = none
     round_timeout: float = Field(default=600.0, gt=0)  # s
     out_dir: str = ""  # the run folder; "" = results/<method>-<seed>
     tensorboard: bool = False

@@ -239,7 +239,7 @@ def updated(task: Task, message: Message, context: Context, student: Resident) -
 
 
 def _work(task: Task, message: Message, context: Context, everything_up: bool) -> Work:
-    student = resident(task.pair, task.config.pair)
+    student = resident(task.pair, task.models)
     adapter, current = updated(task, message, context, student)
     tokens, asked = pictures(task, task.rows), questions(task, task.rows)
     score = reading(task.config.uplink) if current and not everything_up else ""

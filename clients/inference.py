@@ -60,7 +60,7 @@ class Ask:
     @property
     def group(self) -> tuple[Any, ...]:
         """Asks of equal groups may share batches."""
-        apart = id(self) if self.task.config.pair.compression == "int8" else 0
+        apart = id(self) if self.task.models.compression == "int8" else 0
         return self.model, self.task.pair, self.adapter.digest, self.length, self.score, apart
 
 

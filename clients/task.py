@@ -8,7 +8,7 @@ and with it every byte a device sends, is then the same in every engine."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch import nn
 from cdc_flower.config import Config, PairConfig, parse
 from cdc_flower.data.stream import generator
 from cdc_flower.data.world import World, load_world, open_picture
+from cdc_flower.fleet.cost import charges
 from cdc_flower.models import adapters, flops, vlm
 from cdc_flower.models.compress import device_model
 from cdc_flower.models.pair import Pair, load_pair
@@ -43,9 +44,22 @@ class Task:
         """(samples,) positions in `world.train` that the device meets in this round."""
         return self.world.streams[self.device][self.round - 1]
 
+    @property
+    def models(self) -> PairConfig:
+        """The settings of the models, with the compression that this device runs."""
+        fixed = self.config.pair
+        if fixed.compression != "auto":
+            return fixed
+        return replace(fixed, compression=_compressions(self.config, self.pair, self.world)[self.device])
+
     def rng(self, purpose: str) -> np.random.Generator:
         """The device's own generator for a purpose in this round."""
         return generator(self.config.run.seed, f"{purpose}/{self.round}", self.device)
+
+
+@lru_cache(maxsize=4)
+def _compressions(config: Config, pair: Pair, world: World) -> tuple[str, ...]:
+    return charges(config, pair, world).compression
 
 
 @lru_cache(maxsize=8)

@@ -15,13 +15,17 @@ was asked."""
 
 from __future__ import annotations
 
+import io
+import json
 import math
 import random
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
+from typing import Any
 
+import pandas as pd
 from flwr.app import ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
@@ -285,3 +289,31 @@ class Fleet:
                 sums[domain] = [have[0] + right, have[1] + total]
         self.prequential[round] = {d: (r, t) for d, (r, t) in sorted(sums.items())}
         return MetricRecord({d: list(c) for d, c in self.prequential[round].items()})
+
+    def state(self) -> dict[str, Any]:
+        """The ledger, the counts and the seconds so far, and whose answer is awaited."""
+        rows = io.BytesIO()
+        self.ledger.frame().to_parquet(rows, index=False)
+        counts = {str(r): {d: list(c) for d, c in by.items()} for r, by in self.prequential.items()}
+        return {
+            "ledger": rows.getvalue(),
+            "prequential": json.dumps(counts),
+            "seconds": json.dumps(self.seconds),
+            "open": json.dumps(
+                {d: [*astuple(self._asked[d]), m.metadata.message_id] for d, m in self._open.items()}
+            ),
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state()` was taken."""
+        self.ledger = Ledger.from_frame(pd.read_parquet(io.BytesIO(state["ledger"])))
+        self.prequential = {
+            int(r): {d: (right, total) for d, (right, total) in by.items()}
+            for r, by in json.loads(state["prequential"]).items()
+        }
+        self.seconds = defaultdict(float, json.loads(state["seconds"]))
+        self._asked, self._open = {}, {}
+        for device, (round, size, name) in json.loads(state["open"]).items():
+            message = Message(RecordDict(), dst_node_id=0, message_type=MessageType.TRAIN)
+            message.metadata.__dict__["_message_id"] = name
+            self._asked[int(device)], self._open[int(device)] = Asked(round, size), message

@@ -12,10 +12,11 @@ float16, no budget."""
 
 from __future__ import annotations
 
+import json
 import time
 from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from logging import INFO, WARNING
 from typing import Any
 
@@ -26,6 +27,7 @@ from flwr.serverapp.strategy import Strategy
 from flwr.supercore import log
 from torch import nn
 
+from cdc_flower.checkpoint import Saved
 from cdc_flower.cloud.distill import Cloud, CloudSample
 from cdc_flower.config import Config
 from cdc_flower.data.stream import SOURCE, generator
@@ -46,11 +48,12 @@ from strategies.traits import Traits
 
 TRAITS = Traits(labels=False, device_backprop=False)
 EXAMPLES = 12  # uploaded samples kept to look at
+NO_TOKENS = np.zeros((0, 0), np.float32)  # instead of a kept sample's own: nobody looks at them
 
 
 @dataclass(frozen=True)
 class Example:
-    """An uploaded sample and what the teacher said to it."""
+    """An uploaded sample, without its tokens, and what the teacher said to it."""
 
     round: int
     device: int
@@ -75,7 +78,8 @@ class CDC(Strategy):
 
     Args:
         fleet: the devices.
-        cloud: what learns; anything with the methods `learn` and `importance` of `cloud.distill.Cloud`.
+        cloud: what learns; anything with the methods `learn` and `importance` of `cloud.distill.Cloud`, and
+            for checkpoints its `state` and `load`.
         mirror: the adapter line.
         pair: names the shapes that a token batch must have.
         config: its uplink caps are used.
@@ -190,7 +194,8 @@ class CDC(Strategy):
         """The most uncertain samples of each device, devices in turn."""
         devices = sorted({batch.device for batch, _ in samples})
         every = [
-            Example(b.round, b.device, s, a) for (b, s), a in zip(samples, answers, strict=True)
+            Example(b.round, b.device, replace(s, tokens=NO_TOKENS), a)
+            for (b, s), a in zip(samples, answers, strict=True)
         ]
         for device in devices:
             own = [e for e in every if e.device == device]
@@ -205,8 +210,56 @@ class CDC(Strategy):
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         return self.fleet.add_counts(server_round, replies)
 
+    def parts(self) -> dict[str, Saved]:
+        """What a checkpoint holds of the method."""
+        return {"strategy": self, "fleet": self.fleet, "mirror": self.mirror, "cloud": self.cloud}
+
+    def state(self) -> dict[str, Any]:
+        """What this object itself knows: who has which version, the last metrics, the examples."""
+        return {
+            "devices": np.array(list(self.known), np.int64),
+            "versions": np.array([version for version, _ in self.known.values()], np.int64),
+            "digests": b"".join(digest for _, digest in self.known.values()),
+            "metrics": json.dumps(self.metrics),
+            "examples": json.dumps([_written(example) for example in self.examples]),
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state()` was taken."""
+        size, digests = update.DIGEST_BYTES, state["digests"]
+        self.known = {
+            device: (version, digests[size * i : size * (i + 1)])
+            for i, (device, version) in enumerate(
+                zip(state["devices"].tolist(), state["versions"].tolist(), strict=True)
+            )
+        }
+        self.metrics = json.loads(state["metrics"])
+        self.examples = deque(map(_example, json.loads(state["examples"])), maxlen=EXAMPLES)
+
     def summary(self) -> None:
         log(INFO, "\t%s: adapter version %s", self.work, self.mirror.newest)
+
+
+def _written(example: Example) -> dict[str, Any]:
+    """An example for JSON, whose floats come back exactly."""
+    sample = example.sample
+    return {
+        "round": example.round,
+        "device": example.device,
+        "teacher_answer": example.teacher_answer,
+        "index": sample.index,
+        "positions": sample.positions.tolist(),
+        "question_ids": [int(i) for i in sample.question_ids],
+        "answer_ids": [int(i) for i in sample.answer_ids],
+        "uncertainty": float(sample.uncertainty),
+    }
+
+
+def _example(written: dict[str, Any]) -> Example:
+    """The example `_written` was given."""
+    own = {name: written.pop(name) for name in ("round", "device", "teacher_answer")}
+    positions = np.array(written.pop("positions"), np.uint16)
+    return Example(sample=Sample(positions=positions, tokens=NO_TOKENS, **written), **own)
 
 
 def _reason(reply: Message | None) -> str:

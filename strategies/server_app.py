@@ -20,14 +20,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from flwr.app import ArrayRecord, Context, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, Context, MetricRecord, RecordDict
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore import log
 
+from cdc_flower import checkpoint
+from cdc_flower.checkpoint import Part, Saved
 from cdc_flower.config import Config, ConfigError, flat, parse
 from cdc_flower.data.world import World, load_world, open_picture
 from cdc_flower.fleet.cost import charges
-from cdc_flower.fleet.grid import LocalGrid
+from cdc_flower.fleet.grid import DeviceStates, HasStates, LocalGrid
 from cdc_flower.fleet.habits import availability
 from cdc_flower.fleet.timed_grid import TimedGrid
 from cdc_flower.models import vlm
@@ -40,6 +42,7 @@ from strategies import STRATEGIES
 from strategies.accuracy import accuracy, items, wearing
 from strategies.base import Fleet, discover, wanted
 from strategies.pictures import pictures
+from strategies.resumed import Resumed, earlier, put_back
 
 Progress = Callable[[str, int, int], None]
 """`progress(stage, done, total)`; in a run `done` and `total` are rounds."""
@@ -66,13 +69,14 @@ def main(grid: Grid, context: Context) -> None:
         raise
 
 
-def run(grid: Grid, context: Context, progress: Progress | None = None) -> Path:
+def run(grid: Grid, context: Context, progress: Progress | None = None, *, resume: bool = False) -> Path:
     """One run over any grid.
 
     Args:
         grid: where the devices are.
         context: its `run_config` is the flat run config.
         progress: see `Progress`.
+        resume: go on after the newest checkpoint in the run folder, from the beginning where there is none.
 
     Returns:
         the run folder.
@@ -90,26 +94,26 @@ def run(grid: Grid, context: Context, progress: Progress | None = None) -> Path:
         if config.fleet.pace != "off":
             strategy.fleet.nodes = discover(grid, config.run.devices, config.run.round_timeout)
             grid = timed(grid, config, pair, world, strategy.fleet.nodes)
-    folder.begin(
-        config,
-        package_versions(),
-        {
-            "pair_digest": pair.digest,
-            "pair": pair.name,
-            "data_digest": world.pack.digest,
-            "engine": type(grid.inner if isinstance(grid, TimedGrid) else grid).__name__,
-        },
-    )
+    engine = grid.inner if isinstance(grid, TimedGrid) else grid
+    facts = {
+        "pair_digest": pair.digest,
+        "pair": pair.name,
+        "data_digest": world.pack.digest,
+        "engine": type(engine).__name__,
+    }
+    parts = _parts(grid, strategy)
+    found = earlier(folder, config, facts, bool(parts)) if resume else None
+    if found is not None:
+        put_back(parts, found)
+    folder.begin(config, package_versions(), facts, found and (found.round, found.parts["folder"]))
+    rounds = _Rounds(config, pair, world, strategy, grid, folder, parts, progress)
     status = "failed"
     try:
-        rounds = _Rounds(config, pair, world, strategy, grid, folder, progress)
-        strategy.start(
-            grid,
-            strategy.initial_arrays(),
-            num_rounds=config.run.rounds,
-            timeout=config.run.round_timeout,
-            evaluate_fn=rounds.finished,
-        )
+        if found is None:
+            rounds.play(grid, strategy.initial_arrays())
+        else:
+            arrays = ArrayRecord({k: Array(v) for k, v in found.parts["arrays"].items()})
+            rounds.play(grid, arrays, found.round)
         status = "completed"
     except KeyboardInterrupt:
         status = "interrupted"
@@ -118,7 +122,7 @@ def run(grid: Grid, context: Context, progress: Progress | None = None) -> Path:
         strategy.fleet.close()
         folder.pictures(pictures(getattr(strategy, "examples", ()), pair, world))
         folder.devices(*account(strategy.fleet, grid))
-        folder.finish(status)
+        folder.finish(status, rounds.adapter_digest())
     return folder.path
 
 
@@ -145,8 +149,18 @@ def account(fleet: Fleet, grid: Grid) -> tuple[pd.DataFrame, str]:
     return ledger, hashlib.sha256(f"{digest}{grid.digest()}".encode()).hexdigest()
 
 
+def _parts(grid: Grid, strategy: Any) -> dict[str, Saved]:
+    """Who has a part in a checkpoint, beside the arrays and the run folder: everything that lives from round
+    to round. {} on a grid that keeps its devices' states to itself: no checkpoints there.
+    """
+    engine, clock = (grid.inner, {"clock": grid}) if isinstance(grid, TimedGrid) else (grid, {})
+    if not isinstance(engine, HasStates):
+        return {}
+    return {**strategy.parts(), **clock, "devices": DeviceStates(engine)}
+
+
 class _Rounds:
-    """What happens after each round: accuracy, and the run folder brought up to date."""
+    """The rounds, and what happens after each: accuracy, the run folder brought up to date, a checkpoint."""
 
     def __init__(
         self,
@@ -156,11 +170,35 @@ class _Rounds:
         strategy: Any,
         grid: Grid,
         folder: RunFolder,
+        parts: dict[str, Saved],
         progress: Progress | None,
     ) -> None:
         self.config, self.pair, self.world = config, pair, world
-        self.strategy, self.grid, self.folder, self.progress = strategy, grid, folder, progress
+        self.strategy, self.grid, self.folder, self.parts = strategy, grid, folder, parts
+        self.progress = progress
+        self._arrays: ArrayRecord | None = None  # after the last round
         self._last: tuple[bytes, dict[str, float]] | None = None
+
+    def play(self, grid: Grid, arrays: ArrayRecord, done: int | None = None) -> None:
+        """All rounds from `arrays` on, or those after the first `done`."""
+        run, strategy, evaluate = self.config.run, self.strategy, self.finished
+        if done is not None:
+            self._arrays, strategy = arrays, Resumed(strategy, done)
+            evaluate = strategy.evaluation(self.finished)
+            self._say("rounds", done)
+        strategy.start(
+            grid,
+            arrays,
+            num_rounds=run.rounds - (done or 0),
+            timeout=run.round_timeout,
+            evaluate_fn=evaluate,
+        )
+
+    def adapter_digest(self) -> str | None:
+        """sha256 hex of the adapter after the last round, None before the first."""
+        if self._arrays is None:
+            return None
+        return hashlib.sha256(self._arrays[keys.PAYLOAD].numpy().tobytes()).hexdigest()
 
     def finished(self, round: int, arrays: ArrayRecord) -> MetricRecord:
         """Flower's `evaluate_fn`: called before round 1 (as round 0) and after each round."""
@@ -174,8 +212,19 @@ class _Rounds:
         self.folder.devices(*account(fleet, self.grid))
         metrics = {**self.strategy.metrics, **(self.grid.last if isinstance(self.grid, TimedGrid) else {})}
         self.folder.round(round, measured, fleet.prequential.get(round, {}), metrics, items(self.world))
+        self._arrays = arrays
+        every = run.checkpoint_every if self.parts else 0
+        if every and (round == run.rounds or round % every == 0):
+            with self.folder.stage("checkpoint"):
+                self._save(round, arrays)
         self._say("rounds", round)
         return MetricRecord(dict(measured or {}))
+
+    def _save(self, round: int, arrays: ArrayRecord) -> None:
+        parts: dict[str, Part] = {name: part.state() for name, part in self.parts.items()}
+        parts["arrays"] = {name: array.numpy() for name, array in arrays.items()}
+        parts["folder"] = self.folder.state()
+        checkpoint.save(self.folder.checkpoints, round, parts)
 
     def _accuracy(self, arrays: ArrayRecord) -> dict[str, float]:
         data = arrays[keys.PAYLOAD].data
@@ -335,16 +384,18 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def run_local(config: Config, progress: Progress | None = None, *, roundtrip: bool = False) -> Path:
-    """One run in this process, devices one after another; `roundtrip` as in `LocalGrid`. Returns the run
-    folder.
+def run_local(
+    config: Config, progress: Progress | None = None, *, roundtrip: bool = False, resume: bool = False
+) -> Path:
+    """One run in this process, devices one after another; `roundtrip` as in `LocalGrid`, `resume` as in
+    `run`. Returns the run folder.
     """
     module, name = CLIENT_APP.split(":")
     client_app = getattr(importlib.import_module(module), name)
     settings = flat(config)
     with _quiet():
         grid = LocalGrid(client_app, config.run.devices, settings, roundtrip=roundtrip)
-        return run(grid, Context(1, 1, {}, RecordDict(), settings), progress)
+        return run(grid, Context(1, 1, {}, RecordDict(), settings), progress, resume=resume)
 
 
 def teacher_accuracy(config: Config, progress: Progress | None = None) -> dict[str, float]:

@@ -13,15 +13,23 @@ used: `TaskIdentity`, `Metadata._message_id`, `flwr.common.serde`."""
 from __future__ import annotations
 
 import hashlib
+import itertools
 import time
+import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from flwr.app import Array, ArrayRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.common.serde import message_from_proto, message_to_proto, recorddict_to_proto
+from flwr.common.serde import (
+    message_from_proto,
+    message_to_proto,
+    recorddict_from_proto,
+    recorddict_to_proto,
+)
 from flwr.proto.message_pb2 import Message as ProtoMessage
+from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
@@ -60,6 +68,42 @@ def frame_of(content: RecordDict) -> bytes:
     """The frame in a message, b"" when it carries none."""
     record = content.array_records.get(keys.ARRAYS)
     return record[keys.PAYLOAD].data if record is not None and keys.PAYLOAD in record else b""
+
+
+@runtime_checkable
+class HasStates(Protocol):
+    """A grid whose devices' states can be saved and put back; Flower's own grids keep theirs elsewhere."""
+
+    def states(self) -> dict[int, bytes]:
+        """Device -> its `context.state` in Flower's protobuf; devices whose state is empty are absent."""
+        ...
+
+    def restore(self, states: Mapping[int, bytes]) -> None:
+        """Put back what `states` gave; devices that are absent there get an empty state."""
+        ...
+
+
+def state_bytes(state: RecordDict) -> bytes:
+    """A device's `context.state` in Flower's protobuf."""
+    return recorddict_to_proto(state).SerializeToString(deterministic=True)
+
+
+def state_of(data: bytes) -> RecordDict:
+    """The state `state_bytes` was given."""
+    return recorddict_from_proto(ProtoRecordDict.FromString(data))
+
+
+class DeviceStates:
+    """The devices' states of a grid as a part of a checkpoint."""
+
+    def __init__(self, grid: HasStates) -> None:
+        self.grid = grid
+
+    def state(self) -> dict[str, Any]:
+        return {str(device): data for device, data in self.grid.states().items()}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self.grid.restore({int(device): data for device, data in state.items()})
 
 
 def copied(content: RecordDict) -> RecordDict:
@@ -133,11 +177,20 @@ class LocalGrid(Grid):
         }
         self._run: Run | None = None
         self._pushed: dict[str, Message] = {}
-        self._count = 0
+        self._ids = (f"local-{uuid.uuid4().hex}-{i}" for i in itertools.count())  # unlike a resumed run's
 
     def context(self, device: int) -> Context:
         """The context of a device, for looking at in tests."""
         return self._nodes[node_id(device)].context
+
+    def states(self) -> dict[int, bytes]:
+        """See `HasStates`."""
+        return {n.device: state_bytes(n.context.state) for n in self._nodes.values() if n.context.state}
+
+    def restore(self, states: Mapping[int, bytes]) -> None:
+        """See `HasStates`."""
+        for node in self._nodes.values():
+            node.context.state = state_of(states[node.device]) if node.device in states else RecordDict()
 
     def set_run(self, run: Run) -> None:
         self._run = run
@@ -174,8 +227,7 @@ class LocalGrid(Grid):
                 raise ValueError(
                     f"no node {message.metadata.dst_node_id} in this grid of {len(self._nodes)} devices"
                 )
-            self._count += 1
-            message.metadata.__dict__["_message_id"] = f"local-{self._count}"
+            message.metadata.__dict__["_message_id"] = next(self._ids)
             self._pushed[message.metadata.message_id] = message
             ids.append(message.metadata.message_id)
         return ids
@@ -206,6 +258,5 @@ class LocalGrid(Grid):
         else:
             received = Message(content=copied(message.content), metadata=message.metadata)  # type: ignore[call-overload]
         reply = attempt(self.client_app, received, node.context)
-        self._count += 1
-        reply.metadata.__dict__["_message_id"] = f"local-{self._count}"
+        reply.metadata.__dict__["_message_id"] = next(self._ids)
         return over_the_wire(reply) if self.roundtrip else reply

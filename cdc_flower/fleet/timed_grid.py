@@ -46,7 +46,7 @@ class TimedGrid(Grid):
     """Virtual time over another grid.
 
     Args:
-        inner: does the work. If it has `states` and `restore`, so has this.
+        inner: does the work.
         nodes: device -> node id, all of them, devices 0..n-1.
         rules: pace, deadline, conditions.
         charges: what work costs on each of the n devices.
@@ -234,16 +234,6 @@ class TimedGrid(Grid):
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     # --- checkpoint -----------------------------------------------------------------------------------------
-
-    def states(self) -> dict[int, bytes]:
-        """Device -> its state, from the grid behind."""
-        inner: Any = self.inner
-        return inner.states()
-
-    def restore(self, states: Mapping[int, bytes]) -> None:
-        """Give the grid behind the states that `states` said."""
-        inner: Any = self.inner
-        inner.restore(states)
 
     def state(self) -> dict[str, Any]:
         """The clock, what is on its way, and the rows so far: a flat dict of arrays, bytes and numbers."""

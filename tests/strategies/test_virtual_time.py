@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+import cdc_flower
 from cdc_flower import results
 from cdc_flower.config import ConfigError, parse
+from cdc_flower.fleet import roofline
+from cdc_flower.fleet.devices import TABLE
+from clients import cdc, task
 from strategies.server_app import run_local
 
+SCENES = Path(cdc_flower.__file__).parent / "weights" / "scenes"
 SLOW = {"mix": "pi4=50%,phone-high=50%", "cost_model": "llava-qwen-0.5b", "compression": "nf4"}
 
 
@@ -89,3 +97,23 @@ def test_a_fleet_that_cannot_run_is_refused(run_settings, more, says, tmp_path, 
     (tmp_path / "unplugged.json").write_text(unplugged)
     with pytest.raises(ConfigError, match=says):
         run_local(parse(run_settings(**{"pace": "rounds", **more})))
+
+
+def test_each_device_runs_the_least_compression_that_its_ram_holds(run_settings, tmp_path, monkeypatch):
+    ran = []
+    monkeypatch.setattr(cdc, "resident", lambda pair, config: ran.append(config.compression)
+                        or task.resident(pair, config))
+    table = json.loads(TABLE.read_text())
+    shapes = roofline.shapes(json.loads((SCENES / "student" / "config.json").read_text()), 16)
+    for name, kind in (("large", "none"), ("middle", "int8"), ("small", "nf4")):
+        table[name] = {**table["pi4"], "ram": [roofline.needed_bytes(shapes, kind, 80), "chosen"]}
+    (tmp_path / "mine.json").write_text(json.dumps({n: table[n] for n in ("large", "middle", "small")}))
+    mix = 'profiles = ["mine.json"]\n[mix]\nlarge = 50\nmiddle = 25\nsmall = 25\n'
+    (tmp_path / "mix.toml").write_text(mix)
+    given = run_settings(devices=4, rounds=2, pace="rounds", trace="always", over_selection=1.0,
+                         mix=str(tmp_path / "mix.toml"), compression="auto", pair="", lora_rank=16)
+    found = results.read(run_local(parse(given)))
+    kinds = dict(zip(found.devices["device"], found.devices["compression"], strict=True))
+    assert sorted(kinds.values()) == ["int8", "nf4", "none", "none"]
+    assert ran == [kinds[device] for _ in range(2) for device in range(4)]
+    assert set(found.devices["status"]) == {"ok"}
