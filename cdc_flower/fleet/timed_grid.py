@@ -88,9 +88,9 @@ class TimedGrid(Grid):
 
     def get_node_ids(self) -> Iterable[int]:
         """Nodes of the devices that can be asked now, by device; perhaps none."""
-        there = clock.candidates(self.clock, self.charges.devices, self.trace, self.rules)
-        self._there = there.tolist()
-        return [self._node[d] for d in self._there]
+        there = clock.candidates(self.clock, self.charges.devices, self.trace, self.rules).tolist()
+        self._there = there
+        return [self._node[d] for d in there]
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Hand messages on that take no time.
