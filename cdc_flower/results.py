@@ -10,7 +10,8 @@
 
 Every file is written beside its name and moved over it (`os.replace`), so a killed run leaves the last
 complete round, never half a file. A checkpoint holds the tables, too, and a run that resumes writes them from
-it: tables and state are then of the same round, whatever was written last. Parquet and JSON alone: any tool reads a run without this project.
+it: tables and state are then of the same round, whatever was written last. Parquet and JSON alone: any tool
+reads a run without this project.
 Round 0 is the state before any adaptation; rounds of the stream count from 1.
 """
 

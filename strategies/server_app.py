@@ -86,7 +86,7 @@ def run(grid: Grid, context: Context, progress: Progress | None = None, *, resum
     with folder.stage("load"):
         pair, world = prepare(config, progress)
         strategy = STRATEGIES[config.run.method](config, pair, world)
-    facts = {
+    facts: dict[str, Any] = {
         "pair_digest": pair.digest,
         "pair": pair.name,
         "data_digest": world.pack.digest,
@@ -95,7 +95,8 @@ def run(grid: Grid, context: Context, progress: Progress | None = None, *, resum
     parts = _parts(grid, strategy)
     found = earlier(folder, config, facts, bool(parts)) if resume else None
     if found is not None:
-        put_back(parts, found)
+        put_back(parts, found, folder.path)
+        facts["resumed_after"] = found.round
     folder.begin(config, package_versions(), facts, found and (found.round, found.parts["folder"]))
     rounds = _Rounds(config, pair, world, strategy, folder, parts, progress)
     status = "failed"
