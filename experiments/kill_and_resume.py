@@ -3,9 +3,9 @@
 `python -m experiments.kill_and_resume [--kills 20] [--out FOLDER]` starts `cdc-flower simulate` in a process
 of its own, sends it SIGKILL after a while, resumes it with `--resume` until it is done, and compares ledger,
 adapter, rounds, metrics and pictures with those of an uninterrupted run, bit for bit. The moments are drawn
-from a seed, one in each of as many equal parts of the time a whole run takes, start-up included. A process
-that is killed before its folder is a run (config.json is written once models and data are loaded) is started
-again instead."""
+from a seed and spread evenly: a quarter over the start-up, the others over the rounds, which begin when
+config.json is written (models and data are loaded then). A process that is killed before is started again
+instead: its folder is no run yet."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ SETTINGS = {
 """A run of seconds."""
 EXACT = ("status", "rounds_done", "accuracy", "forgetting", "ledger_digest", "adapter_digest")
 PATIENCE = 300.0  # s, for a process to end
+IN_STARTUP = 0.25  # share of the kills
+POLL = 0.01  # s
 
 
 @dataclass(frozen=True)
@@ -75,13 +77,12 @@ def _fresh(folder: Path, method: str) -> list[str]:
     return ["--method", method, "--out", str(folder), *sets]
 
 
-def _end(arguments: list[str], log: Path) -> None:
-    """Run to the end.
+def _end(process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait for a process to end well.
 
     Raises:
-        RuntimeError: the process did not end well.
+        RuntimeError: it did not.
     """
-    process = _start(arguments, log)
     try:
         code = process.wait(PATIENCE)
     finally:
@@ -91,17 +92,37 @@ def _end(arguments: list[str], log: Path) -> None:
         raise RuntimeError(f"simulate ended with {code}; log: {log}")
 
 
-def _kill(folder: Path, seconds: float, method: str, log: Path) -> tuple[float, int | None]:
-    """Start a run and kill it; the time it had, and the rounds it wrote."""
+def _begun(process: subprocess.Popen[bytes], folder: Path) -> None:
+    """Wait until the run in `folder` has begun, or its process has ended."""
+    while process.poll() is None and not (folder / "config.json").exists():
+        time.sleep(POLL)
+
+
+def _lengths(folder: Path, method: str, log: Path) -> tuple[float, float]:
+    """Let a run end; seconds of its start-up and of its rounds."""
+    start = time.perf_counter()
+    process = _start(_fresh(folder, method), log)
+    _begun(process, folder)
+    begun = time.perf_counter()
+    _end(process, log)
+    return begun - start, time.perf_counter() - begun
+
+
+def _kill(folder: Path, seconds: float, in_startup: bool, method: str, log: Path) -> tuple[float, int | None]:
+    """Start a run and kill it `seconds` after its start or after its rounds began; the time it had, and the
+    rounds it wrote.
+    """
     from cdc_flower import results
 
-    began = time.perf_counter()
+    start = time.perf_counter()
     process = _start(_fresh(folder, method), log)
+    if not in_startup:
+        _begun(process, folder)
     try:
         process.wait(seconds)
     except subprocess.TimeoutExpired:
         process.kill()
-    lived = time.perf_counter() - began
+    lived = time.perf_counter() - start
     process.wait()
     if not (folder / "config.json").exists():
         return lived, None
@@ -124,16 +145,16 @@ def kill_and_resume(
 
     out.mkdir(parents=True, exist_ok=True)
     whole, rng = out / "whole", random.Random(seed)
-    _end(_fresh(whole, method), out / "whole.log")  # fills the caches, so that the next shows a run's length
-    began = time.perf_counter()
-    _end(_fresh(whole, method), out / "whole.log")
-    length, expected, done = time.perf_counter() - began, outcome(whole), []
-    for i in range(kills):
+    startup, rounds = _lengths(whole, method, out / "whole.log")
+    expected, early, done = outcome(whole), round(kills * IN_STARTUP), []
+    moments = [(startup * (i + rng.random()) / early, True) for i in range(early)]
+    moments += [(rounds * (i + rng.random()) / (kills - early), False) for i in range(kills - early)]
+    for i, (seconds, in_startup) in enumerate(moments):
         folder, log = out / f"killed-{i:02d}", out / f"killed-{i:02d}.log"
-        lived, reached = _kill(folder, length * (i + rng.random()) / kills, method, log)
+        lived, reached = _kill(folder, seconds, in_startup, method, log)
         completed = reached is not None and results.read(folder).status == "completed"
         if not completed:  # the process may have been faster than the moment
-            _end(_fresh(folder, method) if reached is None else ["--resume", str(folder)], log)
+            _end(_start(_fresh(folder, method) if reached is None else ["--resume", str(folder)], log), log)
         found = outcome(folder)
         used = results.read(folder).info.get("resumed_after")
         differs = tuple(name for name in expected if found[name] != expected[name])

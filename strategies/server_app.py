@@ -112,8 +112,7 @@ def run(grid: Grid, context: Context, progress: Progress | None = None, *, resum
         raise
     finally:
         folder.pictures(pictures(getattr(strategy, "examples", ()), pair, world))
-        folder.devices(strategy.fleet.ledger.frame(), strategy.fleet.ledger.digest())
-        folder.finish(status, rounds.adapter_digest())
+        rounds.finish(status)
     return folder.path
 
 
@@ -148,6 +147,7 @@ class _Rounds:
         if done is not None:
             self._arrays, strategy = arrays, Resumed(strategy, done)
             evaluate = strategy.evaluation(self.finished)
+            self._write_devices()  # as the other tables: those of then
             self._say("rounds", done)
         strategy.start(
             grid,
@@ -157,11 +157,15 @@ class _Rounds:
             evaluate_fn=evaluate,
         )
 
-    def adapter_digest(self) -> str | None:
-        """sha256 hex of the adapter after the last round, None before the first."""
-        if self._arrays is None:
-            return None
-        return hashlib.sha256(self._arrays[keys.PAYLOAD].numpy().tobytes()).hexdigest()
+    def finish(self, status: str) -> None:
+        """Bring the folder up to date for the last time."""
+        self._write_devices()
+        last = None if self._arrays is None else self._arrays[keys.PAYLOAD].numpy().tobytes()
+        self.folder.finish(status, None if last is None else hashlib.sha256(last).hexdigest())
+
+    def _write_devices(self) -> None:
+        ledger = self.strategy.fleet.ledger
+        self.folder.devices(ledger.frame(), ledger.digest())
 
     def finished(self, round: int, arrays: ArrayRecord) -> MetricRecord:
         """Flower's `evaluate_fn`: called before round 1 (as round 0) and after each round."""
@@ -172,7 +176,7 @@ class _Rounds:
             with self.folder.stage("evaluation"):
                 measured = self._accuracy(arrays)
         self.folder.stage_seconds.update(fleet.seconds)
-        self.folder.devices(fleet.ledger.frame(), fleet.ledger.digest())
+        self._write_devices()
         self.folder.round(
             round, measured, fleet.prequential.get(round, {}), self.strategy.metrics, items(self.world)
         )
