@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 
 class Saved(Protocol):
-    """Who has state to go on with: `load(state())` makes a fresh object the same."""
+    """Who has state to go on with: a fresh object that was given `load(state())` goes on as the old one."""
 
     def state(self) -> Part: ...
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from logging import WARNING
+from pathlib import Path
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -118,7 +119,7 @@ def earlier(
     return Earlier(*newest)
 
 
-def put_back(parts: Mapping[str, Saved], found: Earlier) -> None:
+def put_back(parts: Mapping[str, Saved], found: Earlier, folder: Path) -> None:
     """Give every part what was saved of it.
 
     Raises:
@@ -128,4 +129,7 @@ def put_back(parts: Mapping[str, Saved], found: Earlier) -> None:
         for name, part in parts.items():
             part.load(found.parts[name])
     except (KeyError, ValueError) as err:
-        raise ConfigError(f"the checkpoint of round {found.round} does not fit: {err!r}") from None
+        raise ConfigError(
+            f"{folder}: the checkpoint of round {found.round} does not fit: {err!r}; allowed: one that this "
+            "version wrote, or a new run"
+        ) from None

@@ -95,7 +95,7 @@ def run(grid: Grid, context: Context, progress: Progress | None = None, *, resum
             strategy.fleet.nodes = discover(grid, config.run.devices, config.run.round_timeout)
             grid = timed(grid, config, pair, world, strategy.fleet.nodes)
     engine = grid.inner if isinstance(grid, TimedGrid) else grid
-    facts = {
+    facts: dict[str, Any] = {
         "pair_digest": pair.digest,
         "pair": pair.name,
         "data_digest": world.pack.digest,
@@ -104,7 +104,8 @@ def run(grid: Grid, context: Context, progress: Progress | None = None, *, resum
     parts = _parts(grid, strategy)
     found = earlier(folder, config, facts, bool(parts)) if resume else None
     if found is not None:
-        put_back(parts, found)
+        put_back(parts, found, folder.path)
+        facts["resumed_after"] = found.round
     folder.begin(config, package_versions(), facts, found and (found.round, found.parts["folder"]))
     rounds = _Rounds(config, pair, world, strategy, grid, folder, parts, progress)
     status = "failed"
@@ -121,8 +122,7 @@ def run(grid: Grid, context: Context, progress: Progress | None = None, *, resum
     finally:
         strategy.fleet.close()
         folder.pictures(pictures(getattr(strategy, "examples", ()), pair, world))
-        folder.devices(*account(strategy.fleet, grid))
-        folder.finish(status, rounds.adapter_digest())
+        rounds.finish(status)
     return folder.path
 
 
@@ -138,15 +138,20 @@ def timed(grid: Grid, config: Config, pair: Pair, world: World, nodes: Mapping[i
     return TimedGrid(grid, nodes, config.fleet, charged, trace, wanted(config.run.devices, config.run.cohort))
 
 
-def account(fleet: Fleet, grid: Grid) -> tuple[pd.DataFrame, str]:
-    """The ledger as a table, with virtual time where there is one, and the digest of all of it."""
-    ledger, digest = fleet.ledger.frame(), fleet.ledger.digest()
+def account(fleet: Fleet, grid: Grid) -> pd.DataFrame:
+    """The ledger as a table, with virtual time where there is one."""
+    ledger, times = fleet.ledger.frame(), grid.table() if isinstance(grid, TimedGrid) else pd.DataFrame()
+    if not len(times):
+        return ledger
+    return ledger.merge(times, on=["round", "device"], how="left", validate="one_to_one")
+
+
+def account_digest(fleet: Fleet, grid: Grid) -> str:
+    """Of all in `account` but the host's seconds."""
+    digest = fleet.ledger.digest()
     if not isinstance(grid, TimedGrid):
-        return ledger, digest
-    times = grid.table()
-    if len(times):
-        ledger = ledger.merge(times, on=["round", "device"], how="left", validate="one_to_one")
-    return ledger, hashlib.sha256(f"{digest}{grid.digest()}".encode()).hexdigest()
+        return digest
+    return hashlib.sha256(f"{digest}{grid.digest()}".encode()).hexdigest()
 
 
 def _parts(grid: Grid, strategy: Any) -> dict[str, Saved]:
@@ -185,6 +190,7 @@ class _Rounds:
         if done is not None:
             self._arrays, strategy = arrays, Resumed(strategy, done)
             evaluate = strategy.evaluation(self.finished)
+            self._write_devices()  # as the other tables: those of then
             self._say("rounds", done)
         strategy.start(
             grid,
@@ -194,11 +200,14 @@ class _Rounds:
             evaluate_fn=evaluate,
         )
 
-    def adapter_digest(self) -> str | None:
-        """sha256 hex of the adapter after the last round, None before the first."""
-        if self._arrays is None:
-            return None
-        return hashlib.sha256(self._arrays[keys.PAYLOAD].numpy().tobytes()).hexdigest()
+    def finish(self, status: str) -> None:
+        """Bring the folder up to date for the last time."""
+        self._write_devices(account_digest(self.strategy.fleet, self.grid))
+        last = None if self._arrays is None else self._arrays[keys.PAYLOAD].numpy().tobytes()
+        self.folder.finish(status, None if last is None else hashlib.sha256(last).hexdigest())
+
+    def _write_devices(self, digest: str | None = None) -> None:
+        self.folder.devices(account(self.strategy.fleet, self.grid), digest)
 
     def finished(self, round: int, arrays: ArrayRecord) -> MetricRecord:
         """Flower's `evaluate_fn`: called before round 1 (as round 0) and after each round."""
@@ -209,7 +218,7 @@ class _Rounds:
             with self.folder.stage("evaluation"):
                 measured = self._accuracy(arrays)
         self.folder.stage_seconds.update(fleet.seconds)
-        self.folder.devices(*account(fleet, self.grid))
+        self._write_devices()
         metrics = {**self.strategy.metrics, **(self.grid.last if isinstance(self.grid, TimedGrid) else {})}
         self.folder.round(round, measured, fleet.prequential.get(round, {}), metrics, items(self.world))
         self._arrays = arrays
