@@ -186,13 +186,17 @@ class Probe(StrEnum):
 
     uplink = "uplink"
     downlink = "downlink"
+    compressions = "compressions"
 
 
 @app.command()
 def probe(
     part: Annotated[
         Probe,
-        typer.Argument(help="uplink: which tokens tell the teacher most; downlink: which codec loses least."),
+        typer.Argument(
+            help="uplink: which tokens tell the teacher most; downlink: which codec loses least; "
+            "compressions: whether devices of several can share an adapter."
+        ),
     ],
     data: Data = None,
     preset: Preset = None,

@@ -5,6 +5,8 @@ of uplink buys, before anything is learned from them. `downlink` runs the method
 float16 updates, keeps the adapter of every round, and then sends that same line of adapters through every
 other codec at every budget: what a device answers after the last round. Uploads are the same for all codecs,
 which is what makes them comparable (and leaves out that a device with a worse adapter asks other questions).
+`compressions` runs the method once per seed and compression, and lets devices of every compression wear every
+adapter that came of it: whether a mixed fleet can share one.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from cdc_flower.data.world import World
 from cdc_flower.downlink.codecs import CODECS
 from cdc_flower.downlink.versions import Mirror
 from cdc_flower.fleet.grid import LocalGrid
+from cdc_flower.fleet.roofline import COMPRESSIONS
 from cdc_flower.models import adapters, vlm
 from cdc_flower.models.compress import device_model, twin_model
 from cdc_flower.models.pair import Pair
@@ -45,10 +48,12 @@ Tell = Callable[[str, int, int], None]
 MASKED = (0.3, 0.56, 0.8, 0.9)  # share of the tokens that stays on the device, besides none
 FACTORS = (5, 10, 20, 50, 100)  # times below a dense float16 adapter
 ITEMS, BATCH = 200, 32  # questions per domain and seed; samples of a frame
+SIZES = ("kept", "budget", "student")  # columns that make arms of one name differ
 
 
 def run(probe: str, config: Config, seeds: int, tell: Tell) -> pd.DataFrame:
-    """One row per arm, seed and domain, with `bytes` (mean of a sample or an update) and `accuracy` (0..1).
+    """One row per arm, seed and domain, with `accuracy` (0..1) and, but for `compressions`, `bytes` (mean of
+    a sample or an update).
 
     Args:
         probe: one of `PROBES`.
@@ -199,7 +204,32 @@ def _line(
     return line, importance
 
 
-PROBES = {"uplink": uplink, "downlink": downlink}
+# --- compressions -------------------------------------------------------------------------------------------
+
+
+def compressions(config: Config, pair: Pair, world: World, tell: Tell) -> Iterator[dict[str, Any]]:
+    """What devices of each compression answer, as deployed, with the adapter that was distilled for each (the
+    devices of that run and the cloud's twin had its compression), and with none.
+    """
+    of = {name: parse({**flat(config), "compression": name}) for name in reversed(COMPRESSIONS)}
+    total, at = len(of) * (2 + len(of)), 0
+    worn = {"none, as shipped": adapters.read(twin_model(pair, config.pair))}
+    for name, one in of.items():
+        worn[f"for {name}"] = _line(one, pair, world)[0][-1]
+        at += 1
+        tell("probe of the compressions", at, total)
+    for student, one in of.items():
+        model = device_model(pair, one.pair)
+        for arm, adapter in worn.items():
+            with wearing(model, adapter):
+                found = accuracy(model, pair, world)
+            for domain, right in found.items():
+                yield {"arm": arm, "student": student, "domain": domain, "accuracy": right}
+            at += 1
+            tell("probe of the compressions", at, total)
+
+
+PROBES = {"uplink": uplink, "downlink": downlink, "compressions": compressions}
 """Name -> what measures one seed."""
 
 
@@ -207,16 +237,19 @@ PROBES = {"uplink": uplink, "downlink": downlink}
 
 
 def means(found: pd.DataFrame) -> pd.DataFrame:
-    """One row per arm and size: mean bytes, and mean and 95 % interval over seeds of source and drift."""
-    sizes = [c for c in ("kept", "budget") if c in found]
+    """One row per arm and size (or student): mean bytes where there are any, and mean and 95 % interval over
+    seeds of source and drift.
+    """
+    sizes = [c for c in SIZES if c in found]
     source = found[found["domain"] == "source"].assign(domain="source")
     drift = found[found["domain"] != "source"].assign(domain="drift")
     by = ["arm", *sizes, "seed", "domain"]
     values = pd.concat([source, drift]).groupby(by, sort=False)["accuracy"].mean().reset_index()
-    sent = found.groupby(["arm", *sizes])["bytes"].mean()
+    sent = found.groupby(["arm", *sizes])["bytes"].mean() if "bytes" in found else {}
     rows = []
     for key, group in values.groupby(["arm", *sizes], sort=False):
-        row: dict[str, Any] = dict(zip(["arm", *sizes], key, strict=True)) | {"bytes": float(sent[key])}
+        row: dict[str, Any] = dict(zip(["arm", *sizes], key, strict=True))
+        row |= {"bytes": float(sent[key])} if len(sent) else {}
         for domain, part in group.groupby("domain"):
             shares = part["accuracy"].tolist()
             ends = interval(shares) or (float("nan"),) * 2
@@ -228,22 +261,23 @@ def means(found: pd.DataFrame) -> pd.DataFrame:
 def table(found: pd.DataFrame) -> Table:
     """The means, for the terminal."""
     shown, made = means(found), Table(box=box.SIMPLE)
-    sizes = [c for c in ("kept", "budget") if c in shown]
-    for name in ("arm", *sizes, "bytes", "drift %", "source %"):
-        made.add_column(name, justify="left" if name == "arm" else "right")
+    numbers = [c for c in (*SIZES, "bytes") if c in shown]
+    for name in ("arm", *numbers, "drift %", "source %"):
+        made.add_column(name, justify="left" if name in ("arm", "student") else "right")
     for row in shown.to_dict("records"):
         made.add_row(
-            str(row["arm"]), *(f"{row[c]:,}" for c in sizes), f"{row['bytes']:,.0f}",
+            str(row["arm"]), *(row[c] if c == "student" else f"{row[c]:,.0f}" for c in numbers),
             *(share(*(row.get(f"{d}{end}") for end in ("", "_low", "_high"))) for d in ("drift", "source")),
         )  # fmt: skip
     return made
 
 
 def write(found: pd.DataFrame, out: Path) -> Path:
-    """Write `probe.csv` and `probe.png` into the folder; returns the first."""
+    """Write `probe.csv` and, where bytes were counted, `probe.png` into the folder; returns the first."""
     out.mkdir(parents=True, exist_ok=True)
     found.to_csv(out / "probe.csv", index=False)
-    plot(means(found), out / "probe.png")
+    if "bytes" in found:
+        plot(means(found), out / "probe.png")
     return out / "probe.csv"
 
 

@@ -7,9 +7,12 @@ import pandas as pd
 import pytest
 
 from cdc_flower.config import ConfigError, parse
+from cdc_flower.data.world import load_world
 from cdc_flower.downlink.codecs import CODECS
+from cdc_flower.models.compress import twin_model
 from cdc_flower.uplink.uncertainty import TOKEN_SCORES
 from experiments import cli, probe
+from strategies.accuracy import accuracy
 
 
 def quiet(stage: str, done: int, total: int) -> None:
@@ -65,6 +68,24 @@ def test_the_downlink_probe_carries_one_line_through_every_codec(run_settings):
     spent = found.groupby(["arm", "budget"])["bytes"].first()
     for name in [n for n, c in CODECS.items() if c.budgeted] + ["deadzone, fisher"]:
         assert (spent[name] <= spent[name].index).all()
+
+
+def test_devices_of_every_compression_wear_every_adapter(run_settings, pair):
+    config = parse(run_settings(rounds=3, **{"akd-lr": 0.05}))
+    found = probe.run("compressions", config, 1, quiet)
+    worn = ["none, as shipped", "for nf4", "for int8", "for none"]
+    pairs = list(zip(found["arm"], found["student"], strict=True))
+    assert list(dict.fromkeys(pairs)) == [(a, s) for s in ("nf4", "int8", "none") for a in worn]
+    assert found["accuracy"].between(0, 1).all()
+    assert not found.duplicated(["arm", "student", "domain"]).any()
+    shown = probe.means(found)
+    assert len(shown) == 12
+    assert "bytes" not in shown
+    assert probe.table(found).row_count == 12
+    world = load_world(config, pair)
+    shipped = accuracy(twin_model(pair, config.pair), pair, world)  # version 0, whatever the run has left on
+    mine = found[(found["arm"] == "none, as shipped") & (found["student"] == "nf4")]
+    assert dict(zip(mine["domain"], mine["accuracy"], strict=True)) == shipped
 
 
 def test_means_are_over_seeds_and_over_the_drifted_domains():
