@@ -57,7 +57,7 @@ class DataConfig:
     """
 
     data: str = "scenes"  # "scenes" or a pack folder
-    partition: Literal["iid", "natural", "dirichlet"] = "iid"
+    partition: Literal["iid", "natural", "dirichlet", "shared"] = "iid"  # shared: every device draws from all
     partition_by: str = "user"  # the column for natural / dirichlet
     dirichlet_alpha: float = Field(default=0.5, gt=0)
     items_per_domain: int = Field(default=200, ge=1)  # held-out test items of each domain

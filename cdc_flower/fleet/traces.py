@@ -329,7 +329,7 @@ def read_trace(path: Path | str, devices: int | None = None) -> Trace:
     if devices is None:
         numbers = table["device"] if "device" in table.columns else pd.Series([], dtype="int64")
         whole = len(numbers) and pd.api.types.is_integer_dtype(numbers)
-        devices = max(1, int(numbers.max()) + 1) if whole else 1
+        devices = max(1, int(np.max(numbers.to_numpy())) + 1) if whole else 1
     return from_frame(table, devices, period, name)
 
 
