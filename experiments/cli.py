@@ -38,6 +38,7 @@ class Engine(StrEnum):
     """Where a simulation runs."""
 
     local = "local"
+    fleet = "fleet"
     flower = "flower"
 
 
@@ -124,8 +125,21 @@ def simulate(
     preset: Preset = None,
     engine: Annotated[
         Engine,
-        typer.Option(help="local (default): this process; flower: `flwr run .` on Ray.", show_default=False),
+        typer.Option(
+            help="local (default): this process; fleet: Ray workers; flower: `flwr run .`.",
+            show_default=False,
+        ),
     ] = Engine.local,
+    workers: Annotated[
+        int, typer.Option(help="fleet: processes; default one per core.", show_default=False)
+    ] = 0,
+    ray_address: Annotated[
+        str,
+        typer.Option(help="fleet: a Ray cluster, host:port or auto; default: its own.", show_default=False),
+    ] = "",
+    gpu_fraction: Annotated[
+        float, typer.Option(help="fleet: of a GPU, per worker; default none.", show_default=False)
+    ] = 0.0,
     out: Out = None,
     no_pretrain: NoPretrain = False,
     sets: Sets = None,
@@ -144,7 +158,12 @@ def simulate(
     pool.silence()
     with Screen(1) as screen, screen.preparing(f"{method} · seed {config.run.seed}") as tell:
         pairs.ensure(config, screen.say, tell, not no_pretrain)
-        folder = {Engine.local: simulating.local, Engine.flower: simulating.flower}[engine](config, tell)
+        engines = {
+            Engine.local: simulating.local,
+            Engine.fleet: lambda c, t: simulating.fleet(c, t, workers, ray_address, gpu_fraction),
+            Engine.flower: simulating.flower,
+        }
+        folder = engines[engine](config, tell)
     run = results.read(folder)
     for domain, accuracy in results.final_accuracy(run.rounds).items():
         typer.echo(f"{domain}: {share(accuracy)} %")

@@ -1,4 +1,4 @@
-"""One run of one method, on the engine in this process or on Flower's own (`flwr run .`, Ray).
+"""One run of one method, in this process, on Ray workers of our own, or on Flower's engine (`flwr run .`).
 
 For Flower's engine a SuperLink of our own is started and stopped with the run: the one that `flwr run` would
 leave behind keeps the interpreter, folder and environment of whoever started it first. `flwr run` ends with 0
@@ -45,6 +45,17 @@ def local(config: Config, progress: Progress) -> Path:
     from strategies import server_app
 
     return server_app.run_local(config, progress)
+
+
+def fleet(
+    config: Config, progress: Progress, workers: int = 0, ray_address: str = "", gpu_fraction: float = 0.0
+) -> Path:
+    """Run on Ray workers, bundles of devices at a time; returns the run folder. See `fleet.FleetGrid`."""
+    from strategies import server_app
+
+    return server_app.run_fleet(
+        config, progress, workers=workers, ray_address=ray_address, gpu_fraction=gpu_fraction
+    )
 
 
 def flower(config: Config, progress: Progress, app: Path = APP) -> Path:
