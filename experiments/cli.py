@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,6 +42,7 @@ class Engine(StrEnum):
     """Where a simulation runs."""
 
     local = "local"
+    fleet = "fleet"
     flower = "flower"
 
 
@@ -127,8 +129,21 @@ def simulate(
     preset: Preset = None,
     engine: Annotated[
         Engine,
-        typer.Option(help="local (default): this process; flower: `flwr run .` on Ray.", show_default=False),
+        typer.Option(
+            help="local (default): this process; fleet: Ray workers; flower: `flwr run .`.",
+            show_default=False,
+        ),
     ] = Engine.local,
+    workers: Annotated[
+        int, typer.Option(help="fleet: processes; default one per core.", show_default=False)
+    ] = 0,
+    ray_address: Annotated[
+        str,
+        typer.Option(help="fleet: a Ray cluster, host:port or auto; default: its own.", show_default=False),
+    ] = "",
+    gpu_fraction: Annotated[
+        float, typer.Option(help="fleet: of a GPU, per worker; default none.", show_default=False)
+    ] = 0.0,
     out: Out = None,
     live: Annotated[bool, typer.Option("--live", help="Show the run as it goes on.")] = False,
     resume: Annotated[
@@ -157,8 +172,14 @@ def simulate(
     shown = Watch(target) if live else Screen(1)
     with shown as screen, screen.preparing(f"{config.run.method} · seed {config.run.seed}") as tell:
         pairs.ensure(config, screen.say, tell, not no_pretrain)
-        play = {Engine.local: simulating.local, Engine.flower: simulating.flower}[engine]
-        folder = play(config, tell, resume is not None)
+        engines = {
+            Engine.local: simulating.local,
+            Engine.fleet: partial(
+                simulating.fleet, workers=workers, ray_address=ray_address, gpu_fraction=gpu_fraction
+            ),
+            Engine.flower: simulating.flower,
+        }
+        folder = engines[engine](config, tell, resume is not None)
     run = results.read(folder)
     for domain, accuracy in results.final_accuracy(run.rounds).items():
         typer.echo(f"{domain}: {share(accuracy)} %")

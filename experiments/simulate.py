@@ -1,4 +1,4 @@
-"""One run of one method, new or resumed, in this process or on Flower's own engine (`flwr run .`, Ray).
+"""One run of one method, new or resumed: in this process, on Ray workers of our own, or on Flower's engine.
 
 For Flower's engine a SuperLink of our own is started and stopped with the run: the one that `flwr run` would
 leave behind keeps the interpreter, folder and environment of whoever started it first. `flwr run` ends with 0
@@ -71,6 +71,28 @@ def local(config: Config, progress: Progress, resume: bool = False) -> Path:
     from strategies import server_app
 
     return server_app.run_local(config, progress, resume=resume)
+
+
+def fleet(
+    config: Config,
+    progress: Progress,
+    resume: bool = False,
+    *,
+    workers: int = 0,
+    ray_address: str = "",
+    gpu_fraction: float = 0.0,
+) -> Path:
+    """Run on Ray workers, bundles of devices at a time; returns the run folder. See `fleet.FleetGrid`."""
+    from strategies import server_app
+
+    return server_app.run_fleet(
+        config,
+        progress,
+        resume=resume,
+        workers=workers,
+        ray_address=ray_address,
+        gpu_fraction=gpu_fraction,
+    )
 
 
 def flower(config: Config, progress: Progress, resume: bool = False, app: Path = APP) -> Path:

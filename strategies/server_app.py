@@ -47,6 +47,7 @@ from strategies.resumed import Resumed, earlier, put_back
 Progress = Callable[[str, int, int], None]
 """`progress(stage, done, total)`; in a run `done` and `total` are rounds."""
 CLIENT_APP = "clients.client_app:app"  # found by name, as Flower does it: strategies do not import clients
+BUNDLE = "clients.bundle:run"
 TAKES_LATE = ("cdc", "upload_all")  # methods that can use an answer to an earlier round
 MESSAGE_BYTES = 272  # what a message adds to its frame, at most
 TRIED = 8  # pictures coded to see what an uplink budget must hold
@@ -404,6 +405,36 @@ def run_local(
     settings = flat(config)
     with _quiet():
         grid = LocalGrid(client_app, config.run.devices, settings, roundtrip=roundtrip)
+        return run(grid, Context(1, 1, {}, RecordDict(), settings), progress, resume=resume)
+
+
+def run_fleet(
+    config: Config,
+    progress: Progress | None = None,
+    *,
+    resume: bool = False,
+    workers: int = 0,
+    ray_address: str = "",
+    gpu_fraction: float = 0.0,
+) -> Path:
+    """One run on Ray workers: arguments as in `FleetGrid`, results as in `run_local`. Returns the run
+    folder.
+    """
+    from cdc_flower.fleet.fleet_grid import FleetGrid
+
+    settings = {**flat(config), "out-dir": str(out_dir(config))}  # workers have folders of their own
+    with (
+        _quiet(),
+        FleetGrid(
+            CLIENT_APP,
+            config.run.devices,
+            settings,
+            bundle=BUNDLE,
+            workers=workers,
+            ray_address=ray_address,
+            gpu_fraction=gpu_fraction,
+        ) as grid,
+    ):
         return run(grid, Context(1, 1, {}, RecordDict(), settings), progress, resume=resume)
 
 

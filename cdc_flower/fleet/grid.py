@@ -16,7 +16,7 @@ import hashlib
 import itertools
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -43,6 +43,14 @@ SERVER_NODE = 1  # Flower's SUPERLINK_NODE_ID
 def node_id(device: int) -> int:
     """The node id of a device: the same in every run, and unlike the device's number."""
     return int.from_bytes(hashlib.sha256(f"device {device}".encode()).digest()[:8], "big") >> 1
+
+
+def new_ids() -> Iterator[str]:
+    """Message ids of a grid, unlike those of every other: a resumed run may wait for answers of an earlier
+    one.
+    """
+    name = uuid.uuid4().hex
+    return (f"{name}-{i}" for i in itertools.count())
 
 
 def over_the_wire(message: Message) -> Message:
@@ -84,7 +92,7 @@ class HasStates(Protocol):
 
 
 def state_bytes(state: RecordDict) -> bytes:
-    """A device's `context.state` in Flower's protobuf."""
+    """A device's `context.state` in Flower's protobuf; b"" where it is empty."""
     return recorddict_to_proto(state).SerializeToString(deterministic=True)
 
 
@@ -177,7 +185,7 @@ class LocalGrid(Grid):
         }
         self._run: Run | None = None
         self._pushed: dict[str, Message] = {}
-        self._ids = (f"local-{uuid.uuid4().hex}-{i}" for i in itertools.count())  # unlike a resumed run's
+        self._ids = new_ids()
 
     def context(self, device: int) -> Context:
         """The context of a device, for looking at in tests."""
