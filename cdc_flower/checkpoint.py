@@ -141,7 +141,7 @@ def _packed(parts: Mapping[str, Mapping[str, Value]]) -> bytes:
         table[part] = {}
         for name, value in values.items():
             if isinstance(value, np.ndarray) and value.dtype.kind in "biufc" and value.dtype.itemsize <= 8:
-                kind, array = "array", np.array(value, order="C")
+                kind, array = "array", value if value.flags.c_contiguous else value.copy(order="C")
             elif isinstance(value, bytes):
                 kind, array = "bytes", np.frombuffer(value, np.uint8)
             elif isinstance(value, int | float | str) and not isinstance(value, bool):

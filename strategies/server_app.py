@@ -234,7 +234,8 @@ class _Rounds:
         parts: dict[str, Part] = {name: part.state() for name, part in self.parts.items()}
         parts["arrays"] = {name: array.numpy() for name, array in arrays.items()}
         parts["folder"] = self.folder.state()
-        checkpoint.save(self.folder.checkpoints, round, parts)
+        last = round == self.config.run.rounds  # kept for whoever asks for more rounds
+        checkpoint.save(self.folder.checkpoints, round, parts, keep=1 if last else 2)
 
     def _accuracy(self, arrays: ArrayRecord) -> dict[str, float]:
         data = arrays[keys.PAYLOAD].data

@@ -111,9 +111,12 @@ def test_a_run_that_stops_within_rounds_and_again_and_again_ends_the_same(settin
 
 
 def test_a_full_replay_buffer_and_a_window_of_versions_come_back(settings, tmp_path):
-    made = settings(rounds=6, history=1, replay_bytes=3000, cohort=0.4)
+    made = settings(rounds=6, history=1, replay_bytes=30_000, cohort=0.4)
     whole = uninterrupted(made, tmp_path)
-    assert interrupted(made, ("rounds", 2), ("rounds", 4)) == whole
+    assert interrupted(made, ("rounds", 3), ("rounds", 4)) == whole
+    _, parts = checkpoint.load_newest(Path(made["out-dir"]) / "checkpoints") or (0, {})
+    assert 0 < parts["cloud"]["replay.lessons"] < parts["cloud"]["replay.seen"]
+    assert parts["mirror"]["oldest"] > 0
 
 
 def test_round_0_is_measured_once(settings):
@@ -173,8 +176,10 @@ def test_without_a_usable_checkpoint_a_run_starts_from_the_beginning_and_says_so
 
 def test_files_stay_few_and_a_new_run_takes_none_of_an_old_one(settings):
     made = settings()
-    folder = Path(run_local(parse(made))) / "checkpoints"
-    assert sorted(p.name for p in folder.iterdir()) == ["round-000003.ckpt", "round-000004.ckpt"]
+    folder, seen = Path(made["out-dir"]) / "checkpoints", []
+    run_local(parse(made), lambda *_: seen.append([p.name for p in folder.glob("*")]))
+    assert max(map(len, seen)) == 2
+    assert [p.name for p in folder.iterdir()] == ["round-000004.ckpt"]
     with pytest.raises(Stopped):
         run_local(parse(made), stop_at("evaluation", 0))
     assert not folder.exists()
