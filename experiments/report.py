@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from experiments import charts, screen, summary
+from experiments import charts, charts_fleet, screen, summary
 from experiments.notes import notes
 from experiments.summary import Comparison
 
@@ -55,6 +55,7 @@ def render(comparison: Comparison) -> str:
         notes=notes(comparison),
         legend=[(m, charts.style(m)[0]) for m in methods],
         figures=_figures(comparison, methods) if methods else {},
+        fleet=charts_fleet.figures(comparison, methods) if charts_fleet.there(comparison) else None,
         pictures=[_picture(row) for row in chosen(comparison.pictures)],
         runs=comparison.runs.to_dict("records"),
         failures=_failures(comparison)[:FAILURES],

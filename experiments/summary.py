@@ -69,6 +69,7 @@ class Comparison:
             95 % intervals (NaN for one seed), gap_closed, labels, device_backprop, accuracy, runs, failures.
         runs: one row per run: method, seed, status, rounds_done, the measures, host seconds.
         rounds: rounds.parquet of all runs with method and seed; devices: the ledgers, likewise.
+        metrics: metrics.parquet of all runs, likewise.
         pictures: samples that devices sent, with method and seed.
         teacher: domain -> accuracy; empty when it was not measured.
         index: comparison.json: settings, methods, seeds, status, host seconds by stage, failed runs.
@@ -79,6 +80,7 @@ class Comparison:
     runs: pd.DataFrame
     rounds: pd.DataFrame
     devices: pd.DataFrame
+    metrics: pd.DataFrame
     pictures: pd.DataFrame
     teacher: dict[str, float]
     index: dict[str, Any]
@@ -132,18 +134,18 @@ def read(out: str | Path) -> Comparison:
         raise ConfigError(f"{out}: {INDEX} is missing; allowed: a folder written by compare") from None
     except (OSError, ValueError) as err:
         raise ConfigError(f"{out / INDEX}: cannot be read: {err}") from None
-    rows, rounds, devices, pictures, found = [], [], [], [], []
+    rows, rounds, devices, metrics, pictures = [], [], [], [], []
     for method in index["methods"]:
         for seed in index["seeds"]:
             folder = run_folder(out, method, seed)
             if not (folder / "config.json").exists():
                 continue
             result = results.read(folder)
-            found.append(result)
             tag = {"method": method, "seed": seed}
             rows.append({**tag, "status": result.status, **_measure(result)})
             rounds.append(result.rounds.assign(**tag))
             devices.append(result.devices.assign(**tag))
+            metrics.append(result.metrics.assign(**tag))
             pictures.append(result.pictures.assign(**tag))
     columns = ["method", "seed", "status", "rounds_done", *MEASURES, "failures", "accuracy"]
     runs = pd.DataFrame(rows, columns=None if rows else columns)
@@ -152,6 +154,7 @@ def read(out: str | Path) -> Comparison:
         runs=runs,
         rounds=_stack(rounds),
         devices=_stack(devices),
+        metrics=_stack(metrics),
         pictures=_stack(pictures),
         teacher=index["teacher"],
         index=index,
