@@ -5,10 +5,10 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo bench test lint lock clean
+.PHONY: help install demo bench bench-fleet test lint lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## .venv with the exact versions of requirements.lock (PYTHON=python3.12 chooses another Python)
 
@@ -26,6 +26,9 @@ demo: install ## compare all methods on the embedded data; OUT=folder for the re
 
 bench: install ## how near the wire is to its limits; with OUT=folder also bench.json there
 	@$(BIN)/python -m experiments.bench $(if $(filter file,$(origin OUT)),,--out "$(OUT)")
+
+bench-fleet: install ## what a device-task costs, beside Flower's own simulation; with OUT=folder also bench-fleet.json
+	@$(BIN)/python -m experiments.bench_fleet $(if $(filter file,$(origin OUT)),,--out "$(OUT)")
 
 test: install ## the tests
 	@$(BIN)/python -m pytest

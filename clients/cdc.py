@@ -23,7 +23,7 @@ from torch import nn
 from cdc_flower.config import UplinkConfig
 from cdc_flower.downlink import update
 from cdc_flower.fleet.grid import frame_of, message_bytes, payload
-from cdc_flower.models import adapters, flops, vlm
+from cdc_flower.models import adapters, vlm
 from cdc_flower.uplink import picture_batch, select, token_batch
 from cdc_flower.uplink.picture_batch import FORMS, PictureBatch, PictureSample, Raster
 from cdc_flower.uplink.token_batch import Sample, TokenBatch
@@ -43,6 +43,7 @@ from clients.task import (
     question_length,
     questions,
     resident,
+    shape,
 )
 
 BATCH = 32  # samples in a pass of a token score that needs passes of its own
@@ -150,7 +151,7 @@ def token_flops(task: Task, model: nn.Module, asked: Sequence[list[int]]) -> int
     if UNITS[up.uplink_unit].scored and up.token_score == "mc_dropout":
         return up.mc_passes * pass_flops(task, model, asked, [0] * len(asked))
     if reading(up) == "entropy":  # the model's prediction at every vision token
-        return flops.forward(model, 0, predicted=task.pair.n_tokens * len(asked))
+        return shape(model).forward(0, predicted=task.pair.n_tokens * len(asked))
     return 0
 
 
@@ -181,14 +182,15 @@ def select_within_budget(now: _Round) -> tuple[bytes, int, int]:
     positions = [np.arange(now.task.pair.n_tokens)] * len(now.asked)
     if unit.scored:
         positions = select.top(token_scores(now), config.tokens_kept, config.token_direction)
-    frame_of_some = unit.frames(now, positions, uncertainty)
+    frames = unit.frames(now, positions, uncertainty)
+    frame_of_some = cache(frames)  # the one that is sent was weighed before
     order = np.argsort(-uncertainty, kind="stable").tolist()
     chosen = select.within_budget(
         order,
-        lambda some: len(frame_of_some(some)),
+        lambda some: len(frame_of_some(tuple(some))),
         config.uplink_budget - overhead(),
     )
-    frame = frame_of_some(chosen) if chosen else b""
+    frame = frame_of_some(tuple(chosen)) if chosen else b""
     return frame, len(chosen), sum(len(positions[i]) for i in chosen)
 
 

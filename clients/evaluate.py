@@ -21,8 +21,7 @@ _STATE = "prequential"
 
 def counts(world: World, rows: np.ndarray, texts: Sequence[str]) -> dict[str, tuple[int, int]]:
     """Domain -> (correct, answered) of the answers `texts` to train rows `rows`."""
-    domain = world.train["drift_domain"].to_numpy()[rows]
-    truth = world.train["answer"].to_numpy()[rows]
+    domain, truth = (world.train[name].iloc[rows] for name in ("drift_domain", "answer"))
     found: dict[str, tuple[int, int]] = {}
     for name, label, text in zip(domain, truth, texts, strict=True):
         right, total = found.get(name, (0, 0))

@@ -68,6 +68,23 @@ Work = Generator[Ask, vlm.Answers, RecordDict]
 """A device's work in one round."""
 
 
+def batch(
+    pair: Pair, length: int, tokens: np.ndarray, questions: Sequence[Sequence[int]]
+) -> vlm.Inputs:
+    """One batch of B samples, padded to `length` token ids and to the least number of rows."""
+    rows = np.minimum(np.arange(max(LEAST[0], len(questions))), len(questions) - 1)
+    return vlm.collate(pair.text, tokens[rows], [questions[i] for i in rows], length=length)
+
+
+def answer_batch(model: nn.Module, pair: Pair, inputs: vlm.Inputs, score: str = "") -> vlm.Answers:
+    """Answers of a batch, and the token score where one is named."""
+    rule = TOKEN_SCORES[score] if score else None
+    assert rule is None or isinstance(rule, Reading), score
+    inputs = inputs.to(next(model.parameters()).device)
+    read = rule.read if rule else None
+    return vlm.answer(model, pair.text, inputs, pair.max_answer_tokens, read=read, least=LEAST[1])
+
+
 def answer(
     model: nn.Module,
     pair: Pair,
@@ -76,17 +93,11 @@ def answer(
     questions: Sequence[Sequence[int]],
     score: str = "",
 ) -> vlm.Answers:
-    """Answer B questions of the same padded length in batches of `LEAST` to `ROWS`."""
-    rule = TOKEN_SCORES[score] if score else None
-    assert rule is None or isinstance(rule, Reading), score
+    """Answer B questions of the same padded length in batches of up to `ROWS`."""
     found = []
     for start in range(0, len(questions), ROWS):
-        some, asked = tokens[start : start + ROWS], list(questions[start : start + ROWS])
-        rows = np.minimum(np.arange(max(LEAST[0], len(asked))), len(asked) - 1)
-        inputs = vlm.collate(pair.text, some[rows], [asked[i] for i in rows], length=length)
-        inputs = inputs.to(next(model.parameters()).device)
-        read = rule.read if rule else None
-        answers = vlm.answer(model, pair.text, inputs, pair.max_answer_tokens, read=read, least=LEAST[1])
+        some, asked = tokens[start : start + ROWS], questions[start : start + ROWS]
+        answers = answer_batch(model, pair, batch(pair, length, some, asked), score)
         found.append(part(answers, slice(len(asked))))
     return joined(found)
 

@@ -112,8 +112,8 @@ def as_read(task: Task, row: int) -> np.ndarray:
 
 def questions(task: Task, rows: np.ndarray) -> list[list[int]]:
     """Token ids of the questions of train rows."""
-    column = task.world.train["question"].to_numpy()
-    return [list(_question_ids(task.pair, str(column[i]))) for i in rows]
+    asked = task.world.train["question"].iloc[rows]
+    return [list(_question_ids(task.pair, str(question))) for question in asked]
 
 
 @lru_cache(maxsize=2**16)
@@ -132,9 +132,12 @@ def decoded(task: Task, answers: vlm.Answers) -> int:
     return sum(min(len(ids) + 1, task.pair.max_answer_tokens) for ids in answers.ids)
 
 
+shape = lru_cache(maxsize=8)(flops.shape)
+
+
 def pass_flops(task: Task, model: nn.Module, asked: Sequence[list[int]], answered: Sequence[int]) -> int:
     """FLOPs of reading complete pictures and questions and of so many answer tokens each."""
     n, prefix = task.pair.n_tokens, len(task.pair.text.prefix_ids)
     lengths = [prefix + n + len(q) + a for q, a in zip(asked, answered, strict=True)]
     context = sum(lengths) // max(1, len(lengths))
-    return flops.forward(model, sum(lengths), n * len(lengths), context, sum(a + 1 for a in answered))
+    return shape(model).forward(sum(lengths), n * len(lengths), context, sum(a + 1 for a in answered))

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib import request
@@ -119,29 +119,54 @@ def flower(config: Config, progress: Progress, resume: bool = False, app: Path =
     pair.install(config.data.name)  # the app's copy carries no weights
     server_app.prepare(config, progress)  # refuses here and now what the app would refuse once Ray is up
     out = Path(config.run.out_dir)
-    home = out.with_name(out.name + ".flower")
+
+    def tell(status: str) -> None:
+        progress(status, rounds_done(out), config.run.rounds)
+
+    run_app(app, out.with_name(out.name + ".flower"), config.run.devices, tell, flat(config))
+    return out
+
+
+def run_app(
+    app: Path,
+    home: Path,
+    nodes: int,
+    tell: Callable[[str], None] = lambda status: None,
+    settings: Mapping[str, str | int | float | bool] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> None:
+    """`flwr run` of an app on a SuperLink of our own, to its end.
+
+    Args:
+        app: the folder with its pyproject.toml.
+        home: for Flower's files and log.
+        nodes: SuperNodes; each worker has one core.
+        tell: is told the status from time to time.
+        settings: over those of the app.
+        environment: added to this process's.
+
+    Raises:
+        EngineError: the engine did not start, or the run ended otherwise than `finished:completed`.
+    """
     home.mkdir(parents=True, exist_ok=True)
     overrides = home / "run-config.toml"
-    overrides.write_text(toml(flat(config)), encoding="utf-8")
-    with _superlink(home) as (flwr, environment):
-        federation = f"num-supernodes={config.run.devices} client-resources-num-cpus=1"
-        started = _json(
-            [flwr, "run", str(app), "own", "-c", str(overrides), "--federation-config", federation],
-            environment,
-        )
+    overrides.write_text(toml(settings or {}), encoding="utf-8")
+    with _superlink(home, environment or {}) as (flwr, variables):
+        federation = f"num-supernodes={nodes} client-resources-num-cpus=1"
+        command = [flwr, "run", str(app), "own", "-c", str(overrides), "--federation-config", federation]
+        started = _json(command, variables)
         run_id = started.get("run-id")
         if not run_id:
             raise EngineError(f"flwr run was refused: {started.get('error-message', started)}")
         try:
-            status, details = _wait(flwr, str(run_id), environment, out, config.run.rounds, progress)
+            status, details = _wait(flwr, str(run_id), variables, tell)
         except KeyboardInterrupt:
-            _json([flwr, "stop", str(run_id), "own"], environment)
+            _json([flwr, "stop", str(run_id), "own"], variables)
             raise
     if status != "finished:completed":
         raise EngineError(
             f"the run ended as {status}: {details or 'no details'}; log: {home / 'superlink.log'}"
         )
-    return out
 
 
 def check_app(app: Path) -> None:
@@ -170,7 +195,7 @@ def _free_port() -> int:
 
 
 @contextlib.contextmanager
-def _superlink(home: Path) -> Iterator[tuple[str, dict[str, str]]]:
+def _superlink(home: Path, more: Mapping[str, str]) -> Iterator[tuple[str, dict[str, str]]]:
     """A SuperLink in simulation mode, in a session of its own; gives `flwr` and its environment."""
     port, control = _free_port(), _free_port()
     binaries = Path(sys.executable).parent
@@ -182,6 +207,7 @@ def _superlink(home: Path) -> Iterator[tuple[str, dict[str, str]]]:
     environment = {
         **os.environ,
         **OFFLINE,
+        **more,
         "FLWR_HOME": str(home),
         "PATH": f"{binaries}{os.pathsep}{os.environ.get('PATH', '')}",
     }
@@ -242,18 +268,24 @@ def _json(command: list[str], environment: Mapping[str, str]) -> dict[str, Any]:
         raise EngineError(f"{' '.join(command[1:2])} failed: {said}") from None
 
 
-def _wait(
-    flwr: str, run_id: str, environment: Mapping[str, str], out: Path, rounds: int, progress: Progress
-) -> tuple[str, str]:
-    """Poll until the run is finished; returns its status and details."""
+def rounds_done(folder: Path) -> int:
+    """Rounds that a run folder has so far."""
     import pandas as pd
 
+    written = folder / "rounds.parquet"
+    if not written.exists():
+        return 0
+    return int(max(pd.read_parquet(written, columns=["round"])["round"], default=0))
+
+
+def _wait(
+    flwr: str, run_id: str, environment: Mapping[str, str], tell: Callable[[str], None]
+) -> tuple[str, str]:
+    """Poll until the run is finished; returns its status and details."""
     while True:
         runs = _json([flwr, "ls", "own", "--run-id", run_id], environment).get("runs") or [{}]
         status = runs[0].get("status", "")
         if status.startswith("finished"):
             return status, runs[0].get("status-details", "")
-        written = out / "rounds.parquet"
-        done = max(pd.read_parquet(written, columns=["round"])["round"], default=0) if written.exists() else 0
-        progress(status, int(done), rounds)
+        tell(status)
         time.sleep(POLL_SECONDS)

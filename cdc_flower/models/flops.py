@@ -8,6 +8,8 @@ for LoRA, which skips the gradients of frozen weights (Kaplan et al., arXiv 2001
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from torch import nn
 
 from cdc_flower.models.vlm import parts
@@ -26,10 +28,29 @@ def forward(
             eager attention computes both halves).
         predicted: how many of them went through `lm_head`, which reads answer positions only.
     """
+    return shape(model).forward(positions, vision_tokens, context, predicted)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What FLOPs depend on: weights of each part's linear layers, and attention per position and context."""
+
+    lm: int
+    projector: int
+    head: int
+    attention: int
+
+    def forward(self, positions: int, vision_tokens: int = 0, context: int = 0, predicted: int = 0) -> int:
+        """See `forward`."""
+        return (positions * (2 * self.lm + self.attention * context) + 2 * vision_tokens * self.projector
+                + 2 * predicted * self.head)
+
+
+def shape(model: nn.Module) -> Shape:
+    """The shape of a model; counting its layers takes milliseconds, so who asks often keeps it."""
     projector, lm, head = parts(model)
-    attention = 4 * lm.config.num_hidden_layers * lm.config.hidden_size * context
-    return (positions * (2 * _weights(lm) + attention) + 2 * vision_tokens * _weights(projector)
-            + 2 * predicted * _weights(head))
+    attention = 4 * lm.config.num_hidden_layers * lm.config.hidden_size
+    return Shape(_weights(lm), _weights(projector), _weights(head), attention)
 
 
 def _weights(module: nn.Module) -> int:
