@@ -41,6 +41,7 @@ class RunConfig:
     samples_per_round: int = Field(default=32, ge=1)  # questions a device answers in a round
     eval_every: int = Field(default=7, ge=1)  # rounds between held-out accuracies; the last round has one
     min_devices: int = Field(default=1, ge=1)  # with fewer answering devices the run ends, saying so
+    checkpoint_every: int = Field(default=1, ge=0)  # rounds between checkpoints to resume from; 0 = none
     round_timeout: float = Field(default=600.0, gt=0)  # s
     out_dir: str = ""  # the run folder; "" = results/<method>-<seed>
     tensorboard: bool = False
@@ -56,7 +57,7 @@ class DataConfig:
     """
 
     data: str = "scenes"  # "scenes" or a pack folder
-    partition: Literal["iid", "natural", "dirichlet"] = "iid"
+    partition: Literal["iid", "natural", "dirichlet", "shared"] = "iid"  # shared: every device draws from all
     partition_by: str = "user"  # the column for natural / dirichlet
     dirichlet_alpha: float = Field(default=0.5, gt=0)
     items_per_domain: int = Field(default=200, ge=1)  # held-out test items of each domain

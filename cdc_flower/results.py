@@ -5,18 +5,22 @@
     metrics.parquet   round, name, value: whatever else a method measures (losses, counts)
     devices.parquet   the ledger: one row per device-task
     pictures.parquet  samples that devices sent, for looking at
-    run.json          status, final accuracies, totals, ledger digest, host seconds; absent in a killed run
+    run.json          status, final accuracies, totals, digests, host seconds; absent in a killed run
+    checkpoints/      the state after the last rounds, to resume from (cdc_flower.checkpoint)
 
 Every file is written beside its name and moved over it (`os.replace`), so a killed run leaves the last
-complete round, never half a file. Parquet and JSON alone: any tool reads a run without this project.
-Round 0 is the state before any adaptation; rounds of the stream count from 1.
+complete round, never half a file. A checkpoint holds the tables, too, and a run that resumes writes them from
+it: tables and state are then of the same round, whatever was written last. Parquet and JSON alone: any tool
+reads a run without this project. Round 0 is the state before any adaptation; the stream begins with round 1.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import platform
+import shutil
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -37,6 +41,7 @@ FILES = ("config.json", "rounds.parquet", "metrics.parquet", "devices.parquet", 
          "run.json")
 STATUSES = ("completed", "interrupted", "failed")
 PACKAGES = ("cdc-flower", "flwr", "ray", "torch", "transformers", "peft", "bitsandbytes", "numpy", "pandas")
+CHECKPOINTS = "checkpoints"
 SUMMED = ("_bytes", "_seconds", "_joules")
 ROUND_COLUMNS = {"round": "int64", "domain": "str", "kind": "str", "accuracy": "float64", "n": "int64"}
 METRIC_COLUMNS = {"round": "int64", "name": "str", "value": "float64"}
@@ -95,6 +100,19 @@ def _frame(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str]) -> pd.
     return pd.DataFrame(list(rows), columns=list(columns)).astype(dict(columns))
 
 
+def _parquet(frame: pd.DataFrame) -> bytes:
+    data = io.BytesIO()
+    frame.to_parquet(data, index=False)
+    return data.getvalue()
+
+
+def _rows(parquet: bytes) -> list[dict[str, Any]]:
+    return [
+        {str(k): v for k, v in row.items()}
+        for row in pd.read_parquet(io.BytesIO(parquet)).to_dict("records")
+    ]
+
+
 class RunFolder:
     """The writer of a run folder. Made by the ServerApp; every call leaves the folder complete and readable.
 
@@ -114,15 +132,28 @@ class RunFolder:
         self._devices = _frame([], DEVICE_COLUMNS)
         self._ledger_digest: str | None = None
         self._started = time.perf_counter()
+        self._seconds_before = 0.0  # wall seconds of the run before it resumed
         self._board: Any = None
 
-    def begin(self, config: Config, versions: Mapping[str, str], extra: Mapping[str, Any]) -> None:
-        """Write config.json and clear what an earlier run left.
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.path / CHECKPOINTS
+
+    def begin(
+        self,
+        config: Config,
+        versions: Mapping[str, str],
+        extra: Mapping[str, Any],
+        resumed: tuple[int, Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Write config.json and clear what an earlier run left, or go on with it.
 
         Args:
             config: the resolved config of the run.
             versions: package -> version, see `package_versions`.
             extra: more facts that decide the numbers: `pair_digest`, `data_digest`, `engine`.
+            resumed: the round after which an earlier run goes on, and the `state()` of its folder then.
 
         Raises:
             ConfigError: TensorBoard is asked for and not installed, or the folder cannot be made.
@@ -133,12 +164,44 @@ class RunFolder:
         except OSError as err:
             raise ConfigError(f"setting 'out-dir' = {str(self.path)!r}: {err.strerror}; allowed: a folder "
                               "that can be written") from None
-        for name in FILES:
-            (self.path / name).unlink(missing_ok=True)
+        if resumed is None:
+            for name in FILES:  # config.json first: from here on the folder is no run
+                (self.path / name).unlink(missing_ok=True)
+            shutil.rmtree(self.checkpoints, ignore_errors=True)
+        else:
+            (self.path / "run.json").unlink(missing_ok=True)
+            self.load(resumed[1])
         write_json(self.path / "config.json", {
             "config": flat(config), "seeds": {"run": config.run.seed}, "versions": dict(versions), **extra})
         if writer is not None:
-            self._board = writer(str(self.path / "tensorboard"))
+            purge = None if resumed is None else resumed[0] + 1
+            self._board = writer(str(self.path / "tensorboard"), purge_step=purge)
+
+    def state(self) -> dict[str, Any]:
+        """The tables as Parquet, and the seconds so far; the ledger's owner saves it."""
+        return {
+            "rounds": _parquet(_frame(self._rounds.values(), ROUND_COLUMNS)),
+            "metrics": _parquet(_frame(self._metrics.values(), METRIC_COLUMNS)),
+            "pictures": _parquet(pd.DataFrame(self._pictures)) if self._pictures else b"",
+            "stage_seconds": json.dumps(self.stage_seconds),
+            "wall_seconds": self._wall(),
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state()` was taken; the tables on disk become those of then."""
+        rounds, metrics = (_rows(state[name]) for name in ("rounds", "metrics"))
+        self._rounds = {(r["round"], r["domain"], r["kind"]): r for r in rounds}
+        self._metrics = {(r["round"], r["name"]): r for r in metrics}
+        self._pictures = []
+        (self.path / "pictures.parquet").unlink(missing_ok=True)
+        self.pictures(_rows(state["pictures"]) if state["pictures"] else [])
+        self._write_rounds()
+        for stage, seconds in json.loads(state["stage_seconds"]).items():
+            self.stage_seconds[stage] += seconds
+        self._seconds_before = float(state["wall_seconds"])
+
+    def _wall(self) -> float:
+        return self._seconds_before + time.perf_counter() - self._started
 
     def round(
         self,
@@ -164,8 +227,7 @@ class RunFolder:
                 self._add_round(round, domain, "prequential", correct / total, total)
         for name, value in metrics.items():
             self._metrics[round, name] = {"round": round, "name": name, "value": float(value)}
-        self._write_frame("rounds.parquet", _frame(self._rounds.values(), ROUND_COLUMNS))
-        self._write_frame("metrics.parquet", _frame(self._metrics.values(), METRIC_COLUMNS))
+        self._write_rounds()
         if self._board is not None:
             for (at, domain, kind), row in self._rounds.items():
                 if at == round:
@@ -213,8 +275,13 @@ class RunFolder:
         finally:
             self.stage_seconds[name] += time.perf_counter() - began
 
-    def finish(self, status: str) -> None:
-        """Write run.json. `status` is one of `STATUSES`."""
+    def finish(self, status: str, adapter_digest: str | None = None) -> None:
+        """Write run.json.
+
+        Args:
+            status: one of `STATUSES`.
+            adapter_digest: sha256 hex of the adapter after the last round.
+        """
         if status not in STATUSES:
             raise ValueError(f"status {status!r}; allowed: {', '.join(STATUSES)}")
         rounds = _frame(self._rounds.values(), ROUND_COLUMNS)
@@ -225,11 +292,16 @@ class RunFolder:
             "forgetting": forgetting(rounds),
             "totals": totals(self._devices),
             "ledger_digest": self._ledger_digest,
+            "adapter_digest": adapter_digest,
             "host_seconds": {k: round(v, 3) for k, v in self.stage_seconds.items()},
-            "wall_seconds": round(time.perf_counter() - self._started, 3),
+            "wall_seconds": round(self._wall(), 3),
         })
         if self._board is not None:
             self._board.close()
+
+    def _write_rounds(self) -> None:
+        self._write_frame("rounds.parquet", _frame(self._rounds.values(), ROUND_COLUMNS))
+        self._write_frame("metrics.parquet", _frame(self._metrics.values(), METRIC_COLUMNS))
 
     def _write_frame(self, name: str, frame: pd.DataFrame) -> None:
         _replace(self.path / name, lambda temp: frame.to_parquet(temp, index=False))

@@ -10,40 +10,42 @@ that was restored from an older checkpoint gives a version's number to another a
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from logging import WARNING
 
 import numpy as np
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.supercore import log
+from torch import nn
 
 from cdc_flower.config import UplinkConfig
 from cdc_flower.downlink import update
 from cdc_flower.fleet.grid import frame_of, message_bytes, payload
-from cdc_flower.models import adapters, vlm
+from cdc_flower.models import adapters, flops, vlm
 from cdc_flower.uplink import picture_batch, select, token_batch
 from cdc_flower.uplink.picture_batch import FORMS, PictureBatch, PictureSample, Raster
 from cdc_flower.uplink.token_batch import Sample, TokenBatch
-from cdc_flower.uplink.uncertainty import SAMPLE_SCORES, TOKEN_SCORES
+from cdc_flower.uplink.uncertainty import SAMPLE_SCORES, TOKEN_SCORES, Reading
 from cdc_flower.wire import keys
 from cdc_flower.wire.frame import FrameError
 from clients import evaluate
+from clients.inference import Ask, Work
+from clients.store import Adapter, held, hold
 from clients.task import (
-    BATCH,
     Resident,
     Task,
-    answer,
     as_read,
-    held,
-    hold,
+    decoded,
     pass_flops,
     pictures,
+    question_length,
     questions,
     resident,
 )
+
+BATCH = 32  # samples in a pass of a token score that needs passes of its own
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class _Round:
 
     task: Task
     student: Resident
-    version: int
+    adapter: Adapter
     tokens: np.ndarray  # (B, N, D) float16
     asked: list[list[int]]
     answers: vlm.Answers
@@ -73,7 +75,7 @@ class _Round:
             for i in chosen
         )
         return token_batch.encode(
-            TokenBatch(self.task.device, self.task.round, self.version, samples),
+            TokenBatch(self.task.device, self.task.round, self.adapter.version, samples),
             self.task.pair.n_tokens,
             self.task.pair.width,
             bits,
@@ -109,7 +111,7 @@ def picture_frames(now: _Round, positions: Sequence[np.ndarray], uncertainty: np
         )
 
     def frame(chosen: Sequence[int]) -> bytes:
-        batch = PictureBatch(now.task.device, now.task.round, now.version, tuple(map(sample, chosen)))
+        batch = PictureBatch(now.task.device, now.task.round, now.adapter.version, tuple(map(sample, chosen)))
         return picture_batch.encode(batch, up.uplink_unit, raster)
 
     return frame
@@ -136,24 +138,35 @@ UNITS = {
 """Values of the setting `uplink-unit`."""
 
 
-def token_passes(config: UplinkConfig) -> int:
-    """Forward passes that choosing tokens needs beyond the answer itself."""
-    if not UNITS[config.uplink_unit].scored:
-        return 0
-    once = {"attention": 1, "sampled": 1, "entropy": 1}
-    return {**once, "mc_dropout": config.mc_passes}.get(config.token_score, 0)
+def reading(config: UplinkConfig) -> str:
+    """The token score that is read off the pass that answers; "" where there is none."""
+    rule = TOKEN_SCORES[config.token_score]
+    return config.token_score if UNITS[config.uplink_unit].scored and isinstance(rule, Reading) else ""
+
+
+def token_flops(task: Task, model: nn.Module, asked: Sequence[list[int]]) -> int:
+    """FLOPs that choosing tokens needs beyond the answers."""
+    up = task.config.uplink
+    if UNITS[up.uplink_unit].scored and up.token_score == "mc_dropout":
+        return up.mc_passes * pass_flops(task, model, asked, [0] * len(asked))
+    if reading(up) == "entropy":  # the model's prediction at every vision token
+        return flops.forward(model, 0, predicted=task.pair.n_tokens * len(asked))
+    return 0
 
 
 def token_scores(now: _Round) -> np.ndarray:
-    """Scores (B, N) of all samples by the configured rule."""
-    config, rng, found = now.task.config.uplink, now.task.rng("token score"), []
+    """Scores (B, N) of all samples by the configured rule, with the device's own draws."""
+    config, rng = now.task.config.uplink, now.task.rng("token score")
+    rule, text = TOKEN_SCORES[config.token_score], now.task.pair.text
+    if isinstance(rule, Reading):
+        assert now.answers.read is not None
+        return rule.draw(now.answers.read, rng)
+    found, length = [], question_length(now.task.pair, now.task.world)
+    adapters.write(now.student.model, now.adapter.flat)
     for start in range(0, len(now.asked), BATCH):
-        inputs = vlm.collate(
-            now.task.pair.text, now.tokens[start : start + BATCH], now.asked[start : start + BATCH]
-        )
-        found.append(
-            TOKEN_SCORES[config.token_score](now.student.model, now.task.pair.text, inputs, rng, config)
-        )
+        some = slice(start, start + BATCH)
+        inputs = vlm.collate(text, now.tokens[some], now.asked[some], length=length)
+        found.append(rule(now.student.model, text, inputs, rng, config))
     return np.concatenate(found)
 
 
@@ -197,70 +210,68 @@ def reply(frame: bytes, digest: bytes, metrics: dict[str, int | float]) -> Recor
 
 def overhead() -> int:
     """An upper bound of the bytes a message adds to its frame."""
-    largest = 2**62
-    names = (keys.VERSION, keys.UPLOADED, keys.TOKENS, keys.FORWARD, keys.BACKWARD)
-    metrics = {**dict.fromkeys(names, largest), keys.SECONDS: 1.0}
+    counts = (keys.VERSION, keys.UPLOADED, keys.TOKENS, keys.DECODED)
+    metrics = {**dict.fromkeys(counts, 2**32), keys.FORWARD: 2**62, keys.BACKWARD: 2**62, keys.SECONDS: 1.0}
     return message_bytes(reply(b"-", bytes(update.DIGEST_BYTES), metrics)) + 16
 
 
-def updated(
-    task: Task, message: Message, context: Context, student: Resident
-) -> tuple[np.ndarray, int, bool]:
-    """The adapter and version after the message, and whether they are what the cloud wanted the device to
-    have."""
-    flat, version = held(context.state, student.initial)
-    frame = frame_of(message.content)
+@lru_cache(maxsize=8)
+def _applied(
+    frame: bytes, adapter: Adapter, layout: bytes, sizes: tuple[int, ...], max_bytes: int
+) -> Adapter:
+    """An update decoded once for all devices of this process that hold one adapter."""
+    flat, version = update.apply(frame, adapter.flat, adapter.version, layout, sizes, max_bytes)
+    return adapter if flat is adapter.flat else Adapter.of(flat, version)
+
+
+def updated(task: Task, message: Message, context: Context, student: Resident) -> tuple[Adapter, bool]:
+    """The adapter after the message, and whether it is the version the cloud wanted the device to have."""
+    adapter, layout = held(context, student.initial), student.layout
+    frame, cap = frame_of(message.content), task.config.downlink.max_downlink_bytes
     if frame:
         try:
-            flat, version = update.apply(
-                frame,
-                flat,
-                version,
-                student.layout.digest,
-                student.layout.sizes,
-                task.config.downlink.max_downlink_bytes,
-            )
-            hold(context.state, flat, version)
+            adapter = _applied(frame, adapter, layout.digest, layout.sizes, cap)
+            hold(context, adapter)
         except FrameError as err:
-            log(WARNING, "device %s keeps version %s: %s", task.device, version, err)
-            return flat, version, False
-    return flat, version, version == task.order[keys.VERSION]
+            log(WARNING, "device %s keeps version %s: %s", task.device, adapter.version, err)
+            return adapter, False
+    return adapter, adapter.version == task.order[keys.VERSION]
 
 
-def _work(task: Task, message: Message, context: Context, everything_up: bool) -> RecordDict:
-    began = time.perf_counter()
-    student = resident(task.pair, task.config.pair)
-    flat, version, current = updated(task, message, context, student)
-    adapters.write(student.model, flat)
+def _work(task: Task, message: Message, context: Context, everything_up: bool) -> Work:
+    student = resident(task.pair, task.models)
+    adapter, current = updated(task, message, context, student)
     tokens, asked = pictures(task, task.rows), questions(task, task.rows)
-    answers, spent = answer(task, student.model, tokens, asked)
+    score = reading(task.config.uplink) if current and not everything_up else ""
+    answers = yield Ask(task, student.model, adapter, tokens, asked, score)
     evaluate.record(context.state, task.world, task.rows, answers.texts, task.round)
-    now = _Round(task, student, version, tokens, asked, answers)
+    spent = pass_flops(task, student.model, asked, [len(ids) for ids in answers.ids])
+    now = _Round(task, student, adapter, tokens, asked, answers)
     frame, uploaded, kept = b"", 0, 0
     if current and everything_up:
         frame, uploaded, kept = everything(now)
     elif current:
         frame, uploaded, kept = select_within_budget(now)
-        spent += token_passes(task.config.uplink) * pass_flops(task, student.model, asked, [0] * len(asked))
+        spent += token_flops(task, student.model, asked)
     return reply(
         frame,
-        update.digest(flat),
+        adapter.digest,
         {
-            keys.VERSION: version,
+            keys.VERSION: adapter.version,
             keys.UPLOADED: uploaded,
             keys.TOKENS: kept,
+            keys.DECODED: decoded(task, answers),
             keys.FORWARD: spent,
             keys.BACKWARD: 0,
-            keys.SECONDS: time.perf_counter() - began,
         },
     )
 
 
-def work(task: Task, message: Message, context: Context) -> RecordDict:
+def work(task: Task, message: Message, context: Context) -> Work:
     """One round of `cdc` on a device."""
     return _work(task, message, context, everything_up=False)
 
 
-def work_all(task: Task, message: Message, context: Context) -> RecordDict:
+def work_all(task: Task, message: Message, context: Context) -> Work:
     """One round of `upload_all` on a device."""
     return _work(task, message, context, everything_up=True)

@@ -13,15 +13,16 @@ from flwr.clientapp import ClientApp
 from cdc_flower.config import ConfigError
 from cdc_flower.wire import keys
 from clients import cdc, evaluate, fedavg, static
+from clients.inference import Work, alone
 from clients.task import Task, task
 
-WORK: dict[str, Callable[[Task, Message, Context], RecordDict]] = {
+WORK: dict[str, Callable[[Task, Message, Context], Work]] = {
     "cdc": cdc.work,
     "upload_all": cdc.work_all,
     "static": static.work,
     "fedavg": fedavg.work,
 }
-"""Name in the message's config -> device work; the answer becomes the reply's content."""
+"""Name in the message's config -> device work; what it returns becomes the reply's content."""
 
 app = ClientApp()
 
@@ -54,16 +55,21 @@ def query(message: Message, context: Context) -> Message:
     )
 
 
-@app.train()
-def train(message: Message, context: Context) -> Message:
-    """The round's work."""
+def begin(message: Message, context: Context) -> Work:
+    """The round's work, which the message asks for; nothing is done before it is driven."""
     now = task(message, context)
     if (now.round, now.device) in failures(now.config.run.fail_devices):
         raise InjectedFailure(f"device {now.device} fails in round {now.round} (setting 'fail-devices')")
     kind = str(now.order[keys.WORK])
     if kind not in WORK:
         raise ConfigError(f"work '{kind}' is unknown to this client; allowed: {', '.join(WORK)}")
-    return Message(WORK[kind](now, message, context), reply_to=message)
+    return (yield from WORK[kind](now, message, context))
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:
+    """The round's work."""
+    return Message(alone(begin(message, context)), reply_to=message)
 
 
 @app.evaluate()

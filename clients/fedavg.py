@@ -8,7 +8,6 @@ weights that are averaged are weights that can be deployed."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
@@ -24,11 +23,13 @@ from cdc_flower.models.compress import full_model, twin_model
 from cdc_flower.models.pair import Pair
 from cdc_flower.wire import keys
 from clients import evaluate
-from clients.task import Task, answer, pass_flops, pictures, questions
+from clients.inference import Ask, Work, answer
+from clients.store import Adapter
+from clients.task import Task, decoded, pass_flops, pictures, question_length, questions
 
-Lessons = tuple[np.ndarray, list[list[int]], int]
-"""Positions of rows worth learning (indices into the memory), their answers as ids, and FLOPs spent on them.
-"""
+Lessons = tuple[np.ndarray, list[list[int]], int, int]
+"""Positions of rows worth learning (indices into the memory), their answers as ids, and the FLOPs and decoded
+tokens spent on them."""
 
 
 @lru_cache(maxsize=2)
@@ -47,16 +48,18 @@ def memory(task: Task) -> np.ndarray:
 def true_answers(task: Task, model: nn.Module, rows: np.ndarray) -> Lessons:
     """Every row with its label."""
     labels = task.world.train["answer"].to_numpy()[rows]
-    return np.arange(len(rows)), [task.pair.text.answer_ids(str(a)) for a in labels], 0
+    return np.arange(len(rows)), [task.pair.text.answer_ids(str(a)) for a in labels], 0, 0
 
 
 def own_answers(task: Task, model: nn.Module, rows: np.ndarray) -> Lessons:
     """The rows that the model answers with at least `pseudo_confidence`, with those answers. No label is
     read.
     """
-    answers, spent = answer(task, model, pictures(task, rows), questions(task, rows))
+    asked, length = questions(task, rows), question_length(task.pair, task.world)
+    answers = answer(model, task.pair, length, pictures(task, rows), asked)
+    spent = pass_flops(task, model, asked, [len(ids) for ids in answers.ids])
     sure = np.flatnonzero(answers.confidence >= task.config.local.pseudo_confidence)
-    return sure, [answers.ids[i] for i in sure], spent
+    return sure, [answers.ids[i] for i in sure], spent, decoded(task, answers)
 
 
 LESSONS: dict[str, Callable[[Task, nn.Module, np.ndarray], Lessons]] = {
@@ -111,17 +114,18 @@ def fit(
     return float(np.mean(losses)) if losses else 0.0, spent
 
 
-def work(task: Task, message: Message, context: Context) -> RecordDict:
+def work(task: Task, message: Message, context: Context) -> Work:
     """One round of FedAvg on a device; the reply carries the trained weights (P,) as float16."""
-    began = time.perf_counter()
     full, local = bool(task.order[keys.FULL]), task.config.local
     model = trainee(task.pair, task.config.pair, full)
     received = message.content.array_records[keys.ARRAYS][keys.PAYLOAD].numpy().astype(np.float32)
-    adapters.write(model, received)
-    answers, forward = answer(task, model, pictures(task, task.rows), questions(task, task.rows))
+    asked = questions(task, task.rows)
+    answers = yield Ask(task, model, Adapter.of(received, 0), pictures(task, task.rows), asked)
+    forward = pass_flops(task, model, asked, [len(ids) for ids in answers.ids])
+    adapters.write(model, received)  # another device may have trained meanwhile
     evaluate.record(context.state, task.world, task.rows, answers.texts, task.round)
     rows = memory(task)
-    chosen, targets, spent = LESSONS[str(task.order[keys.LABELS])](task, model, rows)
+    chosen, targets, spent, generated = LESSONS[str(task.order[keys.LABELS])](task, model, rows)
     lr = local.local_lr_full if full else local.local_lr
     mu = float(task.order.get(keys.PROXIMAL_MU, 0.0))
     rows = rows[chosen]
@@ -135,9 +139,9 @@ def work(task: Task, message: Message, context: Context) -> RecordDict:
                 {
                     keys.EXAMPLES: len(chosen),
                     "loss": loss,
+                    keys.DECODED: decoded(task, answers) + generated,
                     keys.FORWARD: forward + spent + trained,
                     keys.BACKWARD: (2 if full else 1) * trained,
-                    keys.SECONDS: time.perf_counter() - began,
                 }
             ),
         }

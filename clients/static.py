@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import time
-
 from flwr.app import Context, Message, MetricRecord, RecordDict
 
-from cdc_flower.models import adapters
 from cdc_flower.wire import keys
 from clients import evaluate
-from clients.task import Task, answer, pictures, questions, resident
+from clients.inference import Ask, Work
+from clients.task import Task, decoded, pass_flops, pictures, questions, resident
 
 
-def work(task: Task, message: Message, context: Context) -> RecordDict:
+def work(task: Task, message: Message, context: Context) -> Work:
     """Answer this round's samples."""
-    began = time.perf_counter()
-    student = resident(task.pair, task.config.pair)
-    adapters.write(student.model, student.initial)
-    answers, spent = answer(task, student.model, pictures(task, task.rows), questions(task, task.rows))
+    student = resident(task.pair, task.models)
+    asked = questions(task, task.rows)
+    answers = yield Ask(task, student.model, student.initial, pictures(task, task.rows), asked)
+    spent = pass_flops(task, student.model, asked, [len(ids) for ids in answers.ids])
     evaluate.record(context.state, task.world, task.rows, answers.texts, task.round)
     return RecordDict(
         {
@@ -26,9 +24,9 @@ def work(task: Task, message: Message, context: Context) -> RecordDict:
                     keys.VERSION: 0,
                     keys.UPLOADED: 0,
                     keys.TOKENS: 0,
+                    keys.DECODED: decoded(task, answers),
                     keys.FORWARD: spent,
                     keys.BACKWARD: 0,
-                    keys.SECONDS: time.perf_counter() - began,
                 }
             )
         }

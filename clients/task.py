@@ -8,25 +8,24 @@ and with it every byte a device sends, is then the same in every engine."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.app import ConfigRecord, Context, Message
 from torch import nn
 
 from cdc_flower.config import Config, PairConfig, parse
 from cdc_flower.data.stream import generator
 from cdc_flower.data.world import World, load_world, open_picture
+from cdc_flower.fleet.cost import charges
 from cdc_flower.models import adapters, flops, vlm
 from cdc_flower.models.compress import device_model
 from cdc_flower.models.pair import Pair, load_pair
 from cdc_flower.wire import keys
-
-BATCH = 32  # samples in a forward pass
-_HELD = "held"  # in context.state: the device's adapter
+from clients.store import Adapter
 
 
 @dataclass(frozen=True)
@@ -45,9 +44,22 @@ class Task:
         """(samples,) positions in `world.train` that the device meets in this round."""
         return self.world.streams[self.device][self.round - 1]
 
+    @property
+    def models(self) -> PairConfig:
+        """The settings of the models, with the compression that this device runs."""
+        fixed = self.config.pair
+        if fixed.compression != "auto":
+            return fixed
+        return replace(fixed, compression=_compressions(self.config, self.pair, self.world)[self.device])
+
     def rng(self, purpose: str) -> np.random.Generator:
         """The device's own generator for a purpose in this round."""
         return generator(self.config.run.seed, f"{purpose}/{self.round}", self.device)
+
+
+@lru_cache(maxsize=4)
+def _compressions(config: Config, pair: Pair, world: World) -> tuple[str, ...]:
+    return charges(config, pair, world).compression
 
 
 @lru_cache(maxsize=8)
@@ -71,36 +83,19 @@ def task(message: Message, context: Context) -> Task:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Resident:
-    """The compressed student that all devices of a process share; a device writes its adapter before it
-    works.
-    """
+    """The compressed student that all devices of a process share; an adapter is written before it works."""
 
     model: nn.Module
     layout: adapters.Layout
-    initial: np.ndarray  # (P,) float32, version 0
+    initial: Adapter  # version 0
 
 
 @lru_cache(maxsize=4)
 def resident(pair: Pair, config: PairConfig) -> Resident:
     model = device_model(pair, config)
-    return Resident(model, adapters.layout(model), adapters.read(model))
-
-
-def held(state: RecordDict, initial: np.ndarray) -> tuple[np.ndarray, int]:
-    """The adapter (P,) float32 a device holds and its version; version 0 until it got an update."""
-    if _HELD not in state.array_records:
-        return initial, 0
-    return state.array_records[_HELD][keys.PAYLOAD].numpy(), int(
-        state.config_records[f"{_HELD}-version"][keys.VERSION]
-    )
-
-
-def hold(state: RecordDict, flat: np.ndarray, version: int) -> None:
-    """Keep an adapter and its version for the next round."""
-    state[_HELD] = ArrayRecord({keys.PAYLOAD: Array(np.ascontiguousarray(flat, np.float32))})
-    state[f"{_HELD}-version"] = ConfigRecord({keys.VERSION: version})
+    return Resident(model, adapters.layout(model), Adapter.of(adapters.read(model), 0))
 
 
 def pictures(task: Task, rows: np.ndarray) -> np.ndarray:
@@ -118,25 +113,23 @@ def as_read(task: Task, row: int) -> np.ndarray:
 def questions(task: Task, rows: np.ndarray) -> list[list[int]]:
     """Token ids of the questions of train rows."""
     column = task.world.train["question"].to_numpy()
-    return [task.pair.text.question_ids(str(column[i])) for i in rows]
+    return [list(_question_ids(task.pair, str(column[i]))) for i in rows]
 
 
-def answer(
-    task: Task, model: nn.Module, tokens: np.ndarray, asked: Sequence[list[int]]
-) -> tuple[vlm.Answers, int]:
-    """Answer B questions in batches of `BATCH`; also the FLOPs it took."""
-    found, spent = [], 0
-    for start in range(0, len(asked), BATCH):
-        part = slice(start, start + BATCH)
-        inputs = vlm.collate(task.pair.text, tokens[part], asked[part])
-        found.append(vlm.answer(model, task.pair.text, inputs, task.pair.max_answer_tokens))
-        spent += pass_flops(task, model, asked[part], [len(ids) for ids in found[-1].ids])
-    joined = {name: [x for a in found for x in getattr(a, name)] for name in ("ids", "texts")}
-    numbers = {
-        name: np.concatenate([getattr(a, name) for a in found])
-        for name in ("entropy", "margin", "log_prob", "confidence")
-    }
-    return vlm.Answers(**joined, **numbers), spent
+@lru_cache(maxsize=2**16)
+def _question_ids(pair: Pair, question: str) -> tuple[int, ...]:
+    return tuple(pair.text.question_ids(question))
+
+
+@lru_cache(maxsize=4)
+def question_length(pair: Pair, world: World) -> int:
+    """Token ids of the longest question of `world.train`: what every batch of a run is padded to."""
+    return max(len(_question_ids(pair, q)) for q in world.train["question"].astype(str).unique())
+
+
+def decoded(task: Task, answers: vlm.Answers) -> int:
+    """Answer tokens generated, end tokens included; an answer that was cut has none."""
+    return sum(min(len(ids) + 1, task.pair.max_answer_tokens) for ids in answers.ids)
 
 
 def pass_flops(task: Task, model: nn.Module, asked: Sequence[list[int]], answered: Sequence[int]) -> int:

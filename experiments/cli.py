@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,6 +42,7 @@ class Engine(StrEnum):
     """Where a simulation runs."""
 
     local = "local"
+    fleet = "fleet"
     flower = "flower"
 
 
@@ -71,7 +73,7 @@ def compare(
     out: Out = None,
     workers: Annotated[int | None, typer.Option(help="Processes; default one per core.")] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Keep finished runs of the same settings.")
+        bool, typer.Option("--resume", help="Keep finished runs of the same settings, go on with others.")
     ] = False,
     no_pretrain: NoPretrain = False,
     sets: Sets = None,
@@ -121,24 +123,44 @@ def _show(comparison: Any) -> None:
 @app.command()
 def simulate(
     method: Annotated[
-        str, typer.Option(help=f"One of {', '.join(METHODS)}; default cdc.", show_default=False)
-    ] = "cdc",
+        str | None, typer.Option(help=f"One of {', '.join(METHODS)}; default cdc.", show_default=False)
+    ] = None,
     data: Data = None,
     preset: Preset = None,
     engine: Annotated[
         Engine,
-        typer.Option(help="local (default): this process; flower: `flwr run .` on Ray.", show_default=False),
+        typer.Option(
+            help="local (default): this process; fleet: Ray workers; flower: `flwr run .`.",
+            show_default=False,
+        ),
     ] = Engine.local,
+    workers: Annotated[
+        int, typer.Option(help="fleet: processes; default one per core.", show_default=False)
+    ] = 0,
+    ray_address: Annotated[
+        str,
+        typer.Option(help="fleet: a Ray cluster, host:port or auto; default: its own.", show_default=False),
+    ] = "",
+    gpu_fraction: Annotated[
+        float, typer.Option(help="fleet: of a GPU, per worker; default none.", show_default=False)
+    ] = 0.0,
     out: Out = None,
     live: Annotated[bool, typer.Option("--live", help="Show the run as it goes on.")] = False,
+    resume: Annotated[
+        Path | None,
+        typer.Option(help="Go on with the run in this folder, with its settings; only rounds can be set."),
+    ] = None,
     no_pretrain: NoPretrain = False,
     sets: Sets = None,
 ) -> None:
     """Run one method and write its run folder."""
-    found = {**chosen_settings(data, preset, sets), "method": method}
-    config = parse(found)
-    target = Path(out or config.run.out_dir or f"results/{method}-{config.run.seed}").absolute()
-    config = parse({**found, "out-dir": str(target)})
+    if resume is None:
+        found = {**chosen_settings(data, preset, sets), "method": method or "cdc"}
+        config = parse(found)
+        target = Path(out or config.run.out_dir or f"results/{config.run.method}-{config.run.seed}")
+        config = parse({**found, "out-dir": str(target.absolute())})
+    else:
+        config = _resumed(resume, sets, {"method": method, "data": data, "preset": preset, "out": out})
 
     from cdc_flower import results
     from experiments import pairs, pool
@@ -148,9 +170,16 @@ def simulate(
 
     pool.silence()
     shown = Watch(target) if live else Screen(1)
-    with shown as screen, screen.preparing(f"{method} · seed {config.run.seed}") as tell:
+    with shown as screen, screen.preparing(f"{config.run.method} · seed {config.run.seed}") as tell:
         pairs.ensure(config, screen.say, tell, not no_pretrain)
-        folder = {Engine.local: simulating.local, Engine.flower: simulating.flower}[engine](config, tell)
+        engines = {
+            Engine.local: simulating.local,
+            Engine.fleet: partial(
+                simulating.fleet, workers=workers, ray_address=ray_address, gpu_fraction=gpu_fraction
+            ),
+            Engine.flower: simulating.flower,
+        }
+        folder = engines[engine](config, tell, resume is not None)
     run = results.read(folder)
     for domain, accuracy in results.final_accuracy(run.rounds).items():
         typer.echo(f"{domain}: {share(accuracy)} %")
@@ -158,6 +187,19 @@ def simulate(
     typer.echo(f"up {size(total['uplink_bytes'])}, down {size(total['downlink_bytes'])}, "
                f"{total['failures']} failed device-tasks")  # fmt: skip
     typer.echo(f"run folder: {folder}")
+
+
+def _resumed(folder: Path, sets: list[str] | None, options: dict[str, Any]) -> Any:
+    """The config to resume with; `options` are those that a resumed run has from its folder."""
+    from experiments import simulate as simulating
+
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise ConfigError(
+            f"--{given[0]} with --resume: a run goes on with its own settings; "
+            "allowed: --set rounds=N, --engine"
+        )
+    return simulating.resumed(folder, assignments(sets or []))
 
 
 class Probe(StrEnum):

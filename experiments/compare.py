@@ -8,6 +8,7 @@ items. What they share (data, vision-tower outputs, the teacher's accuracy) is c
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import os
@@ -60,7 +61,8 @@ def run(
         workers: processes; default one per core; 0 = run in this process. Scripts that call this need the
             usual `if __name__ == "__main__":`, because workers import the script.
         progress: show bars on standard error.
-        resume: keep finished runs of the same settings, pair and data that are already in `out`.
+        resume: of runs of the same settings, pair and data that are already in `out`, keep those that are
+            finished, and go on with the others after their last checkpoint.
         pretrain: train a pair for a pack that has none (see `experiments.pairs`); False = refuse it.
         engine: the module that has `run_local`, `prepare` and `teacher_accuracy`.
         **overrides: further settings, `rounds=2`; they win over `settings`.
@@ -93,8 +95,10 @@ def run(
             for config in configs.values():
                 pair, world = module.prepare(config, tell)
         digests = {"pair_digest": pair.digest, "data_digest": world.pack.digest}
-        kept = [job for job in jobs if resume and finished(job, digests)]
-        todo = sorted((job for job in jobs if job not in kept), key=_order)
+        before = {job: begun(job, digests) if resume else None for job in jobs}
+        kept = [job for job in jobs if before[job] == "completed"]
+        todo = [dataclasses.replace(job, resume=before[job] is not None) for job in jobs if job not in kept]
+        todo.sort(key=_order)
         screen.jobs = len(todo)
         with screen.preparing("teacher") as tell:
             teacher = module.teacher_accuracy(base, tell)
@@ -115,6 +119,9 @@ def run(
         results.write_json(folder / summary.INDEX, index)
         for job in kept:
             screen.say(f"{job.name}: kept")
+        for job in todo:
+            if job.resume:
+                screen.say(f"{job.name}: goes on")
         _forget(todo)
         interrupted = False
         try:
@@ -130,14 +137,16 @@ def run(
     return comparison
 
 
-def finished(job: Job, digests: Mapping[str, str]) -> bool:
-    """Is there a completed run of exactly these settings, with the pair and the data of these digests?"""
+def begun(job: Job, digests: Mapping[str, str]) -> str | None:
+    """The status of the run of exactly these settings, with the pair and the data of these digests; None
+    where there is none.
+    """
     try:
         found = results.read(job.settings["out-dir"])
     except results.ResultError:
-        return False
+        return None
     same = found.config == job.settings and digests.items() <= found.info.items()
-    return same and found.status == "completed"
+    return found.status if same else None
 
 
 def _arms(
@@ -217,6 +226,8 @@ def _claim(folder: Path) -> None:
 def _forget(todo: Sequence[Job]) -> None:
     """Remove config.json of runs to be made anew: without it a folder is no run."""
     for job in todo:
+        if job.resume:
+            continue
         (Path(job.settings["out-dir"]) / "config.json").unlink(missing_ok=True)
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import numpy as np
 from rich.console import Console
 
-from cdc_flower.fleet import asynchronous, clock
+from cdc_flower.fleet import clock
 from cdc_flower.fleet.devices import Devices, fleet
 from cdc_flower.fleet.habits import generate
 from cdc_flower.fleet.settings import FleetConfig
@@ -24,12 +24,13 @@ from cdc_flower.fleet.traces import DAY, Trace
 DOWN, UP, WORK = 12_000.0, 20_000.0, 120.0  # bytes, bytes, mean seconds of a task
 
 
-def rounds(devices: Devices, trace: Trace, config: FleetConfig, wanted: int) -> Iterator[clock.Report]:
+def play(devices: Devices, trace: Trace, config: FleetConfig, wanted: int) -> Iterator[clock.Report]:
     """Rounds until a day has passed."""
     state = clock.start(devices)
     while state.now < DAY:
         number = state.round + 1
-        asked = clock.ask(clock.candidates(state, devices, trace, config), wanted, config, 0, number)
+        free = config.in_flight - len(state.pending) if config.pace == "async" else wanted
+        asked = clock.ask(clock.candidates(state, devices, trace, config), free, config, 0, number)
         work = np.random.default_rng(number).exponential(WORK, len(asked))
         full = np.ones(len(asked))
         tasks = clock.Tasks(asked, DOWN * full, work, UP * full)
@@ -39,22 +40,18 @@ def rounds(devices: Devices, trace: Trace, config: FleetConfig, wanted: int) -> 
 
 def measure(count: int) -> dict[str, tuple[int, float]]:
     """Pace -> (events, seconds of CPU time) of a day of `count` devices, a tenth of them wanted at a time."""
-    config = FleetConfig(in_flight=max(1, count // 10))
-    devices = fleet(config.mix, count, 0)
+    wanted = max(1, count // 10)
+    devices = fleet(FleetConfig().mix, count, 0)
     trace = generate(devices.classes, 0, 1)
     changes = len(trace.changes(0, DAY)[0]) + len(trace.changes(0, DAY, need_charging=True)[0])
-    begun = time.process_time()
-    tasks = sum(len(report.device) for report in rounds(devices, trace, config, max(1, count // 10)))
-    found = {"rounds": (3 * tasks + changes, time.process_time() - begun)}
-    lasts = np.random.default_rng(0).exponential(WORK, count).tolist()
-
-    def begin(device: int, now: float, version: int) -> float:
-        return trace.finish_one(device, now + lasts[device], 1.0)
-
-    begun, events = time.process_time(), 0
-    for step in asynchronous.run(trace, config, 0, begin, DAY):
-        events = step.events
-    return found | {"async": (events, time.process_time() - begun)}
+    found = {}
+    for pace in ("rounds", "async"):
+        over = 1.3 if pace == "rounds" else 1.0
+        config = FleetConfig(pace=pace, in_flight=wanted, buffer=max(1, wanted // 10), over_selection=over)
+        begun = time.process_time()
+        tasks = sum(len(report.device) for report in play(devices, trace, config, wanted))
+        found[pace] = (3 * tasks + changes, time.process_time() - begun)
+    return found
 
 
 def main() -> None:

@@ -38,12 +38,16 @@ LOUD = ("flwr", "transformers", "datasets", "huggingface_hub", "peft", "bitsandb
 
 @dataclass(frozen=True)
 class Job:
-    """One run of an arm: `engine` is the module with `run_local(config, progress)`."""
+    """One run of an arm: `engine` is the module with `run_local(config, progress, resume=...)`.
+
+    With `resume` the run in its folder goes on.
+    """
 
     arm: str
     seed: int
     settings: dict[str, Any] = field(hash=False)
     engine: str = "strategies.server_app"
+    resume: bool = False
 
     @property
     def name(self) -> str:
@@ -98,7 +102,11 @@ def _work(job: Job, tell: Listener) -> None:
     engine = importlib.import_module(job.engine)
     tell(Event(job, "start"))
     config = parse(job.settings)
-    engine.run_local(config, lambda stage, done, total: tell(Event(job, "progress", stage, done, total)))
+    engine.run_local(
+        config,
+        lambda stage, done, total: tell(Event(job, "progress", stage, done, total)),
+        resume=job.resume,
+    )
     tell(Event(job, "done"))
 
 
@@ -137,7 +145,7 @@ def _serve(pipe: Connection) -> None:
     silence()
     try:
         while (job := pipe.recv()) is not None:
-            with _printed_to(Path(job.settings["out-dir"] + ".log")):
+            with _printed_to(Path(job.settings["out-dir"] + ".log"), "a" if job.resume else "w"):
                 try:
                     _work(job, pipe.send)
                 except ConfigError as err:
@@ -152,13 +160,13 @@ def _serve(pipe: Connection) -> None:
 
 
 @contextlib.contextmanager
-def _printed_to(path: Path) -> Iterator[None]:
-    """Send everything the process prints, C libraries included, to a file."""
+def _printed_to(path: Path, mode: str) -> Iterator[None]:
+    """Send everything the process prints, C libraries included, to a file, opened in `mode`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()
     saved = os.dup(1), os.dup(2)
-    with path.open("w") as log:
+    with path.open(mode) as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
         try:

@@ -1,4 +1,4 @@
-"""One run of one method, on the engine in this process or on Flower's own (`flwr run .`, Ray).
+"""One run of one method, new or resumed: in this process, on Ray workers of our own, or on Flower's engine.
 
 For Flower's engine a SuperLink of our own is started and stopped with the run: the one that `flwr run` would
 leave behind keeps the interpreter, folder and environment of whoever started it first. `flwr run` ends with 0
@@ -22,7 +22,8 @@ from urllib import request
 
 import psutil
 
-from cdc_flower.config import Config, ConfigError, flat
+from cdc_flower import results
+from cdc_flower.config import Config, ConfigError, flat, parse
 from cdc_flower.results import Progress
 
 APP = Path(__file__).parents[1]
@@ -40,19 +41,67 @@ class EngineError(RuntimeError):
     """Flower's engine did not start, or the run did not end as completed."""
 
 
-def local(config: Config, progress: Progress) -> Path:
+def resumed(folder: Path, changes: Mapping[str, Any]) -> Config:
+    """The config with which the run in `folder` goes on.
+
+    Args:
+        folder: where the run lies now.
+        changes: new settings; only `rounds` can be another.
+
+    Raises:
+        ConfigError: no run there, another setting than `rounds`, or a completed run with nothing left.
+    """
+    found = results.read(folder)
+    other = [key for key in changes if key != "rounds"]
+    if other:
+        raise ConfigError(
+            f"setting '{other[0]}' with --resume: a run goes on with its own settings; allowed: rounds"
+        )
+    config = parse({**found.config, **changes, "out-dir": str(folder.absolute())})
+    if found.status == "completed" and config.run.rounds <= found.run.get("rounds_done", 0):
+        raise ConfigError(
+            f"{folder}: the run has completed its {found.run['rounds_done']} rounds, nothing is left; "
+            "allowed: --set rounds=N with more"
+        )
+    return config
+
+
+def local(config: Config, progress: Progress, resume: bool = False) -> Path:
     """Run in this process, devices one after another; returns the run folder."""
     from strategies import server_app
 
-    return server_app.run_local(config, progress)
+    return server_app.run_local(config, progress, resume=resume)
 
 
-def flower(config: Config, progress: Progress, app: Path = APP) -> Path:
+def fleet(
+    config: Config,
+    progress: Progress,
+    resume: bool = False,
+    *,
+    workers: int = 0,
+    ray_address: str = "",
+    gpu_fraction: float = 0.0,
+) -> Path:
+    """Run on Ray workers, bundles of devices at a time; returns the run folder. See `fleet.FleetGrid`."""
+    from strategies import server_app
+
+    return server_app.run_fleet(
+        config,
+        progress,
+        resume=resume,
+        workers=workers,
+        ray_address=ray_address,
+        gpu_fraction=gpu_fraction,
+    )
+
+
+def flower(config: Config, progress: Progress, resume: bool = False, app: Path = APP) -> Path:
     """Run with `flwr run` on Flower's simulation engine; returns the run folder, `out-dir` of the config.
 
     Args:
         config: its `out-dir` must be absolute, because the app runs from a copy elsewhere.
         progress: is told the status and, once there are rounds, how many are done.
+        resume: refused, because the devices' states live in Flower and end with it.
         app: the folder with the pyproject.toml of the Flower app.
 
     Raises:
@@ -62,6 +111,10 @@ def flower(config: Config, progress: Progress, app: Path = APP) -> Path:
     from cdc_flower.models import pair
     from strategies import server_app
 
+    if resume:
+        raise ConfigError(
+            "engine 'flower' with --resume: the devices' states live in Flower; allowed: engine local"
+        )
     check_app(app)
     pair.install(config.data.name)  # the app's copy carries no weights
     server_app.prepare(config, progress)  # refuses here and now what the app would refuse once Ray is up

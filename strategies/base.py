@@ -6,28 +6,39 @@ a sum in the order of arrival is never the same twice. Here one QUERY round says
 cohorts are drawn from a seeded generator over devices, and replies are handed on sorted by device. What
 failed or never came is counted, and too few answers end the run (Flower's FedAvg would go on with the old
 weights and call the run completed). Query and evaluation messages are the experimenter's own and are not in
-the ledger."""
+the ledger.
+
+In virtual time (`pace` other than "off") the cohort is drawn from the nodes that are connected, with
+over-selection, and a round in which nobody answers is an empty round, not the end. Where late answers are
+taken, a device stays asked until its answer or an error comes, and its row stands in the round in which it
+was asked."""
 
 from __future__ import annotations
 
+import io
+import json
 import math
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass, field
+from typing import Any
 
+import pandas as pd
 from flwr.app import ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
 from cdc_flower.config import Config
 from cdc_flower.fleet.grid import message_bytes
+from cdc_flower.fleet.settings import FleetConfig
 from cdc_flower.ledger import Ledger, Row
 from cdc_flower.wire import keys
 
 WORKER_DIED = (
     0  # error code of a reply whose Ray actor is gone; the pool hands it to healthy devices afterwards
 )
+UNAVAILABLE = 5  # Flower's ErrorCode.NODE_UNAVAILABLE
 
 
 class FleetError(RuntimeError):
@@ -80,13 +91,21 @@ def discover(grid: Grid, devices: int, timeout: float) -> dict[int, int]:
     return {d: found[d] for d in range(devices)}
 
 
+def drawn(seed: int, round: int, devices: Sequence[int], count: int) -> list[int]:
+    """`count` of the devices (all, where there are fewer), sorted; the same for the same seed and round."""
+    return sorted(random.Random(f"{seed}-{round}").sample(devices, max(0, min(count, len(devices)))))
+
+
+def wanted(devices: int, share: float) -> int:
+    """How many devices are `share` of them, at least one."""
+    return max(1, int(devices * share + 1e-9))
+
+
 def cohort(seed: int, round: int, devices: int, share: float) -> list[int]:
     """The devices asked in a round, sorted: `share` of them, at least one, the same for the same seed and
     round.
     """
-    return sorted(
-        random.Random(f"{seed}-{round}").sample(range(devices), max(1, int(devices * share + 1e-9)))
-    )
+    return drawn(seed, round, range(devices), wanted(devices, share))
 
 
 def matched(messages: Mapping[int, Message], replies: Iterable[Message]) -> dict[int, Message | None]:
@@ -115,13 +134,22 @@ def _number(metrics: MetricRecord, name: str) -> float:
     return max(0, value) if isinstance(value, int | float) and math.isfinite(value) else 0
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What is kept of a TRAIN message: in which round it was sent, and how many bytes its content had."""
+
+    round: int
+    downlink_bytes: int
+
+
 @dataclass
 class Fleet:
     """The devices as a strategy sees them: who was asked, what went down and came up, in which order.
 
     Attributes: counted: whether train messages are traffic of the method (those of `static` only drive the
-        simulation). prequential: round -> domain -> (correct, answered), from the evaluate replies. seconds:
-        stage -> host seconds."""
+        simulation). rules: whom to ask in virtual time. nodes: device -> node id, found at the first round
+        where not given. prequential: round -> domain -> (correct, answered), from the evaluate replies.
+        seconds: stage -> host seconds."""
 
     devices: int
     seed: int
@@ -129,45 +157,84 @@ class Fleet:
     min_devices: int
     node_timeout: float = 60.0
     counted: bool = True
+    rules: FleetConfig = field(default_factory=FleetConfig)
+    nodes: dict[int, int] = field(default_factory=dict)
     ledger: Ledger = field(default_factory=Ledger)
     prequential: dict[int, dict[str, tuple[int, int]]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    _nodes: dict[int, int] = field(default_factory=dict)
-    _sent: dict[int, Message] = field(default_factory=dict)
+    _asked: dict[int, Asked] = field(default_factory=dict)  # by device, the last time
+    _open: dict[int, Message] = field(default_factory=dict)  # by device, what no answer has come to yet
+    _worked: dict[int, int] = field(default_factory=dict)  # device -> round whose counts are to be asked for
+    _counts: dict[int, Message] = field(default_factory=dict)
 
     @classmethod
     def of(cls, config: Config, *, counted: bool = True) -> Fleet:
-        run = config.run
-        return cls(run.devices, run.seed, run.cohort, run.min_devices, min(60.0, run.round_timeout), counted)
+        run, virtual = config.run, config.fleet.pace != "off"
+        least, timeout = 0 if virtual else run.min_devices, min(60.0, run.round_timeout)
+        return cls(run.devices, run.seed, run.cohort, least, timeout, counted, config.fleet)
 
     def ask(self, grid: Grid, round: int, kind: str, content: Callable[[int], RecordDict]) -> list[Message]:
         """Messages to the round's cohort; `content(device)` makes each one's records."""
-        if not self._nodes:
-            self._nodes = discover(grid, self.devices, self.node_timeout)
-        self._sent = {
-            d: Message(content(d), dst_node_id=self._nodes[d], message_type=kind, group_id=str(round))
-            for d in cohort(self.seed, round, self.devices, self.share)
-        }
-        return list(self._sent.values())
+        if not self.nodes:
+            self.nodes = discover(grid, self.devices, self.node_timeout)
+        if not self._waits:
+            self._asked, self._open = {}, {}
+        messages = {}
+        for d in self._cohort(grid, round):
+            records = content(d)
+            messages[d] = Message(
+                records, dst_node_id=self.nodes[d], message_type=kind, group_id=str(round)
+            )
+            self._asked[d] = Asked(round, message_bytes(records) if self.counted else 0)
+        self._open |= messages
+        return list(messages.values())
+
+    @property
+    def _waits(self) -> bool:
+        """Whether an answer may come in a later round."""
+        return self.rules.pace == "async" or (self.rules.pace == "rounds" and self.rules.late == "take")
+
+    def _cohort(self, grid: Grid, round: int) -> list[int]:
+        rules = self.rules
+        if rules.pace == "off":
+            return cohort(self.seed, round, self.devices, self.share)
+        connected = set(grid.get_node_ids())
+        free = [d for d, node in self.nodes.items() if node in connected and d not in self._open]
+        if rules.pace == "async":
+            return drawn(self.seed, round, free, rules.in_flight - len(self._open))
+        count = math.ceil(wanted(self.devices, self.share) * rules.over_selection - 1e-9)
+        return drawn(self.seed, round, free, count)
 
     def answers(self, replies: Iterable[Message]) -> dict[int, Message | None]:
-        """See `matched`; of the messages last asked."""
-        return matched(self._sent, replies)
+        """See `matched`: of the devices whose answer is awaited. Where late answers are taken, of those alone
+        that have come, whenever they were asked.
+        """
+        found = matched(self._open, replies)
+        if self._waits:
+            found = {d: reply for d, reply in found.items() if reply is not None}
+        self._open = {d: message for d, message in self._open.items() if d not in found}
+        self._worked = {d: self._asked[d].round for d in found}
+        return found
 
-    def enter(self, round: int, device: int, reply: Message | None, refused: bool = False) -> bool:
+    def round_of(self, device: int) -> int:
+        """The round in which a device was asked last."""
+        return self._asked[device].round
+
+    def enter(self, device: int, reply: Message | None, refused: bool = False) -> bool:
         """Write a device's row into the ledger; True when its answer can be used."""
+        asked = self._asked[device]
         good = reply is not None and reply.has_content() and not refused
-        status = "ok" if good else "missing" if reply is None else "failed"
+        gone = reply is None or (reply.has_error() and reply.error.code == UNAVAILABLE)
         content = reply.content if reply is not None and reply.has_content() else RecordDict()
         metrics = content.metric_records.get(keys.METRICS, MetricRecord())
         seconds = _number(metrics, keys.SECONDS)
         self.ledger.add(
             Row(
-                round,
+                asked.round,
                 device,
-                status,
+                "ok" if good else "missing" if gone else "failed",
                 uplink_bytes=message_bytes(content) if self.counted else 0,
-                downlink_bytes=message_bytes(self._sent[device].content) if self.counted else 0,
+                downlink_bytes=asked.downlink_bytes,
                 uploaded_samples=int(_number(metrics, keys.UPLOADED)),
                 tokens_sent=int(_number(metrics, keys.TOKENS)),
                 flops_forward=int(_number(metrics, keys.FORWARD)),
@@ -178,6 +245,12 @@ class Fleet:
         self.seconds["devices"] += seconds
         return good
 
+    def close(self) -> None:
+        """Enter what is still awaited at the end of a run as missing."""
+        for device in sorted(self._open):
+            self.enter(device, None)
+        self._open = {}
+
     def require(self, round: int, answered: int) -> None:
         """Stop the run when fewer than `min_devices` answered.
 
@@ -186,23 +259,27 @@ class Fleet:
         """
         if answered < self.min_devices:
             raise FleetError(
-                f"round {round}: {answered} of {len(self._sent)} devices answered; setting 'min-devices' "
+                f"round {round}: {answered} of {len(self._worked)} devices answered; setting 'min-devices' "
                 f"= {self.min_devices}"
             )
 
     def ask_counts(self, grid: Grid, round: int) -> list[Message]:
-        """Evaluate messages for the round's prequential counts."""
-        return self.ask(
-            grid,
-            round,
-            MessageType.EVALUATE,
-            lambda _: RecordDict({keys.CONFIG: ConfigRecord({keys.ROUND: round})}),
-        )
+        """Evaluate messages for the prequential counts of those that were to answer in this round."""
+        self._counts = {
+            d: Message(
+                RecordDict({keys.CONFIG: ConfigRecord({keys.ROUND: asked_in})}),
+                dst_node_id=self.nodes[d],
+                message_type=MessageType.EVALUATE,
+                group_id=str(round),
+            )
+            for d, asked_in in self._worked.items()
+        }
+        return list(self._counts.values())
 
     def add_counts(self, round: int, replies: Iterable[Message]) -> MetricRecord:
         """Sum the counts over devices; domain -> [correct, answered]."""
         sums: dict[str, list[int]] = {}
-        for reply in self.answers(replies).values():
+        for reply in matched(self._counts, replies).values():
             if reply is None or not reply.has_content():
                 continue
             for domain, (right, total) in reply.content.metric_records.get(
@@ -212,3 +289,31 @@ class Fleet:
                 sums[domain] = [have[0] + right, have[1] + total]
         self.prequential[round] = {d: (r, t) for d, (r, t) in sorted(sums.items())}
         return MetricRecord({d: list(c) for d, c in self.prequential[round].items()})
+
+    def state(self) -> dict[str, Any]:
+        """The ledger, the counts and the seconds so far, and whose answer is awaited."""
+        rows = io.BytesIO()
+        self.ledger.frame().to_parquet(rows, index=False)
+        counts = {str(r): {d: list(c) for d, c in by.items()} for r, by in self.prequential.items()}
+        return {
+            "ledger": rows.getvalue(),
+            "prequential": json.dumps(counts),
+            "seconds": json.dumps(self.seconds),
+            "open": json.dumps(
+                {d: [*astuple(self._asked[d]), m.metadata.message_id] for d, m in self._open.items()}
+            ),
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state()` was taken."""
+        self.ledger = Ledger.from_frame(pd.read_parquet(io.BytesIO(state["ledger"])))
+        self.prequential = {
+            int(r): {d: (right, total) for d, (right, total) in by.items()}
+            for r, by in json.loads(state["prequential"]).items()
+        }
+        self.seconds = defaultdict(float, json.loads(state["seconds"]))
+        self._asked, self._open = {}, {}
+        for device, (round, size, name) in json.loads(state["open"]).items():
+            message = Message(RecordDict(), dst_node_id=0, message_type=MessageType.TRAIN)
+            message.metadata.__dict__["_message_id"] = name
+            self._asked[int(device)], self._open[int(device)] = Asked(round, size), message

@@ -12,10 +12,11 @@ float16, no budget."""
 
 from __future__ import annotations
 
+import json
 import time
 from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from logging import INFO, WARNING
 from typing import Any
 
@@ -26,12 +27,14 @@ from flwr.serverapp.strategy import Strategy
 from flwr.supercore import log
 from torch import nn
 
+from cdc_flower.checkpoint import Saved
 from cdc_flower.cloud.distill import Cloud, CloudSample
 from cdc_flower.config import Config
 from cdc_flower.data.stream import SOURCE, generator
 from cdc_flower.data.world import World
 from cdc_flower.downlink import update
 from cdc_flower.downlink.versions import Mirror
+from cdc_flower.fleet.clock import staleness_weight
 from cdc_flower.fleet.grid import frame_of, payload
 from cdc_flower.models import adapters
 from cdc_flower.models.compress import twin_model
@@ -45,11 +48,12 @@ from strategies.traits import Traits
 
 TRAITS = Traits(labels=False, device_backprop=False)
 EXAMPLES = 12  # uploaded samples kept to look at
+NO_TOKENS = np.zeros((0, 0), np.float32)  # instead of a kept sample's own: nobody looks at them
 
 
 @dataclass(frozen=True)
 class Example:
-    """An uploaded sample and what the teacher said to it."""
+    """An uploaded sample, without its tokens, and what the teacher said to it."""
 
     round: int
     device: int
@@ -74,7 +78,8 @@ class CDC(Strategy):
 
     Args:
         fleet: the devices.
-        cloud: what learns; anything with the methods `learn` and `importance` of `cloud.distill.Cloud`.
+        cloud: what learns; anything with the methods `learn` and `importance` of `cloud.distill.Cloud`, and
+            for checkpoints its `state` and `load`.
         mirror: the adapter line.
         pair: names the shapes that a token batch must have.
         config: its uplink caps are used.
@@ -122,7 +127,7 @@ class CDC(Strategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         batches, answered, stale = self._receive(server_round, replies)
         self.fleet.require(server_round, answered)
-        samples = [(batch.device, sample) for batch in batches for sample in batch.samples]
+        samples = [(batch, sample) for batch in batches for sample in batch.samples]
         self.metrics = {"answered": answered, "stale": stale, "uploaded": len(samples)}
         if samples:
             self._learn(server_round, samples)
@@ -136,10 +141,10 @@ class CDC(Strategy):
             batch, problem = None, ""
             if reply is not None and reply.has_content():
                 try:
-                    batch = self._decode(round, device, reply.content)
+                    batch = self._decode(device, reply.content)
                 except FrameError as err:
                     problem = str(err)
-            if self.fleet.enter(round, device, reply, refused=bool(problem)):
+            if self.fleet.enter(device, reply, refused=bool(problem)):
                 answered += 1
                 stale += self.known[device] != (self.mirror.newest, self.mirror.digest)
             else:
@@ -148,7 +153,7 @@ class CDC(Strategy):
                 batches.append(batch)
         return batches, answered, stale
 
-    def _decode(self, round: int, device: int, content: RecordDict) -> TokenBatch | None:
+    def _decode(self, device: int, content: RecordDict) -> TokenBatch | None:
         version = content.metric_records.get(keys.METRICS, MetricRecord()).get(keys.VERSION)
         if not isinstance(version, int):
             raise FrameError("the answer does not say which version the device has")
@@ -161,14 +166,17 @@ class CDC(Strategy):
             return None
         unit = self.config.uplink.uplink_unit if self.work == "cdc" else "tokens"
         batch = READ[unit](frame, self.pair, self.config, self.fleet.seconds)
-        if (batch.device, batch.round) != (device, round):
+        if (batch.device, batch.round) != (device, self.fleet.round_of(device)):
             raise FrameError(f"the batch says device {batch.device}, round {batch.round}")
         return batch
 
-    def _learn(self, round: int, samples: list[tuple[int, Sample]]) -> None:
+    def _learn(self, round: int, samples: list[tuple[TokenBatch, Sample]]) -> None:
         began = time.perf_counter()
+        stale = [max(0, self.mirror.newest - batch.version) for batch, _ in samples]
         learned = self.cloud.learn(
-            [CloudSample(s.tokens, s.positions, list(s.question_ids)) for _, s in samples], round
+            [CloudSample(s.tokens, s.positions, list(s.question_ids)) for _, s in samples],
+            round,
+            staleness_weight(np.array(stale), self.config.fleet.staleness_power),
         )
         taught = time.perf_counter()
         fisher = self.config.downlink.importance == "fisher"
@@ -180,14 +188,19 @@ class CDC(Strategy):
             "dropped": learned.dropped,
             **{f"loss_{k}": float(v) for k, v in learned.losses.items()},
         }
-        self._keep_examples(round, samples, learned.teacher_answers)
+        self._keep_examples(samples, learned.teacher_answers)
 
-    def _keep_examples(self, round: int, samples: list[tuple[int, Sample]], answers: list[str]) -> None:
+    def _keep_examples(self, samples: list[tuple[TokenBatch, Sample]], answers: list[str]) -> None:
         """The most uncertain samples of each device, devices in turn."""
-        per_device = max(1, EXAMPLES // len({device for device, _ in samples}))
-        for device in sorted({device for device, _ in samples}):
-            own = [Example(round, d, s, a) for (d, s), a in zip(samples, answers, strict=True) if d == device]
-            self.examples.extend(sorted(own, key=lambda e: -e.sample.uncertainty)[:per_device])
+        devices = sorted({batch.device for batch, _ in samples})
+        every = [
+            Example(b.round, b.device, replace(s, tokens=NO_TOKENS), a)
+            for (b, s), a in zip(samples, answers, strict=True)
+        ]
+        for device in devices:
+            own = [e for e in every if e.device == device]
+            own.sort(key=lambda e: -e.sample.uncertainty)
+            self.examples.extend(own[: max(1, EXAMPLES // len(devices))])
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -197,8 +210,56 @@ class CDC(Strategy):
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         return self.fleet.add_counts(server_round, replies)
 
+    def parts(self) -> dict[str, Saved]:
+        """What a checkpoint holds of the method."""
+        return {"strategy": self, "fleet": self.fleet, "mirror": self.mirror, "cloud": self.cloud}
+
+    def state(self) -> dict[str, Any]:
+        """What this object itself knows: who has which version, the last metrics, the examples."""
+        return {
+            "devices": np.array(list(self.known), np.int64),
+            "versions": np.array([version for version, _ in self.known.values()], np.int64),
+            "digests": b"".join(digest for _, digest in self.known.values()),
+            "metrics": json.dumps(self.metrics),
+            "examples": json.dumps([_written(example) for example in self.examples]),
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state()` was taken."""
+        size, digests = update.DIGEST_BYTES, state["digests"]
+        self.known = {
+            device: (version, digests[size * i : size * (i + 1)])
+            for i, (device, version) in enumerate(
+                zip(state["devices"].tolist(), state["versions"].tolist(), strict=True)
+            )
+        }
+        self.metrics = json.loads(state["metrics"])
+        self.examples = deque(map(_example, json.loads(state["examples"])), maxlen=EXAMPLES)
+
     def summary(self) -> None:
         log(INFO, "\t%s: adapter version %s", self.work, self.mirror.newest)
+
+
+def _written(example: Example) -> dict[str, Any]:
+    """An example for JSON, whose floats come back exactly."""
+    sample = example.sample
+    return {
+        "round": example.round,
+        "device": example.device,
+        "teacher_answer": example.teacher_answer,
+        "index": sample.index,
+        "positions": sample.positions.tolist(),
+        "question_ids": [int(i) for i in sample.question_ids],
+        "answer_ids": [int(i) for i in sample.answer_ids],
+        "uncertainty": float(sample.uncertainty),
+    }
+
+
+def _example(written: dict[str, Any]) -> Example:
+    """The example `_written` was given."""
+    own = {name: written.pop(name) for name in ("round", "device", "teacher_answer")}
+    positions = np.array(written.pop("positions"), np.uint16)
+    return Example(sample=Sample(positions=positions, tokens=NO_TOKENS, **written), **own)
 
 
 def _reason(reply: Message | None) -> str:

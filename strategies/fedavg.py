@@ -10,9 +10,10 @@ into a model of NaN).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from logging import WARNING
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
@@ -21,6 +22,7 @@ from flwr.serverapp.strategy import FedAvg
 from flwr.supercore import log
 from torch import nn
 
+from cdc_flower.checkpoint import Saved
 from cdc_flower.config import Config
 from cdc_flower.data.world import World
 from cdc_flower.models import adapters
@@ -97,7 +99,7 @@ class SeededFedAvg(FedAvg):
             flat, problem = (
                 self._read(reply.content) if reply is not None and reply.has_content() else (None, "")
             )
-            if self.fleet.enter(server_round, device, reply, refused=bool(problem)):
+            if self.fleet.enter(device, reply, refused=bool(problem)):
                 assert reply is not None
                 assert flat is not None
                 answered += 1
@@ -143,6 +145,18 @@ class SeededFedAvg(FedAvg):
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         return self.fleet.add_counts(server_round, replies)
+
+    def parts(self) -> dict[str, Saved]:
+        """What a checkpoint holds of the method, beside the weights, which Flower carries."""
+        return {"strategy": self, "fleet": self.fleet}
+
+    def state(self) -> dict[str, Any]:
+        """The last metrics: FedAvg keeps nothing else from round to round."""
+        return {"metrics": json.dumps(self.metrics)}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state()` was taken."""
+        self.metrics = json.loads(state["metrics"])
 
 
 def build_lora(config: Config, pair: Pair, world: World) -> SeededFedAvg:

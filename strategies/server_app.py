@@ -7,24 +7,31 @@ round."""
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from logging import ERROR
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
-from flwr.app import ArrayRecord, Context, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, Context, MetricRecord, RecordDict
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore import log
 
+from cdc_flower import checkpoint
+from cdc_flower.checkpoint import Part, Saved
 from cdc_flower.config import Config, ConfigError, flat, parse
 from cdc_flower.data.world import World, load_world, open_picture
-from cdc_flower.fleet.grid import LocalGrid
+from cdc_flower.fleet.cost import charges
+from cdc_flower.fleet.grid import DeviceStates, HasStates, LocalGrid
+from cdc_flower.fleet.habits import availability
+from cdc_flower.fleet.timed_grid import TimedGrid
 from cdc_flower.models import vlm
 from cdc_flower.models.pair import Pair, load_pair
 from cdc_flower.results import RunFolder, package_versions
@@ -33,12 +40,15 @@ from cdc_flower.uplink.picture_batch import FORMS, PictureBatch, PictureSample, 
 from cdc_flower.wire import keys
 from strategies import STRATEGIES
 from strategies.accuracy import accuracy, items, wearing
-from strategies.base import cohort
+from strategies.base import Fleet, discover, wanted
 from strategies.pictures import pictures
+from strategies.resumed import Resumed, earlier, put_back
 
 Progress = Callable[[str, int, int], None]
 """`progress(stage, done, total)`; in a run `done` and `total` are rounds."""
 CLIENT_APP = "clients.client_app:app"  # found by name, as Flower does it: strategies do not import clients
+BUNDLE = "clients.bundle:run"
+TAKES_LATE = ("cdc", "upload_all")  # methods that can use an answer to an earlier round
 MESSAGE_BYTES = 272  # what a message adds to its frame, at most
 TRIED = 8  # pictures coded to see what an uplink budget must hold
 
@@ -60,13 +70,14 @@ def main(grid: Grid, context: Context) -> None:
         raise
 
 
-def run(grid: Grid, context: Context, progress: Progress | None = None) -> Path:
+def run(grid: Grid, context: Context, progress: Progress | None = None, *, resume: bool = False) -> Path:
     """One run over any grid.
 
     Args:
         grid: where the devices are.
         context: its `run_config` is the flat run config.
         progress: see `Progress`.
+        resume: go on after the newest checkpoint in the run folder, from the beginning where there is none.
 
     Returns:
         the run folder.
@@ -81,39 +92,81 @@ def run(grid: Grid, context: Context, progress: Progress | None = None) -> Path:
     with folder.stage("load"):
         pair, world = prepare(config, progress)
         strategy = STRATEGIES[config.run.method](config, pair, world)
-    folder.begin(
-        config,
-        package_versions(),
-        {
-            "pair_digest": pair.digest,
-            "pair": pair.name,
-            "data_digest": world.pack.digest,
-            "engine": type(grid).__name__,
-        },
-    )
+        if config.fleet.pace != "off":
+            strategy.fleet.nodes = discover(grid, config.run.devices, config.run.round_timeout)
+            grid = timed(grid, config, pair, world, strategy.fleet.nodes)
+    engine = grid.inner if isinstance(grid, TimedGrid) else grid
+    facts: dict[str, Any] = {
+        "pair_digest": pair.digest,
+        "pair": pair.name,
+        "data_digest": world.pack.digest,
+        "engine": type(engine).__name__,
+    }
+    parts = _parts(grid, strategy)
+    found = earlier(folder, config, facts, bool(parts)) if resume else None
+    if found is not None:
+        put_back(parts, found, folder.path)
+        facts["resumed_after"] = found.round
+    folder.begin(config, package_versions(), facts, found and (found.round, found.parts["folder"]))
+    rounds = _Rounds(config, pair, world, strategy, grid, folder, parts, progress)
     status = "failed"
     try:
-        rounds = _Rounds(config, pair, world, strategy, folder, progress)
-        strategy.start(
-            grid,
-            strategy.initial_arrays(),
-            num_rounds=config.run.rounds,
-            timeout=config.run.round_timeout,
-            evaluate_fn=rounds.finished,
-        )
+        if found is None:
+            rounds.play(grid, strategy.initial_arrays())
+        else:
+            arrays = ArrayRecord({k: Array(v) for k, v in found.parts["arrays"].items()})
+            rounds.play(grid, arrays, found.round)
         status = "completed"
     except KeyboardInterrupt:
         status = "interrupted"
         raise
     finally:
+        strategy.fleet.close()
         folder.pictures(pictures(getattr(strategy, "examples", ()), pair, world))
-        folder.devices(strategy.fleet.ledger.frame(), strategy.fleet.ledger.digest())
-        folder.finish(status)
+        rounds.finish(status)
     return folder.path
 
 
+def timed(grid: Grid, config: Config, pair: Pair, world: World, nodes: Mapping[int, int]) -> TimedGrid:
+    """The grid in virtual time.
+
+    Raises:
+        ConfigError: a mix, cost model or trace that cannot be used, or a fleet in which no device can ever be
+            asked.
+    """
+    charged = charges(config, pair, world)
+    trace = availability(config.fleet, charged.devices.classes, config.run.seed)
+    return TimedGrid(grid, nodes, config.fleet, charged, trace, wanted(config.run.devices, config.run.cohort))
+
+
+def account(fleet: Fleet, grid: Grid) -> pd.DataFrame:
+    """The ledger as a table, with virtual time where there is one."""
+    ledger, times = fleet.ledger.frame(), grid.table() if isinstance(grid, TimedGrid) else pd.DataFrame()
+    if not len(times):
+        return ledger
+    return ledger.merge(times, on=["round", "device"], how="left", validate="one_to_one")
+
+
+def account_digest(fleet: Fleet, grid: Grid) -> str:
+    """Of all in `account` but the host's seconds."""
+    digest = fleet.ledger.digest()
+    if not isinstance(grid, TimedGrid):
+        return digest
+    return hashlib.sha256(f"{digest}{grid.digest()}".encode()).hexdigest()
+
+
+def _parts(grid: Grid, strategy: Any) -> dict[str, Saved]:
+    """Who has a part in a checkpoint, beside the arrays and the run folder: everything that lives from round
+    to round. {} on a grid that keeps its devices' states to itself: no checkpoints there.
+    """
+    engine, clock = (grid.inner, {"clock": grid}) if isinstance(grid, TimedGrid) else (grid, {})
+    if not isinstance(engine, HasStates):
+        return {}
+    return {**strategy.parts(), **clock, "devices": DeviceStates(engine)}
+
+
 class _Rounds:
-    """What happens after each round: accuracy, and the run folder brought up to date."""
+    """The rounds, and what happens after each: accuracy, the run folder brought up to date, a checkpoint."""
 
     def __init__(
         self,
@@ -121,12 +174,41 @@ class _Rounds:
         pair: Pair,
         world: World,
         strategy: Any,
+        grid: Grid,
         folder: RunFolder,
+        parts: dict[str, Saved],
         progress: Progress | None,
     ) -> None:
         self.config, self.pair, self.world = config, pair, world
-        self.strategy, self.folder, self.progress = strategy, folder, progress
+        self.strategy, self.grid, self.folder, self.parts = strategy, grid, folder, parts
+        self.progress = progress
+        self._arrays: ArrayRecord | None = None  # after the last round
         self._last: tuple[bytes, dict[str, float]] | None = None
+
+    def play(self, grid: Grid, arrays: ArrayRecord, done: int | None = None) -> None:
+        """All rounds from `arrays` on, or those after the first `done`."""
+        run, strategy, evaluate = self.config.run, self.strategy, self.finished
+        if done is not None:
+            self._arrays, strategy = arrays, Resumed(strategy, done)
+            evaluate = strategy.evaluation(self.finished)
+            self._write_devices()  # as the other tables: those of then
+            self._say("rounds", done)
+        strategy.start(
+            grid,
+            arrays,
+            num_rounds=run.rounds - (done or 0),
+            timeout=run.round_timeout,
+            evaluate_fn=evaluate,
+        )
+
+    def finish(self, status: str) -> None:
+        """Bring the folder up to date for the last time."""
+        self._write_devices(account_digest(self.strategy.fleet, self.grid))
+        last = None if self._arrays is None else self._arrays[keys.PAYLOAD].numpy().tobytes()
+        self.folder.finish(status, None if last is None else hashlib.sha256(last).hexdigest())
+
+    def _write_devices(self, digest: str | None = None) -> None:
+        self.folder.devices(account(self.strategy.fleet, self.grid), digest)
 
     def finished(self, round: int, arrays: ArrayRecord) -> MetricRecord:
         """Flower's `evaluate_fn`: called before round 1 (as round 0) and after each round."""
@@ -137,12 +219,23 @@ class _Rounds:
             with self.folder.stage("evaluation"):
                 measured = self._accuracy(arrays)
         self.folder.stage_seconds.update(fleet.seconds)
-        self.folder.devices(fleet.ledger.frame(), fleet.ledger.digest())
-        self.folder.round(
-            round, measured, fleet.prequential.get(round, {}), self.strategy.metrics, items(self.world)
-        )
+        self._write_devices()
+        metrics = {**self.strategy.metrics, **(self.grid.last if isinstance(self.grid, TimedGrid) else {})}
+        self.folder.round(round, measured, fleet.prequential.get(round, {}), metrics, items(self.world))
+        self._arrays = arrays
+        every = run.checkpoint_every if self.parts else 0
+        if every and (round == run.rounds or round % every == 0):
+            with self.folder.stage("checkpoint"):
+                self._save(round, arrays)
         self._say("rounds", round)
         return MetricRecord(dict(measured or {}))
+
+    def _save(self, round: int, arrays: ArrayRecord) -> None:
+        parts: dict[str, Part] = {name: part.state() for name, part in self.parts.items()}
+        parts["arrays"] = {name: array.numpy() for name, array in arrays.items()}
+        parts["folder"] = self.folder.state()
+        last = round == self.config.run.rounds  # kept for whoever asks for more rounds
+        checkpoint.save(self.folder.checkpoints, round, parts, keep=1 if last else 2)
 
     def _accuracy(self, arrays: ArrayRecord) -> dict[str, float]:
         data = arrays[keys.PAYLOAD].data
@@ -183,11 +276,12 @@ def check(config: Config, pair: Pair, world: World) -> None:
         ConfigError: names the setting and what is allowed.
     """
     run, up = config.run, config.uplink
-    asked = len(cohort(run.seed, 1, run.devices, run.cohort))
+    asked = wanted(run.devices, run.cohort)
     if run.min_devices > asked:
         raise ConfigError(
             f"setting 'min-devices' = {run.min_devices}: a round asks {asked} devices; allowed: up to {asked}"
         )
+    check_fleet(config, pair, world)
     if not re.fullmatch(r"(\s*\d+:\d+\s*(,\s*\d+:\d+\s*)*)?", run.fail_devices):
         raise ConfigError(
             f"setting 'fail-devices' = {run.fail_devices!r}; allowed: round:device pairs, e.g. '2:1,4:0'"
@@ -209,6 +303,35 @@ def check(config: Config, pair: Pair, world: World) -> None:
                 f"setting 'uplink-budget' = {up.uplink_budget}: {what} {least} bytes; "
                 f"allowed: at least {least}"
             )
+
+
+def check_fleet(config: Config, pair: Pair, world: World) -> None:
+    """Refuse a virtual fleet that cannot run.
+
+    Raises:
+        ConfigError: names the setting and what is allowed.
+    """
+    rules, method = config.fleet, config.run.method
+    if rules.pace == "off":
+        if config.pair.compression == "auto":
+            raise ConfigError(
+                "setting 'compression' = 'auto': devices have no RAM without virtual time; allowed: nf4, "
+                "int8, none, or 'pace' = 'rounds' or 'async'"
+            )
+        return
+    for setting, value in (("pace", rules.pace), ("late", rules.late)):
+        if value in ("async", "take") and method not in TAKES_LATE:
+            raise ConfigError(
+                f"setting '{setting}' = '{value}': method '{method}' averages the answers of one round; "
+                f"allowed: methods {', '.join(TAKES_LATE)}"
+            )
+    charged = charges(config, pair, world)
+    trace = availability(rules, charged.devices.classes, config.run.seed)
+    if not trace.ever(rules.need_charging, rules.need_idle):
+        raise ConfigError(
+            f"setting 'trace' = '{rules.trace}': no device is ever online and, where asked for, charging and "
+            "idle; allowed: another trace, or without need-charging and need-idle"
+        )
 
 
 def _least_tokens(config: Config, pair: Pair, world: World) -> tuple[int, str]:
@@ -272,16 +395,48 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def run_local(config: Config, progress: Progress | None = None, *, roundtrip: bool = False) -> Path:
-    """One run in this process, devices one after another; `roundtrip` as in `LocalGrid`. Returns the run
-    folder.
+def run_local(
+    config: Config, progress: Progress | None = None, *, roundtrip: bool = False, resume: bool = False
+) -> Path:
+    """One run in this process, devices one after another; `roundtrip` as in `LocalGrid`, `resume` as in
+    `run`. Returns the run folder.
     """
     module, name = CLIENT_APP.split(":")
     client_app = getattr(importlib.import_module(module), name)
     settings = flat(config)
     with _quiet():
         grid = LocalGrid(client_app, config.run.devices, settings, roundtrip=roundtrip)
-        return run(grid, Context(1, 1, {}, RecordDict(), settings), progress)
+        return run(grid, Context(1, 1, {}, RecordDict(), settings), progress, resume=resume)
+
+
+def run_fleet(
+    config: Config,
+    progress: Progress | None = None,
+    *,
+    resume: bool = False,
+    workers: int = 0,
+    ray_address: str = "",
+    gpu_fraction: float = 0.0,
+) -> Path:
+    """One run on Ray workers: arguments as in `FleetGrid`, results as in `run_local`. Returns the run
+    folder.
+    """
+    from cdc_flower.fleet.fleet_grid import FleetGrid
+
+    settings = {**flat(config), "out-dir": str(out_dir(config))}  # workers have folders of their own
+    with (
+        _quiet(),
+        FleetGrid(
+            CLIENT_APP,
+            config.run.devices,
+            settings,
+            bundle=BUNDLE,
+            workers=workers,
+            ray_address=ray_address,
+            gpu_fraction=gpu_fraction,
+        ) as grid,
+    ):
+        return run(grid, Context(1, 1, {}, RecordDict(), settings), progress, resume=resume)
 
 
 def teacher_accuracy(config: Config, progress: Progress | None = None) -> dict[str, float]:

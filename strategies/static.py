@@ -11,6 +11,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import nn
 
+from cdc_flower.checkpoint import Saved
 from cdc_flower.config import Config
 from cdc_flower.data.world import World
 from cdc_flower.models import adapters
@@ -52,7 +53,7 @@ class Static(Strategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         answers = self.fleet.answers(replies)
         self.fleet.require(
-            server_round, sum([self.fleet.enter(server_round, d, r) for d, r in answers.items()])
+            server_round, sum([self.fleet.enter(d, r) for d, r in answers.items()])
         )
         return None, None
 
@@ -63,6 +64,10 @@ class Static(Strategy):
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         return self.fleet.add_counts(server_round, replies)
+
+    def parts(self) -> dict[str, Saved]:
+        """What a checkpoint holds: the ledger and the counts; nothing else ever changes."""
+        return {"fleet": self.fleet}
 
     def summary(self) -> None:
         """Nothing to say beyond the name."""

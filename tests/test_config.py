@@ -81,7 +81,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_names():
     ("rounds", 2.5, "valid integer"),
     ("cohort", 1.5, "less than or equal to 1"),
     ("token-bits", 16, "8, 4 or 3"),
-    ("compression", "fp4", "'nf4', 'int8' or 'none'"),
+    ("compression", "fp4", "'nf4', 'int8', 'none' or 'auto'"),
     ("uplink-budget", 0, "greater than or equal to 1"),
     ("uplink-unit", "png", "'tokens', 'jpeg' or 'patches'"),
     ("picture-quality", 0, "greater than or equal to 1"),

@@ -8,8 +8,9 @@ its feature and wavelet losses are options.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -87,34 +88,33 @@ class Cloud:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.run.seed)
             self.align = nn.Linear(*widths, bias=False)
-        self.optimizer = torch.optim.AdamW(
-            [*self.params, *self.align.parameters()], lr=cloud.akd_lr, weight_decay=0.0
-        )
+        self.optimizer = torch.optim.AdamW(self._trained(), lr=cloud.akd_lr, weight_decay=0.0)
 
     def learn(
         self,
         samples: Sequence[CloudSample],
         round: int,
-        progress: Callable[[str, int, int], None] | None = None,
+        weights: np.ndarray | None = None,
     ) -> Learned:
         """Let the teacher answer `samples` and distil for `akd_steps` steps.
 
         Every batch holds `replay_share` lessons of the past. With no confident sample nothing is learned.
+        `weights` (one per sample, up to 1) say how much each counts.
         """
         cloud = self.config.cloud
         rng = np.random.default_rng([self.config.run.seed, 3, round])
         lessons, texts = teach(self.pair, samples)
+        if weights is not None:
+            lessons = [replace(q, weight=float(w)) for q, w in zip(lessons, weights, strict=True)]
         fresh = [q for q in lessons if q.confidence >= cloud.confidence]
         sums: dict[str, float] = {}
         if fresh:
             self.twin.train()
-            for step in range(cloud.akd_steps):
+            for _ in range(cloud.akd_steps):
                 old = self.replay.draw(round_half(cloud.akd_batch * cloud.replay_share), rng)
                 new = [fresh[int(i)] for i in rng.integers(len(fresh), size=cloud.akd_batch - len(old))]
                 for name, value in self._step(new + old).items():
                     sums[name] = sums.get(name, 0.0) + value
-                if progress:
-                    progress("distil", step + 1, cloud.akd_steps)
             self.twin.eval()
             self.replay.add(fresh, rng)
         means = {name: total / max(1, cloud.akd_steps) for name, total in sums.items()}
@@ -122,7 +122,7 @@ class Cloud:
 
     def _shipped(self) -> np.ndarray:
         """The running mean of the adapter (P,); the learning rate never falls, so one step is noisy."""
-        return torch.cat([m.flatten().float().cpu() for m in self.mean]).numpy()
+        return _flat(self.mean)
 
     def importance(self) -> list[float] | None:
         """Mean squared gradient of each tensor, as AdamW keeps it: the Fisher diagonal, roughly.
@@ -134,6 +134,49 @@ class Cloud:
             return None
         means = np.array([float(m.mean()) for m in moments])
         return list(np.maximum(means, max(1e-6 * means.max(), 1e-30)))
+
+    def state(self) -> dict[str, Any]:
+        """The twin's adapter, the running mean, the optimizer's moments and the past, as flat float32 arrays.
+
+        What never changes (the start, the source lessons) is made again from the settings.
+        """
+        moments = [self.optimizer.state.get(p, {}) for p in self._trained()]
+        stepped = [m for m in moments if m]
+        return {
+            "params": _flat(self.params),
+            "mean": _flat(self.mean),
+            "align": _flat(list(self.align.parameters())),
+            "stepped": np.array([bool(m) for m in moments]),
+            "steps": _flat([m["step"] for m in stepped]),
+            "exp_avg": _flat([m["exp_avg"] for m in stepped]),
+            "exp_avg_sq": _flat([m["exp_avg_sq"] for m in stepped]),
+            **{f"replay.{name}": value for name, value in self.replay.state().items()},
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state()` was taken.
+
+        Raises:
+            ValueError: a state of another model.
+        """
+        _fill(self.params, state["params"])
+        _fill(self.mean, state["mean"])
+        _fill(list(self.align.parameters()), state["align"])
+        some = [p for p, stepped in zip(self._trained(), state["stepped"], strict=True) if stepped]
+        moments = [
+            {"step": torch.zeros(()), "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+            for p in some
+        ]
+        for name, saved in (("step", "steps"), ("exp_avg", "exp_avg"), ("exp_avg_sq", "exp_avg_sq")):
+            _fill([m[name] for m in moments], state[saved])
+        self.optimizer.state.clear()
+        self.optimizer.state.update(zip(some, moments, strict=True))
+        own = {name.removeprefix("replay."): v for name, v in state.items() if name.startswith("replay.")}
+        self.replay.load(own)
+
+    def _trained(self) -> list[nn.Parameter]:
+        """What the optimizer trains, in its order."""
+        return [*self.params, *self.align.parameters()]
 
     def _step(self, batch: list[Lesson]) -> dict[str, float]:
         """One optimizer step. Complete and partial pictures pass apart, so that neither pads the other."""
@@ -177,7 +220,7 @@ class Cloud:
         top_logits = np.zeros((len(batch), a, k), np.float32)
         for i, q in enumerate(batch):
             top_ids[i, : len(q.top_ids)], top_logits[i, : len(q.top_ids)] = q.top_ids, q.top_logits
-        sure = [q.confidence if cloud.confidence_weighted else 1.0 for q in batch]
+        sure = [q.weight * (q.confidence if cloud.confidence_weighted else 1.0) for q in batch]
         weight = torch.tensor(sure, device=device)
         terms = {
             "ce": cloud.ce_weight * losses.weighted_ce(out.logits, inputs.answer_ids, weight),
@@ -203,3 +246,23 @@ class Cloud:
 def round_half(x: float) -> int:
     """Round half up, so that a share of 0.5 of 33 is 17 everywhere."""
     return int(np.floor(x + 0.5))
+
+
+def _flat(tensors: Sequence[torch.Tensor]) -> np.ndarray:
+    """All values of float32 tensors one after another, on the host; a copy."""
+    parts = [t.detach().flatten().float().cpu() for t in tensors]
+    return torch.cat([torch.zeros(0), *parts]).numpy()
+
+
+@torch.no_grad()
+def _fill(tensors: Sequence[torch.Tensor], flat: np.ndarray) -> None:
+    """Put back, in place, what `_flat` gave.
+
+    Raises:
+        ValueError: more or fewer values than the tensors have.
+    """
+    sizes = [t.numel() for t in tensors]
+    if flat.shape != (sum(sizes),):
+        raise ValueError(f"saved tensors have {flat.shape} values, this model's have ({sum(sizes)},)")
+    for tensor, part in zip(tensors, torch.from_numpy(flat).split(sizes), strict=True):
+        tensor.copy_(part.view_as(tensor))

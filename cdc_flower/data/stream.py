@@ -12,12 +12,14 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 
 from cdc_flower.config import Config, ConfigError, DataConfig, DriftConfig
 
+KEPT = 4096  # streams in memory, per process
 SOURCE = "source"
 DOMAINS = (SOURCE, "object", "question", "style", "mixed")
 
@@ -128,7 +130,7 @@ def check_domains(train: np.ndarray, test: np.ndarray, axes: Sequence[str]) -> N
 
 
 def partition(frame: pd.DataFrame, config: DataConfig, devices: int, seed: int) -> list[np.ndarray]:
-    """Give every row to one device, by a Flower Datasets partitioner.
+    """Give every row to one device, by a Flower Datasets partitioner, or (`shared`) all rows to every device.
 
     `iid` cuts shuffled rows evenly; `natural` gives a device whole values of `partition_by` (several, if
     there are more values than devices); `dirichlet` draws each value's shares over devices from
@@ -141,18 +143,21 @@ def partition(frame: pd.DataFrame, config: DataConfig, devices: int, seed: int) 
         seed: of the shuffle or the draw.
 
     Returns:
-        For each device the (rows,) int64 positions in `frame`, sorted; together every position once.
+        For each device the (rows,) int64 positions in `frame`, sorted; together every position once, but for
+        `shared`.
 
     Raises:
         ConfigError: fewer rows or natural values than devices, a missing column, or no division with a row
             for each.
     """
+    if config.partition == "shared":
+        return [np.arange(len(frame), dtype=np.int64)] * devices
     from datasets import Dataset
     from flwr_datasets.partitioner import DirichletPartitioner, GroupedNaturalIdPartitioner, IidPartitioner
 
     if len(frame) < devices:
         raise ConfigError(f"setting 'devices' = {devices}: the data has {len(frame)} usable train rows; "
-                          f"allowed: at most {len(frame)}")
+                          f"allowed: at most {len(frame)}, or 'partition' = 'shared'")
     rng = generator(seed, "partition")
     rows = np.arange(len(frame), dtype=np.int64)
     if config.partition == "iid":
@@ -251,18 +256,12 @@ def schedule(domain: np.ndarray, rows: np.ndarray, config: Config, device: int) 
 
     Returns:
         R arrays (samples_per_round,) int64, positions in the train frame, in the order in which they come.
-
-    Raises:
-        ConfigError: the device has no row of the source or of any configured axis.
     """
     seed, count = config.run.seed, config.run.samples_per_round
     rows = np.asarray(rows, dtype=np.int64)
     decks = {name: _Deck(rows[domain[rows] == name], generator(seed, f"stream/{name}", device))
              for name in (SOURCE, *config.axes)}
     decks = {name: deck for name, deck in decks.items() if len(deck.rows)}
-    if not decks:
-        raise ConfigError(f"device {device} has no rows of the source or of the drift axes ({len(rows)} "
-                          "other rows); fewer devices or another partition are needed")
     axes = [axis for axis in config.axes if axis in decks]
     if axes and config.drift.drift_per_device == "one":
         own = config.axes[device % len(config.axes)]
@@ -284,3 +283,38 @@ def schedule(domain: np.ndarray, rows: np.ndarray, config: Config, device: int) 
             drawn += decks[axis].draw(turns.count(i))
         stream.append(rng.permutation(np.array(drawn, dtype=np.int64)))
     return stream
+
+
+class Streams(Sequence[list[np.ndarray]]):
+    """[device][round - 1] -> (samples_per_round,) int64 positions in the train frame.
+
+    Each is made when it is asked for: of ten thousand devices most are idle, and an idle one costs its rows.
+    Those asked for last are kept.
+
+    Args:
+        domain: (train rows,) str, from `domains`.
+        parts: rows of each device, from `partition`.
+        config: the whole configuration.
+
+    Raises:
+        ConfigError: a device has no row of the source or of any configured axis.
+    """
+
+    def __init__(self, domain: np.ndarray, parts: Sequence[np.ndarray], config: Config) -> None:
+        usable = np.isin(domain, (SOURCE, *config.axes))
+        for device, rows in enumerate(parts):
+            if not usable[rows].any():
+                raise ConfigError(
+                    f"device {device} has no rows of the source or of the drift axes ({len(rows)} other "
+                    "rows); fewer devices or another partition are needed"
+                )
+        self._parts = parts
+        self._made = lru_cache(maxsize=KEPT)(lambda device: schedule(domain, parts[device], config, device))
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def __getitem__(self, device):
+        if not 0 <= device < len(self):
+            raise IndexError(f"device {device} of {len(self)}")
+        return self._made(device)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,7 @@ Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many are done, and how many there are."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class World:
     """What a run reads.
 
@@ -52,7 +52,7 @@ class World:
     test: pd.DataFrame
     train_tokens: np.ndarray
     test_tokens: np.ndarray
-    streams: list[list[np.ndarray]]
+    streams: Sequence[list[np.ndarray]]
 
 
 def cache_folder(setting: str = "") -> Path:
@@ -262,7 +262,7 @@ def load_world(config: Config, pair: Pair, progress: Progress | None = None) -> 
         ground: _Ground = _remember(_GROUNDS, base, lambda: _ground(config, pair, progress))
         domain = ground.train["drift_domain"].to_numpy(dtype=str)
         parts = stream.partition(ground.train, config.data, run.devices, run.seed)
-        streams = [stream.schedule(domain, rows, config, device) for device, rows in enumerate(parts)]
+        streams = stream.Streams(domain, parts, config)
         return World(ground.pack, ground.train, ground.test, ground.train_tokens, ground.test_tokens, streams)
 
     key = (*base, config.drift, run.seed, run.devices, run.rounds, run.samples_per_round)

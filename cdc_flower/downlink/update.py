@@ -63,6 +63,7 @@ def apply(frame: bytes, flat: NDArray[np.float32], version: int, layout_digest: 
           max_bytes: int) -> tuple[NDArray[np.float32], int]:
     """The adapter and version after an update. `flat` is never changed; on any error nothing was applied.
     An update whose version and result the device already has, as when a frame arrives twice, changes nothing.
+    Of a chain that begins before the device's version (its last answer was lost, or late) the rest is added.
 
     Args:
         frame: the UPDATE frame.
@@ -73,7 +74,7 @@ def apply(frame: bytes, flat: NDArray[np.float32], version: int, layout_digest: 
         max_bytes: a longer frame is refused unread.
 
     Raises:
-        StaleVersion: a chain from another version.
+        StaleVersion: a chain that does not go through the device's version.
         FrameError: any other reason not to apply it.
     """
     head, *payloads = unpack(frame, Kind.UPDATE, max_bytes) or [b""]
@@ -115,9 +116,9 @@ def add(flat: NDArray[np.float32], payload: bytes, sizes: Sequence[int]) -> NDAr
 def _apply_chain(payloads, flat, version, base, target, sizes):
     if not 1 <= len(payloads) <= MAX_CHAIN or target - base != len(payloads):
         raise FrameError(f"update: {len(payloads)} payloads from version {base} to {target}")
-    if base != version:
+    if not base <= version < target:
         raise StaleVersion(f"update: starts from version {base}, this adapter has version {version}")
-    for payload in payloads:
+    for payload in payloads[version - base :]:
         flat = add(flat, payload, sizes)
     return flat
 

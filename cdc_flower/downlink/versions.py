@@ -168,23 +168,33 @@ class Mirror:
         """The mirror `state()` came from; codec, budget and history may be others from here on.
 
         Raises:
-            ValueError: another layout, or a state whose payloads do not lead from its base to its newest
-                adapter.
+            ValueError: see `load`.
         """
         mirror = cls(np.asarray(state["base"], np.float32), layout, codec, budget, history)
-        if bytes(state["layout"]) != mirror._layout:
-            raise ValueError(f"saved adapters have layout {bytes(state['layout']).hex()}, "
-                             f"this model has {mirror._layout.hex()}")
-        mirror._oldest, at, flat = int(state["oldest"]), 0, mirror._base
-        for size in np.asarray(state["payload_sizes"], np.int64).tolist():
-            payload = bytes(state["payloads"][at : at + size])
-            flat, at = update.add(flat, payload, mirror._sizes), at + size
-            mirror._payloads.append(payload)
-            mirror._digests.append(update.digest(flat))
-        if update.digest(np.asarray(state["newest"], np.float32)) != mirror._digests[-1]:
-            raise ValueError("saved payloads do not lead to the saved newest adapter: damaged checkpoint")
-        mirror._newest_flat = flat
+        mirror.load(state)
         return mirror
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state()` was taken.
+
+        Raises:
+            ValueError: another layout, or a state whose payloads do not lead from its base to its newest
+                adapter; nothing has changed.
+        """
+        if bytes(state["layout"]) != self._layout:
+            raise ValueError(f"saved adapters have layout {bytes(state['layout']).hex()}, "
+                             f"this model has {self._layout.hex()}")
+        base = flat = _checked(state["base"], sum(self._sizes)).copy()
+        payloads, digests, at = [], [update.digest(base)], 0
+        for size in np.asarray(state["payload_sizes"], np.int64).tolist():
+            payloads.append(bytes(state["payloads"][at : at + size]))
+            flat, at = update.add(flat, payloads[-1], self._sizes), at + size
+            digests.append(update.digest(flat))
+        if update.digest(np.asarray(state["newest"], np.float32)) != digests[-1]:
+            raise ValueError("saved payloads do not lead to the saved newest adapter: damaged checkpoint")
+        self._base, self._newest_flat, self._oldest = base, flat, int(state["oldest"])
+        self._payloads, self._digests = payloads, digests
+        self._frames.clear()
 
 
 def _checked(flat: NDArray[np.float32], size: int) -> NDArray[np.float32]:

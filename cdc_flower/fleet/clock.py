@@ -1,19 +1,25 @@
-"""Virtual time of rounds: who answers in time, who late, when a round ends, and where everyone's time went.
+"""Virtual time: who answers in time, who late, when a round ends, and where everyone's time went.
 
 The clock charges what profiles, network and trace say, whatever the host takes (FedScale's idea, arXiv
-2105.11367). A round begins with more devices than are wanted (over-selection, Bonawitz et al., arXiv
-1902.01046) and ends when enough have answered or at its deadline, whichever is first: a round always ends.
-What comes later is dropped, or taken in the round in which it arrives. A task is a download, work and an
-upload; transfers rest while the device is away, work does not; a battery that runs out ends it. All of a
-round is computed at once, over arrays; `asynchronous` is the event-driven pace. State goes in and comes
-out; nothing is kept here.
+2105.11367). A task is a download, work and an upload; transfers rest while the device is away, work does
+not; a battery that runs out ends it.
+
+In the pace `rounds` a round begins with more devices than are wanted (over-selection, Bonawitz et al., arXiv
+1902.01046) and ends when enough have answered or at its deadline, whichever is first. What comes later is
+dropped, or taken in the round in which it arrives. In the pace `async` nothing is dropped: a round ends
+whenever `buffer` answers have come in, old and new alike (FedBuff, arXiv 2106.06639), and a task is given up
+after `deadline` seconds of its own. A round always ends. All of a round is computed at once, over arrays:
+what happens between two moments of a device is in its trace. State goes in and comes out; nothing is kept
+here.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -91,13 +97,24 @@ class State:
         now: s since the run began.
         round: rounds played.
         level: (n,) J in each battery, infinite on mains.
-        pending: late tasks still under way.
+        pending: tasks of earlier rounds still under way.
     """
 
     now: float
     round: int
     level: np.ndarray
     pending: Plan
+
+    def state(self) -> dict[str, Any]:
+        """A flat dict of arrays and numbers, for a checkpoint."""
+        pending = {f"pending_{f.name}": getattr(self.pending, f.name) for f in dataclasses.fields(Plan)}
+        return {"now": self.now, "round": self.round, "level": self.level, **pending}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> State:
+        """The state that `state()` came from."""
+        pending = Plan(*(np.asarray(state[f"pending_{f.name}"]) for f in dataclasses.fields(Plan)))
+        return cls(float(state["now"]), int(state["round"]), np.asarray(state["level"]), pending)
 
 
 @dataclass(frozen=True)
@@ -115,7 +132,8 @@ class Spent:
 
 @dataclass(frozen=True)
 class Report:
-    """A round. Arrays (m,) by device, of those asked; `late_*` of earlier rounds' tasks that arrived in it.
+    """A round. Arrays (m,) by device, of those asked; `late_*` of earlier rounds' tasks that arrived in it,
+    `lost_*` of those that never will.
 
     Attributes:
         round: from 1.
@@ -126,6 +144,7 @@ class Report:
         spent: sums to `end - begin`, for a late task that is taken to `finish - begin`.
         joules: energy of the whole device over that time.
         late_device, late_round, late_finish: who, asked in which round, arrived when.
+        lost_device, lost_round, lost_status: who, asked in which round, and why, places in `STATUSES`.
     """
 
     round: int
@@ -139,6 +158,9 @@ class Report:
     late_device: np.ndarray
     late_round: np.ndarray
     late_finish: np.ndarray
+    lost_device: np.ndarray
+    lost_round: np.ndarray
+    lost_status: np.ndarray
 
     @property
     def answered(self) -> np.ndarray:
@@ -164,13 +186,18 @@ def start(devices: Devices, charge: float = 1.0) -> State:
 
 def candidates(state: State, devices: Devices, trace: Trace, config: FleetConfig) -> np.ndarray:
     """The devices that may be asked now, (k,) int64 by device: online, on the conditions of the config,
-    charged enough, and not at work on a late task.
+    charged enough, and not at work on an earlier task.
     """
     fine = trace.suitable(state.now, config.need_charging, config.need_idle)
     least = config.min_battery * np.nan_to_num(devices.battery, posinf=0.0)
     fine &= (state.level >= least) & (state.level > 0)
-    fine[state.pending.device[state.pending.finish > state.now]] = False
+    fine[state.pending.device] = False
     return np.flatnonzero(fine)
+
+
+def staleness_weight(staleness: np.ndarray, power: float) -> np.ndarray:
+    """(1 + s)^-power of an answer that was begun s versions ago (FedAsync, arXiv 1903.03934)."""
+    return (1.0 + np.asarray(staleness, np.float64)) ** -power
 
 
 def ask(candidates: np.ndarray, wanted: int, config: FleetConfig, seed: int, round: int) -> np.ndarray:
@@ -254,10 +281,11 @@ def play(state: State, tasks: Tasks, wanted: int, devices: Devices, trace: Trace
     Args:
         state: before it.
         tasks: of the devices asked.
-        wanted: answers that are enough; all of them, where fewer devices are asked.
+        wanted: answers that are enough; all of them, where fewer devices are asked. The pace `async` has its
+            `buffer` instead.
         devices: n devices.
         trace: of the same n devices.
-        config: deadline, and what becomes of late answers.
+        config: pace, deadline, what becomes of late answers, and `round_every`.
         cloud_seconds: what the cloud does after the round, before the next one can begin.
 
     Returns:
@@ -266,41 +294,60 @@ def play(state: State, tasks: Tasks, wanted: int, devices: Devices, trace: Trace
         round that ends after it.
 
     Raises:
-        ValueError: a device is asked that is still at work on a late task.
+        ValueError: a device is asked that is still at work on an earlier task.
     """
-    at_work = state.pending.device[state.pending.finish > state.now]
-    busy = np.intersect1d(tasks.device, at_work)
+    busy = np.intersect1d(tasks.device, state.pending.device)
     if len(busy):
         raise ValueError(f"round {state.round + 1} asks device {busy[0]}, which is at work on a late task")
-    deadline, earlier = state.now + config.deadline, len(state.pending)
     fresh = plan(tasks, devices, trace, state.now, state.round + 1)
-    everyone = state.pending.with_more(fresh)
-    taken = (config.late == "take") & np.isfinite(everyone.finish)
-    cut = np.where(taken, everyone.finish, np.minimum(everyone.finish, deadline))
-    _, empty = _batteries(state, everyone, cut, devices, trace, deadline + cloud_seconds,
-                          np.unique(everyone.device))
+    everyone, earlier = state.pending.with_more(fresh), len(state.pending)
+    deadline = state.now + config.deadline
+    if config.pace == "async":
+        limit = everyone.begin + config.deadline
+        taken = everyone.finish <= limit
+    else:
+        limit = np.full(len(everyone), deadline)
+        taken = np.isfinite(everyone.finish) & (config.late == "take")
+    cut = np.where(taken, everyone.finish, np.minimum(everyone.finish, limit))
+    next_begin = max(deadline + cloud_seconds, state.now + config.round_every)  # at the latest
+    _, empty = _batteries(state, everyone, cut, devices, trace, next_begin, np.unique(everyone.device))
     died = empty[everyone.device]
-    finish = np.where(died < cut, np.inf, everyone.finish)
+    finish = np.where((died < cut) | (everyone.finish > cut), np.inf, everyone.finish)
+    settled = np.minimum(np.minimum(finish, limit if config.pace == "async" else np.inf), died)
 
-    end, enough = deadline, min(wanted, len(fresh))
-    if enough:
-        end = min(deadline, float(np.sort(finish[earlier:])[enough - 1]))
-    next_begin = end + cloud_seconds
-    given_up = np.where(taken, everyone.finish, np.minimum(everyone.finish, end))
-    flat = (died < given_up) & (died <= np.where(taken, next_begin, end))
-    cut = np.where(flat, died, given_up)
+    end = max(state.now, _end(config, deadline, finish, settled, earlier, wanted))
+    next_begin = max(end + cloud_seconds, state.now + config.round_every)
+    if config.pace != "async":
+        cut = np.where(taken, everyone.finish, np.minimum(everyone.finish, end))
+    flat = (died < cut) & (died <= np.where(taken, next_begin, end))
+    cut = np.where(flat, died, cut)
     level, _ = _batteries(state, everyone, cut, devices, trace, next_begin, np.arange(len(devices)))
-    arrived = np.isfinite(finish) & (finish <= end) & (np.arange(len(everyone)) < earlier)
-    going = taken & ~flat & (everyone.finish > end)
-    status = np.select([finish <= end, flat, np.isinf(everyone.finish)], [0, 3, 2], default=1)[earlier:]
-    late = everyone.rows(arrived)
-    dead = flat[earlier:]
-    used = spent(fresh, trace, np.where(dead, np.minimum(cut[earlier:], end), cut[earlier:]),
-                 np.full(len(fresh), end))
+    arrived = finish <= end
+    going = ~flat & ~arrived & ((settled > end) if config.pace == "async" else taken)
+    status = np.select([arrived, flat, np.isinf(everyone.finish)], [0, 3, 2], default=1)
+    late = everyone.rows(arrived & (np.arange(len(everyone)) < earlier))
+    gone = ~arrived & ~going & (np.arange(len(everyone)) < earlier)
+    dead, cut = flat[earlier:], cut[earlier:]
+    used = spent(fresh, trace, np.where(dead, np.minimum(cut, end), cut), np.full(len(fresh), end))
     off = np.where(dead, used.wait, 0.0)  # an empty battery draws nothing
     energy = joules(devices.rows(fresh.device), used.work, used.download + used.upload,
                     used.offline + used.wait - off)
     known = np.where(dead, np.inf, fresh.finish)
-    report = Report(state.round + 1, state.now, end, fresh.device, status, known, used, energy, late.device,
-                    late.round, late.finish)
+    report = Report(state.round + 1, state.now, end, fresh.device, status[earlier:], known, used, energy,
+                    late.device, late.round, late.finish, everyone.device[gone], everyone.round[gone],
+                    status[gone])
     return State(next_begin, state.round + 1, level, everyone.rows(going)), report
+
+
+def _end(config: FleetConfig, deadline: float, finish: np.ndarray, settled: np.ndarray, earlier: int,
+         wanted: int) -> float:
+    """When a round ends: with the answer that makes enough; else at its deadline, or (async) once nothing
+    more can come.
+    """
+    if config.pace == "async":
+        coming = np.sort(finish[np.isfinite(finish)])
+        if len(coming):
+            return float(coming[min(config.buffer, len(coming)) - 1])
+        return float(settled.max()) if len(settled) else deadline
+    enough = min(wanted, len(finish) - earlier)
+    return min(deadline, float(np.sort(finish[earlier:])[enough - 1])) if enough else deadline

@@ -13,15 +13,23 @@ used: `TaskIdentity`, `Metadata._message_id`, `flwr.common.serde`."""
 from __future__ import annotations
 
 import hashlib
+import itertools
 import time
-from collections.abc import Iterable, Mapping
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from flwr.app import Array, ArrayRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.common.serde import message_from_proto, message_to_proto, recorddict_to_proto
+from flwr.common.serde import (
+    message_from_proto,
+    message_to_proto,
+    recorddict_from_proto,
+    recorddict_to_proto,
+)
 from flwr.proto.message_pb2 import Message as ProtoMessage
+from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
@@ -35,6 +43,14 @@ SERVER_NODE = 1  # Flower's SUPERLINK_NODE_ID
 def node_id(device: int) -> int:
     """The node id of a device: the same in every run, and unlike the device's number."""
     return int.from_bytes(hashlib.sha256(f"device {device}".encode()).digest()[:8], "big") >> 1
+
+
+def new_ids() -> Iterator[str]:
+    """Message ids of a grid, unlike those of every other: a resumed run may wait for answers of an earlier
+    one.
+    """
+    name = uuid.uuid4().hex
+    return (f"{name}-{i}" for i in itertools.count())
 
 
 def over_the_wire(message: Message) -> Message:
@@ -62,12 +78,63 @@ def frame_of(content: RecordDict) -> bytes:
     return record[keys.PAYLOAD].data if record is not None and keys.PAYLOAD in record else b""
 
 
-def _copied(content: RecordDict) -> RecordDict:
+@runtime_checkable
+class HasStates(Protocol):
+    """A grid whose devices' states can be saved and put back; Flower's own grids keep theirs elsewhere."""
+
+    def states(self) -> dict[int, bytes]:
+        """Device -> its `context.state` in Flower's protobuf; devices whose state is empty are absent."""
+        ...
+
+    def restore(self, states: Mapping[int, bytes]) -> None:
+        """Put back what `states` gave; devices that are absent there get an empty state."""
+        ...
+
+
+def state_bytes(state: RecordDict) -> bytes:
+    """A device's `context.state` in Flower's protobuf; b"" where it is empty."""
+    return recorddict_to_proto(state).SerializeToString(deterministic=True)
+
+
+def state_of(data: bytes) -> RecordDict:
+    """The state `state_bytes` was given."""
+    return recorddict_from_proto(ProtoRecordDict.FromString(data))
+
+
+class DeviceStates:
+    """The devices' states of a grid as a part of a checkpoint."""
+
+    def __init__(self, grid: HasStates) -> None:
+        self.grid = grid
+
+    def state(self) -> dict[str, Any]:
+        return {str(device): data for device, data in self.grid.states().items()}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self.grid.restore({int(device): data for device, data in state.items()})
+
+
+def copied(content: RecordDict) -> RecordDict:
     """Records of one's own over the same (immutable) arrays and values."""
     return RecordDict({name: type(record)(dict(record)) for name, record in content.items()})  # type: ignore[misc]
 
 
-def _identify() -> None:
+def failed(message: Message, err: Exception) -> Message:
+    """The error reply of a device that raised."""
+    return Message(Error(RAISED, f"{type(err)}:<'{err}'>"), reply_to=message)
+
+
+def attempt(client_app: ClientApp, message: Message, context: Context) -> Message:
+    """A client's reply; of one that raises an error reply, and its changes of state are dropped."""
+    before = copied(context.state)
+    try:
+        return client_app(message, context)
+    except Exception as err:  # what a device raises is its own; the server sees an error reply
+        context.state = before
+        return failed(message, err)
+
+
+def identify() -> None:
     """Outside a Flower process no run id is set, and `Message(...)` raises."""
     for name in ("run_id", "task_id", "node_id"):
         try:
@@ -100,7 +167,7 @@ class LocalGrid(Grid):
         *,
         roundtrip: bool = False,
     ) -> None:
-        _identify()
+        identify()
         self.client_app = client_app
         self.roundtrip = roundtrip
         self._nodes = {
@@ -118,11 +185,20 @@ class LocalGrid(Grid):
         }
         self._run: Run | None = None
         self._pushed: dict[str, Message] = {}
-        self._count = 0
+        self._ids = new_ids()
 
     def context(self, device: int) -> Context:
         """The context of a device, for looking at in tests."""
         return self._nodes[node_id(device)].context
+
+    def states(self) -> dict[int, bytes]:
+        """See `HasStates`."""
+        return {n.device: state_bytes(n.context.state) for n in self._nodes.values() if n.context.state}
+
+    def restore(self, states: Mapping[int, bytes]) -> None:
+        """See `HasStates`."""
+        for node in self._nodes.values():
+            node.context.state = state_of(states[node.device]) if node.device in states else RecordDict()
 
     def set_run(self, run: Run) -> None:
         self._run = run
@@ -159,8 +235,7 @@ class LocalGrid(Grid):
                 raise ValueError(
                     f"no node {message.metadata.dst_node_id} in this grid of {len(self._nodes)} devices"
                 )
-            self._count += 1
-            message.metadata.__dict__["_message_id"] = f"local-{self._count}"
+            message.metadata.__dict__["_message_id"] = next(self._ids)
             self._pushed[message.metadata.message_id] = message
             ids.append(message.metadata.message_id)
         return ids
@@ -189,13 +264,7 @@ class LocalGrid(Grid):
         if self.roundtrip:
             received = over_the_wire(message)
         else:
-            received = Message(content=_copied(message.content), metadata=message.metadata)  # type: ignore[call-overload]
-        before = _copied(node.context.state)
-        try:
-            reply = self.client_app(received, node.context)
-        except Exception as err:  # what a device raises is its own; the server sees an error reply
-            node.context.state = before
-            reply = Message(Error(RAISED, f"{type(err)}:<'{err}'>"), reply_to=received)
-        self._count += 1
-        reply.metadata.__dict__["_message_id"] = f"local-{self._count}"
+            received = Message(content=copied(message.content), metadata=message.metadata)  # type: ignore[call-overload]
+        reply = attempt(self.client_app, received, node.context)
+        reply.metadata.__dict__["_message_id"] = next(self._ids)
         return over_the_wire(reply) if self.roundtrip else reply

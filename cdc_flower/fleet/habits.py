@@ -19,7 +19,8 @@ import numpy as np
 from cdc_flower.config import ConfigError
 from cdc_flower.data.stream import generator
 from cdc_flower.fleet.devices import CLASSES
-from cdc_flower.fleet.traces import DAY, Trace
+from cdc_flower.fleet.settings import FleetConfig
+from cdc_flower.fleet.traces import DAY, Trace, always, read_trace
 
 HOUR = 3600.0  # s
 STAYS = 24  # at most so many a day after the night; what would follow is spent away
@@ -135,3 +136,22 @@ def _in_order(n: int, period: float, zone: np.ndarray, device: np.ndarray, start
     kept = ends > begins
     offsets = np.searchsorted(device[kept], np.arange(n + 1))
     return Trace(period, offsets, begins[kept], ends[kept], charging[order][kept], idle[order][kept])
+
+
+def availability(settings: FleetConfig, classes: Sequence[str], seed: int) -> Trace:
+    """The trace of a run: read from a file, of devices that are always there, or generated.
+
+    Raises:
+        ConfigError: a file that cannot be used, or settings that make no trace.
+    """
+    if settings.trace == "always":
+        return always(len(classes))
+    if settings.trace:
+        return read_trace(settings.trace, len(classes))
+    try:
+        zones = [float(zone) for zone in settings.zones.split(",")]
+    except ValueError:
+        raise ConfigError(
+            f"setting 'zones' = '{settings.zones}'; allowed: a comma list of offsets from UTC in hours"
+        ) from None
+    return generate(classes, seed, settings.trace_days, zones)

@@ -97,6 +97,10 @@ class Trace:
             fine &= (self.charging[row] | (not need_charging)) & (self.idle[row] | (not need_idle))
         return fine
 
+    def ever(self, need_charging: bool = False, need_idle: bool = False) -> bool:
+        """Whether any device is ever online and meets the conditions."""
+        return bool(((self.charging | (not need_charging)) & (self.idle | (not need_idle))).any())
+
     # --- transfers that rest while the device is away ---
 
     def online_seconds(self, device: np.ndarray, time: Any) -> np.ndarray:
@@ -325,7 +329,7 @@ def read_trace(path: Path | str, devices: int | None = None) -> Trace:
     if devices is None:
         numbers = table["device"] if "device" in table.columns else pd.Series([], dtype="int64")
         whole = len(numbers) and pd.api.types.is_integer_dtype(numbers)
-        devices = max(1, int(numbers.max()) + 1) if whole else 1
+        devices = max(1, int(np.max(numbers.to_numpy())) + 1) if whole else 1
     return from_frame(table, devices, period, name)
 
 

@@ -25,6 +25,7 @@ from cdc_flower.config import PairConfig
 from cdc_flower.models import adapters
 from cdc_flower.models.pair import Pair
 
+MIXED = "nf4"  # the compression of the twin where devices have several ("auto")
 _FLOAT_PARTS = [r".*vision_tower.*", r".*multi_modal_projector.*", "lm_head"]
 
 
@@ -38,7 +39,8 @@ def _quantization(compression: str) -> BitsAndBytesConfig | None:
 
 
 def _load(pair: Pair, compression: str) -> LlavaForConditionalGeneration:
-    """The student checkpoint, compressed on the way in; nothing trainable."""
+    """The student checkpoint, compressed on the way in; nothing trainable. "auto" is `MIXED`."""
+    compression = MIXED if compression == "auto" else compression
     hf_logging.set_verbosity_error()
     hf_logging.disable_progress_bar()
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)  # a line a layer in int8

@@ -62,6 +62,10 @@ class Pair:
         """Pixels of a side of one of its patches."""
         return self._vision.patch_size
 
+    def student_config(self) -> dict[str, Any]:
+        """The student's `config.json`, defaults filled in."""
+        return AutoConfig.from_pretrained(self.student_path).to_dict()
+
     def transform_for(self, config: UplinkConfig) -> Transform | None:
         """The transform that tokens are sent in; None where the setting or the pair has none."""
         return None if config.token_transform == "none" else self.transform

@@ -10,7 +10,7 @@ position id, so the language model sees a gap and not another picture. The seque
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -84,6 +84,7 @@ def collate(
     questions: Sequence[Sequence[int]],
     answers: Sequence[Sequence[int]] | None = None,
     positions: Sequence[np.ndarray] | None = None,
+    length: int = 0,
 ) -> Inputs:
     """Pad samples into one batch.
 
@@ -92,6 +93,8 @@ def collate(
         questions: B id lists from `Text.question_ids`.
         answers: B id lists from `Text.answer_ids`, or None to predict.
         positions: B arrays (K_i,), None when every picture is complete.
+        length: T is at least this. Where it is the same, a sample's bits do not depend on its neighbours'
+            questions (docs/fleet.md, Determinism).
     """
     if positions is None:
         vision = torch.from_numpy(np.ascontiguousarray(np.asarray(tokens), np.float32))
@@ -105,7 +108,7 @@ def collate(
             spots[i, : len(p)] = torch.from_numpy(np.asarray(p, np.int64))
     full = [list(q) + ([*a, text.eos] if answers is not None else []) for q, a in
             zip(questions, answers if answers is not None else [[]] * len(questions), strict=True)]
-    ids = torch.full((len(full), max(map(len, full))), text.eos, dtype=torch.int64)
+    ids = torch.full((len(full), max(length, *map(len, full))), text.eos, dtype=torch.int64)
     mask = torch.zeros_like(ids, dtype=torch.bool)
     for i, row in enumerate(full):
         ids[i, : len(row)] = torch.tensor(row)
@@ -159,9 +162,17 @@ def embed(model: nn.Module, text: Text, inputs: Inputs) -> tuple[Tensor, Tensor,
 
 
 def forward(
-    model: nn.Module, text: Text, inputs: Inputs, *, attention: bool = False, cache: bool = False
+    model: nn.Module,
+    text: Text,
+    inputs: Inputs,
+    *,
+    attention: bool = False,
+    cache: bool = False,
+    least: int = 1,
 ) -> Output:
-    """Run the model over a batch; see `Output` for shapes. `attention` needs a model with eager attention."""
+    """Run the model over a batch; see `Output` for shapes. `attention` needs a model with eager attention,
+    `least` is as in `answer`.
+    """
     _, lm, head = parts(model)
     embeds, position_ids, mask = embed(model, text, inputs)
     out = lm(inputs_embeds=embeds, position_ids=position_ids, attention_mask=mask.long(), use_cache=cache,
@@ -172,8 +183,14 @@ def forward(
     steps = 1 if inputs.answer_ids is None else inputs.answer_ids.shape[1]
     wanted = (first[:, None] + torch.arange(steps, device=first.device)).clamp_max(hidden.shape[1] - 1)
     picked = hidden.gather(1, wanted[..., None].expand(-1, -1, hidden.shape[-1]))
-    return Output(head(picked), hidden, out.attentions if attention else None, p,
+    logits = head(_repeated(picked, least))[: len(picked)]
+    return Output(logits, hidden, out.attentions if attention else None, p,
                   out.past_key_values if cache else None, mask)
+
+
+def _repeated(x: Tensor, least: int) -> Tensor:
+    """At least so many rows; the last is repeated."""
+    return x if len(x) >= least else x[torch.arange(least, device=x.device).clamp_max(len(x) - 1)]
 
 
 @dataclass(frozen=True)
@@ -190,20 +207,41 @@ class Answers:
     # values; the step that follows the last token is among them.
     top_ids: list[np.ndarray] = field(default_factory=list)
     top_logits: list[np.ndarray] = field(default_factory=list)
+    read: np.ndarray | None = None  # (B, N) float32: what `read` gave, where asked for
+
+
+Read = Callable[[nn.Module, Output, Inputs], Tensor]
+"""`(model, output, inputs) -> (B, N)`: something that a pass shows of every vision token."""
 
 
 @torch.no_grad()
-def answer(model: nn.Module, text: Text, inputs: Inputs, max_new: int, top_k: int = 0) -> Answers:
+def answer(
+    model: nn.Module,
+    text: Text,
+    inputs: Inputs,
+    max_new: int,
+    top_k: int = 0,
+    read: Read | None = None,
+    least: int = 1,
+) -> Answers:
     """Answer greedily, at most `max_new` tokens; the end token counts as a step.
 
     Args:
         top_k: k of `Answers.top_ids` and `top_logits`; with 0 they are empty.
+        read: is shown the pass over picture and question that begins every answer, attentions included.
+        least: rows of a step of one token; of fewer the last is repeated, because small products of matrices
+            run in other kernels with other bits (docs/fleet.md, Determinism).
     """
     _, lm, head = parts(model)
-    out = forward(model, text, inputs, cache=True)
-    b, device = inputs.tokens.shape[0], inputs.tokens.device
-    logits, mask, past = out.logits[:, -1], out.mask.long(), out.cache
+    out = forward(model, text, inputs, attention=read is not None, cache=True, least=least)
+    shown = None if read is None else read(model, out, inputs).float().cpu().numpy()
+    wanted, device = inputs.tokens.shape[0], inputs.tokens.device
+    logits, mask, past = out.logits[:, -1], out.mask.long(), cast(DynamicCache, out.cache)
     position = len(text.prefix_ids) + text.n_tokens + inputs.question_len
+    b = max(wanted, least)
+    if b > wanted:
+        past.batch_select_indices(_repeated(torch.arange(wanted, device=device), b))
+        logits, mask, position = (_repeated(x, b) for x in (logits, mask, position))
     done = torch.zeros(b, dtype=torch.bool, device=device)
     ids: list[list[int]] = [[] for _ in range(b)]
     top_steps: list[tuple[np.ndarray, np.ndarray]] = []
@@ -234,14 +272,16 @@ def answer(model: nn.Module, text: Text, inputs: Inputs, max_new: int, top_k: in
     steps = sums["steps"].clamp_min(1)
     found = (sums["entropy"] / steps, sums["margin"] / steps, sums["log_prob"],
              (sums["log_prob"] / steps).exp())
+    ids = ids[:wanted]
     tops = [
         [np.stack([of_step[which][i] for of_step in top_steps[: len(own) + 1]]) for i, own in enumerate(ids)]
         if top_k
         else []
         for which in (0, 1)
     ]
-    numbers = (t.cpu().numpy().astype(np.float64) for t in found)
-    return Answers(ids, [text.decode(i) for i in ids], *numbers, top_ids=tops[0], top_logits=tops[1])
+    numbers = (t[:wanted].cpu().numpy().astype(np.float64) for t in found)
+    return Answers(ids, [text.decode(i) for i in ids], *numbers, top_ids=tops[0], top_logits=tops[1],
+                   read=shown)
 
 
 @torch.no_grad()

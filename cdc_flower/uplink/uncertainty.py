@@ -2,7 +2,8 @@
 
 Sample scores read the student's own answer. Token scores are pure functions `(model, text, inputs, rng,
 config) -> (B, N)`, higher = more worth sending, except `released`, which is the rule of the authors' code
-and is meant to be kept LOW. Departures, with reasons in docs/method.md: the released sample rule multiplies
+and is meant to be kept LOW; those that one plain pass shows are a `Reading`, which a device takes off the
+pass that answers. Departures, with reasons in docs/method.md: the released sample rule multiplies
 probabilities and so uploads long answers; the released token rule applies dropout to the features
 themselves, which makes its variance the token's squared norm. `mc_dropout` here drops whole tokens and
 sends the rest through projector and language model. `random` and `norm` are the controls any score has to
@@ -12,7 +13,7 @@ beat.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -52,14 +53,30 @@ def _array(scores: Tensor) -> np.ndarray:
     return scores.float().cpu().numpy()
 
 
-@torch.no_grad()
-def attention(model: nn.Module, text: vlm.Text, inputs: vlm.Inputs, rng: np.random.Generator,
-              config: UplinkConfig) -> np.ndarray:
+@dataclass(frozen=True)
+class Reading:
+    """A score that the pass over picture and question shows, each sample's from its own row alone.
+
+    Attributes:
+        read: from the pass to (B, N).
+        draw: what a device's own chance makes of it; the identity where there is none.
+    """
+
+    read: vlm.Read
+    draw: Callable[[np.ndarray, np.random.Generator], np.ndarray] = lambda found, rng: found
+
+    @torch.no_grad()
+    def __call__(self, model: nn.Module, text: vlm.Text, inputs: vlm.Inputs, rng: np.random.Generator,
+                 config: UplinkConfig) -> np.ndarray:
+        out = vlm.forward(model, text, inputs, attention=True)
+        return self.draw(_array(self.read(model, out, inputs)), rng)
+
+
+def attention(model: nn.Module, out: vlm.Output, inputs: vlm.Inputs) -> Tensor:
     """Attention that the question pays to a token: mean over layers, heads and the question's positions.
 
     The last position (the one that writes the answer) counts as much as the mean of all.
     """
-    out = vlm.forward(model, text, inputs, attention=True)
     assert out.attentions is not None
     spot = _vision(out, inputs)
     rows = inputs.text_mask.float()
@@ -69,28 +86,23 @@ def attention(model: nn.Module, text: vlm.Text, inputs: vlm.Inputs, rng: np.rand
     total = torch.zeros(inputs.positions.shape, device=weight.device)
     for layer in out.attentions:
         total += torch.einsum("bt,btk->bk", weight, layer.float().mean(1)[:, spot.stop:, spot])
-    return _array(total / len(out.attentions))
+    return total / len(out.attentions)
 
 
-def sampled(model: nn.Module, text: vlm.Text, inputs: vlm.Inputs, rng: np.random.Generator,
-            config: UplinkConfig) -> np.ndarray:
+def drawn(attended: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Attention to the power `SHARPNESS`, sampled: the K highest are K draws without replacement.
 
     The logarithm plus Gumbel noise (Gumbel-top-k, Kool et al., arXiv 1903.06059). The tokens attended to most
     often say the same thing; draws spread over the picture as far as attention does.
     """
-    attended = attention(model, text, inputs, rng, config)
     return (SHARPNESS * np.log(attended + 1e-9) + rng.gumbel(size=attended.shape)).astype(np.float32)
 
 
-@torch.no_grad()
-def entropy(model: nn.Module, text: vlm.Text, inputs: vlm.Inputs, rng: np.random.Generator,
-            config: UplinkConfig) -> np.ndarray:
+def entropy(model: nn.Module, out: vlm.Output, inputs: vlm.Inputs) -> Tensor:
     """Entropy of the language model's own prediction at the token's place in the sequence, in nats."""
-    out = vlm.forward(model, text, inputs)
     logits = vlm.parts(model)[2](out.hidden[:, _vision(out, inputs)])
     logp = logits.float().log_softmax(-1)
-    return _array(-(logp.exp() * logp).sum(-1))
+    return -(logp.exp() * logp).sum(-1)
 
 
 @torch.no_grad()
@@ -136,7 +148,7 @@ def released(model: nn.Module, text: vlm.Text, inputs: vlm.Inputs, rng: np.rando
 
 
 TOKEN_SCORES: dict[str, TokenScore] = {
-    "attention": attention, "sampled": sampled, "entropy": entropy, "mc_dropout": mc_dropout, "norm": norm,
-    "random": random, "released": released,
+    "attention": Reading(attention), "sampled": Reading(attention, drawn), "entropy": Reading(entropy),
+    "mc_dropout": mc_dropout, "norm": norm, "random": random, "released": released,
 }
 """Name -> (B, N) float32."""

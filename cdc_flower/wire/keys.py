@@ -23,6 +23,7 @@ DEVICE = "partition-id"  # in a QUERY reply, and Flower's own name in node_confi
 EXAMPLES = "num-examples"  # in METRICS; Flower's weight in averages
 UPLOADED = "uploaded"  # samples in the frame
 TOKENS = "tokens"  # vision tokens in the frame
+DECODED = "decoded"  # answer tokens generated, end tokens included
 FORWARD = "flops-forward"
 BACKWARD = "flops-backward"
 SECONDS = "host-seconds"

@@ -12,7 +12,8 @@ from flwr.app import Array, ArrayRecord, Context, Message, MessageType, RecordDi
 from cdc_flower.models import adapters, vlm
 from cdc_flower.wire import keys
 from clients.fedavg import fit, memory, own_answers, trainee, true_answers, work
-from clients.task import answer, pictures, questions
+from clients.inference import alone, answer
+from clients.task import pictures, question_length, questions
 
 
 def moved(task, mu: float) -> tuple[float, float]:
@@ -20,7 +21,7 @@ def moved(task, mu: float) -> tuple[float, float]:
     model = trainee(task.pair, task.config.pair, False)
     start = adapters.read(model)
     rows = task.rows
-    _, targets, _ = true_answers(task, model, rows)
+    _, targets, *_ = true_answers(task, model, rows)
     loss, _ = fit(task, model, pictures(task, rows), questions(task, rows), targets, lr=1e-2, mu=mu)
     distance = float(np.linalg.norm(adapters.read(model) - start))
     adapters.write(model, start)
@@ -70,19 +71,22 @@ def test_the_first_step_is_that_of_adamw_on_the_mean_answer_loss(make_task):
 def test_own_answers_are_those_the_model_is_sure_of(make_task):
     task = make_task()
     model = trainee(task.pair, task.config.pair, False)
-    answers, _ = answer(task, model, pictures(task, task.rows), questions(task, task.rows))
+    length = question_length(task.pair, task.world)
+    answers = answer(model, task.pair, length, pictures(task, task.rows), questions(task, task.rows))
     middle = float(np.median(answers.confidence))
-    chosen, targets, spent = own_answers(make_task(pseudo_confidence=middle), model, task.rows)
+    chosen, targets, spent, generated = own_answers(make_task(pseudo_confidence=middle), model, task.rows)
     assert chosen.tolist() == np.flatnonzero(answers.confidence >= middle).tolist()
     assert targets == [answers.ids[i] for i in chosen]
     assert spent > 0
+    assert generated >= len(answers.ids)
 
 
 def test_a_device_that_is_sure_of_nothing_answers_with_the_weights_it_got(make_task):
     task = make_task(order={keys.FULL: False, keys.LABELS: "own"}, pseudo_confidence=1.0)
     sent = adapters.read(trainee(task.pair, task.config.pair, False)).astype(np.float16)
     content = RecordDict({keys.ARRAYS: ArrayRecord({keys.PAYLOAD: Array(sent)})})
-    reply = work(task, Message(content, 0, MessageType.TRAIN), Context(1, 1, {}, RecordDict(), {}))
+    message = Message(content, 0, MessageType.TRAIN)
+    reply = alone(work(task, message, Context(1, 1, {}, RecordDict(), {})))
     assert reply[keys.METRICS][keys.EXAMPLES] == 0
     np.testing.assert_array_equal(reply[keys.ARRAYS][keys.PAYLOAD].numpy(), sent)
 

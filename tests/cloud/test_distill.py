@@ -108,6 +108,15 @@ def test_without_weights_an_unsure_lesson_counts_like_a_sure_one(pair, settings,
     assert first[True] < first[False]
 
 
+def test_a_weight_scales_what_a_sample_teaches_and_stays_with_it_in_replay(pair, settings, samples):
+    once = {"akd_steps": 1, "replay_share": 0.0}
+    full, half = (cloud_of(pair, with_settings(settings, **once)) for _ in range(2))
+    alone = full.learn(samples, 1).losses
+    weighted = half.learn(samples, 1, np.full(len(samples), 0.5)).losses
+    assert weighted == pytest.approx({name: value / 2 for name, value in alone.items()})
+    assert {q.weight for q in half.replay.past} == {0.5}
+
+
 def test_importance_is_the_mean_squared_gradient_of_each_tensor(pair, settings, samples):
     cloud = cloud_of(pair, with_settings(settings, akd_steps=1))
     assert cloud.importance() is None
@@ -230,3 +239,36 @@ def test_there_is_no_place_for_a_label():
 @pytest.mark.parametrize(("x", "half"), [(16.5, 17), (2.5, 3), (2.4, 2), (0.0, 0)])
 def test_halves_are_rounded_up(x, half):
     assert distill.round_half(x) == half
+
+
+@pytest.mark.parametrize("more", [{}, {"feature_weight": 0.1, "replay_bytes": 20_000}])
+def test_a_cloud_that_comes_back_goes_on_bit_for_bit(pair, settings, samples, more):
+    config = with_settings(settings, **more)
+    one = cloud_of(pair, config, samples[:3])
+    one.learn(samples[:6], 1)
+    saved = {name: value.copy() if hasattr(value, "copy") else value for name, value in one.state().items()}
+    two = cloud_of(pair, config, samples[:3])
+    two.load(saved)
+    for round in (2, 3):
+        first, second = (cloud.learn(samples[4 * round - 5 :], round) for cloud in (one, two))
+        assert first.adapter.tobytes() == second.adapter.tobytes()
+        assert first.losses == second.losses
+        assert one.importance() == two.importance()
+    assert adapters.read(one.twin).tobytes() == adapters.read(two.twin).tobytes()
+    np.testing.assert_equal(one.state(), two.state())
+
+
+def test_a_cloud_that_has_learned_nothing_comes_back_with_nothing(pair, settings, samples):
+    config = with_settings(settings)
+    one, two = cloud_of(pair, config), cloud_of(pair, config)
+    two.learn(samples, 1)
+    two.load(one.state())
+    assert two.importance() is None
+    np.testing.assert_equal(one.state(), two.state())
+
+
+def test_the_state_of_another_model_is_refused(pair, settings):
+    state = cloud_of(pair, with_settings(settings)).state()
+    other = cloud_of(pair, with_settings(settings, lora_rank=2))
+    with pytest.raises(ValueError, match=r"saved tensors have .* values, this model's have"):
+        other.load(state)

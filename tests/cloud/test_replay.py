@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -94,3 +95,56 @@ def test_the_same_seed_draws_the_same_lessons():
         return names(replay.draw(30, rng))
 
     assert run() == run()
+
+
+SIZES = st.lists(st.integers(0, 12), max_size=20)
+
+
+@given(SIZES, st.integers(0, 2**32 - 1))
+@settings(max_examples=40, deadline=None)
+def test_a_buffer_that_comes_back_holds_the_same_and_goes_on_the_same(sizes, seed):
+    rng = np.random.default_rng(seed)
+
+    def some(names: range, count: int) -> list[Lesson]:
+        return [
+            Lesson(
+                CloudSample(
+                    rng.normal(size=(count, 8)).astype(np.float32),
+                    np.sort(rng.permutation(40)[:count]).astype(np.uint16),
+                    rng.integers(99, size=name % 4).tolist(),
+                ),
+                rng.integers(99, size=name % 3).tolist(),
+                rng.integers(99, size=(1 + name % 3, 4)),
+                rng.normal(size=(1 + name % 3, 4)).astype(np.float32),
+                float(rng.random()),
+            )
+            for name in names
+        ]
+
+    one = Replay([], 2000)
+    for i, size in enumerate(sizes):
+        one.add(some(range(i, i + 1), size), np.random.default_rng(i))
+    two = Replay([], 2000)
+    two.load(one.state())
+    more = some(range(30, 36), 5)
+    for replay in (one, two):
+        replay.add(more, np.random.default_rng(1))
+    assert (one.seen, one.held) == (two.seen, two.held)
+    assert list(map(exactly, one.past)) == list(map(exactly, two.past))
+
+
+def exactly(lesson: Lesson) -> list:
+    s = lesson.sample
+    arrays = (s.tokens, s.positions, lesson.top_ids, lesson.top_logits)
+    told = [(a.dtype.str, a.shape, a.tobytes()) for a in arrays]
+    return [*told, s.question_ids, lesson.answer_ids, lesson.confidence, lesson.nbytes]
+
+
+def test_rows_of_different_types_are_not_made_alike():
+    wide = lesson(1)
+    replay = Replay([], 10**6, [lesson(0)])
+    positions = wide.sample.positions.astype(np.uint16)
+    replay.past.append(Lesson(CloudSample(wide.sample.tokens, positions, [1]), [1], wide.top_ids,
+                              wide.top_logits, 0.9))  # fmt: skip
+    with pytest.raises(ValueError, match="different types of positions"):
+        replay.state()

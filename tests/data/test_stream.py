@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 
 from cdc_flower.config import ConfigError, parse
 from cdc_flower.data.packs import read_pack
-from cdc_flower.data.stream import check_domains, domains, drift_share, generator, partition, schedule
+from cdc_flower.data.stream import (
+    Streams,
+    check_domains,
+    domains,
+    drift_share,
+    generator,
+    partition,
+    schedule,
+)
 
 REAL = Path(os.environ.get("CDC_FLOWER_PACKS") or Path(__file__).parents[3] / "shared" / "data")
 
@@ -289,8 +297,23 @@ def test_a_device_without_some_domains_uses_what_it_has(has, expected, per_devic
 
 
 def test_a_device_with_nothing_usable_is_refused():
-    with pytest.raises(ConfigError, match="device 3 has no rows"):
-        schedule(np.array(["style"] * 9), np.arange(9), parse({"drift": "object"}), 3)
+    domain = np.array(["style"] * 9 + ["source"])
+    with pytest.raises(ConfigError, match="device 1 has no rows"):
+        Streams(domain, [np.arange(10), np.arange(9)], parse({"drift": "object"}))
+
+
+def test_streams_are_made_when_asked_for_and_are_those_of_the_schedule():
+    domain, rows = some_rows()
+    config = parse({"devices": 3, "rounds": 4})
+    parts = partition(frame(), parse({"partition": "shared"}).data, 3, 0)
+    assert [part.tolist() for part in parts] == [list(range(240))] * 3
+    streams = Streams(domain, [rows, rows[::2], rows], config)
+    assert len(streams) == len(list(streams)) == 3
+    for device, own in ((1, rows[::2]), (0, rows)):
+        expected = schedule(domain, own, config, device)
+        assert all(np.array_equal(a, b) for a, b in zip(streams[device], expected, strict=True))
+    with pytest.raises(IndexError, match="device 3 of 3"):
+        streams[3]
 
 
 def test_the_generator_depends_on_all_of_its_arguments_and_on_nothing_else():

@@ -73,6 +73,23 @@ def test_a_chain_from_another_version_is_stale(version):
         apply(frame, BASE, version, LAYOUT, SIZES, CAP)
 
 
+@pytest.mark.parametrize("has", [0, 1, 2, 3])
+def test_a_chain_that_began_earlier_brings_what_is_missing(has):
+    """The device's last answer never came: the cloud thinks it is at 4, it is `has` versions further."""
+    frame, result = _chain(3, base=4)
+    mine = BASE
+    for _ in range(has):
+        mine = mine + STEP
+    flat, version = apply(frame, mine, 4 + has, LAYOUT, SIZES, CAP)
+    assert (version, flat.tobytes()) == (7, result.tobytes())
+
+
+def test_a_chain_is_refused_by_who_came_to_its_middle_on_another_line():
+    frame, _ = _chain(3, base=4)
+    with pytest.raises(FrameError, match="the result has digest"):
+        apply(frame, BASE, 5, LAYOUT, SIZES, CAP)
+
+
 def test_another_layout_is_refused():
     with pytest.raises(FrameError, match="made for layout"):
         apply(_chain()[0], BASE, 0, b"layout02", SIZES, CAP)

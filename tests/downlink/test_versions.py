@@ -175,3 +175,17 @@ def test_a_damaged_state_is_refused():
     state["newest"][0] += 1
     with pytest.raises(ValueError, match="damaged checkpoint"):
         Mirror.from_state(state, LAYOUT, "deadzone", 300, 4)
+
+
+def test_a_mirror_that_loads_a_state_forgets_its_own_line_and_a_refused_state_changes_nothing():
+    one, two = _mirror(), _mirror()
+    _walk(one, 3)
+    _walk(two, 3, seed=2)
+    frame = two.frame_for(0)
+    state = one.state()
+    with pytest.raises(ValueError, match="damaged checkpoint"):
+        two.load({**state, "newest": state["newest"] + 1})
+    assert two.frame_for(0) == frame
+    two.load(state)
+    assert (two.newest, two.digest, two.frame_for(0)) == (one.newest, one.digest, one.frame_for(0))
+    np.testing.assert_equal(two.state(), state)

@@ -29,7 +29,9 @@ def png():
     Image.new("RGB", (8, 8), "red").save(data, "png")
     return data.getvalue()
 
-def run_local(config, progress=None):
+def run_local(config, progress=None, resume=False):
+    if resume:
+        print("goes on with", config.run.method)
     method, seed, n = config.run.method, config.run.seed, config.run.rounds
     if method == "fedavg_full":
         if os.environ.get("FAKE_DEATH"):

@@ -38,6 +38,11 @@ def command(capsys):
     (["data", "show", "nowhere"], "nowhere"),
     (["data", "import-jsonl", "nowhere", "out", "--map", "x"], "--map 'x'; allowed: column=field"),
     (["report", "nowhere"], "comparison.json is missing"),
+    (["simulate", "--resume", "nowhere"], "config.json is missing"),
+    (["simulate", "--resume", "x", "--method", "cdc"], "--method with --resume: a run goes on with its own"),
+    (["simulate", "--resume", "x", "--out", "y"], "--out with --resume"),
+    (["simulate", "--resume", "x", "--data", "emoji"], "--data with --resume"),
+    (["simulate", "--resume", "x", "--preset", "none"], "--preset with --resume"),
 ])
 def test_bad_input_is_one_line_and_exit_code_2(command, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)

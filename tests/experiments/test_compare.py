@@ -85,6 +85,24 @@ def test_resume_keeps_finished_runs_of_the_same_settings_alone(run, tmp_path):
     assert written(tmp_path / "out")["methods"]["static"]["downlink_bytes"] == 3 * 2 * 10
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_resume_goes_on_with_runs_that_did_not_finish_and_keeps_their_logs(run, tmp_path, capfd, workers):
+    out = tmp_path / "out"
+    run(workers=workers, out=out)
+    (out / "runs/cdc-0/run.json").unlink()  # as if killed
+    (out / "runs/static-0/config.json").unlink()  # as if killed in its start-up
+    capfd.readouterr()
+    run(resume=True, workers=workers, out=out)
+    logs = [out / "runs/cdc-0.log", out / "runs/static-0.log", out / "runs/upload_all-0.log"]
+    said = "".join(p.read_text() for p in logs) if workers else capfd.readouterr().out
+    assert said.count("goes on with") == 1
+    assert "goes on with cdc" in said
+    assert said.count("noise of cdc") == (2 if workers else 1)
+    run(resume=True, workers=workers, out=out, akd_steps=7)  # other settings: made anew
+    said = "".join(p.read_text() for p in logs) if workers else capfd.readouterr().out
+    assert "goes on" not in said
+
+
 def test_resume_runs_again_what_was_run_with_another_pair(run, tmp_path, monkeypatch):
     run()
     stamp = (tmp_path / "out/runs/cdc-0/run.json").stat().st_mtime_ns

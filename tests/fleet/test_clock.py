@@ -145,8 +145,49 @@ def test_a_late_task_may_still_die():
     assert state.pending.device.tolist() == [1]
     state, report = play(state, tasks(), 1, PHONES, UNPLUGGED, rules)
     assert len(report.late_device) == 0
+    assert (report.lost_device.tolist(), report.lost_round.tolist()) == ([1], [1])
+    assert [STATUSES[s] for s in report.lost_status] == ["flat"]
     assert len(state.pending) == 0
     assert state.level[1] == 0
+
+
+# --- the asynchronous pace ---------------------------------------------------------------------------------
+
+ASYNC = FleetConfig(pace="async", deadline=100.0, buffer=2)
+
+
+def test_each_full_buffer_ends_a_round_and_old_answers_count():
+    state, first = play(start(BOARDS), tasks(30, 10, 50, 20), 1, BOARDS, always(5), ASYNC)
+    assert first.end == 20.0
+    assert first.answered.tolist() == [1, 3]
+    state, second = play(state, tasks(35, first=4), 1, BOARDS, always(5), ASYNC)
+    assert (second.end, second.late_device.tolist(), second.late_round.tolist()) == (50.0, [0, 2], [1, 1])
+    state, third = play(state, tasks(), 1, BOARDS, always(5), ASYNC)
+    assert (third.end, third.late_device.tolist()) == (55.0, [4])  # no more can come
+
+
+def test_a_task_of_the_asynchronous_pace_is_given_up_after_its_own_deadline():
+    state, first = play(start(BOARDS), tasks(30, 250), 1, BOARDS, always(5), replace(ASYNC, buffer=1))
+    assert (first.end, state.pending.device.tolist()) == (30.0, [1])
+    assert first.spent.work.tolist() == [30.0, 100.0]
+    state, second = play(state, tasks(), 1, BOARDS, always(5), ASYNC)
+    assert (second.end, second.lost_device.tolist()) == (100.0, [1])
+    assert [STATUSES[s] for s in second.lost_status] == ["late"]
+    assert second.empty
+
+
+def test_stale_answers_count_less():
+    assert clock.staleness_weight(np.array([0, 3, 8]), 0.5).tolist() == [1.0, 0.5, 1 / 3]
+    assert clock.staleness_weight(np.array([0, 3]), 0.0).tolist() == [1.0, 1.0]
+
+
+def test_the_clock_goes_on_from_its_state():
+    config = replace(ASYNC, buffer=1)
+    state, _ = play(start(PHONES), tasks(10, 30, 35), 1, PHONES, UNPLUGGED, config)
+    again = clock.State.from_state(state.state())
+    (one, first), (other, second) = (play(s, tasks(), 1, PHONES, UNPLUGGED, config) for s in (state, again))
+    assert (first.end, first.late_device.tolist()) == (second.end, second.late_device.tolist()) == (30.0, [1])
+    assert one.level.tolist() == other.level.tolist()
 
 
 # --- laws ------------------------------------------------------------------------------------------------
@@ -197,7 +238,7 @@ def test_laws_of_rounds(config, seed, wanted, moment):
         np.testing.assert_allclose(report.spent.work[on_time], work.work_seconds[on_time], atol=1e-6)
         # nobody is at work twice, and a late task arrives once or is given up
         assert not under_way & set(work.device.tolist())
-        under_way = set(state.pending.device[state.pending.finish > state.now].tolist())
+        under_way = set(state.pending.device.tolist())
         came = set(zip(report.late_device.tolist(), report.late_round.tolist(), strict=True))
         assert came <= owed
         owed = set(zip(state.pending.device.tolist(), state.pending.round.tolist(), strict=True))
@@ -205,6 +246,28 @@ def test_laws_of_rounds(config, seed, wanted, moment):
         assert (report.late_round < report.round).all()
         # batteries
         assert ((state.level >= 0) & (state.level <= FLEET.battery)).all()
+
+
+paced = st.builds(FleetConfig, pace=st.sampled_from(["rounds", "async"]), buffer=st.integers(1, 6),
+                  late=st.sampled_from(["drop", "take"]), deadline=st.floats(1, 4000))
+
+
+@settings(max_examples=40)
+@given(paced, st.integers(0, 99), st.integers(1, 15))
+def test_every_task_is_answered_lost_or_under_way_exactly_once(config, seed, wanted):
+    drops = config.pace == "rounds" and config.late == "drop"
+    asked, settled = set(), []
+    for _, work, state, report in played(config, seed, 6, wanted, 0.0):
+        assert report.end >= report.begin
+        asked |= {(d, report.round) for d in work.device.tolist()}
+        under_way = set(zip(state.pending.device.tolist(), state.pending.round.tolist(), strict=True))
+        settled += [(d, report.round) for d in report.device.tolist() if (d, report.round) not in under_way]
+        settled += zip(report.late_device.tolist(), report.late_round.tolist(), strict=True)
+        settled += zip(report.lost_device.tolist(), report.lost_round.tolist(), strict=True)
+        assert len(settled) == len(set(settled))
+        assert set(settled) | under_way == asked
+        assert not set(settled) & under_way
+        assert not (drops and under_way)
 
 
 @settings(max_examples=10)

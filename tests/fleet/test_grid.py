@@ -9,7 +9,16 @@ from flwr.clientapp import ClientApp
 from flwr.common.serde import recorddict_to_proto
 from flwr.serverapp.strategy import FedAvg
 
-from cdc_flower.fleet.grid import LocalGrid, frame_of, message_bytes, node_id, payload
+from cdc_flower.fleet.grid import (
+    HasStates,
+    LocalGrid,
+    frame_of,
+    message_bytes,
+    node_id,
+    payload,
+    state_bytes,
+    state_of,
+)
 
 
 def counting_app() -> ClientApp:
@@ -139,3 +148,34 @@ def test_message_bytes_are_those_of_the_serialised_records():
 def test_a_frame_comes_back_as_it_was_and_its_absence_is_empty():
     assert frame_of(RecordDict({"arrays": payload(b"abc")})) == b"abc"
     assert frame_of(RecordDict()) == b""
+
+
+def test_devices_that_get_their_states_back_go_on_where_they_were():
+    one, two = grid_of(), grid_of()
+    one.send_and_receive([ask(0), ask(0), ask(2)])
+    two.send_and_receive([ask(1)])
+    assert sorted(one.states()) == [0, 2]  # device 1 has nothing to save
+    two.restore(one.states())
+    assert two.states() == one.states()
+    seen = [r.content["metrics"]["seen"] for r in two.send_and_receive([ask(0), ask(1), ask(2)])]
+    assert seen == [3, 1, 2]
+
+
+def test_every_kind_of_record_survives_in_a_state():
+    state = RecordDict(
+        {
+            "held": ArrayRecord({"p": Array(np.array([1.5, np.nan], np.float32))}),
+            "version": ConfigRecord({"v": 3, "digest": b"\0\xff", "name": "é", "all": [1, 2]}),
+            "counts": MetricRecord({"round": 2**40, "mean": 0.1, "source": [3, 4]}),
+        }
+    )
+    back = state_of(state_bytes(state))
+    assert state_bytes(back) == state_bytes(state)
+    assert back["held"]["p"].numpy().tobytes() == state["held"]["p"].numpy().tobytes()
+    assert dict(back["version"]) == dict(state["version"])
+    assert dict(back["counts"]) == dict(state["counts"])
+
+
+def test_only_grids_that_own_the_states_have_them():
+    assert isinstance(grid_of(), HasStates)
+    assert not isinstance(FedAvg(), HasStates)

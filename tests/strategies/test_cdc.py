@@ -21,7 +21,7 @@ from cdc_flower.models.pair import load_pair
 from cdc_flower.uplink import token_batch
 from cdc_flower.uplink.token_batch import Sample, TokenBatch
 from clients.client_app import app as client_app
-from clients.task import held
+from clients.store import Adapter, held
 from strategies import cdc
 from strategies.base import Fleet, FleetError
 from strategies.pictures import pictures
@@ -39,8 +39,9 @@ class FakeCloud:
     def importance(self) -> None:
         return None
 
-    def learn(self, samples, round, progress=None) -> Learned:
+    def learn(self, samples, round, weights=None) -> Learned:
         self.given.append((round, list(samples)))
+        self.weights = None if weights is None else weights.tolist()
         self.adapter = self.adapter + 1
         return Learned(
             self.adapter, len(samples), 0, {"ce": 0.5}, [f"answer {len(self.given)}"] * len(samples)
@@ -112,6 +113,11 @@ def test_result_arrays_are_the_newest_adapter_of_the_mirror(strategy, play, pair
     result = play(lambda d, r: batch(d, r, pair), rounds=3)
     np.testing.assert_array_equal(result.arrays["p"].numpy(), np.full(LAYOUT.total, 3.0, np.float32))
     assert strategy.mirror.newest == 3
+
+
+def test_samples_of_an_older_version_count_less(strategy, play, pair):
+    play(lambda d, r: batch(d, r, pair), rounds=4)  # the batches say version 0; the mirror is at 3
+    assert strategy.cloud.weights == [0.5] * 3
 
 
 @pytest.mark.parametrize("nonsense", [b"nonsense", b"CDCF" + bytes(40)])
@@ -199,9 +205,10 @@ def test_a_cloud_restored_from_an_older_checkpoint_brings_its_devices_along(run_
     assert uploaded > 0
     assert stale == 0
     for device in range(3):
-        flat, version = held(run.grid.context(device).state, np.zeros(0, np.float32))
-        assert version == 2
-        assert flat.tobytes() == run.strategy.mirror.adapter(2).tobytes() != mirror.adapter(2).tobytes()
+        adapter = held(run.grid.context(device), Adapter.of(np.zeros(0, np.float32), 0))
+        now, before = (m.adapter(2).tobytes() for m in (run.strategy.mirror, mirror))
+        assert adapter.version == 2
+        assert adapter.flat.tobytes() == now != before
 
 
 def test_examples_show_the_picture_the_device_saw(run_settings):

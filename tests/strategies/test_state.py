@@ -22,23 +22,23 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from cdc_flower.cloud.distill import Learned
 from cdc_flower.config import parse
-from cdc_flower.downlink import update
 from cdc_flower.downlink.versions import Mirror
 from cdc_flower.fleet.grid import LocalGrid, frame_of, message_bytes, over_the_wire, payload
 from cdc_flower.models.adapters import Layout
 from cdc_flower.uplink import token_batch
 from cdc_flower.uplink.token_batch import Sample, TokenBatch
 from clients import cdc as device_work
-from clients.task import Resident, held
+from clients.store import Adapter, held
+from clients.task import Resident
 from strategies import cdc
-from strategies.base import Fleet
+from strategies.base import Asked, Fleet
 
 LAYOUT = Layout(("a", "b"), ((6, 5), (10,)))
 INITIAL = np.random.default_rng(0).standard_normal(LAYOUT.total).astype(np.float32)
 CONFIG = parse({"devices": 3, "samples-per-round": 4})
 PAIR = SimpleNamespace(n_tokens=4, width=8, vocab=9, transform=None)
 LINE = (LAYOUT, "deadzone", 150, 3)
-STUDENT = Resident(None, LAYOUT, INITIAL)  # type: ignore[arg-type]
+STUDENT = Resident(None, LAYOUT, Adapter.of(INITIAL, 0))  # type: ignore[arg-type]
 
 QUIET = "arrives"
 FATES = st.sampled_from([QUIET, QUIET, "lost", "late", "twice", "cut", "reply lost", "reply cut"])
@@ -53,7 +53,7 @@ class Cloud:
     def importance(self):
         return list(self.rng.uniform(0.5, 2, len(LAYOUT.sizes)))
 
-    def learn(self, samples, round, progress=None):
+    def learn(self, samples, round, weights=None):
         step = self.rng.standard_normal(LAYOUT.total).astype(np.float32)
         return Learned(INITIAL + step, len(samples), 0, {}, [""] * len(samples))
 
@@ -71,12 +71,12 @@ def device_app() -> ClientApp:
     def train(message, context):
         device, order = context.node_config["partition-id"], message.content["config"]
         task = SimpleNamespace(config=CONFIG, device=device, order=order)
-        flat, version, current = device_work.updated(task, message, context, STUDENT)
+        adapter, current = device_work.updated(task, message, context, STUDENT)
         sample = Sample(0, np.array([1], np.uint16), np.ones((1, 8), np.float32), [1], [2], 0.5)
-        batch = TokenBatch(device, order["server-round"], version, (sample,))
+        batch = TokenBatch(device, order["server-round"], adapter.version, (sample,))
         frame = token_batch.encode(batch, PAIR.n_tokens, PAIR.width, 8) if current else b""
-        metrics = {"version": version, "uploaded": int(current)}
-        return Message(device_work.reply(frame, update.digest(flat), metrics), reply_to=message)
+        metrics = {"version": adapter.version, "uploaded": int(current)}
+        return Message(device_work.reply(frame, adapter.digest, metrics), reply_to=message)
 
     return app
 
@@ -182,17 +182,17 @@ class Rounds(RuleBasedStateMachine):
         assert self.cdc.metrics["uploaded"] == 3
         assert self.cdc.metrics["stale"] == 0
         for device in range(3):
-            flat, version = held(self.grid.context(device).state, INITIAL)
-            assert (version, update.digest(flat)) == (newest, digest)
-            assert flat.tobytes() == self.cdc.mirror.adapter(version).tobytes()
+            adapter = held(self.grid.context(device), STUDENT.initial)
+            assert (adapter.version, adapter.digest) == (newest, digest)
+            assert adapter.flat.tobytes() == self.cdc.mirror.adapter(newest).tobytes()
 
     @invariant()
     def a_device_that_the_mirror_knows_holds_what_the_mirror_says(self):
         mirror = self.cdc.mirror
         for device in range(3):
-            flat, version = held(self.grid.context(device).state, INITIAL)
-            if mirror.frame_for(version, update.digest(flat)) is None:
-                assert flat.tobytes() == mirror.adapter(mirror.newest).tobytes()
+            adapter = held(self.grid.context(device), STUDENT.initial)
+            if mirror.frame_for(adapter.version, adapter.digest) is None:
+                assert adapter.flat.tobytes() == mirror.adapter(mirror.newest).tobytes()
 
     @invariant()
     def no_byte_is_lost_from_the_ledger(self):
@@ -228,9 +228,9 @@ class Trusting(Mirror):
 class Stubborn(cdc.CDC):
     """Never believes that a device has gone back."""
 
-    def _decode(self, round, device, content):
+    def _decode(self, device, content):
         before = self.known.get(device)
-        batch = super()._decode(round, device, content)
+        batch = super()._decode(device, content)
         if before is not None:
             self.known[device] = max(before, self.known[device])
         return batch
@@ -239,9 +239,10 @@ class Stubborn(cdc.CDC):
 class Forgiving(Fleet):
     """Enters no bytes for a device that did not answer."""
 
-    def enter(self, round, device, reply, refused=False):
-        self.counted = reply is not None
-        return super().enter(round, device, reply, refused)
+    def enter(self, device, reply, refused=False):
+        if reply is None:
+            self._asked[device] = Asked(self.round_of(device), 0)
+        return super().enter(device, reply, refused)
 
 
 @pytest.mark.parametrize("broken", [{"mirror": Trusting}, {"strategy": Stubborn}, {"fleet": Forgiving}])

@@ -92,10 +92,9 @@ def test_attention_is_the_mean_over_layers_and_heads_of_the_questions_rows(stude
         np.testing.assert_allclose(scores[b], expected.numpy(), rtol=1e-4, atol=1e-7)
 
 
-def test_sampled_draws_tokens_in_proportion_to_a_power_of_their_attention(monkeypatch):
+def test_sampled_draws_tokens_in_proportion_to_a_power_of_their_attention():
     attended = np.array([0.1, 0.2, 0.3, 0.4], np.float32)
-    monkeypatch.setattr(uncertainty, "attention", lambda *given: np.tile(attended, (20_000, 1)))
-    scores = uncertainty.sampled(None, None, None, np.random.default_rng(0), CONFIG)
+    scores = TOKEN_SCORES["sampled"].draw(np.tile(attended, (20_000, 1)), np.random.default_rng(0))
     share = attended**uncertainty.SHARPNESS
     first, second = np.sort(np.argsort(-scores, 1)[:, :2]).T
     drawn = np.bincount(scores.argmax(1), minlength=4) / len(scores)

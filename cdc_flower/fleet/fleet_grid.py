@@ -1,0 +1,459 @@
+"""FleetGrid: Flower's public `Grid` over Ray actors that each take a bundle of device-tasks at a time.
+
+Stock simulation hands one message after another through its state to an actor, 8 to 20 ms a device-task. Here
+a bundle of messages and the states of their devices go to an actor in one call and come back in one; the
+actor keeps its models, reads an update once and answers the questions of all its devices together. Bundles
+shrink towards the end of a round (guided self-scheduling, Polychronopoulos and Kuck, IEEE ToC 1987), so that
+no worker waits long for the last. An idle device is 12 bytes here, and its serialised state once it has one;
+results and states are those of `LocalGrid`, whatever the number of workers. What ends a worker (out of
+memory, a crash) ends nothing else: replies and states come back together or not at all, and the bundle runs
+again elsewhere from the same states. Client code is named, not passed, and imported by the actor: strategies
+do not import clients."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from logging import ERROR
+from typing import Any, Self
+
+import numpy as np
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+from cdc_flower.config import ConfigError
+from cdc_flower.fleet.grid import RAISED, attempt, identify, new_ids, node_id, state_bytes, state_of
+
+CONNECT_SECONDS = 15.0  # until a cluster that does not answer is given up
+START_SECONDS = 180.0  # until workers that do not start are
+BUNDLE_SECONDS = 0.2  # a bundle is cut to take no less, so that handing it over costs little
+MOST = 1000  # tasks of a bundle: bounds what is in memory twice
+DEATHS = 3  # of workers with one bundle; then it is halved, and one message alone gets an error reply
+QUIET = {
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # 15 by default: workers of a busy machine then stand still
+}
+"""Environment of a Ray of our own, where nothing else is said."""
+
+Bundle = Callable[[Sequence[Message], Sequence[Context]], Sequence[Message]]
+"""Messages and the contexts of their devices -> replies in that order; contexts are changed in place."""
+Sent = tuple[int, bytes, Message]
+"""Device, its serialised state (b"" where empty), message."""
+
+
+def _named(name: str) -> Any:
+    """What "module:attribute" names."""
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+class _Worker:
+    """What runs in an actor."""
+
+    def __init__(self, client_app: str, bundle: str, devices: int, run_config: dict[str, Any],
+                 paths: Sequence[str], gpu: bool) -> None:  # fmt: skip
+        self.names, self.devices, self.run_config = (client_app, bundle), devices, run_config
+        sys.path += [p for p in paths if p not in sys.path]
+        if not gpu:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        self.run: Bundle | None = None
+
+    def load(self) -> int:
+        """Import the client; returns this process's id."""
+        identify()
+        client_app, bundle = self.names
+        if bundle:
+            self.run = _named(bundle)
+        else:
+            app = _named(client_app)
+            self.run = lambda messages, contexts: [
+                attempt(app, m, c) for m, c in zip(messages, contexts, strict=True)
+            ]
+        return os.getpid()
+
+    def work(self, tasks: Sequence[Sent]) -> tuple[list[tuple[Message, bytes]], float]:
+        """Replies and new states, and the seconds it took."""
+        began = time.perf_counter()
+        assert self.run is not None
+        contexts = [
+            Context(
+                TaskIdentity.run_id,
+                message.metadata.dst_node_id,
+                {"partition-id": device, "num-partitions": self.devices},
+                state_of(state),
+                dict(self.run_config),
+            )
+            for device, state, message in tasks
+        ]
+        replies = self.run([message for *_, message in tasks], contexts)
+        found = [(r, state_bytes(c.state)) for r, c in zip(replies, contexts, strict=True)]
+        return found, time.perf_counter() - began
+
+
+@dataclass(eq=False)
+class _Cut:
+    """Messages for one worker, and how many workers died with them."""
+
+    messages: list[Message]
+    deaths: int = 0
+
+
+class FleetGrid(Grid):
+    """Devices on Ray actors.
+
+    Args:
+        client_app: "module:attribute" of the ClientApp that every device runs.
+        devices: how many; device `i` gets `node_config` {"partition-id": i, "num-partitions": devices}.
+        run_config: flat run config, given to every device.
+        bundle: "module:attribute" of a `Bundle` that does the same for many messages at once; "" = the
+            ClientApp is called message by message.
+        workers: actors; 0 = one per core, of the cluster where there is one.
+        ray_address: "" = a Ray of this process's own, "auto" = the cluster of this machine, or "host:port".
+        gpu_fraction: of a GPU, for each worker; 0 = workers see no GPU.
+
+    Raises:
+        ConfigError: the cluster cannot be reached or has less than the workers need.
+    """
+
+    def __init__(
+        self,
+        client_app: str,
+        devices: int,
+        run_config: Mapping[str, Any],
+        *,
+        bundle: str = "",
+        workers: int = 0,
+        ray_address: str = "",
+        gpu_fraction: float = 0.0,
+    ) -> None:
+        identify()
+        self.devices = devices
+        nodes = np.fromiter((node_id(i) for i in range(devices)), np.int64, devices)
+        order = np.argsort(nodes)
+        self._nodes, self._device = nodes[order], order.astype(np.int32)
+        self._states: dict[int, bytes] = {}
+        self._run: Run | None = None
+        self._pushed: dict[str, Message] = {}
+        self._ids = new_ids()
+        self._pace: dict[str, float] = {}  # message type -> seconds a task of it took last
+        self._idle: list[Any] = []
+        self._starting: list[Any] = []
+        self._owns_ray = start_ray(ray_address, workers, gpu_fraction)
+        try:
+            self.workers = _affordable(workers, gpu_fraction)
+            import ray
+
+            actor = ray.remote(num_cpus=1, num_gpus=gpu_fraction, max_restarts=0)(_Worker)
+            settings, paths = dict(run_config), [os.path.abspath(p) for p in sys.path]
+            self._new = lambda: actor.remote(
+                client_app, bundle, devices, settings, paths, gpu_fraction > 0
+            )
+            self._starting = [self._start() for _ in range(self.workers)]
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the workers, and Ray where this grid started it."""
+        import ray
+
+        if not ray.is_initialized():
+            return
+        for worker in [*self._idle, *(worker for worker, _ in self._starting)]:
+            ray.kill(worker)
+        self._idle, self._starting = [], []
+        if self._owns_ray:
+            ray.shutdown()
+
+    def states(self) -> dict[int, bytes]:
+        """Device -> its serialised state; devices whose state is empty are absent."""
+        return dict(self._states)
+
+    def restore(self, states: Mapping[int, bytes]) -> None:
+        """Go on from `states()`."""
+        self._states = {device: state for device, state in states.items() if state}
+
+    def set_run(self, run: Run) -> None:
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        if self._run is None:
+            raise RuntimeError("FleetGrid has no run; call set_run first")
+        return self._run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Deprecated in Flower; here because the interface demands it. Use `Message`."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> Iterable[int]:
+        return [node_id(i) for i in range(self.devices)]
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Take messages; they are worked on when pulled.
+
+        Raises:
+            ValueError: a message to a node that does not exist.
+        """
+        messages = list(messages)
+        for message in messages:
+            self._device_of(message)
+        for message in messages:
+            self._pushed[self._number(message)] = message
+        return [message.metadata.message_id for message in messages]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        return self._play([self._pushed.pop(i) for i in list(message_ids) if i in self._pushed], None)
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Replies in the order of the messages. What has not come back after `timeout` seconds has not
+        happened: it is left unanswered, its worker is ended, and its devices have the states they had.
+        """
+        end = None if timeout is None else time.monotonic() + timeout
+        ids = list(self.push_messages(messages))
+        return self._play([self._pushed.pop(i) for i in ids], end)
+
+    def _number(self, message: Message) -> str:
+        message.metadata.__dict__["_message_id"] = next(self._ids)
+        return message.metadata.message_id
+
+    def _device_of(self, message: Message) -> int:
+        node = message.metadata.dst_node_id
+        place = int(np.searchsorted(self._nodes, node))
+        if place == self.devices or self._nodes[place] != node:
+            raise ValueError(f"no node {node} in this grid of {self.devices} devices")
+        return int(self._device[place])
+
+    def _play(self, messages: Sequence[Message], end: float | None) -> list[Message]:
+        """Replies in the order of the messages. Messages to one device follow one another."""
+        replies: dict[str, Message] = {}
+        left = list(messages)
+        while left:
+            first: dict[int, Message] = {}
+            for message in left:
+                first.setdefault(message.metadata.dst_node_id, message)
+            taken = {m.metadata.message_id for m in first.values()}
+            left = [m for m in left if m.metadata.message_id not in taken]
+            self._wave(list(first.values()), end, replies)
+        return [replies[i] for i in (m.metadata.message_id for m in messages) if i in replies]
+
+    def _wave(self, messages: list[Message], end: float | None, replies: dict[str, Message]) -> None:
+        import ray
+
+        queue, again = deque(_grouped(messages)), deque[_Cut]()
+        share = -(-len(queue) // self.workers)
+        running: dict[Any, tuple[Any, _Cut]] = {}
+        try:
+            while queue or again or running:
+                on_time = end is None or time.monotonic() < end
+                while on_time and (queue or again) and (worker := self._free(running)) is not None:
+                    cut = again.popleft() if again else self._next(queue, share)
+                    running[worker.work.remote(self._sent(cut))] = worker, cut
+                if not running:
+                    break
+                left = None if end is None else max(0.0, end - time.monotonic())
+                done, _ = ray.wait(list(running), num_returns=1, timeout=left)
+                if not done:
+                    break
+                worker, cut = running.pop(done[0])
+                if self._taken_over(done[0], cut, replies):
+                    self._idle.append(worker)
+                else:
+                    self._starting.append(self._start())
+                    again.extend(self._after_death(cut, replies))
+        finally:
+            for worker, _ in running.values():  # out of time, or interrupted: it has not happened
+                ray.kill(worker)
+                self._starting.append(self._start())
+
+    def _start(self) -> tuple[Any, Any]:
+        """A new actor, and what is there once it has loaded the client."""
+        worker = self._new()
+        return worker, worker.load.remote()
+
+    def _free(self, running: Mapping[Any, Any]) -> Any | None:
+        """A worker without work; waits for one that starts where nothing runs.
+
+        Raises:
+            ConfigError: none has started, or the client cannot be imported.
+        """
+        import ray
+        from ray.exceptions import RayError, RayTaskError
+
+        while not self._idle and self._starting:
+            refs = {ref: worker for worker, ref in self._starting}
+            done, _ = ray.wait(list(refs), num_returns=1, timeout=0 if running else START_SECONDS)
+            if not done and running:
+                return None
+            if not done:
+                raise ConfigError(f"no worker of the fleet started within {START_SECONDS:.0f} s; is the "
+                                  "cluster busy? setting 'workers' asks for a core each")  # fmt: skip
+            self._starting = [(w, ref) for w, ref in self._starting if ref != done[0]]
+            try:
+                ray.get(done[0])
+            except RayTaskError as err:
+                raise ConfigError(f"the workers of the fleet cannot load the client: {err.cause}") from None
+            except RayError:
+                self._starting.append(self._start())
+                continue
+            self._idle.append(refs[done[0]])
+        return self._idle.pop() if self._idle else None
+
+    def _next(self, queue: deque[Message], share: int) -> _Cut:
+        """Half of a fair share of what is left, but enough to be worth the way."""
+        kind = queue[0].metadata.message_type
+        worth = int(BUNDLE_SECONDS / self._pace[kind]) if self._pace.get(kind) else 1
+        size = max(-(-len(queue) // (2 * self.workers)), min(worth, share))
+        return _Cut([queue.popleft() for _ in range(min(size, len(queue), MOST))])
+
+    def _sent(self, cut: _Cut) -> list[Sent]:
+        # One list, so that what messages share (a frame) is serialised once.
+        devices = [self._device_of(m) for m in cut.messages]
+        return [(d, self._states.get(d, b""), m) for d, m in zip(devices, cut.messages, strict=True)]
+
+    def _taken_over(self, ref: Any, cut: _Cut, replies: dict[str, Message]) -> bool:
+        """Take replies and states of a bundle; False when its worker died."""
+        import ray
+        from ray.exceptions import RayError, RayTaskError
+
+        try:
+            found, seconds = ray.get(ref)
+        except RayTaskError as err:
+            raise err.as_instanceof_cause() from None  # not a device's: the bundle function's own
+        except RayError:
+            return False
+        for message, (reply, state) in zip(cut.messages, found, strict=True):
+            device = self._device_of(message)
+            if state:
+                self._states[device] = state
+            else:
+                self._states.pop(device, None)
+            self._number(reply)
+            replies[message.metadata.message_id] = reply
+        self._pace[cut.messages[0].metadata.message_type] = seconds / len(cut.messages)
+        return True
+
+    def _after_death(self, cut: _Cut, replies: dict[str, Message]) -> list[_Cut]:
+        """What to try again of a bundle whose worker died."""
+        cut.deaths += 1
+        if cut.deaths < DEATHS:
+            return [cut]
+        half = len(cut.messages) // 2
+        if half:
+            return [_Cut(cut.messages[:half]), _Cut(cut.messages[half:])]
+        (message,) = cut.messages
+        reply = Message(Error(RAISED, f"its worker process died {DEATHS} times"), reply_to=message)
+        self._number(reply)
+        replies[message.metadata.message_id] = reply
+        return []
+
+
+def _grouped(messages: Sequence[Message]) -> list[Message]:
+    """Messages of one type and with one frame (of one version, that is) next to one another."""
+    groups: dict[tuple[Any, ...], list[Message]] = {}
+    for message in messages:
+        frames = [a.data for record in message.content.array_records.values() for a in record.values()]
+        groups.setdefault((message.metadata.message_type, *frames), []).append(message)
+    return [message for group in groups.values() for message in group]
+
+
+def start_ray(address: str = "", workers: int = 0, gpu_fraction: float = 0.0) -> bool:
+    """Connect to Ray, quietly; True when this call started or joined it, False when it was there already.
+
+    Raises:
+        ConfigError: a setting that is not allowed, or no cluster at the address.
+    """
+    if workers < 0:
+        raise ConfigError(f"setting 'workers' = {workers}; allowed: at least 1, or 0 for one per core")
+    if not 0 <= gpu_fraction <= 1:
+        raise ConfigError(f"setting 'gpu-fraction' = {gpu_fraction:g}; allowed: 0 to 1")
+    os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
+    import ray
+
+    if ray.is_initialized():
+        return False
+    if address:
+        _reach(address)
+        ray.init(address=address, log_to_driver=False, logging_level=ERROR)
+    else:
+        ray.init(
+            address="local",
+            num_cpus=workers or os.cpu_count(),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=ERROR,
+        )
+    return True
+
+
+def _reach(address: str) -> None:
+    """Refuse a cluster that does not answer. Tried in a process of its own, because Ray waits for 70 s and
+    then ends the process.
+    """
+    allowed = "allowed: '' (a Ray of its own), 'auto' (a cluster of this machine), or host:port of a head"
+    end, refused = time.monotonic() + CONNECT_SECONDS, f"setting 'ray-address' = {address!r}"
+    if address != "auto":
+        host, _, port = address.removeprefix("ray://").rpartition(":")
+        if not host or not port.isdigit():
+            raise ConfigError(f"{refused}; {allowed}")
+        try:
+            socket.create_connection((host, int(port)), timeout=5).close()
+        except (OSError, OverflowError) as err:
+            raise ConfigError(f"{refused}: nothing answers there ({err}); {allowed}") from None
+    command = [sys.executable, "-c", "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False)"]
+    try:
+        done = subprocess.run(  # noqa: S603
+            [*command, address],
+            capture_output=True,
+            check=False,
+            timeout=max(1.0, end - time.monotonic()),
+        )
+    except subprocess.TimeoutExpired:
+        raise ConfigError(f"{refused}: no Ray answers there; {allowed}") from None
+    if done.returncode:
+        raise ConfigError(f"{refused}: no Ray cluster of this version is there; {allowed}")
+
+
+def _affordable(workers: int, gpu_fraction: float) -> int:
+    """How many workers to start.
+
+    Raises:
+        ConfigError: more than there is room for.
+    """
+    import ray
+
+    there = ray.cluster_resources()
+    cores, gpus = int(there.get("CPU", 0)), float(there.get("GPU", 0))
+    workers = workers or cores
+    if not 1 <= workers <= cores:
+        raise ConfigError(f"setting 'workers' = {workers}; allowed: up to {cores}, the cores of the cluster")
+    if workers * gpu_fraction > gpus:
+        raise ConfigError(
+            f"setting 'gpu-fraction' = {gpu_fraction:g} for {workers} workers; allowed: {gpus:g} GPUs in all"
+        )
+    return workers

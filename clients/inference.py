@@ -1,0 +1,199 @@
+"""Answers for many devices at once.
+
+Device work is a generator: it yields an `Ask`, all that inference needs to know of it, is sent the answers,
+and returns the content of its reply. Who drives one work gets an ordinary Flower client; who drives many runs
+the questions of all devices that wear one adapter in full batches, where a sample costs five times less than
+alone. A device's bytes do not depend on its company: on a CPU with one thread a row's bits are the same in
+every batch of `LEAST` rows and more, once all are padded to one length (docs/fleet.md, Determinism). int8 is
+the exception, because bitsandbytes scales activations over a whole batch: there every device has batches of
+its own."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from flwr.app import RecordDict
+from torch import nn
+
+from cdc_flower.models import adapters, vlm
+from cdc_flower.models.pair import Pair
+from cdc_flower.uplink.uncertainty import TOKEN_SCORES, Reading
+from cdc_flower.wire import keys
+from clients.store import Adapter
+from clients.task import Task, question_length
+
+ROWS = 128  # samples in a forward pass, at most (make bench-fleet: the best of 32 to 256)
+LEAST = 4, 16  # and at least: in the pass over pictures, and in a step of one token
+WAITING = 8 * ROWS  # samples that wait for inference at a time: what `drive` holds in memory
+
+
+@dataclass(frozen=True, eq=False)
+class Ask:
+    """Questions of one device to a model that devices of this process share.
+
+    Attributes:
+        task: whose.
+        model: with an adapter of any values.
+        adapter: what the model is to wear.
+        tokens: (B, N, D) float16.
+        questions: B id lists.
+        score: a key of `TOKEN_SCORES` that is a `Reading`: what to read off the pass; "" = nothing.
+    """
+
+    task: Task
+    model: nn.Module
+    adapter: Adapter
+    tokens: np.ndarray
+    questions: Sequence[Sequence[int]]
+    score: str = ""
+
+    @property
+    def length(self) -> int:
+        """Token ids that every question is padded to."""
+        return question_length(self.task.pair, self.task.world)
+
+    @property
+    def group(self) -> tuple[Any, ...]:
+        """Asks of equal groups may share batches."""
+        apart = id(self) if self.task.models.compression == "int8" else 0
+        return self.model, self.task.pair, self.adapter.digest, self.length, self.score, apart
+
+
+Work = Generator[Ask, vlm.Answers, RecordDict]
+"""A device's work in one round."""
+
+
+def answer(
+    model: nn.Module,
+    pair: Pair,
+    length: int,
+    tokens: np.ndarray,
+    questions: Sequence[Sequence[int]],
+    score: str = "",
+) -> vlm.Answers:
+    """Answer B questions of the same padded length in batches of `LEAST` to `ROWS`."""
+    rule = TOKEN_SCORES[score] if score else None
+    assert rule is None or isinstance(rule, Reading), score
+    found = []
+    for start in range(0, len(questions), ROWS):
+        some, asked = tokens[start : start + ROWS], list(questions[start : start + ROWS])
+        rows = np.minimum(np.arange(max(LEAST[0], len(asked))), len(asked) - 1)
+        inputs = vlm.collate(pair.text, some[rows], [asked[i] for i in rows], length=length)
+        inputs = inputs.to(next(model.parameters()).device)
+        read = rule.read if rule else None
+        answers = vlm.answer(model, pair.text, inputs, pair.max_answer_tokens, read=read, least=LEAST[1])
+        found.append(part(answers, slice(len(asked))))
+    return joined(found)
+
+
+def part(answers: vlm.Answers, rows: slice) -> vlm.Answers:
+    """The answers of some rows."""
+    return vlm.Answers(**{name: v if v is None else v[rows] for name, v in vars(answers).items()})
+
+
+def joined(found: Sequence[vlm.Answers]) -> vlm.Answers:
+    """Answers one after the other; there is at least one."""
+    def all_of(name: str) -> Any:
+        values = [getattr(a, name) for a in found]
+        if isinstance(values[0], np.ndarray):
+            return np.concatenate(values)
+        return None if values[0] is None else [x for v in values for x in v]
+
+    return vlm.Answers(**{name: all_of(name) for name in vars(found[0])})
+
+
+@dataclass(eq=False)
+class _Running:
+    """A device's work: `ask` while it waits for answers, `ended` once it has."""
+
+    work: Work
+    ask: Ask | None = None
+    ended: RecordDict | Exception | None = None
+    seconds: float = 0.0  # its own steps, and its share of batches
+
+    def go_on(self, sent: vlm.Answers | Exception | None, share: float = 0.0) -> None:
+        """To its next question or to its end; `share` are the seconds that the answers took."""
+        began, self.ask = time.perf_counter(), None
+        try:
+            if isinstance(sent, Exception):
+                self.ask = self.work.throw(sent)
+            else:
+                self.ask = self.work.send(sent)  # type: ignore[arg-type]
+        except StopIteration as end:
+            self.ended = end.value
+        except Exception as err:  # a device's own: the others go on
+            self.ended = err
+        self.seconds += share + time.perf_counter() - began
+        if isinstance(self.ended, RecordDict) and keys.METRICS in self.ended.metric_records:
+            self.ended.metric_records[keys.METRICS][keys.SECONDS] = self.seconds
+
+
+def drive(works: Iterable[Work]) -> list[RecordDict | Exception]:
+    """Run device works together, each to its reply or to what it raised; in the order of the works."""
+    upcoming, all_of_them = iter(works), list[_Running]()
+    waiting: list[_Running] = []
+    while True:
+        while sum(len(r.ask.questions) for r in waiting if r.ask) < WAITING:
+            work = next(upcoming, None)
+            if work is None:
+                break
+            all_of_them.append(_Running(work))
+            all_of_them[-1].go_on(None)
+            waiting += [r for r in all_of_them[-1:] if r.ask]
+        if not waiting:
+            return [r.ended for r in all_of_them]  # type: ignore[misc]
+        groups: dict[tuple[Any, ...], list[_Running]] = defaultdict(list)
+        for running in waiting:
+            groups[running.ask.group].append(running)  # type: ignore[union-attr]
+        for group in groups.values():
+            _answer_group(group)
+        waiting = [r for r in waiting if r.ask]
+
+
+def alone(work: Work) -> RecordDict:
+    """Run one device's work.
+
+    Raises:
+        Exception: what the work raised.
+    """
+    (found,) = drive([work])
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+def _answer_group(group: Sequence[_Running]) -> None:
+    asks = [r.ask for r in group if r.ask]
+    began = time.perf_counter()
+    try:
+        answers: list[vlm.Answers | Exception] = list(_batch(asks))
+    except Exception as err:
+        if len(group) > 1:  # one of them spoilt it: each by itself, with the same bits
+            for running in group:
+                _answer_group([running])
+            return
+        answers = [err]
+    per_row = (time.perf_counter() - began) / max(1, sum(len(a.questions) for a in asks))
+    for running, own, sent in zip(group, asks, answers, strict=True):
+        running.go_on(sent, per_row * len(own.questions))
+
+
+def _batch(asks: Sequence[Ask]) -> list[vlm.Answers]:
+    """Answers of asks of one group."""
+    first = asks[0]
+    adapters.write(first.model, first.adapter.flat)
+    answers = answer(
+        first.model,
+        first.task.pair,
+        first.length,
+        np.concatenate([ask.tokens for ask in asks]),
+        [question for ask in asks for question in ask.questions],
+        first.score,
+    )
+    ends = np.cumsum([len(ask.questions) for ask in asks]).tolist()
+    return [part(answers, slice(*of_one)) for of_one in zip([0, *ends[:-1]], ends, strict=True)]

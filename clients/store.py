@@ -1,0 +1,123 @@
+"""Adapters that devices hold, by their digest.
+
+All devices of a version hold the same bits, so `context.state`, which travels with every message and stands
+in every checkpoint, has a device's version and digest and not its adapter (300 KB and more). The adapters lie
+in `<out-dir>/adapters/<digest>.npy`, each written once by whoever has it first, for all processes and for a
+run that is resumed; with no `out-dir` they stay in this process. A file is checked against its digest when it
+is read. One that is gone or damaged costs a device its updates: it is back at version 0, and its answer says
+so."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from functools import lru_cache
+from logging import WARNING
+from pathlib import Path
+
+import numpy as np
+from flwr.app import ConfigRecord, Context
+from flwr.supercore import log
+
+from cdc_flower.downlink import update
+from cdc_flower.wire import keys
+
+FOLDER = "adapters"
+KEPT_BYTES = 2**28  # of adapters read from files, per process
+_HELD = "held"  # in context.state
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A version of the adapter; two are equal when version and digest are."""
+
+    version: int
+    digest: bytes  # 8 bytes, `update.digest` of flat
+    flat: np.ndarray = field(compare=False, repr=False)  # (P,) float32, read-only: devices share it
+
+    @classmethod
+    def of(cls, flat: np.ndarray, version: int) -> Adapter:
+        """Name an adapter; `flat` is not copied and cannot be written to from here on."""
+        flat = np.ascontiguousarray(flat, np.float32)
+        flat.flags.writeable = False
+        return cls(version, update.digest(flat), flat)
+
+
+def held(context: Context, initial: Adapter) -> Adapter:
+    """The adapter a device holds: `initial` until it got an update, or when the one it got cannot be read."""
+    record = context.state.config_records.get(_HELD)
+    if record is None:
+        return initial
+    version, digest = int(record[keys.VERSION]), bytes(record[keys.DIGEST])  # type: ignore[arg-type]
+    flat = _adapters(_folder(context)).read(digest)
+    if flat is None:
+        log(WARNING, "adapter %s of version %s cannot be read: the device is back at version %s",
+            digest.hex(), version, initial.version)  # fmt: skip
+        return initial
+    return Adapter(version, digest, flat)
+
+
+def hold(context: Context, adapter: Adapter) -> None:
+    """Keep an adapter for the next round.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    _adapters(_folder(context)).write(adapter)
+    context.state[_HELD] = ConfigRecord({keys.VERSION: adapter.version, keys.DIGEST: adapter.digest})
+
+
+def _folder(context: Context) -> Path | None:
+    out = str(context.run_config.get("out-dir", ""))
+    return Path(out).expanduser() / FOLDER if out else None
+
+
+@lru_cache(maxsize=8)
+def _adapters(folder: Path | None) -> _Adapters:
+    return _Adapters(folder)
+
+
+class _Adapters:
+    """Digest -> adapter; those used last are kept in memory, all of them where there is no folder."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+        self._kept: OrderedDict[bytes, np.ndarray] = OrderedDict()
+
+    def read(self, digest: bytes) -> np.ndarray | None:
+        if digest in self._kept:
+            self._kept.move_to_end(digest)
+            return self._kept[digest]
+        if self.folder is None:
+            return None
+        try:
+            flat = np.load(self.folder / f"{digest.hex()}.npy", allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return None
+        if not isinstance(flat, np.ndarray) or flat.dtype != np.float32 or update.digest(flat) != digest:
+            return None
+        flat.flags.writeable = False
+        self._keep(digest, flat)
+        return flat
+
+    def write(self, adapter: Adapter) -> None:
+        if self.folder is not None and not (self.folder / f"{adapter.digest.hex()}.npy").exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            handle, part = tempfile.mkstemp(prefix=".", suffix=".part", dir=self.folder)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    np.save(file, adapter.flat, allow_pickle=False)
+                os.replace(part, self.folder / f"{adapter.digest.hex()}.npy")
+            finally:
+                Path(part).unlink(missing_ok=True)
+        self._keep(adapter.digest, adapter.flat)
+
+    def _keep(self, digest: bytes, flat: np.ndarray) -> None:
+        self._kept[digest] = flat
+        while self.folder is not None and len(self._kept) > 1 and self._bytes() > KEPT_BYTES:
+            self._kept.popitem(last=False)
+
+    def _bytes(self) -> int:
+        return sum(flat.nbytes for flat in self._kept.values())

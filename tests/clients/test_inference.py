@@ -1,0 +1,110 @@
+"""A device's answers are the same bits whoever else is asked with it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cdc_flower.models import adapters
+from clients.inference import ROWS, Ask, alone, answer, drive
+from clients.store import Adapter
+from clients.task import pictures, question_length, questions, resident
+
+FIELDS = ("entropy", "margin", "log_prob", "confidence", "read")
+
+
+def same(a, b) -> bool:
+    return (a.ids, a.texts) == (b.ids, b.texts) and all(
+        getattr(a, f).tobytes() == getattr(b, f).tobytes() for f in FIELDS
+    )
+
+
+def asked_of(task):
+    """`asking(rows)`: the answers of these rows of a pool of 40, with the attention score."""
+    student = resident(task.pair, task.config.pair)
+    moved = np.random.default_rng(0).normal(0, 0.1, len(student.initial.flat)).astype(np.float32)
+    adapters.write(student.model, student.initial.flat + moved)
+    rows = np.arange(40)
+    tokens, asked = pictures(task, rows), questions(task, rows)
+    length = question_length(task.pair, task.world)
+
+    def ask(some):
+        return answer(
+            student.model, task.pair, length, tokens[some], [asked[i] for i in some], score="attention"
+        )
+
+    return ask
+
+
+@pytest.mark.parametrize("rank", [2, 16])
+@pytest.mark.parametrize("compression", ["nf4", "none"])
+def test_bits_do_not_depend_on_the_size_of_the_batch_or_the_place_in_it(make_task, compression, rank):
+    asking = asked_of(make_task(compression=compression, lora_rank=rank))
+    whole = asking(np.arange(40))
+    assert np.mean([len(i) for i in whole.ids]) > 1.5  # decoding has steps of its own
+    for size in (1, 2, 3, 4, 7, 15, 16, 33):
+        some = np.random.default_rng(size).permutation(40)[:size]
+        part = asking(some)
+        assert part.ids == [whole.ids[i] for i in some]
+        for field in FIELDS:
+            got, wanted = getattr(part, field), getattr(whole, field)[some]
+            assert got.tobytes() == wanted.tobytes(), (size, field)
+
+
+def test_full_batches_are_cut_where_they_are_full(make_task):
+    asking = asked_of(make_task())
+    many = np.resize(np.arange(40), ROWS + 1)
+    found, whole = asking(many), asking(np.arange(40))
+    assert len(found.ids) == ROWS + 1
+    assert found.read[ROWS].tobytes() == whole.read[many[ROWS]].tobytes()
+
+
+def work(task, model, adapter, rows, times=1):
+    found = []
+    for _ in range(times):
+        ask = Ask(task, model, adapter, pictures(task, rows), questions(task, rows), "attention")
+        found.append((yield ask))
+    return found
+
+
+def shifted(student, by: float) -> Adapter:
+    return Adapter.of(student.initial.flat + np.float32(by), 1)
+
+
+@pytest.mark.parametrize("compression", ["nf4", "int8"])
+def test_works_driven_together_end_as_each_alone(make_task, compression):
+    task = make_task(compression=compression)
+    student = resident(task.pair, task.config.pair)
+
+    def works():
+        for i in range(6):
+            adapter = shifted(student, 0.01 * (i % 2))
+            yield work(task, student.model, adapter, np.arange(i, 2 * i + 3), 1 + i % 3)
+
+    together, apart = drive(works()), [alone(w) for w in works()]
+    assert [len(f) for f in together] == [1, 2, 3, 1, 2, 3]
+    assert all(same(a, b) for x, y in zip(together, apart, strict=True) for a, b in zip(x, y, strict=True))
+    assert not same(together[0][0], together[1][0])
+
+
+def test_what_one_device_raises_is_its_own(make_task):
+    task = make_task()
+    student = resident(task.pair, task.config.pair)
+
+    def fails():
+        yield Ask(task, student.model, student.initial, pictures(task, np.arange(2)), [[1]] * 2)
+        raise RuntimeError("no battery")
+
+    def spoils():  # its tokens do not fit the model's
+        yield Ask(task, student.model, student.initial, np.zeros((1, 3, 5), np.float16), [[1]], "attention")
+
+    def at_once():
+        raise KeyError("x")
+        yield
+
+    good = work(task, student.model, student.initial, np.arange(3))
+    found = drive([fails(), spoils(), at_once(), good])
+    assert [type(f).__name__ for f in found[:3]] == ["RuntimeError", "RuntimeError", "KeyError"]
+    assert same(found[3][0], alone(work(task, student.model, student.initial, np.arange(3)))[0])
+    with pytest.raises(RuntimeError, match="no battery"):
+        alone(fails())

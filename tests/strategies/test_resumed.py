@@ -1,0 +1,276 @@
+"""A run that stops anywhere and resumes ends with the same bits as one that never stopped."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, Context, MetricRecord, RecordDict
+from flwr.serverapp.strategy import FedAvg
+
+from cdc_flower import checkpoint, results
+from cdc_flower.config import METHODS, ConfigError, parse
+from cdc_flower.fleet.grid import LocalGrid
+from clients.client_app import app as client_app
+from strategies import server_app
+from strategies.resumed import Resumed
+from strategies.server_app import run_local
+
+
+class Stopped(Exception):
+    """What the tests end a run with."""
+
+
+def stop_at(stage, round):
+    """A progress callback that ends the run when this is done (`rounds`) or about to be (`evaluation`)."""
+
+    def progress(*step):
+        if step[:2] == (stage, round):
+            raise Stopped
+
+    return progress
+
+
+def outcome(folder: Path) -> dict:
+    """All that a run says, but for how long this machine took."""
+    found = results.read(folder)
+    pictures = found.pictures.to_dict("records")
+    exact = ("status", "rounds_done", "accuracy", "forgetting", "ledger_digest", "adapter_digest")
+    return {
+        "run": {name: found.run[name] for name in exact},
+        "rounds": found.rounds.to_dict("list"),
+        "metrics": found.metrics.to_dict("list"),
+        "devices": found.devices.drop(columns="host_seconds").to_dict("list"),
+        "pictures": [{**row, "positions": list(row["positions"])} for row in pictures],
+    }
+
+
+@pytest.fixture
+def settings(run_settings, tmp_path):
+    def make(**more):
+        return run_settings(
+            **{
+                "rounds": 4,
+                "eval_every": 2,
+                "cohort": 0.7,
+                "akd_lr": 0.05,
+                "history": 2,
+                "local_memory": 8,
+                "out_dir": str(tmp_path / "run"),
+                **more,
+            }
+        )
+
+    return make
+
+
+WHOLE: dict[str, dict] = {}
+
+
+def uninterrupted(settings, tmp_path) -> dict:
+    """The outcome of a run of these settings that never stopped; each run once."""
+    own = {**settings, "out-dir": "", "checkpoint-every": 0}
+    key = json.dumps(own, sort_keys=True)
+    if key not in WHOLE:
+        WHOLE[key] = outcome(run_local(parse({**own, "out-dir": str(tmp_path / "whole")})))
+    return WHOLE[key]
+
+
+def interrupted(settings, *stops) -> dict:
+    """Stop at each of `stops` in turn, resume, and end."""
+    for i, stop in enumerate(stops):
+        with pytest.raises(Stopped):
+            run_local(parse(settings), stop_at(*stop), resume=i > 0)
+    return outcome(run_local(parse(settings), resume=True))
+
+
+@pytest.mark.parametrize("method", ["cdc", "fedavg_lora"])
+def test_a_run_that_stops_after_any_round_ends_as_one_that_never_stopped(method, settings, tmp_path):
+    made = settings(method=method)
+    whole = uninterrupted(made, tmp_path)
+    assert whole["run"]["status"] == "completed"
+    for round in range(5):
+        assert interrupted(made, ("rounds", round)) == whole
+        shutil.rmtree(made["out-dir"])
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if m not in ("cdc", "fedavg_lora")])
+def test_every_other_method_resumes(method, settings, tmp_path):
+    made = settings(method=method, rounds=3)
+    assert interrupted(made, ("rounds", 2)) == uninterrupted(made, tmp_path)
+
+
+def test_a_run_that_stops_within_rounds_and_again_and_again_ends_the_same(settings, tmp_path):
+    made = settings(fail_devices="2:1,3:0", cohort=1.0, feature_weight=0.1, anchor_weight=0.5)
+    stops = [("evaluation", 0), ("rounds", 1), ("evaluation", 2), ("evaluation", 2), ("evaluation", 4)]
+    assert interrupted(made, *stops) == uninterrupted(made, tmp_path)
+
+
+def test_a_full_replay_buffer_and_a_window_of_versions_come_back(settings, tmp_path):
+    made = settings(rounds=6, history=1, replay_bytes=30_000, cohort=0.4)
+    whole = uninterrupted(made, tmp_path)
+    assert interrupted(made, ("rounds", 3), ("rounds", 4)) == whole
+    _, parts = checkpoint.load_newest(Path(made["out-dir"]) / "checkpoints") or (0, {})
+    assert 0 < parts["cloud"]["replay.lessons"] < parts["cloud"]["replay.seen"]
+    assert parts["mirror"]["oldest"] > 0
+
+
+def test_round_0_is_measured_once(settings):
+    made = settings(rounds=2)
+    said = []
+    with pytest.raises(Stopped):
+        run_local(parse(made), stop_at("rounds", 1))
+    run_local(parse(made), lambda *step: said.append(step), resume=True)
+    assert said[-3:] == [("rounds", 1, 2), ("evaluation", 2, 2), ("rounds", 2, 2)]
+    assert ("evaluation", 0, 2) not in said
+
+
+def test_what_was_written_after_the_checkpoint_is_cut_back(settings):
+    made = settings(checkpoint_every=2)
+    with pytest.raises(Stopped):
+        run_local(parse(made), stop_at("rounds", 3))
+    assert results.read(made["out-dir"]).devices["round"].max() == 3
+
+    def look(stage, done, _):
+        if (stage, done) == ("rounds", 2):
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        run_local(parse(made), look, resume=True)
+    found = results.read(made["out-dir"])
+    assert found.devices["round"].max() == found.rounds["round"].max() == 2
+    assert found.run["rounds_done"] == 2
+
+
+def test_a_corrupted_checkpoint_is_skipped_with_a_warning_and_the_result_is_the_same(
+    settings, tmp_path, caplog
+):
+    made = settings()
+    whole = uninterrupted(made, tmp_path)
+    with pytest.raises(Stopped):
+        run_local(parse(made), stop_at("rounds", 3))
+    path = checkpoint.path_of(Path(made["out-dir"]) / "checkpoints", 3)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with caplog.at_level(logging.WARNING, logger="cdc_flower.checkpoint"):
+        assert interrupted(made) == whole
+    assert [r.getMessage() for r in caplog.records if r.name == "cdc_flower.checkpoint"] == [
+        f"checkpoint {path} is skipped: its checksum is wrong"
+    ]
+
+
+def test_without_a_usable_checkpoint_a_run_starts_from_the_beginning_and_says_so(settings, tmp_path, caplog):
+    made = settings(checkpoint_every=0, rounds=2)
+    with pytest.raises(Stopped):
+        run_local(parse(made), stop_at("rounds", 1))
+    assert not (Path(made["out-dir"]) / "checkpoints").exists()
+    assert interrupted(made) == uninterrupted(made, tmp_path)
+    said = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+    assert said == [f"{made['out-dir']}: no usable checkpoint, the run starts from the beginning"]
+
+
+def test_files_stay_few_and_a_new_run_takes_none_of_an_old_one(settings):
+    made = settings()
+    folder, seen = Path(made["out-dir"]) / "checkpoints", []
+    run_local(parse(made), lambda *_: seen.append([p.name for p in folder.glob("*")]))
+    assert max(map(len, seen)) == 2
+    assert [p.name for p in folder.iterdir()] == ["round-000004.ckpt"]
+    with pytest.raises(Stopped):
+        run_local(parse(made), stop_at("evaluation", 0))
+    assert not folder.exists()
+
+
+def test_more_rounds_can_be_asked_for(settings, tmp_path):
+    longer = settings(rounds=4, eval_every=2)
+    run_local(parse(settings(rounds=2, eval_every=2)))
+    assert outcome(run_local(parse(longer), resume=True)) == uninterrupted(longer, tmp_path)
+
+
+def test_a_run_resumes_where_it_was_moved_to(settings, tmp_path):
+    made = settings()
+    whole = uninterrupted(made, tmp_path)
+    with pytest.raises(Stopped):
+        run_local(parse(made), stop_at("rounds", 2))
+    shutil.move(made["out-dir"], tmp_path / "moved")
+    assert outcome(run_local(parse({**made, "out-dir": str(tmp_path / "moved")}), resume=True)) == whole
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"rounds": 2}, r"'rounds' = 2: the run in .* has done 3, nothing is left; allowed: above 3"),
+        ({"rounds": 3}, r"'rounds' = 3: the run in .* has done 3, nothing is left; allowed: above 3"),
+        ({"akd_steps": 5, "rounds": 4}, r"'akd-steps' = 5: the run in .* has 2; allowed: the same"),
+        ({"out_dir": "absent"}, r"config\.json is missing"),
+    ],
+)
+def test_what_cannot_resume_is_one_clear_line(changed, says, settings, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = run_local(parse(settings(rounds=3)))
+    before = {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
+    with pytest.raises(ConfigError, match=says) as refused:
+        run_local(parse(settings(**{"rounds": 3, **changed})), resume=True)
+    assert "\n" not in str(refused.value)
+    assert {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()} == before
+
+
+@pytest.mark.parametrize("fact", ["pair_digest", "data_digest"])
+def test_another_pair_or_other_data_is_refused(fact, settings, tmp_path):
+    made = settings()
+    with pytest.raises(Stopped):
+        run_local(parse(made), stop_at("rounds", 1))
+    path = Path(made["out-dir"]) / "config.json"
+    own = results.read(made["out-dir"]).info[fact]
+    path.write_text(path.read_text().replace(own, "0" * 64))
+    with pytest.raises(ConfigError, match=f"the run's {fact.replace('_', ' ')} is 0+, now it is {own}"):
+        run_local(parse(made), resume=True)
+
+
+def test_an_engine_that_keeps_its_states_writes_no_checkpoint_and_does_not_resume(settings):
+    class Foreign(LocalGrid):
+        states = None
+
+    made = settings(rounds=1)
+    grid, context = Foreign(client_app, 3, made), Context(1, 1, {}, RecordDict(), made)
+    folder = server_app.run(grid, context)
+    assert not (folder / "checkpoints").exists()
+    with pytest.raises(ConfigError, match="engine 'Foreign' keeps the devices' states to itself"):
+        server_app.run(grid, context, resume=True)
+
+
+def test_flowers_own_strategy_goes_on_counting(fake_devices):
+    rounds = []
+
+    def train(device, content):
+        rounds.append(content["config"]["server-round"])
+        return RecordDict({"arrays": content["arrays"], "metrics": MetricRecord({"num-examples": 1})})
+
+    strategy, measured = Resumed(FedAvg(fraction_evaluate=0.0), 3), []
+    start = ArrayRecord({"p": Array(np.arange(3, dtype=np.float32))})
+
+    def evaluate(round, arrays):
+        measured.append(round)
+
+    strategy.start(fake_devices(train), start, num_rounds=2, evaluate_fn=strategy.evaluation(evaluate))
+    assert rounds == [4, 4, 4, 5, 5, 5]
+    assert measured == [4, 5]
+
+
+def test_a_checkpoint_of_another_program_is_refused_in_one_line(settings):
+    made = settings(rounds=2)
+    with pytest.raises(Stopped):
+        run_local(parse(made), stop_at("rounds", 1))
+    folder = Path(made["out-dir"]) / "checkpoints"
+    round, parts = checkpoint.load_newest(folder) or (0, {})
+    assert set(parts) == {"strategy", "fleet", "mirror", "cloud", "devices", "arrays", "folder"}
+    checkpoint.save(folder, round, {**parts, "cloud": {**parts["cloud"], "mean": np.zeros(3, np.float32)}})
+    with pytest.raises(ConfigError, match=r"the checkpoint of round 1 does not fit: .*3"):
+        run_local(parse(made), resume=True)
+    checkpoint.save(folder, round, {name: part for name, part in parts.items() if name != "mirror"})
+    with pytest.raises(ConfigError, match=r"does not fit: KeyError..mirror"):
+        run_local(parse(made), resume=True)

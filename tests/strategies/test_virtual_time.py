@@ -1,0 +1,119 @@
+"""Whole runs in virtual time: paces, fates and digests, and fleets that are refused before round 1."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cdc_flower
+from cdc_flower import results
+from cdc_flower.config import ConfigError, parse
+from cdc_flower.fleet import roofline
+from cdc_flower.fleet.devices import TABLE
+from clients import cdc, task
+from strategies.server_app import run_local
+
+SCENES = Path(cdc_flower.__file__).parent / "weights" / "scenes"
+SLOW = {"mix": "pi4=50%,phone-high=50%", "cost_model": "llava-qwen-0.5b", "compression": "nf4"}
+
+
+def played(run_settings, **more):
+    given = run_settings(devices=6, rounds=4, cohort=0.5, akd_steps=1, pace="rounds", trace="always", **more)
+    return results.read(run_local(parse(given)))
+
+
+@pytest.mark.parametrize("more", [
+    {}, {"late": "take", "over_selection": 2.0}, {"pace": "async", "in_flight": 4, "buffer": 2},
+    {"method": "fedavg_lora"}, {"method": "static"},
+])
+def test_the_same_seed_gives_the_same_hours_and_ledger(run_settings, more):
+    def once(roundtrip, seed=0):
+        given = run_settings(**{"devices": 6, "rounds": 4, "cohort": 0.5, "akd_steps": 1, "seed": seed,
+                                "trace": "always", "pace": "rounds", **more})
+        return results.read(run_local(parse(given), roundtrip=roundtrip))
+
+    first, again, other = once(False), once(True), once(False, seed=1)
+    assert first.status == "completed"
+    assert first.run["ledger_digest"] == again.run["ledger_digest"] != other.run["ledger_digest"]
+    assert first.rounds.equals(again.rounds)
+    hours = first.metrics.query("name == 'hours'")["value"].to_numpy()
+    assert (np.diff(hours) > 0).all()
+    assert len(hours) == 4
+    columns = ["download_seconds", "work_seconds", "upload_seconds", "offline_seconds", "wait_seconds"]
+    assert (first.devices[[*columns, "joules"]].to_numpy() >= 0).all()
+
+
+def test_stragglers_are_missing_and_the_others_are_enough(run_settings):
+    found = played(run_settings, over_selection=2.0, **SLOW)
+    rows = found.devices
+    assert (rows.groupby("round").size() == 6).all()
+    assert (rows.query("status == 'ok'").groupby("round").size() == 3).all()
+    assert set(rows.query("status == 'missing'")["fate"]) == {"late"}
+    assert set(rows.query("status == 'ok'")["fate"]) == {"in"}
+    late = rows.query("fate == 'late'")["profile"].value_counts()
+    assert late.idxmax() == rows.groupby("profile")["work_seconds"].max().idxmax()
+
+
+def test_late_answers_that_are_taken_teach_and_none_is_lost(run_settings):
+    found = played(run_settings, over_selection=2.0, late="take", **{**SLOW, "mix": "pi4=50%,pi5=50%"})
+    rows = found.devices
+    assert rows.query("fate == 'in'")["status"].eq("ok").all()
+    assert rows.query("fate == 'late'")["status"].eq("ok").any()
+    asked = found.metrics.query("name == 'asked'")["value"].tolist()
+    assert len(rows) == sum(asked)
+    assert rows.query("status == 'ok'").groupby(["round", "device"]).size().max() == 1
+    answered = found.metrics.query("name == 'answered'")["value"].sum()
+    assert answered == (rows["status"] == "ok").sum()
+
+
+def test_a_night_without_devices_is_rounds_without_answers(run_settings, tmp_path):
+    trace = tmp_path / "trace.json"
+    trace.write_text('{"period": 4000, "intervals": [[0, 0, 900, true, true], [3, 3000, 4000, true, true]]}')
+    given = run_settings(devices=6, rounds=4, pace="rounds", trace=str(trace), round_every=1000.0)
+    found = results.read(run_local(parse(given)))
+    assert found.status == "completed"
+    assert found.metrics.query("name == 'asked'")["value"].tolist() == [1, 0, 0, 1]
+    assert found.metrics.query("name == 'online'")["value"].tolist() == [1, 0, 0, 1]
+    assert found.devices["device"].tolist() == [0, 3]
+
+
+@pytest.mark.parametrize(("more", "says"), [
+    ({"pace": "async", "method": "fedavg_lora"}, "setting 'pace' = 'async': method 'fedavg_lora' averages"),
+    ({"late": "take", "method": "static"}, "setting 'late' = 'take': method 'static' averages"),
+    ({"compression": "auto", "pace": "off"}, "setting 'compression' = 'auto': devices have no RAM"),
+    ({"cost_model": "llava-1.5-7b"}, "setting 'compression' = 'nf4': profile 'phone-mid' has 2,500 MB"),
+    ({"cost_model": "llava-1.5-7b", "compression": "auto"}, "field 'ram' = 2,500 MB holds the model in no"),
+    ({"mix": "nokia=100%"}, "unknown profile 'nokia'"),
+    ({"zones": "noon"}, "setting 'zones' = 'noon'"),
+    ({"trace": "absent.parquet"}, "does not exist"),
+    ({"trace": "unplugged.json", "need_charging": True}, "no device is ever online and, where asked for, ch"),
+])
+def test_a_fleet_that_cannot_run_is_refused(run_settings, more, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    unplugged = '{"period": 4000, "intervals": [[0, 0, 900, false, true]]}'
+    (tmp_path / "unplugged.json").write_text(unplugged)
+    with pytest.raises(ConfigError, match=says):
+        run_local(parse(run_settings(**{"pace": "rounds", **more})))
+
+
+def test_each_device_runs_the_least_compression_that_its_ram_holds(run_settings, tmp_path, monkeypatch):
+    ran = []
+    monkeypatch.setattr(cdc, "resident", lambda pair, config: ran.append(config.compression)
+                        or task.resident(pair, config))
+    table = json.loads(TABLE.read_text())
+    shapes = roofline.shapes(json.loads((SCENES / "student" / "config.json").read_text()), 16)
+    for name, kind in (("large", "none"), ("middle", "int8"), ("small", "nf4")):
+        table[name] = {**table["pi4"], "ram": [roofline.needed_bytes(shapes, kind, 80), "chosen"]}
+    (tmp_path / "mine.json").write_text(json.dumps({n: table[n] for n in ("large", "middle", "small")}))
+    mix = 'profiles = ["mine.json"]\n[mix]\nlarge = 50\nmiddle = 25\nsmall = 25\n'
+    (tmp_path / "mix.toml").write_text(mix)
+    given = run_settings(devices=4, rounds=2, pace="rounds", trace="always", over_selection=1.0,
+                         mix=str(tmp_path / "mix.toml"), compression="auto", pair="", lora_rank=16)
+    found = results.read(run_local(parse(given)))
+    kinds = dict(zip(found.devices["device"], found.devices["compression"], strict=True))
+    assert sorted(kinds.values()) == ["int8", "nf4", "none", "none"]
+    assert ran == [kinds[device] for _ in range(2) for device in range(4)]
+    assert set(found.devices["status"]) == {"ok"}
