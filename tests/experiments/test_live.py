@@ -14,7 +14,7 @@ from rich.console import Console
 
 from cdc_flower import results
 from cdc_flower.config import parse
-from experiments import simulate
+from experiments import cli, simulate
 from experiments.live import BLOCKS, State, Watch, line, of_run, sparkline, view
 
 FULL = State(
@@ -111,30 +111,31 @@ def test_a_round_is_one_plain_line():
     assert line(replace(State("x", rounds=3), round=1)) == "round 1/3 | up 0 B down 0 B"
 
 
-def watched(settings, terminal: bool) -> str:
-    config = parse(settings)
-    shown, folder = io.StringIO(), Path(config.run.out_dir)
-    console = Console(file=shown, force_terminal=terminal, width=100, height=30)
-    with Watch(folder, console) as screen, screen.preparing("cdc · seed 0") as tell:
-        simulate.local(config, tell)
-    return shown.getvalue()
-
-
-def test_a_pipe_gets_one_line_for_each_round_also_over_an_older_run(run_settings):
+def test_a_pipe_gets_one_line_for_each_round_also_over_an_older_run(run_settings, capsys):
     settings = run_settings(rounds=2, eval_every=2)
+    sets = [f"--set={key}={value}" for key, value in settings.items()]
     for _ in range(2):
-        rows = watched(settings, terminal=False).splitlines()
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["simulate", "--live", "--preset", "none", *sets])
+        shown = capsys.readouterr()
+        rows = [row for row in shown.err.splitlines() if row.startswith("round ")]
+        assert ended.value.code == 0
         assert [row.split(" | ")[0] for row in rows] == ["round 0/2", "round 1/2", "round 2/2"]
         assert "source" in rows[0]
         assert "source" not in rows[1]
         assert "asked 3 in 3" in rows[2]
         assert rows[2].endswith("0:00 left")
+        assert "run folder: " in shown.out
 
 
 def test_a_terminal_gets_the_view_with_warnings_in_it_and_the_loggers_get_their_handlers_back(run_settings):
     logger = logging.getLogger("flwr")
     before = list(logger.handlers)
-    shown = watched(run_settings(rounds=2, eval_every=2, fail_devices="1:1"), terminal=True)
-    assert "round 2 of 2" in shown
-    assert "! round 1: device 1" in shown
+    config = parse(run_settings(rounds=2, eval_every=2, fail_devices="1:1"))
+    shown = io.StringIO()
+    console = Console(file=shown, force_terminal=True, width=100, height=30)
+    with Watch(Path(config.run.out_dir), console) as screen, screen.preparing("cdc · seed 0") as tell:
+        simulate.local(config, tell)
+    assert "round 2 of 2" in shown.getvalue()
+    assert "! round 1: device 1" in shown.getvalue()
     assert logger.handlers == before
