@@ -15,6 +15,7 @@ from flwr.serverapp.strategy import FedAvg
 from cdc_flower import checkpoint, results
 from cdc_flower.config import METHODS, ConfigError, parse
 from cdc_flower.fleet.grid import LocalGrid
+from clients import store
 from clients.client_app import app as client_app
 from strategies import server_app
 from strategies.resumed import Resumed
@@ -85,6 +86,7 @@ def interrupted(settings, *stops) -> dict:
     for i, stop in enumerate(stops):
         with pytest.raises(Stopped):
             run_local(parse(settings), stop_at(*stop), resume=i > 0)
+        store._adapters.cache_clear()  # as in a new process: what devices hold is read from the disk
     return outcome(run_local(parse(settings), resume=True))
 
 
@@ -117,6 +119,13 @@ def test_a_full_replay_buffer_and_a_window_of_versions_come_back(settings, tmp_p
     _, parts = checkpoint.load_newest(Path(made["out-dir"]) / "checkpoints") or (0, {})
     assert 0 < parts["cloud"]["replay.lessons"] < parts["cloud"]["replay.seen"]
     assert parts["mirror"]["oldest"] > 0
+
+
+def test_a_run_without_an_out_dir_finds_what_its_devices_hold(settings, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = settings(out_dir="")
+    assert interrupted(made, ("rounds", 2)) == uninterrupted(made, tmp_path)
+    assert (tmp_path / "results" / "cdc-0" / "checkpoints").is_dir()
 
 
 def test_round_0_is_measured_once(settings):
