@@ -37,15 +37,15 @@ def stop_at(stage, round):
 
 
 def outcome(folder: Path) -> dict:
-    """All that a run says, but for how long this machine took."""
+    """All that a run says, but for how long this machine took; tables as text, where NaN equals NaN."""
     found = results.read(folder)
     pictures = found.pictures.to_dict("records")
     exact = ("status", "rounds_done", "accuracy", "forgetting", "ledger_digest", "adapter_digest")
     return {
         "run": {name: found.run[name] for name in exact},
-        "rounds": found.rounds.to_dict("list"),
-        "metrics": found.metrics.to_dict("list"),
-        "devices": found.devices.drop(columns="host_seconds").to_dict("list"),
+        "rounds": repr(found.rounds.to_dict("list")),
+        "metrics": repr(found.metrics.to_dict("list")),
+        "devices": repr(found.devices.drop(columns="host_seconds").to_dict("list")),
         "pictures": [{**row, "positions": list(row["positions"])} for row in pictures],
     }
 
@@ -119,6 +119,23 @@ def test_a_full_replay_buffer_and_a_window_of_versions_come_back(settings, tmp_p
     _, parts = checkpoint.load_newest(Path(made["out-dir"]) / "checkpoints") or (0, {})
     assert 0 < parts["cloud"]["replay.lessons"] < parts["cloud"]["replay.seen"]
     assert parts["mirror"]["oldest"] > 0
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"late": "take", "over_selection": 2.0}, {"pace": "async", "in_flight": 4, "buffer": 2}],
+)
+def test_virtual_time_goes_on_where_it_was(more, settings, tmp_path):
+    fleet = {
+        "mix": "pi4=50%,pi5=50%",
+        "cost_model": "llava-qwen-0.5b",
+        "compression": "nf4",
+        "trace": "always",
+    }
+    made = settings(**{"devices": 6, "cohort": 0.5, "akd_steps": 1, "pace": "rounds", **fleet, **more})
+    whole = uninterrupted(made, tmp_path)
+    assert interrupted(made, ("rounds", 1), ("evaluation", 2), ("rounds", 3)) == whole
+    assert "late" in whole["devices"] or "async" in more.values()
 
 
 def test_a_run_without_an_out_dir_finds_what_its_devices_hold(settings, tmp_path, monkeypatch):
