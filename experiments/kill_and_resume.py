@@ -50,16 +50,16 @@ class Kill:
 
 
 def outcome(folder: Path) -> dict[str, Any]:
-    """All that a run leaves, but for the host's seconds."""
+    """All that a run leaves, but for the host's seconds; tables as text, where NaN equals NaN."""
     from cdc_flower import results
 
     found = results.read(folder)
     pictures = found.pictures.to_dict("records")
     return {
         **{name: found.run.get(name) for name in EXACT},
-        "rounds": found.rounds.to_dict("list"),
-        "metrics": found.metrics.to_dict("list"),
-        "devices": found.devices.drop(columns="host_seconds").to_dict("list"),
+        "rounds": repr(found.rounds.to_dict("list")),
+        "metrics": repr(found.metrics.to_dict("list")),
+        "devices": repr(found.devices.drop(columns="host_seconds").to_dict("list")),
         "pictures": [{**row, "positions": list(row["positions"])} for row in pictures],
     }
 

@@ -403,7 +403,7 @@ def run_local(
     """
     module, name = CLIENT_APP.split(":")
     client_app = getattr(importlib.import_module(module), name)
-    settings = flat(config)
+    settings = {**flat(config), "out-dir": str(out_dir(config))}  # devices' adapters stay there for a resume
     with _quiet():
         grid = LocalGrid(client_app, config.run.devices, settings, roundtrip=roundtrip)
         return run(grid, Context(1, 1, {}, RecordDict(), settings), progress, resume=resume)

@@ -87,7 +87,7 @@ _ROWS = ("tokens", "positions", "question_ids", "answer_ids", "top_ids", "top_lo
 
 
 def _columns(lessons: Sequence[Lesson]) -> dict[str, Any]:
-    """Lessons as a few arrays: per lesson its confidence and its counts of rows, then all rows of a kind.
+    """Lessons as a few arrays: per lesson confidence, weight and counts of rows, then all rows of a kind.
 
     Raises:
         ValueError: rows of a kind have different types, and one array of them would change some.
@@ -95,6 +95,7 @@ def _columns(lessons: Sequence[Lesson]) -> dict[str, Any]:
     columns: dict[str, Any] = {
         "lessons": len(lessons),
         "confidence": np.array([q.confidence for q in lessons], np.float64),
+        "weight": np.array([q.weight for q in lessons], np.float64),
     }
     rows = [
         (s.tokens, s.positions, np.array(s.question_ids, np.int64), np.array(q.answer_ids, np.int64),
@@ -119,8 +120,8 @@ def _lessons(columns: Mapping[str, Any]) -> list[Lesson]:
         for name in _ROWS
     ]
     return [
-        Lesson(CloudSample(tokens, positions, asked.tolist()), answer.tolist(), ids, logits, sure)
-        for tokens, positions, asked, answer, ids, logits, sure in zip(
-            *parts, columns["confidence"].tolist(), strict=True
+        Lesson(CloudSample(tokens, positions, asked.tolist()), answer.tolist(), ids, logits, sure, weight)
+        for tokens, positions, asked, answer, ids, logits, sure, weight in zip(
+            *parts, columns["confidence"].tolist(), columns["weight"].tolist(), strict=True
         )
     ]

@@ -117,6 +117,7 @@ def test_a_buffer_that_comes_back_holds_the_same_and_goes_on_the_same(sizes, see
                 rng.integers(99, size=(1 + name % 3, 4)),
                 rng.normal(size=(1 + name % 3, 4)).astype(np.float32),
                 float(rng.random()),
+                float(rng.random()),
             )
             for name in names
         ]
@@ -137,7 +138,7 @@ def exactly(lesson: Lesson) -> list:
     s = lesson.sample
     arrays = (s.tokens, s.positions, lesson.top_ids, lesson.top_logits)
     told = [(a.dtype.str, a.shape, a.tobytes()) for a in arrays]
-    return [*told, s.question_ids, lesson.answer_ids, lesson.confidence, lesson.nbytes]
+    return [*told, s.question_ids, lesson.answer_ids, lesson.confidence, lesson.weight, lesson.nbytes]
 
 
 def test_rows_of_different_types_are_not_made_alike():

@@ -15,6 +15,7 @@ from flwr.serverapp.strategy import FedAvg
 from cdc_flower import checkpoint, results
 from cdc_flower.config import METHODS, ConfigError, parse
 from cdc_flower.fleet.grid import LocalGrid
+from clients import store
 from clients.client_app import app as client_app
 from strategies import server_app
 from strategies.resumed import Resumed
@@ -36,15 +37,15 @@ def stop_at(stage, round):
 
 
 def outcome(folder: Path) -> dict:
-    """All that a run says, but for how long this machine took."""
+    """All that a run says, but for how long this machine took; tables as text, where NaN equals NaN."""
     found = results.read(folder)
     pictures = found.pictures.to_dict("records")
     exact = ("status", "rounds_done", "accuracy", "forgetting", "ledger_digest", "adapter_digest")
     return {
         "run": {name: found.run[name] for name in exact},
-        "rounds": found.rounds.to_dict("list"),
-        "metrics": found.metrics.to_dict("list"),
-        "devices": found.devices.drop(columns="host_seconds").to_dict("list"),
+        "rounds": repr(found.rounds.to_dict("list")),
+        "metrics": repr(found.metrics.to_dict("list")),
+        "devices": repr(found.devices.drop(columns="host_seconds").to_dict("list")),
         "pictures": [{**row, "positions": list(row["positions"])} for row in pictures],
     }
 
@@ -85,6 +86,7 @@ def interrupted(settings, *stops) -> dict:
     for i, stop in enumerate(stops):
         with pytest.raises(Stopped):
             run_local(parse(settings), stop_at(*stop), resume=i > 0)
+        store._adapters.cache_clear()  # as in a new process: what devices hold is read from the disk
     return outcome(run_local(parse(settings), resume=True))
 
 
@@ -117,6 +119,30 @@ def test_a_full_replay_buffer_and_a_window_of_versions_come_back(settings, tmp_p
     _, parts = checkpoint.load_newest(Path(made["out-dir"]) / "checkpoints") or (0, {})
     assert 0 < parts["cloud"]["replay.lessons"] < parts["cloud"]["replay.seen"]
     assert parts["mirror"]["oldest"] > 0
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"late": "take", "over_selection": 2.0}, {"pace": "async", "in_flight": 4, "buffer": 2}],
+)
+def test_virtual_time_goes_on_where_it_was(more, settings, tmp_path):
+    fleet = {
+        "mix": "pi4=50%,pi5=50%",
+        "cost_model": "llava-qwen-0.5b",
+        "compression": "nf4",
+        "trace": "always",
+    }
+    made = settings(**{"devices": 6, "cohort": 0.5, "akd_steps": 1, "pace": "rounds", **fleet, **more})
+    whole = uninterrupted(made, tmp_path)
+    assert interrupted(made, ("rounds", 1), ("evaluation", 2), ("rounds", 3)) == whole
+    assert "late" in whole["devices"] or "async" in more.values()
+
+
+def test_a_run_without_an_out_dir_finds_what_its_devices_hold(settings, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = settings(out_dir="")
+    assert interrupted(made, ("rounds", 2)) == uninterrupted(made, tmp_path)
+    assert (tmp_path / "results" / "cdc-0" / "checkpoints").is_dir()
 
 
 def test_round_0_is_measured_once(settings):
