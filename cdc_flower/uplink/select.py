@@ -43,7 +43,7 @@ def top(scores: NDArray[np.floating], keep: int, direction: Literal["high", "low
 
 def within_budget(order: Sequence[int], encoded_size: Callable[[Sequence[int]], int],
                   budget: int) -> list[int]:
-    """The longest prefix of `order` (most uncertain first) whose real encoded size fits: all, or by bisection.
+    """The longest prefix of `order` (most uncertain first) whose real size fits: all, or by bisection.
 
     Args:
         order: sample indices, best first.
