@@ -8,6 +8,7 @@ weights that are averaged are weights that can be deployed."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
@@ -36,6 +37,12 @@ tokens spent on them."""
 def trainee(pair: Pair, config: PairConfig, full: bool) -> nn.Module:
     """The model that devices of this process train, one after another."""
     return adapters.train_merged((full_model if full else twin_model)(pair, config))
+
+
+@lru_cache(maxsize=1)
+def weights(data: bytes) -> Adapter:
+    """The weights (P,) of a message, once for all devices of this process that were sent the same."""
+    return Adapter.of(np.load(io.BytesIO(data), allow_pickle=False).astype(np.float32), 0)
 
 
 def memory(task: Task) -> np.ndarray:
@@ -118,11 +125,11 @@ def work(task: Task, message: Message, context: Context) -> Work:
     """One round of FedAvg on a device; the reply carries the trained weights (P,) as float16."""
     full, local = bool(task.order[keys.FULL]), task.config.local
     model = trainee(task.pair, task.config.pair, full)
-    received = message.content.array_records[keys.ARRAYS][keys.PAYLOAD].numpy().astype(np.float32)
+    received = weights(message.content.array_records[keys.ARRAYS][keys.PAYLOAD].data)
     asked = questions(task, task.rows)
-    answers = yield Ask(task, model, Adapter.of(received, 0), pictures(task, task.rows), asked)
+    answers = yield Ask(task, model, received, pictures(task, task.rows), asked)
     forward = pass_flops(task, model, asked, [len(ids) for ids in answers.ids])
-    adapters.write(model, received)  # another device may have trained meanwhile
+    adapters.write(model, received.flat)  # another device may have trained meanwhile
     evaluate.record(context.state, task.world, task.rows, answers.texts, task.round)
     rows = memory(task)
     chosen, targets, spent, generated = LESSONS[str(task.order[keys.LABELS])](task, model, rows)

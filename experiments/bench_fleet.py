@@ -60,7 +60,7 @@ def stock(folder: Path, server: str, client: str, nodes: int, settings: dict[str
     (app / "pyproject.toml").write_text(PYPROJECT + simulate.toml(settings))
     modules = [name.split(":") for name in (server, client)]
     roles = zip(modules, ("server", "client"), strict=True)
-    (app / "app.py").write_text("".join(f"from {m} import {a} as {role}\n" for (m, a), role in roles))
+    (app / "app.py").write_text("".join(f"import {m}\n{role} = {m}.{a}\n" for (m, a), role in roles))
     paths = os.pathsep.join([str(simulate.APP), os.environ.get("PYTHONPATH", "")])
     simulate.run_app(
         app, folder / "home", nodes, environment={"PYTHONPATH": paths, "RAY_worker_niceness": "0"}
@@ -234,6 +234,8 @@ def measure(workers: int, quick: bool) -> Iterator[Figure]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Flower prints a page a run."""
+    import flwr.app  # noqa: F401  sets the level
+
     logger = logging.getLogger("flwr")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -231,9 +231,11 @@ class FleetGrid(Grid):
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
-        """Replies in the order of the messages. What has not come back after `timeout` seconds has not
-        happened: it is left unanswered, its worker is ended, and its devices have the states they had.
+        """Replies in the order of the messages. What has not come back `timeout` seconds after there was a
+        worker has not happened: it is left unanswered, its worker is ended, and its devices have the states
+        they had.
         """
+        self._idle += [worker for worker in [self._free({})] if worker is not None]
         end = None if timeout is None else time.monotonic() + timeout
         ids = list(self.push_messages(messages))
         return self._play([self._pushed.pop(i) for i in ids], end)
@@ -277,9 +279,12 @@ class FleetGrid(Grid):
                 if not running:
                     break
                 left = None if end is None else max(0.0, end - time.monotonic())
-                done, _ = ray.wait(list(running), num_returns=1, timeout=left)
+                ready = [ref for _, ref in self._starting] if on_time and (queue or again) else []
+                done, _ = ray.wait([*running, *ready], num_returns=1, timeout=left)
                 if not done:
                     break
+                if done[0] in ready:
+                    continue
                 worker, cut = running.pop(done[0])
                 if self._taken_over(done[0], cut, replies):
                     self._idle.append(worker)

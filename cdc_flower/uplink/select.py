@@ -43,7 +43,7 @@ def top(scores: NDArray[np.floating], keep: int, direction: Literal["high", "low
 
 def within_budget(order: Sequence[int], encoded_size: Callable[[Sequence[int]], int],
                   budget: int) -> list[int]:
-    """The longest prefix of `order` (most uncertain first) whose real encoded size fits, found by bisection.
+    """The longest prefix of `order` (most uncertain first) whose real size fits: all, or by bisection.
 
     Args:
         order: sample indices, best first.
@@ -54,7 +54,9 @@ def within_budget(order: Sequence[int], encoded_size: Callable[[Sequence[int]], 
         The prefix; empty if not even one sample fits. It always fits itself; where the size is not monotone
         (a longer prefix can compress a byte or two better) a longer one that fits too may be missed.
     """
-    low, high = 0, len(order)
+    if encoded_size(order) <= budget:
+        return list(order)
+    low, high = 0, len(order) - 1
     while low < high:
         middle = (low + high + 1) // 2
         if encoded_size(order[:middle]) <= budget:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from flwr.app import Array, ArrayRecord, Context, Message, MessageType, RecordDict
 
+from cdc_flower.fleet.grid import identify
 from cdc_flower.models import adapters, vlm
 from cdc_flower.wire import keys
 from clients.fedavg import fit, memory, own_answers, trainee, true_answers, work
@@ -85,6 +86,7 @@ def test_a_device_that_is_sure_of_nothing_answers_with_the_weights_it_got(make_t
     task = make_task(order={keys.FULL: False, keys.LABELS: "own"}, pseudo_confidence=1.0)
     sent = adapters.read(trainee(task.pair, task.config.pair, False)).astype(np.float16)
     content = RecordDict({keys.ARRAYS: ArrayRecord({keys.PAYLOAD: Array(sent)})})
+    identify()
     message = Message(content, 0, MessageType.TRAIN)
     reply = alone(work(task, message, Context(1, 1, {}, RecordDict(), {})))
     assert reply[keys.METRICS][keys.EXAMPLES] == 0
