@@ -14,7 +14,7 @@ def test_runs_killed_at_twenty_random_moments_end_as_one_that_was_left_alone(tmp
     print("\n".join([HEADER, *map(row, kills)]))  # noqa: T201
     assert len(kills) == 20
     assert [kill for kill in kills if kill.differs] == []
-    assert sum(kill.used is not None for kill in kills) >= 10  # the others: before or after the rounds
+    assert sum(kill.used is not None for kill in kills) >= 5  # the others: before or after the rounds
     assert any(kill.reached is None for kill in kills)  # in start-up
 
 
