@@ -23,11 +23,13 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
+from logging import WARNING
 from typing import Any
 
 import pandas as pd
 from flwr.app import ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
+from flwr.supercore import log
 
 from cdc_flower.config import Config
 from cdc_flower.fleet.grid import message_bytes
@@ -128,6 +130,15 @@ def matched(messages: Mapping[int, Message], replies: Iterable[Message]) -> dict
     return found
 
 
+def _gone(reply: Message | None) -> bool:
+    """Whether no answer came, or one that says that none will."""
+    return reply is None or (reply.has_error() and reply.error.code == UNAVAILABLE)
+
+
+def _reason(reply: Message | None) -> str:
+    return "no answer" if reply is None else str(reply.error.reason)[-300:]
+
+
 def _number(metrics: MetricRecord, name: str) -> float:
     """A count that a device reports; 0 for one that is absent, negative or no number."""
     value = metrics.get(name, 0)
@@ -224,7 +235,6 @@ class Fleet:
         """Write a device's row into the ledger; True when its answer can be used."""
         asked = self._asked[device]
         good = reply is not None and reply.has_content() and not refused
-        gone = reply is None or (reply.has_error() and reply.error.code == UNAVAILABLE)
         content = reply.content if reply is not None and reply.has_content() else RecordDict()
         metrics = content.metric_records.get(keys.METRICS, MetricRecord())
         seconds = _number(metrics, keys.SECONDS)
@@ -232,7 +242,7 @@ class Fleet:
             Row(
                 asked.round,
                 device,
-                "ok" if good else "missing" if gone else "failed",
+                "ok" if good else "missing" if _gone(reply) else "failed",
                 uplink_bytes=message_bytes(content) if self.counted else 0,
                 downlink_bytes=asked.downlink_bytes,
                 uploaded_samples=int(_number(metrics, keys.UPLOADED)),
@@ -244,6 +254,11 @@ class Fleet:
         )
         self.seconds["devices"] += seconds
         return good
+
+    def warn(self, round: int, device: int, reply: Message | None, problem: str = "") -> None:
+        """Say why a device's answer cannot be used. In virtual time one that does not come is nothing new."""
+        if problem or self.rules.pace == "off" or not _gone(reply):
+            log(WARNING, "round %s: device %s: %s", round, device, problem or _reason(reply))
 
     def close(self) -> None:
         """Enter what is still awaited at the end of a run as missing."""

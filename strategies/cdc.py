@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from logging import INFO, WARNING
+from logging import INFO
 from typing import Any
 
 import numpy as np
@@ -148,7 +148,7 @@ class CDC(Strategy):
                 answered += 1
                 stale += self.known[device] != (self.mirror.newest, self.mirror.digest)
             else:
-                log(WARNING, "round %s: device %s: %s", round, device, problem or _reason(reply))
+                self.fleet.warn(round, device, reply, problem)
             if batch is not None:
                 batches.append(batch)
         return batches, answered, stale
@@ -260,10 +260,6 @@ def _example(written: dict[str, Any]) -> Example:
     own = {name: written.pop(name) for name in ("round", "device", "teacher_answer")}
     positions = np.array(written.pop("positions"), np.uint16)
     return Example(sample=Sample(positions=positions, tokens=NO_TOKENS, **written), **own)
-
-
-def _reason(reply: Message | None) -> str:
-    return "no answer" if reply is None else str(reply.error.reason)[-300:]
 
 
 def source_samples(config: Config, pair: Pair, world: World) -> list[CloudSample]:

@@ -12,14 +12,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from logging import WARNING
 from typing import Any, Self
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
-from flwr.supercore import log
 from torch import nn
 
 from cdc_flower.checkpoint import Saved
@@ -107,7 +105,7 @@ class SeededFedAvg(FedAvg):
                     reply.content[keys.ARRAYS] = ArrayRecord({keys.PAYLOAD: Array(flat.astype(np.float32))})
                     taught.append(reply)
             else:
-                log(WARNING, "round %s: device %s: %s", server_round, device, problem or "no usable answer")
+                self.fleet.warn(server_round, device, reply, problem)
         self.fleet.require(server_round, answered)
         new, metrics = super().aggregate_train(server_round, taught)
         kept = ("loss",)

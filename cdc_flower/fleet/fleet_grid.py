@@ -145,7 +145,7 @@ class FleetGrid(Grid):
         self._run: Run | None = None
         self._pushed: dict[str, Message] = {}
         self._ids = new_ids()
-        self._pace: dict[str, float] = {}  # message type -> seconds a task of it took last
+        self._pace: dict[str, float] = {}  # message type -> seconds a task of it takes at best
         self._idle: list[Any] = []
         self._starting: list[Any] = []
         self._owns_ray = start_ray(ray_address, workers, gpu_fraction)
@@ -360,7 +360,8 @@ class FleetGrid(Grid):
                 self._states.pop(device, None)
             self._number(reply)
             replies[message.metadata.message_id] = reply
-        self._pace[cut.messages[0].metadata.message_type] = seconds / len(cut.messages)
+        kind, pace = cut.messages[0].metadata.message_type, seconds / len(cut.messages)
+        self._pace[kind] = min(pace, self._pace.get(kind, pace))  # the first loads models, small are slow
         return True
 
     def _after_death(self, cut: _Cut, replies: dict[str, Message]) -> list[_Cut]:
