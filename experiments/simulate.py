@@ -33,6 +33,7 @@ OFFLINE = {
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_ADDRESS": "local",  # a cluster that is gone leaves its address in /tmp/ray, and Ray waits for it
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }
 

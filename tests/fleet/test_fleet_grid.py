@@ -219,8 +219,9 @@ def test_a_cluster_that_is_not_there_is_refused_soon(what, monkeypatch):
 
 
 def test_a_run_is_the_same_on_every_number_of_workers(run_settings, tmp_path):
-    """The real pair: ledger and final adapter."""
-    settings = run_settings(devices=4, rounds=2, samples_per_round=4, eval_every=2)
+    """The real pair in virtual time, some devices two versions behind: ledger and adapters."""
+    settings = run_settings(devices=4, rounds=3, samples_per_round=4, pace="async", in_flight=3, buffer=2,
+                            trace="always")
     found = {}
     for name, start in {
         "local": server_app.run_local,
@@ -233,7 +234,7 @@ def test_a_run_is_the_same_on_every_number_of_workers(run_settings, tmp_path):
         adapters = sorted(p.name for p in (folder / "adapters").iterdir())
         found[name] = run.run["ledger_digest"], adapters, run.rounds.to_dict("list")
     assert found["local"] == found["one"] == found["two"]
-    assert len(found["local"][1]) == 1
+    assert len(found["local"][1]) > 1
     assert run.info["engine"] == "FleetGrid"
 
 

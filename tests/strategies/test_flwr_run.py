@@ -45,6 +45,7 @@ def environment(tmp_path: Path):
         "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(free_port()),
         "FLWR_LOCAL_CONTROL_API_PORT": str(free_port()),
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_ADDRESS": "local",
         "PATH": f"{FLWR.parent}{os.pathsep}{os.environ['PATH']}",
     }
     for process in Path("/proc").glob("[0-9]*"):
@@ -62,9 +63,11 @@ def quoted(settings: dict) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["cdc", "fedavg_lora"])
+@pytest.mark.parametrize("more", [
+    {}, {"method": "fedavg_lora"}, {"pace": "async", "buffer": 2, "in_flight": 2, "trace": "always"},
+])
 def test_flowers_simulation_engine_gives_the_same_ledger_as_a_local_grid(
-    method, run_settings, environment, tmp_path
+    more, run_settings, environment, tmp_path
 ):
     app = tmp_path / "app"
     for part in (
@@ -82,7 +85,7 @@ def test_flowers_simulation_engine_gives_the_same_ledger_as_a_local_grid(
         elif source.exists():
             app.mkdir(exist_ok=True)
             shutil.copy(source, app / part)
-    settings = run_settings(method=method, devices=3, fail_devices="2:1")
+    settings = run_settings(devices=3, fail_devices="2:1", **more)
     local = results.read(run_local(parse(settings)))
     over_ray = {**settings, "out-dir": str(tmp_path / "ray")}
     started = subprocess.run(
