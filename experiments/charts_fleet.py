@@ -42,9 +42,11 @@ def there(comparison: Any) -> bool:
 
 
 def shown(devices: pd.DataFrame) -> str:
-    """The method whose devices are described: cdc where it ran, else the first with tasks."""
-    present = devices.loc[devices["fate"].notna(), "method"].unique().tolist()
-    return "cdc" if "cdc" in present else present[0]
+    """The method whose devices are described: cdc where it ran, else the first that sends something."""
+    timed = devices[devices["fate"].notna()]
+    sent = timed.groupby("method", sort=False)["uplink_bytes"].sum()
+    present = [*sent[sent > 0].index, *sent.index]
+    return "cdc" if "cdc" in present else str(present[0])
 
 
 def figures(comparison: Any, methods: Sequence[str]) -> dict[str, Any]:

@@ -219,6 +219,8 @@ class _Rounds:
             with self.folder.stage("evaluation"):
                 measured = self._accuracy(arrays)
         self.folder.stage_seconds.update(fleet.seconds)
+        if isinstance(self.grid, TimedGrid):
+            self.folder.stage_seconds["clock"] = self.grid.host_seconds
         self._write_devices()
         metrics = {**self.strategy.metrics, **(self.grid.last if isinstance(self.grid, TimedGrid) else {})}
         self.folder.round(round, measured, fleet.prequential.get(round, {}), metrics, items(self.world))

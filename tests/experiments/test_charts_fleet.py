@@ -69,10 +69,12 @@ def test_the_page_begins_its_plots_with_accuracy_over_simulated_time(comparison)
     assert "<script" not in page
 
 
-def test_the_fleet_described_is_that_of_cdc_where_it_ran(comparison):
-    assert charts_fleet.shown(comparison.devices) == "cdc"
-    others = comparison.devices[comparison.devices["method"] != "cdc"]
-    assert charts_fleet.shown(others) == "static"
+def test_the_fleet_described_is_that_of_cdc_where_it_ran_else_of_one_that_sends(comparison):
+    devices = comparison.devices
+    assert charts_fleet.shown(devices) == "cdc"
+    named = devices.assign(uplink_bytes=devices["uplink_bytes"].where(devices["method"] == "cdc", 0))
+    assert charts_fleet.shown(named.replace({"method": {"cdc": "late is taken"}})) == "late is taken"
+    assert charts_fleet.shown(devices[devices["method"] != "cdc"]) == "static"
 
 
 def test_a_run_that_ended_before_its_first_round_still_makes_a_page(comparison):
