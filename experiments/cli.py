@@ -184,8 +184,11 @@ def simulate(
     for domain, accuracy in results.final_accuracy(run.rounds).items():
         typer.echo(f"{domain}: {share(accuracy)} %")
     total = results.totals(run.devices)
-    typer.echo(f"up {size(total['uplink_bytes'])}, down {size(total['downlink_bytes'])}, "
-               f"{total['failures']} failed device-tasks")  # fmt: skip
+    ended = run.devices["status"].value_counts()
+    typer.echo(
+        f"up {size(total['uplink_bytes'])}, down {size(total['downlink_bytes'])}; of {total['tasks']} "
+        f"device-tasks {ended.get('failed', 0)} failed, {ended.get('missing', 0)} had no answer in time"
+    )
     typer.echo(f"run folder: {folder}")
 
 

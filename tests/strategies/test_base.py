@@ -111,9 +111,11 @@ def test_a_fleet_that_comes_back_has_the_same_ledger_and_counts():
     message = one.ask(answering(), 1, "train", lambda _: RecordDict())[0]
     message.metadata.__dict__["_message_id"] = "m"
     said = MetricRecord({"uploaded": 3, "flops-forward": 2**60, "host-seconds": 0.1 + 0.2})
-    one.enter(1, 0, Message(RecordDict({"metrics": said}), reply_to=message))
+    one.enter(0, Message(RecordDict({"metrics": said}), reply_to=message))
     one.prequential[1] = {"source": (3, 4)}
     two.load(one.state())
+    late = Message(RecordDict(), reply_to=message)
+    assert two.answers([late]) == one.answers([late]) == {0: late}  # it knows whose answer it waits for
     assert two.ledger.rows() == one.ledger.rows()
     assert two.ledger.digest() == one.ledger.digest()
     assert (two.prequential, two.seconds) == (one.prequential, one.seconds)
