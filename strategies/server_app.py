@@ -116,12 +116,12 @@ def run(grid: Grid, context: Context, progress: Progress | None = None, *, resum
         else:
             arrays = ArrayRecord({k: Array(v) for k, v in found.parts["arrays"].items()})
             rounds.play(grid, arrays, found.round)
+        strategy.fleet.close()
         status = "completed"
     except KeyboardInterrupt:
         status = "interrupted"
         raise
     finally:
-        strategy.fleet.close()
         folder.pictures(pictures(getattr(strategy, "examples", ()), pair, world))
         rounds.finish(status)
     return folder.path

@@ -150,6 +150,21 @@ def test_a_device_that_fails_is_counted_and_gets_what_it_missed(run_settings):
     assert update.digest(np.load(stored)) == digest
 
 
+def test_an_interrupted_round_leaves_no_rows(run_settings):
+    class Interrupted(LocalGrid):
+        def send_and_receive(self, messages, *, timeout=None):
+            if any(m.metadata.message_type == "train" and m.metadata.group_id == "2" for m in messages):
+                raise KeyboardInterrupt
+            return super().send_and_receive(messages, timeout=timeout)
+
+    settings = run_settings()
+    with pytest.raises(KeyboardInterrupt):
+        run(Interrupted(client_app, 3, settings), Context(1, 1, {}, RecordDict(), settings))
+    found = results.read(settings["out-dir"])
+    assert found.status == "interrupted"
+    assert found.devices["round"].tolist() == [1, 1, 1]
+
+
 def test_a_run_without_enough_devices_stops_with_a_clear_message(run_settings):
     settings = run_settings(fail_devices="2:0,2:1", min_devices=2)
     with pytest.raises(FleetError, match="round 2: 1 of 3 devices answered; setting 'min-devices' = 2"):

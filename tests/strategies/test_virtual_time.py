@@ -117,3 +117,14 @@ def test_each_device_runs_the_least_compression_that_its_ram_holds(run_settings,
     assert sorted(kinds.values()) == ["int8", "nf4", "none", "none"]
     assert ran == [kinds[device] for _ in range(2) for device in range(4)]
     assert set(found.devices["status"]) == {"ok"}
+
+
+@pytest.mark.parametrize("more", [{}, {"method": "fedavg_lora"}, {"pace": "async"}, {"late": "take"}])
+def test_a_deadline_nobody_can_meet_is_empty_rounds_and_not_the_end(run_settings, more):
+    slow = {"mix": "pi4=100%", "cost_model": "llava-qwen-0.5b", "compression": "int8", "deadline": 1.0}
+    given = run_settings(**{"pace": "rounds", "trace": "always", "rounds": 2, **slow, **more})
+    found = results.read(run_local(parse(given)))
+    assert found.status == "completed"
+    assert set(found.devices["status"]) == {"missing"}
+    assert found.metrics.query("name == 'hours'")["value"].tolist() == pytest.approx([1 / 3600, 2 / 3600])
+    assert found.metrics.query("name == 'in'")["value"].tolist() == [0, 0]
