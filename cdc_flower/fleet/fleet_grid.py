@@ -25,13 +25,11 @@ from logging import ERROR
 from typing import Any, Self
 
 import numpy as np
-from flwr.app import Context, Error, Message, RecordDict
-from flwr.serverapp import Grid
-from flwr.supercore.run import Run
+from flwr.app import Context, Error, Message
 from flwr.supercore.task_identity import TaskIdentity
 
 from cdc_flower.config import ConfigError
-from cdc_flower.fleet.grid import RAISED, attempt, identify, new_ids, node_id, state_bytes, state_of
+from cdc_flower.fleet.grid import RAISED, OwnGrid, attempt, identify, new_ids, node_id, state_bytes, state_of
 
 CONNECT_SECONDS = 15.0  # until a cluster that does not answer is given up
 START_SECONDS = 180.0  # until workers that do not start are
@@ -108,7 +106,7 @@ class _Cut:
     deaths: int = 0
 
 
-class FleetGrid(Grid):
+class FleetGrid(OwnGrid):
     """Devices on Ray actors.
 
     Args:
@@ -142,7 +140,6 @@ class FleetGrid(Grid):
         order = np.argsort(nodes)
         self._nodes, self._device = nodes[order], order.astype(np.int32)
         self._states: dict[int, bytes] = {}
-        self._run: Run | None = None
         self._pushed: dict[str, Message] = {}
         self._ids = new_ids()
         self._pace: dict[str, float] = {}  # message type -> seconds a task of it takes at best
@@ -188,26 +185,6 @@ class FleetGrid(Grid):
     def restore(self, states: Mapping[int, bytes]) -> None:
         """Go on from `states()`."""
         self._states = {device: state for device, state in states.items() if state}
-
-    def set_run(self, run: Run) -> None:
-        self._run = run
-
-    @property
-    def run(self) -> Run:
-        if self._run is None:
-            raise RuntimeError("FleetGrid has no run; call set_run first")
-        return self._run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Deprecated in Flower; here because the interface demands it. Use `Message`."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> Iterable[int]:
         return [node_id(i) for i in range(self.devices)]

@@ -149,7 +149,33 @@ class _Node:
     context: Context
 
 
-class LocalGrid(Grid):
+class OwnGrid(Grid):
+    """What Flower's interface demands of a grid and all of ours have alike."""
+
+    _run: Run | None = None
+
+    def set_run(self, run: Run) -> None:
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        if self._run is None:
+            raise RuntimeError(f"{type(self).__name__} has no run; call set_run first")
+        return self._run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Deprecated in Flower; here because the interface demands it. Use `Message`."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+
+class LocalGrid(OwnGrid):
     """All devices in this process, one after another in the order of the messages.
 
     Args:
@@ -183,7 +209,6 @@ class LocalGrid(Grid):
             )
             for i in range(devices)
         }
-        self._run: Run | None = None
         self._pushed: dict[str, Message] = {}
         self._ids = new_ids()
 
@@ -199,26 +224,6 @@ class LocalGrid(Grid):
         """See `HasStates`."""
         for node in self._nodes.values():
             node.context.state = state_of(states[node.device]) if node.device in states else RecordDict()
-
-    def set_run(self, run: Run) -> None:
-        self._run = run
-
-    @property
-    def run(self) -> Run:
-        if self._run is None:
-            raise RuntimeError("LocalGrid has no run; call set_run first")
-        return self._run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Deprecated in Flower; here because the interface demands it. Use `Message`."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> Iterable[int]:
         return list(self._nodes)

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from flwr.app import Error, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import Error, Message, MessageType, MetricRecord
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.serverapp import Grid
@@ -30,7 +30,7 @@ from flwr.supercore.run import Run
 from cdc_flower.fleet import clock
 from cdc_flower.fleet.clock import STATUSES, Tasks
 from cdc_flower.fleet.cost import Charges
-from cdc_flower.fleet.grid import message_bytes
+from cdc_flower.fleet.grid import OwnGrid, message_bytes
 from cdc_flower.fleet.network import down_seconds
 from cdc_flower.fleet.settings import FleetConfig
 from cdc_flower.fleet.traces import Trace
@@ -42,7 +42,7 @@ COUNTS = (keys.FORWARD, keys.BACKWARD, keys.DECODED)
 SPENT = ("download", "work", "upload", "offline", "wait")
 
 
-class TimedGrid(Grid):
+class TimedGrid(OwnGrid):
     """Virtual time over another grid.
 
     Args:
@@ -80,11 +80,6 @@ class TimedGrid(Grid):
     @property
     def run(self) -> Run:
         return self.inner.run
-
-    def create_message(self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str,
-                       ttl: float | None = None) -> Message:
-        """Deprecated in Flower; here because the interface demands it. Use `Message`."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> Iterable[int]:
         """Nodes of the devices that can be asked now, by device; perhaps none."""

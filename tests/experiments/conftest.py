@@ -4,6 +4,8 @@ import sys
 
 import pytest
 
+from experiments import cli
+
 ENGINE = '''
 import io, os, time
 from pathlib import Path
@@ -74,3 +76,16 @@ def engine(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "engine_in_test", raising=False)
     return "engine_in_test"
+
+
+@pytest.fixture
+def command(capsys):
+    """`command("simulate", ...)` -> exit code, standard output, standard error."""
+
+    def call(*arguments):
+        with pytest.raises(SystemExit) as ended:
+            cli.main([str(a) for a in arguments])
+        shown = capsys.readouterr()
+        return ended.value.code, shown.out, shown.err
+
+    return call

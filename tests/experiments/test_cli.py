@@ -13,17 +13,6 @@ from experiments.simulate import EngineError
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def command(capsys):
-    def call(*arguments):
-        with pytest.raises(SystemExit) as ended:
-            cli.main([str(a) for a in arguments])
-        shown = capsys.readouterr()
-        return ended.value.code, shown.out, shown.err
-
-    return call
-
-
 @pytest.mark.parametrize(("arguments", "message"), [
     (["compare", "--set", "roundz=3"], "unknown setting 'roundz'; did you mean rounds"),
     (["compare", "--set", "rounds=0"], "setting 'rounds' = 0"),

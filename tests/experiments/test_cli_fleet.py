@@ -9,18 +9,7 @@ from cdc_flower.fleet.cost_models import table
 from cdc_flower.fleet.devices import read_profiles
 from cdc_flower.fleet.habits import generate
 from cdc_flower.fleet.traces import always, read_trace, write_trace
-from experiments import cli, cli_fleet
-
-
-@pytest.fixture
-def command(capsys):
-    def call(*arguments):
-        with pytest.raises(SystemExit) as ended:
-            cli.main([str(a) for a in arguments])
-        shown = capsys.readouterr()
-        return ended.value.code, shown.out, shown.err
-
-    return call
+from experiments import cli_fleet
 
 
 def test_profiles_are_listed_with_their_sources_where_asked_for(command):
