@@ -34,10 +34,10 @@ from experiments.bench import Figure, figure, host, seconds, table
 APPS = "experiments.bench_app"
 IDLE, CLIENT = f"{APPS}:idle", "clients.client_app:app"
 TASKS = {
-    "rounds": 3, "devices": 64, "eval-every": 3, "akd-steps": 1, "source-replay": 50, "items-per-domain": 10,
+    "rounds": 3, "partition": "shared", "eval-every": 3, "akd-steps": 1, "source-replay": 50, "items-per-domain": 10,
     "scenes-train": 400, "scenes-test": 100,
 }  # fmt: skip
-"""A run of 64 devices whose cloud does next to nothing."""
+"""A run whose cloud does next to nothing."""
 PYPROJECT = """[project]
 name = "bench"
 version = "1.0.0"
@@ -164,10 +164,9 @@ def _memory() -> dict[str, float]:
 
 def rounds(folder: Path, workers: int, quick: bool) -> Iterator[Figure]:
     """(b), (e): the train phase of CDC, inference included, and what the model alone would take."""
-    for samples in (2,) if quick else (2, 32):
-        small = {"devices": 4, "rounds": 2, "eval-every": 2} if quick else {}
-        settings = {**TASKS, **small, "samples-per-round": samples}
-        devices = settings["devices"]
+    for samples, devices in ((2, 4),) if quick else ((2, 256), (32, 64)):
+        small = {"rounds": 2, "eval-every": 2} if quick else {}
+        settings = {**TASKS, **small, "samples-per-round": samples, "devices": devices}
         what = f"CDC, {devices} devices of {samples} samples: device-tasks/s"
         phases = _fleet_phases({**settings, "out-dir": str(folder / f"fleet-{samples}")}, workers)
         rate = devices / median(phases[1:])
