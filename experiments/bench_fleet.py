@@ -34,8 +34,8 @@ from experiments.bench import Figure, figure, host, seconds, table
 APPS = "experiments.bench_app"
 IDLE, CLIENT = f"{APPS}:idle", "clients.client_app:app"
 TASKS = {
-    "rounds": 3, "partition": "shared", "eval-every": 3, "akd-steps": 1, "source-replay": 50, "items-per-domain": 10,
-    "scenes-train": 400, "scenes-test": 100,
+    "rounds": 3, "partition": "shared", "eval-every": 3, "akd-steps": 1, "source-replay": 50,
+    "items-per-domain": 10, "scenes-train": 400, "scenes-test": 100,
 }  # fmt: skip
 """A run whose cloud does next to nothing."""
 PYPROJECT = """[project]
