@@ -32,7 +32,7 @@ from flwr.serverapp import Grid
 from flwr.supercore import log
 
 from cdc_flower.config import Config
-from cdc_flower.fleet.grid import message_bytes
+from cdc_flower.fleet.grid import UNAVAILABLE, message_bytes, with_id
 from cdc_flower.fleet.settings import FleetConfig
 from cdc_flower.ledger import Ledger, Row
 from cdc_flower.wire import keys
@@ -40,7 +40,6 @@ from cdc_flower.wire import keys
 WORKER_DIED = (
     0  # error code of a reply whose Ray actor is gone; the pool hands it to healthy devices afterwards
 )
-UNAVAILABLE = 5  # Flower's ErrorCode.NODE_UNAVAILABLE
 
 
 class FleetError(RuntimeError):
@@ -188,7 +187,7 @@ class Fleet:
         """Messages to the round's cohort; `content(device)` makes each one's records."""
         if not self.nodes:
             self.nodes = discover(grid, self.devices, self.node_timeout)
-        if not self._waits:
+        if not self.rules.takes_late:
             self._asked, self._open = {}, {}
         messages = {}
         for d in self._cohort(grid, round):
@@ -200,11 +199,6 @@ class Fleet:
         self._open |= messages
         return list(messages.values())
 
-    @property
-    def _waits(self) -> bool:
-        """Whether an answer may come in a later round."""
-        return self.rules.pace == "async" or (self.rules.pace == "rounds" and self.rules.late == "take")
-
     def _cohort(self, grid: Grid, round: int) -> list[int]:
         rules = self.rules
         if rules.pace == "off":
@@ -213,15 +207,14 @@ class Fleet:
         free = [d for d, node in self.nodes.items() if node in connected and d not in self._open]
         if rules.pace == "async":
             return drawn(self.seed, round, free, rules.in_flight - len(self._open))
-        count = math.ceil(wanted(self.devices, self.share) * rules.over_selection - 1e-9)
-        return drawn(self.seed, round, free, count)
+        return drawn(self.seed, round, free, rules.to_ask(wanted(self.devices, self.share)))
 
     def answers(self, replies: Iterable[Message]) -> dict[int, Message | None]:
         """See `matched`: of the devices whose answer is awaited. Where late answers are taken, of those alone
         that have come, whenever they were asked.
         """
         found = matched(self._open, replies)
-        if self._waits:
+        if self.rules.takes_late:
             found = {d: reply for d, reply in found.items() if reply is not None}
         self._open = {d: message for d, message in self._open.items() if d not in found}
         self._worked = {d: self._asked[d].round for d in found}
@@ -330,5 +323,4 @@ class Fleet:
         self._asked, self._open = {}, {}
         for device, (round, size, name) in json.loads(state["open"]).items():
             message = Message(RecordDict(), dst_node_id=0, message_type=MessageType.TRAIN)
-            message.metadata.__dict__["_message_id"] = name
-            self._asked[int(device)], self._open[int(device)] = Asked(round, size), message
+            self._asked[int(device)], self._open[int(device)] = Asked(round, size), with_id(message, name)

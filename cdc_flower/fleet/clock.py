@@ -204,7 +204,7 @@ def ask(candidates: np.ndarray, wanted: int, config: FleetConfig, seed: int, rou
     """The devices asked in a round: `over_selection` times as many as wanted, or all there are; drawn by seed
     and round, by device.
     """
-    count = min(len(candidates), math.ceil(wanted * config.over_selection - 1e-9))
+    count = min(len(candidates), config.to_ask(wanted))
     return np.sort(generator(seed, "fleet/cohort", round).choice(candidates, count, replace=False))
 
 

@@ -29,7 +29,17 @@ from flwr.app import Context, Error, Message
 from flwr.supercore.task_identity import TaskIdentity
 
 from cdc_flower.config import ConfigError
-from cdc_flower.fleet.grid import RAISED, OwnGrid, attempt, identify, new_ids, node_id, state_bytes, state_of
+from cdc_flower.fleet.grid import (
+    RAISED,
+    OwnGrid,
+    attempt,
+    identify,
+    new_ids,
+    node_id,
+    state_bytes,
+    state_of,
+    with_id,
+)
 
 CONNECT_SECONDS = 15.0  # until a cluster that does not answer is given up
 START_SECONDS = 180.0  # until workers that do not start are
@@ -218,8 +228,7 @@ class FleetGrid(OwnGrid):
         return self._play([self._pushed.pop(i) for i in ids], end)
 
     def _number(self, message: Message) -> str:
-        message.metadata.__dict__["_message_id"] = next(self._ids)
-        return message.metadata.message_id
+        return with_id(message, next(self._ids)).metadata.message_id
 
     def _device_of(self, message: Message) -> int:
         node = message.metadata.dst_node_id

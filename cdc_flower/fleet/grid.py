@@ -37,6 +37,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from cdc_flower.wire import keys
 
 RAISED = 2  # Flower's ErrorCode.CLIENT_APP_RAISED_EXCEPTION
+UNAVAILABLE = 5  # Flower's ErrorCode.NODE_UNAVAILABLE
 SERVER_NODE = 1  # Flower's SUPERLINK_NODE_ID
 
 
@@ -51,6 +52,12 @@ def new_ids() -> Iterator[str]:
     """
     name = uuid.uuid4().hex
     return (f"{name}-{i}" for i in itertools.count())
+
+
+def with_id(message: Message, message_id: str) -> Message:
+    """The message, with an id, which Flower gives it on its way."""
+    message.metadata.__dict__["_message_id"] = message_id
+    return message
 
 
 def over_the_wire(message: Message) -> Message:
@@ -240,7 +247,7 @@ class LocalGrid(OwnGrid):
                 raise ValueError(
                     f"no node {message.metadata.dst_node_id} in this grid of {len(self._nodes)} devices"
                 )
-            message.metadata.__dict__["_message_id"] = next(self._ids)
+            with_id(message, next(self._ids))
             self._pushed[message.metadata.message_id] = message
             ids.append(message.metadata.message_id)
         return ids
@@ -271,5 +278,5 @@ class LocalGrid(OwnGrid):
         else:
             received = Message(content=copied(message.content), metadata=message.metadata)  # type: ignore[call-overload]
         reply = attempt(self.client_app, received, node.context)
-        reply.metadata.__dict__["_message_id"] = next(self._ids)
+        with_id(reply, next(self._ids))
         return over_the_wire(reply) if self.roundtrip else reply

@@ -7,6 +7,7 @@ those of the papers named beside them.
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import ConfigDict, Field
@@ -36,3 +37,12 @@ class FleetConfig:
     buffer: int = Field(default=10, ge=1)  # async: batches until the cloud distils (arXiv 2106.06639)
     in_flight: int = Field(default=100, ge=1)  # async: devices at work at a time
     staleness_power: float = Field(default=0.5, ge=0)  # weight (1 + s)^-power of a batch s versions old
+
+    @property
+    def takes_late(self) -> bool:
+        """Whether an answer may come in a later round than it was asked in."""
+        return self.pace == "async" or (self.pace == "rounds" and self.late == "take")
+
+    def to_ask(self, wanted: int) -> int:
+        """How many devices a round asks, so that `wanted` answer."""
+        return math.ceil(wanted * self.over_selection - 1e-9)

@@ -30,13 +30,12 @@ from flwr.supercore.run import Run
 from cdc_flower.fleet import clock
 from cdc_flower.fleet.clock import STATUSES, Tasks
 from cdc_flower.fleet.cost import Charges
-from cdc_flower.fleet.grid import OwnGrid, message_bytes
+from cdc_flower.fleet.grid import UNAVAILABLE, OwnGrid, message_bytes, with_id
 from cdc_flower.fleet.network import down_seconds
 from cdc_flower.fleet.settings import FleetConfig
 from cdc_flower.fleet.traces import Trace
 from cdc_flower.wire import keys
 
-UNAVAILABLE = 5  # Flower's ErrorCode.NODE_UNAVAILABLE
 NEVER = 1e12  # s of work of a device whose answer the grid behind never gave
 COUNTS = (keys.FORWARD, keys.BACKWARD, keys.DECODED)
 SPENT = ("download", "work", "upload", "offline", "wait")
@@ -117,8 +116,7 @@ class TimedGrid(OwnGrid):
     def _round(self, messages: list[Message], timeout: float | None) -> list[Message]:
         online = len(self._there) if self._there is not None else 0
         self._there = None
-        by_device = sorted((self._device[m.metadata.dst_node_id], m) for m in messages) if messages else []
-        asked = dict(by_device)
+        asked = dict(sorted((self._device[m.metadata.dst_node_id], m) for m in messages))
         device = np.array(list(asked), np.int64)
         began = time.perf_counter()
         down = np.array([message_bytes(m.content) for m in asked.values()], np.float64)
@@ -128,7 +126,7 @@ class TimedGrid(OwnGrid):
         answers = self.inner.send_and_receive([asked[d] for d in device[reached].tolist()], timeout=timeout)
         began = time.perf_counter()
         for d in device[~reached].tolist():
-            _name(asked[d], f"unreached-{self.clock.round + 1}-{d}")
+            with_id(asked[d], f"unreached-{self.clock.round + 1}-{d}")
         asked_by_id = {m.metadata.message_id: d for d, m in asked.items()}
         found = {asked_by_id[r.metadata.reply_to_message_id]: r for r in answers}
         tasks = Tasks(device, down, self._work(device, reached, found), self._up(device, found))
@@ -180,7 +178,7 @@ class TimedGrid(OwnGrid):
         self.last = {"hours": hours, "online": online, "asked": len(report.device), **counted}
 
         replies = {d: self._replies[d] for d in fine if d in self._replies}
-        if self.rules.pace == "async" or self.rules.late == "take":
+        if self.rules.takes_late:
             replies |= {d: self._unavailable(d, STATUSES[status]) for d, status in never.items()}
         for device in [*fine, *never]:
             self._replies.pop(device, None)
@@ -189,8 +187,7 @@ class TimedGrid(OwnGrid):
 
     def _unavailable(self, device: int, status: str) -> Message:
         reply = Message(Error(UNAVAILABLE, f"device {device}: {status}"), reply_to=self._messages[device])
-        _name(reply, f"{status}-{self.clock.round}-{device}")
-        return reply
+        return with_id(reply, f"{status}-{self.clock.round}-{device}")
 
     # --- what happened --------------------------------------------------------------------------------------
 
@@ -257,10 +254,6 @@ class TimedGrid(OwnGrid):
 
 def _trains(message: Message) -> bool:
     return message.metadata.message_type.split(".")[0] == MessageType.TRAIN
-
-
-def _name(message: Message, name: str) -> None:
-    message.metadata.__dict__["_message_id"] = name
 
 
 def _metrics(reply: Message | None) -> Mapping[str, Any]:
