@@ -1,0 +1,136 @@
+"""What only pair, data and fleet can tell of the settings: refused before the first round, in one line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import numpy as np
+
+from cdc_flower.config import Config, ConfigError
+from cdc_flower.data.world import World, open_picture
+from cdc_flower.fleet.cost import charges
+from cdc_flower.fleet.habits import availability
+from cdc_flower.models import vlm
+from cdc_flower.models.pair import Pair
+from cdc_flower.uplink import picture_batch, token_batch
+from cdc_flower.uplink.picture_batch import FORMS, PictureBatch, PictureSample, Raster
+from strategies.base import wanted
+
+TAKES_LATE = ("cdc", "upload_all")  # methods that can use an answer to an earlier round
+MESSAGE_BYTES = 272  # what a message adds to its frame, at most
+TRIED = 8  # pictures coded to see what an uplink budget must hold
+
+
+def check(config: Config, pair: Pair, world: World) -> None:
+    """Refuse settings that do not fit the pair or the data.
+
+    Raises:
+        ConfigError: names the setting and what is allowed.
+    """
+    run, up = config.run, config.uplink
+    asked = wanted(run.devices, run.cohort)
+    if run.min_devices > asked:
+        raise ConfigError(
+            f"setting 'min-devices' = {run.min_devices}: a round asks {asked} devices; allowed: up to {asked}"
+        )
+    check_fleet(config, pair, world)
+    if not re.fullmatch(r"(\s*\d+:\d+\s*(,\s*\d+:\d+\s*)*)?", run.fail_devices):
+        raise ConfigError(
+            f"setting 'fail-devices' = {run.fail_devices!r}; allowed: round:device pairs, e.g. '2:1,4:0'"
+        )
+    if run.method == "cdc":
+        if up.tokens_kept > pair.n_tokens:
+            raise ConfigError(
+                f"setting 'tokens-kept' = {up.tokens_kept}: a picture has {pair.n_tokens} tokens; allowed: "
+                f"1..{pair.n_tokens}"
+            )
+        if up.token_transform == "pca" and pair.transform is None:
+            raise ConfigError(
+                f"setting 'token-transform' = 'pca': pair '{pair.name}' has no transform of its vision "
+                "tower; allowed: none, or estimate one (docs/method.md)"
+            )
+        least, what = LEAST[up.uplink_unit](config, pair, world)
+        if up.uplink_budget < least:
+            raise ConfigError(
+                f"setting 'uplink-budget' = {up.uplink_budget}: {what} {least} bytes; "
+                f"allowed: at least {least}"
+            )
+
+
+def check_fleet(config: Config, pair: Pair, world: World) -> None:
+    """Refuse a virtual fleet that cannot run.
+
+    Raises:
+        ConfigError: names the setting and what is allowed.
+    """
+    rules, method = config.fleet, config.run.method
+    if rules.pace == "off":
+        if config.pair.compression == "auto":
+            raise ConfigError(
+                "setting 'compression' = 'auto': devices have no RAM without virtual time; allowed: nf4, "
+                "int8, none, or 'pace' = 'rounds' or 'async'"
+            )
+        return
+    for setting, value in (("pace", rules.pace), ("late", rules.late)):
+        if value in ("async", "take") and method not in TAKES_LATE:
+            raise ConfigError(
+                f"setting '{setting}' = '{value}': method '{method}' averages the answers of one round; "
+                f"allowed: methods {', '.join(TAKES_LATE)}"
+            )
+    charged = charges(config, pair, world)
+    trace = availability(rules, charged.devices.classes, config.run.seed)
+    if not trace.ever(rules.need_charging, rules.need_idle):
+        raise ConfigError(
+            f"setting 'trace' = '{rules.trace}': no device is ever online and, where asked for, charging and "
+            "idle; allowed: another trace, or without need-charging and need-idle"
+        )
+
+
+def _least_tokens(config: Config, pair: Pair, world: World) -> tuple[int, str]:
+    up = config.uplink
+    longest = max(len(pair.text.question_ids(q)) for q in set(world.train["question"].astype(str)))
+    least = MESSAGE_BYTES + token_batch.sample_bytes(
+        up.tokens_kept,
+        pair.width,
+        up.token_bits,
+        longest + pair.max_answer_tokens,
+        pair.transform_for(up) is not None,
+    )
+    return least, f"one sample of {up.tokens_kept} tokens needs up to"
+
+
+def _least_picture(config: Config, pair: Pair, world: World) -> tuple[int, str]:
+    """No bound, as for tokens, which would be that of the raw pixels: some real pictures are coded instead.
+
+    Raises:
+        ConfigError: the pair's tokens are not one a patch, or its processor gives another size than its tower
+            reads.
+    """
+    up, raster = config.uplink, Raster(pair.side, pair.patch)
+    whole = FORMS[up.uplink_unit].whole
+    if not whole and (raster.n_tokens != pair.n_tokens or pair.side % pair.patch):
+        raise ConfigError(
+            f"setting 'uplink-unit' = '{up.uplink_unit}': pair '{pair.name}' has {pair.n_tokens} tokens "
+            f"of {pair.side} pixels in patches of {pair.patch}, not one a patch; allowed: tokens, jpeg"
+        )
+    names = list(dict.fromkeys(world.train["image_id"]))[:TRIED]
+    images = [open_picture(world.pack.train_images[str(name)]) for name in names]
+    kept = np.arange(0 if whole else up.tokens_kept, dtype=np.uint16)
+    sizes = []
+    for pixels in vlm.as_read(pair.processor, images):
+        try:
+            data = picture_batch.coded(pixels, kept, up.uplink_unit, raster, up.picture_quality)
+        except ValueError as err:
+            raise ConfigError(f"setting 'uplink-unit' = '{up.uplink_unit}': {err}") from None
+        batch = PictureBatch(0, 1, 0, (PictureSample(0, kept, data, [0], [0], 0.0),))
+        sizes.append(MESSAGE_BYTES + len(picture_batch.encode(batch, up.uplink_unit, raster)))
+    return min(sizes), f"the smallest of {len(sizes)} pictures in quality {up.picture_quality} needs"
+
+
+LEAST: dict[str, Callable[[Config, Pair, World], tuple[int, str]]] = {
+    "tokens": _least_tokens,
+    "jpeg": _least_picture,
+    "patches": _least_picture,
+}
+"""Values of the setting `uplink-unit` -> bytes that an uplink budget must have, and of what."""
