@@ -23,7 +23,7 @@ from clients.client_app import app
 from clients.inference import alone, answer
 from clients.store import Adapter, held, hold
 from clients.task import as_read, pictures, question_length, questions, resident
-from strategies.server_app import MESSAGE_BYTES
+from strategies.checks import MESSAGE_BYTES
 
 
 def message(frame: bytes | None = None) -> Message:
