@@ -152,9 +152,9 @@ class CloudConfig:
 class DownlinkConfig:
     """DWC. `codec` is a key of `cdc_flower.downlink.codecs.CODECS`."""
 
-    codec: Literal["deadzone", "fp16", "int8", "nf4", "topk", "topk_int4", "stc"] = "deadzone"
+    codec: Literal["dyadic", "deadzone", "fp16", "int8", "nf4", "topk", "topk_int4", "stc"] = "dyadic"
     downlink_budget: int = Field(default=10_000, ge=1)  # bytes per update, for the codecs that can aim at one
-    importance: Literal["none", "fisher"] = "fisher"  # `deadzone` weights errors by squared gradients
+    importance: Literal["none", "fisher"] = "fisher"  # weights of errors (dyadic, deadzone)
     history: int = Field(default=16, ge=1)  # versions kept for catch-up
     max_downlink_bytes: int = Field(default=256 * 2**20, ge=1)
 

@@ -232,7 +232,8 @@ def updated(task: Task, message: Message, context: Context, student: Resident) -
     frame, cap = frame_of(message.content), task.config.downlink.max_downlink_bytes
     if frame:
         try:
-            adapter = _applied(frame, adapter, layout.digest, layout.sizes, cap)
+            start = student.initial if update.stands_alone(frame, cap) else adapter
+            adapter = _applied(frame, start, layout.digest, layout.sizes, cap)
             hold(context, adapter)
         except FrameError as err:
             log(WARNING, "device %s keeps version %s: %s", task.device, adapter.version, err)

@@ -6,8 +6,8 @@ newest (nothing when it has it), up comes a TOKEN_BATCH frame, or one of picture
 (`received`). The cloud learns from all token batches in the order of the devices (`cloud.distill`), and the
 mirror makes the next version of the adapter (`downlink.versions`). Which adapter a device has is known from
 its last reply alone, by version and digest, so a device that was away gets what it missed when it is asked
-again, and one whose version is of another line (the cloud was restored from an older checkpoint) gets a
-snapshot. `upload_all` is the same method with another kind of device work: every sample, every token,
+again, and one whose version is of another line (the cloud was restored from an older checkpoint) gets what
+fits any device. `upload_all` is the same method with another kind of device work: every sample, every token,
 float16, no budget."""
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from cdc_flower.config import Config
 from cdc_flower.data.stream import SOURCE, generator
 from cdc_flower.data.world import World
 from cdc_flower.downlink import update
-from cdc_flower.downlink.versions import Mirror
+from cdc_flower.downlink.versions import Jumps, Mirror
 from cdc_flower.fleet.clock import staleness_weight
 from cdc_flower.fleet.grid import frame_of, payload
 from cdc_flower.models import adapters
@@ -100,6 +100,8 @@ class CDC(Strategy):
         self.fleet, self.cloud, self.mirror, self.pair = fleet, cloud, mirror, pair
         self.config, self.model, self.work = config, model, work
         self.known: dict[int, tuple[int, bytes]] = {}  # device -> version and digest of the adapter it has
+        self.ordered: dict[int, bytes] = {}  # device -> digest it was brought to, until it answers
+        self.refused: set[int] = set()  # devices that did not come to the adapter they were brought
         self.metrics: dict[str, float] = {}  # of the last round
         self.examples: deque[Example] = deque(maxlen=EXAMPLES)
 
@@ -111,7 +113,8 @@ class CDC(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         def content(device: int) -> RecordDict:
-            frame = self.mirror.frame_for(*self.known.get(device, (0, None)))
+            frame = self.mirror.frame_for(*self.known.get(device, (0, None)), self._jumps(device))
+            self.ordered[device] = self.mirror.digest
             order = ConfigRecord(
                 {keys.WORK: self.work, keys.ROUND: server_round, keys.VERSION: self.mirror.newest}
             )
@@ -121,6 +124,11 @@ class CDC(Strategy):
             return records
 
         return self.fleet.ask(grid, server_round, MessageType.TRAIN, content)
+
+    def _jumps(self, device: int) -> Jumps:
+        if device in self.refused:
+            return "none"
+        return "start" if device in self.ordered else "all"
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -161,6 +169,10 @@ class CDC(Strategy):
         if not isinstance(digest, bytes) or len(digest) != update.DIGEST_BYTES:
             raise FrameError("the answer does not say, in 8 bytes, which adapter the device has")
         self.known[device] = version, digest
+        if self.ordered.pop(device, digest) == digest:
+            self.refused.discard(device)
+        else:
+            self.refused.add(device)
         frame = frame_of(content)
         if not frame:
             return None
@@ -220,24 +232,28 @@ class CDC(Strategy):
             "devices": np.array(list(self.known), np.int64),
             "versions": np.array([version for version, _ in self.known.values()], np.int64),
             "digests": b"".join(digest for _, digest in self.known.values()),
+            "ordered": np.array(list(self.ordered), np.int64),
+            "ordered_digests": b"".join(self.ordered.values()),
+            "refused": np.array(sorted(self.refused), np.int64),
             "metrics": json.dumps(self.metrics),
             "examples": json.dumps([_written(example) for example in self.examples]),
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on where `state()` was taken."""
-        size, digests = update.DIGEST_BYTES, state["digests"]
-        self.known = {
-            device: (version, digests[size * i : size * (i + 1)])
-            for i, (device, version) in enumerate(
-                zip(state["devices"].tolist(), state["versions"].tolist(), strict=True)
-            )
-        }
+        versions = zip(state["versions"].tolist(), _digests(state["digests"]), strict=True)
+        self.known = dict(zip(state["devices"].tolist(), versions, strict=True))
+        ordered = zip(state["ordered"].tolist(), _digests(state["ordered_digests"]), strict=True)
+        self.ordered, self.refused = dict(ordered), set(state["refused"].tolist())
         self.metrics = json.loads(state["metrics"])
         self.examples = deque(map(_example, json.loads(state["examples"])), maxlen=EXAMPLES)
 
     def summary(self) -> None:
         log(INFO, "\t%s: adapter version %s", self.work, self.mirror.newest)
+
+
+def _digests(row: bytes) -> list[bytes]:
+    return [row[i : i + update.DIGEST_BYTES] for i in range(0, len(row), update.DIGEST_BYTES)]
 
 
 def _written(example: Example) -> dict[str, Any]:

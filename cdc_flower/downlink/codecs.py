@@ -2,7 +2,7 @@
 
 `encode(delta, sizes, budget, weights) -> payload` and `decode(payload, sizes) -> float32 (P,)`. Encoders
 return bytes only: decoding them is the one way to learn what was sent, so the cloud's mirror and the devices
-cannot differ. `deadzone` is the method; the others are what the field sends (`baselines.py`).
+cannot differ. `dyadic` and `deadzone` are the method; the others are what the field sends (`baselines.py`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ class Codec:
         name: its key in `CODECS`.
         id: its number in UPDATE frames, never reused.
         budgeted: whether it aims at the byte budget; the others have one size.
+        exact: whether its updates add up without rounding, so that one can stand for many.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Codec:
     budgeted: bool
     _encode: Callable[..., bytes]
     _decode: Callable[[bytes, Sequence[int]], NDArray[np.float32]]
+    exact: bool = False
 
     def encode(self, delta: NDArray[np.float32], sizes: Sequence[int], budget: int,
                weights: Sequence[float] | None = None) -> bytes:
@@ -40,7 +42,7 @@ class Codec:
             delta: what to add to the adapter.
             sizes: elements of each tensor, summing to P.
             budget: bytes, >= 1.
-            weights: importance of the squared error per tensor, positive; used by `deadzone` alone.
+            weights: importance of the squared error per tensor, positive; used by `deadzone` and `dyadic`.
 
         Raises:
             ValueError: NaN or infinity in `delta`, sizes that do not sum to P, a budget below 1.
@@ -76,6 +78,7 @@ CODECS: dict[str, Codec] = {
         Codec("nf4", 5, False, baselines.encode_nf4, baselines.decode_nf4),
         Codec("topk_int4", 6, True, baselines.encode_topk_int4, baselines.decode_topk_int4),
         Codec("stc", 7, True, baselines.encode_stc, baselines.decode_stc),
+        Codec("dyadic", 8, True, deadzone.encode_dyadic, deadzone.decode, exact=True),
     )
 }
 """Codec name (config key `codec`) -> Codec."""

@@ -18,6 +18,7 @@ SMALLEST_STEP = float(np.finfo(np.float32).tiny)
 LARGEST = float(np.finfo(np.float32).max)
 MAX_EXPONENT = 64  # eighths of an octave: a tensor's step is at most 2**8 from the common one
 _OFFSET_UNIT = 1.0 / 128  # of a step; a byte covers -0.5 .. 1.49
+NEUTRAL = (64, 64)  # the offsets with which magnitude m is m steps
 _TABLED = 1024  # magnitudes whose values are looked up where there are many
 _EIGHTHS = np.array([32768, 35734, 38968, 42495, 46341, 50535, 55109, 60097], np.float64) / 32768  # 2**(k/8)
 
@@ -72,9 +73,9 @@ def step_factors(exponents: NDArray[np.int8]) -> NDArray[np.float64]:
     return np.ldexp(_EIGHTHS[e % 8], e // 8)
 
 
-def step_exponents(weights: Sequence[float], tensors: int) -> NDArray[np.int8]:
+def step_exponents(weights: Sequence[float], tensors: int, unit: int = 1) -> NDArray[np.int8]:
     """Exponents of the tensors' steps for importance weights: step ~ weight**-1/2 around their geometric
-    mean.
+    mean, in multiples of `unit` eighths of an octave.
 
     Raises:
         ValueError: not one positive finite weight per tensor.
@@ -83,7 +84,8 @@ def step_exponents(weights: Sequence[float], tensors: int) -> NDArray[np.int8]:
     if w.shape != (tensors,) or not (np.isfinite(w).all() and (w > 0).all()):
         raise ValueError(f"weights must be {tensors} positive finite numbers, one per tensor")
     logs = np.log2(w)
-    return np.clip(np.rint(-4 * (logs - logs.mean())), -MAX_EXPONENT, MAX_EXPONENT).astype(np.int8)
+    exponents = unit * np.rint(-4 / unit * (logs - logs.mean()))
+    return np.clip(exponents, -MAX_EXPONENT, MAX_EXPONENT).astype(np.int8)
 
 
 def floor_step(energy: float, nonzero: int, relative_error: float) -> float:

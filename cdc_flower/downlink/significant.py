@@ -88,6 +88,7 @@ class Symbols:
         found: the candidates.
         step: the common step.
         rho: the rounding offset.
+        dead: magnitudes below this many steps are not sent; None = 1 - rho.
         count: K, non-zero symbols.
         labels: (T,) int64, class of each tensor, 0 = all zero, else 1.. from dense to sparse.
         bits: size of everything that grows with K.
@@ -97,6 +98,7 @@ class Symbols:
     found: Significant
     step: float
     rho: float
+    dead: float | None
     count: int
     labels: NDArray[np.int64]
     bits: float
@@ -104,7 +106,7 @@ class Symbols:
 
     def parts(self) -> Iterator[Part]:
         """The symbols, chunk by chunk."""
-        return (_quantized(chunk, self.step, self.rho) for chunk in self.found.chunks)
+        return (_quantized(chunk, self.step, self.rho, self.dead) for chunk in self.found.chunks)
 
 
 def survey(delta: NDArray[np.float32]) -> tuple[float, float, int]:
@@ -178,13 +180,15 @@ def _chunk(places, values, bounds) -> Chunk:
     return Chunk(where, value, int(first), cuts)
 
 
-def _quantized(chunk: Chunk, step: float, rho: float) -> Part:
-    """`floor(value / step + rho)` where it is not zero."""
+def _quantized(chunk: Chunk, step: float, rho: float, dead: float | None) -> Part:
+    """`floor(value / step + rho)` where it is not zero; with `dead` at least 1 from there on, 0 below."""
     ratio = chunk.value / chunk.value.dtype.type(step)
     if ratio.dtype == np.float32:
         magnitude = (ratio + np.float32(rho)).astype(np.int32)
     else:
         magnitude = np.minimum(ratio + rho, float(coder_models.MAX_VALUE)).astype(np.int64)
+    if dead is not None:
+        magnitude = np.where(ratio >= dead, np.maximum(magnitude, 1), 0)
     chosen = np.flatnonzero(magnitude)
     if len(chosen) == len(magnitude):
         return Part(chunk.where, magnitude, ratio, chunk.first, chunk.cuts)
@@ -192,23 +196,24 @@ def _quantized(chunk: Chunk, step: float, rho: float) -> Part:
     return Part(chunk.where[chosen], magnitude[chosen], ratio[chosen], chunk.first, cuts)
 
 
-def symbols(found: Significant, step: float, rho: float,
-            labels: NDArray[np.int64] | None = None, classes: int = MAX_CLASSES) -> Symbols:
+def symbols(found: Significant, step: float, rho: float, labels: NDArray[np.int64] | None = None,
+            classes: int = MAX_CLASSES, dead: float | None = None) -> Symbols:
     """The symbols at a step and what they cost.
 
     Args:
-        found: candidates down to `(1 - rho) * step` at least.
+        found: candidates down to `(1 - rho) * step` (with `dead`, `dead * step`) at least.
         step: > 0.
         rho: the rounding offset: a symbol is `floor(value / step + rho)`.
         labels: classes found at a step nearby, to be kept.
         classes: how many to begin merging with; fewer are found faster.
+        dead: magnitudes from so many steps on are sent, as 1 at least, and smaller ones are not.
     """
     rank, n = _groups(found, labels, classes)
     counts, sums = np.zeros(len(rank), np.int64), np.zeros((n, 2))
     hist = np.zeros((n, 2, coder_models.MAX_TOKEN))
     last = -1
     for chunk in found.chunks:
-        part = _quantized(chunk, step, rho)
+        part = _quantized(chunk, step, rho, dead)
         each = np.diff(part.cuts)
         if not len(part.where):
             continue
@@ -232,7 +237,8 @@ def symbols(found: Significant, step: float, rho: float,
     live = counts > 0
     sums[:, 1] = np.bincount(rank[live], np.diff(found.bounds)[live], n)
     merged, bits, fixed = _merged(hist, sums, fix=labels is not None)
-    return Symbols(found, step, rho, int(counts.sum()), np.where(live, merged[rank] + 1, 0), bits, fixed)
+    labels = np.where(live, merged[rank] + 1, 0)
+    return Symbols(found, step, rho, dead, int(counts.sum()), labels, bits, fixed)
 
 
 def _groups(found: Significant, labels: NDArray[np.int64] | None,

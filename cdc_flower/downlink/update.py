@@ -1,9 +1,9 @@
 """The UPDATE frame: what turns the adapter of one version into that of another, and the proof that it did.
 
-A frame carries either a *chain* (the codec payloads of every version between, added in order, hence the same
-float32 bits as everyone else's) or a *snapshot* (the adapter itself, lossless). It names the layout and the
-result by digest: an update for other tensors, from another version, or with another outcome than the cloud's
-mirror is refused whole.
+A frame carries a *chain* (the codec payloads of every version between, added in order, hence the same
+float32 bits as everyone else's), a *jump* (one payload, the exact difference of two versions) or a *snapshot*
+(the adapter itself, lossless). It names the layout and the result by digest: an update for other tensors,
+from another version, or with another outcome than the cloud's mirror is refused whole.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cdc_flower.downlink.codecs import BY_ID
 from cdc_flower.wire import columns
 from cdc_flower.wire.frame import FrameError, Kind, envelope, pack, unpack
 
-CHAIN, SNAPSHOT = 0, 1
+CHAIN, SNAPSHOT, JUMP = 0, 1, 2
 MAX_CHAIN = 4096
 DIGEST_BYTES = 8
 _HEAD = struct.Struct(f"<BII{DIGEST_BYTES}s{DIGEST_BYTES}s")  # mode, base, target, layout, result
@@ -50,6 +50,11 @@ def chain_frame(payloads: Sequence[bytes], base: int, layout: bytes, result: byt
     return pack(Kind.UPDATE, _HEAD.pack(CHAIN, base, base + len(payloads), layout, result), *payloads)
 
 
+def jump_frame(payload: bytes, base: int, target: int, layout: bytes, result: bytes) -> bytes:
+    """A frame from version `base` to `target` by one payload; arguments as of `chain_frame`."""
+    return pack(Kind.UPDATE, _HEAD.pack(JUMP, base, target, layout, result), payload)
+
+
 def snapshot_frame(flat: NDArray[np.float32], version: int, layout: bytes) -> bytes:
     """A frame that sets the adapter to `flat`, whatever the device has: byte planes by zstd, or as they
     are."""
@@ -57,6 +62,23 @@ def snapshot_frame(flat: NDArray[np.float32], version: int, layout: bytes) -> by
     small = zstandard.ZstdCompressor(level=3).compress(raw)
     body = b"\x01" + small if 0 < len(small) < len(raw) else b"\x00" + raw
     return pack(Kind.UPDATE, _HEAD.pack(SNAPSHOT, version, version, layout, digest(flat)), body)
+
+
+def stands_alone(frame: bytes, max_bytes: int) -> bool:
+    """Whether a frame needs nothing but version 0, which every device has: a snapshot, or a jump from there.
+
+    Raises:
+        FrameError: no UPDATE frame of at most `max_bytes`.
+    """
+    mode, base, *_ = _read_head(unpack(frame, Kind.UPDATE, max_bytes))
+    return mode == SNAPSHOT or (mode == JUMP and base == 0)
+
+
+def _read_head(sections: list[bytes]) -> tuple[int, int, int, bytes, bytes]:
+    head = sections[0] if sections else b""
+    if len(head) != _HEAD.size:
+        raise FrameError(f"update: head of {len(head)} bytes, expected {_HEAD.size}")
+    return _HEAD.unpack(head)
 
 
 def apply(frame: bytes, flat: NDArray[np.float32], version: int, layout_digest: bytes, sizes: Sequence[int],
@@ -74,25 +96,31 @@ def apply(frame: bytes, flat: NDArray[np.float32], version: int, layout_digest: 
         max_bytes: a longer frame is refused unread.
 
     Raises:
-        StaleVersion: a chain that does not go through the device's version.
+        StaleVersion: a chain that does not go through the device's version, or a jump from another one.
         FrameError: any other reason not to apply it.
     """
-    head, *payloads = unpack(frame, Kind.UPDATE, max_bytes) or [b""]
-    if len(head) != _HEAD.size:
-        raise FrameError(f"update: head of {len(head)} bytes, expected {_HEAD.size}")
-    mode, base, target, layout, result = _HEAD.unpack(head)
+    sections = unpack(frame, Kind.UPDATE, max_bytes)
+    mode, base, target, layout, result = _read_head(sections)
+    payloads = sections[1:]
     if layout != layout_digest:
         raise FrameError(f"update: made for layout {layout.hex()}, this adapter has {layout_digest.hex()}")
     if version == target and digest(flat) == result:
         return flat, version
     if mode == CHAIN:
         new = _apply_chain(payloads, flat, version, base, target, sizes)
+    elif mode == JUMP:
+        if len(payloads) != 1 or base >= target:
+            raise FrameError(f"update: {len(payloads)} payloads to jump from version {base} to {target}")
+        if version != base:
+            raise StaleVersion(f"update: jumps from version {base}, this adapter has version {version}")
+        new = add(flat, payloads[0], sizes)
     elif mode == SNAPSHOT:
         if len(payloads) != 1 or base != target:
             raise FrameError("update: a snapshot has one payload and one version")
         new = _read_snapshot(payloads[0], sum(sizes))
     else:
-        raise FrameError(f"update: unknown mode {mode}; allowed: {CHAIN} chain, {SNAPSHOT} snapshot")
+        modes = f"{CHAIN} chain, {SNAPSHOT} snapshot, {JUMP} jump"
+        raise FrameError(f"update: unknown mode {mode}; allowed: {modes}")
     if not np.isfinite(new).all():
         raise FrameError("update: the result has elements that are not finite")
     if digest(new) != result:

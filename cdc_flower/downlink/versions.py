@@ -10,14 +10,17 @@ payloads since give them back.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cdc_flower.config import ConfigError
-from cdc_flower.downlink import update
+from cdc_flower.downlink import deadzone, update
 from cdc_flower.downlink.codecs import CODECS
+
+Jumps = Literal["all", "start", "none"]
+_ANY = -1  # stands for a version that is not known
 
 
 class HasLayout(Protocol):
@@ -42,7 +45,7 @@ class Mirror:
         layout: names the tensors.
         codec: key of `CODECS`.
         budget: bytes of a one-version UPDATE frame, for the codecs that aim at one.
-        history: versions a device may lag behind and still get a chain.
+        history: versions a device may lag behind and still get what changed since its own.
 
     Raises:
         ConfigError: unknown codec, or a budget below the envelope.
@@ -61,11 +64,11 @@ class Mirror:
         self._sizes = tuple(int(s) for s in layout.sizes)
         self._layout = bytes(layout.digest)
         self._codec, self._budget, self._history = CODECS[codec], budget, min(history, update.MAX_CHAIN)
-        self._base = self._newest_flat = _checked(initial, sum(self._sizes)).copy()
+        self._initial = self._base = self._newest_flat = _checked(initial, sum(self._sizes)).copy()
         self._oldest = 0
         self._payloads: list[bytes] = []
         self._digests = [update.digest(self._base)]
-        self._frames: dict[int, bytes] = {}
+        self._frames: dict[tuple[int, Jumps], bytes] = {}
 
     @property
     def newest(self) -> int:
@@ -126,56 +129,74 @@ class Mirror:
             self._oldest += 1
         return self.newest
 
-    def frame_for(self, version: int, digest: bytes | None = None) -> bytes | None:
+    def frame_for(self, version: int, digest: bytes | None = None, jumps: Jumps = "all") -> bytes | None:
         """The UPDATE frame that brings a device of `version` to the newest, or None if it has it.
 
-        A chain of the updates it missed, or a snapshot where that is smaller; always a snapshot for a version
-        that is unknown, too old, or (given the device's `digest`) of another line, as after a restart from an
-        older checkpoint. Encoded once for each distinct version.
+        The smallest of: the chain of the updates it missed; a jump over them, their exact sum; a jump from
+        version 0, which every device has; a snapshot. The last two alone for a version that is unknown, too
+        old, or (given the device's `digest`) of another line, as after a restart from an older checkpoint.
+        There are jumps where the codec's updates add up exactly. Encoded once for each distinct version.
+
+        Args:
+            version: what the device said last.
+            digest: of its adapter.
+            jumps: "start", only from version 0, for a device that was sent something since and did not
+                answer: it may be further along, where a chain still fits and a jump from its old version
+                does not. "none" for one that could not use what it was sent.
         """
         known = self._oldest <= version <= self.newest
         if known and digest is not None and digest != self._digests[version - self._oldest]:
             known = False
         if known and version == self.newest:
             return None
-        key = version if known else -1
+        key = version if known else _ANY, jumps
         if key not in self._frames:
-            self._frames[key] = self._shortest(version) if known else self._snapshot()
+            self._frames[key] = self._shortest(version, jumps) if known else self._for_any(jumps)
         return self._frames[key]
 
-    def _snapshot(self) -> bytes:
-        if -1 not in self._frames:
-            self._frames[-1] = update.snapshot_frame(self._newest_flat, self.newest, self._layout)
-        return self._frames[-1]
+    def _for_any(self, jumps: Jumps) -> bytes:
+        """What needs no version but 0."""
+        key = _ANY, "none" if jumps == "none" else "start"
+        if key not in self._frames:
+            snapshot = update.snapshot_frame(self._newest_flat, self.newest, self._layout)
+            jump = None if jumps == "none" else self._jump(self._initial, 0)
+            self._frames[key] = min(snapshot, jump or snapshot, key=len)
+        return self._frames[key]
 
-    def _shortest(self, version: int) -> bytes:
+    def _shortest(self, version: int, jumps: Jumps) -> bytes:
         missed = self._payloads[version - self._oldest :]
         chain = update.chain_frame(missed, version, self._layout, self._digests[-1])
-        snapshot = self._snapshot()
-        return snapshot if len(snapshot) < len(chain) else chain
+        if len(missed) == 1:
+            return chain
+        jump = self._jump(self.adapter(version), version) if jumps == "all" and version else None
+        return min(chain, jump or chain, self._for_any(jumps), key=len)
+
+    def _jump(self, flat: NDArray[np.float32], version: int) -> bytes | None:
+        """The exact difference to the newest, if float32 addition brings it back."""
+        if not self._codec.exact or version == self.newest:
+            return None
+        delta = self._newest_flat.astype(np.float64) - flat
+        payload = deadzone.encode_exact(delta, self._sizes)
+        if payload is None:
+            return None
+        payload = bytes((CODECS["dyadic"].id,)) + payload
+        if update.digest(update.add(flat, payload, self._sizes)) != self.digest:
+            return None
+        return update.jump_frame(payload, version, self.newest, self._layout, self.digest)
 
     def state(self) -> dict[str, Any]:
-        """Everything needed to go on bit-identically: a flat dict of arrays, bytes and ints."""
+        """Everything but version 0 that is needed to go on bit-identically: a flat dict of arrays, bytes and
+        ints.
+        """
         return {
             "oldest": self._oldest, "layout": self._layout, "base": self._base.copy(),
             "newest": self._newest_flat.copy(), "payloads": b"".join(self._payloads),
             "payload_sizes": np.array([len(p) for p in self._payloads], np.int64),
         }
 
-    @classmethod
-    def from_state(cls, state: Mapping[str, Any], layout: HasLayout, codec: str, budget: int,
-                   history: int) -> Mirror:
-        """The mirror `state()` came from; codec, budget and history may be others from here on.
-
-        Raises:
-            ValueError: see `load`.
-        """
-        mirror = cls(np.asarray(state["base"], np.float32), layout, codec, budget, history)
-        mirror.load(state)
-        return mirror
-
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state()` was taken.
+        """Go on where `state()` was taken, by a mirror of the same version 0; codec, budget and history may
+        be others from here on.
 
         Raises:
             ValueError: another layout, or a state whose payloads do not lead from its base to its newest

@@ -25,6 +25,7 @@ from transformers import PreTrainedModel
 LORA_TARGETS = (
     r".*language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)|.*embed_tokens|.*lm_head"
 )
+GRID = 2.0**-20  # float32 holds sums and differences of its multiples exactly up to 16
 SAVED_WHOLE = ["multi_modal_projector", "input_layernorm", "post_attention_layernorm", "language_model.norm"]
 
 
@@ -54,7 +55,8 @@ class Layout:
 def attach(model: nn.Module, rank: int, alpha: int, seed: int = 0) -> PeftModel:
     """Wrap a LLaVA student with the adapter, version 0: LoRA B = 0, so its answers are the bare student's.
 
-    The random LoRA A comes from `seed` alone, so that every device and the cloud start with equal bits.
+    The random LoRA A comes from `seed` alone, so that every device and the cloud start with equal bits. All
+    weights are rounded to multiples of `GRID`, on which sums of updates of the codec `dyadic` are exact.
     """
     config = LoraConfig(
         r=rank,
@@ -70,7 +72,7 @@ def attach(model: nn.Module, rank: int, alpha: int, seed: int = 0) -> PeftModel:
         torch.manual_seed(seed)
         wrapped = get_peft_model(cast(PreTrainedModel, model), config)
     for p in trainable(wrapped):
-        p.data = p.data.float()
+        p.data = torch.round(p.data.float() / GRID) * GRID
     return cast(PeftModel, wrapped)
 
 

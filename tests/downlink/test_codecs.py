@@ -67,7 +67,7 @@ def test_arguments_that_do_not_fit_are_named(name):
 
 def test_ids_are_those_of_the_wire_format():
     assert {i: c.name for i, c in BY_ID.items()} == {
-        1: "deadzone", 2: "fp16", 3: "int8", 4: "topk", 5: "nf4", 6: "topk_int4", 7: "stc"}
+        1: "deadzone", 2: "fp16", 3: "int8", 4: "topk", 5: "nf4", 6: "topk_int4", 7: "stc", 8: "dyadic"}
 
 
 def _delta(seed=0, n=20_000):

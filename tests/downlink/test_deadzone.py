@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc_flower.downlink import deadzone
+from cdc_flower.downlink import deadzone, quantizer
 from cdc_flower.wire import coder, columns
 from cdc_flower.wire.frame import FrameError
 
@@ -36,6 +36,52 @@ def test_more_bytes_never_mean_more_error():
     errors = [_error(x, deadzone.decode(payload, [10_000])) for payload in payloads]
     assert errors == sorted(errors, reverse=True)
     assert errors[0] == 1.0
+
+
+@pytest.mark.parametrize("budget", [200, 1000, 8000])
+@pytest.mark.parametrize("scale", [1e-3, 1.4e-3])
+def test_dyadic_fills_the_budget_by_its_dead_zone_on_powers_of_two(budget, scale):
+    x, sizes = _laplace(40_000, scale=scale), [10_000] * 4
+    payload, free = deadzone.encode_dyadic(x, sizes, budget), deadzone.encode(x, sizes, budget)
+    assert 0.97 * budget < len(payload) <= budget
+    (step,), classes = deadzone.read(payload, sizes)
+    assert np.frexp(step)[0] == 0.5
+    assert {some.offset for some in classes} == {quantizer.NEUTRAL}
+    back = deadzone.decode(payload, sizes)
+    assert (back / step == np.rint(back / step)).all()
+    assert _error(x, back) < 1.16 * _error(x, deadzone.decode(free, sizes))
+
+
+def test_weights_move_the_steps_of_dyadic_by_octaves():
+    x = _laplace(20_000)
+    steps, _ = deadzone.read(deadzone.encode_dyadic(x, [10_000] * 2, 3000, [1.0, 50.0]), [10_000] * 2)
+    assert steps[0] / steps[1] in (4, 8)
+    assert (np.frexp(steps)[0] == 0.5).all()
+
+
+VALUES = st.tuples(st.integers(-(2**23), 2**23), st.integers(-20, -14))
+
+
+@given(st.lists(st.lists(VALUES, max_size=8), max_size=6))
+def test_exact_differences_come_back_bit_for_bit(tensors):
+    delta = np.array([whole * 2.0**octave for t in tensors for whole, octave in t])
+    sizes = [len(t) for t in tensors]
+    payload = deadzone.encode_exact(delta, sizes)
+    assert payload is not None
+    assert deadzone.decode(payload, sizes).astype(np.float64).tobytes() == (delta + 0.0).tobytes()
+
+
+@pytest.mark.parametrize("value", [2.0**-25, 1 / 3, 1 + 2.0**-24, 2.0**29, 2.0**30, np.inf, np.nan])
+def test_what_is_no_multiple_of_the_finest_step_has_no_exact_payload(value):
+    assert deadzone.encode_exact(np.array([0.5, value]), [2]) is None
+
+
+def test_an_exact_payload_costs_its_entropy():
+    table = np.rint(np.random.default_rng(0).laplace(scale=2, size=50_000))
+    share = np.unique(table, return_counts=True)[1] / len(table)
+    payload = deadzone.encode_exact(table / 32, [1000] * 50)
+    assert payload is not None
+    assert len(payload) < 1.01 * -(share * np.log2(share)).sum() * len(table) / 8
 
 
 def _two_levels(n):

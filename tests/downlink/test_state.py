@@ -3,13 +3,14 @@ delays, cuts and changes both the frames and the devices' reports; either side m
 
 Claims after every step: the mirror holds its history bit for bit and no more of it than it was told; a device
 whose version and digest the mirror knows holds the mirror's adapter of that version; one honest exchange
-brings any device to the newest. Claims at every delivery: a frame is refused with FrameError and nothing
-changes, or the device has the adapter that the frame was made for. Broken mirrors, at the end, show that the
-model can find one.
+brings any device of this model to the newest, and one of another model after it said that it could not.
+Claims at every delivery: a frame is refused with FrameError and nothing changes, or the device has the
+adapter that the frame was made for. Broken mirrors, at the end, show that the model can find one.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ from hypothesis.stateful import (
 
 from cdc_flower.downlink import update
 from cdc_flower.downlink.codecs import CODECS
-from cdc_flower.downlink.versions import Mirror
+from cdc_flower.downlink.versions import Jumps, Mirror
 from cdc_flower.wire.frame import FrameError, Kind, pack, unpack
 
 
@@ -39,8 +40,8 @@ class Layout:
 LAYOUT = Layout()
 P = sum(LAYOUT.sizes)
 BUDGET, HISTORY, CAP = 120, 3, 10**4
-INITIAL = np.random.default_rng(0).standard_normal(P).astype(np.float32)
-DEVICES = st.integers(0, 2)
+INITIAL = np.round(np.random.default_rng(0).standard_normal(P) * 2**20).astype(np.float32) / 2**20
+DEVICES, JUMPS = st.integers(0, 2), st.sampled_from(get_args(Jumps))
 DAMAGE = st.none() | st.none() | st.tuples(st.integers(0, 10**4), st.integers(0, 255))
 
 
@@ -50,6 +51,7 @@ class Device:
 
     flat: np.ndarray
     version: int
+    shipped: np.ndarray = field(default_factory=lambda: INITIAL)  # its version 0
 
     def report(self) -> tuple[int, bytes]:
         return self.version, update.digest(self.flat)
@@ -66,10 +68,12 @@ class Flight:
     frame: bytes
     start: tuple[int, bytes | None]
     goal: Device
+    snapshot: bytes
 
 
 def _apply(frame: bytes, device: Device) -> Device:
-    return Device(*update.apply(frame, device.flat, device.version, LAYOUT.digest, LAYOUT.sizes, CAP))
+    start = (device.shipped, 0) if update.stands_alone(frame, CAP) else (device.flat, device.version)
+    return Device(*update.apply(frame, *start, LAYOUT.digest, LAYOUT.sizes, CAP), device.shipped)
 
 
 def _damaged(frame: bytes, damage: tuple[int, int] | None) -> bytes:
@@ -117,13 +121,13 @@ class Line(RuleBasedStateMachine):
         for device in sorted(then):
             self.cloud_sends(device)
 
-    @rule(device=DEVICES)
-    def cloud_sends(self, device):
+    @rule(device=DEVICES, jumps=JUMPS)
+    def cloud_sends(self, device, jumps="all"):
         said = self.known.get(device, (0, None))
-        frame = self.cloud.frame_for(*said)
+        frame = self.cloud.frame_for(*said, jumps)
         if frame is not None:
             goal = Device(self.cloud.adapter(self.cloud.newest), self.cloud.newest)
-            self.air.append(Flight(device, frame, said, goal))
+            self.air.append(Flight(device, frame, said, goal, self.cloud.frame_for(-1, None, "none")))
 
     @rule(device=DEVICES, lag=st.integers(0, 3))
     def a_report_arrives(self, device, lag):
@@ -139,7 +143,8 @@ class Line(RuleBasedStateMachine):
         try:
             after = _apply(frame, before)
         except FrameError:
-            assert frame != flight.frame or before.report() != flight.start
+            assert (frame != flight.frame or before.report() != flight.start
+                    or (before.shipped is not INITIAL and frame != flight.snapshot))
             return
         assert after.same(flight.goal) or (after.same(before) and frame != flight.frame)
         self.become(flight.device, after)
@@ -156,14 +161,16 @@ class Line(RuleBasedStateMachine):
     @rule(remembers=st.booleans())
     def cloud_restarts_from_what_it_saved(self, remembers):
         state, history = self.saved
-        self.cloud, self.history = self.kind.from_state(state, *self.arguments), dict(history)
+        self.cloud, self.history = self.kind(INITIAL, *self.arguments), dict(history)
+        self.cloud.load(state)
         if not remembers:
             self.known.clear()
 
     @rule(device=DEVICES, other=st.booleans())
     def device_loses_its_disk(self, device, other):
         """It is back at the adapter it was shipped with, or at that of another model."""
-        self.become(device, Device(INITIAL + np.float32(other), 0))
+        shipped = INITIAL + np.float32(1) if other else INITIAL
+        self.become(device, Device(shipped, 0, shipped))
 
     @invariant()
     def the_mirror_holds_its_history_bit_for_bit_and_no_more_of_it(self):
@@ -187,11 +194,12 @@ class Line(RuleBasedStateMachine):
     @invariant()
     def one_honest_exchange_brings_any_device_to_the_newest(self):
         goal = Device(np.frombuffer(self.history[self.cloud.newest], np.float32), self.cloud.newest)
-        snapshot = len(self.cloud.frame_for(-1) or b"")
+        snapshot = len(self.cloud.frame_for(-1, None, "none"))
         for device in self.devices:
-            frame = self.cloud.frame_for(*device.report())
-            assert (device if frame is None else _apply(frame, device)).same(goal)
-            assert len(frame or b"") <= snapshot
+            for jumps in get_args(Jumps) if device.shipped is INITIAL else ["none"]:
+                frame = self.cloud.frame_for(*device.report(), jumps)
+                assert (device if frame is None else _apply(frame, device)).same(goal)
+                assert len(frame or b"") <= snapshot
         assert update.digest(goal.flat) == self.cloud.digest
 
 
@@ -212,15 +220,25 @@ def test_devices_and_mirror_agree_in_long_lives():
 class Trusting(Mirror):
     """Takes a version's number for the adapter."""
 
-    def frame_for(self, version, digest=None):
-        return super().frame_for(version)
+    def frame_for(self, version, digest=None, jumps="all"):
+        return super().frame_for(version, None, jumps)
 
 
 class OffByOne(Mirror):
     """Starts the chain of a device that lags by two one version late."""
 
-    def _shortest(self, version):
-        return super()._shortest(version + (version < self.newest - 1))
+    def _shortest(self, version, jumps):
+        return super()._shortest(version + (version < self.newest - 1), jumps)
+
+
+class Unchecked(Mirror):
+    """Jumps by a difference in float32 that it takes for exact."""
+
+    def _jump(self, flat, version):
+        newest, layout = self.newest, self._layout
+        delta = (self._newest_flat - flat).astype(np.float32)
+        payload = bytes((2,)) + CODECS["fp16"].encode(delta, self._sizes, 1)
+        return version != newest and update.jump_frame(payload, version, newest, layout, self.digest)
 
 
 class Forgetful(Mirror):
@@ -250,7 +268,7 @@ class Rounding(Mirror):
         return newest
 
 
-@pytest.mark.parametrize("kind", [Trusting, OffByOne, Forgetful, Hoarding, Rounding])
+@pytest.mark.parametrize("kind", [Trusting, OffByOne, Unchecked, Forgetful, Hoarding, Rounding])
 def test_the_model_finds_a_mirror_that_is_broken(kind):
     broken = type(f"{kind.__name__}Line", (Line,), {"kind": kind})
     found = settings(QUICK, max_examples=300, derandomize=True, database=None, phases=[Phase.generate],

@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 
 from cdc_flower.downlink import update
 from cdc_flower.downlink.codecs import CODECS
-from cdc_flower.downlink.update import StaleVersion, apply, chain_frame, digest, snapshot_frame
+from cdc_flower.downlink.update import (
+    StaleVersion,
+    apply,
+    chain_frame,
+    digest,
+    jump_frame,
+    snapshot_frame,
+    stands_alone,
+)
 from cdc_flower.wire.frame import FrameError, Kind, pack, unpack
 
 LAYOUT, SIZES, CAP = b"layout01", (3, 2), 10**5
@@ -36,6 +44,26 @@ def test_a_chain_is_the_additions_in_order(n):
     assert version == 7 + n
     assert flat.tobytes() == result.tobytes()
     assert BASE.tobytes() == before.tobytes()
+
+
+def test_a_jump_is_one_addition_from_its_own_version_alone():
+    frame = jump_frame(_payload(STEP), 3, 9, LAYOUT, digest(BASE + STEP))
+    flat, version = apply(frame, BASE, 3, LAYOUT, SIZES, CAP)
+    assert (version, flat.tobytes()) == (9, (BASE + STEP).tobytes())
+    with pytest.raises(StaleVersion, match="jumps from version 3, this adapter has version 4"):
+        apply(frame, BASE, 4, LAYOUT, SIZES, CAP)
+    again, version = apply(frame, flat, 9, LAYOUT, SIZES, CAP)
+    assert again is flat
+
+
+def test_what_needs_no_version_but_the_first():
+    payload, result = _payload(STEP), digest(BASE + STEP)
+    assert stands_alone(snapshot_frame(BASE, 9, LAYOUT), CAP)
+    assert stands_alone(jump_frame(payload, 0, 9, LAYOUT, result), CAP)
+    assert not stands_alone(jump_frame(payload, 1, 9, LAYOUT, result), CAP)
+    assert not stands_alone(chain_frame([payload], 0, LAYOUT, result), CAP)
+    with pytest.raises(FrameError, match="head of 0 bytes"):
+        stands_alone(pack(Kind.UPDATE), CAP)
 
 
 @given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=5, max_size=5))
@@ -116,7 +144,11 @@ def _head(mode=0, base=0, target=1, layout=LAYOUT, result=b"12345678"):
 @pytest.mark.parametrize(("sections", "says"), [
     ([], "head of 0 bytes"),
     ([b"short"], "head of 5 bytes"),
-    ([_head(mode=2), b""], "unknown mode 2"),
+    ([_head(mode=3), b""], "unknown mode 3; allowed: 0 chain, 1 snapshot, 2 jump"),
+    ([_head(mode=2)], "0 payloads to jump from version 0 to 1"),
+    ([_head(mode=2), b"\x08\x00", b"\x08\x00"], "2 payloads to jump"),
+    ([_head(mode=2, target=0), b"\x08\x00"], "1 payloads to jump from version 0 to 0"),
+    ([_head(mode=2), b""], "unknown codec none"),
     ([_head()], "0 payloads from version 0 to 1"),
     ([_head(target=3), b"x"], "1 payloads from version 0 to 3"),
     ([_head(base=1, target=0), b"x"], "1 payloads from version 1 to 0"),

@@ -9,6 +9,7 @@ from cdc_flower.config import ConfigError
 from cdc_flower.downlink import update
 from cdc_flower.downlink.codecs import CODECS
 from cdc_flower.downlink.versions import Mirror
+from cdc_flower.wire.frame import Kind, unpack
 
 CAP = 10**6
 
@@ -21,11 +22,11 @@ class Layout:
 
 LAYOUT = Layout()
 P = sum(LAYOUT.sizes)
+INITIAL = np.round(np.random.default_rng(0).standard_normal(P) * 2**20).astype(np.float32) / 2**20
 
 
 def _mirror(codec="deadzone", budget=300, history=4):
-    initial = np.random.default_rng(0).standard_normal(P).astype(np.float32)
-    return Mirror(initial, LAYOUT, codec, budget, history)
+    return Mirror(INITIAL, LAYOUT, codec, budget, history)
 
 
 def _apply(frame, flat, version):
@@ -95,6 +96,51 @@ def test_the_smaller_of_chain_and_snapshot_is_sent():
     assert sizes[2:] == [snapshot] * 3
 
 
+def _mode(frame):
+    return unpack(frame, Kind.UPDATE, CAP)[0][0]
+
+
+def test_a_device_that_lags_jumps_to_the_same_bits_for_fewer_bytes_than_the_chain():
+    jumping, chained = _mirror("dyadic", history=8), _mirror("deadzone", history=8)
+    _walk(jumping, 12)
+    _walk(chained, 12)
+    for version in range(4, 11):
+        frame = jumping.frame_for(version)
+        assert _mode(frame) == (update.JUMP if version < 10 else _mode(frame))
+        assert _apply(frame, jumping.adapter(version), version)[0].tobytes() == jumping.adapter(12).tobytes()
+    assert len(jumping.frame_for(4)) < 0.6 * len(chained.frame_for(4))
+    assert _mode(jumping.frame_for(11)) == update.CHAIN
+
+
+def test_a_device_far_behind_jumps_from_version_0():
+    mirror = _mirror("dyadic", history=3)
+    _walk(mirror, 9)
+    frame = mirror.frame_for(2)
+    for said in [(99,), (8, b"otherone"), (99, None, "start")]:
+        assert mirror.frame_for(*said) == frame
+    assert update.stands_alone(frame, CAP)
+    assert _apply(frame, INITIAL, 0)[0].tobytes() == mirror.adapter(9).tobytes()
+    assert 2 * len(frame) < len(mirror.frame_for(2, None, "none"))
+
+
+def test_who_may_be_further_along_gets_what_fits_there_and_who_could_not_use_a_jump_gets_none():
+    mirror = _mirror("dyadic", budget=120, history=12)
+    _walk(mirror, 12)
+    every, start, none = (mirror.frame_for(6, None, jumps) for jumps in ("all", "start", "none"))
+    assert _mode(every) == update.JUMP
+    assert not update.stands_alone(every, CAP)
+    assert update.stands_alone(start, CAP) or _mode(start) == update.CHAIN
+    assert _mode(none) in (update.CHAIN, update.SNAPSHOT)
+    assert len(every) < len(start) <= len(none)
+
+
+def test_there_is_no_jump_where_the_sum_is_not_exact():
+    off_the_grid = Mirror(INITIAL + np.float32(1e-7), LAYOUT, "dyadic", 300, 3)
+    _walk(off_the_grid, 6)
+    assert _mode(off_the_grid.frame_for(0)) == update.SNAPSHOT
+    assert _mode(off_the_grid.frame_for(4)) == update.CHAIN
+
+
 def test_a_device_of_another_line_gets_a_snapshot():
     mirror = _mirror()
     _walk(mirror, 2)
@@ -151,7 +197,8 @@ def test_settings_that_cannot_work_are_refused_before_the_run(change, says):
 def test_a_restored_mirror_goes_on_as_if_nothing_had_happened():
     one = _mirror()
     _walk(one, 6)
-    two = Mirror.from_state(one.state(), LAYOUT, "deadzone", 300, 4)
+    two = _mirror()
+    two.load(one.state())
     for version in (2, 3, 5, 6):
         assert one.frame_for(version) == two.frame_for(version)
     _walk(one, 3, seed=9)
@@ -171,10 +218,10 @@ def test_a_damaged_state_is_refused():
     _walk(mirror, 2)
     state = mirror.state()
     with pytest.raises(ValueError, match="saved adapters have layout"):
-        Mirror.from_state(state, Layout(digest=b"layout02"), "deadzone", 300, 4)
+        Mirror(INITIAL, Layout(digest=b"layout02"), "deadzone", 300, 4).load(state)
     state["newest"][0] += 1
     with pytest.raises(ValueError, match="damaged checkpoint"):
-        Mirror.from_state(state, LAYOUT, "deadzone", 300, 4)
+        _mirror().load(state)
 
 
 def test_a_mirror_that_loads_a_state_forgets_its_own_line_and_a_refused_state_changes_nothing():

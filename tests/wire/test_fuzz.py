@@ -11,7 +11,7 @@ from functools import cache, partial
 import numpy as np
 import pytest
 
-from cdc_flower.downlink import update
+from cdc_flower.downlink import deadzone, update
 from cdc_flower.downlink.codecs import CODECS
 from cdc_flower.models.transform import Transform
 from cdc_flower.uplink import picture_batch
@@ -74,6 +74,12 @@ def _update(name, weights=None):
     return update.chain_frame([payload, payload], 0, LAYOUT, update.digest(flat))
 
 
+def _jump():
+    delta = np.round(np.random.default_rng(3).laplace(scale=2, size=sum(SIZES))) / 32
+    payload = bytes((CODECS["dyadic"].id,)) + deadzone.encode_exact(delta, SIZES)
+    return update.jump_frame(payload, 0, 9, LAYOUT, update.digest(update.add(_base(), payload, SIZES)))
+
+
 def _read_tokens(data):
     return decode(data, N, D, VOCAB, CAP, max_samples=16, max_text=64, transform=_turn_cached())
 
@@ -90,6 +96,7 @@ FRAMES = {
        for form in FORMS},
     **{f"update-{name}": (Kind.UPDATE, lambda name=name: _update(name), _read_update) for name in CODECS},
     "update-weighted": (Kind.UPDATE, lambda: _update("deadzone", [1, 1, 9, 2]), _read_update),
+    "update-jump": (Kind.UPDATE, _jump, _read_update),
     "update-snapshot": (Kind.UPDATE, lambda: update.snapshot_frame(_base(), 5, LAYOUT), _read_update),
     "adapter": (Kind.ADAPTER, lambda: pack_adapter(_base()), lambda d: unpack_adapter(d, sum(SIZES), CAP)),
 }

@@ -55,6 +55,12 @@ def peaked(n):
     return x * x * x * x * x / np.float32(64)
 
 
+def table(n):
+    """(n,) float32, multiples of 1/32 and, beyond 600, of 1/4."""
+    i = np.arange(n, dtype=np.int64)
+    return ((i * i * i % 23 - 11) / np.where(i < 600, 32, 4)).astype(np.float32)
+
+
 def sample_columns(i):
     """What sample `i` of the golden batches holds."""
     positions = np.arange(i, N, 3 + i)
@@ -175,6 +181,15 @@ def test_a_snapshot_of_format_1_is_applied():
     assert np.array_equal(flat, peaked(1000))
 
 
+def test_a_jump_is_applied_bit_for_bit():
+    frame = (GOLDEN / "update_jump.bin").read_bytes()
+    (payload,) = unpack(frame, Kind.UPDATE, 10**5)[1:]
+    assert np.array_equal(BY_ID[payload[0]].decode(payload[1:], SIZES), table(1000))
+    flat, version = update.apply(frame, ramp(1000), 0, LAYOUT, SIZES, 10**5)
+    assert version == 7
+    assert np.array_equal(flat, ramp(1000) + table(1000))
+
+
 @pytest.mark.parametrize("bits", [32, 16])
 def test_adapters_of_format_1_are_read(bits):
     flat, version = unpack_adapter((GOLDEN / f"adapter_{bits}.bin").read_bytes(), 300, 10**5)
@@ -185,5 +200,5 @@ def test_adapters_of_format_1_are_read(bits):
 def test_every_golden_frame_is_read_by_some_test_here():
     names = {f"token_batch_{b}" for b in (16, 8, 4, 3, "empty", "transform")}
     names |= {"picture_batch_jpeg", "picture_batch_patches"}
-    names |= {"adapter_32", "adapter_16", "update_chain", "update_arms", "update_snapshot"}
+    names |= {"adapter_32", "adapter_16", "update_chain", "update_arms", "update_snapshot", "update_jump"}
     assert {p.stem for p in GOLDEN.glob("*.bin")} == names
