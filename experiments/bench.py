@@ -32,6 +32,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from cdc_flower.config import DownlinkConfig
 from cdc_flower.downlink import deadzone, update
 from cdc_flower.downlink.codecs import CODECS
 from cdc_flower.wire import coder
@@ -41,6 +42,7 @@ TENSORS = 50
 BITS = (0.16, 0.32, 0.8, 2.0)  # of an update, per weight: 100, 50, 20 and 8 times below float16
 GRID = (10**4, 10**5, 10**6)
 SPEEDS = (10**4, 10**5, 10**6, 10**7)
+CODEC = DownlinkConfig().codec
 FACTORS = (10, 20, 50, 100, 200)  # times below dense float16: the five budgets of the table of arms
 JPEG_QUALITY = 75
 
@@ -156,7 +158,7 @@ def _limits() -> Iterator[Figure]:
         sizes, some = even(n), []
         for kind in DISTRIBUTIONS:
             x = draw(kind, sizes)
-            some += [take_apart(CODECS["deadzone"].encode(x, sizes, round(n * bits / 8)), sizes)
+            some += [take_apart(CODECS[CODEC].encode(x, sizes, round(n * bits / 8)), sizes)
                      for bits in BITS]
         yield from _means(f"{n:.0e} weights", some, gated=False)
         every += some
@@ -196,7 +198,6 @@ def _speed(largest: int) -> Iterator[Figure]:
 
     Small updates are all different, as they are in a run: a repeated one finds its models in a cache.
     """
-    codec = CODECS["deadzone"]
     for n in (*SPEEDS, 10**8):
         if n > largest:
             return
@@ -205,10 +206,12 @@ def _speed(largest: int) -> Iterator[Figure]:
         scan = n / seconds(lambda x=updates[0]: np.count_nonzero(np.abs(x) > 1e-3)) / 1e6
         for bits in (0.32, 0.8):
             budget = round(n * bits / 8)
-            payloads = [codec.encode(x, sizes, budget) for x in updates]
+            payloads = [CODECS[CODEC].encode(x, sizes, budget) for x in updates]
             for what, work, inputs in (
-                ("encode", lambda x, s=sizes, b=budget: codec.encode(x, s, b), itertools.cycle(updates)),
-                ("decode", lambda p, s=sizes: codec.decode(p, s), itertools.cycle(payloads)),
+                *((f"encode ({name})",
+                   lambda x, c=CODECS[name], s=sizes, b=budget: c.encode(x, s, b), itertools.cycle(updates))
+                  for name in (CODEC, "deadzone")),
+                ("decode", lambda p, s=sizes: CODECS[CODEC].decode(p, s), itertools.cycle(payloads)),
             ):
                 rate = n / seconds(lambda work=work, inputs=inputs: work(next(inputs))) / 1e6
                 name = f"{what} {n:.0e} weights at {bits} bit, M/s (limit: one numpy pass)"
@@ -221,10 +224,10 @@ def _memory() -> Iterator[Figure]:
     sizes = even(n)
     x = draw("laplace", sizes)
     for bits in (0.8, 4.0):
-        payload = CODECS["deadzone"].encode(x, sizes, round(n * bits / 8))
+        payload = CODECS[CODEC].encode(x, sizes, round(n * bits / 8))
         for what, call in (
-            ("encode", lambda b=bits: CODECS["deadzone"].encode(x, sizes, round(n * b / 8))),
-            ("decode", lambda p=payload: CODECS["deadzone"].decode(p, sizes)),
+            ("encode", lambda b=bits: CODECS[CODEC].encode(x, sizes, round(n * b / 8))),
+            ("decode", lambda p=payload: CODECS[CODEC].decode(p, sizes)),
         ):
             tracemalloc.start()
             call()
@@ -299,12 +302,10 @@ def layout_sizes() -> tuple[int, ...]:
 
 def _downlink(sizes: Sequence[int]) -> Iterator[Figure]:
     """(g): a frame at the default budget against the dense adapter in float16."""
-    from cdc_flower.config import DownlinkConfig
-
     dense, budget = 2 * sum(sizes), DownlinkConfig().downlink_budget
     for kind in ("layers", "student3"):
         x = draw(kind, sizes)
-        sent = len(CODECS["deadzone"].encode(x, sizes, budget - update.ENVELOPE)) + update.ENVELOPE
+        sent = len(CODECS[CODEC].encode(x, sizes, budget - update.ENVELOPE)) + update.ENVELOPE
         yield figure(f"dense float16 / downlink at its default budget, {kind}, bytes", dense, sent, ">= 20")
 
 

@@ -163,7 +163,7 @@ def downlink(config: Config, pair: Pair, world: World, tell: Tell) -> Iterator[d
     start, layout = adapters.read(twin), adapters.layout(twin)
     dense = 2 * len(start)
     arms = [(n, n, f) for n, codec in CODECS.items() for f in (FACTORS if codec.budgeted else (1,))]
-    arms += [("deadzone, fisher", "deadzone", f) for f in FACTORS]
+    arms += [(f"{n}, fisher", n, f) for n in ("dyadic", "deadzone") for f in FACTORS]
     for at, (arm, codec, factor) in enumerate(arms):
         mirror, sizes = Mirror(start, layout, codec, dense // factor, len(line)), []
         for target, weights in zip(line, importance, strict=True):
