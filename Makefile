@@ -33,9 +33,10 @@ bench-fleet: install ## what a device-task costs, beside Flower's own simulation
 test: install ## the tests
 	@$(BIN)/python -m pytest
 
-lint: install ## ruff and pyright
+lint: install ## ruff, pyright, and whether every test can be imported
 	@$(BIN)/ruff check .
 	@$(BIN)/pyright --pythonpath $(BIN)/python
+	@$(BIN)/python -m pytest --collect-only -qq > /dev/null
 
 lock: install ## write requirements.lock again from what is installed in .venv
 	@$(BIN)/python .ci/lock.py > .lock.tmp && mv .lock.tmp requirements.lock
