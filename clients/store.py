@@ -1,11 +1,13 @@
 """Adapters that devices hold, by their digest.
 
 All devices of a version hold the same bits, so `context.state`, which travels with every message and stands
-in every checkpoint, has a device's version and digest and not its adapter (300 KB and more). The adapters lie
-in `<out-dir>/adapters/<digest>.npy`, each written once by whoever has it first, for all processes and for a
-run that is resumed; with no `out-dir` they stay in this process. A file is checked against its digest when it
-is read. One that is gone or damaged costs a device its updates: it is back at version 0, and its answer says
-so."""
+in every checkpoint, has a device's version and digest and not its adapter (300 KB and more). On our own grids
+the adapters lie in `<out-dir>/adapters/<digest>.npy`, each written once by whoever has it first, for all
+processes and for a run that is resumed; the server removes those that nobody needs (`fleet.adapter_files`).
+On Flower's engines nobody sees all states, so a device has a folder of its own in there, with the adapter it
+holds and the one before, for a process that dies before it has answered. With no `out-dir` the adapter is in
+the state. A file is checked against its digest when it is read. One that is gone or damaged costs a device
+its updates: it is back at version 0, and its answer says so."""
 
 from __future__ import annotations
 
@@ -22,11 +24,13 @@ from flwr.app import ConfigRecord, Context
 from flwr.supercore import log
 
 from cdc_flower.downlink import update
+from cdc_flower.fleet.adapter_files import FOLDER, PART, path_of, sweep
+from cdc_flower.fleet.grid import node_id, state_bytes
 from cdc_flower.wire import keys
 
-FOLDER = "adapters"
 KEPT_BYTES = 2**28  # of adapters read from files, per process
 _HELD = "held"  # in context.state
+_FLAT = "flat"  # in that record: the adapter itself, where there is no folder
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,10 @@ def held(context: Context, initial: Adapter) -> Adapter:
     if record is None:
         return initial
     version, digest = int(record[keys.VERSION]), bytes(record[keys.DIGEST])  # type: ignore[arg-type]
-    flat = _adapters(_folder(context)).read(digest)
+    folder = _folder(context)
+    if folder is None:
+        return Adapter(version, digest, np.frombuffer(record[_FLAT], np.float32))  # type: ignore[arg-type]
+    flat = _adapters(folder).read(digest)
     if flat is None:
         log(WARNING, "adapter %s of version %s cannot be read: the device is back at version %s",
             digest.hex(), version, initial.version)  # fmt: skip
@@ -65,24 +72,45 @@ def hold(context: Context, adapter: Adapter) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    _adapters(_folder(context)).write(adapter)
-    context.state[_HELD] = ConfigRecord({keys.VERSION: adapter.version, keys.DIGEST: adapter.digest})
+    folder = _folder(context)
+    record = ConfigRecord({keys.VERSION: adapter.version, keys.DIGEST: adapter.digest})
+    if folder is None:
+        record[_FLAT] = _data(adapter)
+    else:
+        _adapters(folder).write(adapter)
+        if not _shared(context):
+            sweep(folder, (state_bytes(context.state), adapter.digest))
+    context.state[_HELD] = record
+
+
+def _shared(context: Context) -> bool:
+    """Whether all devices use one folder: on our grids, whose node ids say so (Flower's are random)."""
+    return context.node_id == node_id(int(context.node_config.get(keys.DEVICE, -1)))
 
 
 def _folder(context: Context) -> Path | None:
     out = str(context.run_config.get("out-dir", ""))
-    return Path(out).expanduser() / FOLDER if out else None
+    if not out:
+        return None
+    folder = Path(out).expanduser() / FOLDER
+    return folder if _shared(context) else folder / f"device-{context.node_config.get(keys.DEVICE, 0)}"
+
+
+@lru_cache(maxsize=2)
+def _data(adapter: Adapter) -> bytes:
+    """Its bytes, once for all devices that hold it."""
+    return adapter.flat.tobytes()
 
 
 @lru_cache(maxsize=8)
-def _adapters(folder: Path | None) -> _Adapters:
+def _adapters(folder: Path) -> _Adapters:
     return _Adapters(folder)
 
 
 class _Adapters:
-    """Digest -> adapter; those used last are kept in memory, all of them where there is no folder."""
+    """Digest -> adapter; those used last are kept in memory."""
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._kept: OrderedDict[bytes, np.ndarray] = OrderedDict()
 
@@ -90,10 +118,8 @@ class _Adapters:
         if digest in self._kept:
             self._kept.move_to_end(digest)
             return self._kept[digest]
-        if self.folder is None:
-            return None
         try:
-            flat = np.load(self.folder / f"{digest.hex()}.npy", allow_pickle=False)
+            flat = np.load(path_of(self.folder, digest), allow_pickle=False)
         except (OSError, ValueError, EOFError):
             return None
         if not isinstance(flat, np.ndarray) or flat.dtype != np.float32 or update.digest(flat) != digest:
@@ -103,21 +129,19 @@ class _Adapters:
         return flat
 
     def write(self, adapter: Adapter) -> None:
-        if self.folder is not None and not (self.folder / f"{adapter.digest.hex()}.npy").exists():
+        target = path_of(self.folder, adapter.digest)
+        if not target.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
-            handle, part = tempfile.mkstemp(prefix=".", suffix=".part", dir=self.folder)
+            handle, part = tempfile.mkstemp(prefix=".", suffix=PART, dir=self.folder)
             try:
                 with os.fdopen(handle, "wb") as file:
                     np.save(file, adapter.flat, allow_pickle=False)
-                os.replace(part, self.folder / f"{adapter.digest.hex()}.npy")
+                os.replace(part, target)
             finally:
                 Path(part).unlink(missing_ok=True)
         self._keep(adapter.digest, adapter.flat)
 
     def _keep(self, digest: bytes, flat: np.ndarray) -> None:
         self._kept[digest] = flat
-        while self.folder is not None and len(self._kept) > 1 and self._bytes() > KEPT_BYTES:
+        while len(self._kept) > 1 and sum(kept.nbytes for kept in self._kept.values()) > KEPT_BYTES:
             self._kept.popitem(last=False)
-
-    def _bytes(self) -> int:
-        return sum(flat.nbytes for flat in self._kept.values())

@@ -26,6 +26,7 @@ from cdc_flower import checkpoint
 from cdc_flower.checkpoint import Part, Saved
 from cdc_flower.config import Config, ConfigError, flat, parse
 from cdc_flower.data.world import World, load_world
+from cdc_flower.fleet import adapter_files
 from cdc_flower.fleet.cost import charges
 from cdc_flower.fleet.grid import DeviceStates, HasStates, LocalGrid
 from cdc_flower.fleet.habits import availability
@@ -108,6 +109,7 @@ def run(grid: Grid, context: Context, progress: Progress | None = None, *, resum
             rounds.play(grid, strategy.initial_arrays())
         else:
             arrays = ArrayRecord({k: Array(v) for k, v in found.parts["arrays"].items()})
+            rounds.saved_states = found.parts["devices"]
             rounds.play(grid, arrays, found.round)
         strategy.fleet.close()
         status = "completed"
@@ -175,6 +177,7 @@ class _Rounds:
         self.config, self.pair, self.world = config, pair, world
         self.strategy, self.grid, self.folder, self.parts = strategy, grid, folder, parts
         self.progress = progress
+        self.saved_states: Part = {}  # the devices', in the last checkpoint
         self._arrays: ArrayRecord | None = None  # after the last round
         self._last: tuple[bytes, dict[str, float]] | None = None
 
@@ -222,6 +225,8 @@ class _Rounds:
         if every and (round == run.rounds or round % every == 0):
             with self.folder.stage("checkpoint"):
                 self._save(round, arrays)
+        elif self.parts and not every:
+            self._sweep(self.parts["devices"].state())
         self._say("rounds", round)
         return MetricRecord(dict(measured or {}))
 
@@ -231,6 +236,13 @@ class _Rounds:
         parts["folder"] = self.folder.state()
         last = round == self.config.run.rounds  # kept for whoever asks for more rounds
         checkpoint.save(self.folder.checkpoints, round, parts, keep=1 if last else 2)
+        self._sweep(parts["devices"], {} if last else self.saved_states)
+        self.saved_states = parts["devices"]
+
+    def _sweep(self, *states: Part) -> None:
+        """Let go of the adapters that neither a device nor a checkpoint that is kept names."""
+        named = (bytes(state) for part in states for state in part.values())  # type: ignore[arg-type]
+        adapter_files.sweep(self.folder.path / adapter_files.FOLDER, named)
 
     def _accuracy(self, arrays: ArrayRecord) -> dict[str, float]:
         data = arrays[keys.PAYLOAD].data

@@ -7,22 +7,24 @@ import pytest
 from flwr.app import Context, RecordDict
 
 from cdc_flower.downlink import update
-from cdc_flower.fleet.grid import message_bytes
+from cdc_flower.fleet.grid import message_bytes, node_id, state_bytes, state_of
 from clients import store
 from clients.store import Adapter, held, hold
 
 INITIAL = Adapter.of(np.zeros(3000, np.float32), 0)
 
 
-def context(out="") -> Context:
-    return Context(1, 1, {}, RecordDict(), {"out-dir": str(out)})
+def context(out="", device=0, own=True) -> Context:
+    """Of a device on one of our grids, or on an engine of Flower's."""
+    node = node_id(device) if own else 77 + device
+    return Context(1, node, {"partition-id": device}, RecordDict(), {"out-dir": str(out)})
 
 
 def adapter(version=7, seed=0) -> Adapter:
     return Adapter.of(np.random.default_rng(seed).standard_normal(3000).astype(np.float32), version)
 
 
-@pytest.fixture(params=["memory", "folder"])
+@pytest.fixture(params=["state", "folder"])
 def out(request, tmp_path):
     return tmp_path if request.param == "folder" else ""
 
@@ -38,7 +40,7 @@ def test_a_device_holds_version_0_until_it_was_given_another(out):
 
 
 def test_the_state_is_small_and_the_adapter_lies_on_disk_once(tmp_path):
-    contexts = [context(tmp_path) for _ in range(5)]
+    contexts = [context(tmp_path, device) for device in range(5)]
     for here in contexts:
         hold(here, adapter())
     assert message_bytes(contexts[0].state) < 100
@@ -88,3 +90,26 @@ def test_memory_is_bounded_where_there_are_files(tmp_path, monkeypatch):
         hold(here, adapter(version, seed=version))
     assert sum(a.nbytes for a in store._adapters(tmp_path / "adapters")._kept.values()) <= 30_000
     assert held(here, INITIAL) == adapter(8, seed=8)
+
+
+def test_without_a_folder_the_adapter_travels_in_the_state():
+    here, there = context(), context(device=1)
+    for version in (1, 2):
+        hold(here, adapter(version, seed=version))
+    there.state = state_of(state_bytes(here.state))
+    assert held(there, INITIAL).flat.tobytes() == adapter(2, seed=2).flat.tobytes()
+    assert message_bytes(here.state) < 1.1 * adapter().flat.nbytes  # one adapter, not one a version
+
+
+def test_on_flowers_engines_a_device_keeps_the_adapter_it_holds_and_the_one_before(tmp_path):
+    devices = [context(tmp_path, device, own=False) for device in range(2)]
+    hold(devices[1], adapter(1, seed=1))
+    for version in range(1, 6):
+        before = state_bytes(devices[0].state)
+        hold(devices[0], adapter(version, seed=version))
+    store._adapters.cache_clear()
+    assert len(list(tmp_path.rglob("*.npy"))) == 3
+    assert held(devices[0], INITIAL) == adapter(5, seed=5)
+    assert held(devices[1], INITIAL) == adapter(1, seed=1)
+    devices[0].state = state_of(before)  # its process died before it answered
+    assert held(devices[0], INITIAL) == adapter(4, seed=4)

@@ -211,6 +211,31 @@ def test_files_stay_few_and_a_new_run_takes_none_of_an_old_one(settings):
     assert not folder.exists()
 
 
+@pytest.mark.parametrize("every", [1, 3, 0])
+def test_adapters_stay_as_few_as_devices_and_checkpoints_name(every, settings):
+    made = settings(rounds=12, devices=3, cohort=0.34, akd_steps=1, eval_every=12, checkpoint_every=every)
+    folder, seen = Path(made["out-dir"]) / "adapters", []
+    run_local(parse(made), lambda *_: seen.append(len(list(folder.glob("*")))))
+    assert max(seen) <= 3 + 3 + every  # of 3 devices, of 3 in the checkpoint before, and since
+    assert len(list(folder.glob("*"))) <= 3  # the last checkpoint has the devices of now
+    found = results.read(made["out-dir"]).metrics
+    assert found[(found["round"] == 12) & (found["name"] == "version")]["value"].item() == 12
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_a_run_resumes_from_each_checkpoint_that_is_kept(kept, settings, tmp_path):
+    made = settings(rounds=8, devices=2, cohort=0.5, akd_steps=1, eval_every=8, checkpoint_every=2)
+    whole = uninterrupted(made, tmp_path)
+    with pytest.raises(Stopped):
+        run_local(parse(made), stop_at("rounds", 7))
+    files = list(checkpoint.found(Path(made["out-dir"]) / "checkpoints").values())
+    assert len(files) == 2
+    for newer in files[kept + 1 :]:
+        newer.unlink()
+    store._adapters.cache_clear()
+    assert interrupted(made) == whole
+
+
 def test_more_rounds_can_be_asked_for(settings, tmp_path):
     longer = settings(rounds=4, eval_every=2)
     run_local(parse(settings(rounds=2, eval_every=2)))
