@@ -3,7 +3,8 @@
 A simulation on one machine answers with a model of a million weights, while the devices it speaks of would
 run one of billions. Seconds, joules and memory depend on shapes alone, so they may be those of another
 model: what a device does stays the small student's work, what it costs is the other's. `models.json` beside
-this module holds the configs that `roofline.shapes` reads, each with its source.
+this module holds the configs that `roofline.shapes` reads, each with its source. A cost model is what a
+deployment would run, so its tower is in float16; the student's own is in float32, as it runs here.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from cdc_flower.fleet.roofline import Shapes
 
 TABLE = Path(__file__).with_name("models.json")
 TEXT = 50  # positions of a prompt around the picture and of its question, where a table needs a number
+HALF = 2  # bytes of a weight of the tower that a deployment runs
 ANSWER = 8  # tokens of an answer, its end among them
 
 
@@ -62,7 +64,7 @@ def load(name: str, own: Mapping[str, Any]) -> Mapping[str, Any]:
         raise ConfigError(f"{refused} is of model type {kind!r}; {allowed}")
     from transformers import LlavaConfig  # here: a config.json leaves out what is a default of the classes
 
-    found = LlavaConfig.from_dict(content).to_dict()
+    found = {**LlavaConfig.from_dict(content).to_dict(), "tower_bytes": HALF}
     try:
         roofline.shapes(found, 0)
     except ConfigError as err:

@@ -20,6 +20,7 @@ from cdc_flower.config import ConfigError
 from cdc_flower.fleet.devices import Devices, Profile
 
 FLOAT = 4  # bytes of an uncompressed weight: the student is loaded in float32
+TOWER_MATH = {4: "fp32", 2: "fp16"}  # bytes of a tower's weight -> the arithmetic it runs in
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Shapes:
         adapter_embedding: LoRA weights on the embedding.
         projector, head, embedding: in float; a tied embedding counts once, as `head`.
         tower: of the vision tower.
+        tower_bytes: of one of them, a key of `TOWER_MATH`.
         tower_flops: of one picture through it.
         patches: vision tokens of one picture.
     """
@@ -76,6 +78,7 @@ class Shapes:
     head: int
     embedding: int
     tower: int
+    tower_bytes: int
     tower_flops: int
     patches: int
 
@@ -84,7 +87,8 @@ def shapes(config: Mapping[str, Any], rank: int) -> Shapes:
     """The shapes of a LLaVA student with a LoRA adapter.
 
     Args:
-        config: a checkpoint's `config.json` (`LlavaConfig.to_dict()`): Llama language model, CLIP tower.
+        config: a checkpoint's `config.json` (`LlavaConfig.to_dict()`): Llama language model, CLIP tower. Its
+            key `tower_bytes` says how the tower is stored; without it in float32, as here.
         rank: of the adapter; 0 = none.
 
     Raises:
@@ -121,6 +125,7 @@ def shapes(config: Mapping[str, Any], rank: int) -> Shapes:
         head=h * vocab,
         embedding=0 if tied else h * vocab,
         tower=vision_layers * tower_layer + stem + positions * v,
+        tower_bytes=config.get("tower_bytes", FLOAT),
         tower_flops=2 * patches * stem
         + vision_layers * (2 * positions * tower_layer + 4 * positions * positions * v),
         patches=patches,
@@ -140,8 +145,9 @@ class Pass:
 
 
 def tower(shapes: Shapes) -> Pass:
-    """One picture through the vision tower, in float."""
-    return Pass(shapes.tower_flops, FLOAT * shapes.tower)
+    """One picture through the vision tower."""
+    moved = shapes.tower_bytes * shapes.tower
+    return Pass(shapes.tower_flops, moved, TOWER_MATH[shapes.tower_bytes])
 
 
 def prefill(shapes: Shapes, compression: str, length: int, vision_tokens: int, predicted: int = 1) -> Pass:
@@ -219,10 +225,11 @@ def needed_bytes(shapes: Shapes, compression: str, length: int) -> float:
     Args:
         length: positions of the longest sequence, its answer included.
     """
-    floats = shapes.tower + shapes.projector + shapes.embedding + shapes.adapter_embedding
+    floats = shapes.projector + shapes.embedding + shapes.adapter_embedding
     layer = 4 * shapes.hidden + 3 * shapes.intermediate + shapes.heads * length  # of one position
     activations = length * layer + shapes.vocab
-    return _streamed(shapes, compression) + FLOAT * (floats + activations) + _cache(shapes) * length
+    return (_streamed(shapes, compression) + shapes.tower_bytes * shapes.tower
+            + FLOAT * (floats + activations) + _cache(shapes) * length)
 
 
 def fits(on: Profile | Devices, needed: float) -> Any:

@@ -61,6 +61,24 @@ def test_a_file_that_is_no_llava_config_is_refused_in_one_line(tmp_path, content
     assert "\n" not in str(error.value)
 
 
+def test_a_deployment_runs_its_tower_in_float16_and_the_student_here_in_float32(tmp_path):
+    own = {"text_config": table()["llava-1.5-7b"]["text_config"],
+           "vision_config": table()["llava-1.5-7b"]["vision_config"]}
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"model_type": "llava", **own}))
+    assert roofline.shapes(load("", own), 0).tower_bytes == 4
+    assert [roofline.shapes(load(name, own), 0).tower_bytes for name in (*table(), str(path))] == [2] * 4
+
+
+@pytest.mark.parametrize(("profile", "holds"), [
+    ("phone-mid", ["llava-qwen-0.5b", "tiny-llava-1.4b"]), ("orin-nano", list(WEIGHTS)), ("phone-old", []),
+    ("pizero2", []), ("laptop", ["llava-qwen-0.5b", "tiny-llava-1.4b"]),
+])
+def test_which_profile_holds_which_model(profile, holds):
+    costs = {name: of_a_question(PROFILES[profile], roofline.shapes(table()[name], 16)) for name in WEIGHTS}
+    assert [name for name, cost in costs.items() if cost is not None] == holds
+
+
 def test_an_unknown_name_is_refused_with_those_allowed():
     with pytest.raises(ConfigError, match=r"'cost-model' = 'llava-8b'; allowed: .*llava-1.5-7b.*config.json"):
         load("llava-8b", {})

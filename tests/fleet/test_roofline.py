@@ -57,6 +57,18 @@ def test_a_7b_model_has_the_size_that_is_known_of_it():
     assert found.patches == 576
 
 
+def test_a_tower_in_float16_takes_half_the_memory_and_traffic_and_runs_at_the_fp16_rate():
+    full, half = shapes(LLAVA_7B, 16), shapes({**LLAVA_7B, "tower_bytes": 2}, 16)
+    for kind in COMPRESSIONS:
+        saved = needed_bytes(full, kind, 600) - needed_bytes(half, kind, 600)
+        assert saved == pytest.approx(2 * 0.303e9, rel=0.01)
+    one, other = roofline.tower(full), roofline.tower(half)
+    assert other.bytes_moved == one.bytes_moved / 2
+    nano, old = PROFILES["orin-nano"], PROFILES["phone-old"]
+    assert roofline.work_seconds(nano, [other]) == pytest.approx(one.flops / nano.flops_fp16)
+    assert roofline.work_seconds(old, [other]) == roofline.work_seconds(old, [one])  # no fp16 arithmetic
+
+
 def test_a_token_of_a_7b_model_costs_what_reading_its_weights_costs():
     found, pi5 = shapes(LLAVA_7B, 0), PROFILES["pi5"]
     one = decode(found, "nf4", 600, 1)

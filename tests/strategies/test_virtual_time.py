@@ -85,6 +85,7 @@ def test_a_night_without_devices_is_rounds_without_answers(run_settings, tmp_pat
     ({"late": "take", "method": "static"}, "setting 'late' = 'take': method 'static' averages"),
     ({"compression": "auto", "pace": "off"}, "setting 'compression' = 'auto': devices have no RAM"),
     ({"cost_model": "llava-1.5-7b"}, "setting 'compression' = 'nf4': profile 'phone-mid' has 2,500 MB"),
+    ({"cost_model": "llava-qwen-0.5b"}, "setting 'compression' = 'nf4': profile 'phone-old' has 1,200 MB"),
     ({"cost_model": "llava-1.5-7b", "compression": "auto"}, "field 'ram' = 2,500 MB holds the model in no"),
     ({"mix": "nokia=100%"}, "unknown profile 'nokia'"),
     ({"zones": "noon"}, "setting 'zones' = 'noon'"),
