@@ -9,7 +9,7 @@ import numpy as np
 
 from cdc_flower.config import Config, ConfigError
 from cdc_flower.data.world import World, open_picture
-from cdc_flower.fleet.cost import charges
+from cdc_flower.fleet.cost import charges, cloud_charges
 from cdc_flower.fleet.habits import availability
 from cdc_flower.models import vlm
 from cdc_flower.models.pair import Pair
@@ -79,6 +79,7 @@ def check_fleet(config: Config, pair: Pair, world: World) -> None:
                 f"allowed: methods {', '.join(TAKES_LATE)}"
             )
     charged = charges(config, pair, world)
+    cloud_charges(config, pair, charged)
     trace = availability(rules, charged.devices.classes, config.run.seed)
     if not trace.ever(rules.need_charging, rules.need_idle):
         raise ConfigError(

@@ -27,7 +27,7 @@ from cdc_flower.checkpoint import Part, Saved
 from cdc_flower.config import Config, ConfigError, flat, parse
 from cdc_flower.data.world import World, load_world
 from cdc_flower.fleet import adapter_files
-from cdc_flower.fleet.cost import charges
+from cdc_flower.fleet.cost import charges, cloud_charges
 from cdc_flower.fleet.grid import DeviceStates, HasStates, LocalGrid
 from cdc_flower.fleet.habits import availability
 from cdc_flower.fleet.timed_grid import TimedGrid
@@ -131,7 +131,9 @@ def timed(grid: Grid, config: Config, pair: Pair, world: World, nodes: Mapping[i
     """
     charged = charges(config, pair, world)
     trace = availability(config.fleet, charged.devices.classes, config.run.seed)
-    return TimedGrid(grid, nodes, config.fleet, charged, trace, wanted(config.run.devices, config.run.cohort))
+    cloud = cloud_charges(config, pair, charged)
+    enough = wanted(config.run.devices, config.run.cohort)
+    return TimedGrid(grid, nodes, config.fleet, charged, trace, enough, *([cloud.seconds] if cloud else []))
 
 
 def account(fleet: Fleet, grid: Grid) -> pd.DataFrame:

@@ -1,13 +1,15 @@
-"""What a device-task costs a device: seconds of work by roofline, from what the device says it did.
+"""What a device-task costs a device, and a round the cloud: seconds of work by roofline, from counts.
 
 A reply says FLOPs and generated tokens of the student that really ran. They are counted back into passes of
 that student, and the passes are charged in the shapes of the cost model: the student's own, or those of a
 model that a small pair stands for. So a kind of device work needs no cost of its own: whatever it computes
-shows in its FLOPs.
+shows in its FLOPs. The cloud says nothing: what it does follows from the samples that arrived and the
+settings of distillation.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +17,13 @@ import numpy as np
 from cdc_flower.config import Config, ConfigError
 from cdc_flower.data.world import World
 from cdc_flower.fleet import cost_models, roofline
-from cdc_flower.fleet.devices import Devices, fleet, parse_mix, read_profiles
+from cdc_flower.fleet.devices import Devices, Profile, fleet, parse_mix, read_profiles
 from cdc_flower.fleet.roofline import Shapes
 from cdc_flower.models.pair import Pair
+
+DISTILS = ("cdc", "upload_all")  # methods whose cloud computes; averaging weights is not charged
+TEACH_BATCH = 64  # samples that the teacher answers together
+HALF = 0.5  # of the bytes that `roofline` counts for float32: the cloud computes in float16
 
 
 @dataclass(frozen=True)
@@ -115,3 +121,72 @@ def compressions(config: Config, charged: Shapes, longest: int) -> dict[str, str
             )
         found[name] = fixed
     return found
+
+
+@dataclass(frozen=True)
+class CloudCharges:
+    """What the cloud does after a round: the teacher answers what came, the twin learns `akd-steps` batches.
+
+    An upper bound: every sample and lesson is charged as a complete picture with an answer of full length,
+    and steps also where the teacher was sure of nothing. The lessons of before round 1 are not charged.
+
+    Attributes:
+        on: the machine.
+        student: shapes of the model that devices are charged for.
+        teacher: FLOPs and weights of the teacher in students, as in the pair that really runs.
+        length: positions of a question about a complete picture.
+        config: of the run.
+        answer: tokens of an answer, at most.
+    """
+
+    on: Profile
+    student: Shapes
+    teacher: float
+    length: int
+    config: Config
+    answer: int
+
+    def seconds(self, samples: float) -> float:
+        """Seconds between a round in which so many samples came and the next; none without a sample."""
+        if not samples:
+            return 0.0
+        s, k, cloud = self.student, self.teacher, self.config.cloud
+        batches = math.ceil(samples / TEACH_BATCH)
+        weights = HALF * roofline.prefill(s, "none", 0, 0).bytes_moved
+        read = roofline.prefill(s, "none", self.length, s.patches).flops
+        more = roofline.decode(s, "none", self.length, self.answer - 1).flops
+        lesson = roofline.prefill(s, "none", self.length + self.answer, s.patches, self.answer).flops
+        step = 2 * cloud.akd_batch * lesson, 2 * weights  # there, and back through frozen weights
+        if cloud.feature_weight:
+            step = step[0] + k * cloud.akd_batch * lesson, step[1] + k * weights
+        tower = roofline.tower(s) if self.config.uplink.uplink_unit != "tokens" else roofline.Pass(0, 0)
+        return float(
+            self._seconds(samples * tower.flops, batches * tower.bytes_moved)
+            + self._seconds(k * samples * read, k * batches * weights)
+            + self._seconds(k * samples * more, k * batches * (self.answer - 1) * weights)
+            + cloud.akd_steps * self._seconds(*step)
+        )
+
+    def _seconds(self, flops: float, bytes_moved: float) -> float:
+        return roofline.seconds(self.on, flops, bytes_moved, "fp16")
+
+
+def cloud_charges(config: Config, pair: Pair, charged: Charges) -> CloudCharges | None:
+    """The cloud of a run; None where it takes no time.
+
+    Raises:
+        ConfigError: a profile that is unknown.
+    """
+    name = config.fleet.cloud_profile
+    _, known = parse_mix(config.fleet.mix, read_profiles())
+    if name and name not in known:
+        raise ConfigError(f"setting 'cloud-profile' = '{name}'; allowed: '' (the cloud takes no time), "
+                          + ", ".join(known))
+    if not name or config.run.method not in DISTILS:
+        return None
+    own, teacher = charged.own, roofline.shapes(pair.teacher.config.to_dict(), 0)
+    length = charged.text + own.patches
+    size = roofline.prefill(teacher, "none", length, own.patches).flops / roofline.prefill(
+        own, "none", length, own.patches).flops
+    return CloudCharges(known[name], charged.charged, size, charged.text + charged.charged.patches, config,
+                        pair.max_answer_tokens)

@@ -24,6 +24,7 @@ class FleetConfig:
     pace: Literal["off", "rounds", "async"] = "off"
     mix: str = "phone-mid=30%,phone-high=15%,phone-old=15%,pi4=15%,pi5=15%,laptop=10%"  # or a .toml file
     cost_model: str = ""  # whose shapes are charged: "" = the student's own, a name, or a config.json
+    cloud_profile: str = "gpu-server"  # the machine that distils between rounds; "" = it takes no time
     trace: str = ""  # a .parquet or .json file; "" = generated, "always" = everyone at all times
     trace_days: int = Field(default=2, ge=1)  # period of a generated trace
     zones: str = "0"  # offsets from UTC in hours, "-8,0,8"; each device lives in one

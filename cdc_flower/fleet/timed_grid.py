@@ -6,7 +6,8 @@ conditions, charged, not at work. A list of TRAIN messages is a round: each task
 work (from the FLOPs in the reply) and its upload, and the clock decides. A device that is away before its
 download is through never sees the message. What does not come in time is absent, as in Flower; where late
 answers are taken (`late = "take"`, the pace `async`) an answer that will never come is an error reply
-NODE_UNAVAILABLE. Other kinds of messages (QUERY, EVALUATE) are the experimenter's and take no time.
+NODE_UNAVAILABLE. Other kinds of messages (QUERY, EVALUATE) are the experimenter's and take no time. What
+the cloud does with a round's answers passes before the next one begins.
 
 Nobody being there is a round, too: an empty list that follows `get_node_ids` lasts to the deadline.
 """
@@ -16,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -51,16 +52,18 @@ class TimedGrid(OwnGrid):
         charges: what work costs on each of the n devices.
         trace: when each is there.
         wanted: answers that are enough for a round.
+        cloud: seconds that the cloud takes for so many samples.
 
     Attributes:
-        last: what happened in the last round: hours (virtual time at its end), online (devices that could
-            have been asked), asked, and how many of each fate.
+        last: what happened in the last round: hours (virtual time at its end), cloud_seconds (after it),
+            online (devices that could have been asked), asked, and how many of each fate.
         host_seconds: that the clock itself took.
     """
 
     def __init__(self, inner: Grid, nodes: Mapping[int, int], rules: FleetConfig, charges: Charges,
-                 trace: Trace, wanted: int) -> None:
+                 trace: Trace, wanted: int, cloud: Callable[[float], float] = lambda samples: 0.0) -> None:
         self.inner, self.rules, self.charges, self.trace, self.wanted = inner, rules, charges, trace, wanted
+        self.cloud = cloud
         self.clock = clock.start(charges.devices)
         self.last: dict[str, float] = {}
         self.host_seconds = 0.0
@@ -130,13 +133,23 @@ class TimedGrid(OwnGrid):
         asked_by_id = {m.metadata.message_id: d for d, m in asked.items()}
         found = {asked_by_id[r.metadata.reply_to_message_id]: r for r in answers}
         tasks = Tasks(device, down, self._work(device, reached, found), self._up(device, found))
-        self.clock, report = clock.play(self.clock, tasks, self.wanted, self.charges.devices, self.trace,
-                                        self.rules)
         self._replies |= found
         self._messages |= asked
-        replies = self._settle(report, online)
+        self.clock, report, seconds = self._played(tasks)
+        replies = self._settle(report, online, seconds)
         self.host_seconds += time.perf_counter() - began
         return replies
+
+    def _played(self, tasks: Tasks) -> tuple[clock.State, clock.Report, float]:
+        """The round, and the seconds of the cloud after it; whose answers it has does not depend on them."""
+        fixed = self.wanted, self.charges.devices, self.trace, self.rules
+        after, report = clock.play(self.clock, tasks, *fixed)
+        come = [self._replies.get(d) for d in (*report.answered.tolist(), *report.late_device.tolist())]
+        counts = [_count(_metrics(reply), keys.UPLOADED) for reply in come]
+        seconds = self.cloud(sum(min(count, self.charges.samples) for count in counts))
+        if seconds:
+            after, report = clock.play(self.clock, tasks, *fixed, cloud_seconds=seconds)
+        return after, report, seconds
 
     def _reached(self, device: np.ndarray, down: np.ndarray) -> np.ndarray:
         """Whose download is through before the task would be given up: (m,) bool."""
@@ -161,7 +174,7 @@ class TimedGrid(OwnGrid):
         return np.array([message_bytes(r.content) if r is not None and r.has_content() else 0
                          for r in replies], np.float64)
 
-    def _settle(self, report: clock.Report, online: int) -> list[Message]:
+    def _settle(self, report: clock.Report, online: int, cloud_seconds: float) -> list[Message]:
         """What the strategy gets of a round, by device; what is settled is let go."""
         fine = [*report.answered.tolist(), *report.late_device.tolist()]
         at_work = set(self.clock.pending.device.tolist())
@@ -175,7 +188,8 @@ class TimedGrid(OwnGrid):
             fates += ["late"] * len(at_work.intersection(report.device.tolist()))
         counted = {"in": len(fine), **{name: fates.count(name) for name in STATUSES[1:]}}
         hours = report.end / 3600
-        self.last = {"hours": hours, "online": online, "asked": len(report.device), **counted}
+        self.last = {"hours": hours, "cloud_seconds": cloud_seconds, "online": online,
+                     "asked": len(report.device), **counted}
 
         replies = {d: self._replies[d] for d in fine if d in self._replies}
         if self.rules.takes_late:

@@ -42,8 +42,9 @@ def passes_for(seconds: float) -> float:
 class World:
     """Four pi4, each working as long as it is told; counts what reaches them."""
 
-    def __init__(self, *work: float, rules: FleetConfig = RULES, trace: Trace | None = None, wanted: int = 2):
-        self.work, self.reached = list(work), []
+    def __init__(self, *work: float, rules: FleetConfig = RULES, trace: Trace | None = None, wanted: int = 2,
+                 uploaded: int = 0):
+        self.work, self.reached, self.uploaded = list(work), [], uploaded
         app = ClientApp()
 
         @app.train()
@@ -53,7 +54,8 @@ class World:
             if self.work[device] < 0:
                 raise RuntimeError("broken")
             flops = int(passes_for(self.work[device]) * PASS)
-            metrics = {keys.DEVICE: device, keys.FORWARD: flops, keys.BACKWARD: 0, keys.DECODED: 1}
+            metrics = {keys.DEVICE: device, keys.FORWARD: flops, keys.BACKWARD: 0, keys.DECODED: 1,
+                       keys.UPLOADED: self.uploaded}
             return Message(RecordDict({keys.METRICS: MetricRecord(metrics)}), reply_to=message)
 
         @app.query()
@@ -63,7 +65,7 @@ class World:
         n = len(work)
         charges = Charges(Devices.of([PI] * n), ("none",) * n, SHAPES, SHAPES, 20, 1)
         self.grid = TimedGrid(LocalGrid(app, n, {}), {d: node_id(d) for d in range(n)}, rules, charges,
-                              trace or always(n), wanted)
+                              trace or always(n), wanted, lambda samples: 7.0 * samples)
 
     def ask(self, *devices: int, kind: str = "train") -> list[Message]:
         return list(self.grid.send_and_receive(
@@ -101,8 +103,8 @@ def test_a_reply_that_comes_too_late_is_absent():
     assert world.round(0, 1, 2, 3) == [1, 2]
     assert world.now == pytest.approx(20, abs=0.1)
     assert world.grid.table()["fate"].tolist() == ["late", "in", "in", "late"]
-    assert world.grid.last == pytest.approx({"hours": world.now / 3600, "online": 0, "asked": 4, "in": 2,
-                                             "late": 2, "away": 0, "flat": 0})
+    assert world.grid.last == pytest.approx({"hours": world.now / 3600, "cloud_seconds": 0, "online": 0,
+                                             "asked": 4, "in": 2, "late": 2, "away": 0, "flat": 0})
 
 
 def test_who_is_away_is_no_node_and_is_never_reached():
@@ -136,6 +138,23 @@ def test_a_device_that_fails_answers_so_at_once():
     world = World(-1, 10)
     assert world.round(0, 1) == [(2, "<class 'RuntimeError'>:<'broken'>"), 1]
     assert world.now == pytest.approx(10, abs=0.1)
+
+
+@pytest.mark.parametrize(("uploaded", "counted"), [(0, 0), (1, 1), (10**18, 1)])
+def test_the_cloud_takes_its_time_for_the_samples_that_came_before_the_next_round(uploaded, counted):
+    world = World(30, 10, 20, 50, uploaded=uploaded)  # a task has one sample, whatever a device says
+    assert world.round(0, 1, 2, 3) == [1, 2]
+    assert world.grid.last["cloud_seconds"] == 2 * 7.0 * counted
+    assert world.grid.last["hours"] == pytest.approx(20 / 3600, abs=0.1 / 3600)
+    assert world.now == pytest.approx(20 + 14.0 * counted, abs=0.1)
+
+
+def test_an_answer_that_arrives_while_the_cloud_works_comes_in_the_next_round():
+    world = World(30, 10, 15, 250, rules=FleetConfig(pace="async", buffer=2, deadline=100.0), uploaded=1)
+    assert world.round(0, 1, 2) == [1, 2]
+    assert world.now == pytest.approx(29, abs=0.1)
+    assert world.round(1) == [0, 1]
+    assert world.grid.table().query("round == 2")["begin"].item() == pytest.approx(29, abs=0.1)
 
 
 def test_a_late_answer_that_is_taken_comes_in_the_round_of_its_arrival():

@@ -21,7 +21,8 @@ SLOW = {"mix": "pi4=50%,phone-high=50%", "cost_model": "llava-qwen-0.5b", "compr
 
 
 def played(run_settings, **more):
-    given = run_settings(devices=6, rounds=4, cohort=0.5, akd_steps=1, pace="rounds", trace="always", **more)
+    fixed = {"devices": 6, "rounds": 4, "cohort": 0.5, "akd_steps": 1, "pace": "rounds", "trace": "always"}
+    given = run_settings(**{**fixed, **more})
     return results.read(run_local(parse(given)))
 
 
@@ -44,6 +45,24 @@ def test_the_same_seed_gives_the_same_hours_and_ledger(run_settings, more):
     assert len(hours) == 4
     columns = ["download_seconds", "work_seconds", "upload_seconds", "offline_seconds", "wait_seconds"]
     assert (first.devices[[*columns, "joules"]].to_numpy() >= 0).all()
+
+
+@pytest.mark.parametrize(("pace", "profile"),
+                         [("rounds", "gpu-server"), ("async", "gpu-server"), ("rounds", "")])
+def test_the_cloud_takes_time_between_rounds(run_settings, pace, profile):
+    found = played(run_settings, mix="macmini=100%", cost_model="llava-1.5-7b", buffer=2, in_flight=4,
+                   pace=pace, cloud_profile=profile)
+    cloud, hours = (found.metrics.query(f"name == '{n}'")["value"].to_numpy()
+                    for n in ("cloud_seconds", "hours"))
+    assert ((cloud > 0) == bool(profile)).all()
+    begin = found.devices.groupby("round")["begin"].first().to_numpy()
+    np.testing.assert_allclose(begin[1:], 3600 * hours[:-1] + cloud[:-1])
+
+
+@pytest.mark.parametrize("method", ["static", "fedavg_lora"])
+def test_a_cloud_that_does_not_distil_takes_no_time(run_settings, method):
+    found = played(run_settings, method=method, cost_model="llava-1.5-7b", mix="macmini=100%")
+    assert not found.metrics.query("name == 'cloud_seconds'")["value"].any()
 
 
 def test_stragglers_are_missing_and_the_others_are_enough(run_settings):
@@ -88,6 +107,7 @@ def test_a_night_without_devices_is_rounds_without_answers(run_settings, tmp_pat
     ({"cost_model": "llava-qwen-0.5b"}, "setting 'compression' = 'nf4': profile 'phone-old' has 1,200 MB"),
     ({"cost_model": "llava-1.5-7b", "compression": "auto"}, "field 'ram' = 2,500 MB holds the model in no"),
     ({"mix": "nokia=100%"}, "unknown profile 'nokia'"),
+    ({"cloud_profile": "abacus"}, "setting 'cloud-profile' = 'abacus'; allowed: '' .*gpu-server"),
     ({"zones": "noon"}, "setting 'zones' = 'noon'"),
     ({"trace": "absent.parquet"}, "does not exist"),
     ({"trace": "unplugged.json", "need_charging": True}, "no device is ever online and, where asked for, ch"),
