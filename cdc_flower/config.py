@@ -36,7 +36,7 @@ class RunConfig:
     method: Method = "cdc"
     seed: int = Field(default=0, ge=0, lt=2**31)
     rounds: int = Field(default=14, ge=1)
-    devices: int = Field(default=8, ge=1)
+    devices: int = Field(default=8, ge=1, le=10**7)
     cohort: float = Field(default=1.0, gt=0, le=1)  # share of the devices asked in a round
     samples_per_round: int = Field(default=32, ge=1)  # questions a device answers in a round
     eval_every: int = Field(default=7, ge=1)  # rounds between held-out accuracies; the last round has one

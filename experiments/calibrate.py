@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime
 import math
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -60,10 +61,11 @@ def measure(threads: int = 0, accelerator: bool = False, quick: bool = False) ->
         quick: small sizes, for a try; the figures are then those of a cache.
 
     Raises:
-        ConfigError: an accelerator where there is none, or a negative number of threads.
+        ConfigError: an accelerator where there is none, or more threads than cores, or fewer than 0.
     """
-    if threads < 0:
-        raise ConfigError(f"--threads {threads}; allowed: from 1, or 0 for those that torch takes")
+    cores = os.cpu_count() or 1
+    if not 0 <= threads <= cores:
+        raise ConfigError(f"--threads {threads}; allowed: 1 to {cores}, or 0 for those that torch takes")
     if accelerator and not torch.cuda.is_available():
         raise ConfigError("--accelerator: torch finds no CUDA device; allowed: without it, for the CPU")
     device = torch.device("cuda" if accelerator else "cpu")

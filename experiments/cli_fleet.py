@@ -159,12 +159,13 @@ def trace(
     elif devices is None:
         raise ConfigError("fleet trace: no FILE; allowed: a FILE to read, or --devices N to generate one")
     else:
+        if devices > traces.MOST_DEVICES:
+            raise ConfigError(f"--devices: {devices:g} devices; allowed: up to {traces.MOST_DEVICES:g}")
         fleet = fleets.fleet(mix or DEFAULTS.mix, devices, seed or 0)
         found = habits.generate(fleet.classes, seed or 0, days or DEFAULTS.trace_days,
                                 _zones(zones or DEFAULTS.zones))  # fmt: skip
     if out is not None:
-        if not out.resolve().parent.is_dir():
-            raise ConfigError(f"--out '{out}': no such folder; allowed: a file in a folder that is there")
+        _writable(out)
         traces.write_trace(out, found)
     intervals = len(found.start)
     typer.echo(f"{len(found)} devices, {found.period / traces.DAY:g} days, {intervals} intervals, online "
@@ -172,6 +173,13 @@ def trace(
     _show(_hours(found))
     if out is not None:
         typer.echo(f"trace: {out}")
+
+
+def _writable(out: Path) -> None:
+    """Refuse a file that cannot be written, before anything is computed."""
+    if out.is_dir() or not out.resolve().parent.is_dir():
+        what = "is a folder" if out.is_dir() else "no such folder"
+        raise ConfigError(f"--out '{out}': {what}; allowed: a file in a folder that is there")
 
 
 def _zones(text: str) -> tuple[float, ...]:
@@ -188,9 +196,10 @@ def _hours(found: Any) -> Any:
     table = _table("hour UTC", "online", "charging", "idle", "all three")
     table.add_column("online (all three dark)", no_wrap=True)
     days = max(1, round(found.period / 86_400))
+    looked_at = np.linspace(0, days - 1, min(days, 30)).astype(int).tolist()
     quarters = np.arange(4) * 900 + 450  # s, the middle of each quarter of an hour
     for hour in range(24):
-        times = [day * 86_400 + hour * 3600 + q for day in range(days) for q in quarters]
+        times = [day * 86_400 + hour * 3600 + q for day in looked_at for q in quarters]
         online, charging, idle, both = (
             float(np.mean([found.suitable(t, c, i).mean() for t in times]))
             for c, i in ((False, False), (True, False), (False, True), (True, True))
@@ -238,8 +247,7 @@ def calibrate(
               "radio_power": (radio_watts, 1)}  # fmt: skip
     given = {figure: value * unit for figure, (value, unit) in scaled.items() if value is not None}
     target = out or Path(f"{name}.json")
-    if not target.resolve().parent.is_dir():
-        raise ConfigError(f"--out '{target}': no such folder; allowed: a file in a folder that is there")
+    _writable(target)
     replace(known[like], name=name, **given)  # refuses what is out of its range before a minute is spent
     measured = calibrating.measure(threads, accelerator, quick)
     found = calibrating.profile(name, measured, known[like], given)

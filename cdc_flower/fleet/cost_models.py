@@ -57,14 +57,19 @@ def load(name: str, own: Mapping[str, Any]) -> Mapping[str, Any]:
         content = json.loads(Path(name).read_text(encoding="utf-8"))
     except OSError as err:
         raise ConfigError(f"{refused} cannot be read: {err.strerror}; {allowed}") from None
-    except ValueError as err:
+    except (ValueError, RecursionError) as err:
         raise ConfigError(f"{refused} is no JSON: {err}; {allowed}") from None
     kind = content.get("model_type") if isinstance(content, dict) else None
     if kind != "llava":
         raise ConfigError(f"{refused} is of model type {kind!r}; {allowed}")
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import LlavaConfig  # here: a config.json leaves out what is a default of the classes
 
-    found = {**LlavaConfig.from_dict(content).to_dict(), "tower_bytes": HALF}
+    try:
+        found = {**LlavaConfig.from_dict(content).to_dict(), "tower_bytes": HALF}
+    except (StrictDataclassError, AttributeError, TypeError, ValueError, KeyError) as err:
+        why = str(err).splitlines()[0] if str(err) else type(err).__name__
+        raise ConfigError(f"{refused} cannot be read as a LLaVA config ({why}); {allowed}") from None
     try:
         roofline.shapes(found, 0)
     except ConfigError as err:

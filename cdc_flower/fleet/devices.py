@@ -35,6 +35,7 @@ UNITS = {
 }
 """Figure of a profile -> its unit."""
 OF_BATTERY = ("battery", "charge_power")
+MOST = 1e24  # of any figure: beyond it a slip of the pen, and sums of squares of it are still numbers
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,11 @@ def _check(name: str, figure: str, value: Any) -> None:
     if value is None and figure in OF_BATTERY:
         return
     zero = figure == "loss"
-    fine = (isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-            and (0 <= value < 1 if zero else value > 0))
+    fine = (isinstance(value, int | float) and not isinstance(value, bool)
+            and (0 <= value < 1 if zero else 0 < value <= MOST))
     if not fine:
-        allowed = "a number from 0 to below 1" if zero else f"a finite number above 0 ({UNITS[figure]})"
+        allowed = ("a number from 0 to below 1" if zero
+                   else f"a finite number above 0 ({UNITS[figure]}) and up to {MOST:g}")
         raise ConfigError(f"profile '{name}': field '{figure}' = {value!r}; allowed: {allowed}"
                           + (", or null on mains" if figure in OF_BATTERY else ""))
 
@@ -119,7 +121,7 @@ def read_profiles(path: Path | str = TABLE) -> dict[str, Profile]:
         table = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
     except OSError as err:
         raise ConfigError(f"profiles '{path}' cannot be read: {err.strerror}; allowed: a JSON file") from None
-    except ValueError as err:
+    except (ValueError, RecursionError) as err:
         raise ConfigError(f"profiles '{path}': {err}; allowed: one JSON object of profiles") from None
     if not isinstance(table, dict) or not all(isinstance(record, dict) for record in table.values()):
         raise ConfigError(f"profiles '{path}': allowed: one JSON object of profiles")

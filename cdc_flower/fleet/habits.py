@@ -25,6 +25,7 @@ from cdc_flower.fleet.traces import DAY, Trace, always, read_trace
 HOUR = 3600.0  # s
 STAYS = 24  # at most so many a day after the night; what would follow is spent away
 DRAWS = 7  # uniform numbers for each stay
+MOST_BYTES = 2**32  # of draws
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,10 @@ def generate(classes: Sequence[str], seed: int, days: int = 2, zones: Sequence[f
     if not zones or not all(-12 <= zone <= 14 for zone in zones):
         raise ConfigError(f"time zones {list(zones)!r}; allowed: offsets from UTC in hours, -12 to 14")
     n, period = len(classes), days * DAY
+    needed = 8 * n * (1 + days * (STAYS + 1) * DRAWS)
+    if needed > MOST_BYTES:
+        raise ConfigError(f"a generated trace of {n} devices and {days} days needs {needed / 1e9:.3g} GB; "
+                          f"allowed: up to {MOST_BYTES / 1e9:.3g} GB, with fewer devices or days")
     drawn = generator(seed, "fleet/trace").random((n, 1 + days * (STAYS + 1) * DRAWS))
     zone = np.array(zones)[(drawn[:, 0] * len(zones)).astype(np.int64)] * HOUR
     table = np.array([astuple(HABITS[name]) for name in classes])[:, :, None].transpose(1, 0, 2)

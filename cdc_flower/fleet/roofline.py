@@ -20,6 +20,9 @@ from cdc_flower.config import ConfigError
 from cdc_flower.fleet.devices import Devices, Profile
 
 FLOAT = 4  # bytes of an uncompressed weight: the student is loaded in float32
+SIZES = {"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size",
+         "image_size", "patch_size", "num_channels", "num_key_value_heads", "head_dim"}
+"""Keys of a model's config that count something; the last two may be null."""
 TOWER_MATH = {4: "fp32", 2: "fp16"}  # bytes of a tower's weight -> the arithmetic it runs in
 
 
@@ -103,6 +106,11 @@ def shapes(config: Mapping[str, Any], rank: int) -> Shapes:
     except KeyError as err:
         raise ConfigError(f"model config without {err}; allowed: a LLaVA config.json with text_config and "
                           "vision_config") from None
+    for part in (text, vision):
+        for key in SIZES & set(part):
+            given = part[key] is not None or key not in ("num_key_value_heads", "head_dim")
+            if given and (type(part[key]) is not int or part[key] < 1):
+                raise ConfigError(f"model config: '{key}' = {part[key]!r}; allowed: a whole number above 0")
     width = text.get("head_dim") or h // heads
     query, key = heads * width, (text.get("num_key_value_heads") or heads) * width
     maps = [(h, query), (h, key), (h, key), (query, h), (h, m), (h, m), (m, h)]  # (in, out) of one layer

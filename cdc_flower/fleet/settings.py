@@ -13,6 +13,8 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+YEAR = 366 * 86_400.0  # s; what batteries do in a round is played day by day
+
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class FleetConfig:
@@ -31,8 +33,8 @@ class FleetConfig:
     need_charging: bool = False  # ask only devices on a charger
     need_idle: bool = False  # ask only devices that their owners leave alone
     min_battery: float = Field(default=0.2, ge=0, le=1)  # of the capacity; below it a device is not asked
-    round_every: float = Field(default=0.0, ge=0)  # s from the begin of a round to the next, at least
-    deadline: float = Field(default=600.0, gt=0)  # s; the round ends then at the latest, a task is given up
+    round_every: float = Field(default=0.0, ge=0, le=YEAR)  # s, begin to begin, at least
+    deadline: float = Field(default=600.0, gt=0, le=YEAR)  # s; the end of a round or task
     over_selection: float = Field(default=1.3, ge=1)  # asked / wanted (arXiv 1902.01046, section 3.3)
     late: Literal["drop", "take"] = "drop"  # answers after the end of their round
     buffer: int = Field(default=10, ge=1)  # async: batches until the cloud distils (arXiv 2106.06639)

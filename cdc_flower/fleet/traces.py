@@ -24,6 +24,8 @@ import pandas as pd
 from cdc_flower.config import ConfigError
 
 DAY = 86_400.0  # s
+LONGEST = 1e12  # s, a period
+MOST_DEVICES = 10**7
 COLUMNS = {"device": "int64", "start": "float64", "end": "float64", "charging": "bool", "idle": "bool"}
 """Columns of a trace's table -> dtype. Rows of a device stand in order of time."""
 
@@ -250,8 +252,11 @@ def from_frame(table: pd.DataFrame, devices: int, period: float, name: str = "tr
     Raises:
         ConfigError: a column or row that is not allowed; names the row (from 0) and what is allowed.
     """
-    if isinstance(period, bool) or not isinstance(period, int | float) or not 0 < period < math.inf:
-        raise ConfigError(f"{name}: period = {period!r}; allowed: a finite number of seconds above 0")
+    if isinstance(period, bool) or not isinstance(period, int | float) or not 0 < period <= LONGEST:
+        raise ConfigError(f"{name}: period = {period!r}; allowed: a finite number of seconds above 0 and up "
+                          f"to {LONGEST:g}")
+    if devices > MOST_DEVICES:
+        raise ConfigError(f"{name}: {devices} devices; allowed: up to {MOST_DEVICES}")
     for column, kind in COLUMNS.items():
         if column not in table.columns:
             raise ConfigError(f"{name}: no column '{column}'; allowed: {', '.join(COLUMNS)}")
@@ -262,7 +267,8 @@ def from_frame(table: pd.DataFrame, devices: int, period: float, name: str = "tr
         gaps = values.isna().to_numpy()
         if len(table) and (not fine or gaps.any()):
             row = int(gaps.argmax())
-            raise ConfigError(f"{name}, row {row}: column '{column}' = {values.iloc[row]!r}; allowed: "
+            value = values.astype(object).iloc[row]
+            raise ConfigError(f"{name}, row {row}: column '{column}' = {value!r}; allowed: "
                               f"{kind}, no gaps")
     columns = {c: table[c].to_numpy(dtype=kind) for c, kind in COLUMNS.items()}
     device, start, end = columns["device"], columns["start"], columns["end"]
@@ -319,18 +325,24 @@ def read_trace(path: Path | str, devices: int | None = None) -> Trace:
             content = json.loads(path.read_text(encoding="utf-8"))
             table = pd.DataFrame(content["intervals"], columns=list(COLUMNS))
             period = content["period"]
-    except (OSError, ValueError, KeyError, TypeError) as err:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as err:
         what = str(err).splitlines()[0] if str(err) else ""
         raise ConfigError(f"{name} cannot be read ({type(err).__name__}: {what}); allowed: columns "
                           f"{', '.join(COLUMNS)}, and in JSON {{\"period\": s, \"intervals\": [[device, "
                           "start, end, charging, idle], ...]}") from None
     if period is None:
-        period = float(np.max(table["end"].to_numpy())) if "end" in table.columns and len(table) else DAY
+        period = _largest(table, "end") or DAY
     if devices is None:
-        numbers = table["device"] if "device" in table.columns else pd.Series([], dtype="int64")
-        whole = len(numbers) and pd.api.types.is_integer_dtype(numbers)
-        devices = max(1, int(np.max(numbers.to_numpy())) + 1) if whole else 1
+        devices = max(1, int(_largest(table, "device")) + 1)
     return from_frame(table, devices, period, name)
+
+
+def _largest(table: pd.DataFrame, column: str) -> float:
+    """The largest number of a column that is perhaps none; 0 where there is no number."""
+    if column not in table.columns or not len(table):
+        return 0.0
+    numbers = np.asarray(pd.to_numeric(table[column], errors="coerce"), np.float64)
+    return float(np.max(numbers, where=np.isfinite(numbers), initial=0.0))
 
 
 def write_trace(path: Path | str, trace: Trace) -> None:

@@ -89,6 +89,8 @@ def test_questions_together_read_the_weights_once():
     (["--loss", "1.5"], "field 'loss'"),
     (["--out", "nowhere/x.json"], "no such folder"),
     (["--threads", "-1"], "--threads -1"),
+    (["--threads", "1000000"], "--threads 1000000; allowed: 1 to "),
+    (["--out", "."], "--out '.': is a folder"),
 ])
 def test_what_cannot_be_measured_or_written_is_one_line(arguments, why, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -66,6 +66,13 @@ def test_the_summary_counts_what_the_trace_says(command, tmp_path):
     assert eligible[2] > 2 * eligible[14]  # a night on the charger
 
 
+def test_a_trace_of_very_many_days_is_summed_up_in_no_time(command, tmp_path):
+    write_trace(tmp_path / "a.json", always(2, 1e12))
+    code, out, _ = command("fleet", "trace", tmp_path / "a.json")
+    assert code == 0
+    assert out.startswith("2 devices, 1.15741e+07 days, 2 intervals, online 100.0% of the time")
+
+
 @pytest.mark.parametrize(("arguments", "why"), [
     (["trace"], "a FILE to read, or --devices N"),
     (["trace", "nowhere.json"], "does not exist"),
@@ -79,6 +86,13 @@ def test_the_summary_counts_what_the_trace_says(command, tmp_path):
     (["trace", "--devices", "3", "--mix", "pi9=100%"], "unknown profile 'pi9'"),
     (["trace", "--devices", "3", "--out", "t.txt"], ".parquet or .json"),
     (["trace", "--devices", "3", "--out", "no/t.json"], "no such folder"),
+    (["trace", "--devices", "10000000000"], "1e+10 devices; allowed: up to 1e+07"),
+    (["trace", "--devices", "3", "--days", "100000000"], "100000000 days needs 420 GB; allowed: up to"),
+    (["trace", "many.json"], "10000000001 devices; allowed: up to 10000000"),
+    (["trace", "text.parquet"], "column 'end' = 'x'; allowed: float64"),
+    (["trace", "gap.parquet"], "column 'device' = <NA>; allowed: int64, no gaps"),
+    (["trace", "long.json"], "period = 1e+300; allowed: a finite number of seconds above 0 and up to 1e+12"),
+    (["trace", "--devices", "3", "--out", "folder.json"], "--out 'folder.json': is a folder"),
     (["profiles", "nowhere.json"], "cannot be read"),
 ])
 def test_bad_input_is_one_line_and_exit_code_2(command, tmp_path, monkeypatch, arguments, why):
@@ -86,7 +100,13 @@ def test_bad_input_is_one_line_and_exit_code_2(command, tmp_path, monkeypatch, a
     (tmp_path / "bad.json").write_text("{")
     (tmp_path / "row.json").write_text(
         '{"period": 100, "intervals": [[0, 0.0, 5.0, true, true], [0, 50.0, 20.0, true, true]]}')
+    (tmp_path / "many.json").write_text('{"period": 9, "intervals": [[10000000000, 0, 1, true, true]]}')
+    (tmp_path / "long.json").write_text('{"period": 1e300, "intervals": []}')
+    (tmp_path / "folder.json").mkdir()
     pd.DataFrame({"x": [1]}).to_parquet(tmp_path / "columns.parquet")
+    row = {"device": [0, 1], "start": [0.0] * 2, "end": [1.0] * 2, "charging": [True] * 2, "idle": [True] * 2}
+    pd.DataFrame({**row, "end": ["x", "y"]}).to_parquet(tmp_path / "text.parquet")
+    pd.DataFrame({**row, "device": pd.array([0, None], "Int64")}).to_parquet(tmp_path / "gap.parquet")
     code, out, err = command("fleet", *arguments)
     assert (code, out) == (2, "")
     assert len(err.splitlines()) == 1

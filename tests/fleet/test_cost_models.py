@@ -48,7 +48,8 @@ def test_a_config_file_gets_the_defaults_that_it_leaves_out(tmp_path):
 
 @pytest.mark.parametrize(("content", "why"), [
     (None, "cannot be read"), ("{", "no JSON"), ("[]", "model type None"),
-    ('{"model_type": "qwen2_vl"}', "model type 'qwen2_vl'"),
+    ('{"model_type": "qwen2_vl"}', "model type 'qwen2_vl'"), ("[" * 100_000, "no JSON"),
+    ('{"model_type": "llava", "vision_config": 7}', "cannot be read as a LLaVA config"),
 ])
 def test_a_file_that_is_no_llava_config_is_refused_in_one_line(tmp_path, content, why):
     path = tmp_path / "config.json"
@@ -77,6 +78,16 @@ def test_a_deployment_runs_its_tower_in_float16_and_the_student_here_in_float32(
 def test_which_profile_holds_which_model(profile, holds):
     costs = {name: of_a_question(PROFILES[profile], roofline.shapes(table()[name], 16)) for name in WEIGHTS}
     assert [name for name, cost in costs.items() if cost is not None] == holds
+
+
+@pytest.mark.parametrize(("part", "key", "value"), [
+    ("vision_config", "patch_size", 0), ("text_config", "hidden_size", -64), ("text_config", "head_dim", 0.5),
+    ("text_config", "num_hidden_layers", None), ("vision_config", "image_size", "336"),
+])
+def test_a_size_that_is_none_is_refused_naming_it(part, key, value):
+    config = table()["llava-1.5-7b"]
+    with pytest.raises(ConfigError, match=f"'{key}' = {value!r}; allowed: a whole number above 0"):
+        roofline.shapes({**config, part: {**config[part], key: value}}, 16)
 
 
 def test_an_unknown_name_is_refused_with_those_allowed():

@@ -14,6 +14,7 @@ from flwr.serverapp.strategy import FedAvg
 
 from cdc_flower import checkpoint, results
 from cdc_flower.config import METHODS, ConfigError, parse
+from cdc_flower.fleet import grid
 from cdc_flower.fleet.grid import LocalGrid
 from clients import store
 from clients.client_app import app as client_app
@@ -220,6 +221,16 @@ def test_adapters_stay_as_few_as_devices_and_checkpoints_name(every, settings):
     assert len(list(folder.glob("*"))) <= 3  # the last checkpoint has the devices of now
     found = results.read(made["out-dir"]).metrics
     assert found[(found["round"] == 12) & (found["name"] == "version")]["value"].item() == 12
+
+
+def test_elsewhere_than_on_our_grids_each_device_keeps_two_adapters(settings, tmp_path, monkeypatch):
+    made = settings(rounds=5, checkpoint_every=0)
+    whole = uninterrupted(made, tmp_path)
+    monkeypatch.setattr(grid, "node_id", lambda device: 1000 + device)  # as Flower's, unlike ours
+    assert outcome(run_local(parse(made))) == whole
+    counts = {p.name: len(list(p.iterdir())) for p in (Path(made["out-dir"]) / "adapters").iterdir()}
+    assert set(counts) == {"device-0", "device-1", "device-2"}
+    assert max(counts.values()) == 2
 
 
 @pytest.mark.parametrize("kept", [0, 1])

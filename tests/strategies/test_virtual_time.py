@@ -65,6 +65,30 @@ def test_a_cloud_that_does_not_distil_takes_no_time(run_settings, method):
     assert not found.metrics.query("name == 'cloud_seconds'")["value"].any()
 
 
+@pytest.mark.parametrize("more", [
+    {"devices": 1}, {"cohort": 1e-9, "over_selection": 1000.0}, {"pace": "async", "buffer": 100},
+    {"pace": "async", "buffer": 100, "in_flight": 1, "devices": 1},
+    {"round_every": 3e7, "mix": "phone-high=100%"}, {"mix": "phone-high=100%", "min_battery": 1.0},
+    {"deadline": 3e7, "late": "take", "mix": "phone-high=100%"},
+])
+def test_extreme_settings_that_are_allowed_run(run_settings, more):
+    found = played(run_settings, **{"rounds": 2, **more})
+    assert found.status == "completed"
+    assert (found.metrics.query("name == 'in'")["value"] > 0).all()
+    assert (found.devices["status"] == "ok").sum() == found.metrics.query("name == 'in'")["value"].sum()
+
+
+def test_batteries_that_are_empty_at_once_are_empty_rounds(run_settings, tmp_path):
+    known = json.loads(TABLE.read_text())["phone-mid"]
+    mine = {**known, "battery": [1e-9, "mine"], "charge_power": [1e-9, "mine"]}
+    (tmp_path / "mine.json").write_text(json.dumps({"mine": mine}))
+    (tmp_path / "mix.toml").write_text('profiles = ["mine.json"]\n[mix]\nmine = 100\n')
+    found = played(run_settings, mix=str(tmp_path / "mix.toml"))
+    assert found.status == "completed"
+    assert found.metrics.query("name == 'flat'")["value"].tolist() == [4, 0, 0, 0]
+    assert found.metrics.query("name == 'asked'")["value"].tolist() == [4, 0, 0, 0]
+
+
 def test_stragglers_are_missing_and_the_others_are_enough(run_settings):
     found = played(run_settings, over_selection=2.0, **SLOW)
     rows = found.devices
@@ -108,6 +132,8 @@ def test_a_night_without_devices_is_rounds_without_answers(run_settings, tmp_pat
     ({"cost_model": "llava-1.5-7b", "compression": "auto"}, "field 'ram' = 2,500 MB holds the model in no"),
     ({"mix": "nokia=100%"}, "unknown profile 'nokia'"),
     ({"cloud_profile": "abacus"}, "setting 'cloud-profile' = 'abacus'; allowed: '' .*gpu-server"),
+    ({"round_every": 1e300}, "'round-every' = 1e.300: .* less than or equal to 31622400"),
+    ({"deadline": 1e300}, "'deadline' = 1e.300: .* less than or equal to 31622400"),
     ({"zones": "noon"}, "setting 'zones' = 'noon'"),
     ({"trace": "absent.parquet"}, "does not exist"),
     ({"trace": "unplugged.json", "need_charging": True}, "no device is ever online and, where asked for, ch"),
