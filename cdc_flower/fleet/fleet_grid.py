@@ -14,21 +14,17 @@ from __future__ import annotations
 
 import importlib
 import os
-import socket
-import subprocess
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from logging import ERROR
 from typing import Any, Self
 
 import numpy as np
 from flwr.app import Context, Error, Message
 from flwr.supercore.task_identity import TaskIdentity
 
-from cdc_flower.config import ConfigError
 from cdc_flower.fleet.grid import (
     RAISED,
     OwnGrid,
@@ -40,18 +36,11 @@ from cdc_flower.fleet.grid import (
     state_of,
     with_id,
 )
+from cdc_flower.fleet.workers import Workers
 
-CONNECT_SECONDS = 15.0  # until a cluster that does not answer is given up
-START_SECONDS = 180.0  # until workers that do not start are
 BUNDLE_SECONDS = 0.2  # a bundle is cut to take no less, so that handing it over costs little
 MOST = 1000  # tasks of a bundle: bounds what is in memory twice
 DEATHS = 3  # of workers with one bundle; then it is halved, and one message alone gets an error reply
-QUIET = {
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_worker_niceness": "0",  # 15 by default: workers of a busy machine then stand still
-}
-"""Environment of a Ray of our own, where nothing else is said."""
 
 Bundle = Callable[[Sequence[Message], Sequence[Context]], Sequence[Message]]
 """Messages and the contexts of their devices -> replies in that order; contexts are changed in place."""
@@ -125,9 +114,7 @@ class FleetGrid(OwnGrid):
         run_config: flat run config, given to every device.
         bundle: "module:attribute" of a `Bundle` that does the same for many messages at once; "" = the
             ClientApp is called message by message.
-        workers: actors; 0 = one per core, of the cluster where there is one.
-        ray_address: "" = a Ray of this process's own, "auto" = the cluster of this machine, or "host:port".
-        gpu_fraction: of a GPU, for each worker; 0 = workers see no GPU.
+        workers, ray_address, gpu_fraction: see `Workers`.
 
     Raises:
         ConfigError: the cluster cannot be reached or has less than the workers need.
@@ -153,22 +140,9 @@ class FleetGrid(OwnGrid):
         self._pushed: dict[str, Message] = {}
         self._ids = new_ids()
         self._pace: dict[str, float] = {}  # message type -> seconds a task of it takes at best
-        self._idle: list[Any] = []
-        self._starting: list[Any] = []
-        self._owns_ray = start_ray(ray_address, workers, gpu_fraction)
-        try:
-            self.workers = _affordable(workers, gpu_fraction)
-            import ray
-
-            actor = ray.remote(num_cpus=1, num_gpus=gpu_fraction, max_restarts=0)(_Worker)
-            settings, paths = dict(run_config), [os.path.abspath(p) for p in sys.path]
-            self._new = lambda: actor.remote(
-                client_app, bundle, devices, settings, paths, gpu_fraction > 0
-            )
-            self._starting = [self._start() for _ in range(self.workers)]
-        except BaseException:
-            self.close()
-            raise
+        settings, paths = dict(run_config), [os.path.abspath(p) for p in sys.path]
+        arguments = client_app, bundle, devices, settings, paths, gpu_fraction > 0
+        self.workers = Workers(_Worker, arguments, workers, ray_address, gpu_fraction)
 
     def __enter__(self) -> Self:
         return self
@@ -178,15 +152,7 @@ class FleetGrid(OwnGrid):
 
     def close(self) -> None:
         """End the workers, and Ray where this grid started it."""
-        import ray
-
-        if not ray.is_initialized():
-            return
-        for worker in [*self._idle, *(worker for worker, _ in self._starting)]:
-            ray.kill(worker)
-        self._idle, self._starting = [], []
-        if self._owns_ray:
-            ray.shutdown()
+        self.workers.close()
 
     def states(self) -> dict[int, bytes]:
         """Device -> its serialised state; devices whose state is empty are absent."""
@@ -222,7 +188,7 @@ class FleetGrid(OwnGrid):
         worker has not happened: it is left unanswered, its worker is ended, and its devices have the states
         they had.
         """
-        self._idle += [worker for worker in [self._free({})] if worker is not None]
+        self.workers.wait()
         end = None if timeout is None else time.monotonic() + timeout
         ids = list(self.push_messages(messages))
         return self._play([self._pushed.pop(i) for i in ids], end)
@@ -254,18 +220,18 @@ class FleetGrid(OwnGrid):
         import ray
 
         queue, again = deque(_grouped(messages)), deque[_Cut]()
-        share = -(-len(queue) // self.workers)
+        share = -(-len(queue) // self.workers.count)
         running: dict[Any, tuple[Any, _Cut]] = {}
         try:
             while queue or again or running:
                 on_time = end is None or time.monotonic() < end
-                while on_time and (queue or again) and (worker := self._free(running)) is not None:
+                while on_time and (queue or again) and (worker := self.workers.take(not running)) is not None:
                     cut = again.popleft() if again else self._next(queue, share)
                     running[worker.work.remote(self._sent(cut))] = worker, cut
                 if not running:
                     break
                 left = None if end is None else max(0.0, end - time.monotonic())
-                ready = [ref for _, ref in self._starting] if on_time and (queue or again) else []
+                ready = self.workers.starting if on_time and (queue or again) else []
                 done, _ = ray.wait([*running, *ready], num_returns=1, timeout=left)
                 if not done:
                     break
@@ -273,53 +239,19 @@ class FleetGrid(OwnGrid):
                     continue
                 worker, cut = running.pop(done[0])
                 if self._taken_over(done[0], cut, replies):
-                    self._idle.append(worker)
+                    self.workers.give_back(worker)
                 else:
-                    self._starting.append(self._start())
+                    self.workers.start()
                     again.extend(self._after_death(cut, replies))
         finally:
             for worker, _ in running.values():  # out of time, or interrupted: it has not happened
-                ray.kill(worker)
-                self._starting.append(self._start())
-
-    def _start(self) -> tuple[Any, Any]:
-        """A new actor, and what is there once it has loaded the client."""
-        worker = self._new()
-        return worker, worker.load.remote()
-
-    def _free(self, running: Mapping[Any, Any]) -> Any | None:
-        """A worker without work; waits for one that starts where nothing runs.
-
-        Raises:
-            ConfigError: none has started, or the client cannot be imported.
-        """
-        import ray
-        from ray.exceptions import RayError, RayTaskError
-
-        while not self._idle and self._starting:
-            refs = {ref: worker for worker, ref in self._starting}
-            done, _ = ray.wait(list(refs), num_returns=1, timeout=0 if running else START_SECONDS)
-            if not done and running:
-                return None
-            if not done:
-                raise ConfigError(f"no worker of the fleet started within {START_SECONDS:.0f} s; is the "
-                                  "cluster busy? setting 'workers' asks for a core each")  # fmt: skip
-            self._starting = [(w, ref) for w, ref in self._starting if ref != done[0]]
-            try:
-                ray.get(done[0])
-            except RayTaskError as err:
-                raise ConfigError(f"the workers of the fleet cannot load the client: {err.cause}") from None
-            except RayError:
-                self._starting.append(self._start())
-                continue
-            self._idle.append(refs[done[0]])
-        return self._idle.pop() if self._idle else None
+                self.workers.replace(worker)
 
     def _next(self, queue: deque[Message], share: int) -> _Cut:
         """Half of a fair share of what is left, but enough to be worth the way."""
         kind = queue[0].metadata.message_type
         worth = int(BUNDLE_SECONDS / self._pace[kind]) if self._pace.get(kind) else 1
-        size = max(-(-len(queue) // (2 * self.workers)), min(worth, share))
+        size = max(-(-len(queue) // (2 * self.workers.count)), min(worth, share))
         return _Cut([queue.popleft() for _ in range(min(size, len(queue), MOST))])
 
     def _sent(self, cut: _Cut) -> list[Sent]:
@@ -372,80 +304,3 @@ def _grouped(messages: Sequence[Message]) -> list[Message]:
         frames = [a.data for record in message.content.array_records.values() for a in record.values()]
         groups.setdefault((message.metadata.message_type, *frames), []).append(message)
     return [message for group in groups.values() for message in group]
-
-
-def start_ray(address: str = "", workers: int = 0, gpu_fraction: float = 0.0) -> bool:
-    """Connect to Ray, quietly; True when this call started or joined it, False when it was there already.
-
-    Raises:
-        ConfigError: a setting that is not allowed, or no cluster at the address.
-    """
-    if workers < 0:
-        raise ConfigError(f"setting 'workers' = {workers}; allowed: at least 1, or 0 for one per core")
-    if not 0 <= gpu_fraction <= 1:
-        raise ConfigError(f"setting 'gpu-fraction' = {gpu_fraction:g}; allowed: 0 to 1")
-    os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
-    import ray
-
-    if ray.is_initialized():
-        return False
-    if address:
-        _reach(address)
-        ray.init(address=address, log_to_driver=False, logging_level=ERROR)
-    else:
-        ray.init(
-            address="local",
-            num_cpus=workers or os.cpu_count(),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=ERROR,
-        )
-    return True
-
-
-def _reach(address: str) -> None:
-    """Refuse a cluster that does not answer. Tried in a process of its own, because Ray waits for 70 s and
-    then ends the process.
-    """
-    allowed = "allowed: '' (a Ray of its own), 'auto' (a cluster of this machine), or host:port of a head"
-    end, refused = time.monotonic() + CONNECT_SECONDS, f"setting 'ray-address' = {address!r}"
-    if address != "auto":
-        host, _, port = address.removeprefix("ray://").rpartition(":")
-        if not host or not port.isdigit():
-            raise ConfigError(f"{refused}; {allowed}")
-        try:
-            socket.create_connection((host, int(port)), timeout=5).close()
-        except (OSError, OverflowError) as err:
-            raise ConfigError(f"{refused}: nothing answers there ({err}); {allowed}") from None
-    command = [sys.executable, "-c", "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False)"]
-    try:
-        done = subprocess.run(  # noqa: S603
-            [*command, address],
-            capture_output=True,
-            check=False,
-            timeout=max(1.0, end - time.monotonic()),
-        )
-    except subprocess.TimeoutExpired:
-        raise ConfigError(f"{refused}: no Ray answers there; {allowed}") from None
-    if done.returncode:
-        raise ConfigError(f"{refused}: no Ray cluster of this version is there; {allowed}")
-
-
-def _affordable(workers: int, gpu_fraction: float) -> int:
-    """How many workers to start.
-
-    Raises:
-        ConfigError: more than there is room for.
-    """
-    import ray
-
-    there = ray.cluster_resources()
-    cores, gpus = int(there.get("CPU", 0)), float(there.get("GPU", 0))
-    workers = workers or cores
-    if not 1 <= workers <= cores:
-        raise ConfigError(f"setting 'workers' = {workers}; allowed: up to {cores}, the cores of the cluster")
-    if workers * gpu_fraction > gpus:
-        raise ConfigError(
-            f"setting 'gpu-fraction' = {gpu_fraction:g} for {workers} workers; allowed: {gpus:g} GPUs in all"
-        )
-    return workers

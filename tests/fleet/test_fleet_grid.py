@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import socket
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,29 +10,19 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp.strategy import FedAvg
 
 from cdc_flower import results
-from cdc_flower.config import ConfigError, parse
+from cdc_flower.config import parse
 from cdc_flower.fleet import fleet_grid
-from cdc_flower.fleet.fleet_grid import FleetGrid, start_ray
+from cdc_flower.fleet.fleet_grid import FleetGrid
 from cdc_flower.fleet.grid import LocalGrid, node_id, state_bytes, state_of
 from strategies import server_app
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*subprocess .* is still running:ResourceWarning",
-    "ignore:unclosed file:ResourceWarning",
-)
+pytestmark = [
+    pytest.mark.usefixtures("ray"),
+    pytest.mark.filterwarnings(
+        "ignore:.*subprocess .* is still running:ResourceWarning", "ignore:unclosed file:ResourceWarning"
+    ),
+]
 CLIENT, BUNDLE = "tiny_app:app", "tiny_app:bundle"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def ray():
-    """One Ray for all tests here."""
-    sys.path.insert(0, str(Path(__file__).parent))
-    import ray
-
-    assert start_ray("", 2)
-    yield ray
-    ray.shutdown()
-    sys.path.remove(str(Path(__file__).parent))
 
 
 @pytest.fixture
@@ -185,39 +172,6 @@ def test_an_error_of_the_bundle_function_is_not_a_devices(make):
         make(bundle="tiny_app:broken").send_and_receive([ask(0)])
 
 
-@pytest.mark.parametrize(("more", "says"), [
-    ({"workers": -1}, "'workers' = -1; allowed: at least 1"),
-    ({"workers": 99}, "'workers' = 99; allowed: up to 2"),
-    ({"gpu_fraction": 2.0}, "'gpu-fraction' = 2; allowed: 0 to 1"),
-    ({"workers": 1, "gpu_fraction": 1.0}, "'gpu-fraction' = 1 for 1 workers; allowed: 0 GPUs"),
-])  # fmt: skip
-def test_what_cannot_work_is_refused(more, says):
-    with pytest.raises(ConfigError, match=says):
-        FleetGrid(CLIENT, 2, {}, **more)
-
-
-def test_a_client_that_cannot_be_imported_is_named():
-    with (
-        FleetGrid("no_such_module:app", 2, {}, workers=1) as grid,
-        pytest.raises(ConfigError, match="cannot load the client: No module named 'no_such_module'"),
-    ):
-        grid.send_and_receive([ask(0)])
-
-
-@pytest.mark.parametrize("what", ["nobody", "no Ray", "no port"])
-def test_a_cluster_that_is_not_there_is_refused_soon(what, monkeypatch):
-    monkeypatch.setattr(fleet_grid, "CONNECT_SECONDS", 4.0)
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{server.getsockname()[1]}"
-        if what == "no Ray":
-            server.listen()
-        began = time.monotonic()
-        with pytest.raises(ConfigError, match=r"setting 'ray-address' = .*; allowed: ''"):
-            fleet_grid._reach("here" if what == "no port" else address)
-        assert time.monotonic() - began < 15
-
-
 def test_a_run_is_the_same_on_every_number_of_workers(run_settings, tmp_path):
     """The real pair in virtual time, some devices two versions behind: ledger and adapters."""
     settings = run_settings(devices=4, rounds=3, samples_per_round=4, pace="async", in_flight=3, buffer=2,
@@ -236,14 +190,3 @@ def test_a_run_is_the_same_on_every_number_of_workers(run_settings, tmp_path):
     assert found["local"] == found["one"] == found["two"]
     assert len(found["local"][1]) > 1
     assert run.info["engine"] == "FleetGrid"
-
-
-def test_no_worker_is_left_behind(ray):
-    with FleetGrid(CLIENT, 2, {"lr": 0.5}, workers=1) as grid:
-        grid.send_and_receive([ask(0)])
-        (worker,) = grid._idle
-        pid = ray.get(worker.load.remote())
-    end = time.monotonic() + 20
-    while time.monotonic() < end and Path(f"/proc/{pid}").exists():
-        time.sleep(0.2)
-    assert not Path(f"/proc/{pid}").exists()
