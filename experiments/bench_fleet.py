@@ -87,11 +87,14 @@ def per_task(grid: Any, devices: int, tries: int) -> float:
 
 @contextmanager
 def fleet(devices: int, workers: int, client: str = IDLE, **more: Any) -> Iterator[Any]:
-    """A FleetGrid for the idle client, or another."""
+    """A FleetGrid for the idle client, or another; all its workers have started."""
+    import ray
+
     from cdc_flower.fleet.fleet_grid import FleetGrid
 
     settings = more.pop("settings", {})
     with FleetGrid(client, devices, settings, workers=workers, **more) as grid:
+        ray.wait(grid.workers.starting, num_returns=workers)
         yield grid
 
 
@@ -128,7 +131,7 @@ def scale(workers: int, quick: bool) -> Iterator[Figure]:
     rates = {}
     for devices in (n for n in (100, 1000, 10_000) if n <= most):
         with fleet(devices, workers) as grid:
-            rates[devices] = 1 / per_task(grid, devices, 3) / workers
+            rates[devices] = 1 / per_task(grid, devices, max(3, 2 * most // devices)) / workers
             took, memory = devices / rates[devices] / workers, _memory()
     for devices, rate in rates.items():
         yield figure(f"device-tasks/s per core, {devices:,} devices (limit: 100 devices)", rate, rates[100])
