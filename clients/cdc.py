@@ -210,6 +210,7 @@ def reply(frame: bytes, digest: bytes, metrics: dict[str, int | float]) -> Recor
     return records
 
 
+@cache
 def overhead() -> int:
     """An upper bound of the bytes a message adds to its frame."""
     counts = (keys.VERSION, keys.UPLOADED, keys.TOKENS, keys.DECODED)

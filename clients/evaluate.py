@@ -8,6 +8,7 @@ one is in any message that teaches."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from flwr.app import Context, Message, MetricRecord, RecordDict
@@ -19,13 +20,20 @@ from cdc_flower.wire import keys
 _STATE = "prequential"
 
 
+@lru_cache(maxsize=4)
+def _truth(world: World) -> tuple[np.ndarray, np.ndarray]:
+    """Domain and normalised answer of all train rows."""
+    answers = world.train["answer"].map(lambda answer: normalise(str(answer)))
+    return world.train["drift_domain"].to_numpy(object), answers.to_numpy(object)
+
+
 def counts(world: World, rows: np.ndarray, texts: Sequence[str]) -> dict[str, tuple[int, int]]:
     """Domain -> (correct, answered) of the answers `texts` to train rows `rows`."""
-    domain, truth = (world.train[name].iloc[rows] for name in ("drift_domain", "answer"))
+    domain, truth = (column[rows] for column in _truth(world))
     found: dict[str, tuple[int, int]] = {}
     for name, label, text in zip(domain, truth, texts, strict=True):
         right, total = found.get(name, (0, 0))
-        found[name] = (right + (normalise(text) == normalise(str(label))), total + 1)
+        found[name] = (right + (normalise(text) == label), total + 1)
     return found
 
 

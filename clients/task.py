@@ -100,8 +100,7 @@ def resident(pair: Pair, config: PairConfig) -> Resident:
 
 def pictures(task: Task, rows: np.ndarray) -> np.ndarray:
     """Vision tokens (B, N, D) float16 of the pictures of train rows."""
-    image_rows = task.world.train["image_row"].to_numpy()[rows]
-    return task.world.train_tokens[image_rows]
+    return task.world.train_tokens[_asked(task.pair, task.world)[0][rows]]
 
 
 def as_read(task: Task, row: int) -> np.ndarray:
@@ -112,19 +111,24 @@ def as_read(task: Task, row: int) -> np.ndarray:
 
 def questions(task: Task, rows: np.ndarray) -> list[list[int]]:
     """Token ids of the questions of train rows."""
-    asked = task.world.train["question"].iloc[rows]
-    return [list(_question_ids(task.pair, str(question))) for question in asked]
+    of_row = _asked(task.pair, task.world)[1]
+    return [list(of_row[row]) for row in rows.tolist()]
 
 
-@lru_cache(maxsize=2**16)
-def _question_ids(pair: Pair, question: str) -> tuple[int, ...]:
-    return tuple(pair.text.question_ids(question))
+@lru_cache(maxsize=4)
+def _asked(pair: Pair, world: World) -> tuple[np.ndarray, list[list[int]]]:
+    """Image row and question ids of every train row, as arrays: looking up a few rows of a table takes
+    longer than coding them. Rows with one question share one list.
+    """
+    asked = world.train["question"].astype(str)
+    ids = {question: pair.text.question_ids(question) for question in asked.unique()}
+    return world.train["image_row"].to_numpy(), [ids[question] for question in asked]
 
 
 @lru_cache(maxsize=4)
 def question_length(pair: Pair, world: World) -> int:
     """Token ids of the longest question of `world.train`: what every batch of a run is padded to."""
-    return max(len(_question_ids(pair, q)) for q in world.train["question"].astype(str).unique())
+    return max(map(len, _asked(pair, world)[1]))
 
 
 def decoded(task: Task, answers: vlm.Answers) -> int:

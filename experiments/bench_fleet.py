@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from flwr.app import ConfigRecord
 from rich.console import Console
 
 from cdc_flower.config import flat, parse
@@ -205,21 +206,23 @@ def _fleet_phases(settings: dict[str, Any], workers: int) -> list[float]:
 
 
 def model_alone(rows: int) -> float:
-    """CPU seconds of a sample answered and scored by the packaged student, in batches of `rows`."""
-    import numpy as np
+    """CPU seconds of a sample answered and scored by the packaged student, in batches of `rows`: questions
+    and pictures of a stream, padded as in every run.
+    """
     import torch
 
+    from cdc_flower.data.world import load_world
     from cdc_flower.models.compress import device_model
     from cdc_flower.models.pair import load_pair
-    from clients import inference
+    from clients import inference, task
 
     torch.set_num_threads(1)
-    config = parse({})
+    config = parse({**TASKS, "devices": 1, "samples-per-round": rows})
     pair = load_pair(config.pair, "scenes")
-    model = device_model(pair, config.pair)
-    tokens = np.random.default_rng(0).normal(size=(rows, pair.n_tokens, pair.width)).astype(np.float16)
-    asked = [pair.text.question_ids("where is the star?")] * rows
-    inputs = inference.batch(pair, 0, tokens, asked)
+    world, model = load_world(config, pair), device_model(pair, config.pair)
+    of_round = task.Task(config, pair, world, 0, 1, ConfigRecord())
+    tokens, asked = task.pictures(of_round, of_round.rows), task.questions(of_round, of_round.rows)
+    inputs = inference.batch(pair, task.question_length(pair, world), tokens, asked)
     score = config.uplink.token_score
     return seconds(lambda: inference.answer_batch(model, pair, inputs, score)) / rows
 

@@ -16,6 +16,7 @@ from cdc_flower.wire import coder, coder_models
 from cdc_flower.wire.frame import FrameError
 
 RAW, ZSTD, CODED = 0, 1, 2  # how a column is stored
+_LEAST = {ZSTD: 10, CODED: 6}  # bytes that a way takes at least
 _SMALL = 2**16  # bytes up to which the strongest zstd level is still quick
 _LOCAL = threading.local()
 
@@ -28,10 +29,10 @@ def pack_column(values: NDArray[np.integer], itemsize: int) -> bytes:
     """
     raw = np.asarray(values).astype(f"<u{itemsize}").tobytes()
     ways = {RAW: raw}
-    if len(raw) > 1:
+    if len(raw) > _LEAST[ZSTD]:
         ways[ZSTD] = _compressor(19 if len(raw) < _SMALL else 3).compress(raw)
-        if int(np.max(values)) <= coder_models.MAX_VALUE:
-            ways[CODED] = coder.encode([values])
+    if len(raw) > _LEAST[CODED] and int(np.max(values)) <= coder_models.MAX_VALUE:
+        ways[CODED] = coder.encode([values])
     flag = min(ways, key=lambda f: (len(ways[f]), f))
     return bytes((flag,)) + ways[flag]
 

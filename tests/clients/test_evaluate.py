@@ -13,7 +13,7 @@ from clients import evaluate
 from clients.client_app import app
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class World:
     train: pd.DataFrame
 
