@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 
 from cdc_flower.config import Config, ConfigError
 from cdc_flower.data.world import World, open_picture
-from cdc_flower.fleet.cost import charges, cloud_charges
+from cdc_flower.fleet.cost import Charges, charges, cloud_charges
 from cdc_flower.fleet.habits import availability
+from cdc_flower.fleet.traces import Trace
 from cdc_flower.models import vlm
 from cdc_flower.models.pair import Pair
 from cdc_flower.uplink import picture_batch, token_batch
@@ -58,6 +60,17 @@ def check(config: Config, pair: Pair, world: World) -> None:
             )
 
 
+@lru_cache(maxsize=1)  # the check and the grid ask for the same
+def fleet(config: Config, pair: Pair, world: World) -> tuple[Charges, Trace]:
+    """What work costs on each device of a virtual fleet, and when each is there.
+
+    Raises:
+        ConfigError: a mix, cost model or trace that cannot be used.
+    """
+    charged = charges(config, pair, world)
+    return charged, availability(config.fleet, charged.devices.classes, config.run.seed)
+
+
 def check_fleet(config: Config, pair: Pair, world: World) -> None:
     """Refuse a virtual fleet that cannot run.
 
@@ -78,9 +91,8 @@ def check_fleet(config: Config, pair: Pair, world: World) -> None:
                 f"setting '{setting}' = '{value}': method '{method}' averages the answers of one round; "
                 f"allowed: methods {', '.join(TAKES_LATE)}"
             )
-    charged = charges(config, pair, world)
+    charged, trace = fleet(config, pair, world)
     cloud_charges(config, pair, charged)
-    trace = availability(rules, charged.devices.classes, config.run.seed)
     if not trace.ever(rules.need_charging, rules.need_idle):
         raise ConfigError(
             f"setting 'trace' = '{rules.trace}': no device is ever online and, where asked for, charging and "

@@ -27,9 +27,8 @@ from cdc_flower.checkpoint import Part, Saved
 from cdc_flower.config import Config, ConfigError, flat, parse
 from cdc_flower.data.world import World, load_world
 from cdc_flower.fleet import adapter_files
-from cdc_flower.fleet.cost import charges, cloud_charges
+from cdc_flower.fleet.cost import cloud_charges
 from cdc_flower.fleet.grid import DeviceStates, HasStates, LocalGrid
-from cdc_flower.fleet.habits import availability
 from cdc_flower.fleet.timed_grid import TimedGrid
 from cdc_flower.models.pair import Pair, load_pair
 from cdc_flower.results import RunFolder, package_versions
@@ -37,7 +36,7 @@ from cdc_flower.wire import keys
 from strategies import STRATEGIES
 from strategies.accuracy import accuracy, items, wearing
 from strategies.base import Fleet, discover, wanted
-from strategies.checks import check
+from strategies.checks import check, fleet
 from strategies.pictures import pictures
 from strategies.resumed import Resumed, earlier, put_back
 
@@ -129,8 +128,7 @@ def timed(grid: Grid, config: Config, pair: Pair, world: World, nodes: Mapping[i
         ConfigError: a mix, cost model or trace that cannot be used, or a fleet in which no device can ever be
             asked.
     """
-    charged = charges(config, pair, world)
-    trace = availability(config.fleet, charged.devices.classes, config.run.seed)
+    charged, trace = fleet(config, pair, world)
     cloud = cloud_charges(config, pair, charged)
     enough = wanted(config.run.devices, config.run.cohort)
     return TimedGrid(grid, nodes, config.fleet, charged, trace, enough, *([cloud.seconds] if cloud else []))
