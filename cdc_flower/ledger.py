@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import operator
 from collections.abc import Iterable
 from typing import Any
 
@@ -56,6 +57,7 @@ class Row:
 
 
 COLUMNS = tuple(f.name for f in dataclasses.fields(Row))
+_VALUES = operator.attrgetter(*COLUMNS)  # as `dataclasses.astuple`, an eighth of the time
 INTEGERS = tuple(name for name in COLUMNS if name not in ("status", "host_seconds"))
 SUMMED = INTEGERS[2:]
 
@@ -88,7 +90,7 @@ class Ledger:
 
     def frame(self) -> pd.DataFrame:
         """All rows by round, then device; columns as `Row`."""
-        table = pd.DataFrame([dataclasses.astuple(r) for r in self.rows()], columns=list(COLUMNS))
+        table = pd.DataFrame(list(map(_VALUES, self.rows())), columns=list(COLUMNS))
         kinds = {**dict.fromkeys(INTEGERS, "int64"), "status": "str", "host_seconds": "float64"}
         return table.astype(kinds)
 
@@ -106,5 +108,5 @@ class Ledger:
 
     def digest(self) -> str:
         """sha256 hex over everything but the host's seconds; independent of the order of entry."""
-        lines = [json.dumps(dataclasses.astuple(r)[:-1], separators=(",", ":")) for r in self.rows()]
+        lines = [json.dumps(_VALUES(r)[:-1], separators=(",", ":")) for r in self.rows()]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()

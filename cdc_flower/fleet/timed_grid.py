@@ -15,10 +15,12 @@ Nobody being there is a round, too: an empty list that follows `get_node_ids` la
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -39,7 +41,30 @@ from cdc_flower.wire import keys
 
 NEVER = 1e12  # s of work of a device whose answer the grid behind never gave
 COUNTS = (keys.FORWARD, keys.BACKWARD, keys.DECODED)
-SPENT = ("download", "work", "upload", "offline", "wait")
+
+
+class TaskRow(NamedTuple):
+    """What happened to a device-task; times in virtual seconds.
+
+    Attributes:
+        fate: a name of `clock.STATUSES`.
+        finish: when its answer was complete; infinite where it never was.
+    """
+
+    round: int
+    device: int
+    profile: str
+    device_class: str
+    compression: str
+    fate: str
+    begin: float
+    finish: float
+    download_seconds: float
+    work_seconds: float
+    upload_seconds: float
+    offline_seconds: float
+    wait_seconds: float
+    joules: float
 
 
 class TimedGrid(OwnGrid):
@@ -72,7 +97,7 @@ class TimedGrid(OwnGrid):
         self._there: list[int] | None = None  # who could be asked, when that was asked last
         self._replies: dict[int, Message] = {}  # device -> its answer, on its way
         self._messages: dict[int, Message] = {}  # device -> what it was asked, while that is not settled
-        self._rows: dict[tuple[int, int], dict[str, Any]] = {}  # (round, device) -> row of `table`
+        self._rows: dict[tuple[int, int], TaskRow] = {}  # by round and device
 
     # --- Flower's interface ---------------------------------------------------------------------------------
 
@@ -208,35 +233,40 @@ class TimedGrid(OwnGrid):
     def _enter(self, report: clock.Report, at_work: set[int]) -> None:
         """Rows of the round's tasks, and the fate of earlier ones that will never come."""
         devices = self.charges.devices
-        columns = {f"{name}_seconds": getattr(report.spent, name).tolist() for name in SPENT}
-        for i, (device, status) in enumerate(zip(report.device.tolist(), report.status.tolist(),
-                                                 strict=True)):
+        spent = report.spent
+        numbers = (report.finish, spent.download, spent.work, spent.upload, spent.offline, spent.wait,
+                   report.joules)
+        for device, status, *of_task in zip(report.device.tolist(), report.status.tolist(),
+                                            *(column.tolist() for column in numbers), strict=True):
             waited_for = self.rules.pace == "async" and device in at_work
-            self._rows[report.round, device] = {
-                "round": report.round, "device": device, "profile": devices.names[device],
-                "device_class": devices.classes[device], "compression": self.charges.compression[device],
-                "fate": "in" if waited_for else STATUSES[status], "begin": report.begin,
-                "finish": float(report.finish[i]),
-                **{name: values[i] for name, values in columns.items()}, "joules": float(report.joules[i]),
-            }
+            self._rows[report.round, device] = TaskRow(
+                report.round, device, devices.names[device], devices.classes[device],
+                self.charges.compression[device], "in" if waited_for else STATUSES[status], report.begin,
+                *of_task)
         lost = zip(report.lost_device.tolist(), report.lost_round.tolist(), report.lost_status.tolist(),
                    strict=True)
         for device, asked_in, status in lost:
-            self._rows[asked_in, device] |= {"fate": STATUSES[status], "finish": float("inf")}
+            row = self._rows[asked_in, device]
+            self._rows[asked_in, device] = row._replace(fate=STATUSES[status], finish=math.inf)
 
     def table(self) -> pd.DataFrame:
         """One row for each task so far, by round and device; seconds are virtual. A task that is still under
         way counts as late.
         """
         pending = self.clock.pending
-        going = dict.fromkeys(zip(pending.round.tolist(), pending.device.tolist(), strict=True), "late")
-        rows = [self._rows[key] for key in sorted(self._rows)]
-        return pd.DataFrame([row | {"fate": going.get((row["round"], row["device"]), row["fate"])}
-                             for row in rows])
+        going = set(zip(pending.round.tolist(), pending.device.tolist(), strict=True))
+        return self._frame(row._replace(fate="late") if key in going else row for key, row in self._sorted())
+
+    def _sorted(self) -> list[tuple[tuple[int, int], TaskRow]]:
+        return sorted(self._rows.items())
+
+    @staticmethod
+    def _frame(rows: Iterable[TaskRow]) -> pd.DataFrame:
+        return pd.DataFrame(list(rows), columns=list(TaskRow._fields))
 
     def digest(self) -> str:
         """sha256 hex over `table`."""
-        lines = [json.dumps(self._rows[key], separators=(",", ":")) for key in sorted(self._rows)]
+        lines = [json.dumps(row._asdict(), separators=(",", ":")) for _, row in self._sorted()]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     # --- checkpoint -----------------------------------------------------------------------------------------
@@ -247,8 +277,9 @@ class TimedGrid(OwnGrid):
         for kind, messages in (("reply", self._replies), ("message", self._messages)):
             for device, message in messages.items():
                 packed[f"{kind}_{device}"] = message_to_proto(message).SerializeToString()
-        rows = [self._rows[key] for key in sorted(self._rows)]
-        return packed | {"rows": json.dumps(rows), "last": json.dumps(self.last)}
+        rows = io.BytesIO()
+        self._frame(row for _, row in self._sorted()).to_parquet(rows, index=False)
+        return packed | {"rows": rows.getvalue(), "last": json.dumps(self.last)}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state()` said."""
@@ -262,7 +293,8 @@ class TimedGrid(OwnGrid):
                 if name.startswith(kind):
                     proto = ProtoMessage.FromString(bytes(value))
                     messages[int(name.removeprefix(kind))] = message_from_proto(proto)
-        self._rows = {(row["round"], row["device"]): row for row in json.loads(str(state["rows"]))}
+        rows = pd.read_parquet(io.BytesIO(state["rows"])).itertuples(index=False, name=None)
+        self._rows = {(row[0], row[1]): TaskRow(*row) for row in rows}
         self.last = json.loads(str(state["last"]))
 
 
