@@ -154,6 +154,10 @@ def simulate(
     sets: Sets = None,
 ) -> None:
     """Run one method and write its run folder."""
+    of_fleet = {"--workers": workers, "--ray-address": ray_address, "--gpu-fraction": gpu_fraction}
+    if engine is not Engine.fleet and any(of_fleet.values()):
+        given = ", ".join(name for name, value in of_fleet.items() if value)
+        raise ConfigError(f"{given} with --engine {engine.value}; allowed: --engine fleet")
     if resume is None:
         found = {**chosen_settings(data, preset, sets), "method": method or "cdc"}
         config = parse(found)

@@ -21,6 +21,8 @@ ROOT = Path(__file__).parents[2]
     (["compare", "--preset", "nope"], "unknown preset 'nope'; allowed:"),
     (["compare", "--nope"], "No such option"),
     (["simulate", "--method", "magic"], "setting 'method' = 'magic'"),
+    (["simulate", "--ray-address", "x:1", "--workers", "2"],
+     "--workers, --ray-address with --engine local; allowed: --engine fleet"),
     (["pretrain", "--steps-share", "0"], "steps-share = 0; allowed: above 0, at most 1"),
     (["pretrain", "--steps-share", "1.5"], "steps-share = 1.5; allowed: above 0, at most 1"),
     (["data", "check", "nowhere"], "nowhere"),
