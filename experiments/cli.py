@@ -78,7 +78,7 @@ def compare(
     no_pretrain: NoPretrain = False,
     sets: Sets = None,
 ) -> None:
-    """Run methods side by side and write a table, summary.json and report.html."""
+    """Run methods side by side: table, summary, report."""
     from experiments import ablate
     from experiments import compare as comparing
 
@@ -235,7 +235,10 @@ def probe(
     no_pretrain: NoPretrain = False,
     sets: Sets = None,
 ) -> None:
-    """Compare the choices of one part alone, without training every arm; writes probe.csv."""
+    """Compare the choices of one part of the method.
+
+    Without training every arm; writes probe.csv.
+    """
     config = parse(chosen_settings(data, preset, sets))
     target = (out or Path("results") / f"{config.data.name}-probe-{part}").absolute()
 
@@ -265,7 +268,10 @@ def pretrain(
     ] = 1.0,
     sets: Sets = None,
 ) -> None:
-    """Train a pair of models (tower, teacher, student) for a data pack; run again to resume."""
+    """Train a pair of models for a data pack.
+
+    Tower, teacher and student; the same command goes on where it was stopped.
+    """
     config = parse(chosen_settings(data, preset, sets))
     name = config.data.name
     recipe = shortened(RECIPES.get(name, Recipe()), steps_share)
@@ -290,7 +296,10 @@ def report(
     folder: Path,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown, too.")] = False,
 ) -> None:
-    """Write report.html and summary.json of a comparison again, from what lies in its folder."""
+    """Write the report of a comparison again.
+
+    And its summary.json, from what lies in its folder.
+    """
     from experiments import report as reporting
     from experiments import screen, summary
 

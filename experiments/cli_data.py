@@ -54,7 +54,9 @@ def data_check(
 
 @data_app.command("show")
 def data_show(
-    folder: Annotated[str, typer.Argument(metavar="FOLDER", help='A pack folder, or "scenes".')] = "scenes",
+    folder: Annotated[
+        str, typer.Argument(metavar="FOLDER", help="A pack folder; default scenes.", show_default=False)
+    ] = "scenes",
     preset: Preset = None,
     sets: Sets = None,
 ) -> None:

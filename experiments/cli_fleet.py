@@ -12,7 +12,7 @@ from cdc_flower.config import ConfigError
 from cdc_flower.fleet.settings import FleetConfig
 
 fleet_app = typer.Typer(
-    no_args_is_help=True, help="Profiles of devices, what models cost them, and when they are there."
+    no_args_is_help=True, help="Devices: profiles, costs, availability."
 )
 DEFAULTS = FleetConfig()
 SHORT = {

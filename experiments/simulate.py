@@ -114,7 +114,7 @@ def flower(config: Config, progress: Progress, resume: bool = False, app: Path =
 
     if resume:
         raise ConfigError(
-            "engine 'flower' with --resume: the devices' states live in Flower; allowed: engine local"
+            "engine 'flower' with --resume: the devices' states live in Flower; allowed: engines local, fleet"
         )
     check_app(app)
     pair.install(config.data.name)  # the app's copy carries no weights

@@ -87,7 +87,7 @@ def earlier(
     if not has_states:
         raise ConfigError(
             f"engine '{facts['engine']}' keeps the devices' states to itself and cannot resume a run; "
-            "allowed: the local engine"
+            "allowed: the engines local and fleet"
         )
     before, now = results.read(folder.path), flat(config)
     for key in now:
