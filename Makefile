@@ -36,7 +36,7 @@ test: install ## the tests
 lint: install ## ruff, pyright, and whether every test can be imported
 	@$(BIN)/ruff check .
 	@$(BIN)/pyright --pythonpath $(BIN)/python
-	@$(BIN)/python -m pytest --collect-only -qq > /dev/null
+	@found=$$($(BIN)/python -m pytest --collect-only -qq 2>&1) || { echo "$$found"; exit 1; }
 
 lock: install ## write requirements.lock again from what is installed in .venv
 	@$(BIN)/python .ci/lock.py > .lock.tmp && mv .lock.tmp requirements.lock

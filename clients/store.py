@@ -28,7 +28,8 @@ from cdc_flower.fleet.adapter_files import FOLDER, PART, path_of, sweep
 from cdc_flower.fleet.grid import node_id, state_bytes
 from cdc_flower.wire import keys
 
-KEPT_BYTES = 2**28  # of adapters read from files, per process
+KEPT_BYTES = 2**28  # of adapters in memory, per process
+_KEPT: OrderedDict[bytes, np.ndarray] = OrderedDict()  # by digest, those used last at the end
 _HELD = "held"  # in context.state
 _FLAT = "flat"  # in that record: the adapter itself, where there is no folder
 
@@ -58,7 +59,7 @@ def held(context: Context, initial: Adapter) -> Adapter:
     folder = _folder(context)
     if folder is None:
         return Adapter(version, digest, np.frombuffer(record[_FLAT], np.float32))  # type: ignore[arg-type]
-    flat = _adapters(folder).read(digest)
+    flat = _read(folder, digest)
     if flat is None:
         log(WARNING, "adapter %s of version %s cannot be read: the device is back at version %s",
             digest.hex(), version, initial.version)  # fmt: skip
@@ -77,7 +78,7 @@ def hold(context: Context, adapter: Adapter) -> None:
     if folder is None:
         record[_FLAT] = _data(adapter)
     else:
-        _adapters(folder).write(adapter)
+        _write(folder, adapter)
         if not _shared(context):
             sweep(folder, (state_bytes(context.state), adapter.digest))
     context.state[_HELD] = record
@@ -102,46 +103,41 @@ def _data(adapter: Adapter) -> bytes:
     return adapter.flat.tobytes()
 
 
-@lru_cache(maxsize=8)
-def _adapters(folder: Path) -> _Adapters:
-    return _Adapters(folder)
+def _read(folder: Path, digest: bytes) -> np.ndarray | None:
+    """The adapter of a digest; None where there is none, or a damaged one, whose file is then removed."""
+    if digest in _KEPT:
+        _KEPT.move_to_end(digest)
+        return _KEPT[digest]
+    path = path_of(folder, digest)
+    try:
+        flat = np.load(path, allow_pickle=False)
+    except OSError:
+        return None
+    except (ValueError, EOFError):
+        flat = None
+    if not isinstance(flat, np.ndarray) or flat.dtype != np.float32 or update.digest(flat) != digest:
+        path.unlink(missing_ok=True)
+        return None
+    flat.flags.writeable = False
+    _keep(digest, flat)
+    return flat
 
 
-class _Adapters:
-    """Digest -> adapter; those used last are kept in memory."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._kept: OrderedDict[bytes, np.ndarray] = OrderedDict()
-
-    def read(self, digest: bytes) -> np.ndarray | None:
-        if digest in self._kept:
-            self._kept.move_to_end(digest)
-            return self._kept[digest]
+def _write(folder: Path, adapter: Adapter) -> None:
+    target = path_of(folder, adapter.digest)
+    if not target.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, part = tempfile.mkstemp(prefix=".", suffix=PART, dir=folder)
         try:
-            flat = np.load(path_of(self.folder, digest), allow_pickle=False)
-        except (OSError, ValueError, EOFError):
-            return None
-        if not isinstance(flat, np.ndarray) or flat.dtype != np.float32 or update.digest(flat) != digest:
-            return None
-        flat.flags.writeable = False
-        self._keep(digest, flat)
-        return flat
+            with os.fdopen(handle, "wb") as file:
+                np.save(file, adapter.flat, allow_pickle=False)
+            os.replace(part, target)
+        finally:
+            Path(part).unlink(missing_ok=True)
+    _keep(adapter.digest, adapter.flat)
 
-    def write(self, adapter: Adapter) -> None:
-        target = path_of(self.folder, adapter.digest)
-        if not target.exists():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            handle, part = tempfile.mkstemp(prefix=".", suffix=PART, dir=self.folder)
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    np.save(file, adapter.flat, allow_pickle=False)
-                os.replace(part, target)
-            finally:
-                Path(part).unlink(missing_ok=True)
-        self._keep(adapter.digest, adapter.flat)
 
-    def _keep(self, digest: bytes, flat: np.ndarray) -> None:
-        self._kept[digest] = flat
-        while len(self._kept) > 1 and sum(kept.nbytes for kept in self._kept.values()) > KEPT_BYTES:
-            self._kept.popitem(last=False)
+def _keep(digest: bytes, flat: np.ndarray) -> None:
+    _KEPT[digest] = flat
+    while len(_KEPT) > 1 and sum(kept.nbytes for kept in _KEPT.values()) > KEPT_BYTES:
+        _KEPT.popitem(last=False)

@@ -91,6 +91,7 @@ def check_fleet(config: Config, pair: Pair, world: World) -> None:
                 f"setting '{setting}' = '{value}': method '{method}' averages the answers of one round; "
                 f"allowed: methods {', '.join(TAKES_LATE)}"
             )
+    fleet.cache_clear()  # files may have changed since the last run of this process
     charged, trace = fleet(config, pair, world)
     cloud_charges(config, pair, charged)
     if not trace.ever(rules.need_charging, rules.need_idle):

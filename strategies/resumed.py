@@ -128,7 +128,7 @@ def put_back(parts: Mapping[str, Saved], found: Earlier, folder: Path) -> None:
     try:
         for name, part in parts.items():
             part.load(found.parts[name])
-    except (KeyError, ValueError) as err:
+    except (KeyError, TypeError, ValueError) as err:
         raise ConfigError(
             f"{folder}: the checkpoint of round {found.round} does not fit: {err!r}; allowed: one that this "
             "version wrote, or a new run"

@@ -100,7 +100,7 @@ def encode_exact(delta: NDArray[np.float64], sizes: Sequence[int]) -> bytes | No
     if not len(live):
         return ALL_ZERO
     octave = np.zeros(len(sizes), np.int64)
-    octave[live] = np.log2(divisor[live]).astype(np.int64)
+    octave[live] = np.frexp(divisor[live].astype(np.float64))[1] - 1
     middle = int(octave[live].min()) + quantizer.MAX_EXPONENT // 8
     octave = np.where(divisor > 0, np.minimum(octave - middle, quantizer.MAX_EXPONENT // 8), 0)
     exponents = (8 * octave).astype(np.int8)

@@ -20,8 +20,10 @@ _SLOPE = 2.5  # log bytes over log step where little is sent, to begin with
 _SAMPLED = 2**17  # weights; smaller vectors are searched as they are
 _MIN_SAMPLE, _MAX_SAMPLE = 2**14, 2**18  # weights of a sample
 _SAMPLE_CLASSES = 6
-_OVER = 1.2  # a power of two is taken up to so many times the best step
-_LEAST_DEAD = 0.4  # of a step
+_OVER = 1.2, 2.0  # a power of two is taken up to so many times the best step; where most weights are sent
+_DENSE = 0.5  # share of the weights from which a dead zone is no way to save bytes
+_LEAST_DEAD = 0.5  # of a step; what is smaller than half a step is nearer to nothing
+_COARSER = 4  # octaves tried where no dead zone fills half of the budget
 _ROUNDING = 0.35, 0.5  # of magnitudes beyond a dead zone of any width
 _MARGIN = 0.94  # candidates are kept down to this part of the dead zone of the step expected
 
@@ -59,7 +61,7 @@ class Search:
         self._write, self._around = write, around
         spread = 1.0 if factors is None else 1.0 / float(factors.min())
         self._low = float32(low)
-        self._peak, self._high = peak, max(self._low, min(2.0 * peak * spread, quantizer.LARGEST))
+        self._peak, self._high = peak, float32(max(self._low, 2.0 * peak * spread))
         self._found: Significant | None = None
         self._labels: tuple[float, NDArray[np.int64]] | None = None
 
@@ -75,8 +77,8 @@ class Search:
     def within_dyadic(self, budget: int) -> bytes:
         """As `within`, with a step that is a power of two, near the best one: the dead zone fills the budget.
 
-        The error is 1 to 5 % larger, at an unlucky place in the octave 12 % (24 % at 1.6 bits an element); at
-        several bits an element a dead zone is no way to save bytes, and it may double.
+        The error is 1 to 5 % larger, at an unlucky place in the octave 12 % (24 % at 1.6 bits an element);
+        where most elements are sent it may double, because there a step serves several budgets alike.
         """
         if len(self._delta) > _SAMPLED:
             best, _, _ = self._on_a_sample(budget)
@@ -84,7 +86,23 @@ class Search:
             guess = self._first(self._delta, self._bounds, budget)
             best, _ = _solve(lambda step, last: self._about(self._plan(step, None)), budget, self._low,
                              self._high, guess, window=0.05)
-        step, labels = 2.0 ** min(math.floor(math.log2(_OVER * best)), 127), None
+        self._collect(0.6 * best)
+        assert self._found is not None
+        dense = self._found.above(0.6 * best) > _DENSE * len(self._delta)
+        octave, payload = math.floor(math.log2(_OVER[dense] * best)), b""
+        for step in (2.0 ** min(octave + more, 127) for more in range(_COARSER)):
+            plan = self._dyadic_plans(step)
+            high = float32(max(self._high / step, _LEAST_DEAD))
+            guess = min(max(0.6 * best / step, _LEAST_DEAD), high)
+            found = self._fill(plan, budget, _LEAST_DEAD, high, guess, None)
+            payload = max(payload, found, key=len)
+            if 2 * len(payload) > budget or self._about(plan(_LEAST_DEAD)) <= budget:
+                break  # else bytes jump below half of the budget, as where many values are equal
+        return payload
+
+    def _dyadic_plans(self, step: float) -> Callable[[float], Symbols]:
+        """The symbols at a step with dead zones of any width."""
+        labels = None
 
         def plan(dead: float) -> Symbols:
             nonlocal labels
@@ -95,9 +113,7 @@ class Search:
             labels = plan.labels if labels is None else labels
             return plan
 
-        high = max(self._high / step, _LEAST_DEAD)
-        guess = min(max(0.6 * best / step, _LEAST_DEAD), high)
-        return self._fill(plan, budget, _LEAST_DEAD, high, guess, None)
+        return plan
 
     def _about(self, plan: Symbols) -> float:
         """The bytes of a payload, from its token counts."""

@@ -3,8 +3,8 @@ newest.
 
 The mirror holds exactly what a device of the newest version holds. `advance` codes `target - mirror`, and the
 mirror becomes itself plus what the payload decodes to; what a codec did not send is in the next difference by
-itself, so the mirror is the error feedback. Old adapters are not kept: the oldest of the window and the
-payloads since give them back.
+itself, so the mirror is the error feedback. Of old adapters two are kept, version 0 and the oldest of the
+window; the payloads since give the others back.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ class Mirror:
         self._layout = bytes(layout.digest)
         self._codec, self._budget, self._history = CODECS[codec], budget, min(history, update.MAX_CHAIN)
         self._initial = self._base = self._newest_flat = _checked(initial, sum(self._sizes)).copy()
+        self._start = update.digest(self._initial)
         self._oldest = 0
         self._payloads: list[bytes] = []
         self._digests = [update.digest(self._base)]
@@ -149,6 +150,8 @@ class Mirror:
             known = False
         if known and version == self.newest:
             return None
+        if version == 0 and digest not in (None, self._start):
+            jumps = "none"  # its version 0 is another
         key = version if known else _ANY, jumps
         if key not in self._frames:
             self._frames[key] = self._shortest(version, jumps) if known else self._for_any(jumps)
@@ -166,7 +169,7 @@ class Mirror:
     def _shortest(self, version: int, jumps: Jumps) -> bytes:
         missed = self._payloads[version - self._oldest :]
         chain = update.chain_frame(missed, version, self._layout, self._digests[-1])
-        if len(missed) == 1:
+        if len(missed) == 1 and len(chain) < sum(self._sizes):  # a byte a weight: nothing else is smaller
             return chain
         jump = self._jump(self.adapter(version), version) if jumps == "all" and version else None
         return min(chain, jump or chain, self._for_any(jumps), key=len)
@@ -206,6 +209,8 @@ class Mirror:
             raise ValueError(f"saved adapters have layout {bytes(state['layout']).hex()}, "
                              f"this model has {self._layout.hex()}")
         base = flat = _checked(state["base"], sum(self._sizes)).copy()
+        if int(state["oldest"]) == 0 and update.digest(base) != self._start:
+            raise ValueError("saved adapters begin with another version 0 than this model has")
         payloads, digests, at = [], [update.digest(base)], 0
         for size in np.asarray(state["payload_sizes"], np.int64).tolist():
             payloads.append(bytes(state["payloads"][at : at + size]))

@@ -136,7 +136,7 @@ class FleetGrid(OwnGrid):
     ) -> None:
         identify()
         self.devices = devices
-        nodes = np.fromiter((node_id(i) for i in range(devices)), np.int64, devices)
+        nodes = np.fromiter((node_id(i) for i in range(devices)), np.uint64, devices)
         order = np.argsort(nodes)
         self._nodes, self._device = nodes[order], order.astype(np.int32)
         self._states: dict[int, bytes] = {}
@@ -204,7 +204,7 @@ class FleetGrid(OwnGrid):
         Raises:
             ValueError: there is no such node.
         """
-        nodes = np.array([m.metadata.dst_node_id for m in messages], np.int64)
+        nodes = np.array([m.metadata.dst_node_id for m in messages], np.uint64)
         places = np.searchsorted(self._nodes, nodes).clip(max=self.devices - 1)
         unknown = nodes[self._nodes[places] != nodes]
         if len(unknown):

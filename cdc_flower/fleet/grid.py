@@ -6,8 +6,8 @@ Used for tests, for debugging and on small machines, where all devices share one
 real engines: node ids are not partition ids, every node has a `Context` whose state survives rounds, a client
 that raises becomes an error reply (code 2) whose changes of state are dropped, and nothing a client does to a
 record reaches the sender. Not kept: tasks run one after another, and a running task cannot be cut short
-(`timeout` is looked at between tasks). This is the one module of `cdc_flower` that imports `flwr`, so the few
-functions on Flower records that strategies and clients share stand here as well. Private names of Flower
+(`timeout` is looked at between tasks). Of `cdc_flower` only the grids import `flwr`, so the few functions
+on Flower records that strategies and clients share stand here as well. Private names of Flower
 used: `TaskIdentity`, `Metadata._message_id`, `flwr.common.serde`."""
 
 from __future__ import annotations

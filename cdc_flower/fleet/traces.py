@@ -252,9 +252,9 @@ def from_frame(table: pd.DataFrame, devices: int, period: float, name: str = "tr
     Raises:
         ConfigError: a column or row that is not allowed; names the row (from 0) and what is allowed.
     """
-    if isinstance(period, bool) or not isinstance(period, int | float) or not 0 < period <= LONGEST:
-        raise ConfigError(f"{name}: period = {period!r}; allowed: a finite number of seconds above 0 and up "
-                          f"to {LONGEST:g}")
+    if isinstance(period, bool) or not isinstance(period, int | float) or not 1 <= period <= LONGEST:
+        raise ConfigError(f"{name}: period = {period!r}; allowed: a number of seconds from 1 to "
+                          f"{LONGEST:g}")
     if devices > MOST_DEVICES:
         raise ConfigError(f"{name}: {devices} devices; allowed: up to {MOST_DEVICES}")
     for column, kind in COLUMNS.items():

@@ -18,6 +18,7 @@ from cdc_flower.config import ConfigError
 
 CONNECT_SECONDS = 15.0  # until a cluster that does not answer is given up
 START_SECONDS = 180.0  # until workers that do not start are
+DEATHS = 3  # of each worker while it loads
 QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -44,6 +45,7 @@ class Workers:
                  gpu_fraction: float) -> None:  # fmt: skip
         self._owns_ray = start_ray(ray_address, count, gpu_fraction)
         self._idle: list[Any] = []
+        self._died = 0  # while they loaded, one after another
         self._starting: dict[Any, Any] = {}  # what is there once a worker has loaded -> the worker
         try:
             import ray
@@ -88,9 +90,14 @@ class Workers:
                 ray.get(done[0])
             except RayTaskError as err:
                 raise ConfigError(f"the workers of the fleet cannot load the client: {err.cause}") from None
-            except RayError:
+            except RayError as err:
+                self._died += 1
+                if self._died > DEATHS * self.count:
+                    raise ConfigError(f"{self._died} workers of the fleet died while they loaded: "
+                                      f"{str(err).splitlines()[0]}") from None  # fmt: skip
                 self.start()
                 continue
+            self._died = 0
             self._idle.append(worker)
         return self._idle.pop() if self._idle else None
 

@@ -53,7 +53,8 @@ class Layout:
 
 
 def attach(model: nn.Module, rank: int, alpha: int, seed: int = 0) -> PeftModel:
-    """Wrap a LLaVA student with the adapter, version 0: LoRA B = 0, so its answers are the bare student's.
+    """Wrap a LLaVA student with the adapter, version 0: LoRA B = 0, so its answers are the bare student's
+    (its logits within 1e-4).
 
     The random LoRA A comes from `seed` alone, so that every device and the cloud start with equal bits. All
     weights are rounded to multiples of `GRID`, on which sums of updates of the codec `dyadic` are exact.

@@ -51,7 +51,7 @@ def test_the_state_is_small_and_the_adapter_lies_on_disk_once(tmp_path):
 def test_another_process_finds_it(tmp_path):
     here = context(tmp_path)
     hold(here, adapter())
-    store._adapters.cache_clear()  # as in a process that has read nothing
+    store._KEPT.clear()  # as in a process that has read nothing
     assert held(here, INITIAL).flat.tobytes() == adapter().flat.tobytes()
 
 
@@ -72,7 +72,7 @@ def test_a_file_that_cannot_be_trusted_puts_the_device_back_to_version_0(tmp_pat
             np.save(file, adapter().flat.astype(np.float64))
         case "pickled":
             np.save(file, np.array([{"a": 1}], object), allow_pickle=True)
-    store._adapters.cache_clear()
+    store._KEPT.clear()
     assert held(here, INITIAL) is INITIAL
 
 
@@ -88,8 +88,20 @@ def test_memory_is_bounded_where_there_are_files(tmp_path, monkeypatch):
     here = context(tmp_path)
     for version in range(1, 9):
         hold(here, adapter(version, seed=version))
-    assert sum(a.nbytes for a in store._adapters(tmp_path / "adapters")._kept.values()) <= 30_000
+    assert sum(a.nbytes for a in store._KEPT.values()) <= 30_000
     assert held(here, INITIAL) == adapter(8, seed=8)
+
+
+def test_a_damaged_file_is_written_again(tmp_path):
+    device = context(tmp_path)
+    hold(device, adapter(1, seed=1))
+    (path,) = tmp_path.rglob("*.npy")
+    path.write_bytes(b"damaged")
+    store._KEPT.clear()
+    assert held(device, INITIAL) == INITIAL
+    hold(device, adapter(1, seed=1))
+    store._KEPT.clear()
+    assert held(device, INITIAL) == adapter(1, seed=1)
 
 
 def test_without_a_folder_the_adapter_travels_in_the_state():
@@ -107,7 +119,7 @@ def test_on_flowers_engines_a_device_keeps_the_adapter_it_holds_and_the_one_befo
     for version in range(1, 6):
         before = state_bytes(devices[0].state)
         hold(devices[0], adapter(version, seed=version))
-    store._adapters.cache_clear()
+    store._KEPT.clear()
     assert len(list(tmp_path.rglob("*.npy"))) == 3
     assert held(devices[0], INITIAL) == adapter(5, seed=5)
     assert held(devices[1], INITIAL) == adapter(1, seed=1)

@@ -30,9 +30,10 @@ def test_the_budget_is_met_and_used(budget):
     assert 0.98 * budget < len(payload) <= budget
 
 
-def test_more_bytes_never_mean_more_error():
+@pytest.mark.parametrize("encode", [deadzone.encode, deadzone.encode_dyadic])
+def test_more_bytes_never_mean_more_error(encode):
     x = _laplace(10_000)
-    payloads = [deadzone.encode(x, [10_000], budget) for budget in (1, 100, 400, 1600, 6400)]
+    payloads = [encode(x, [10_000], budget) for budget in (1, 100, 400, 1600, 6400, 9000)]
     errors = [_error(x, deadzone.decode(payload, [10_000])) for payload in payloads]
     assert errors == sorted(errors, reverse=True)
     assert errors[0] == 1.0
@@ -50,6 +51,22 @@ def test_dyadic_fills_the_budget_by_its_dead_zone_on_powers_of_two(budget, scale
     back = deadzone.decode(payload, sizes)
     assert (back / step == np.rint(back / step)).all()
     assert _error(x, back) < 1.16 * _error(x, deadzone.decode(free, sizes))
+
+
+def test_dyadic_sends_values_of_one_size_too():
+    x = 1e-3 * np.random.default_rng(0).choice([-1, 1], 43_000).astype(np.float32)
+    payload = deadzone.encode_dyadic(x, [43_000], 20_000)
+    assert len(payload) > 43_000 / 8
+    assert _error(x, deadzone.decode(payload, [43_000])) < 1
+
+
+@pytest.mark.parametrize("tensors", [57, 500])
+def test_a_budget_that_holds_nothing_ends_in_nothing(tensors):
+    """The largest step is no float32 by itself: a search that rounds its step must round that, too."""
+    x, sizes = _laplace(20 * tensors), [20] * tensors
+    for seed in range(6):
+        weights = np.exp(np.random.default_rng(seed).uniform(-9, 9, tensors))
+        assert deadzone.encode(x, sizes, 20, list(weights)) == deadzone.ALL_ZERO
 
 
 def test_weights_move_the_steps_of_dyadic_by_octaves():

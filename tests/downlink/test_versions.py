@@ -104,9 +104,9 @@ def test_a_device_that_lags_jumps_to_the_same_bits_for_fewer_bytes_than_the_chai
     jumping, chained = _mirror("dyadic", history=8), _mirror("deadzone", history=8)
     _walk(jumping, 12)
     _walk(chained, 12)
-    for version in range(4, 11):
+    for version in range(4, 10):
         frame = jumping.frame_for(version)
-        assert _mode(frame) == (update.JUMP if version < 10 else _mode(frame))
+        assert _mode(frame) == update.JUMP
         assert _apply(frame, jumping.adapter(version), version)[0].tobytes() == jumping.adapter(12).tobytes()
     assert len(jumping.frame_for(4)) < 0.6 * len(chained.frame_for(4))
     assert _mode(jumping.frame_for(11)) == update.CHAIN
@@ -132,6 +132,15 @@ def test_who_may_be_further_along_gets_what_fits_there_and_who_could_not_use_a_j
     assert update.stands_alone(start, CAP) or _mode(start) == update.CHAIN
     assert _mode(none) in (update.CHAIN, update.SNAPSHOT)
     assert len(every) < len(start) <= len(none)
+
+
+def test_a_device_with_another_version_0_is_offered_no_jump_from_there():
+    mirror = _mirror("dyadic", history=3)
+    _walk(mirror, 6)
+    assert _mode(mirror.frame_for(0, update.digest(INITIAL + 1))) == update.SNAPSHOT
+    assert _mode(mirror.frame_for(0, update.digest(INITIAL))) == update.JUMP
+    with pytest.raises(ValueError, match="another version 0"):
+        Mirror(INITIAL + 1, LAYOUT, "dyadic", 300, 3).load(_mirror().state())
 
 
 def test_there_is_no_jump_where_the_sum_is_not_exact():

@@ -209,7 +209,10 @@ def played(config: FleetConfig, seed: int, rounds: int, wanted: int, moment: flo
         work = Tasks(asked, rng.exponential(1e5, len(asked)).round(), rng.exponential(600, len(asked)),
                      rng.exponential(1e6, len(asked)).round())
         before = state
+        _, at_once = play(state, work, wanted, FLEET, TRACE, config)
         state, report = play(state, work, wanted, FLEET, TRACE, config, cloud_seconds=3.0)
+        for name in ("answered", "late_device", "status", "finish"):  # what came does not depend on the cloud
+            assert np.array_equal(getattr(at_once, name), getattr(report, name))
         yield before, work, state, report
 
 

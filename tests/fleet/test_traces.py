@@ -153,7 +153,8 @@ def test_a_row_that_is_not_allowed_is_refused_naming_it(tmp_path, row, values, n
     ("t.json", None, ["does not exist"]),
     ("t.json", "{", ["cannot be read", "period"]),
     ("t.json", "[]", ["cannot be read", "period"]),
-    ("t.json", '{"period": 0, "intervals": []}', ["period = 0", "above 0"]),
+    ("t.json", '{"period": 0, "intervals": []}', ["period = 0", "from 1"]),
+    ("t.json", '{"period": 1e-9, "intervals": []}', ["period = 1e-09", "from 1"]),
     ("t.json", '{"period": "1", "intervals": []}', ["period = '1'"]),
     ("t.parquet", "no parquet", ["cannot be read"]),
 ])

@@ -87,7 +87,7 @@ def interrupted(settings, *stops) -> dict:
     for i, stop in enumerate(stops):
         with pytest.raises(Stopped):
             run_local(parse(settings), stop_at(*stop), resume=i > 0)
-        store._adapters.cache_clear()  # as in a new process: what devices hold is read from the disk
+        store._KEPT.clear()  # as in a new process: what devices hold is read from the disk
     return outcome(run_local(parse(settings), resume=True))
 
 
@@ -243,7 +243,7 @@ def test_a_run_resumes_from_each_checkpoint_that_is_kept(kept, settings, tmp_pat
     assert len(files) == 2
     for newer in files[kept + 1 :]:
         newer.unlink()
-    store._adapters.cache_clear()
+    store._KEPT.clear()
     assert interrupted(made) == whole
 
 

@@ -85,6 +85,7 @@ def _read_tokens(data):
 
 
 def _read_update(data):
+    update.stands_alone(data, CAP)
     return update.apply(data, _base_cached(), 0, LAYOUT, SIZES, CAP)
 
 
