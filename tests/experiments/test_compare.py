@@ -170,7 +170,8 @@ def test_a_worker_that_dies_is_replaced(run, monkeypatch):
 
 def test_ctrl_c_reports_the_rounds_that_were_done_and_ends_with_130(engine, tmp_path):
     mark, out = tmp_path / "mark", tmp_path / "out"
-    program = (
+    program = (  # what a shell runs in the background ignores SIGINT
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from experiments import cli, compare\n"
         f"compare.run.__kwdefaults__ = None; compare.run.__defaults__ = tuple("
         f"{engine!r} if d == compare.ENGINE else d for d in compare.run.__defaults__)\n"
