@@ -24,7 +24,8 @@ class Codec:
         name: its key in `CODECS`.
         id: its number in UPDATE frames, never reused.
         budgeted: whether it aims at the byte budget; the others have one size.
-        exact: whether its updates add up without rounding, so that one can stand for many.
+        encode_exact: (exact difference (P,) float64, sizes) -> a payload that decodes to just that, or None;
+            only where updates add up without rounding, so that one can stand for many.
     """
 
     name: str
@@ -32,7 +33,7 @@ class Codec:
     budgeted: bool
     _encode: Callable[..., bytes]
     _decode: Callable[[bytes, Sequence[int]], NDArray[np.float32]]
-    exact: bool = False
+    encode_exact: Callable[[NDArray[np.float64], Sequence[int]], bytes | None] | None = None
 
     def encode(self, delta: NDArray[np.float32], sizes: Sequence[int], budget: int,
                weights: Sequence[float] | None = None) -> bytes:
@@ -78,7 +79,7 @@ CODECS: dict[str, Codec] = {
         Codec("nf4", 5, False, baselines.encode_nf4, baselines.decode_nf4),
         Codec("topk_int4", 6, True, baselines.encode_topk_int4, baselines.decode_topk_int4),
         Codec("stc", 7, True, baselines.encode_stc, baselines.decode_stc),
-        Codec("dyadic", 8, True, deadzone.encode_dyadic, deadzone.decode, exact=True),
+        Codec("dyadic", 8, True, deadzone.encode_dyadic, deadzone.decode, deadzone.encode_exact),
     )
 }
 """Codec name (config key `codec`) -> Codec."""

@@ -20,7 +20,8 @@ _SLOPE = 2.5  # log bytes over log step where little is sent, to begin with
 _SAMPLED = 2**17  # weights; smaller vectors are searched as they are
 _MIN_SAMPLE, _MAX_SAMPLE = 2**14, 2**18  # weights of a sample
 _SAMPLE_CLASSES = 6
-_OVER = 1.2, 2.0  # a power of two is taken up to so many times the best step; where most weights are sent
+_OVER = 1.2  # a power of two is taken up to so many times the best step
+_OVER_DENSE = 2.0  # the same where most weights are sent
 _DENSE = 0.5  # share of the weights from which a dead zone is no way to save bytes
 _LEAST_DEAD = 0.5  # of a step; what is smaller than half a step is nearer to nothing
 _COARSER = 4  # octaves tried where no dead zone fills half of the budget
@@ -89,7 +90,8 @@ class Search:
         self._collect(0.6 * best)
         assert self._found is not None
         dense = self._found.above(0.6 * best) > _DENSE * len(self._delta)
-        octave, payload = math.floor(math.log2(_OVER[dense] * best)), b""
+        over, payload = _OVER_DENSE if dense else _OVER, b""
+        octave = math.floor(math.log2(over * best))
         for step in (2.0 ** min(octave + more, 127) for more in range(_COARSER)):
             plan = self._dyadic_plans(step)
             high = float32(max(self._high / step, _LEAST_DEAD))

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdc_flower.config import ConfigError
-from cdc_flower.downlink import deadzone, update
+from cdc_flower.downlink import update
 from cdc_flower.downlink.codecs import CODECS
 
 Jumps = Literal["all", "start", "none"]
@@ -176,13 +176,13 @@ class Mirror:
 
     def _jump(self, flat: NDArray[np.float32], version: int) -> bytes | None:
         """The exact difference to the newest, if float32 addition brings it back."""
-        if not self._codec.exact or version == self.newest:
+        if self._codec.encode_exact is None or version == self.newest:
             return None
         delta = self._newest_flat.astype(np.float64) - flat
-        payload = deadzone.encode_exact(delta, self._sizes)
+        payload = self._codec.encode_exact(delta, self._sizes)
         if payload is None:
             return None
-        payload = bytes((CODECS["dyadic"].id,)) + payload
+        payload = bytes((self._codec.id,)) + payload
         if update.digest(update.add(flat, payload, self._sizes)) != self.digest:
             return None
         return update.jump_frame(payload, version, self.newest, self._layout, self.digest)
