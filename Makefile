@@ -35,6 +35,7 @@ test: install ## the tests
 
 lint: install ## ruff, pyright, and whether every test can be imported
 	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
 	@$(BIN)/pyright --pythonpath $(BIN)/python
 	@found=$$($(BIN)/python -m pytest --collect-only -qq 2>&1) || { echo "$$found"; exit 1; }
 

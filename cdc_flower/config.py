@@ -73,7 +73,7 @@ class DataConfig:
 
     @property
     def name(self) -> str:
-        """"scenes", or the name of the pack's folder: under this name a pair for the data is looked for."""
+        """ "scenes", or the name of the pack's folder: under this name a pair for the data is looked for."""
         return self.data if self.data == "scenes" else Path(self.data).resolve().name
 
 
@@ -173,8 +173,15 @@ class LocalConfig:
 
 
 STAGES: dict[str, type] = {
-    "run": RunConfig, "data": DataConfig, "drift": DriftConfig, "pair": PairConfig, "uplink": UplinkConfig,
-    "cloud": CloudConfig, "downlink": DownlinkConfig, "local": LocalConfig, "fleet": FleetConfig,
+    "run": RunConfig,
+    "data": DataConfig,
+    "drift": DriftConfig,
+    "pair": PairConfig,
+    "uplink": UplinkConfig,
+    "cloud": CloudConfig,
+    "downlink": DownlinkConfig,
+    "local": LocalConfig,
+    "fleet": FleetConfig,
 }
 """Stage name -> its dataclass."""
 
@@ -233,8 +240,10 @@ def parse(settings: Mapping[str, Any]) -> Config:
     config = Config(**built)
     for axis in config.axes:
         if axis not in ("object", "question", "style", "mixed"):
-            raise ConfigError(f"setting 'drift' = {config.drift.drift!r}: unknown axis '{axis}'; "
-                              "allowed: a comma list of object, question, style, mixed, or none")
+            raise ConfigError(
+                f"setting 'drift' = {config.drift.drift!r}: unknown axis '{axis}'; "
+                "allowed: a comma list of object, question, style, mixed, or none"
+            )
     return config
 
 

@@ -37,18 +37,37 @@ from cdc_flower.config import Config, ConfigError, flat
 Progress = Callable[[str, int, int], None]
 """`progress(stage, done, total)`: what is being done now and how far; in a run `done`, `total` are rounds."""
 
-FILES = ("config.json", "rounds.parquet", "metrics.parquet", "devices.parquet", "pictures.parquet",
-         "run.json")
+FILES = (
+    "config.json",
+    "rounds.parquet",
+    "metrics.parquet",
+    "devices.parquet",
+    "pictures.parquet",
+    "run.json",
+)
 STATUSES = ("completed", "interrupted", "failed")
 PACKAGES = ("cdc-flower", "flwr", "ray", "torch", "transformers", "peft", "bitsandbytes", "numpy", "pandas")
 CHECKPOINTS = "checkpoints"
 SUMMED = ("_bytes", "_seconds", "_joules")
 ROUND_COLUMNS = {"round": "int64", "domain": "str", "kind": "str", "accuracy": "float64", "n": "int64"}
 METRIC_COLUMNS = {"round": "int64", "name": "str", "value": "float64"}
-DEVICE_COLUMNS = {"round": "int64", "device": "int64", "status": "str", "uplink_bytes": "int64",
-                  "downlink_bytes": "int64"}
-PICTURE_COLUMNS = ("image", "positions", "side", "question", "device_answer", "teacher_answer", "round",
-                   "device")
+DEVICE_COLUMNS = {
+    "round": "int64",
+    "device": "int64",
+    "status": "str",
+    "uplink_bytes": "int64",
+    "downlink_bytes": "int64",
+}
+PICTURE_COLUMNS = (
+    "image",
+    "positions",
+    "side",
+    "question",
+    "device_answer",
+    "teacher_answer",
+    "round",
+    "device",
+)
 
 
 class ResultError(ConfigError):
@@ -108,8 +127,7 @@ def _parquet(frame: pd.DataFrame) -> bytes:
 
 def _rows(parquet: bytes) -> list[dict[str, Any]]:
     return [
-        {str(k): v for k, v in row.items()}
-        for row in pd.read_parquet(io.BytesIO(parquet)).to_dict("records")
+        {str(k): v for k, v in row.items()} for row in pd.read_parquet(io.BytesIO(parquet)).to_dict("records")
     ]
 
 
@@ -162,8 +180,10 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as err:
-            raise ConfigError(f"setting 'out-dir' = {str(self.path)!r}: {err.strerror}; allowed: a folder "
-                              "that can be written") from None
+            raise ConfigError(
+                f"setting 'out-dir' = {str(self.path)!r}: {err.strerror}; allowed: a folder "
+                "that can be written"
+            ) from None
         if resumed is None:
             for name in FILES:  # config.json first: from here on the folder is no run
                 (self.path / name).unlink(missing_ok=True)
@@ -171,8 +191,10 @@ class RunFolder:
         else:
             (self.path / "run.json").unlink(missing_ok=True)
             self.load(resumed[1])
-        write_json(self.path / "config.json", {
-            "config": flat(config), "seeds": {"run": config.run.seed}, "versions": dict(versions), **extra})
+        write_json(
+            self.path / "config.json",
+            {"config": flat(config), "seeds": {"run": config.run.seed}, "versions": dict(versions), **extra},
+        )
         if writer is not None:
             purge = None if resumed is None else resumed[0] + 1
             self._board = writer(str(self.path / "tensorboard"), purge_step=purge)
@@ -239,8 +261,13 @@ class RunFolder:
     def _add_round(self, at: int, domain: str, kind: str, accuracy: float, n: int) -> None:
         if not 0.0 <= accuracy <= 1.0:
             raise ValueError(f"accuracy of {kind} domain {domain} in round {at} is {accuracy}, not in 0..1")
-        self._rounds[at, domain, kind] = {"round": at, "domain": domain, "kind": kind, "accuracy": accuracy,
-                                          "n": int(n)}
+        self._rounds[at, domain, kind] = {
+            "round": at,
+            "domain": domain,
+            "kind": kind,
+            "accuracy": accuracy,
+            "n": int(n),
+        }
 
     def devices(self, ledger: pd.DataFrame, digest: str | None = None) -> None:
         """Write the whole ledger so far (`Ledger.frame()`); `digest` (`Ledger.digest()`) goes to run.json."""
@@ -285,17 +312,20 @@ class RunFolder:
         if status not in STATUSES:
             raise ValueError(f"status {status!r}; allowed: {', '.join(STATUSES)}")
         rounds = _frame(self._rounds.values(), ROUND_COLUMNS)
-        write_json(self.path / "run.json", {
-            "status": status,
-            "rounds_done": max(rounds["round"].tolist(), default=0),
-            "accuracy": final_accuracy(rounds),
-            "forgetting": forgetting(rounds),
-            "totals": totals(self._devices),
-            "ledger_digest": self._ledger_digest,
-            "adapter_digest": adapter_digest,
-            "host_seconds": {k: round(v, 3) for k, v in self.stage_seconds.items()},
-            "wall_seconds": round(self._wall(), 3),
-        })
+        write_json(
+            self.path / "run.json",
+            {
+                "status": status,
+                "rounds_done": max(rounds["round"].tolist(), default=0),
+                "accuracy": final_accuracy(rounds),
+                "forgetting": forgetting(rounds),
+                "totals": totals(self._devices),
+                "ledger_digest": self._ledger_digest,
+                "adapter_digest": adapter_digest,
+                "host_seconds": {k: round(v, 3) for k, v in self.stage_seconds.items()},
+                "wall_seconds": round(self._wall(), 3),
+            },
+        )
         if self._board is not None:
             self._board.close()
 
@@ -311,8 +341,10 @@ def _summary_writer() -> Any:
     try:
         from torch.utils.tensorboard.writer import SummaryWriter
     except ImportError:
-        raise ConfigError("setting 'tensorboard' = True: the tensorboard package is not installed; allowed: "
-                          "False, or pip install 'cdc-flower[tensorboard]'") from None
+        raise ConfigError(
+            "setting 'tensorboard' = True: the tensorboard package is not installed; allowed: "
+            "False, or pip install 'cdc-flower[tensorboard]'"
+        ) from None
     return SummaryWriter
 
 
@@ -355,7 +387,11 @@ def read(path: str | Path) -> RunResult:
         raise ResultError(f"{folder / 'config.json'}: no run config in it; allowed: a folder a run wrote")
     run = _read_json(folder / "run.json") if (folder / "run.json").exists() else {}
     return RunResult(
-        folder=folder, config=info.pop("config"), info=info, status=run.get("status", "interrupted"), run=run,
+        folder=folder,
+        config=info.pop("config"),
+        info=info,
+        status=run.get("status", "interrupted"),
+        run=run,
         rounds=_read_frame(folder / "rounds.parquet", _frame([], ROUND_COLUMNS)),
         metrics=_read_frame(folder / "metrics.parquet", _frame([], METRIC_COLUMNS)),
         devices=_read_frame(folder / "devices.parquet", _frame([], DEVICE_COLUMNS)),

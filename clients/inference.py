@@ -68,9 +68,7 @@ Work = Generator[Ask, vlm.Answers, RecordDict]
 """A device's work in one round."""
 
 
-def batch(
-    pair: Pair, length: int, tokens: np.ndarray, questions: Sequence[Sequence[int]]
-) -> vlm.Inputs:
+def batch(pair: Pair, length: int, tokens: np.ndarray, questions: Sequence[Sequence[int]]) -> vlm.Inputs:
     """One batch of B samples, padded to `length` token ids and to the least number of rows."""
     rows = np.minimum(np.arange(max(LEAST[0], len(questions))), len(questions) - 1)
     return vlm.collate(pair.text, tokens[rows], [questions[i] for i in rows], length=length)
@@ -109,6 +107,7 @@ def part(answers: vlm.Answers, rows: slice) -> vlm.Answers:
 
 def joined(found: Sequence[vlm.Answers]) -> vlm.Answers:
     """Answers one after the other; there is at least one."""
+
     def all_of(name: str) -> Any:
         values = [getattr(a, name) for a in found]
         if isinstance(values[0], np.ndarray):

@@ -61,8 +61,13 @@ def held(context: Context, initial: Adapter) -> Adapter:
         return Adapter(version, digest, np.frombuffer(record[_FLAT], np.float32))  # type: ignore[arg-type]
     flat = _read(folder, digest)
     if flat is None:
-        log(WARNING, "adapter %s of version %s cannot be read: the device is back at version %s",
-            digest.hex(), version, initial.version)  # fmt: skip
+        log(
+            WARNING,
+            "adapter %s of version %s cannot be read: the device is back at version %s",
+            digest.hex(),
+            version,
+            initial.version,
+        )
         return initial
     return Adapter(version, digest, flat)
 

@@ -158,8 +158,7 @@ def _limits() -> Iterator[Figure]:
         sizes, some = even(n), []
         for kind in DISTRIBUTIONS:
             x = draw(kind, sizes)
-            some += [take_apart(CODECS[CODEC].encode(x, sizes, round(n * bits / 8)), sizes)
-                     for bits in BITS]
+            some += [take_apart(CODECS[CODEC].encode(x, sizes, round(n * bits / 8)), sizes) for bits in BITS]
         yield from _means(f"{n:.0e} weights", some, gated=False)
         every += some
     yield from _means("all updates", every, gated=True)
@@ -172,8 +171,10 @@ def _means(what: str, some: list[Sizes], gated: bool) -> Iterator[Figure]:
     def row(name, values, limits, target):
         ratio = float(np.mean(np.array(values) / np.array(limits)))
         return figure(f"{name}, {what}", sum(values), sum(limits), target if gated else "", ratio)
-    yield row("positions / log2 C(N,K)", [s.positions for s in some], [s.positions_limit for s in some],
-              "<= 1.01")
+
+    yield row(
+        "positions / log2 C(N,K)", [s.positions for s in some], [s.positions_limit for s in some], "<= 1.01"
+    )
     yield row("values / entropy", [s.values for s in some], [s.values_limit for s in some], "<= 1.01")
     limits = [s.positions_limit + s.values_limit for s in some]
     yield row("update without envelope / both", [s.frame - s.envelope for s in some], limits, "<= 1.03")
@@ -208,9 +209,14 @@ def _speed(largest: int) -> Iterator[Figure]:
             budget = round(n * bits / 8)
             payloads = [CODECS[CODEC].encode(x, sizes, budget) for x in updates]
             for what, work, inputs in (
-                *((f"encode ({name})",
-                   lambda x, c=CODECS[name], s=sizes, b=budget: c.encode(x, s, b), itertools.cycle(updates))
-                  for name in (CODEC, "deadzone")),
+                *(
+                    (
+                        f"encode ({name})",
+                        lambda x, c=CODECS[name], s=sizes, b=budget: c.encode(x, s, b),
+                        itertools.cycle(updates),
+                    )
+                    for name in (CODEC, "deadzone")
+                ),
                 ("decode", lambda p, s=sizes: CODECS[CODEC].decode(p, s), itertools.cycle(payloads)),
             ):
                 rate = n / seconds(lambda work=work, inputs=inputs: work(next(inputs))) / 1e6
@@ -267,8 +273,16 @@ def _uplink() -> Iterator[Figure]:
 
     def frame(positions, bits: int) -> int:
         samples = tuple(
-            token_batch.Sample(i, np.asarray(p, np.uint16), np.asarray(tokens[i][p], np.float32), asked[i],
-                               answers.ids[i], float(answers.entropy[i])) for i, p in enumerate(positions))
+            token_batch.Sample(
+                i,
+                np.asarray(p, np.uint16),
+                np.asarray(tokens[i][p], np.float32),
+                asked[i],
+                answers.ids[i],
+                float(answers.entropy[i]),
+            )
+            for i, p in enumerate(positions)
+        )
         batch = token_batch.TokenBatch(0, 1, 0, samples)
         return len(token_batch.encode(batch, pair.n_tokens, pair.width, bits, pair.transform))
 
@@ -281,12 +295,24 @@ def _uplink() -> Iterator[Figure]:
     pixels = vlm.as_read(pair.processor, images)
     for quality in (30, JPEG_QUALITY, 90):
         coded = [picture_batch.coded(p, np.zeros(0, np.uint16), "jpeg", raster, quality) for p in pixels]
-        whole = picture_batch.PictureBatch(0, 1, 0, tuple(
-            picture_batch.PictureSample(i, np.zeros(0, np.uint16), data, asked[i], answers.ids[i],
-                                        float(answers.entropy[i])) for i, data in enumerate(coded)))
+        whole = picture_batch.PictureBatch(
+            0,
+            1,
+            0,
+            tuple(
+                picture_batch.PictureSample(
+                    i, np.zeros(0, np.uint16), data, asked[i], answers.ids[i], float(answers.entropy[i])
+                )
+                for i, data in enumerate(coded)
+            ),
+        )
         total = len(picture_batch.encode(whole, "jpeg", raster)) / len(asked)
-        yield figure(f"uplink / (JPEG quality {quality} + question), bytes a sample", sent, total,
-                     "<= 0.5" if quality == JPEG_QUALITY else "")
+        yield figure(
+            f"uplink / (JPEG quality {quality} + question), bytes a sample",
+            sent,
+            total,
+            "<= 0.5" if quality == JPEG_QUALITY else "",
+        )
 
 
 def layout_sizes() -> tuple[int, ...]:
@@ -325,8 +351,9 @@ def arms(sizes: Sequence[int]) -> list[tuple[str, str, int, int, float]]:
                 budget = 2 * sum(sizes) // factor
                 payload = codec.encode(x, sizes, budget - update.ENVELOPE)
                 error = relative_error(x, codec.decode(payload, sizes))
-                rows.append((kind, name, budget if codec.budgeted else 0, len(payload) + update.ENVELOPE,
-                             error))
+                rows.append(
+                    (kind, name, budget if codec.budgeted else 0, len(payload) + update.ENVELOPE, error)
+                )
     return rows
 
 
@@ -350,8 +377,10 @@ def arms_markdown(rows: list[tuple[str, str, int, int, float]], total: int) -> s
 def host() -> str:
     """One line on where the figures were measured."""
     load = ", ".join(f"{v:.2f}" for v in os.getloadavg())
-    return (f"{platform.machine()}, {os.cpu_count()} cores, load {load}; Python {platform.python_version()}, "
-            f"numpy {np.__version__}; speeds per CPU second of one thread")
+    return (
+        f"{platform.machine()}, {os.cpu_count()} cores, load {load}; Python {platform.python_version()}, "
+        f"numpy {np.__version__}; speeds per CPU second of one thread"
+    )
 
 
 def table(figures: Sequence[Figure]) -> Table:

@@ -35,9 +35,15 @@ from experiments.bench import Figure, figure, host, seconds, table
 APPS = "experiments.bench_app"
 IDLE, CLIENT = f"{APPS}:idle", "clients.client_app:app"
 TASKS = {
-    "rounds": 3, "partition": "shared", "eval-every": 3, "akd-steps": 1, "source-replay": 50,
-    "items-per-domain": 10, "scenes-train": 400, "scenes-test": 100,
-}  # fmt: skip
+    "rounds": 3,
+    "partition": "shared",
+    "eval-every": 3,
+    "akd-steps": 1,
+    "source-replay": 50,
+    "items-per-domain": 10,
+    "scenes-train": 400,
+    "scenes-test": 100,
+}
 """A run whose cloud does next to nothing."""
 PYPROJECT = """[project]
 name = "bench"
@@ -179,8 +185,12 @@ def rounds(folder: Path, workers: int, quick: bool) -> Iterator[Figure]:
             run_config = flat(parse({**settings, "out-dir": str(out)}))
             stock(folder / f"cdc-{samples}", f"{APPS}:real", CLIENT, devices, run_config)
             theirs = json.loads(out.with_suffix(".seconds").read_text())
-            yield figure(f"{what}, FleetGrid / stock", rate, devices / median(theirs[1:]),
-                         ">= 5" if samples == 2 else "")  # fmt: skip
+            yield figure(
+                f"{what}, FleetGrid / stock",
+                rate,
+                devices / median(theirs[1:]),
+                ">= 5" if samples == 2 else "",
+            )
         alone = {rows: model_alone(rows) for rows in ((1, 128) if quick else (1, 32, 64, 128, 256))}
         best = min(alone, key=lambda rows: alone[rows])
         bound = workers / (samples * alone[best])

@@ -154,13 +154,18 @@ def profile(name: str, measured: Measured, like: Profile, given: Mapping[str, fl
     Raises:
         ConfigError: a figure out of its range.
     """
-    said = f"measured by cdc-flower calibrate, {datetime.date.today().isoformat()}, " \
-           f"best of {measured.repeats}, {measured.where}"
+    said = (
+        f"measured by cdc-flower calibrate, {datetime.date.today().isoformat()}, "
+        f"best of {measured.repeats}, {measured.where}"
+    )
     values: dict[str, Any] = {figure: getattr(like, figure) for figure in UNITS}
     sources = {figure: f"as profile {like.name}, not measured: {like.sources[figure]}" for figure in UNITS}
     values |= {"flops_fp32": measured.fp32, "memory_bw": measured.memory_bw, "ram": measured.ram}
-    sources |= {"flops_fp32": f"{said}: torch.mm", "memory_bw": f"{said}: copy and triad, read + written",
-                "ram": f"free memory, {said}"}
+    sources |= {
+        "flops_fp32": f"{said}: torch.mm",
+        "memory_bw": f"{said}: copy and triad, read + written",
+        "ram": f"free memory, {said}",
+    }
     below = measured.fp32
     for kind, what in (("fp16", "torch.mm"), ("int8", "torch._int_mm")):
         rate, figure = getattr(measured, kind), f"flops_{kind}"
@@ -208,19 +213,31 @@ def check(on: Profile, threads: int = 0, quick: bool = False) -> Iterator[Check]
     with _threads(threads):
         for compression in ("nf4", "none"):
             for questions in (1, 32):
-                yield _checked("scenes student", pair, PairConfig(compression=compression), questions, on,
-                               repeats)
+                yield _checked(
+                    "scenes student", pair, PairConfig(compression=compression), questions, on, repeats
+                )
         if quick:
             return
         with tempfile.TemporaryDirectory() as folder:
             config = _layers_of(CHECKED, folder)
             vision = config["vision_config"]
             shapes = roofline.shapes(config, 0)
-            large = replace(pair, student_path=folder, width=vision["hidden_size"], n_tokens=shapes.patches,
-                            text=replace(pair.text, n_tokens=shapes.patches))
+            large = replace(
+                pair,
+                student_path=folder,
+                width=vision["hidden_size"],
+                n_tokens=shapes.patches,
+                text=replace(pair.text, n_tokens=shapes.patches),
+            )
             for compression in ("nf4", "int8", "none"):
-                yield _checked(f"{LAYERS} layers of {CHECKED}", large, PairConfig(compression=compression), 1,
-                               on, repeats)
+                yield _checked(
+                    f"{LAYERS} layers of {CHECKED}",
+                    large,
+                    PairConfig(compression=compression),
+                    1,
+                    on,
+                    repeats,
+                )
 
 
 def _layers_of(name: str, folder: str) -> Mapping[str, Any]:
@@ -231,7 +248,8 @@ def _layers_of(name: str, folder: str) -> Mapping[str, Any]:
     config: Any = LlavaConfig(
         text_config=LlamaConfig(**of["text_config"] | {"num_hidden_layers": LAYERS}),
         vision_config=CLIPVisionConfig(**of["vision_config"] | {"num_hidden_layers": LAYERS}),
-        vision_feature_layer=of["vision_feature_layer"], tie_word_embeddings=False,
+        vision_feature_layer=of["vision_feature_layer"],
+        tie_word_embeddings=False,
     )
     torch.manual_seed(0)
     LlavaForConditionalGeneration(config).save_pretrained(folder)
@@ -263,15 +281,19 @@ def _checked(name: str, pair: Any, config: PairConfig, questions: int, on: Profi
     return Check(name, config.compression, questions, took, float(roofline.work_seconds(on, work)))
 
 
-def _together(shapes: roofline.Shapes, compression: str, length: int, answer: int,
-              samples: int) -> list[Pass]:
+def _together(
+    shapes: roofline.Shapes, compression: str, length: int, answer: int, samples: int
+) -> list[Pass]:
     """The passes of `samples` questions side by side: weights are read once, all else as often as there are
     samples.
     """
-    weights = (roofline.tower(shapes).bytes_moved,
-               roofline.prefill(shapes, compression, 0, 0).bytes_moved,
-               (answer - 1) * roofline.decode(shapes, compression, 0, 1).bytes_moved)
+    weights = (
+        roofline.tower(shapes).bytes_moved,
+        roofline.prefill(shapes, compression, 0, 0).bytes_moved,
+        (answer - 1) * roofline.decode(shapes, compression, 0, 1).bytes_moved,
+    )
     alone = roofline.answering(shapes, compression, length, shapes.patches, answer)
-    return [replace(one, flops=samples * one.flops,
-                    bytes_moved=read + samples * max(0.0, one.bytes_moved - read))
-            for one, read in zip(alone, weights, strict=True)]
+    return [
+        replace(one, flops=samples * one.flops, bytes_moved=read + samples * max(0.0, one.bytes_moved - read))
+        for one, read in zip(alone, weights, strict=True)
+    ]

@@ -31,12 +31,25 @@ STYLE = {
     "fedavg_pseudo": ("#9467bd", "X"),
 }
 RC = {
-    "svg.fonttype": "none", "svg.hashsalt": "cdc-flower", "font.family": "sans-serif", "font.size": 10,
-    "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": GRID,
-    "axes.titlesize": 11, "axes.titleweight": "bold", "axes.titlelocation": "left", "lines.linewidth": 1.8,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "cdc-flower",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": GRID,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "lines.linewidth": 1.8,
     "lines.markersize": 5,
-}  # fmt: skip
+}
 
 
 def style(method: str) -> tuple[str, str]:

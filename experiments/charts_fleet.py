@@ -21,18 +21,38 @@ from experiments.screen import size
 FATES = {"in": "#009e73", "late": "#e69f00", "away": "#8c8c8c", "flat": "#d55e00"}
 """Fate of a task -> colour."""
 PARTS = {
-    "compute": ("work_seconds", "#1f86d0"), "up": ("upload_seconds", "#d55e00"),
-    "down": ("download_seconds", "#e69f00"), "offline": ("offline_seconds", "#8c8c8c"),
+    "compute": ("work_seconds", "#1f86d0"),
+    "up": ("upload_seconds", "#d55e00"),
+    "down": ("download_seconds", "#e69f00"),
+    "offline": ("offline_seconds", "#8c8c8c"),
     "wait": ("wait_seconds", "#d8dce1"),
-}  # fmt: skip
+}
 """What a task's time is spent on -> column, colour."""
 COUNTS = {"online": ("#8c8c8c", ":"), "asked": ("#e69f00", "--"), "in": ("#009e73", "-")}
-COLUMNS = {"profile", "device_class", "compression", "fate", "begin", "finish", "joules",
-           *(column for column, _ in PARTS.values())}  # fmt: skip
+COLUMNS = {
+    "profile",
+    "device_class",
+    "compression",
+    "fate",
+    "begin",
+    "finish",
+    "joules",
+    *(column for column, _ in PARTS.values()),
+}
 WIDE = (10.0, 3.3)
 BINS = 24  # of a histogram, at most
-PROFILE_COLUMNS = ("profile", "devices", "compression", "tasks", "answered %", "median task s", "J a task",
-                   "Wh", "bytes up", "bytes down")  # fmt: skip
+PROFILE_COLUMNS = (
+    "profile",
+    "devices",
+    "compression",
+    "tasks",
+    "answered %",
+    "median task s",
+    "J a task",
+    "Wh",
+    "bytes up",
+    "bytes down",
+)
 
 
 def there(comparison: Any) -> bool:
@@ -60,11 +80,13 @@ def figures(comparison: Any, methods: Sequence[str]) -> dict[str, Any]:
         "panels": [
             counts_panel(counts),
             shares_panel(comparison.devices, methods, comparison.index["config"]["devices"]),
-            time_panel(tasks), energy_panel(tasks), stragglers_panel(tasks),
+            time_panel(tasks),
+            energy_panel(tasks),
+            stragglers_panel(tasks),
         ],
         "columns": PROFILE_COLUMNS,
         "profiles": profiles(tasks),
-    }  # fmt: skip
+    }
 
 
 # --- numbers ------------------------------------------------------------------------------------------------
@@ -121,13 +143,20 @@ def profiles(tasks: pd.DataFrame) -> list[tuple[str, ...]]:
         came = mine[mine["fate"] == "in"]
         took = (came["finish"] - came["begin"]).median()
         devices = len(mine[["seed", "device"]].drop_duplicates()) / seeds
-        rows.append((
-            str(name), f"{devices:.0f}", ", ".join(sorted(map(str, set(mine["compression"])))),
-            f"{len(mine) / seeds:,.0f}", f"{100 * len(came) / len(mine):.0f}",
-            "-" if pd.isna(took) else f"{took:,.3g}", f"{mine['joules'].mean():,.3g}",
-            f"{mine['joules'].sum() / 3600 / seeds:,.3g}", size(mine["uplink_bytes"].sum() / seeds),
-            size(mine["downlink_bytes"].sum() / seeds),
-        ))  # fmt: skip
+        rows.append(
+            (
+                str(name),
+                f"{devices:.0f}",
+                ", ".join(sorted(map(str, set(mine["compression"])))),
+                f"{len(mine) / seeds:,.0f}",
+                f"{100 * len(came) / len(mine):.0f}",
+                "-" if pd.isna(took) else f"{took:,.3g}",
+                f"{mine['joules'].mean():,.3g}",
+                f"{mine['joules'].sum() / 3600 / seeds:,.3g}",
+                size(mine["uplink_bytes"].sum() / seeds),
+                size(mine["downlink_bytes"].sum() / seeds),
+            )
+        )
     return rows
 
 
@@ -237,8 +266,9 @@ def energy_panel(tasks: pd.DataFrame) -> str:
     def draw(axes: Any) -> None:
         axes.barh(table.index.tolist(), table["joules"], color="#1f86d0", height=0.62)
         for place, (joules, wh) in enumerate(zip(table["joules"], table["wh"], strict=True)):
-            axes.annotate(f" {joules:,.3g} J, {wh:,.3g} Wh in all", (joules, place), va="center", fontsize=8,
-                          color=INK)  # fmt: skip
+            axes.annotate(
+                f" {joules:,.3g} J, {wh:,.3g} Wh in all", (joules, place), va="center", fontsize=8, color=INK
+            )
         axes.invert_yaxis()
         axes.set_axisbelow(True)
         axes.grid(axis="y", visible=False)

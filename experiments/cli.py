@@ -24,9 +24,12 @@ from experiments.recipes import RECIPES, Recipe, shortened
 from experiments.settings import assignments
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
     help="Compressed multimodal models on devices, and a cloud that keeps them right as their world drifts.",
-)  # fmt: skip
+)
 app.add_typer(data_app, name="data")
 app.add_typer(fleet_app, name="fleet")
 app.command()(calibrate)

@@ -74,8 +74,15 @@ def data_show(
         parts = frame.assign(drift=stream.domains(frame, config.data, pack.train))
         for (domain, qtype), rows in parts.groupby(["drift", "qtype"], sort=True):
             example = f"{rows['question'].iloc[0]} {rows['answer'].iloc[0]}"
-            table.add_row(name, str(domain), str(qtype), str(len(rows)), str(rows["image_id"].nunique()),
-                          str(rows["answer"].nunique()), example)  # fmt: skip
+            table.add_row(
+                name,
+                str(domain),
+                str(qtype),
+                str(len(rows)),
+                str(rows["image_id"].nunique()),
+                str(rows["answer"].nunique()),
+                example,
+            )
     Console(highlight=False).print(table)
 
 

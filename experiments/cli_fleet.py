@@ -11,15 +11,24 @@ import typer
 from cdc_flower.config import ConfigError
 from cdc_flower.fleet.settings import FleetConfig
 
-fleet_app = typer.Typer(
-    no_args_is_help=True, help="Devices: profiles, costs, availability."
-)
+fleet_app = typer.Typer(no_args_is_help=True, help="Devices: profiles, costs, availability.")
 DEFAULTS = FleetConfig()
 SHORT = {
-    "flops_fp32": "fp32", "flops_fp16": "fp16", "flops_int8": "int8", "memory_bw": "memory", "ram": "RAM",
-    "up_bw": "up", "down_bw": "down", "rtt": "RTT", "loss": "loss", "idle_power": "idle",
-    "compute_power": "busy", "radio_power": "radio", "battery": "battery", "charge_power": "charge",
-}  # fmt: skip
+    "flops_fp32": "fp32",
+    "flops_fp16": "fp16",
+    "flops_int8": "int8",
+    "memory_bw": "memory",
+    "ram": "RAM",
+    "up_bw": "up",
+    "down_bw": "down",
+    "rtt": "RTT",
+    "loss": "loss",
+    "idle_power": "idle",
+    "compute_power": "busy",
+    "radio_power": "radio",
+    "battery": "battery",
+    "charge_power": "charge",
+}
 BAR = 24  # characters of a bar that is full
 
 Files = Annotated[
@@ -61,9 +70,7 @@ def _table(*heads: str) -> Any:
 @fleet_app.command("profiles")
 def profiles(
     files: Files = None,
-    sources: Annotated[
-        bool, typer.Option("--sources", help="Also where each figure comes from.")
-    ] = False,
+    sources: Annotated[bool, typer.Option("--sources", help="Also where each figure comes from.")] = False,
 ) -> None:
     """List the profiles that a mix may name."""
     from cdc_flower.fleet.devices import UNITS
@@ -103,11 +110,21 @@ def costs(
     shapes = {name: roofline.shapes(config, rank) for name, config in models.items()}
     rows = []
     for profile in _profiles(files).values():
-        found = (cost_models.of_a_question(profile, s, text or cost_models.TEXT, answer or cost_models.ANSWER)
-                 for s in shapes.values())  # fmt: skip
-        rows.append([profile.name, *("too big" if c is None else
-                                     f"{c.compression}, {_amount(c.seconds, 's')}, {_amount(c.joules, 'J')}"
-                                     for c in found)])  # fmt: skip
+        found = (
+            cost_models.of_a_question(profile, s, text or cost_models.TEXT, answer or cost_models.ANSWER)
+            for s in shapes.values()
+        )
+        rows.append(
+            [
+                profile.name,
+                *(
+                    "too big"
+                    if c is None
+                    else f"{c.compression}, {_amount(c.seconds, 's')}, {_amount(c.joules, 'J')}"
+                    for c in found
+                ),
+            ]
+        )
     if markdown:
         lines = [("profile", *models), ("---", *["---"] * len(models)), *rows]
         typer.echo("\n".join(f"| {' | '.join(line)} |" for line in lines))
@@ -162,14 +179,17 @@ def trace(
         if devices > traces.MOST_DEVICES:
             raise ConfigError(f"--devices: {devices:g} devices; allowed: up to {traces.MOST_DEVICES:g}")
         fleet = fleets.fleet(mix or DEFAULTS.mix, devices, seed or 0)
-        found = habits.generate(fleet.classes, seed or 0, days or DEFAULTS.trace_days,
-                                _zones(zones or DEFAULTS.zones))  # fmt: skip
+        found = habits.generate(
+            fleet.classes, seed or 0, days or DEFAULTS.trace_days, _zones(zones or DEFAULTS.zones)
+        )
     if out is not None:
         _writable(out)
         traces.write_trace(out, found)
     intervals = len(found.start)
-    typer.echo(f"{len(found)} devices, {found.period / traces.DAY:g} days, {intervals} intervals, online "
-               f"{found.online_per_period.mean() / found.period:.1%} of the time")  # fmt: skip
+    typer.echo(
+        f"{len(found)} devices, {found.period / traces.DAY:g} days, {intervals} intervals, online "
+        f"{found.online_per_period.mean() / found.period:.1%} of the time"
+    )
     _show(_hours(found))
     if out is not None:
         typer.echo(f"trace: {out}")
@@ -205,8 +225,11 @@ def _hours(found: Any) -> Any:
             for c, i in ((False, False), (True, False), (False, True), (True, True))
         )
         dark, light = round(BAR * both), round(BAR * online) - round(BAR * both)
-        table.add_row(f"{hour:02d}", *(f"{share:.0%}" for share in (online, charging, idle, both)),
-                      "█" * dark + "░" * light)  # fmt: skip
+        table.add_row(
+            f"{hour:02d}",
+            *(f"{share:.0%}" for share in (online, charging, idle, both)),
+            "█" * dark + "░" * light,
+        )
     return table
 
 
@@ -242,9 +265,15 @@ def calibrate(
     known = read_profiles()
     if like not in known:
         raise ConfigError(f"--like {like!r}; allowed: {', '.join(known)}")
-    scaled = {"up_bw": (up, 1e6), "down_bw": (down, 1e6), "rtt": (rtt, 1e-3), "loss": (loss, 1),
-              "idle_power": (idle_watts, 1), "compute_power": (compute_watts, 1),
-              "radio_power": (radio_watts, 1)}  # fmt: skip
+    scaled = {
+        "up_bw": (up, 1e6),
+        "down_bw": (down, 1e6),
+        "rtt": (rtt, 1e-3),
+        "loss": (loss, 1),
+        "idle_power": (idle_watts, 1),
+        "compute_power": (compute_watts, 1),
+        "radio_power": (radio_watts, 1),
+    }
     given = {figure: value * unit for figure, (value, unit) in scaled.items() if value is not None}
     target = out or Path(f"{name}.json")
     _writable(target)
@@ -261,9 +290,17 @@ def calibrate(
     if check:
         compared = _table("model", "compression", "questions", "measured s", "predicted s", "ratio")
         for row in calibrating.check(found, threads, quick):
-            compared.add_row(row.model, row.compression, str(row.questions), f"{row.measured:.3g}",
-                             f"{row.predicted:.3g}", f"{row.ratio:.3g}")  # fmt: skip
+            compared.add_row(
+                row.model,
+                row.compression,
+                str(row.questions),
+                f"{row.measured:.3g}",
+                f"{row.predicted:.3g}",
+                f"{row.ratio:.3g}",
+            )
         _show(compared)
     typer.echo(f"profile: {target}")
-    typer.echo(f"use it: --set mix=FILE.toml, with these lines in FILE.toml beside it:\n"
-               f'profiles = ["{target.name}"]\n[mix]\n{name} = 100')  # fmt: skip
+    typer.echo(
+        f"use it: --set mix=FILE.toml, with these lines in FILE.toml beside it:\n"
+        f'profiles = ["{target.name}"]\n[mix]\n{name} = 100'
+    )

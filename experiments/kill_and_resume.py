@@ -22,9 +22,16 @@ from typing import Annotated, Any
 import typer
 
 SETTINGS = {
-    "rounds": 4, "devices": 3, "samples-per-round": 4, "akd-steps": 3, "source-replay": 50, "eval-every": 2,
-    "scenes-train": 300, "scenes-test": 100, "items-per-domain": 20,
-}  # fmt: skip
+    "rounds": 4,
+    "devices": 3,
+    "samples-per-round": 4,
+    "akd-steps": 3,
+    "source-replay": 50,
+    "eval-every": 2,
+    "scenes-train": 300,
+    "scenes-test": 100,
+    "items-per-domain": 20,
+}
 """A run of seconds."""
 EXACT = ("status", "rounds_done", "accuracy", "forgetting", "ledger_digest", "adapter_digest")
 PATIENCE = 300.0  # s, for a process to end

@@ -32,28 +32,45 @@ def make_tokenizer(frame: pd.DataFrame) -> PreTrainedTokenizerFast:
     """One word, one id: lower case, split at spaces and punctuation; from all training text."""
     pre = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
     texts = pd.concat([frame["question"], frame["answer"]]).str.lower().str.replace("?", "")
-    words = {w for text in texts.unique()
-             for w, _ in pre.pre_tokenize_str(text)}
+    words = {w for text in texts.unique() for w, _ in pre.pre_tokenize_str(text)}
     vocab = {w: i for i, w in enumerate(["<pad>", "<s>", "</s>", "<unk>", "<image>", *sorted(words)])}
     tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), normalizers.Replace("?", "")])
     tokenizer.pre_tokenizer = pre
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>",
-                                   eos_token="</s>", unk_token="<unk>",
-                                   additional_special_tokens=["<image>"], clean_up_tokenization_spaces=False)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        additional_special_tokens=["<image>"],
+        clean_up_tokenization_spaces=False,
+    )
 
 
-def make_llava(tower: CLIPVisionModel, lm: LanguageModel, tokenizer: PreTrainedTokenizerFast,
-               seed: int) -> LlavaForConditionalGeneration:
+def make_llava(
+    tower: CLIPVisionModel, lm: LanguageModel, tokenizer: PreTrainedTokenizerFast, seed: int
+) -> LlavaForConditionalGeneration:
     """An untrained LLaVA around a trained tower."""
     config = LlavaConfig(
         vision_config=tower.config,
         text_config=LlamaConfig(
-            vocab_size=-(-len(tokenizer) // 8) * 8, hidden_size=lm.hidden, intermediate_size=lm.intermediate,
-            num_hidden_layers=lm.layers, num_attention_heads=lm.heads, num_key_value_heads=lm.heads,
-            max_position_embeddings=512, bos_token_id=1, eos_token_id=2, pad_token_id=0,
-            tie_word_embeddings=False, rope_parameters={"rope_type": "default", "rope_theta": 1e6}),
-        image_token_index=4, vision_feature_layer=-1, vision_feature_select_strategy="default",
+            vocab_size=-(-len(tokenizer) // 8) * 8,
+            hidden_size=lm.hidden,
+            intermediate_size=lm.intermediate,
+            num_hidden_layers=lm.layers,
+            num_attention_heads=lm.heads,
+            num_key_value_heads=lm.heads,
+            max_position_embeddings=512,
+            bos_token_id=1,
+            eos_token_id=2,
+            pad_token_id=0,
+            tie_word_embeddings=False,
+            rope_parameters={"rope_type": "default", "rope_theta": 1e6},
+        ),
+        image_token_index=4,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="default",
         tie_word_embeddings=False,
     )
     torch.manual_seed(seed)
@@ -85,12 +102,13 @@ def _centre(model: LlavaForConditionalGeneration, tokens: np.ndarray, seed: int)
         projector.linear_1.weight.copy_(mix @ white)
         projector.linear_1.bias.copy_(-(mix @ white) @ mean)
         second = projector.linear_2
-        second.weight.normal_(std=1.4 / second.in_features ** 0.5, generator=generator)
+        second.weight.normal_(std=1.4 / second.in_features**0.5, generator=generator)
         model.model.language_model.embed_tokens.weight.normal_(std=0.7, generator=generator)
 
 
-def _name_regions(model: LlavaForConditionalGeneration, text: vlm.Text, goal: Targets,
-                  tokens: np.ndarray) -> None:
+def _name_regions(
+    model: LlavaForConditionalGeneration, text: vlm.Text, goal: Targets, tokens: np.ndarray
+) -> None:
     """Start each word that names something at the mean projected token of its regions, less that of all.
 
     A language model of ordinary size knows its words before it sees a picture; one trained from nothing on a
@@ -123,8 +141,12 @@ class Turns:
     place: torch.Tensor  # (B, T) int64, position within the turn
 
 
-def collate_turns(text: vlm.Text, tokens: list[np.ndarray], kept: list[np.ndarray],
-                  turns: list[list[tuple[list[int], list[int]]]]) -> Turns:
+def collate_turns(
+    text: vlm.Text,
+    tokens: list[np.ndarray],
+    kept: list[np.ndarray],
+    turns: list[list[tuple[list[int], list[int]]]],
+) -> Turns:
     """Pad pictures with their (question ids, answer ids) lists."""
     rows = [[q + a + [text.eos] for q, a in picture] for picture in turns]
     inputs = vlm.collate(text, tokens, [[i for ids in row for i in ids] for row in rows], None, kept)
@@ -134,7 +156,7 @@ def collate_turns(text: vlm.Text, tokens: list[np.ndarray], kept: list[np.ndarra
         start = 0
         for t, ((question, _), ids) in enumerate(zip(picture, row, strict=True)):
             end = start + len(ids)
-            labels[i, start + len(question):end] = torch.tensor(ids[len(question):])
+            labels[i, start + len(question) : end] = torch.tensor(ids[len(question) :])
             turn[i, start:end] = t
             place[i, start:end] = torch.arange(len(ids))
             start = end
@@ -157,16 +179,27 @@ def turns_loss(model: nn.Module, text: vlm.Text, batch: Turns, smoothing: float)
     seen &= (turn[:, None] == -1) | (turn[:, :, None] == turn[:, None])
     seen |= torch.eye(size, dtype=torch.bool)[None]  # a padding row must see something
     bias = torch.where(seen, 0.0, torch.finfo(embeds.dtype).min)[:, None]
-    hidden = lm(inputs_embeds=embeds, position_ids=position_ids, attention_mask=bias,
-                use_cache=False).last_hidden_state
+    hidden = lm(
+        inputs_embeds=embeds, position_ids=position_ids, attention_mask=bias, use_cache=False
+    ).last_hidden_state
     asked = batch.labels != -100
-    logits = head(hidden[:, first - 1:-1][asked])
+    logits = head(hidden[:, first - 1 : -1][asked])
     return nn.functional.cross_entropy(logits, batch.labels[asked], label_smoothing=smoothing)
 
 
-def train_language(name: str, model: LlavaForConditionalGeneration, text: vlm.Text, goal: Targets,
-                   frame: pd.DataFrame, tokens: np.ndarray, steps: int, recipe: Recipe, folder: Path,
-                   fingerprint: str, progress: Progress | None) -> None:
+def train_language(
+    name: str,
+    model: LlavaForConditionalGeneration,
+    text: vlm.Text,
+    goal: Targets,
+    frame: pd.DataFrame,
+    tokens: np.ndarray,
+    steps: int,
+    recipe: Recipe,
+    folder: Path,
+    fingerprint: str,
+    progress: Progress | None,
+) -> None:
     """Projector and language model on `frame` (columns question, answer, image_row) and tokens (M, N, D).
 
     A step reads `recipe.batch` pictures with up to `recipe.turns` questions each. One batch in
@@ -180,16 +213,22 @@ def train_language(name: str, model: LlavaForConditionalGeneration, text: vlm.Te
     _centre(model, tokens, recipe.seed)
     if name == "student" and recipe.student_words:
         _name_regions(model, text, goal, tokens)
-    trained = nn.ModuleDict({"projector": model.model.multi_modal_projector, "lm": model.model.language_model,
-                             "head": model.lm_head})
+    trained = nn.ModuleDict(
+        {
+            "projector": model.model.multi_modal_projector,
+            "lm": model.model.language_model,
+            "head": model.lm_head,
+        }
+    )
 
     def loss_of(step: int) -> torch.Tensor:
         rng = np.random.default_rng([recipe.seed, 2, step])
         picked = pictures[rng.integers(len(pictures), size=recipe.batch)]
         k = n if step % recipe.full_every == 0 else int(rng.integers(n // 4, 5 * n // 8 + 1))
         kept = [np.sort(rng.permutation(n)[:k]) for _ in picked]
-        turns = [[(questions[r], answers[r]) for r in rng.permutation(rows_of[i])[:recipe.turns]]
-                 for i in picked]
+        turns = [
+            [(questions[r], answers[r]) for r in rng.permutation(rows_of[i])[: recipe.turns]] for i in picked
+        ]
         batch = collate_turns(text, [tokens[i][p] for i, p in zip(picked, kept, strict=True)], kept, turns)
         return turns_loss(model, text, batch, recipe.label_smoothing)
 
@@ -198,16 +237,27 @@ def train_language(name: str, model: LlavaForConditionalGeneration, text: vlm.Te
     model.eval()
 
 
-def accuracy(model: nn.Module, text: vlm.Text, frame: pd.DataFrame, tokens: np.ndarray,
-             by: str = "drift_domain", kept: int | None = None, limit: int = 2000) -> dict[str, float]:
+def accuracy(
+    model: nn.Module,
+    text: vlm.Text,
+    frame: pd.DataFrame,
+    tokens: np.ndarray,
+    by: str = "drift_domain",
+    kept: int | None = None,
+    limit: int = 2000,
+) -> dict[str, float]:
     """Share of right answers per value of a column; `kept` random tokens a picture, None = all."""
     frame = frame.iloc[np.random.default_rng(0).permutation(len(frame))[:limit]]
     rng, right = np.random.default_rng(1), []
     for i in range(0, len(frame), 128):
-        rows = frame.iloc[i:i + 128]
-        spots = [np.sort(rng.permutation(text.n_tokens)[:kept or text.n_tokens]) for _ in range(len(rows))]
-        inputs = vlm.collate(text, [tokens[r][s] for r, s in zip(rows["image_row"], spots, strict=True)],
-                             [text.question_ids(q) for q in rows["question"]],
-                             [text.answer_ids(a) for a in rows["answer"]], spots)
+        rows = frame.iloc[i : i + 128]
+        spots = [np.sort(rng.permutation(text.n_tokens)[: kept or text.n_tokens]) for _ in range(len(rows))]
+        inputs = vlm.collate(
+            text,
+            [tokens[r][s] for r, s in zip(rows["image_row"], spots, strict=True)],
+            [text.question_ids(q) for q in rows["question"]],
+            [text.answer_ids(a) for a in rows["answer"]],
+            spots,
+        )
         right.append(vlm.correct(model, text, inputs))
     return pd.Series(np.concatenate(right)).groupby(frame[by].to_numpy()).mean().round(4).to_dict()

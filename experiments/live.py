@@ -94,11 +94,19 @@ def of_run(state: State, run: results.RunResult) -> State:
     measured = max(tested["round"].tolist(), default=None)
     total = results.totals(run.devices)
     return replace(
-        state, round=int(at), rounds=int(run.config["rounds"]), hours=told.get("hours"), counts=counts,
-        failed=len(tasks) - good, up=total["uplink_bytes"], down=total["downlink_bytes"],
-        stream=_by_domain(last), overall=_overall(live), held_out=results.final_accuracy(run.rounds),
+        state,
+        round=int(at),
+        rounds=int(run.config["rounds"]),
+        hours=told.get("hours"),
+        counts=counts,
+        failed=len(tasks) - good,
+        up=total["uplink_bytes"],
+        down=total["downlink_bytes"],
+        stream=_by_domain(last),
+        overall=_overall(live),
+        held_out=results.final_accuracy(run.rounds),
         measured=measured,
-    )  # fmt: skip
+    )
 
 
 def _by_domain(rows: pd.DataFrame) -> dict[str, float]:
@@ -120,8 +128,11 @@ def view(state: State) -> RenderableType:
     head.add_column(no_wrap=True)
     head.add_column(ratio=1)
     head.add_column(no_wrap=True, style="dim")
-    head.add_row(f"[bold]round {state.round} of {state.rounds or '-'}[/]",
-                 ProgressBar(total=max(state.rounds, 1), completed=state.round), state.stage)  # fmt: skip
+    head.add_row(
+        f"[bold]round {state.round} of {state.rounds or '-'}[/]",
+        ProgressBar(total=max(state.rounds, 1), completed=state.round),
+        state.stage,
+    )
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column()
@@ -133,11 +144,18 @@ def view(state: State) -> RenderableType:
     parts: list[RenderableType] = [head, Text(), facts, Text(), _accuracies(state)]
     if state.overall:
         ends = f"{share(state.overall[0])} → {share(state.overall[-1])} %"
-        parts += [Text(), Text.assemble(("on the stream  ", "dim"), (sparkline(state.overall), "cyan"),
-                                        f"  {ends}")]  # fmt: skip
+        parts += [
+            Text(),
+            Text.assemble(("on the stream  ", "dim"), (sparkline(state.overall), "cyan"), f"  {ends}"),
+        ]
     if state.warnings:
-        parts += [Text(), *(Text(f"! {line}", style="yellow", no_wrap=True, overflow="ellipsis")
-                            for line in state.warnings)]  # fmt: skip
+        parts += [
+            Text(),
+            *(
+                Text(f"! {line}", style="yellow", no_wrap=True, overflow="ellipsis")
+                for line in state.warnings
+            ),
+        ]
     return Panel(Group(*parts), title=state.title, title_align="left", box=box.ROUNDED, padding=(0, 1))
 
 
@@ -154,8 +172,11 @@ def _accuracies(state: State) -> Table:
     table.add_column("right, %", style="dim", no_wrap=True)
     for domain in (*domains, "all"):
         table.add_column(domain, justify="right", no_wrap=True)
-    table.add_row("on the stream", *(share(state.stream.get(d)) for d in domains),
-                  share(state.overall[-1] if state.overall else None))  # fmt: skip
+    table.add_row(
+        "on the stream",
+        *(share(state.stream.get(d)) for d in domains),
+        share(state.overall[-1] if state.overall else None),
+    )
     when = "held out" if state.measured is None else f"held out, round {state.measured}"
     table.add_row(when, *(share(state.held_out.get(d)) for d in domains), "")
     return table
@@ -186,17 +207,20 @@ def _clock(seconds: float | None) -> str:
 
 def line(state: State) -> str:
     """A round as one plain line."""
-    counts = " ".join(f"{name} {state.counts[name]}" for name in ("online", "asked", *FATES)
-                      if name in state.counts)  # fmt: skip
+    counts = " ".join(
+        f"{name} {state.counts[name]}" for name in ("online", "asked", *FATES) if name in state.counts
+    )
     right = {"stream": state.overall[-1]} if state.overall else {}
     if state.measured == state.round:
         right |= state.held_out
     parts = [
-        f"round {state.round}/{state.rounds}", "" if state.hours is None else _span(state.hours), counts,
+        f"round {state.round}/{state.rounds}",
+        "" if state.hours is None else _span(state.hours),
+        counts,
         f"up {size(state.up)} down {size(state.down)}",
         " ".join(f"{domain} {share(value)} %" for domain, value in right.items()),
         f"{state.seconds[-1]:.1f} s, {_clock(state.left)} left" if state.seconds else "",
-    ]  # fmt: skip
+    ]
     return " | ".join(part for part in parts if part)
 
 

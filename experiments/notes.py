@@ -70,8 +70,11 @@ def _against(comparison: Comparison, ours: dict[str, Any], other: dict[str, Any]
     ]
     curve = charts.accuracy(comparison.rounds, "drift")
     curve = curve[curve["method"] == name]
-    at_equal = [a for r, a in zip(curve["round"].tolist(), curve["mean"].tolist(), strict=True)
-                if 0 < spent.get((name, int(r)), 0.0) <= mine]  # fmt: skip
+    at_equal = [
+        a
+        for r, a in zip(curve["round"].tolist(), curve["mean"].tolist(), strict=True)
+        if 0 < spent.get((name, int(r)), 0.0) <= mine
+    ]
     if at_equal and at_equal[-1] > ours["acc_drift"]:
         lines.append(f"At the bytes that {OURS} spent in all, {name} wins: {share(at_equal[-1])}.")
     return lines

@@ -42,13 +42,25 @@ def _optimizers(params: Mapping[str, nn.Parameter], recipe: Recipe, lr: float) -
     blocks = [p for name, p in params.items() if p.ndim == 2 and ".layers." in name]
     inside = {id(p) for p in blocks}
     rest = [p for p in params.values() if id(p) not in inside]
-    return [torch.optim.Muon(blocks, lr=recipe.muon_lr, weight_decay=0.02, momentum=0.95,
-                             adjust_lr_fn="match_rms_adamw"),
-            torch.optim.AdamW(rest, lr=lr, weight_decay=0.01, betas=(0.9, 0.98))]
+    return [
+        torch.optim.Muon(
+            blocks, lr=recipe.muon_lr, weight_decay=0.02, momentum=0.95, adjust_lr_fn="match_rms_adamw"
+        ),
+        torch.optim.AdamW(rest, lr=lr, weight_decay=0.01, betas=(0.9, 0.98)),
+    ]
 
 
-def optimise(name: str, module: nn.Module, loss_of: Callable[[int], torch.Tensor], steps: int, lr: float,
-             recipe: Recipe, folder: Path, fingerprint: str, progress: Progress | None) -> None:
+def optimise(
+    name: str,
+    module: nn.Module,
+    loss_of: Callable[[int], torch.Tensor],
+    steps: int,
+    lr: float,
+    recipe: Recipe,
+    folder: Path,
+    fingerprint: str,
+    progress: Progress | None,
+) -> None:
     """Warm-up and cosine decay; `loss_of(step)` must be a pure function of the step and the weights.
 
     The state is saved every minute and at the end in `folder/<name>.safetensors`; an interrupted stage goes
@@ -88,7 +100,10 @@ def optimise(name: str, module: nn.Module, loss_of: Callable[[int], torch.Tensor
         if step == steps - 1 or time.monotonic() - saved > SAVE_SECONDS:
             state = {f"weight/{k}": p for k, p in params.items()}
             if step < steps - 1:
-                state |= {f"{kind}/{k}": v for k, p in params.items()
-                          for kind, v in owner[id(p)].state.get(p, {}).items()}
+                state |= {
+                    f"{kind}/{k}": v
+                    for k, p in params.items()
+                    for kind, v in owner[id(p)].state.get(p, {}).items()
+                }
             _save(path, state, {"step": str(step + 1), "fingerprint": fingerprint})
             saved = time.monotonic()

@@ -62,12 +62,17 @@ def ensure(
         _tell_difference(found, config, say)
         return None
     pack = packs.load(config.data)
-    stream.check_domains(stream.domains(pack.train, config.data),
-                         stream.domains(pack.test, config.data, reference=pack.train), config.axes)
+    stream.check_domains(
+        stream.domains(pack.train, config.data),
+        stream.domains(pack.test, config.data, reference=pack.train),
+        config.axes,
+    )
     target = folder(name)
-    say(f"no pair of models for '{name}' yet: training one (tower, teacher, student), once, 10 to 60 minutes "
+    say(
+        f"no pair of models for '{name}' yet: training one (tower, teacher, student), once, 10 to 60 minutes "
         f"on two cores. Ctrl-C is safe: the same command goes on where it stopped. Kept in {target}; "
-        "--no-pretrain refuses instead.")
+        "--no-pretrain refuses instead."
+    )
     train(config, target, None, progress)
     return target
 
@@ -78,8 +83,10 @@ def _tell_difference(found: Path, config: Config, say: Callable[[str], None]) ->
     assumed = {k: getattr(config.data, k) for k in KNOWN}
     other = [k for k in KNOWN if taught and any(assumed.values()) and assumed[k] != taught.get(k, "")]
     for key in other:
-        say(f"note: the student of {found} was taught {key.replace('_', '-')}={taught.get(key, '')!r}, "
-            f"the run assumes {assumed[key]!r}; train another with `cdc-flower pretrain`")
+        say(
+            f"note: the student of {found} was taught {key.replace('_', '-')}={taught.get(key, '')!r}, "
+            f"the run assumes {assumed[key]!r}; train another with `cdc-flower pretrain`"
+        )
 
 
 def train(config: Config, target: Path, recipe: Recipe | None, progress: Progress) -> dict[str, Any]:

@@ -39,19 +39,25 @@ __all__ = ["RECIPES", "LanguageModel", "Recipe", "pretrain"]
 SUFFIX = "{question}"
 
 
-def _write_checkpoint(model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, side: int,
-                      folder: Path) -> None:
+def _write_checkpoint(
+    model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, side: int, folder: Path
+) -> None:
     """An ordinary Hugging Face checkpoint in float16."""
     model.half().save_pretrained(folder)
     model.float()
     tokenizer.save_pretrained(folder)
     CLIPImageProcessorPil(
-        size={"height": side, "width": side}, crop_size={"height": side, "width": side}, do_center_crop=False,
-        image_mean=[0.5] * 3, image_std=[0.5] * 3).save_pretrained(folder)
+        size={"height": side, "width": side},
+        crop_size={"height": side, "width": side},
+        do_center_crop=False,
+        image_mean=[0.5] * 3,
+        image_std=[0.5] * 3,
+    ).save_pretrained(folder)
 
 
-def pretrain(config: Config, out: Path, recipe: Recipe | None = None,
-             progress: Progress | None = None) -> dict[str, Any]:
+def pretrain(
+    config: Config, out: Path, recipe: Recipe | None = None, progress: Progress | None = None
+) -> dict[str, Any]:
     """Train a pair for `config.data` into the folder `out`; returns its card (also `out/pair.json`).
 
     Run it again to resume; stages of the same pack and recipe are not repeated.
@@ -65,12 +71,15 @@ def pretrain(config: Config, out: Path, recipe: Recipe | None = None,
     recipe = recipe or RECIPES.get(config.data.name, Recipe())
     pack = packs.load(dataclasses.replace(config.data, scenes_train=recipe.pictures))
     if recipe.image_side % recipe.patch:
-        raise ConfigError(f"recipe: image side {recipe.image_side}; allowed: a multiple of the patch, "
-                          f"{recipe.patch}")
+        raise ConfigError(
+            f"recipe: image side {recipe.image_side}; allowed: a multiple of the patch, {recipe.patch}"
+        )
     stages = out / "stages"
     stages.mkdir(parents=True, exist_ok=True)
-    known = {k: getattr(config.data, k) for k in ("style_column", "known_styles", "object_column",
-                                                  "known_objects", "known_questions")}
+    known = {
+        k: getattr(config.data, k)
+        for k in ("style_column", "known_styles", "object_column", "known_objects", "known_questions")
+    }
     settings = dataclasses.asdict(recipe)
     of_tower = ("tower", "image", "patch", "augment", "flip", "muon", "seed")
     base = {k: v for k, v in settings.items() if k.startswith(of_tower)}
@@ -96,40 +105,70 @@ def pretrain(config: Config, out: Path, recipe: Recipe | None = None,
     for split, frame, images in splits:
         ids = list(images)
         row_of = {image_id: i for i, image_id in enumerate(ids)}
-        frames[split] = frame.assign(drift_domain=stream.domains(frame, config.data, pack.train),
-                                     image_row=frame["image_id"].map(row_of))
+        frames[split] = frame.assign(
+            drift_domain=stream.domains(frame, config.data, pack.train),
+            image_row=frame["image_id"].map(row_of),
+        )
         pixels = pixels_of(images, ids, recipe.image_side)
         with torch.no_grad():
-            states = [tower(x.float() / 127.5 - 1, output_hidden_states=True).hidden_states[-1][:, 1:].half()
-                      for x in pixels.split(128)]
+            states = [
+                tower(x.float() / 127.5 - 1, output_hidden_states=True).hidden_states[-1][:, 1:].half()
+                for x in pixels.split(128)
+            ]
         tokens[split] = torch.cat(states).numpy()
     source = frames["train"][frames["train"]["drift_domain"] == "source"]
     if source.empty:
-        raise ConfigError("no training sample is of the source domain; check known-styles, known-objects, "
-                          "known-questions")
+        raise ConfigError(
+            "no training sample is of the source domain; check known-styles, known-objects, known-questions"
+        )
     tokenizer = make_tokenizer(frames["train"])
     text = vlm.Text(tokenizer, "", SUFFIX, (recipe.image_side // recipe.patch) ** 2)
     (out / "pair.json").unlink(missing_ok=True)  # the card of other weights
     goal = targets(pack.train, list(pack.train_images), recipe.image_side // recipe.patch)
     made, scores = {}, {}
-    for role, lm, steps, rows in (("teacher", recipe.teacher, recipe.teacher_steps, frames["train"]),
-                                  ("student", recipe.student, recipe.student_steps, source)):
+    for role, lm, steps, rows in (
+        ("teacher", recipe.teacher, recipe.teacher_steps, frames["train"]),
+        ("student", recipe.student, recipe.student_steps, source),
+    ):
         made[role] = make_llava(tower, lm, tokenizer, recipe.seed)
-        timed(role, lambda role=role, steps=steps, rows=rows: train_language(
-            role, made[role], text, goal, rows, tokens["train"], steps, recipe, stages, fingerprint(role),
-            progress))
+        timed(
+            role,
+            lambda role=role, steps=steps, rows=rows: train_language(
+                role,
+                made[role],
+                text,
+                goal,
+                rows,
+                tokens["train"],
+                steps,
+                recipe,
+                stages,
+                fingerprint(role),
+                progress,
+            ),
+        )
         _write_checkpoint(made[role], tokenizer, recipe.image_side, out / role)
         test = (made[role], text, frames["test"], tokens["test"])
-        scores[role] = {"by_domain": accuracy(*test), "by_qtype": accuracy(*test, by="qtype"),
-                        "quarter_of_tokens": accuracy(*test, kept=text.n_tokens // 4)}
+        scores[role] = {
+            "by_domain": accuracy(*test),
+            "by_qtype": accuracy(*test, by="qtype"),
+            "quarter_of_tokens": accuracy(*test, kept=text.n_tokens // 4),
+        }
     pictures = tokens["train"][np.unique(source["image_row"])]
     turn = transform.estimate(pictures)
     transform.save(turn, out, pairs.tower_digest(made["student"]))
     count = {r: sum(p.numel() for p in m.parameters()) for r, m in {"tower": tower, **made}.items()}
     card = {
-        "format": 1, "name": pack.name, "prompt_prefix": "", "prompt_suffix": SUFFIX, "data": pack.digest,
-        "digest": pairs.weights_digest(out / "teacher", out / "student", turn=turn), "known": known,
-        "recipe": dataclasses.asdict(recipe), "scores": scores, "seconds": seconds,
+        "format": 1,
+        "name": pack.name,
+        "prompt_prefix": "",
+        "prompt_suffix": SUFFIX,
+        "data": pack.digest,
+        "digest": pairs.weights_digest(out / "teacher", out / "student", turn=turn),
+        "known": known,
+        "recipe": dataclasses.asdict(recipe),
+        "scores": scores,
+        "seconds": seconds,
         "parameters": {r: n - (r != "tower") * count["tower"] for r, n in count.items()},
     }
     results.write_json(out / "pair.json", card)

@@ -89,9 +89,7 @@ def uplink(config: Config, pair: Pair, world: World, tell: Tell) -> Iterator[dic
     asked = [pair.text.question_ids(str(q)) for q in rows["question"]]
     scores = {name: _scores(name, config, pair, tokens, asked) for name in TOKEN_SCORES}
     for at, (name, way, k) in enumerate([("all", "", pair.n_tokens), *arms]):
-        chosen = (
-            [np.arange(pair.n_tokens)] * len(rows) if name == "all" else select.top(scores[name], k, way)
-        )
+        chosen = [np.arange(pair.n_tokens)] * len(rows) if name == "all" else select.top(scores[name], k, way)
         found, size = _read_by_teacher(config, pair, rows, tokens, asked, chosen)
         arm = {"all": "all tokens", "random": "random"}.get(name, f"{name} {way}")
         for domain, right in found.items():
@@ -122,9 +120,13 @@ def _scores(
 
 
 def _read_by_teacher(
-    config: Config, pair: Pair, rows: pd.DataFrame, tokens: np.ndarray, asked: list[list[int]],
+    config: Config,
+    pair: Pair,
+    rows: pd.DataFrame,
+    tokens: np.ndarray,
+    asked: list[list[int]],
     chosen: Sequence[np.ndarray],
-) -> tuple[dict[str, float], float]:  # fmt: skip
+) -> tuple[dict[str, float], float]:
     """Accuracy by domain of the teacher on what the frames decode to; bytes of a sample in them."""
     transform = pair.transform_for(config.uplink)
     size, right = 0, []
@@ -175,14 +177,18 @@ def downlink(config: Config, pair: Pair, world: World, tell: Tell) -> Iterator[d
         with wearing(twin, arrived) as model:
             found = accuracy(model, pair, world)
         for domain, right in found.items():
-            yield {"arm": arm, "budget": dense // factor, "bytes": float(np.mean(sizes)), "domain": domain,
-                   "accuracy": right, "error": apart}  # fmt: skip
+            yield {
+                "arm": arm,
+                "budget": dense // factor,
+                "bytes": float(np.mean(sizes)),
+                "domain": domain,
+                "accuracy": right,
+                "error": apart,
+            }
         tell("probe of the downlink", at + 1, len(arms))
 
 
-def _line(
-    config: Config, pair: Pair, world: World
-) -> tuple[list[np.ndarray], list[Sequence[float] | None]]:
+def _line(config: Config, pair: Pair, world: World) -> tuple[list[np.ndarray], list[Sequence[float] | None]]:
     """What codecs have to carry: the adapter (P,) after every round of a run with dense float16 updates, and
     the importance of its tensors.
     """
@@ -266,9 +272,10 @@ def table(found: pd.DataFrame) -> Table:
         made.add_column(name, justify="left" if name in ("arm", "student") else "right")
     for row in shown.to_dict("records"):
         made.add_row(
-            str(row["arm"]), *(row[c] if c == "student" else f"{row[c]:,.0f}" for c in numbers),
+            str(row["arm"]),
+            *(row[c] if c == "student" else f"{row[c]:,.0f}" for c in numbers),
             *(share(*(row.get(f"{d}{end}") for end in ("", "_low", "_high"))) for d in ("drift", "source")),
-        )  # fmt: skip
+        )
     return made
 
 
@@ -290,9 +297,17 @@ def plot(shown: pd.DataFrame, path: Path) -> None:
         x, y = rows["bytes"], 100 * rows["drift"]
         around = 100 * np.stack([rows["drift"] - rows["drift_low"], rows["drift_high"] - rows["drift"]])
         axes.errorbar(
-            x, y, None if np.isnan(around).any() else around, color=f"C{i % 10}", marker="osD^vPX"[i % 7],
-            linestyle=("-", "--", ":")[i // 10 % 3], label=str(arm), capsize=2, linewidth=1.4, markersize=4,
-        )  # fmt: skip
+            x,
+            y,
+            None if np.isnan(around).any() else around,
+            color=f"C{i % 10}",
+            marker="osD^vPX"[i % 7],
+            linestyle=("-", "--", ":")[i // 10 % 3],
+            label=str(arm),
+            capsize=2,
+            linewidth=1.4,
+            markersize=4,
+        )
     axes.set_xscale("log")
     ticks = sorted(10**e * m for e in range(7) for m in (1, 2, 5))
     axes.set_xticks([t for t in ticks if shown["bytes"].min() / 1.5 <= t <= shown["bytes"].max() * 1.5])

@@ -134,9 +134,17 @@ def share(value: float | None, low: float | None = None, high: float | None = No
 
 
 COLUMNS = (
-    "method", "labels", "backprop on device", "acc source %", "acc drift %", "gap closed %", "forgets %",
-    "bytes up", "bytes down", "device GFLOP",
-)  # fmt: skip
+    "method",
+    "labels",
+    "backprop on device",
+    "acc source %",
+    "acc drift %",
+    "gap closed %",
+    "forgets %",
+    "bytes up",
+    "bytes down",
+    "device GFLOP",
+)
 
 
 def rows(comparison: Any) -> list[tuple[str, ...]]:
@@ -183,9 +191,17 @@ def markdown(comparison: Any) -> str:
 
 
 HEADS = (
-    "method", "true labels", "device backprop", "source %", "drift %", "gap closed %", "forgets %",
-    "bytes up", "bytes down", "device GFLOP",
-)  # fmt: skip
+    "method",
+    "true labels",
+    "device backprop",
+    "source %",
+    "drift %",
+    "gap closed %",
+    "forgets %",
+    "bytes up",
+    "bytes down",
+    "device GFLOP",
+)
 """Two-line headers of the terminal, in the order of `COLUMNS`."""
 SPARE = ("device GFLOP", "device backprop", "gap closed %", "bytes down", "forgets %")
 """What a narrow terminal goes without, in this order; intervals go after the first two."""

@@ -216,10 +216,21 @@ def _superlink(home: Path, more: Mapping[str, str]) -> Iterator[tuple[str, dict[
         f'[superlink]\ndefault = "own"\n[superlink.own]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
     )
     command = [
-        str(binaries / "flower-superlink"), "--insecure", "--simulation", "--isolation", "subprocess",
-        "--host", "127.0.0.1", "--port", str(port), "--control-api-address", f"127.0.0.1:{control}",
-        "--database", str(home / "state.db"), "--disable-runtime-dependency-installation",
-    ]  # fmt: skip
+        str(binaries / "flower-superlink"),
+        "--insecure",
+        "--simulation",
+        "--isolation",
+        "subprocess",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--control-api-address",
+        f"127.0.0.1:{control}",
+        "--database",
+        str(home / "state.db"),
+        "--disable-runtime-dependency-installation",
+    ]
     with (home / "superlink.log").open("w") as log:
         process = subprocess.Popen(  # noqa: S603
             command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True

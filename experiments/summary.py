@@ -110,9 +110,7 @@ def drift_mean(accuracy: Mapping[str, float]) -> float | None:
 
 def paired(runs: pd.DataFrame, arm: str, other: str, measure: str) -> list[float]:
     """`arm` minus `other` in a measure, for each seed that has both."""
-    mine, theirs = (
-        runs[runs["method"] == name].set_index("seed")[measure].dropna() for name in (arm, other)
-    )
+    mine, theirs = (runs[runs["method"] == name].set_index("seed")[measure].dropna() for name in (arm, other))
     return (mine - theirs).dropna().sort_index().tolist()
 
 

@@ -62,8 +62,13 @@ def targets(frame: pd.DataFrame, image_ids: list[str], grid: int, min_count: int
         counts = frame["question"].value_counts()
         frequent = set(counts[counts >= min_count].index)
         answers = frame[frame["question"].isin(frequent)].groupby("question")["answer"].unique()
-        extra = [c for c in frame.columns if c not in packs.COLUMNS and frame[c].astype(str).nunique() <= 5000
-                 and frame.groupby("image_id")[c].nunique().max() == 1]
+        extra = [
+            c
+            for c in frame.columns
+            if c not in packs.COLUMNS
+            and frame[c].astype(str).nunique() <= 5000
+            and frame.groupby("image_id")[c].nunique().max() == 1
+        ]
         for row in frame.itertuples():
             entry = regions.setdefault((row_of[row.image_id], ""), {})
             if row.question in frequent:
@@ -103,7 +108,7 @@ def _augment(x: torch.Tensor, rng: np.random.Generator, flip: bool) -> torch.Ten
     reach = side // 8
     padded = nn.functional.pad(x, (reach,) * 4, mode="replicate")
     dy, dx = rng.integers(0, 2 * reach + 1, (2, b))
-    x = torch.stack([padded[i, :, dy[i]:dy[i] + side, dx[i]:dx[i] + side] for i in range(b)])
+    x = torch.stack([padded[i, :, dy[i] : dy[i] + side, dx[i] : dx[i] + side] for i in range(b)])
     gain, bias = (torch.from_numpy(rng.normal(m, 0.15, (b, 1, 1, 1))).float() for m in (1.0, 0.0))
     x = x * gain + bias
     if flip:
@@ -114,9 +119,15 @@ def _augment(x: torch.Tensor, rng: np.random.Generator, flip: bool) -> torch.Ten
 
 def _vision_config(recipe: Recipe) -> CLIPVisionConfig:
     d = recipe.tower_width
-    return CLIPVisionConfig(hidden_size=d, intermediate_size=3 * d, num_hidden_layers=recipe.tower_layers,
-                            num_attention_heads=4, image_size=recipe.image_side, patch_size=recipe.patch,
-                            projection_dim=d)
+    return CLIPVisionConfig(
+        hidden_size=d,
+        intermediate_size=3 * d,
+        num_hidden_layers=recipe.tower_layers,
+        num_attention_heads=4,
+        image_size=recipe.image_side,
+        patch_size=recipe.patch,
+        projection_dim=d,
+    )
 
 
 def wide_init(model: nn.Module, std: float = 0.05) -> None:
@@ -126,8 +137,9 @@ def wide_init(model: nn.Module, std: float = 0.05) -> None:
             nn.init.trunc_normal_(m.weight, std=std)
 
 
-def train_tower(pack: packs.Pack, recipe: Recipe, folder: Path, fingerprint: str,
-                progress: Progress | None) -> CLIPVisionModel:
+def train_tower(
+    pack: packs.Pack, recipe: Recipe, folder: Path, fingerprint: str, progress: Progress | None
+) -> CLIPVisionModel:
     """The tower, trained on all training pictures and frozen; arguments as in `optimise`."""
     torch.manual_seed(recipe.seed)
     tower = CLIPVisionModel(_vision_config(recipe))
@@ -135,9 +147,11 @@ def train_tower(pack: packs.Pack, recipe: Recipe, folder: Path, fingerprint: str
     ids = list(pack.train_images)
     goal = targets(pack.train, ids, recipe.image_side // recipe.patch)
     if not goal.names:
-        raise ConfigError(f"pack '{pack.name}' gives a vision tower nothing to learn; allowed: a question "
-                          "asked 30 times, a class column, a column 'attributes', or your own models by "
-                          "settings 'teacher' and 'student'")
+        raise ConfigError(
+            f"pack '{pack.name}' gives a vision tower nothing to learn; allowed: a question "
+            "asked 30 times, a class column, a column 'attributes', or your own models by "
+            "settings 'teacher' and 'student'"
+        )
     head = nn.Sequential(nn.LayerNorm(recipe.tower_width), nn.Linear(recipe.tower_width, len(goal.names)))
     rows_of = [[] for _ in ids]
     for r, i in enumerate(goal.image):
@@ -161,6 +175,7 @@ def train_tower(pack: packs.Pack, recipe: Recipe, folder: Path, fingerprint: str
         return (bce * judged).sum() / len(rows)
 
     both = nn.ModuleDict({"tower": tower, "head": head})
-    optimise("tower", both, loss_of, recipe.tower_steps, recipe.tower_lr, recipe, folder, fingerprint,
-             progress)
+    optimise(
+        "tower", both, loss_of, recipe.tower_steps, recipe.tower_lr, recipe, folder, fingerprint, progress
+    )
     return tower.requires_grad_(False).eval()

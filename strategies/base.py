@@ -192,9 +192,7 @@ class Fleet:
         messages = {}
         for d in self._cohort(grid, round):
             records = content(d)
-            messages[d] = Message(
-                records, dst_node_id=self.nodes[d], message_type=kind, group_id=str(round)
-            )
+            messages[d] = Message(records, dst_node_id=self.nodes[d], message_type=kind, group_id=str(round))
             self._asked[d] = Asked(round, message_bytes(records) if self.counted else 0)
         self._open |= messages
         return list(messages.values())

@@ -52,9 +52,7 @@ class Static(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         answers = self.fleet.answers(replies)
-        self.fleet.require(
-            server_round, sum([self.fleet.enter(d, r) for d, r in answers.items()])
-        )
+        self.fleet.require(server_round, sum([self.fleet.enter(d, r) for d, r in answers.items()]))
         return None, None
 
     def configure_evaluate(

@@ -22,9 +22,21 @@ hypothesis_settings.register_profile("any machine", deadline=None)  # a deadline
 hypothesis_settings.load_profile("any machine")
 
 PACKS = Path(os.environ.get("CDC_FLOWER_PACKS") or Path(__file__).parents[2] / "shared" / "data")
-SMALL = {"scenes-train": 80, "scenes-test": 40, "items-per-domain": 20, "known-objects": "old shapes",
-         "known-questions": "what,colour,yesno,count", "drift": "object,question", "devices": 2, "rounds": 2,
-         "samples-per-round": 6, "akd-steps": 2, "akd-batch": 8, "source-replay": 16, "lora-rank": 4}
+SMALL = {
+    "scenes-train": 80,
+    "scenes-test": 40,
+    "items-per-domain": 20,
+    "known-objects": "old shapes",
+    "known-questions": "what,colour,yesno,count",
+    "drift": "object,question",
+    "devices": 2,
+    "rounds": 2,
+    "samples-per-round": 6,
+    "akd-steps": 2,
+    "akd-batch": 8,
+    "source-replay": 16,
+    "lora-rank": 4,
+}
 
 
 @pytest.fixture(scope="session")
@@ -69,10 +81,25 @@ def run_settings(settings: dict[str, object], tmp_path: Path) -> Callable[..., d
 
     def make(**more: Any) -> dict[str, Any]:
         changed = {"method": "cdc", **{key.replace("_", "-"): value for key, value in more.items()}}
-        base = {**settings, "devices": 3, "rounds": 3, "drift-onset": 1, "drift-spread": 0, "eval-every": 3,
-                "items-per-domain": 6, "lora-rank": 2, "tokens-kept": 4, "max-answer-tokens": 3,
-                "uplink-budget": 3000, "downlink-budget": 3000, "confidence": 0.0, "source-replay": 4,
-                "local-epochs": 1, "pseudo-confidence": 0.0, "out-dir": str(tmp_path / changed["method"])}
+        base = {
+            **settings,
+            "devices": 3,
+            "rounds": 3,
+            "drift-onset": 1,
+            "drift-spread": 0,
+            "eval-every": 3,
+            "items-per-domain": 6,
+            "lora-rank": 2,
+            "tokens-kept": 4,
+            "max-answer-tokens": 3,
+            "uplink-budget": 3000,
+            "downlink-budget": 3000,
+            "confidence": 0.0,
+            "source-replay": 4,
+            "local-epochs": 1,
+            "pseudo-confidence": 0.0,
+            "out-dir": str(tmp_path / changed["method"]),
+        }
         return {**base, **changed}
 
     return make

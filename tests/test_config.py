@@ -70,25 +70,29 @@ def test_kebab_and_snake_case_name_the_same_key():
 
 def test_an_unknown_key_is_refused_with_the_nearest_names():
     assert refusal({"token-scores": "norm"}).startswith(
-        "unknown setting 'token-scores'; did you mean token-score")
+        "unknown setting 'token-scores'; did you mean token-score"
+    )
     assert "allowed: method, seed, rounds" in refusal({"zzz": 1})
 
 
-@pytest.mark.parametrize(("key", "value", "allowed"), [
-    ("method", "fedsgd", "'static', 'cdc'"),
-    ("rounds", 0, "greater than or equal to 1"),
-    ("rounds", "many", "valid integer"),
-    ("rounds", 2.5, "valid integer"),
-    ("cohort", 1.5, "less than or equal to 1"),
-    ("token-bits", 16, "8, 4 or 3"),
-    ("compression", "fp4", "'nf4', 'int8', 'none' or 'auto'"),
-    ("uplink-budget", 0, "greater than or equal to 1"),
-    ("uplink-unit", "png", "'tokens', 'jpeg' or 'patches'"),
-    ("picture-quality", 0, "greater than or equal to 1"),
-    ("picture-quality", 96, "less than or equal to 95"),
-    ("tensorboard", "maybe", "valid boolean"),
-    ("data", None, "valid string"),
-])
+@pytest.mark.parametrize(
+    ("key", "value", "allowed"),
+    [
+        ("method", "fedsgd", "'static', 'cdc'"),
+        ("rounds", 0, "greater than or equal to 1"),
+        ("rounds", "many", "valid integer"),
+        ("rounds", 2.5, "valid integer"),
+        ("cohort", 1.5, "less than or equal to 1"),
+        ("token-bits", 16, "8, 4 or 3"),
+        ("compression", "fp4", "'nf4', 'int8', 'none' or 'auto'"),
+        ("uplink-budget", 0, "greater than or equal to 1"),
+        ("uplink-unit", "png", "'tokens', 'jpeg' or 'patches'"),
+        ("picture-quality", 0, "greater than or equal to 1"),
+        ("picture-quality", 96, "less than or equal to 95"),
+        ("tensorboard", "maybe", "valid boolean"),
+        ("data", None, "valid string"),
+    ],
+)
 def test_a_wrong_value_is_refused_with_key_value_and_what_is_allowed(key, value, allowed):
     message = refusal({key: value})
     assert f"setting '{key}' = {value!r}" in message

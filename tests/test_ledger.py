@@ -10,9 +10,18 @@ from cdc_flower.ledger import COLUMNS, INTEGERS, STATUSES, SUMMED, Ledger, Row
 
 COUNT = st.integers(0, 2**60)
 ROWS = st.lists(
-    st.builds(Row, round=st.integers(1, 5), device=st.integers(0, 5), status=st.sampled_from(STATUSES),
-              uplink_bytes=COUNT, flops_forward=COUNT, host_seconds=st.floats(0, 10)),
-    unique_by=lambda r: (r.round, r.device), max_size=12)
+    st.builds(
+        Row,
+        round=st.integers(1, 5),
+        device=st.integers(0, 5),
+        status=st.sampled_from(STATUSES),
+        uplink_bytes=COUNT,
+        flops_forward=COUNT,
+        host_seconds=st.floats(0, 10),
+    ),
+    unique_by=lambda r: (r.round, r.device),
+    max_size=12,
+)
 
 
 @given(ROWS, st.randoms())

@@ -9,12 +9,27 @@ import pytest
 from cdc_flower import results
 from cdc_flower.config import ConfigError, flat, parse
 
-LEDGER = pd.DataFrame({
-    "round": [1, 1, 2], "device": [0, 1, 0], "status": ["ok", "failed", "ok"], "uplink_bytes": [100, 0, 50],
-    "downlink_bytes": [10, 10, 10], "flops_forward": [1.0, 2.0, 3.0], "flops_backward": [0.0, 0.0, 4.0],
-})
-SAMPLE = {"image": b"png", "positions": [3, 1], "side": 2, "question": "what?", "device_answer": "cat",
-          "teacher_answer": "dog", "round": 1, "device": 0}
+LEDGER = pd.DataFrame(
+    {
+        "round": [1, 1, 2],
+        "device": [0, 1, 0],
+        "status": ["ok", "failed", "ok"],
+        "uplink_bytes": [100, 0, 50],
+        "downlink_bytes": [10, 10, 10],
+        "flops_forward": [1.0, 2.0, 3.0],
+        "flops_backward": [0.0, 0.0, 4.0],
+    }
+)
+SAMPLE = {
+    "image": b"png",
+    "positions": [3, 1],
+    "side": 2,
+    "question": "what?",
+    "device_answer": "cat",
+    "teacher_answer": "dog",
+    "round": 1,
+    "device": 0,
+}
 
 
 def begun(path, **settings):
@@ -45,8 +60,15 @@ def test_everything_written_is_read_back(tmp_path):
     assert run.run["forgetting"] == pytest.approx(0.1)
     assert run.run["ledger_digest"] == "abc"
     assert run.run["host_seconds"]["cloud"] >= 2.0
-    assert run.run["totals"] == {"uplink_bytes": 150, "downlink_bytes": 30, "flops_forward": 6.0,
-                                 "flops_backward": 4.0, "device_flops": 10.0, "tasks": 3, "failures": 1}
+    assert run.run["totals"] == {
+        "uplink_bytes": 150,
+        "downlink_bytes": 30,
+        "flops_forward": 6.0,
+        "flops_backward": 4.0,
+        "device_flops": 10.0,
+        "tasks": 3,
+        "failures": 1,
+    }
     assert len(run.rounds) == 6  # two evaluations of two domains, two prequential rows; (0, 0) is no row
     row = run.rounds.set_index(["round", "kind", "domain"]).loc[2, "test", "source"]
     assert (row["accuracy"], row["n"]) == (0.8, 10)
@@ -97,8 +119,10 @@ def test_a_round_given_twice_is_replaced(tmp_path):
 
 @pytest.mark.parametrize(("source", "expected"), [([0.9, 0.7, 0.8], 0.1), ([0.5, 0.6], 0.0), ([], None)])
 def test_forgetting_is_best_minus_last_and_never_negative(source, expected):
-    rounds = pd.DataFrame([(r, "source", "test", a) for r, a in enumerate(source)],
-                          columns=["round", "domain", "kind", "accuracy"])
+    rounds = pd.DataFrame(
+        [(r, "source", "test", a) for r, a in enumerate(source)],
+        columns=["round", "domain", "kind", "accuracy"],
+    )
     assert results.forgetting(rounds) == (expected if expected is None else pytest.approx(expected))
 
 
@@ -107,12 +131,15 @@ def test_accuracy_outside_0_to_1_is_refused(tmp_path):
         begun(tmp_path).round(1, {"source": 55.0}, {}, {})
 
 
-@pytest.mark.parametrize(("name", "content", "message"), [
-    (None, "", "config.json is missing"),
-    ("config.json", "{", "cannot be read"),
-    ("config.json", "[]", "a JSON object is expected"),
-    ("config.json", "{}", "no run config"),
-])
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (None, "", "config.json is missing"),
+        ("config.json", "{", "cannot be read"),
+        ("config.json", "[]", "a JSON object is expected"),
+        ("config.json", "{}", "no run config"),
+    ],
+)
 def test_a_folder_without_a_run_is_refused_by_name(tmp_path, name, content, message):
     if name:
         (tmp_path / name).write_text(content)
@@ -178,8 +205,12 @@ def test_a_folder_that_goes_on_has_the_tables_of_its_state_and_the_seconds_of_bo
     now = results.read(tmp_path / "run")
     assert (now.status, now.config["rounds"], now.info["resumed_after"]) == ("interrupted", 6, 1)
     assert now.rounds.to_dict("list") == {
-        "round": [1, 1], "domain": ["source"] * 2, "kind": ["test", "prequential"],
-        "accuracy": [0.1 + 0.2, 1 / 3], "n": [0, 3]}
+        "round": [1, 1],
+        "domain": ["source"] * 2,
+        "kind": ["test", "prequential"],
+        "accuracy": [0.1 + 0.2, 1 / 3],
+        "n": [0, 3],
+    }
     assert now.metrics["value"].tolist()[0] == 1 / 3
     assert list(now.pictures["positions"][0]) == [3, 1]
     assert len(now.pictures) == 1

@@ -38,8 +38,13 @@ class Lesson:
     def nbytes(self) -> int:
         """Bytes of the arrays and ids."""
         s = self.sample
-        return (s.tokens.nbytes + s.positions.nbytes + 8 * (len(s.question_ids) + len(self.answer_ids))
-                + self.top_ids.nbytes + self.top_logits.nbytes)
+        return (
+            s.tokens.nbytes
+            + s.positions.nbytes
+            + 8 * (len(s.question_ids) + len(self.answer_ids))
+            + self.top_ids.nbytes
+            + self.top_logits.nbytes
+        )
 
 
 @dataclass
@@ -98,11 +103,17 @@ def _columns(lessons: Sequence[Lesson]) -> dict[str, Any]:
         "weight": np.array([q.weight for q in lessons], np.float64),
     }
     rows = [
-        (s.tokens, s.positions, np.array(s.question_ids, np.int64), np.array(q.answer_ids, np.int64),
-         q.top_ids, q.top_logits)
+        (
+            s.tokens,
+            s.positions,
+            np.array(s.question_ids, np.int64),
+            np.array(q.answer_ids, np.int64),
+            q.top_ids,
+            q.top_logits,
+        )
         for q in lessons
         for s in [q.sample]
-    ]  # fmt: skip
+    ]
     for name, arrays in zip(_ROWS, zip(*rows, strict=True), strict=False):
         if len({a.dtype for a in arrays}) > 1:
             raise ValueError(f"lessons of different types of {name}")

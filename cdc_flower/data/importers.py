@@ -34,8 +34,10 @@ def _text(value: Any, where: str, column: str) -> str:
     if isinstance(value, list | tuple) and value and all(isinstance(item, str) for item in value):
         value = Counter(value).most_common(1)[0][0]
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise PackError(f"{where}, column '{column}': {type(value).__name__} found; allowed: text, a "
-                        "number, or a list of texts")
+        raise PackError(
+            f"{where}, column '{column}': {type(value).__name__} found; allowed: text, a "
+            "number, or a list of texts"
+        )
     text = str(value).strip()
     if column in NOT_EMPTY and not text:
         raise PackError(f"{where}, column '{column}': empty")
@@ -53,8 +55,10 @@ def _row(record: Mapping[str, Any], fields: Mapping[str, str], where: str) -> di
         elif column in OPTIONAL:
             row[column] = ""
         else:
-            raise PackError(f"{where}: field '{field}' (column '{column}') is missing; found: "
-                            f"{', '.join(map(str, record)) or 'nothing'}")
+            raise PackError(
+                f"{where}: field '{field}' (column '{column}') is missing; found: "
+                f"{', '.join(map(str, record)) or 'nothing'}"
+            )
     return row
 
 
@@ -82,8 +86,9 @@ def hold_out(rows: pd.DataFrame, share: float, seed: int) -> tuple[pd.DataFrame,
         raise PackError(f"test share {share}: allowed: above 0 and below 1")
     names = sorted(rows["image_id"].unique())
     if len(names) < 2:
-        raise PackError(f"the source has no test split and {len(names)} pictures; at least 2 are needed to "
-                        "hold some out")
+        raise PackError(
+            f"the source has no test split and {len(names)} pictures; at least 2 are needed to hold some out"
+        )
     count = min(max(1, round(share * len(names))), len(names) - 1)
     chosen = np.random.default_rng(seed).permutation(len(names))[:count]
     held = rows["image_id"].isin([names[i] for i in chosen]).to_numpy(dtype=bool)
@@ -103,8 +108,10 @@ def _frame(rows: Iterable[dict[str, Any]], source: str) -> pd.DataFrame:
 def _only_jsonl(folder: Path) -> Path:
     found = sorted(folder.glob("*.jsonl"))
     if len(found) != 1:
-        raise PackError(f"{folder}: {len(found)} files named *.jsonl "
-                        f"({', '.join(f.name for f in found) or 'none'}); allowed: exactly one, or name it")
+        raise PackError(
+            f"{folder}: {len(found)} files named *.jsonl "
+            f"({', '.join(f.name for f in found) or 'none'}); allowed: exactly one, or name it"
+        )
     return found[0]
 
 
@@ -112,13 +119,15 @@ def _picture_in(folder: Path, name: str, where: str) -> tuple[str, bytes]:
     """Image id (the path inside the folder) and bytes of a picture that must lie inside the folder."""
     path = (folder / name).resolve()
     if not path.is_relative_to(folder.resolve()):
-        raise PackError(f"{where}: picture '{name}' is outside of the source folder; allowed: paths inside "
-                        "it")
+        raise PackError(
+            f"{where}: picture '{name}' is outside of the source folder; allowed: paths inside it"
+        )
     try:
         data = path.read_bytes()
     except OSError:
-        raise PackError(f"{where}: picture '{name}' is not there or cannot be read (looked for "
-                        f"{path})") from None
+        raise PackError(
+            f"{where}: picture '{name}' is not there or cannot be read (looked for {path})"
+        ) from None
     wrong = check_picture(data)
     if wrong:
         raise PackError(f"{where}: picture '{name}': {wrong}")
@@ -141,8 +150,9 @@ def _jsonl_rows(folder: Path, lines: Path, fields: Mapping[str, str]) -> Iterato
             row = _row(record, fields, where)
             name = record.get(fields["image"])
             if not isinstance(name, str) or not name:
-                raise PackError(f"{where}: field '{fields['image']}' (column 'image') must be the path of a "
-                                "picture")
+                raise PackError(
+                    f"{where}: field '{fields['image']}' (column 'image') must be the path of a picture"
+                )
             if name not in pictures:
                 pictures[name] = _picture_in(folder, name, where)
             path, row["image"] = pictures[name]
@@ -153,9 +163,16 @@ def _jsonl_rows(folder: Path, lines: Path, fields: Mapping[str, str]) -> Iterato
             yield row
 
 
-def from_jsonl(source_folder: str | os.PathLike[str], out_folder: str | os.PathLike[str], *,
-               jsonl: str = "", mapping: Mapping[str, str] | None = None, test_share: float = 0.2,
-               seed: int = 0, max_answer_chars: int = 64) -> None:
+def from_jsonl(
+    source_folder: str | os.PathLike[str],
+    out_folder: str | os.PathLike[str],
+    *,
+    jsonl: str = "",
+    mapping: Mapping[str, str] | None = None,
+    test_share: float = 0.2,
+    seed: int = 0,
+    max_answer_chars: int = 64,
+) -> None:
     """Make a pack from a folder of pictures and a JSONL file that asks about them.
 
     Args:
@@ -199,12 +216,15 @@ def _open(name: str, subset: str | None) -> Mapping[str, Any]:
 
     try:
         on_disk = Path(name).expanduser()
-        found = (datasets.load_from_disk(str(on_disk)) if on_disk.exists()
-                 else datasets.load_dataset(name, subset))
+        found = (
+            datasets.load_from_disk(str(on_disk)) if on_disk.exists() else datasets.load_dataset(name, subset)
+        )
     except (OSError, ValueError, RuntimeError, ImportError) as err:
         reason = (str(err).splitlines() or [type(err).__name__])[0]
-        raise PackError(f"dataset '{name}': cannot be opened: {reason}; allowed: a folder written by "
-                        "save_to_disk, or a dataset of the Hugging Face hub") from None
+        raise PackError(
+            f"dataset '{name}': cannot be opened: {reason}; allowed: a folder written by "
+            "save_to_disk, or a dataset of the Hugging Face hub"
+        ) from None
     if isinstance(found, datasets.Dataset):
         return {"train": found}
     return {str(split): dataset for split, dataset in found.items()}
@@ -218,33 +238,42 @@ def _picture_bytes(value: Any, where: str) -> bytes:
         try:
             value = Path(value).read_bytes()
         except OSError:
-            raise PackError(f"{where}, column 'image': picture '{value}' is not there or cannot be "
-                            "read") from None
+            raise PackError(
+                f"{where}, column 'image': picture '{value}' is not there or cannot be read"
+            ) from None
     if isinstance(value, Image.Image):
         stream = io.BytesIO()
         (value if value.mode in ("1", "L", "P", "RGB", "RGBA") else value.convert("RGB")).save(stream, "PNG")
         value = stream.getvalue()
     if not isinstance(value, bytes):
-        raise PackError(f"{where}, column 'image': {type(value).__name__} found; allowed: an Image feature, "
-                        "bytes, or the path of a picture")
+        raise PackError(
+            f"{where}, column 'image': {type(value).__name__} found; allowed: an Image feature, "
+            "bytes, or the path of a picture"
+        )
     return value
 
 
-def _dataset_rows(dataset: Any, fields: Mapping[str, str], name: str,
-                  limit: int | None) -> Iterator[dict[str, Any]]:
+def _dataset_rows(
+    dataset: Any, fields: Mapping[str, str], name: str, limit: int | None
+) -> Iterator[dict[str, Any]]:
     import datasets
 
     for column, field in fields.items():
         if field not in dataset.column_names and column not in OPTIONAL:
-            raise PackError(f"{name}: field '{field}' (column '{column}') is missing; allowed: "
-                            f"{', '.join(dataset.column_names)}")
+            raise PackError(
+                f"{name}: field '{field}' (column '{column}') is missing; allowed: "
+                f"{', '.join(dataset.column_names)}"
+            )
     present = {column: field for column, field in fields.items() if field in dataset.column_names}
     absent = {column: "" for column in fields if column not in present}
     dataset = dataset.select_columns(list(dict.fromkeys(present.values())))
     if isinstance(dataset.features[fields["image"]], datasets.Image):
         dataset = dataset.cast_column(fields["image"], datasets.Image(decode=False))  # keep the encoded bytes
-    labels = {field: feature for field, feature in dataset.features.items()
-              if isinstance(feature, datasets.ClassLabel)}
+    labels = {
+        field: feature
+        for field, feature in dataset.features.items()
+        if isinstance(feature, datasets.ClassLabel)
+    }
     for number, record in enumerate(dataset if limit is None else dataset.take(min(limit, len(dataset)))):
         where = f"{name}: row {number}"
         for field, label in labels.items():
@@ -255,10 +284,19 @@ def _dataset_rows(dataset: Any, fields: Mapping[str, str], name: str,
         yield row
 
 
-def from_datasets(name_or_path: str, out_folder: str | os.PathLike[str],
-                  mapping: Mapping[str, str] | None = None, *, subset: str | None = None,
-                  train_split: str = "train", test_split: str | None = None, limit: int | None = None,
-                  test_share: float = 0.2, seed: int = 0, max_answer_chars: int = 64) -> None:
+def from_datasets(
+    name_or_path: str,
+    out_folder: str | os.PathLike[str],
+    mapping: Mapping[str, str] | None = None,
+    *,
+    subset: str | None = None,
+    train_split: str = "train",
+    test_split: str | None = None,
+    limit: int | None = None,
+    test_share: float = 0.2,
+    seed: int = 0,
+    max_answer_chars: int = 64,
+) -> None:
     """Make a pack from a Hugging Face dataset.
 
     Args:

@@ -109,8 +109,10 @@ def _validate(table: pa.Table, file: str, max_answer_chars: int) -> tuple[pd.Dat
     """Check one split and take the pictures out of it; `file` is only used in messages."""
     for column in COLUMNS:
         if column not in table.column_names:
-            raise PackError(f"{file}: column '{column}' is missing; a pack needs {', '.join(COLUMNS)}; "
-                            f"found {', '.join(table.column_names) or 'none'}")
+            raise PackError(
+                f"{file}: column '{column}' is missing; a pack needs {', '.join(COLUMNS)}; "
+                f"found {', '.join(table.column_names) or 'none'}"
+            )
         kind = table.schema.field(column).type
         wanted = "bytes" if column == "image" else "text"
         if not (_is_bytes(kind) if column == "image" else _is_text(kind)):
@@ -129,8 +131,10 @@ def _validate(table: pa.Table, file: str, max_answer_chars: int) -> tuple[pd.Dat
     row = _first(values["answer"], lambda text: len(text) > max_answer_chars)
     if row is not None:
         answer = values["answer"][row]
-        raise PackError(f"{file}: row {row}, column 'answer': {len(answer)} characters ({answer[:24]!r}...), "
-                        f"allowed are {max_answer_chars} (setting 'max-answer-chars')")
+        raise PackError(
+            f"{file}: row {row}, column 'answer': {len(answer)} characters ({answer[:24]!r}...), "
+            f"allowed are {max_answer_chars} (setting 'max-answer-chars')"
+        )
     images = _pictures(values["image_id"], values["image"], file)
     frame = table.drop_columns(["image"]).to_pandas(ignore_metadata=True)
     for column in TEXT_COLUMNS:
@@ -145,8 +149,10 @@ def _pictures(ids: list[str], pictures: list[bytes], file: str) -> dict[str, byt
         if name not in images:
             images[name], first_row[name] = data, row
         elif images[name] != data:
-            raise PackError(f"{file}: row {row}, column 'image': not the picture of row {first_row[name]}, "
-                            f"which has the same image_id {name!r}; an image_id names one picture")
+            raise PackError(
+                f"{file}: row {row}, column 'image': not the picture of row {first_row[name]}, "
+                f"which has the same image_id {name!r}; an image_id names one picture"
+            )
     good: set[bytes] = set()
     for name, data in images.items():
         if data in good:
@@ -194,8 +200,12 @@ def read_pack(folder: str | os.PathLike[str], max_answer_chars: int = 64) -> Pac
     return Pack(path.resolve().name, path, digest.hexdigest(), train, test, train_images, test_images)
 
 
-def write_pack(folder: str | os.PathLike[str], train_rows: pd.DataFrame, test_rows: pd.DataFrame,
-               max_answer_chars: int = 64) -> None:
+def write_pack(
+    folder: str | os.PathLike[str],
+    train_rows: pd.DataFrame,
+    test_rows: pd.DataFrame,
+    max_answer_chars: int = 64,
+) -> None:
     """Validate two splits and write them as a pack folder; nothing is written unless both are valid.
 
     Args:

@@ -29,9 +29,15 @@ OLD_SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
 NEW_SHAPES = ("heart", "moon", "diamond", "arrow")
 SHAPES = OLD_SHAPES + NEW_SHAPES
 COLOURS = {
-    "red": (216, 52, 52), "green": (46, 150, 70), "blue": (42, 92, 205), "yellow": (236, 190, 30),
-    "purple": (136, 62, 180), "orange": (240, 126, 34), "pink": (240, 130, 180), "brown": (128, 84, 48),
-}  # fmt: skip
+    "red": (216, 52, 52),
+    "green": (46, 150, 70),
+    "blue": (42, 92, 205),
+    "yellow": (236, 190, 30),
+    "purple": (136, 62, 180),
+    "orange": (240, 126, 34),
+    "pink": (240, 130, 180),
+    "brown": (128, 84, 48),
+}
 STYLES = ("flat", "outline", "night")
 BACKGROUNDS = {"flat": (246, 244, 238), "outline": (226, 232, 240), "night": (28, 32, 48)}
 APART = 8  # pixels: things closer than this are not compared
@@ -93,8 +99,20 @@ def _polygon(shape: str) -> list[tuple[float, float]]:
         return [(0, -1), (0.7, 0), (0, 1), (-0.7, 0)]
     if shape == "cross":
         a = 0.34
-        return [(-a, -1), (a, -1), (a, -a), (1, -a), (1, a), (a, a),
-                (a, 1), (-a, 1), (-a, a), (-1, a), (-1, -a), (-a, -a)]
+        return [
+            (-a, -1),
+            (a, -1),
+            (a, -a),
+            (1, -a),
+            (1, a),
+            (a, a),
+            (a, 1),
+            (-a, 1),
+            (-a, a),
+            (-1, a),
+            (-1, -a),
+            (-a, -a),
+        ]
     if shape == "arrow":
         return [(-1, -0.3), (0.1, -0.3), (0.1, -0.85), (1, 0), (0.1, 0.85), (0.1, 0.3), (-1, 0.3)]
     if shape == "star":
@@ -204,8 +222,12 @@ def _yesno(scene: Scene, rng: np.random.Generator) -> tuple[str, str] | None:
     if rng.random() < 0.5:
         return f"is there a {thing.colour} {thing.shape}?", "yes"
     present = set(zip(scene.names, scene.colours, strict=True))
-    absent = [(s, c) for s in scene.shapes for c in COLOURS
-              if (s, c) not in present and (s == thing.shape or c == thing.colour)]
+    absent = [
+        (s, c)
+        for s in scene.shapes
+        for c in COLOURS
+        if (s, c) not in present and (s == thing.shape or c == thing.colour)
+    ]
     shape, colour = _pick(absent, rng)
     return f"is there a {colour} {shape}?", "no"
 
@@ -236,8 +258,14 @@ def _compare(scene: Scene, rng: np.random.Generator) -> tuple[str, str] | None:
     return None
 
 
-ASK: dict[str, Ask] = {"what": _what, "colour": _colour, "where": _where, "yesno": _yesno, "count": _count,
-                       "compare": _compare}
+ASK: dict[str, Ask] = {
+    "what": _what,
+    "colour": _colour,
+    "where": _where,
+    "yesno": _yesno,
+    "count": _count,
+    "compare": _compare,
+}
 """Kind of question -> one question about a scene and its answer; None if the picture allows none."""
 KINDS = tuple(ASK)
 
@@ -282,5 +310,12 @@ def generate(n_train: int = 6000, n_test: int = 800, seed: int = 0) -> Pack:
     train, train_images = _split("train", n_train, seed)
     test, test_images = _split("test", n_test, seed)
     digest = hashlib.sha256(f"scenes-3:{n_train}:{n_test}:{seed}".encode()).hexdigest()
-    return Pack(name="scenes", folder=None, digest=digest, train=train, test=test,
-                train_images=train_images, test_images=test_images)
+    return Pack(
+        name="scenes",
+        folder=None,
+        digest=digest,
+        train=train,
+        test=test,
+        train_images=train_images,
+        test_images=test_images,
+    )

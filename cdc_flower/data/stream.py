@@ -37,16 +37,19 @@ def _hash(value: str) -> bytes:
     return hashlib.sha256(value.encode()).digest()
 
 
-def _known(frame: pd.DataFrame, reference: pd.DataFrame, column: str, column_key: str, key: str,
-           spec: str) -> np.ndarray | None:
+def _known(
+    frame: pd.DataFrame, reference: pd.DataFrame, column: str, column_key: str, key: str, spec: str
+) -> np.ndarray | None:
     """Which rows of `frame` have a value of `column` that the student knows, (rows,) bool; None = all."""
     if not spec.strip():
         return None
     for part in (frame, reference):
         if column not in part.columns:
-            raise ConfigError(f"setting '{key}' = {spec!r} needs column '{column}' (setting "
-                              f"'{column_key}'), which the data does not have; allowed columns: "
-                              f"{', '.join(map(str, part.columns))}")
+            raise ConfigError(
+                f"setting '{key}' = {spec!r} needs column '{column}' (setting "
+                f"'{column_key}'), which the data does not have; allowed columns: "
+                f"{', '.join(map(str, part.columns))}"
+            )
     values = reference[column].astype(str).unique().tolist()
     if spec.strip().endswith("%"):
         try:
@@ -54,8 +57,9 @@ def _known(frame: pd.DataFrame, reference: pd.DataFrame, column: str, column_key
         except ValueError:
             share = -1.0
         if not 0 < share <= 1:
-            raise ConfigError(f"setting '{key}' = {spec!r}: allowed: a share from above 0% to 100%, "
-                              "such as '50%'")
+            raise ConfigError(
+                f"setting '{key}' = {spec!r}: allowed: a share from above 0% to 100%, such as '50%'"
+            )
         count = max(1, round(share * len(values)))
         limit = sorted(map(_hash, values))[count - 1]
         return frame[column].astype(str).map(lambda value: _hash(value) <= limit).to_numpy(dtype=bool)
@@ -64,8 +68,10 @@ def _known(frame: pd.DataFrame, reference: pd.DataFrame, column: str, column_key
         if value not in values:
             some = sorted(values)
             listed = ", ".join(some[:20]) + (f", ... ({len(some)} in all)" if len(some) > 20 else "")
-            raise ConfigError(f"setting '{key}' = {spec!r}: column '{column}' has no value '{value}'; "
-                              f"allowed: {listed}, or a share such as '50%'")
+            raise ConfigError(
+                f"setting '{key}' = {spec!r}: column '{column}' has no value '{value}'; "
+                f"allowed: {listed}, or a share such as '50%'"
+            )
     return frame[column].astype(str).isin(known).to_numpy(dtype=bool)
 
 
@@ -119,11 +125,16 @@ def check_domains(train: np.ndarray, test: np.ndarray, axes: Sequence[str]) -> N
         for name in (SOURCE, *axes):
             if not found[name]:
                 there = ", ".join(f"{n} {count}" for n, count in found.items() if count)
-                hint = ("everything is unknown to the student" if name == SOURCE
-                        else "allowed in setting 'drift': the domains that exist, or none")
-                raise ConfigError(f"domain '{name}' is empty in the {split} split; rows there: {there}; "
-                                  f"{hint} (settings known-objects, known-questions and known-styles say "
-                                  "what is drifted)")
+                hint = (
+                    "everything is unknown to the student"
+                    if name == SOURCE
+                    else "allowed in setting 'drift': the domains that exist, or none"
+                )
+                raise ConfigError(
+                    f"domain '{name}' is empty in the {split} split; rows there: {there}; "
+                    f"{hint} (settings known-objects, known-questions and known-styles say "
+                    "what is drifted)"
+                )
 
 
 # --- devices ------------------------------------------------------------------------------------------------
@@ -156,8 +167,10 @@ def partition(frame: pd.DataFrame, config: DataConfig, devices: int, seed: int) 
     from flwr_datasets.partitioner import DirichletPartitioner, GroupedNaturalIdPartitioner, IidPartitioner
 
     if len(frame) < devices:
-        raise ConfigError(f"setting 'devices' = {devices}: the data has {len(frame)} usable train rows; "
-                          f"allowed: at most {len(frame)}, or 'partition' = 'shared'")
+        raise ConfigError(
+            f"setting 'devices' = {devices}: the data has {len(frame)} usable train rows; "
+            f"allowed: at most {len(frame)}, or 'partition' = 'shared'"
+        )
     rng = generator(seed, "partition")
     rows = np.arange(len(frame), dtype=np.int64)
     if config.partition == "iid":
@@ -165,32 +178,43 @@ def partition(frame: pd.DataFrame, config: DataConfig, devices: int, seed: int) 
         cutter = IidPartitioner(num_partitions=devices)
     else:
         if config.partition_by not in frame.columns:
-            raise ConfigError(f"setting 'partition-by' = {config.partition_by!r}: the data has no such "
-                              f"column; allowed: {', '.join(map(str, frame.columns))}")
+            raise ConfigError(
+                f"setting 'partition-by' = {config.partition_by!r}: the data has no such "
+                f"column; allowed: {', '.join(map(str, frame.columns))}"
+            )
         by = frame[config.partition_by].astype(str)
         if config.partition == "natural":
             values = sorted(by.unique())
             if len(values) < devices:
-                raise ConfigError(f"setting 'devices' = {devices}: column '{config.partition_by}' (setting "
-                                  f"'partition-by') has {len(values)} values; allowed with partition "
-                                  f"natural: at most {len(values)}")
+                raise ConfigError(
+                    f"setting 'devices' = {devices}: column '{config.partition_by}' (setting "
+                    f"'partition-by') has {len(values)} values; allowed with partition "
+                    f"natural: at most {len(values)}"
+                )
             groups = np.array_split(rng.permutation(np.array(values, dtype=object)), devices)
             owner = {value: device for device, group in enumerate(groups) for value in group}
             table = {"row": rows, "by": np.array([owner[value] for value in by], dtype=np.int64)}
             cutter = GroupedNaturalIdPartitioner(partition_by="by", group_size=1, sort_unique_ids=True)
         else:
             table = {"row": rows, "by": by.to_numpy(dtype=object)}
-            cutter = DirichletPartitioner(num_partitions=devices, partition_by="by", min_partition_size=1,
-                                          alpha=config.dirichlet_alpha, seed=int(rng.integers(2**31)))
+            cutter = DirichletPartitioner(
+                num_partitions=devices,
+                partition_by="by",
+                min_partition_size=1,
+                alpha=config.dirichlet_alpha,
+                seed=int(rng.integers(2**31)),
+            )
     cutter.dataset = Dataset.from_dict(table)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # every redrawn Dirichlet sample warns
             parts = [cutter.load_partition(device)["row"][:] for device in range(devices)]
     except ValueError as err:
-        raise ConfigError(f"setting 'dirichlet-alpha' = {config.dirichlet_alpha}: no division of "
-                          f"{len(frame)} rows over {devices} devices with a row for each was found; "
-                          f"allowed: a larger alpha or fewer devices ({str(err).split('.')[0]})") from None
+        raise ConfigError(
+            f"setting 'dirichlet-alpha' = {config.dirichlet_alpha}: no division of "
+            f"{len(frame)} rows over {devices} devices with a row for each was found; "
+            f"allowed: a larger alpha or fewer devices ({str(err).split('.')[0]})"
+        ) from None
     return [np.sort(np.asarray(part, dtype=np.int64)) for part in parts]
 
 
@@ -259,8 +283,10 @@ def schedule(domain: np.ndarray, rows: np.ndarray, config: Config, device: int) 
     """
     seed, count = config.run.seed, config.run.samples_per_round
     rows = np.asarray(rows, dtype=np.int64)
-    decks = {name: _Deck(rows[domain[rows] == name], generator(seed, f"stream/{name}", device))
-             for name in (SOURCE, *config.axes)}
+    decks = {
+        name: _Deck(rows[domain[rows] == name], generator(seed, f"stream/{name}", device))
+        for name in (SOURCE, *config.axes)
+    }
     decks = {name: deck for name, deck in decks.items() if len(deck.rows)}
     axes = [axis for axis in config.axes if axis in decks]
     if axes and config.drift.drift_per_device == "one":

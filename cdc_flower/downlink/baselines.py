@@ -20,12 +20,26 @@ from cdc_flower.wire.frame import FrameError
 HALF_MAX = 65504.0
 PAIR = 6  # bytes of one index and one value of top-k
 NF4_BLOCK = 64
-NF4_CODE = np.array([
-    -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635,
-    -0.18477343022823334, -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725,
-    0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941,
-    0.7229568362236023, 1.0,
-])  # fmt: skip
+NF4_CODE = np.array(
+    [
+        -1.0,
+        -0.6961928009986877,
+        -0.5250730514526367,
+        -0.39491748809814453,
+        -0.28444138169288635,
+        -0.18477343022823334,
+        -0.09105003625154495,
+        0.0,
+        0.07958029955625534,
+        0.16093020141124725,
+        0.24611230194568634,
+        0.33791524171829224,
+        0.44070982933044434,
+        0.5626170039176941,
+        0.7229568362236023,
+        1.0,
+    ]
+)
 """(16,) quantiles of a normal distribution within -1..1, exact zero included (QLoRA, appendix E)."""
 _NF4_EDGES = (NF4_CODE[1:] + NF4_CODE[:-1]) / 2
 _LEVELS = 7  # of int4
@@ -184,6 +198,7 @@ def _tensors(index: NDArray[np.int64], sizes: Sequence[int]) -> tuple[NDArray[np
 
 def encode_topk_int4(delta, sizes, budget, weights) -> bytes:
     """The largest elements in 4 bits with one absmax scale per tensor; an error of at most `scale / 14`."""
+
     def write(index):
         if not len(index):
             return b"\0"
@@ -233,6 +248,7 @@ def encode_stc(delta, sizes, budget, weights) -> bytes:
 
     Never more elements than the error gains by: with one magnitude it is `sum(x**2) - sum(kept |x|)**2 / k`.
     """
+
     def write(index):
         if not len(index):
             return b"\0"

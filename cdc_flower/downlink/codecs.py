@@ -35,8 +35,13 @@ class Codec:
     _decode: Callable[[bytes, Sequence[int]], NDArray[np.float32]]
     encode_exact: Callable[[NDArray[np.float64], Sequence[int]], bytes | None] | None = None
 
-    def encode(self, delta: NDArray[np.float32], sizes: Sequence[int], budget: int,
-               weights: Sequence[float] | None = None) -> bytes:
+    def encode(
+        self,
+        delta: NDArray[np.float32],
+        sizes: Sequence[int],
+        budget: int,
+        weights: Sequence[float] | None = None,
+    ) -> bytes:
         """The payload of `delta` (P,) float32; at most `budget` bytes if `budgeted`.
 
         Args:
@@ -71,7 +76,8 @@ class Codec:
 
 
 CODECS: dict[str, Codec] = {
-    c.name: c for c in (
+    c.name: c
+    for c in (
         Codec("deadzone", 1, True, deadzone.encode, deadzone.decode),
         Codec("fp16", 2, False, baselines.encode_fp16, baselines.decode_fp16),
         Codec("int8", 3, False, baselines.encode_int8, baselines.decode_int8),

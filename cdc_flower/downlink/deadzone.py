@@ -38,8 +38,9 @@ _WEIGHTED = 1
 _PART = 2**15  # symbols read together
 
 
-def encode(delta: NDArray[np.float32], sizes: Sequence[int], budget: int,
-           weights: Sequence[float] | None = None) -> bytes:
+def encode(
+    delta: NDArray[np.float32], sizes: Sequence[int], budget: int, weights: Sequence[float] | None = None
+) -> bytes:
     """The payload of at most `budget` bytes with the smallest step found; coarser values cost less.
 
     Args:
@@ -55,8 +56,9 @@ def encode(delta: NDArray[np.float32], sizes: Sequence[int], budget: int,
     return ALL_ZERO if search is None else search.within(budget) or ALL_ZERO
 
 
-def encode_dyadic(delta: NDArray[np.float32], sizes: Sequence[int], budget: int,
-                  weights: Sequence[float] | None = None) -> bytes:
+def encode_dyadic(
+    delta: NDArray[np.float32], sizes: Sequence[int], budget: int, weights: Sequence[float] | None = None
+) -> bytes:
     """As `encode`, with steps that are powers of two and values that are multiples of them: the dead zone is
     what fills the budget.
     """
@@ -160,13 +162,21 @@ class _Writer:
             shares += [(some.count, size), EVEN]
             signs.extend(some.signs)
         exponents = b"" if self._exponents is None else self._exponents.tobytes()
-        return b"".join((
-            _HEAD.pack(GEOMETRIC, _WEIGHTED if exponents else 0, plan.step), exponents,
-            self._class_map(labels), bytes((len(heads),)), *heads, signs.tobytes(),
-            coder.encode(streams, shares)))
+        return b"".join(
+            (
+                _HEAD.pack(GEOMETRIC, _WEIGHTED if exponents else 0, plan.step),
+                exponents,
+                self._class_map(labels),
+                bytes((len(heads),)),
+                *heads,
+                signs.tobytes(),
+                coder.encode(streams, shares),
+            )
+        )
 
-    def _add(self, part: Part, labels: NDArray[np.int64], shift: NDArray[np.int64],
-             classes: list[_ClassWriter]) -> None:
+    def _add(
+        self, part: Part, labels: NDArray[np.int64], shift: NDArray[np.int64], classes: list[_ClassWriter]
+    ) -> None:
         """Give the symbols of a part to their classes."""
         tensors, counts = slice(part.first, part.first + len(part.cuts) - 1), np.diff(part.cuts)
         of, shift = labels[tensors], shift[tensors]
@@ -298,8 +308,18 @@ def read(payload: bytes, sizes: Sequence[int]) -> tuple[NDArray[np.float64], lis
     streams = coder.readers(memoryview(payload)[after:], [k for k, _, _ in heads for _ in range(2)], shares)
     classes, first = [], 0
     for label, (k, n, offset) in enumerate(heads):
-        classes.append(Class(np.flatnonzero(labels == label + 1), n, k, streams[2 * label],
-                             streams[2 * label + 1], signs, first, offset))
+        classes.append(
+            Class(
+                np.flatnonzero(labels == label + 1),
+                n,
+                k,
+                streams[2 * label],
+                streams[2 * label + 1],
+                signs,
+                first,
+                offset,
+            )
+        )
         first += k
     return steps, classes
 
@@ -310,8 +330,9 @@ def _class_heads(payload, at, labels, counts):
         raise FrameError("dead-zone payload: cut short before its classes")
     n, at = payload[at], at + 1
     if not 1 <= n <= MAX_CLASSES or labels.max(initial=0) > n:
-        raise FrameError(f"dead-zone payload: {n} classes, map up to {labels.max(initial=0)}; "
-                         f"allowed: 1..{MAX_CLASSES}")
+        raise FrameError(
+            f"dead-zone payload: {n} classes, map up to {labels.max(initial=0)}; allowed: 1..{MAX_CLASSES}"
+        )
     heads = []
     for label in range(1, n + 1):
         k, at = columns.read_varint(payload, at, "dead-zone class")

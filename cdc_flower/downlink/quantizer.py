@@ -41,7 +41,8 @@ class Offsets:
         of_ones = float(ones.sum(dtype=np.float64))
         some = (len(ones), len(excess) - len(ones)), (of_ones, float(excess.sum(dtype=np.float64)) - of_ones)
         self._counts, self._sums = (
-            (a[0] + b[0], a[1] + b[1]) for a, b in zip((self._counts, self._sums), some, strict=True))
+            (a[0] + b[0], a[1] + b[1]) for a, b in zip((self._counts, self._sums), some, strict=True)
+        )
 
     def pair(self) -> tuple[int, int]:
         """The offsets, as bytes, of the bins of magnitude 1 and of all larger ones."""
@@ -50,8 +51,12 @@ class Offsets:
         return first, second
 
 
-def dequantize(magnitude: NDArray[np.int64], negative: NDArray[np.bool_], offset: tuple[int, int],
-               step: float | NDArray[np.float64]) -> NDArray[np.float32]:
+def dequantize(
+    magnitude: NDArray[np.int64],
+    negative: NDArray[np.bool_],
+    offset: tuple[int, int],
+    step: float | NDArray[np.float64],
+) -> NDArray[np.float32]:
     """float32 values of non-zero symbols. One fixed order of float64 operations: the same bits on every
     machine."""
     if isinstance(step, float) and len(magnitude) > _TABLED and magnitude.max() < _TABLED:

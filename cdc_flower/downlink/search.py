@@ -46,8 +46,16 @@ def float32(value: float) -> float:
 class Search:
     """The step of one update: candidates are collected anew only where the step leaves their range."""
 
-    def __init__(self, delta, bounds, factors, peak: float, low: float,
-                 write: Callable[[Symbols], bytes], around: Callable[[Symbols], int]):
+    def __init__(
+        self,
+        delta,
+        bounds,
+        factors,
+        peak: float,
+        low: float,
+        write: Callable[[Symbols], bytes],
+        around: Callable[[Symbols], int],
+    ):
         """
         Args:
             delta: (P,) float32, finite.
@@ -85,8 +93,14 @@ class Search:
             best, _, _ = self._on_a_sample(budget)
         else:
             guess = self._first(self._delta, self._bounds, budget)
-            best, _ = _solve(lambda step, last: self._about(self._plan(step, None)), budget, self._low,
-                             self._high, guess, window=0.05)
+            best, _ = _solve(
+                lambda step, last: self._about(self._plan(step, None)),
+                budget,
+                self._low,
+                self._high,
+                guess,
+                window=0.05,
+            )
         self._collect(0.6 * best)
         assert self._found is not None
         dense = self._found.above(0.6 * best) > _DENSE * len(self._delta)
@@ -121,8 +135,15 @@ class Search:
         """The bytes of a payload, from its token counts."""
         return self._around(plan) + plan.fixed + plan.bits / 8 if plan.count else 1
 
-    def _fill(self, plan_of: Callable[[float], Symbols], budget: int, low: float, high: float, guess: float,
-              slope: float | None) -> bytes:
+    def _fill(
+        self,
+        plan_of: Callable[[float], Symbols],
+        budget: int,
+        low: float,
+        high: float,
+        guess: float,
+        slope: float | None,
+    ) -> bytes:
         """The longest payload found of at most `budget` bytes; b"" if there is none.
 
         Args:
@@ -212,8 +233,9 @@ class Search:
         labels = None
         if self._labels is not None and 0.8 < self._labels[0] / step < 1.25:
             labels = self._labels[1]
-        plan = symbols(self._found, step, _rho(self._found, step, len(self._delta)) if rho is None else rho,
-                       labels)
+        plan = symbols(
+            self._found, step, _rho(self._found, step, len(self._delta)) if rho is None else rho, labels
+        )
         if labels is None:
             self._labels = step, plan.labels
         return plan
@@ -223,8 +245,15 @@ def _rho(found: Significant, step: float, elements: int) -> float:
     return rounding(found.above(0.6 * step) / max(elements, 1))
 
 
-def _solve(size: Callable[[float, bool], float], budget: int, low: float, high: float, guess: float,
-           slope: float | None = None, window: float = 0.004) -> tuple[float, float]:
+def _solve(
+    size: Callable[[float, bool], float],
+    budget: int,
+    low: float,
+    high: float,
+    guess: float,
+    slope: float | None = None,
+    window: float = 0.004,
+) -> tuple[float, float]:
     """The smallest step found whose size is within the budget, and near it by `window` of it.
 
     Log bytes is nearly straight in log step once both ends are near: from the guess on along the slope, then

@@ -121,8 +121,9 @@ def survey(delta: NDArray[np.float32]) -> tuple[float, float, int]:
     return peak, energy, nonzero
 
 
-def sample(delta: NDArray[np.float32], bounds: NDArray[np.int64],
-           size: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def sample(
+    delta: NDArray[np.float32], bounds: NDArray[np.int64], size: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Evenly spread blocks of about `size` elements in all, and the bounds of the tensors within them."""
     blocks = max(size // SAMPLE_BLOCK, 1)
     starts = (np.arange(blocks) * (len(delta) - SAMPLE_BLOCK)) // max(blocks - 1, 1)
@@ -130,8 +131,13 @@ def sample(delta: NDArray[np.float32], bounds: NDArray[np.int64],
     return delta[index], np.searchsorted(index, bounds).astype(np.int64)
 
 
-def collect(delta: NDArray[np.float32], bounds: NDArray[np.int64], factors: NDArray[np.float64] | None,
-            threshold: float, peak: float) -> Significant:
+def collect(
+    delta: NDArray[np.float32],
+    bounds: NDArray[np.int64],
+    factors: NDArray[np.float64] | None,
+    threshold: float,
+    peak: float,
+) -> Significant:
     """The elements whose magnitude, over the step factor of their tensor, is at least `threshold`.
 
     Args:
@@ -196,8 +202,14 @@ def _quantized(chunk: Chunk, step: float, rho: float, dead: float | None) -> Par
     return Part(chunk.where[chosen], magnitude[chosen], ratio[chosen], chunk.first, cuts)
 
 
-def symbols(found: Significant, step: float, rho: float, labels: NDArray[np.int64] | None = None,
-            classes: int = MAX_CLASSES, dead: float | None = None) -> Symbols:
+def symbols(
+    found: Significant,
+    step: float,
+    rho: float,
+    labels: NDArray[np.int64] | None = None,
+    classes: int = MAX_CLASSES,
+    dead: float | None = None,
+) -> Symbols:
     """The symbols at a step and what they cost.
 
     Args:
@@ -241,8 +253,9 @@ def symbols(found: Significant, step: float, rho: float, labels: NDArray[np.int6
     return Symbols(found, step, rho, dead, int(counts.sum()), labels, bits, fixed)
 
 
-def _groups(found: Significant, labels: NDArray[np.int64] | None,
-            classes: int) -> tuple[NDArray[np.int64], int]:
+def _groups(
+    found: Significant, labels: NDArray[np.int64] | None, classes: int
+) -> tuple[NDArray[np.int64], int]:
     """The group (T,) of each tensor, from dense to sparse, and how many there are."""
     if labels is not None:
         return np.maximum(labels - 1, 0), max(int(labels.max(initial=0)), 1)
@@ -266,8 +279,9 @@ def _gaps(part: Part, counts: NDArray[np.int64], bounds: NDArray[np.int64], last
     return out
 
 
-def _merged(hist: NDArray[np.float64], sums: NDArray[np.float64],
-            fix: bool) -> tuple[NDArray[np.int64], float, float]:
+def _merged(
+    hist: NDArray[np.float64], sums: NDArray[np.float64], fix: bool
+) -> tuple[NDArray[np.int64], float, float]:
     """Runs of groups that share a model such that the whole is smallest.
 
     Args:
@@ -304,8 +318,9 @@ def _merged(hist: NDArray[np.float64], sums: NDArray[np.float64],
     return labels - labels[0], float(costs[chosen, 0].sum()), float(costs[chosen, 1].sum()) / 8
 
 
-def _cost(hist: NDArray[np.float64], sums: NDArray[np.float64],
-          widths: NDArray[np.float64]) -> NDArray[np.float64]:
+def _cost(
+    hist: NDArray[np.float64], sums: NDArray[np.float64], widths: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """(G, 2): bits of the symbols of classes, and of their models and heads.
 
     Args:

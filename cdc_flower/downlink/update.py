@@ -81,8 +81,14 @@ def _read_head(sections: list[bytes]) -> tuple[int, int, int, bytes, bytes]:
     return _HEAD.unpack(head)
 
 
-def apply(frame: bytes, flat: NDArray[np.float32], version: int, layout_digest: bytes, sizes: Sequence[int],
-          max_bytes: int) -> tuple[NDArray[np.float32], int]:
+def apply(
+    frame: bytes,
+    flat: NDArray[np.float32],
+    version: int,
+    layout_digest: bytes,
+    sizes: Sequence[int],
+    max_bytes: int,
+) -> tuple[NDArray[np.float32], int]:
     """The adapter and version after an update. `flat` is never changed; on any error nothing was applied.
     An update whose version and result the device already has, as when a frame arrives twice, changes nothing.
     Of a chain that begins before the device's version (its last answer was lost, or late) the rest is added.

@@ -52,13 +52,15 @@ class Mirror:
         ValueError: `initial` does not fit the layout or is not finite.
     """
 
-    def __init__(self, initial: NDArray[np.float32], layout: HasLayout, codec: str, budget: int,
-                 history: int):
+    def __init__(
+        self, initial: NDArray[np.float32], layout: HasLayout, codec: str, budget: int, history: int
+    ):
         if codec not in CODECS:
             raise ConfigError(f"setting 'codec' = {codec!r}; allowed: {', '.join(CODECS)}")
         if CODECS[codec].budgeted and budget <= update.ENVELOPE:
-            raise ConfigError(f"setting 'downlink-budget' = {budget}: an update needs at least "
-                              f"{update.ENVELOPE + 1} bytes")
+            raise ConfigError(
+                f"setting 'downlink-budget' = {budget}: an update needs at least {update.ENVELOPE + 1} bytes"
+            )
         if history < 1:
             raise ConfigError(f"setting 'history' = {history}; allowed: at least 1")
         self._sizes = tuple(int(s) for s in layout.sizes)
@@ -192,8 +194,11 @@ class Mirror:
         ints.
         """
         return {
-            "oldest": self._oldest, "layout": self._layout, "base": self._base.copy(),
-            "newest": self._newest_flat.copy(), "payloads": b"".join(self._payloads),
+            "oldest": self._oldest,
+            "layout": self._layout,
+            "base": self._base.copy(),
+            "newest": self._newest_flat.copy(),
+            "payloads": b"".join(self._payloads),
             "payload_sizes": np.array([len(p) for p in self._payloads], np.int64),
         }
 
@@ -206,8 +211,10 @@ class Mirror:
                 adapter; nothing has changed.
         """
         if bytes(state["layout"]) != self._layout:
-            raise ValueError(f"saved adapters have layout {bytes(state['layout']).hex()}, "
-                             f"this model has {self._layout.hex()}")
+            raise ValueError(
+                f"saved adapters have layout {bytes(state['layout']).hex()}, "
+                f"this model has {self._layout.hex()}"
+            )
         base = flat = _checked(state["base"], sum(self._sizes)).copy()
         if int(state["oldest"]) == 0 and update.digest(base) != self._start:
             raise ValueError("saved adapters begin with another version 0 than this model has")

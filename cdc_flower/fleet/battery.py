@@ -26,8 +26,9 @@ class Spans:
     watts: np.ndarray
 
 
-def run(level: np.ndarray, capacity: np.ndarray, idle: np.ndarray, spans: Spans, begin: float,
-        end: float) -> tuple[np.ndarray, np.ndarray]:
+def run(
+    level: np.ndarray, capacity: np.ndarray, idle: np.ndarray, spans: Spans, begin: float, end: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Levels after [begin, end], and when each battery was first empty.
 
     Args:
@@ -66,8 +67,13 @@ def run(level: np.ndarray, capacity: np.ndarray, idle: np.ndarray, spans: Spans,
     return level, empty
 
 
-def charging(changes: tuple[np.ndarray, np.ndarray, np.ndarray], plugged: np.ndarray, power: np.ndarray,
-             begin: float, end: float) -> Spans:
+def charging(
+    changes: tuple[np.ndarray, np.ndarray, np.ndarray],
+    plugged: np.ndarray,
+    power: np.ndarray,
+    begin: float,
+    end: float,
+) -> Spans:
     """The spans in [begin, end] in which devices charge.
 
     Args:

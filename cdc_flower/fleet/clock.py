@@ -85,8 +85,12 @@ class Plan:
 
     def with_more(self, more: Plan) -> Plan:
         """These tasks, then those."""
-        return Plan(*(np.concatenate([getattr(self, f.name), getattr(more, f.name)])
-                      for f in dataclasses.fields(self)))
+        return Plan(
+            *(
+                np.concatenate([getattr(self, f.name), getattr(more, f.name)])
+                for f in dataclasses.fields(self)
+            )
+        )
 
 
 @dataclass(frozen=True)
@@ -240,15 +244,19 @@ def _draws(plan: Plan, devices: Devices, trace: Trace, cut: np.ndarray) -> batte
     used = spent(plan, trace, cut, c)
     own = devices.rows(plan.device)
     radio, compute = own.radio_power - own.idle_power, own.compute_power - own.idle_power
-    phases = [(plan.begin, a, used.download * radio), (a, b, used.work * compute),
-              (b, c, used.upload * radio)]
+    phases = [
+        (plan.begin, a, used.download * radio),
+        (a, b, used.work * compute),
+        (b, c, used.upload * radio),
+    ]
     begin, end, energy = (np.concatenate(parts) for parts in zip(*phases, strict=True))
     watts = np.divide(energy, end - begin, out=np.zeros(len(energy)), where=end > begin)
     return battery.Spans(np.tile(plan.device, 3), begin, end, watts)
 
 
-def _batteries(state: State, tasks: Plan, cut: np.ndarray, devices: Devices, trace: Trace, end: float,
-               who: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _batteries(
+    state: State, tasks: Plan, cut: np.ndarray, devices: Devices, trace: Trace, end: float, who: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Levels (n,) at `end` of the devices `who`, and when their batteries were first empty, (n,); the others'
     levels stay.
     """
@@ -261,21 +269,35 @@ def _batteries(state: State, tasks: Plan, cut: np.ndarray, devices: Devices, tra
     draws = _draws(tasks, devices, trace, cut)
     time, device, plugs = trace.changes(state.now, end, need_charging=True)
     known = place[device] >= 0
-    charges = battery.charging((time[known], place[device[known]], plugs[known]),
-                               trace.suitable(state.now, need_charging=True)[who], devices.charge_power[who],
-                               state.now, end)
+    charges = battery.charging(
+        (time[known], place[device[known]], plugs[known]),
+        trace.suitable(state.now, need_charging=True)[who],
+        devices.charge_power[who],
+        state.now,
+        end,
+    )
     drawing = place[draws.device] >= 0
-    both = battery.Spans(np.concatenate([place[draws.device[drawing]], charges.device]),
-                         np.concatenate([draws.begin[drawing], charges.begin]),
-                         np.concatenate([draws.end[drawing], charges.end]),
-                         np.concatenate([draws.watts[drawing], charges.watts]))
-    level[who], empty[who] = battery.run(level[who], devices.battery[who], devices.idle_power[who], both,
-                                         state.now, end)
+    both = battery.Spans(
+        np.concatenate([place[draws.device[drawing]], charges.device]),
+        np.concatenate([draws.begin[drawing], charges.begin]),
+        np.concatenate([draws.end[drawing], charges.end]),
+        np.concatenate([draws.watts[drawing], charges.watts]),
+    )
+    level[who], empty[who] = battery.run(
+        level[who], devices.battery[who], devices.idle_power[who], both, state.now, end
+    )
     return level, empty
 
 
-def play(state: State, tasks: Tasks, wanted: int, devices: Devices, trace: Trace, config: FleetConfig,
-         cloud_seconds: float = 0.0) -> tuple[State, Report]:
+def play(
+    state: State,
+    tasks: Tasks,
+    wanted: int,
+    devices: Devices,
+    trace: Trace,
+    config: FleetConfig,
+    cloud_seconds: float = 0.0,
+) -> tuple[State, Report]:
     """One round.
 
     Args:
@@ -330,17 +352,32 @@ def play(state: State, tasks: Tasks, wanted: int, devices: Devices, trace: Trace
     dead, cut = flat[earlier:], cut[earlier:]
     used = spent(fresh, trace, np.where(dead, np.minimum(cut, end), cut), np.full(len(fresh), end))
     off = np.where(dead, used.wait, 0.0)  # an empty battery draws nothing
-    energy = joules(devices.rows(fresh.device), used.work, used.download + used.upload,
-                    used.offline + used.wait - off)
+    energy = joules(
+        devices.rows(fresh.device), used.work, used.download + used.upload, used.offline + used.wait - off
+    )
     known = np.where(dead, np.inf, fresh.finish)
-    report = Report(state.round + 1, state.now, end, fresh.device, status[earlier:], known, used, energy,
-                    late.device, late.round, late.finish, everyone.device[gone], everyone.round[gone],
-                    status[gone])
+    report = Report(
+        state.round + 1,
+        state.now,
+        end,
+        fresh.device,
+        status[earlier:],
+        known,
+        used,
+        energy,
+        late.device,
+        late.round,
+        late.finish,
+        everyone.device[gone],
+        everyone.round[gone],
+        status[gone],
+    )
     return State(next_begin, state.round + 1, level, everyone.rows(going)), report
 
 
-def _end(config: FleetConfig, deadline: float, finish: np.ndarray, settled: np.ndarray, earlier: int,
-         wanted: int) -> float:
+def _end(
+    config: FleetConfig, deadline: float, finish: np.ndarray, settled: np.ndarray, earlier: int, wanted: int
+) -> float:
     """When a round ends: with the answer that makes enough; else at its deadline, or (async) once nothing
     more can come.
     """

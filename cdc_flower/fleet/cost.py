@@ -180,13 +180,22 @@ def cloud_charges(config: Config, pair: Pair, charged: Charges) -> CloudCharges 
     name = config.fleet.cloud_profile
     _, known = parse_mix(config.fleet.mix, read_profiles())
     if name and name not in known:
-        raise ConfigError(f"setting 'cloud-profile' = '{name}'; allowed: '' (the cloud takes no time), "
-                          + ", ".join(known))
+        raise ConfigError(
+            f"setting 'cloud-profile' = '{name}'; allowed: '' (the cloud takes no time), " + ", ".join(known)
+        )
     if not name or config.run.method not in DISTILS:
         return None
     own, teacher = charged.own, roofline.shapes(pair.teacher.config.to_dict(), 0)
     length = charged.text + own.patches
-    size = roofline.prefill(teacher, "none", length, own.patches).flops / roofline.prefill(
-        own, "none", length, own.patches).flops
-    return CloudCharges(known[name], charged.charged, size, charged.text + charged.charged.patches, config,
-                        pair.max_answer_tokens)
+    size = (
+        roofline.prefill(teacher, "none", length, own.patches).flops
+        / roofline.prefill(own, "none", length, own.patches).flops
+    )
+    return CloudCharges(
+        known[name],
+        charged.charged,
+        size,
+        charged.text + charged.charged.patches,
+        config,
+        pair.max_answer_tokens,
+    )

@@ -29,9 +29,20 @@ from cdc_flower.data.stream import generator
 TABLE = Path(__file__).with_name("profiles.json")
 CLASSES = ("board", "phone", "laptop", "pc")
 UNITS = {
-    "flops_fp32": "FLOP/s", "flops_fp16": "FLOP/s", "flops_int8": "op/s", "memory_bw": "B/s", "ram": "B",
-    "up_bw": "bit/s", "down_bw": "bit/s", "rtt": "s", "loss": "share", "idle_power": "W",
-    "compute_power": "W", "radio_power": "W", "battery": "J", "charge_power": "W",
+    "flops_fp32": "FLOP/s",
+    "flops_fp16": "FLOP/s",
+    "flops_int8": "op/s",
+    "memory_bw": "B/s",
+    "ram": "B",
+    "up_bw": "bit/s",
+    "down_bw": "bit/s",
+    "rtt": "s",
+    "loss": "share",
+    "idle_power": "W",
+    "compute_power": "W",
+    "radio_power": "W",
+    "battery": "J",
+    "charge_power": "W",
 }
 """Figure of a profile -> its unit."""
 OF_BATTERY = ("battery", "charge_power")
@@ -83,14 +94,18 @@ class Profile:
         if not re.fullmatch(r"[A-Za-z0-9-]+", self.name):
             raise ConfigError(f"profile {self.name!r}: field 'name'; allowed: letters, digits and hyphens")
         if self.device_class not in CLASSES:
-            raise ConfigError(f"profile '{self.name}': field 'device_class' = {self.device_class!r}; "
-                              f"allowed: {', '.join(CLASSES)}")
+            raise ConfigError(
+                f"profile '{self.name}': field 'device_class' = {self.device_class!r}; "
+                f"allowed: {', '.join(CLASSES)}"
+            )
         for figure in UNITS:
             _check(self.name, figure, getattr(self, figure))
         if (self.battery is None) != (self.charge_power is None):
             absent = next(f for f in OF_BATTERY if getattr(self, f) is None)
-            raise ConfigError(f"profile '{self.name}': field '{absent}' is null; allowed: null for battery "
-                              "and charge_power together (mains), or a number above 0 for both")
+            raise ConfigError(
+                f"profile '{self.name}': field '{absent}' is null; allowed: null for battery "
+                "and charge_power together (mains), or a number above 0 for both"
+            )
 
 
 def _check(name: str, figure: str, value: Any) -> None:
@@ -98,13 +113,21 @@ def _check(name: str, figure: str, value: Any) -> None:
     if value is None and figure in OF_BATTERY:
         return
     zero = figure == "loss"
-    fine = (isinstance(value, int | float) and not isinstance(value, bool)
-            and (0 <= value < 1 if zero else 0 < value <= MOST))
+    fine = (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and (0 <= value < 1 if zero else 0 < value <= MOST)
+    )
     if not fine:
-        allowed = ("a number from 0 to below 1" if zero
-                   else f"a finite number above 0 ({UNITS[figure]}) and up to {MOST:g}")
-        raise ConfigError(f"profile '{name}': field '{figure}' = {value!r}; allowed: {allowed}"
-                          + (", or null on mains" if figure in OF_BATTERY else ""))
+        allowed = (
+            "a number from 0 to below 1"
+            if zero
+            else f"a finite number above 0 ({UNITS[figure]}) and up to {MOST:g}"
+        )
+        raise ConfigError(
+            f"profile '{name}': field '{figure}' = {value!r}; allowed: {allowed}"
+            + (", or null on mains" if figure in OF_BATTERY else "")
+        )
 
 
 # --- the table ----------------------------------------------------------------------------------------------
@@ -139,19 +162,25 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _profile(name: str, record: Mapping[str, Any]) -> Profile:
     for key in ("device_class", *UNITS):
         if key not in record:
-            raise ConfigError(f"profile '{name}': field '{key}' is missing; allowed: "
-                              + (", ".join(CLASSES) if key == "device_class" else "[value, source]"))
+            raise ConfigError(
+                f"profile '{name}': field '{key}' is missing; allowed: "
+                + (", ".join(CLASSES) if key == "device_class" else "[value, source]")
+            )
     for key in record:
         if key not in ("device_class", *UNITS):
             near = get_close_matches(key, UNITS, n=1)
-            raise ConfigError(f"profile '{name}': unknown field '{key}'; "
-                              + (f"did you mean {near[0]}?" if near else f"allowed: {', '.join(UNITS)}"))
+            raise ConfigError(
+                f"profile '{name}': unknown field '{key}'; "
+                + (f"did you mean {near[0]}?" if near else f"allowed: {', '.join(UNITS)}")
+            )
     values, sources = {}, {}
     for figure in UNITS:
         pair = record[figure]
         if not (isinstance(pair, list) and len(pair) == 2 and isinstance(pair[1], str) and pair[1].strip()):
-            raise ConfigError(f"profile '{name}': field '{figure}' = {pair!r}; allowed: [value, source], the "
-                              "source in words")
+            raise ConfigError(
+                f"profile '{name}': field '{figure}' = {pair!r}; allowed: [value, source], the "
+                "source in words"
+            )
         values[figure], sources[figure] = pair
     return Profile(name, record["device_class"], **values, sources=sources)
 
@@ -166,8 +195,10 @@ def write_profiles(path: Path | str, profiles: Sequence[Profile]) -> None:
     for p in profiles:
         for figure in UNITS:
             if figure not in p.sources:
-                raise ConfigError(f"profile '{p.name}': field '{figure}' has no source; allowed: every "
-                                  "figure with its source")
+                raise ConfigError(
+                    f"profile '{p.name}': field '{figure}' has no source; allowed: every "
+                    "figure with its source"
+                )
         table[p.name] = {"device_class": p.device_class}
         table[p.name] |= {figure: [getattr(p, figure), p.sources[figure]] for figure in UNITS}
     Path(path).write_text(json.dumps(table, indent=2, allow_nan=False) + "\n", encoding="utf-8")
@@ -216,8 +247,10 @@ def parse_mix(spec: str, profiles: Mapping[str, Profile]) -> tuple[dict[str, flo
             raise ConfigError(f"mix {spec!r}: profile '{name}' stands there twice; allowed: once each")
         shares[name] = _percent(spec, name, share)
     if not math.isclose(sum(shares.values()), 1.0, abs_tol=1e-9):
-        raise ConfigError(f"mix {spec!r}: the shares sum to {100 * sum(shares.values()):g} %; allowed: 100 "
-                          "%, such as 'pi4=40%,pi5=60%'")
+        raise ConfigError(
+            f"mix {spec!r}: the shares sum to {100 * sum(shares.values()):g} %; allowed: 100 "
+            "%, such as 'pi4=40%,pi5=60%'"
+        )
     return shares, known
 
 
@@ -231,8 +264,10 @@ def _percent(spec: str, name: str, share: Any) -> float:
     except (TypeError, ValueError):
         number = math.nan
     if not 0 < number <= 100:
-        raise ConfigError(f"mix {spec!r}: profile '{name}' = {share!r}; allowed: a percentage above 0 and up "
-                          "to 100, such as '40%'")
+        raise ConfigError(
+            f"mix {spec!r}: profile '{name}' = {share!r}; allowed: a percentage above 0 and up "
+            "to 100, such as '40%'"
+        )
     return number / 100
 
 
@@ -285,8 +320,10 @@ class Devices:
         """Device i has `profiles[i]`."""
         mains = {"battery": math.inf, "charge_power": 0.0}
         columns = {
-            figure: np.array([mains[figure] if (v := getattr(p, figure)) is None else v for p in profiles],
-                             dtype=np.float64)
+            figure: np.array(
+                [mains[figure] if (v := getattr(p, figure)) is None else v for p in profiles],
+                dtype=np.float64,
+            )
             for figure in UNITS
         }
         return cls(tuple(p.name for p in profiles), tuple(p.device_class for p in profiles), **columns)
@@ -298,8 +335,12 @@ class Devices:
         """The devices (m,) int64, in that order."""
         columns = {figure: getattr(self, figure)[device] for figure in UNITS}
         places = np.asarray(device).tolist()
-        return dataclasses.replace(self, names=tuple(self.names[i] for i in places),
-                                   classes=tuple(self.classes[i] for i in places), **columns)
+        return dataclasses.replace(
+            self,
+            names=tuple(self.names[i] for i in places),
+            classes=tuple(self.classes[i] for i in places),
+            **columns,
+        )
 
 
 def fleet(mix: str, devices: int, seed: int) -> Devices:

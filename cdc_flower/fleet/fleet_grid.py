@@ -59,8 +59,15 @@ def _named(name: str) -> Any:
 class _Worker:
     """What runs in an actor."""
 
-    def __init__(self, client_app: str, bundle: str, devices: int, run_config: dict[str, Any],
-                 paths: Sequence[str], gpu: bool) -> None:  # fmt: skip
+    def __init__(
+        self,
+        client_app: str,
+        bundle: str,
+        devices: int,
+        run_config: dict[str, Any],
+        paths: Sequence[str],
+        gpu: bool,
+    ) -> None:
         self.names, self.devices, self.run_config = (client_app, bundle), devices, run_config
         sys.path += [p for p in paths if p not in sys.path]
         if not gpu:

@@ -82,8 +82,10 @@ def generate(classes: Sequence[str], seed: int, days: int = 2, zones: Sequence[f
     n, period = len(classes), days * DAY
     needed = 8 * n * (1 + days * (STAYS + 1) * DRAWS)
     if needed > MOST_BYTES:
-        raise ConfigError(f"a generated trace of {n} devices and {days} days needs {needed / 1e9:.3g} GB; "
-                          f"allowed: up to {MOST_BYTES / 1e9:.3g} GB, with fewer devices or days")
+        raise ConfigError(
+            f"a generated trace of {n} devices and {days} days needs {needed / 1e9:.3g} GB; "
+            f"allowed: up to {MOST_BYTES / 1e9:.3g} GB, with fewer devices or days"
+        )
     drawn = generator(seed, "fleet/trace").random((n, 1 + days * (STAYS + 1) * DRAWS))
     zone = np.array(zones)[(drawn[:, 0] * len(zones)).astype(np.int64)] * HOUR
     table = np.array([astuple(HABITS[name]) for name in classes])[:, :, None].transpose(1, 0, 2)
@@ -125,15 +127,25 @@ def _stays(table: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray, np
     return start, end, plugged, alone
 
 
-def _in_order(n: int, period: float, zone: np.ndarray, device: np.ndarray, start: np.ndarray, end: np.ndarray,
-              charging: np.ndarray, idle: np.ndarray) -> Trace:
+def _in_order(
+    n: int,
+    period: float,
+    zone: np.ndarray,
+    device: np.ndarray,
+    start: np.ndarray,
+    end: np.ndarray,
+    charging: np.ndarray,
+    idle: np.ndarray,
+) -> Trace:
     """The intervals in UTC within [0, period), by device and time; what crosses the end goes on at 0."""
     begins = (start - zone[device]) % period
     ends = begins + (end - start)
     over = ends > period
     device, charging, idle = (np.concatenate([column, column[over]]) for column in (device, charging, idle))
-    begins, ends = (np.concatenate([begins, np.zeros(int(over.sum()))]),
-                    np.concatenate([np.minimum(ends, period), ends[over] - period]))
+    begins, ends = (
+        np.concatenate([begins, np.zeros(int(over.sum()))]),
+        np.concatenate([np.minimum(ends, period), ends[over] - period]),
+    )
     order = np.lexsort((begins, device))
     device, begins, ends = device[order], begins[order], ends[order]
     same = device[1:] == device[:-1]

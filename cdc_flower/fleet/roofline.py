@@ -20,8 +20,18 @@ from cdc_flower.config import ConfigError
 from cdc_flower.fleet.devices import Devices, Profile
 
 FLOAT = 4  # bytes of an uncompressed weight: the student is loaded in float32
-SIZES = {"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size",
-         "image_size", "patch_size", "num_channels", "num_key_value_heads", "head_dim"}
+SIZES = {
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "vocab_size",
+    "image_size",
+    "patch_size",
+    "num_channels",
+    "num_key_value_heads",
+    "head_dim",
+}
 """Keys of a model's config that count something; the last two may be null."""
 TOWER_MATH = {4: "fp32", 2: "fp16"}  # bytes of a tower's weight -> the arithmetic it runs in
 
@@ -104,8 +114,9 @@ def shapes(config: Mapping[str, Any], rank: int) -> Shapes:
         v, vm, vision_layers = vision["hidden_size"], vision["intermediate_size"], vision["num_hidden_layers"]
         side, patch = vision["image_size"], vision["patch_size"]
     except KeyError as err:
-        raise ConfigError(f"model config without {err}; allowed: a LLaVA config.json with text_config and "
-                          "vision_config") from None
+        raise ConfigError(
+            f"model config without {err}; allowed: a LLaVA config.json with text_config and vision_config"
+        ) from None
     for part in (text, vision):
         for key in SIZES & set(part):
             given = part[key] is not None or key not in ("num_key_value_heads", "head_dim")
@@ -122,7 +133,12 @@ def shapes(config: Mapping[str, Any], rank: int) -> Shapes:
     tower_layer = 4 * v * v + 2 * v * vm
     stem = patch * patch * colours * v
     return Shapes(
-        layers=layers, hidden=h, intermediate=m, heads=heads, vocab=vocab, cache_width=key,
+        layers=layers,
+        hidden=h,
+        intermediate=m,
+        heads=heads,
+        vocab=vocab,
+        cache_width=key,
         compressed=layers * sum(i * o for i, o in maps),
         rows=layers * sum(o for _, o in maps),
         norms=(2 * layers + 1) * h,
@@ -168,8 +184,11 @@ def prefill(shapes: Shapes, compression: str, length: int, vision_tokens: int, p
         predicted: positions that `lm_head` reads.
     """
     attention = 4 * shapes.layers * shapes.hidden * length
-    flops = (length * (2 * (shapes.compressed + shapes.adapter) + attention)
-             + 2 * vision_tokens * shapes.projector + 2 * predicted * (shapes.head + shapes.adapter_head))
+    flops = (
+        length * (2 * (shapes.compressed + shapes.adapter) + attention)
+        + 2 * vision_tokens * shapes.projector
+        + 2 * predicted * (shapes.head + shapes.adapter_head)
+    )
     moved = _streamed(shapes, compression) + FLOAT * shapes.projector + _cache(shapes) * length
     return Pass(flops, moved, COMPRESSIONS[compression].math)
 
@@ -177,16 +196,21 @@ def prefill(shapes: Shapes, compression: str, length: int, vision_tokens: int, p
 def decode(shapes: Shapes, compression: str, length: int, steps: int) -> Pass:
     """`steps` further tokens of one sample, one pass each, after a prefill of `length` positions."""
     context = steps * length + steps * (steps + 1) // 2  # positions attended to, summed over the steps
-    flops = (2 * steps * (shapes.compressed + shapes.adapter + shapes.head + shapes.adapter_head)
-             + 4 * shapes.layers * shapes.hidden * context)
+    flops = (
+        2 * steps * (shapes.compressed + shapes.adapter + shapes.head + shapes.adapter_head)
+        + 4 * shapes.layers * shapes.hidden * context
+    )
     moved = steps * _streamed(shapes, compression) + _cache(shapes) * context
     return Pass(flops, moved, COMPRESSIONS[compression].math)
 
 
 def answering(shapes: Shapes, compression: str, length: int, vision_tokens: int, answer: int) -> list[Pass]:
     """All passes of one question: tower, prefill (its first token), `answer - 1` further tokens."""
-    return [tower(shapes), prefill(shapes, compression, length, vision_tokens),
-            decode(shapes, compression, length, max(0, answer - 1))]
+    return [
+        tower(shapes),
+        prefill(shapes, compression, length, vision_tokens),
+        decode(shapes, compression, length, max(0, answer - 1)),
+    ]
 
 
 def _streamed(shapes: Shapes, compression: str) -> float:
@@ -236,8 +260,12 @@ def needed_bytes(shapes: Shapes, compression: str, length: int) -> float:
     floats = shapes.projector + shapes.embedding + shapes.adapter_embedding
     layer = 4 * shapes.hidden + 3 * shapes.intermediate + shapes.heads * length  # of one position
     activations = length * layer + shapes.vocab
-    return (_streamed(shapes, compression) + shapes.tower_bytes * shapes.tower
-            + FLOAT * (floats + activations) + _cache(shapes) * length)
+    return (
+        _streamed(shapes, compression)
+        + shapes.tower_bytes * shapes.tower
+        + FLOAT * (floats + activations)
+        + _cache(shapes) * length
+    )
 
 
 def fits(on: Profile | Devices, needed: float) -> Any:
@@ -256,5 +284,7 @@ def compression_for(profile: Profile, shapes: Shapes, length: int) -> str:
         if fits(profile, amount):
             return name
     figures = ", ".join(f"{name} {amount / 1e6:,.0f} MB" for name, amount in needed.items())
-    raise ConfigError(f"profile '{profile.name}': field 'ram' = {profile.ram / 1e6:,.0f} MB holds the "
-                      f"model in no compression; it needs {figures}; allowed: a smaller model, another mix")
+    raise ConfigError(
+        f"profile '{profile.name}': field 'ram' = {profile.ram / 1e6:,.0f} MB holds the "
+        f"model in no compression; it needs {figures}; allowed: a smaller model, another mix"
+    )

@@ -85,8 +85,16 @@ class TimedGrid(OwnGrid):
         host_seconds: that the clock itself took.
     """
 
-    def __init__(self, inner: Grid, nodes: Mapping[int, int], rules: FleetConfig, charges: Charges,
-                 trace: Trace, wanted: int, cloud: Callable[[float], float] = lambda samples: 0.0) -> None:
+    def __init__(
+        self,
+        inner: Grid,
+        nodes: Mapping[int, int],
+        rules: FleetConfig,
+        charges: Charges,
+        trace: Trace,
+        wanted: int,
+        cloud: Callable[[float], float] = lambda samples: 0.0,
+    ) -> None:
         self.inner, self.rules, self.charges, self.trace, self.wanted = inner, rules, charges, trace, wanted
         self.cloud = cloud
         self.clock = clock.start(charges.devices)
@@ -128,8 +136,9 @@ class TimedGrid(OwnGrid):
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         return self.inner.pull_messages(message_ids)
 
-    def send_and_receive(self, messages: Iterable[Message], *,
-                         timeout: float | None = None) -> Iterable[Message]:
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
         """Replies that came in time, those of earlier rounds that arrived now, and error replies for what
         will never come where late answers are taken; by device.
         """
@@ -196,8 +205,10 @@ class TimedGrid(OwnGrid):
 
     def _up(self, device: np.ndarray, found: Mapping[int, Message]) -> np.ndarray:
         replies = [found.get(d) for d in device.tolist()]
-        return np.array([message_bytes(r.content) if r is not None and r.has_content() else 0
-                         for r in replies], np.float64)
+        return np.array(
+            [message_bytes(r.content) if r is not None and r.has_content() else 0 for r in replies],
+            np.float64,
+        )
 
     def _settle(self, report: clock.Report, online: int, cloud_seconds: float) -> list[Message]:
         """What the strategy gets of a round, by device; what is settled is let go."""
@@ -213,8 +224,13 @@ class TimedGrid(OwnGrid):
             fates += ["late"] * len(at_work.intersection(report.device.tolist()))
         counted = {"in": len(fine), **{name: fates.count(name) for name in STATUSES[1:]}}
         hours = report.end / 3600
-        self.last = {"hours": hours, "cloud_seconds": cloud_seconds, "online": online,
-                     "asked": len(report.device), **counted}
+        self.last = {
+            "hours": hours,
+            "cloud_seconds": cloud_seconds,
+            "online": online,
+            "asked": len(report.device),
+            **counted,
+        }
 
         replies = {d: self._replies[d] for d in fine if d in self._replies}
         if self.rules.takes_late:
@@ -234,17 +250,35 @@ class TimedGrid(OwnGrid):
         """Rows of the round's tasks, and the fate of earlier ones that will never come."""
         devices = self.charges.devices
         spent = report.spent
-        numbers = (report.finish, spent.download, spent.work, spent.upload, spent.offline, spent.wait,
-                   report.joules)
-        for device, status, *of_task in zip(report.device.tolist(), report.status.tolist(),
-                                            *(column.tolist() for column in numbers), strict=True):
+        numbers = (
+            report.finish,
+            spent.download,
+            spent.work,
+            spent.upload,
+            spent.offline,
+            spent.wait,
+            report.joules,
+        )
+        for device, status, *of_task in zip(
+            report.device.tolist(),
+            report.status.tolist(),
+            *(column.tolist() for column in numbers),
+            strict=True,
+        ):
             waited_for = self.rules.pace == "async" and device in at_work
             self._rows[report.round, device] = TaskRow(
-                report.round, device, devices.names[device], devices.classes[device],
-                self.charges.compression[device], "in" if waited_for else STATUSES[status], report.begin,
-                *of_task)
-        lost = zip(report.lost_device.tolist(), report.lost_round.tolist(), report.lost_status.tolist(),
-                   strict=True)
+                report.round,
+                device,
+                devices.names[device],
+                devices.classes[device],
+                self.charges.compression[device],
+                "in" if waited_for else STATUSES[status],
+                report.begin,
+                *of_task,
+            )
+        lost = zip(
+            report.lost_device.tolist(), report.lost_round.tolist(), report.lost_status.tolist(), strict=True
+        )
         for device, asked_in, status in lost:
             row = self._rows[asked_in, device]
             self._rows[asked_in, device] = row._replace(fate=STATUSES[status], finish=math.inf)

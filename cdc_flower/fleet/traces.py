@@ -165,13 +165,16 @@ class Trace:
     @cached_property
     def _lists(self) -> list[tuple[list[float], list[float], list[float]]]:
         start, end, before, offsets = (a.tolist() for a in (self.start, self.end, self._before, self.offsets))
-        return [(start[lo:hi], end[lo:hi], before[lo + i : hi + i + 1])
-                for i, (lo, hi) in enumerate(pairwise(offsets))]
+        return [
+            (start[lo:hi], end[lo:hi], before[lo + i : hi + i + 1])
+            for i, (lo, hi) in enumerate(pairwise(offsets))
+        ]
 
     # --- changes ---
 
-    def changes(self, begin: float, end: float, need_charging: bool = False,
-                need_idle: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def changes(
+        self, begin: float, end: float, need_charging: bool = False, need_idle: bool = False
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """When devices begin or cease to be online and meet the conditions.
 
         Args:
@@ -192,8 +195,11 @@ class Trace:
 
     @cached_property
     def _changes(self) -> dict[tuple[bool, bool], tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        return {(c, i): self._changes_of((self.charging | (not c)) & (self.idle | (not i)))
-                for c in (False, True) for i in (False, True)}
+        return {
+            (c, i): self._changes_of((self.charging | (not c)) & (self.idle | (not i)))
+            for c in (False, True)
+            for i in (False, True)
+        }
 
     def _changes_of(self, fine: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Changes of one period, in (0, period]; intervals that touch are one, also across its end."""
@@ -213,12 +219,20 @@ class Trace:
 
     def frame(self) -> pd.DataFrame:
         """The intervals as a table; columns as `COLUMNS`."""
-        return pd.DataFrame({"device": self._device, "start": self.start, "end": self.end,
-                             "charging": self.charging, "idle": self.idle}).astype(COLUMNS)
+        return pd.DataFrame(
+            {
+                "device": self._device,
+                "start": self.start,
+                "end": self.end,
+                "charging": self.charging,
+                "idle": self.idle,
+            }
+        ).astype(COLUMNS)
 
 
-def _bisect(values: np.ndarray, lo: np.ndarray, hi: np.ndarray, x: np.ndarray,
-            left: bool = False) -> np.ndarray:
+def _bisect(
+    values: np.ndarray, lo: np.ndarray, hi: np.ndarray, x: np.ndarray, left: bool = False
+) -> np.ndarray:
     """For each j the first place in values[lo[j]:hi[j]], ascending, > x[j] (`left`: >= x[j])."""
     lo, hi = lo.copy(), hi.copy()
     if not len(values):
@@ -234,8 +248,14 @@ def _bisect(values: np.ndarray, lo: np.ndarray, hi: np.ndarray, x: np.ndarray,
 
 def always(devices: int, period: float = DAY) -> Trace:
     """Every device online, charging and idle at all times."""
-    return Trace(period, np.arange(devices + 1), np.zeros(devices), np.full(devices, float(period)),
-                 np.ones(devices, bool), np.ones(devices, bool))
+    return Trace(
+        period,
+        np.arange(devices + 1),
+        np.zeros(devices),
+        np.full(devices, float(period)),
+        np.ones(devices, bool),
+        np.ones(devices, bool),
+    )
 
 
 # --- tables and files ---------------------------------------------------------------------------------------
@@ -253,23 +273,25 @@ def from_frame(table: pd.DataFrame, devices: int, period: float, name: str = "tr
         ConfigError: a column or row that is not allowed; names the row (from 0) and what is allowed.
     """
     if isinstance(period, bool) or not isinstance(period, int | float) or not 1 <= period <= LONGEST:
-        raise ConfigError(f"{name}: period = {period!r}; allowed: a number of seconds from 1 to "
-                          f"{LONGEST:g}")
+        raise ConfigError(f"{name}: period = {period!r}; allowed: a number of seconds from 1 to {LONGEST:g}")
     if devices > MOST_DEVICES:
         raise ConfigError(f"{name}: {devices} devices; allowed: up to {MOST_DEVICES}")
     for column, kind in COLUMNS.items():
         if column not in table.columns:
             raise ConfigError(f"{name}: no column '{column}'; allowed: {', '.join(COLUMNS)}")
         values = table[column]
-        fine = (pd.api.types.is_bool_dtype(values) if kind == "bool"
-                else pd.api.types.is_integer_dtype(values) if kind == "int64"
-                else pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values))
+        fine = (
+            pd.api.types.is_bool_dtype(values)
+            if kind == "bool"
+            else pd.api.types.is_integer_dtype(values)
+            if kind == "int64"
+            else pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
+        )
         gaps = values.isna().to_numpy()
         if len(table) and (not fine or gaps.any()):
             row = int(gaps.argmax())
             value = values.astype(object).iloc[row]
-            raise ConfigError(f"{name}, row {row}: column '{column}' = {value!r}; allowed: "
-                              f"{kind}, no gaps")
+            raise ConfigError(f"{name}, row {row}: column '{column}' = {value!r}; allowed: {kind}, no gaps")
     columns = {c: table[c].to_numpy(dtype=kind) for c, kind in COLUMNS.items()}
     device, start, end = columns["device"], columns["start"], columns["end"]
     order = np.argsort(device, kind="stable")
@@ -293,11 +315,20 @@ def from_frame(table: pd.DataFrame, devices: int, period: float, name: str = "tr
     for text, broken in rules.items():
         if broken.any():
             row = int(broken.argmax())
-            raise ConfigError(f"{name}, row {row}: " + text.format(
-                device=device[row], start=start[row], end=end[row], previous=previous[row], ended=ended[row]))
+            raise ConfigError(
+                f"{name}, row {row}: "
+                + text.format(
+                    device=device[row],
+                    start=start[row],
+                    end=end[row],
+                    previous=previous[row],
+                    ended=ended[row],
+                )
+            )
     offsets = np.searchsorted(device[order], np.arange(devices + 1))
-    return Trace(float(period), offsets, start[order], end[order], columns["charging"][order],
-                 columns["idle"][order])
+    return Trace(
+        float(period), offsets, start[order], end[order], columns["charging"][order], columns["idle"][order]
+    )
 
 
 def read_trace(path: Path | str, devices: int | None = None) -> Trace:
@@ -327,9 +358,11 @@ def read_trace(path: Path | str, devices: int | None = None) -> Trace:
             period = content["period"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as err:
         what = str(err).splitlines()[0] if str(err) else ""
-        raise ConfigError(f"{name} cannot be read ({type(err).__name__}: {what}); allowed: columns "
-                          f"{', '.join(COLUMNS)}, and in JSON {{\"period\": s, \"intervals\": [[device, "
-                          "start, end, charging, idle], ...]}") from None
+        raise ConfigError(
+            f"{name} cannot be read ({type(err).__name__}: {what}); allowed: columns "
+            f'{", ".join(COLUMNS)}, and in JSON {{"period": s, "intervals": [[device, '
+            "start, end, charging, idle], ...]}"
+        ) from None
     if period is None:
         period = _largest(table, "end") or DAY
     if devices is None:
@@ -357,7 +390,8 @@ def write_trace(path: Path | str, trace: Trace) -> None:
         table.to_parquet(path, index=False)
     elif path.suffix == ".json":
         rows = list(zip(*(table[c].tolist() for c in COLUMNS), strict=True))
-        path.write_text(json.dumps({"period": trace.period, "intervals": rows}, allow_nan=False) + "\n",
-                        encoding="utf-8")
+        path.write_text(
+            json.dumps({"period": trace.period, "intervals": rows}, allow_nan=False) + "\n", encoding="utf-8"
+        )
     else:
         raise ConfigError(f"trace '{path}'; allowed: a file ending in .parquet or .json")

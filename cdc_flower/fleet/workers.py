@@ -41,8 +41,9 @@ class Workers:
         ConfigError: the cluster cannot be reached or has less than the workers need.
     """
 
-    def __init__(self, kind: type, arguments: Iterable[Any], count: int, ray_address: str,
-                 gpu_fraction: float) -> None:  # fmt: skip
+    def __init__(
+        self, kind: type, arguments: Iterable[Any], count: int, ray_address: str, gpu_fraction: float
+    ) -> None:
         self._owns_ray = start_ray(ray_address, count, gpu_fraction)
         self._idle: list[Any] = []
         self._died = 0  # while they loaded, one after another
@@ -83,8 +84,10 @@ class Workers:
             if not done and not wait:
                 return None
             if not done:
-                raise ConfigError(f"no worker of the fleet started within {START_SECONDS:.0f} s; is the "
-                                  "cluster busy? setting 'workers' asks for a core each")  # fmt: skip
+                raise ConfigError(
+                    f"no worker of the fleet started within {START_SECONDS:.0f} s; is the "
+                    "cluster busy? setting 'workers' asks for a core each"
+                )
             worker = self._starting.pop(done[0])
             try:
                 ray.get(done[0])
@@ -93,8 +96,10 @@ class Workers:
             except RayError as err:
                 self._died += 1
                 if self._died > DEATHS * self.count:
-                    raise ConfigError(f"{self._died} workers of the fleet died while they loaded: "
-                                      f"{str(err).splitlines()[0]}") from None  # fmt: skip
+                    raise ConfigError(
+                        f"{self._died} workers of the fleet died while they loaded: "
+                        f"{str(err).splitlines()[0]}"
+                    ) from None
                 self.start()
                 continue
             self._died = 0

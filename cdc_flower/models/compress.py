@@ -34,8 +34,12 @@ def _quantization(compression: str) -> BitsAndBytesConfig | None:
         return None
     if compression == "int8":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=_FLOAT_PARTS)
-    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4",
-                              bnb_4bit_compute_dtype=torch.float32, llm_int8_skip_modules=_FLOAT_PARTS)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=torch.float32,
+        llm_int8_skip_modules=_FLOAT_PARTS,
+    )
 
 
 def _load(pair: Pair, compression: str) -> LlavaForConditionalGeneration:
@@ -47,8 +51,11 @@ def _load(pair: Pair, compression: str) -> LlavaForConditionalGeneration:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = LlavaForConditionalGeneration.from_pretrained(
-            pair.student_path, dtype=torch.float32, attn_implementation="eager",
-            quantization_config=_quantization(compression))
+            pair.student_path,
+            dtype=torch.float32,
+            attn_implementation="eager",
+            quantization_config=_quantization(compression),
+        )
     for module in model.modules():
         if isinstance(module, Linear4bit):
             # On CPUs with AVX512-BF16 bitsandbytes would round the block scales to bfloat16 at the first

@@ -42,8 +42,11 @@ class Shape:
 
     def forward(self, positions: int, vision_tokens: int = 0, context: int = 0, predicted: int = 0) -> int:
         """See `forward`."""
-        return (positions * (2 * self.lm + self.attention * context) + 2 * vision_tokens * self.projector
-                + 2 * predicted * self.head)
+        return (
+            positions * (2 * self.lm + self.attention * context)
+            + 2 * vision_tokens * self.projector
+            + 2 * predicted * self.head
+        )
 
 
 def shape(model: nn.Module) -> Shape:
@@ -55,5 +58,8 @@ def shape(model: nn.Module) -> Shape:
 
 def _weights(module: nn.Module) -> int:
     """Weights of the linear layers that run: peft keeps an unused `original_module` beside what it trains."""
-    return sum(layer.in_features * layer.out_features for name, layer in module.named_modules()
-               if isinstance(layer, nn.Linear) and "original_module" not in name.split("."))
+    return sum(
+        layer.in_features * layer.out_features
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.Linear) and "original_module" not in name.split(".")
+    )

@@ -105,8 +105,10 @@ def find_pair(config: PairConfig, data_name: str) -> Path:
     if config.pair:
         folder = Path(config.pair)
         if not (folder / "pair.json").is_file():
-            raise PairError(f"setting 'pair' = '{config.pair}': no pair.json there; "
-                            "make a pair with `cdc-flower pretrain`")
+            raise PairError(
+                f"setting 'pair' = '{config.pair}': no pair.json there; "
+                "make a pair with `cdc-flower pretrain`"
+            )
         return folder
     packaged = WEIGHTS / data_name
     tried = []
@@ -117,9 +119,11 @@ def find_pair(config: PairConfig, data_name: str) -> Path:
     for folder in tried:
         if (folder / "pair.json").is_file() and (folder / "student" / "model.safetensors").is_file():
             return folder
-    raise PairError(f"no weights found for '{data_name}'; looked in {', '.join(map(str, tried))}; "
-                    "train a pair with `cdc-flower pretrain --data DATA`, or set 'pair', or 'teacher' and "
-                    "'student'")
+    raise PairError(
+        f"no weights found for '{data_name}'; looked in {', '.join(map(str, tried))}; "
+        "train a pair with `cdc-flower pretrain --data DATA`, or set 'pair', or 'teacher' and "
+        "'student'"
+    )
 
 
 def install(data_name: str = "scenes") -> Path | None:
@@ -161,8 +165,10 @@ def _checkpoint(path: str, role: str) -> LlavaForConditionalGeneration:
 
 def _same(what: str, teacher: Any, student: Any) -> None:
     if teacher != student:
-        raise PairError(f"teacher and student do not share one {what} ({teacher} against {student}); tokens "
-                        "of one would mean nothing to the other")
+        raise PairError(
+            f"teacher and student do not share one {what} ({teacher} against {student}); tokens "
+            "of one would mean nothing to the other"
+        )
 
 
 def tower_digest(model: LlavaForConditionalGeneration) -> str:
@@ -205,8 +211,13 @@ def load_pair(config: PairConfig, data_name: str) -> Pair:
     _same("vision tower", *(_tower_shape(m) for m in (teacher, student)))
     _same("vision tower", *(tower_digest(m)[:12] for m in (teacher, student)))
     tokenizer, other = (AutoTokenizer.from_pretrained(p) for p in (teacher_path, student_path))
-    _same("tokenizer", *(hashlib.sha256(json.dumps(sorted(t.get_vocab().items())).encode()).hexdigest()[:12]
-                         for t in (tokenizer, other)))
+    _same(
+        "tokenizer",
+        *(
+            hashlib.sha256(json.dumps(sorted(t.get_vocab().items())).encode()).hexdigest()[:12]
+            for t in (tokenizer, other)
+        ),
+    )
     processor = AutoImageProcessor.from_pretrained(student_path, backend="pil")
     shape: Any = student.config
     n = _tokens_of(shape)
@@ -216,10 +227,16 @@ def load_pair(config: PairConfig, data_name: str) -> Pair:
     return Pair(
         name=name,
         digest=weights_digest(*local, turn=turn) if len(local) == 2 else f"{teacher_path}+{student_path}",
-        tower_digest=tower, teacher=teacher, student_path=student_path,
-        text=Text(tokenizer, prefix, suffix, n), processor=processor, n_tokens=n,
-        width=width, vocab=shape.text_config.vocab_size,
-        max_answer_tokens=config.max_answer_tokens, card=card,
+        tower_digest=tower,
+        teacher=teacher,
+        student_path=student_path,
+        text=Text(tokenizer, prefix, suffix, n),
+        processor=processor,
+        n_tokens=n,
+        width=width,
+        vocab=shape.text_config.vocab_size,
+        max_answer_tokens=config.max_answer_tokens,
+        card=card,
         transform=turn,
     )
 
@@ -230,5 +247,6 @@ def _layers(config: Any) -> int:
 
 def _tower_shape(model: LlavaForConditionalGeneration) -> str:
     v: Any = model.config.vision_config
-    return (f"{v.model_type} {v.image_size}px/{v.patch_size} width {v.hidden_size} "
-            f"layers {v.num_hidden_layers}")
+    return (
+        f"{v.model_type} {v.image_size}px/{v.patch_size} width {v.hidden_size} layers {v.num_hidden_layers}"
+    )

@@ -100,8 +100,11 @@ def estimate(tokens: NDArray[np.floating], pictures: int = 2000) -> Transform:
         covariance += centred.T @ centred
     variance, axes = np.linalg.eigh(covariance / count)
     falling = np.argsort(-variance, kind="stable")
-    return Transform(mean.astype(np.float32), np.ascontiguousarray(axes[:, falling], np.float32),
-                     np.maximum(variance[falling], 0).astype(np.float32))
+    return Transform(
+        mean.astype(np.float32),
+        np.ascontiguousarray(axes[:, falling], np.float32),
+        np.maximum(variance[falling], 0).astype(np.float32),
+    )
 
 
 def save(transform: Transform, folder: Path, tower_digest: str) -> Path:

@@ -106,8 +106,10 @@ def collate(
         for i, (t, p) in enumerate(zip(tokens, positions, strict=True)):
             vision[i, : len(p)] = torch.from_numpy(np.asarray(t, np.float32))
             spots[i, : len(p)] = torch.from_numpy(np.asarray(p, np.int64))
-    full = [list(q) + ([*a, text.eos] if answers is not None else []) for q, a in
-            zip(questions, answers if answers is not None else [[]] * len(questions), strict=True)]
+    full = [
+        list(q) + ([*a, text.eos] if answers is not None else [])
+        for q, a in zip(questions, answers if answers is not None else [[]] * len(questions), strict=True)
+    ]
     ids = torch.full((len(full), max(length, *map(len, full))), text.eos, dtype=torch.int64)
     mask = torch.zeros_like(ids, dtype=torch.bool)
     for i, row in enumerate(full):
@@ -154,10 +156,17 @@ def embed(model: nn.Module, text: Text, inputs: Inputs) -> tuple[Tensor, Tensor,
     p = len(prefix)
     embeds = torch.cat([words[:, :p], vision, words[:, p:]], 1)
     text_positions = p + text.n_tokens + torch.arange(inputs.text_ids.shape[1], device=prefix.device)
-    position_ids = torch.cat([torch.arange(p, device=prefix.device).expand(b, -1),
-                              p + inputs.positions.clamp_min(0), text_positions.expand(b, -1)], 1)
-    mask = torch.cat([torch.ones(b, p, dtype=torch.bool, device=prefix.device), inputs.positions >= 0,
-                      inputs.text_mask], 1)
+    position_ids = torch.cat(
+        [
+            torch.arange(p, device=prefix.device).expand(b, -1),
+            p + inputs.positions.clamp_min(0),
+            text_positions.expand(b, -1),
+        ],
+        1,
+    )
+    mask = torch.cat(
+        [torch.ones(b, p, dtype=torch.bool, device=prefix.device), inputs.positions >= 0, inputs.text_mask], 1
+    )
     return embeds, position_ids, mask
 
 
@@ -175,8 +184,14 @@ def forward(
     """
     _, lm, head = parts(model)
     embeds, position_ids, mask = embed(model, text, inputs)
-    out = lm(inputs_embeds=embeds, position_ids=position_ids, attention_mask=mask.long(), use_cache=cache,
-             past_key_values=DynamicCache() if cache else None, output_attentions=attention)
+    out = lm(
+        inputs_embeds=embeds,
+        position_ids=position_ids,
+        attention_mask=mask.long(),
+        use_cache=cache,
+        past_key_values=DynamicCache() if cache else None,
+        output_attentions=attention,
+    )
     p, k = len(text.prefix_ids), inputs.tokens.shape[1]
     hidden = out.last_hidden_state
     first = p + k + inputs.question_len - 1  # the position that predicts the answer's first token
@@ -184,8 +199,9 @@ def forward(
     wanted = (first[:, None] + torch.arange(steps, device=first.device)).clamp_max(hidden.shape[1] - 1)
     picked = hidden.gather(1, wanted[..., None].expand(-1, -1, hidden.shape[-1]))
     logits = head(_repeated(picked, least))[: len(picked)]
-    return Output(logits, hidden, out.attentions if attention else None, p,
-                  out.past_key_values if cache else None, mask)
+    return Output(
+        logits, hidden, out.attentions if attention else None, p, out.past_key_values if cache else None, mask
+    )
 
 
 def _repeated(x: Tensor, least: int) -> Tensor:
@@ -266,12 +282,21 @@ def answer(
         if bool(done.all()) or (step == max_new - 1 and not top_k):
             break
         mask = torch.cat([mask, torch.ones(b, 1, dtype=mask.dtype, device=device)], 1)
-        out_next = lm(inputs_embeds=lm.get_input_embeddings()(best[:, None]), attention_mask=mask,
-                      position_ids=(position + step)[:, None], past_key_values=past, use_cache=True)
+        out_next = lm(
+            inputs_embeds=lm.get_input_embeddings()(best[:, None]),
+            attention_mask=mask,
+            position_ids=(position + step)[:, None],
+            past_key_values=past,
+            use_cache=True,
+        )
         logits = head(out_next.last_hidden_state)[:, -1]
     steps = sums["steps"].clamp_min(1)
-    found = (sums["entropy"] / steps, sums["margin"] / steps, sums["log_prob"],
-             (sums["log_prob"] / steps).exp())
+    found = (
+        sums["entropy"] / steps,
+        sums["margin"] / steps,
+        sums["log_prob"],
+        (sums["log_prob"] / steps).exp(),
+    )
     ids = ids[:wanted]
     tops = [
         [np.stack([of_step[which][i] for of_step in top_steps[: len(own) + 1]]) for i, own in enumerate(ids)]
@@ -280,8 +305,9 @@ def answer(
         for which in (0, 1)
     ]
     numbers = (t[:wanted].cpu().numpy().astype(np.float64) for t in found)
-    return Answers(ids, [text.decode(i) for i in ids], *numbers, top_ids=tops[0], top_logits=tops[1],
-                   read=shown)
+    return Answers(
+        ids, [text.decode(i) for i in ids], *numbers, top_ids=tops[0], top_logits=tops[1], read=shown
+    )
 
 
 @torch.no_grad()
@@ -301,8 +327,9 @@ def as_read(processor: Any, images: Sequence[Image.Image]) -> np.ndarray:
 
     `encode_images` of these gives what it gives of the pictures themselves, but for the rounding to uint8.
     """
-    made = processor(images=[im.convert("RGB") for im in images], return_tensors="np", do_rescale=False,
-                     do_normalize=False)["pixel_values"]
+    made = processor(
+        images=[im.convert("RGB") for im in images], return_tensors="np", do_rescale=False, do_normalize=False
+    )["pixel_values"]
     return np.ascontiguousarray(np.clip(np.rint(made), 0, 255).astype(np.uint8).transpose(0, 2, 3, 1))
 
 

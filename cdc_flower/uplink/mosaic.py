@@ -52,8 +52,9 @@ def cut(pixels: NDArray[np.uint8], positions: NDArray[np.integer], patch: int) -
     return _picture(_cells(pixels, patch)[order.astype(np.int64)], rows)
 
 
-def place(pixels: NDArray[np.uint8], positions: NDArray[np.integer], side: int, patch: int,
-          grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def place(
+    pixels: NDArray[np.uint8], positions: NDArray[np.integer], side: int, patch: int, grey: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
     """The canvas (side, side, 3) uint8 with the patches of a mosaic where they belong.
 
     Args:

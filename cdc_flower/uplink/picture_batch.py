@@ -97,8 +97,9 @@ def _size(form: Form, raster: Raster, kept: int) -> tuple[int, int]:
     return rows * raster.patch, wide * raster.patch
 
 
-def coded(pixels: NDArray[np.uint8], positions: NDArray[np.integer], form: str, raster: Raster, quality: int
-          ) -> bytes:
+def coded(
+    pixels: NDArray[np.uint8], positions: NDArray[np.integer], form: str, raster: Raster, quality: int
+) -> bytes:
     """The picture of a sample, or of the patches of its kept tokens, coded.
 
     Args:
@@ -133,22 +134,37 @@ def encode(batch: PictureBatch, form: str, raster: Raster) -> bytes:
     for sample in batch.samples:
         sample_columns.check(sample, raster.n_tokens)
         if way.whole == bool(len(sample.positions)):
-            raise ValueError(f"sample {sample.index}: {len(sample.positions)} positions; "
-                             f"allowed in form {form}: {'none' if way.whole else 'at least one'}")
+            raise ValueError(
+                f"sample {sample.index}: {len(sample.positions)} positions; "
+                f"allowed in form {form}: {'none' if way.whole else 'at least one'}"
+            )
         cap = picture.longest(*_size(way, raster, len(sample.positions)))
         if len(sample.picture) > cap:
             raise ValueError(f"sample {sample.index}: picture of {len(sample.picture)} bytes; allowed: {cap}")
-    head = _HEAD.pack(batch.device, batch.round, batch.version, len(batch.samples), raster.side, raster.patch,
-                      way.id)
+    head = _HEAD.pack(
+        batch.device, batch.round, batch.version, len(batch.samples), raster.side, raster.patch, way.id
+    )
     lengths = np.array([len(s.picture) for s in batch.samples], np.int64)
     pictures = np.frombuffer(b"".join(s.picture for s in batch.samples), np.uint8)
-    return pack(Kind.PICTURE_BATCH, head, *sample_columns.pack_samples(batch.samples),
-                columns.pack_column(lengths, 4), columns.pack_column(pictures, 1))
+    return pack(
+        Kind.PICTURE_BATCH,
+        head,
+        *sample_columns.pack_samples(batch.samples),
+        columns.pack_column(lengths, 4),
+        columns.pack_column(pictures, 1),
+    )
 
 
-def decode(data: bytes, form: str, raster: Raster, vocab: int, max_bytes: int, *,
-           max_samples: int = MAX_SAMPLES, max_text: int = MAX_TEXT
-           ) -> tuple[PictureBatch, list[NDArray[np.uint8]]]:
+def decode(
+    data: bytes,
+    form: str,
+    raster: Raster,
+    vocab: int,
+    max_bytes: int,
+    *,
+    max_samples: int = MAX_SAMPLES,
+    max_text: int = MAX_TEXT,
+) -> tuple[PictureBatch, list[NDArray[np.uint8]]]:
     """The batch of a PICTURE_BATCH frame, and its pictures decoded: (side, side, 3) uint8 each with a whole
     picture, else the mosaic (H, W, 3) uint8 of that many patches.
 
@@ -170,17 +186,22 @@ def decode(data: bytes, form: str, raster: Raster, vocab: int, max_bytes: int, *
     """
     head, *sections = unpack(data, Kind.PICTURE_BATCH, max_bytes) or [b""]
     if len(head) != _HEAD.size or len(sections) != SECTIONS - 1:
-        raise FrameError(f"{_WHAT}: {len(sections) + 1} sections, head of {len(head)} bytes; "
-                         f"expected {SECTIONS} and {_HEAD.size}")
+        raise FrameError(
+            f"{_WHAT}: {len(sections) + 1} sections, head of {len(head)} bytes; "
+            f"expected {SECTIONS} and {_HEAD.size}"
+        )
     device, round_, version, count, side, patch, found = _HEAD.unpack(head)
     if (side, patch) != (raster.side, raster.patch):
-        raise FrameError(f"{_WHAT}: made for {side} pixels in patches of {patch}, "
-                         f"this pair has {raster.side} in {raster.patch}")
+        raise FrameError(
+            f"{_WHAT}: made for {side} pixels in patches of {patch}, "
+            f"this pair has {raster.side} in {raster.patch}"
+        )
     way = FORMS[form]
     if found != way.id:
         raise FrameError(f"{_WHAT}: of form {found}; expected {way.id} ({form})")
-    rows = sample_columns.unpack_samples(sections, count, raster.n_tokens, vocab, max_samples, max_text,
-                                         _WHAT)
+    rows = sample_columns.unpack_samples(
+        sections, count, raster.n_tokens, vocab, max_samples, max_text, _WHAT
+    )
     for row in rows:
         if way.whole == bool(len(row.positions)):
             raise FrameError(f"{_WHAT}: {len(row.positions)} tokens kept in a sample of form {form}")
@@ -195,6 +216,7 @@ def decode(data: bytes, form: str, raster: Raster, vocab: int, max_bytes: int, *
     for i, (row, size) in enumerate(zip(rows, sizes, strict=True)):
         data = every[at[i] : at[i + 1]]
         pixels.append(picture.unpack_picture(data, *size, way.codec, f"{_WHAT}: picture {i}"))
-        samples.append(PictureSample(row.index, row.positions, data, row.question_ids, row.answer_ids,
-                                     row.uncertainty))
+        samples.append(
+            PictureSample(row.index, row.positions, data, row.question_ids, row.answer_ids, row.uncertainty)
+        )
     return PictureBatch(device, round_, version, tuple(samples)), pixels

@@ -18,8 +18,16 @@ from cdc_flower.wire.frame import FrameError
 
 HALF_MAX = 65504.0
 MAX_SAMPLES, MAX_TEXT = 1024, 1024  # the readers' defaults
-_COLUMNS = (("index", 4), ("tokens kept", 2), ("question lengths", 2), ("answer lengths", 2),
-            ("uncertainty", 2), ("position gaps", 2), ("question ids", 4), ("answer ids", 4))
+_COLUMNS = (
+    ("index", 4),
+    ("tokens kept", 2),
+    ("question lengths", 2),
+    ("answer lengths", 2),
+    ("uncertainty", 2),
+    ("position gaps", 2),
+    ("question ids", 4),
+    ("answer ids", 4),
+)
 COUNT = len(_COLUMNS)
 
 
@@ -76,7 +84,8 @@ def pack_samples(samples: Sequence[Asked]) -> list[bytes]:
         "answer lengths": [len(s.answer_ids) for s in samples],
         "uncertainty": np.array([_half(s.uncertainty) for s in samples], "<f2").view("<u2"),
         "position gaps": np.concatenate(
-            [np.zeros(0, np.int64), *(packing.gaps(np.asarray(s.positions, np.int64)) for s in samples)]),
+            [np.zeros(0, np.int64), *(packing.gaps(np.asarray(s.positions, np.int64)) for s in samples)]
+        ),
         "question ids": [i for s in samples for i in s.question_ids],
         "answer ids": [i for s in samples for i in s.answer_ids],
     }
@@ -87,8 +96,15 @@ def _half(value: float) -> float:
     return min(max(value, -HALF_MAX), HALF_MAX)
 
 
-def unpack_samples(sections: Sequence[bytes], count: int, n_tokens: int, vocab: int, max_samples: int,
-                   max_text: int, what: str) -> list[Row]:
+def unpack_samples(
+    sections: Sequence[bytes],
+    count: int,
+    n_tokens: int,
+    vocab: int,
+    max_samples: int,
+    max_text: int,
+    what: str,
+) -> list[Row]:
     """The samples of a frame, without what each carries.
 
     Args:
@@ -125,10 +141,16 @@ def unpack_samples(sections: Sequence[bytes], count: int, n_tokens: int, vocab: 
     doubt = uncertainty.astype("<u2").view("<f2").astype(np.float64)
     if not np.isfinite(doubt).all():
         raise FrameError(f"{what}: an uncertainty is not finite")
-    return [Row(int(index[i]), positions[at[0][i] : at[0][i + 1]],
-                question[at[1][i] : at[1][i + 1]].tolist(), answer[at[2][i] : at[2][i + 1]].tolist(),
-                float(doubt[i]))
-            for i in range(count)]
+    return [
+        Row(
+            int(index[i]),
+            positions[at[0][i] : at[0][i + 1]],
+            question[at[1][i] : at[1][i + 1]].tolist(),
+            answer[at[2][i] : at[2][i + 1]].tolist(),
+            float(doubt[i]),
+        )
+        for i in range(count)
+    ]
 
 
 def limit(what: str, name: str, values: NDArray[np.unsignedinteger], highest: int) -> None:
@@ -141,8 +163,9 @@ def limit(what: str, name: str, values: NDArray[np.unsignedinteger], highest: in
         raise FrameError(f"{what}: {name} up to {values.max()}; allowed: 0..{highest}")
 
 
-def _positions(gaps: NDArray[np.unsignedinteger], kept: NDArray[np.unsignedinteger], n_tokens: int, what: str
-               ) -> NDArray[np.uint16]:
+def _positions(
+    gaps: NDArray[np.unsignedinteger], kept: NDArray[np.unsignedinteger], n_tokens: int, what: str
+) -> NDArray[np.uint16]:
     """Gaps of all samples in a row to positions that start anew with each sample."""
     run = np.concatenate(([0], np.cumsum(gaps.astype(np.int64) + 1)))
     starts = np.cumsum(kept, dtype=np.int64) - kept

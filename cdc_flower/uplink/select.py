@@ -18,8 +18,9 @@ from cdc_flower.uplink.token_batch import sample_bytes
 __all__ = ["sample_bytes", "top", "within_budget"]
 
 
-def top(scores: NDArray[np.floating], keep: int, direction: Literal["high", "low"] = "high"
-        ) -> list[NDArray[np.int64]]:
+def top(
+    scores: NDArray[np.floating], keep: int, direction: Literal["high", "low"] = "high"
+) -> list[NDArray[np.int64]]:
     """Positions of the `keep` best tokens of each sample, rising.
 
     Args:
@@ -41,8 +42,9 @@ def top(scores: NDArray[np.floating], keep: int, direction: Literal["high", "low
     return [np.sort(row[:keep]) for row in order]
 
 
-def within_budget(order: Sequence[int], encoded_size: Callable[[Sequence[int]], int],
-                  budget: int) -> list[int]:
+def within_budget(
+    order: Sequence[int], encoded_size: Callable[[Sequence[int]], int], budget: int
+) -> list[int]:
     """The longest prefix of `order` (most uncertain first) whose real size fits: all, or by bisection.
 
     Args:
@@ -64,4 +66,3 @@ def within_budget(order: Sequence[int], encoded_size: Callable[[Sequence[int]], 
         else:
             high = middle - 1
     return list(order[:low])
-

@@ -67,8 +67,7 @@ class TokenBatch:
     samples: tuple[Sample, ...]
 
 
-def sample_bytes(n_tokens_kept: int, width: int, bits: int, max_text: int, transformed: bool = False
-                 ) -> int:
+def sample_bytes(n_tokens_kept: int, width: int, bits: int, max_text: int, transformed: bool = False) -> int:
     """An upper bound of the frame of one sample, for a check of the byte budget before a run.
 
     Args:
@@ -106,8 +105,9 @@ def quantize(tokens: NDArray[np.float32], bits: int) -> tuple[NDArray[np.int8], 
     return symbols, scale
 
 
-def _spread(tokens: NDArray[np.float32], bits: int, transform: Transform
-            ) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+def _spread(
+    tokens: NDArray[np.float32], bits: int, transform: Transform
+) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
     """Symbols (M, D) of the components and scales (M,), those of the centred tokens (M, D)."""
     centred = tokens - transform.mean
     _, scale = quantize(centred, bits)
@@ -125,8 +125,9 @@ def dequantize(symbols: NDArray[np.integer], scales: NDArray[np.float16]) -> NDA
     return symbols.astype(np.float32) * scales.astype(np.float32)[:, None]
 
 
-def encode(batch: TokenBatch, n_tokens: int, width: int, bits: int, transform: Transform | None = None
-           ) -> bytes:
+def encode(
+    batch: TokenBatch, n_tokens: int, width: int, bits: int, transform: Transform | None = None
+) -> bytes:
     """The TOKEN_BATCH frame. A batch without samples is legal.
 
     Args:
@@ -201,9 +202,17 @@ def _unpack_symbols(data: bytes, count: int, bits: int) -> NDArray[np.int8]:
     return packing.unfold(folded.astype(np.int16)).astype(np.int8)
 
 
-def decode(data: bytes, n_tokens: int, width: int, vocab: int, max_bytes: int, *,
-           max_samples: int = MAX_SAMPLES, max_text: int = MAX_TEXT, transform: Transform | None = None
-           ) -> TokenBatch:
+def decode(
+    data: bytes,
+    n_tokens: int,
+    width: int,
+    vocab: int,
+    max_bytes: int,
+    *,
+    max_samples: int = MAX_SAMPLES,
+    max_text: int = MAX_TEXT,
+    transform: Transform | None = None,
+) -> TokenBatch:
     """The batch of a TOKEN_BATCH frame, tokens as the quantiser defines them.
 
     Memory is bounded by the arguments alone, about `max_samples * (n_tokens * width * 14 + max_text * 100)`
@@ -225,33 +234,45 @@ def decode(data: bytes, n_tokens: int, width: int, vocab: int, max_bytes: int, *
     """
     head, *sections = unpack(data, Kind.TOKEN_BATCH, max_bytes) or [b""]
     if len(head) != _HEAD.size or len(sections) not in (SECTIONS - 1, SECTIONS):
-        raise FrameError(f"token batch: {len(sections) + 1} sections, head of {len(head)} bytes; "
-                         f"expected {SECTIONS} or {SECTIONS + 1}, and {_HEAD.size}")
+        raise FrameError(
+            f"token batch: {len(sections) + 1} sections, head of {len(head)} bytes; "
+            f"expected {SECTIONS} or {SECTIONS + 1}, and {_HEAD.size}"
+        )
     device, round_, version, count, found_n, found_d, bits = _HEAD.unpack(head)
     if (found_n, found_d) != (n_tokens, width):
-        raise FrameError(f"token batch: made for {found_n} tokens of width {found_d}, "
-                         f"this pair has {n_tokens} of {width}")
+        raise FrameError(
+            f"token batch: made for {found_n} tokens of width {found_d}, this pair has {n_tokens} of {width}"
+        )
     if bits not in BITS:
         raise FrameError(f"token batch: {bits} bits per value; allowed: {', '.join(map(str, BITS))}")
     named = sections[SECTIONS - 1] if len(sections) == SECTIONS else None
     if named is None:
         transform = None
     elif transform is None or named != transform.digest or bits == 16:
-        raise FrameError(f"token batch: {bits} bits with transform {named[:DIGEST_BYTES].hex()}; this "
-                         f"pair has {transform.digest.hex() if transform else 'none'}")
-    rows = sample_columns.unpack_samples(sections, count, n_tokens, vocab, max_samples, max_text,
-                                         "token batch")
+        raise FrameError(
+            f"token batch: {bits} bits with transform {named[:DIGEST_BYTES].hex()}; this "
+            f"pair has {transform.digest.hex() if transform else 'none'}"
+        )
+    rows = sample_columns.unpack_samples(
+        sections, count, n_tokens, vocab, max_samples, max_text, "token batch"
+    )
     at = np.concatenate(([0], np.cumsum([len(row.positions) for row in rows], dtype=np.int64)))
     tokens = _tokens(sections, int(at[-1]), width, bits, transform)
     samples = tuple(
-        Sample(row.index, row.positions, tokens[at[i] : at[i + 1]], row.question_ids, row.answer_ids,
-               row.uncertainty)
-        for i, row in enumerate(rows))
+        Sample(
+            row.index,
+            row.positions,
+            tokens[at[i] : at[i + 1]],
+            row.question_ids,
+            row.answer_ids,
+            row.uncertainty,
+        )
+        for i, row in enumerate(rows)
+    )
     return TokenBatch(device, round_, version, samples)
 
 
-def _gather(data: bytes, total: int, width: int, bits: int, transform: Transform
-            ) -> NDArray[np.integer]:
+def _gather(data: bytes, total: int, width: int, bits: int, transform: Transform) -> NDArray[np.integer]:
     """Symbols (total, D) of the components, from one stream for each group of them."""
     widths = [group.stop - group.start for group in transform.groups]
     streams = coder.decode(data, [total * w for w in widths])
@@ -262,8 +283,9 @@ def _gather(data: bytes, total: int, width: int, bits: int, transform: Transform
     return symbols
 
 
-def _tokens(sections: Sequence[bytes], total: int, width: int, bits: int, transform: Transform | None
-            ) -> NDArray[np.float32]:
+def _tokens(
+    sections: Sequence[bytes], total: int, width: int, bits: int, transform: Transform | None
+) -> NDArray[np.float32]:
     scales = columns.unpack_column(sections[_SCALES], 0 if bits == 16 else total, 2, "scales")
     scales = scales.astype("<u2").view("<f2")
     if bits == 16:

@@ -66,8 +66,14 @@ class Reading:
     draw: Callable[[np.ndarray, np.random.Generator], np.ndarray] = lambda found, rng: found
 
     @torch.no_grad()
-    def __call__(self, model: nn.Module, text: vlm.Text, inputs: vlm.Inputs, rng: np.random.Generator,
-                 config: UplinkConfig) -> np.ndarray:
+    def __call__(
+        self,
+        model: nn.Module,
+        text: vlm.Text,
+        inputs: vlm.Inputs,
+        rng: np.random.Generator,
+        config: UplinkConfig,
+    ) -> np.ndarray:
         out = vlm.forward(model, text, inputs, attention=True)
         return self.draw(_array(self.read(model, out, inputs)), rng)
 
@@ -85,7 +91,7 @@ def attention(model: nn.Module, out: vlm.Output, inputs: vlm.Inputs) -> Tensor:
     weight = 0.5 * rows + 0.5 * last  # (B, T)
     total = torch.zeros(inputs.positions.shape, device=weight.device)
     for layer in out.attentions:
-        total += torch.einsum("bt,btk->bk", weight, layer.float().mean(1)[:, spot.stop:, spot])
+        total += torch.einsum("bt,btk->bk", weight, layer.float().mean(1)[:, spot.stop :, spot])
     return total / len(out.attentions)
 
 
@@ -106,8 +112,9 @@ def entropy(model: nn.Module, out: vlm.Output, inputs: vlm.Inputs) -> Tensor:
 
 
 @torch.no_grad()
-def mc_dropout(model: nn.Module, text: vlm.Text, inputs: vlm.Inputs, rng: np.random.Generator,
-               config: UplinkConfig) -> np.ndarray:
+def mc_dropout(
+    model: nn.Module, text: vlm.Text, inputs: vlm.Inputs, rng: np.random.Generator, config: UplinkConfig
+) -> np.ndarray:
     """Variance of the answer caused by a token: tokens are dropped at random, whole, in `mc_passes` passes.
 
     Per token, the squared distance between the mean next-token distribution of the passes that have it and of
@@ -127,20 +134,23 @@ def mc_dropout(model: nn.Module, text: vlm.Text, inputs: vlm.Inputs, rng: np.ran
     return _array((with_token - without).square().sum(-1))
 
 
-def norm(model: nn.Module, text: vlm.Text, inputs: vlm.Inputs, rng: np.random.Generator,
-         config: UplinkConfig) -> np.ndarray:
+def norm(
+    model: nn.Module, text: vlm.Text, inputs: vlm.Inputs, rng: np.random.Generator, config: UplinkConfig
+) -> np.ndarray:
     """Control: the token's squared norm over D."""
     return _array(inputs.tokens.square().mean(-1))
 
 
-def random(model: nn.Module, text: vlm.Text, inputs: vlm.Inputs, rng: np.random.Generator,
-           config: UplinkConfig) -> np.ndarray:
+def random(
+    model: nn.Module, text: vlm.Text, inputs: vlm.Inputs, rng: np.random.Generator, config: UplinkConfig
+) -> np.ndarray:
     """Control: chance."""
     return rng.random(tuple(inputs.positions.shape)).astype(np.float32)
 
 
-def released(model: nn.Module, text: vlm.Text, inputs: vlm.Inputs, rng: np.random.Generator,
-             config: UplinkConfig) -> np.ndarray:
+def released(
+    model: nn.Module, text: vlm.Text, inputs: vlm.Inputs, rng: np.random.Generator, config: UplinkConfig
+) -> np.ndarray:
     """The authors' released rule: variance over ten dropout masks (p = 1/2) of the features, mean over D."""
     f = inputs.tokens.cpu().numpy()
     masks = rng.random((10, *f.shape), dtype=np.float32) < 0.5
@@ -148,7 +158,12 @@ def released(model: nn.Module, text: vlm.Text, inputs: vlm.Inputs, rng: np.rando
 
 
 TOKEN_SCORES: dict[str, TokenScore] = {
-    "attention": Reading(attention), "sampled": Reading(attention, drawn), "entropy": Reading(entropy),
-    "mc_dropout": mc_dropout, "norm": norm, "random": random, "released": released,
+    "attention": Reading(attention),
+    "sampled": Reading(attention, drawn),
+    "entropy": Reading(entropy),
+    "mc_dropout": mc_dropout,
+    "norm": norm,
+    "random": random,
+    "released": released,
 }
 """Name -> (B, N) float32."""

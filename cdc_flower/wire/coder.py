@@ -133,8 +133,9 @@ def _categorical(weights: NDArray[np.float64]) -> Any:
 class Reader:
     """The integers of one stream of a payload, read in parts."""
 
-    def __init__(self, tokens: NDArray[np.uint8], counts: NDArray[np.int64], raw: NDArray[np.uint8],
-                 start: int):
+    def __init__(
+        self, tokens: NDArray[np.uint8], counts: NDArray[np.int64], raw: NDArray[np.uint8], start: int
+    ):
         """
         Args:
             tokens: (n,) of all values.
@@ -170,8 +171,9 @@ class Reader:
         return values
 
 
-def decode(data: bytes | memoryview, counts: Sequence[int],
-           shares: Sequence[Share] | None = None) -> list[NDArray[np.int64]]:
+def decode(
+    data: bytes | memoryview, counts: Sequence[int], shares: Sequence[Share] | None = None
+) -> list[NDArray[np.int64]]:
     """The streams `encode` was given; `counts` are their lengths, which the caller has bounded.
 
     Args:
@@ -185,8 +187,9 @@ def decode(data: bytes | memoryview, counts: Sequence[int],
     return [reader.take(len(reader)) for reader in readers(data, counts, shares)]
 
 
-def readers(data: bytes | memoryview, counts: Sequence[int],
-            shares: Sequence[Share] | None = None) -> list[Reader]:
+def readers(
+    data: bytes | memoryview, counts: Sequence[int], shares: Sequence[Share] | None = None
+) -> list[Reader]:
     """As `decode`, with everything checked, for reading the values in parts. They keep a byte a value."""
     at, models = 0, []
     for k, count in enumerate(counts):

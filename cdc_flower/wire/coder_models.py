@@ -37,8 +37,9 @@ _UNIT = 44  # bits of a fixed-point probability: its products with a byte are ex
 
 def _tokenize(values: NDArray[np.integer]) -> NDArray[np.uint8]:
     octave = np.frexp(values.astype(np.float64))[1].astype(np.int64) - 1
-    token = np.where(values < DIRECT, values, DIRECT + 4 * (octave - 4) + (
-        (values >> np.maximum(octave - 2, 0)) & 3))
+    token = np.where(
+        values < DIRECT, values, DIRECT + 4 * (octave - 4) + ((values >> np.maximum(octave - 2, 0)) & 3)
+    )
     return token.astype(np.uint8)
 
 
@@ -163,11 +164,18 @@ def choose(counts: NDArray[np.int64], total: int, share: Share | None) -> tuple[
     above = _bits_one_byte((two[1] + 1, 257), 1)
     found += [
         (8.0 + float(np.dot(counts, _bits_each(_geometric(share)))), bytes((GIVEN,))),
-        (8.0 + float(np.dot(counts, _bits_one_byte((coarse + 1, _COARSE + 1)))),
-         bytes((MAX_TOKEN + coarse,))),
+        (
+            8.0 + float(np.dot(counts, _bits_one_byte((coarse + 1, _COARSE + 1)))),
+            bytes((MAX_TOKEN + coarse,)),
+        ),
         (16.0 + float(np.dot(counts, _bits_one_byte((one + 1, 257)))), bytes((ONE, one))),
-        (24.0 + float(np.dot(counts[1:], above[1:])) + zeros * math.log2(257 / (two[0] + 1))
-         + (n - zeros) * math.log2(257 / (256 - two[0])), bytes((TWO, *two))),
+        (
+            24.0
+            + float(np.dot(counts[1:], above[1:]))
+            + zeros * math.log2(257 / (two[0] + 1))
+            + (n - zeros) * math.log2(257 / (256 - two[0])),
+            bytes((TWO, *two)),
+        ),
     ]
     return min(found, key=lambda f: f[0])
 

@@ -77,9 +77,7 @@ def test_what_goes_up_is_the_most_uncertain_first_with_its_true_tokens(make_task
 
 
 def test_the_budget_holds_for_the_whole_message_and_is_used(make_task):
-    whole = message_bytes(
-        done(make_task(order={"version": 0}, uplink_budget=10**6), message(), context())
-    )
+    whole = message_bytes(done(make_task(order={"version": 0}, uplink_budget=10**6), message(), context()))
     sent = []
     for budget in (whole * 7 // 10, whole, whole + 60):
         task = make_task(order={"version": 0}, uplink_budget=budget)
@@ -216,11 +214,17 @@ def test_the_budget_holds_for_pictures_and_is_used(make_task, unit):
 
 def test_a_better_quality_costs_more(make_task):
     sizes = [
-        len(frame_of(done(
-            make_task(order={"version": 0}, uplink_budget=10**6, uplink_unit="jpeg", picture_quality=quality),
-            message(),
-            context(),
-        )))
+        len(
+            frame_of(
+                done(
+                    make_task(
+                        order={"version": 0}, uplink_budget=10**6, uplink_unit="jpeg", picture_quality=quality
+                    ),
+                    message(),
+                    context(),
+                )
+            )
+        )
         for quality in (30, 75, 95)
     ]
     assert sizes[0] < sizes[1] < sizes[2]

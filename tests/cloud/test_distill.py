@@ -16,8 +16,12 @@ from cdc_flower.config import Config, parse
 from cdc_flower.models import adapters, vlm
 from cdc_flower.models.compress import twin_model
 
-QUESTIONS = ("where is the star?", "what colour is the ring?", "is there a red circle?",
-             "how many things are blue?")
+QUESTIONS = (
+    "where is the star?",
+    "what colour is the ring?",
+    "is there a red circle?",
+    "how many things are blue?",
+)
 
 
 @pytest.fixture(scope="module")

@@ -157,7 +157,8 @@ def test_gradients_are_those_of_finite_differences(case):
     mask, top = answer != -100, teacher.topk(4, -1)
     assert torch.autograd.gradcheck(lambda x: losses.weighted_ce(x, answer, weight), logits)
     assert torch.autograd.gradcheck(
-        lambda x: losses.top_kl(x, top.indices, top.values, mask, weight, 2.0), logits)
+        lambda x: losses.top_kl(x, top.indices, top.values, mask, weight, 2.0), logits
+    )
     g = torch.Generator().manual_seed(4)
     a, b = (torch.randn(1, 14, 2, generator=g, dtype=torch.float64) for _ in range(2))
     seen = torch.arange(14)[None] != 5

@@ -145,7 +145,8 @@ def test_rows_of_different_types_are_not_made_alike():
     wide = lesson(1)
     replay = Replay([], 10**6, [lesson(0)])
     positions = wide.sample.positions.astype(np.uint16)
-    replay.past.append(Lesson(CloudSample(wide.sample.tokens, positions, [1]), [1], wide.top_ids,
-                              wide.top_logits, 0.9))  # fmt: skip
+    replay.past.append(
+        Lesson(CloudSample(wide.sample.tokens, positions, [1]), [1], wide.top_ids, wide.top_logits, 0.9)
+    )
     with pytest.raises(ValueError, match="different types of positions"):
         replay.state()

@@ -57,8 +57,13 @@ def test_a_jsonl_folder_becomes_a_pack_with_the_same_picture_bytes(tmp_path):
 
 
 def test_a_mapping_renames_fields_and_keeps_further_ones(tmp_path):
-    source = folder_of(tmp_path, [{"file": f"pics/{i}.png", "q": "what?", "said": ["owl", "cat", "cat"],
-                                   "animal": f"a{i}"} for i in range(4)])
+    source = folder_of(
+        tmp_path,
+        [
+            {"file": f"pics/{i}.png", "q": "what?", "said": ["owl", "cat", "cat"], "animal": f"a{i}"}
+            for i in range(4)
+        ],
+    )
     mapping = {"image": "file", "question": "q", "answer": "said", "concept": "animal"}
     from_jsonl(source, tmp_path / "pack", mapping=mapping)
     pack = read_pack(tmp_path / "pack")
@@ -76,8 +81,11 @@ def test_without_a_test_split_whole_pictures_are_held_out_by_seed(tmp_path):
     assert a.digest == b.digest != c.digest
 
 
-@given(st.lists(st.integers(0, 9), min_size=2, max_size=40).filter(lambda x: len(set(x)) > 1),
-       st.floats(0.01, 0.99), st.integers(0, 99))
+@given(
+    st.lists(st.integers(0, 9), min_size=2, max_size=40).filter(lambda x: len(set(x)) > 1),
+    st.floats(0.01, 0.99),
+    st.integers(0, 99),
+)
 def test_held_out_rows_share_no_picture_with_the_others(ids, share, seed):
     rows = pd.DataFrame({"image_id": [f"p{i}" for i in ids], "n": range(len(ids))})
     train, test = hold_out(rows, share, seed)
@@ -87,21 +95,40 @@ def test_held_out_rows_share_no_picture_with_the_others(ids, share, seed):
     assert len(test)
 
 
-@pytest.mark.parametrize(("lines", "named"), [
-    ([line(0), "{not json"], ["line 2", "not JSON"]),
-    ([line(0), ["a", "list"]], ["line 2", "one JSON object"]),
-    ([line(0), "", {"image": "pics/1.png", "question": "q"}], ["line 3", "'answer'", "image, question"]),
-    ([line(0), line(1, answer=" ")], ["line 2", "'answer'", "empty"]),
-    ([line(0), line(1, answer={"a": 1})], ["line 2", "'answer'", "dict"]),
-    ([line(0), line(9)], ["line 2", "pics/9.png", "not there"]),
-    ([line(0), line(1, image="../../etc/passwd")], ["line 2", "outside"]),
-    ([line(0), line(1, image="questions.jsonl")], ["line 2", "questions.jsonl", "not a readable picture"]),
-    ([line(0), line(1, split="dev")], ["line 2", "'dev'", "train, test"]),
-    ([line(0), line(1, answer="x" * 70)], ["column 'answer'", "70 characters", "64"]),
-    ([line(0)], ["no test split", "1 pictures", "2"]),
-    ([], ["no rows"]),
-], ids=["json", "object", "field", "empty", "dict", "absent", "outside", "text", "split", "long", "one",
-        "none"])
+@pytest.mark.parametrize(
+    ("lines", "named"),
+    [
+        ([line(0), "{not json"], ["line 2", "not JSON"]),
+        ([line(0), ["a", "list"]], ["line 2", "one JSON object"]),
+        ([line(0), "", {"image": "pics/1.png", "question": "q"}], ["line 3", "'answer'", "image, question"]),
+        ([line(0), line(1, answer=" ")], ["line 2", "'answer'", "empty"]),
+        ([line(0), line(1, answer={"a": 1})], ["line 2", "'answer'", "dict"]),
+        ([line(0), line(9)], ["line 2", "pics/9.png", "not there"]),
+        ([line(0), line(1, image="../../etc/passwd")], ["line 2", "outside"]),
+        (
+            [line(0), line(1, image="questions.jsonl")],
+            ["line 2", "questions.jsonl", "not a readable picture"],
+        ),
+        ([line(0), line(1, split="dev")], ["line 2", "'dev'", "train, test"]),
+        ([line(0), line(1, answer="x" * 70)], ["column 'answer'", "70 characters", "64"]),
+        ([line(0)], ["no test split", "1 pictures", "2"]),
+        ([], ["no rows"]),
+    ],
+    ids=[
+        "json",
+        "object",
+        "field",
+        "empty",
+        "dict",
+        "absent",
+        "outside",
+        "text",
+        "split",
+        "long",
+        "one",
+        "none",
+    ],
+)
 def test_a_bad_line_is_refused_by_its_number(tmp_path, lines, named):
     source = folder_of(tmp_path, lines)
     with pytest.raises(PackError) as error:
@@ -137,8 +164,12 @@ def test_a_saved_dataset_becomes_a_pack_from_any_form_of_picture(tmp_path, form)
     paths = [tmp_path / f"{i}.jpg" for i in range(6)]
     for i, path in enumerate(paths):
         path.write_bytes(encoded(i, "JPEG"))
-    pictures = {"feature": [str(p) for p in paths], "path": [str(p) for p in paths],
-                "bytes": [encoded(i, "JPEG") for i in range(6)], "pil": [picture(i) for i in range(6)]}[form]
+    pictures = {
+        "feature": [str(p) for p in paths],
+        "path": [str(p) for p in paths],
+        "bytes": [encoded(i, "JPEG") for i in range(6)],
+        "pil": [picture(i) for i in range(6)],
+    }[form]
     data = datasets.Dataset.from_dict(table() | {"photo": pictures})
     if form == "feature":
         data = data.cast_column("photo", datasets.Image())
@@ -159,8 +190,13 @@ def test_splits_labels_and_limits_of_a_dataset(tmp_path):
     label = datasets.ClassLabel(names=["owl", "cat"])
 
     def part(first: int) -> datasets.Dataset:
-        data = datasets.Dataset.from_dict(table() | {"image": [encoded(first + i // 2) for i in range(6)],
-                                                     "name": [f"n{first + i // 2}" for i in range(6)]})
+        data = datasets.Dataset.from_dict(
+            table()
+            | {
+                "image": [encoded(first + i // 2) for i in range(6)],
+                "name": [f"n{first + i // 2}" for i in range(6)],
+            }
+        )
         return data.cast_column("answer", label)
 
     name = saved(tmp_path, datasets.DatasetDict({"train": part(0), "validation": part(10), "test": part(20)}))

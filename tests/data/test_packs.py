@@ -35,7 +35,9 @@ def rows(count: int = 6, **columns: object) -> pd.DataFrame:
         "image": [png(i // 2) for i in range(count)],
         "question": [f"what is it, {i}?" for i in range(count)],
         "answer": ["yes", "no"] * (count // 2),
-        "qtype": ["kind"] * count, "domain": ["flat"] * count, "user": [""] * count,
+        "qtype": ["kind"] * count,
+        "domain": ["flat"] * count,
+        "user": [""] * count,
     }
     return pd.DataFrame(base | columns)
 
@@ -63,11 +65,29 @@ text = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_s
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 4), text, text, st.text(max_size=3).filter(str.isprintable)),
-                min_size=1, max_size=8))
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 4), text, text, st.text(max_size=3).filter(str.isprintable)),
+        min_size=1,
+        max_size=8,
+    )
+)
 def test_a_written_pack_is_read_back_equal(tmp_path_factory, content):
-    frame = pd.DataFrame([{"image_id": f"p{p}", "image": png(p), "question": q, "answer": a, "qtype": k,
-                           "domain": "d", "user": "u", "level": p} for p, q, a, k in content])
+    frame = pd.DataFrame(
+        [
+            {
+                "image_id": f"p{p}",
+                "image": png(p),
+                "question": q,
+                "answer": a,
+                "qtype": k,
+                "domain": "d",
+                "user": "u",
+                "level": p,
+            }
+            for p, q, a, k in content
+        ]
+    )
     folder = tmp_path_factory.mktemp("pack")
     write_pack(folder, frame, rows())
     pack = read_pack(folder)
@@ -97,22 +117,39 @@ def replaced(column: str, row: int, value: object) -> pd.DataFrame:
     return frame
 
 
-@pytest.mark.parametrize(("train", "named"), [
-    (rows().drop(columns="qtype"), ["column 'qtype' is missing"]),
-    (rows(answer=[1, 2, 3, 4, 5, 6]), ["column 'answer' holds int64", "text"]),
-    (rows(image=["a"] * 6), ["column 'image' holds", "bytes"]),
-    (rows(0), ["split is empty"]),
-    (replaced("question", 3, "  "), ["row 3", "column 'question'", "empty"]),
-    (replaced("answer", 4, ""), ["row 4", "column 'answer'", "empty"]),
-    (replaced("answer", 2, None), ["row 2", "column 'answer'", "no value"]),
-    (replaced("answer", 5, "x" * 65), ["row 5", "column 'answer'", "65 characters", "64"]),
-    (replaced("image", 5, png(99)), ["row 5", "column 'image'", "row 4", "'p2'"]),
-    (pictures(png(0), png(1)[:-30]), ["row 2", "column 'image'", "'p1'", "broken"]),
-    (pictures(png(0), b"GIF? no"), ["row 2", "column 'image'", "PNG, JPEG"]),
-    (pictures(bomb(5000, 5000), png(1)), ["row 0", "5000x5000", str(MAX_PIXELS)]),
-    (pictures(bomb(60000, 60000), png(1)), ["row 0", "pixels", str(MAX_PIXELS)]),
-], ids=["column", "type", "bytes", "split", "question", "answer", "none", "long", "twice", "torn", "format",
-        "big", "bomb"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("train", "named"),
+    [
+        (rows().drop(columns="qtype"), ["column 'qtype' is missing"]),
+        (rows(answer=[1, 2, 3, 4, 5, 6]), ["column 'answer' holds int64", "text"]),
+        (rows(image=["a"] * 6), ["column 'image' holds", "bytes"]),
+        (rows(0), ["split is empty"]),
+        (replaced("question", 3, "  "), ["row 3", "column 'question'", "empty"]),
+        (replaced("answer", 4, ""), ["row 4", "column 'answer'", "empty"]),
+        (replaced("answer", 2, None), ["row 2", "column 'answer'", "no value"]),
+        (replaced("answer", 5, "x" * 65), ["row 5", "column 'answer'", "65 characters", "64"]),
+        (replaced("image", 5, png(99)), ["row 5", "column 'image'", "row 4", "'p2'"]),
+        (pictures(png(0), png(1)[:-30]), ["row 2", "column 'image'", "'p1'", "broken"]),
+        (pictures(png(0), b"GIF? no"), ["row 2", "column 'image'", "PNG, JPEG"]),
+        (pictures(bomb(5000, 5000), png(1)), ["row 0", "5000x5000", str(MAX_PIXELS)]),
+        (pictures(bomb(60000, 60000), png(1)), ["row 0", "pixels", str(MAX_PIXELS)]),
+    ],
+    ids=[
+        "column",
+        "type",
+        "bytes",
+        "split",
+        "question",
+        "answer",
+        "none",
+        "long",
+        "twice",
+        "torn",
+        "format",
+        "big",
+        "bomb",
+    ],
+)
 def test_what_is_wrong_is_named_by_file_row_and_column(tmp_path, train, named):
     if not len(train):
         train = pa.Table.from_pandas(rows(), preserve_index=False).slice(0, 0)
@@ -173,11 +210,14 @@ def test_scenes_and_folders_load_by_name(tmp_path):
 
 
 @pytest.mark.packs
-@pytest.mark.parametrize(("name", "train", "train_images", "test", "test_images"), [
-    ("easyvqa", 38_575, 4_000, 9_673, 1_000),
-    ("emoji", 35_340, 6_473, 8_551, 1_570),
-    ("signdigits", 6_268, 1_567, 1_980, 495),
-])
+@pytest.mark.parametrize(
+    ("name", "train", "train_images", "test", "test_images"),
+    [
+        ("easyvqa", 38_575, 4_000, 9_673, 1_000),
+        ("emoji", 35_340, 6_473, 8_551, 1_570),
+        ("signdigits", 6_268, 1_567, 1_980, 495),
+    ],
+)
 def test_real_packs_hold_what_their_source_says(name, train, train_images, test, test_images):
     if not (REAL / name).is_dir():
         pytest.skip(f"no data pack {name} in {REAL}; set CDC_FLOWER_PACKS")

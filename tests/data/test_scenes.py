@@ -15,10 +15,14 @@ from PIL import Image
 from cdc_flower.data import scenes
 from cdc_flower.data.packs import Pack
 
-ROWS = {"train": "b1789c753424d1ac402f05b197f33e84800760bf7e3c2dfe638395bb0eabf13c",
-        "test": "7bd6d2641985e87e3ff106a0a8195bb1ea9b998115286cf278cbd3870b91234e"}
-PIXELS = {"train": "7878bae6d9e08b82c9b3d5304eba5e48d3ce47c7c74cb181c0b27d07e9a38691",
-          "test": "14a094ea330a9d6a4c04a35ac8bd41057f3b5a3fc5fd2a3d932ff3fd82d3960a"}
+ROWS = {
+    "train": "b1789c753424d1ac402f05b197f33e84800760bf7e3c2dfe638395bb0eabf13c",
+    "test": "7bd6d2641985e87e3ff106a0a8195bb1ea9b998115286cf278cbd3870b91234e",
+}
+PIXELS = {
+    "train": "7878bae6d9e08b82c9b3d5304eba5e48d3ce47c7c74cb181c0b27d07e9a38691",
+    "test": "14a094ea330a9d6a4c04a35ac8bd41057f3b5a3fc5fd2a3d932ff3fd82d3960a",
+}
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +53,10 @@ def things_of(attributes: str) -> list[dict[str, object]]:
     for part in attributes.split(";"):
         name, box = part.split("@")
         by_box[tuple(float(v) for v in box.split(","))].append(name)
-    return [{"shape": shape, "colour": colour, "cell": cell, "x": (x0 + x1) / 2, "y": (y0 + y1) / 2}
-            for (x0, y0, x1, y1), (shape, colour, cell) in by_box.items()]
+    return [
+        {"shape": shape, "colour": colour, "cell": cell, "x": (x0 + x1) / 2, "y": (y0 + y1) / 2}
+        for (x0, y0, x1, y1), (shape, colour, cell) in by_box.items()
+    ]
 
 
 def true_answer(question: str, attributes: str) -> str:
@@ -121,8 +127,10 @@ def test_the_interpreter_that_checks_answers_can_say_no(pack):
     """Answers moved to the row of another picture are mostly false or refused: the check above has teeth."""
     frame = pack.train[pack.train["qtype"] == "count"]
     moved = frame["attributes"].to_numpy()[::-1]
-    held = [true_answer(q, boxes) == a for q, a, boxes in zip(frame["question"], frame["answer"], moved,
-                                                             strict=True)]
+    held = [
+        true_answer(q, boxes) == a
+        for q, a, boxes in zip(frame["question"], frame["answer"], moved, strict=True)
+    ]
     assert np.mean(held) < 0.6
 
 

@@ -28,12 +28,14 @@ REAL = Path(os.environ.get("CDC_FLOWER_PACKS") or Path(__file__).parents[3] / "s
 def frame(count: int = 240, users: int = 6) -> pd.DataFrame:
     """Rows that run through every combination of object, question and style."""
     i = np.arange(count)
-    return pd.DataFrame({
-        "concept": np.array(["cat", "dog", "owl", "fox"])[i % 4],
-        "qtype": np.array(["what", "count", "where"])[i // 4 % 3],
-        "domain": np.array(["flat", "night"])[i // 12 % 2],
-        "user": [f"u{k % users}" for k in i],
-    }).astype("str")
+    return pd.DataFrame(
+        {
+            "concept": np.array(["cat", "dog", "owl", "fox"])[i % 4],
+            "qtype": np.array(["what", "count", "where"])[i // 4 % 3],
+            "domain": np.array(["flat", "night"])[i // 12 % 2],
+            "user": [f"u{k % users}" for k in i],
+        }
+    ).astype("str")
 
 
 # --- domains ---------------------------------------------------------------------------------------------
@@ -43,8 +45,11 @@ def test_a_domain_says_which_things_the_student_never_saw():
     data = parse({"known-objects": "cat, dog", "known-questions": "what", "known-styles": "flat"}).data
     rows = frame()
     for (_, row), name in zip(rows.iterrows(), domains(rows, data), strict=True):
-        known = {"object": row.concept in ("cat", "dog"), "question": row.qtype == "what",
-                 "style": row.domain == "flat"}
+        known = {
+            "object": row.concept in ("cat", "dog"),
+            "question": row.qtype == "what",
+            "style": row.domain == "flat",
+        }
         unknown = [axis for axis in known if not known[axis]]
         assert name == ("source" if not unknown else unknown[0] if len(unknown) == 1 else "mixed")
 
@@ -54,8 +59,11 @@ def test_without_known_settings_everything_is_source():
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.sets(st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=6), min_size=1),
-       st.integers(1, 100), st.randoms())
+@given(
+    st.sets(st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=6), min_size=1),
+    st.integers(1, 100),
+    st.randoms(),
+)
 def test_a_share_takes_that_many_values_whatever_the_order_of_rows(values, percent, random):
     values = sorted(values)
     data = parse({"known-objects": f"{percent}%"}).data
@@ -74,8 +82,10 @@ def test_a_share_takes_that_many_values_whatever_the_order_of_rows(values, perce
 
 def test_a_larger_share_keeps_what_a_smaller_one_knows():
     rows = frame()
-    known = [set(rows["concept"][domains(rows, parse({"known-objects": f"{p}%"}).data) == "source"])
-             for p in (25, 50, 75, 100)]
+    known = [
+        set(rows["concept"][domains(rows, parse({"known-objects": f"{p}%"}).data) == "source"])
+        for p in (25, 50, 75, 100)
+    ]
     assert [len(k) for k in known] == [1, 2, 3, 4]
     assert known[0] < known[1] < known[2] < known[3]
 
@@ -96,13 +106,16 @@ def test_columns_of_numbers_are_values_too():
     assert set(rows["digit"][names == "source"]) == {1, 2}
 
 
-@pytest.mark.parametrize(("key", "value", "named"), [
-    ("known-objects", "cat,bat", ["'bat'", "cat, dog, fox, owl"]),
-    ("known-questions", "why", ["'why'", "count, what, where"]),
-    ("known-styles", "-5%", ["known-styles", "0%"]),
-    ("known-styles", "half%", ["known-styles", "'50%'"]),
-    ("known-objects", "101%", ["known-objects", "100%"]),
-])
+@pytest.mark.parametrize(
+    ("key", "value", "named"),
+    [
+        ("known-objects", "cat,bat", ["'bat'", "cat, dog, fox, owl"]),
+        ("known-questions", "why", ["'why'", "count, what, where"]),
+        ("known-styles", "-5%", ["known-styles", "0%"]),
+        ("known-styles", "half%", ["known-styles", "'50%'"]),
+        ("known-objects", "101%", ["known-objects", "100%"]),
+    ],
+)
 def test_a_value_that_does_not_occur_is_refused_naming_those_that_do(key, value, named):
     with pytest.raises(ConfigError) as error:
         domains(frame(), parse({key: value}).data)
@@ -174,12 +187,19 @@ def test_a_small_alpha_makes_devices_of_one_kind():
     assert largest_share(0.2) > largest_share(100.0) + 0.15
 
 
-@pytest.mark.parametrize(("settings_", "devices", "named"), [
-    ({"partition": "natural"}, 7, ["devices", "7", "6 values", "at most 6"]),
-    ({"partition": "natural", "partition-by": "city"}, 2, ["partition-by", "city", "concept, qtype"]),
-    ({}, 241, ["devices", "241", "240"]),
-    ({"partition": "dirichlet", "dirichlet-alpha": 1e-3}, 100, ["dirichlet-alpha", "100 devices", "larger"]),
-])
+@pytest.mark.parametrize(
+    ("settings_", "devices", "named"),
+    [
+        ({"partition": "natural"}, 7, ["devices", "7", "6 values", "at most 6"]),
+        ({"partition": "natural", "partition-by": "city"}, 2, ["partition-by", "city", "concept, qtype"]),
+        ({}, 241, ["devices", "241", "240"]),
+        (
+            {"partition": "dirichlet", "dirichlet-alpha": 1e-3},
+            100,
+            ["dirichlet-alpha", "100 devices", "larger"],
+        ),
+    ],
+)
 def test_an_impossible_partition_is_refused(settings_, devices, named):
     with pytest.raises(ConfigError) as error:
         partition(frame(), parse(settings_).data, devices, 0)
@@ -189,13 +209,17 @@ def test_an_impossible_partition_is_refused(settings_, devices, named):
 
 # --- rounds ----------------------------------------------------------------------------------------------
 
-drifts = st.fixed_dictionaries({
-    "drift": st.sampled_from(["object", "object,question", "style,mixed,object", "none"]),
-    "drift-mode": st.sampled_from(["sudden", "gradual"]),
-    "drift-onset": st.integers(1, 5), "drift-spread": st.integers(0, 4), "drift-ramp": st.integers(1, 5),
-    "source-share": st.sampled_from([0.0, 0.25, 0.3, 1.0]),
-    "drift-per-device": st.sampled_from(["all", "one"]),
-})  # fmt: skip
+drifts = st.fixed_dictionaries(
+    {
+        "drift": st.sampled_from(["object", "object,question", "style,mixed,object", "none"]),
+        "drift-mode": st.sampled_from(["sudden", "gradual"]),
+        "drift-onset": st.integers(1, 5),
+        "drift-spread": st.integers(0, 4),
+        "drift-ramp": st.integers(1, 5),
+        "source-share": st.sampled_from([0.0, 0.25, 0.3, 1.0]),
+        "drift-per-device": st.sampled_from(["all", "one"]),
+    }
+)
 
 
 @given(drifts, st.integers(1, 20))
@@ -279,12 +303,15 @@ def test_one_axis_each_goes_round_the_devices():
     assert met == [{"object"}, {"question"}, {"style"}, {"object"}]
 
 
-@pytest.mark.parametrize(("has", "expected"), [
-    (["source"], {"source"}),
-    (["object"], {"object"}),
-    (["source", "question"], {"source", "question"}),
-    (["object", "question"], {"object", "question"}),
-])
+@pytest.mark.parametrize(
+    ("has", "expected"),
+    [
+        (["source"], {"source"}),
+        (["object"], {"object"}),
+        (["source", "question"], {"source", "question"}),
+        (["object", "question"], {"object", "question"}),
+    ],
+)
 @pytest.mark.parametrize("per_device", ["all", "one"])
 def test_a_device_without_some_domains_uses_what_it_has(has, expected, per_device):
     domain = np.array(has * 30)
@@ -326,13 +353,22 @@ def test_the_generator_depends_on_all_of_its_arguments_and_on_nothing_else():
 
 
 @pytest.mark.packs
-@pytest.mark.parametrize(("name", "known", "counts"), [
-    ("signdigits", {"known-questions": "digit,parity", "drift": "question"}, {"source", "question"}),
-    ("emoji", {"known-styles": "twemoji,noto", "known-objects": "50%", "drift": "object,style"},
-     {"source", "object", "style", "mixed"}),
-    ("easyvqa", {"known-questions": "yesno,shape", "object-column": "domain", "known-objects": "50%"},
-     {"source", "object", "question", "mixed"}),
-])
+@pytest.mark.parametrize(
+    ("name", "known", "counts"),
+    [
+        ("signdigits", {"known-questions": "digit,parity", "drift": "question"}, {"source", "question"}),
+        (
+            "emoji",
+            {"known-styles": "twemoji,noto", "known-objects": "50%", "drift": "object,style"},
+            {"source", "object", "style", "mixed"},
+        ),
+        (
+            "easyvqa",
+            {"known-questions": "yesno,shape", "object-column": "domain", "known-objects": "50%"},
+            {"source", "object", "question", "mixed"},
+        ),
+    ],
+)
 def test_real_packs_drift_and_are_cut_over_devices(name, known, counts):
     if not (REAL / name).is_dir():
         pytest.skip(f"no data pack {name} in {REAL}; set CDC_FLOWER_PACKS")

@@ -34,9 +34,20 @@ def png(value: int) -> bytes:
 
 def split(first: int, pictures: int) -> pd.DataFrame:
     """Three questions of different kinds about each picture; every second picture has a new concept."""
-    rows = [{"image_id": f"p{i}", "image": png(i), "question": f"{kind} {i}?", "answer": str(i),
-             "qtype": kind, "domain": "flat", "user": f"u{i % 5}", "concept": "new" if i % 2 else "old"}
-            for i in range(first, first + pictures) for kind in ("what", "count", "where")]
+    rows = [
+        {
+            "image_id": f"p{i}",
+            "image": png(i),
+            "question": f"{kind} {i}?",
+            "answer": str(i),
+            "qtype": kind,
+            "domain": "flat",
+            "user": f"u{i % 5}",
+            "concept": "new" if i % 2 else "old",
+        }
+        for i in range(first, first + pictures)
+        for kind in ("what", "count", "where")
+    ]
     return pd.DataFrame(rows)
 
 
@@ -67,8 +78,15 @@ def tower(monkeypatch, tmp_path) -> Tower:
 @pytest.fixture
 def config(tmp_path):
     def make(**more: object) -> Config:
-        base = {"data": str(tmp_path / "pack"), "known_objects": "old", "known_questions": "what,count",
-                "devices": 4, "rounds": 6, "samples_per_round": 8, "items_per_domain": 20}
+        base = {
+            "data": str(tmp_path / "pack"),
+            "known_objects": "old",
+            "known_questions": "what,count",
+            "devices": 4,
+            "rounds": 6,
+            "samples_per_round": 8,
+            "items_per_domain": 20,
+        }
         return parse(base | more)
 
     return make
@@ -113,8 +131,12 @@ def test_the_tower_is_asked_once_for_each_picture_and_never_again(config, tower,
     heard = []
     load_world(config(), PAIR, progress=lambda *said: heard.append(said))
     assert tower.batches == [64, 36, 64, 6]
-    assert heard == [("tokens of train pictures", 64, 100), ("tokens of train pictures", 100, 100),
-                     ("tokens of test pictures", 64, 70), ("tokens of test pictures", 70, 70)]
+    assert heard == [
+        ("tokens of train pictures", 64, 100),
+        ("tokens of train pictures", 100, 100),
+        ("tokens of test pictures", 64, 70),
+        ("tokens of test pictures", 70, 70),
+    ]
     world.forget()
     again = load_world(config(seed=3), PAIR)
     assert len(tower.batches) == 4, "the second process reads the file"
@@ -136,10 +158,17 @@ def test_a_world_is_made_once_in_a_process(config):
     assert load_world(config(), PAIR) is not load_world(config(source_share=0.5), PAIR)
 
 
-@pytest.mark.parametrize("tear", [lambda data: b"", lambda data: data[:60], lambda data: data[:-1],
-                                  lambda data: b"PK\x03\x04" + data,
-                                  lambda data: data.replace(b"<f2", b"<i2")],
-                         ids=["empty", "header", "short", "zip", "type"])
+@pytest.mark.parametrize(
+    "tear",
+    [
+        lambda data: b"",
+        lambda data: data[:60],
+        lambda data: data[:-1],
+        lambda data: b"PK\x03\x04" + data,
+        lambda data: data.replace(b"<f2", b"<i2"),
+    ],
+    ids=["empty", "header", "short", "zip", "type"],
+)
 def test_a_torn_token_file_is_computed_anew(config, tower, tear):
     made = load_world(config(), PAIR)
     path = Path(made.train_tokens.filename)

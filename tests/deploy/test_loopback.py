@@ -33,20 +33,31 @@ def fleet(tmp_path):
     """A SuperLink and two SuperNodes, stopped afterwards; gives the environment for `flwr ... fleet`."""
     home, port = tmp_path / "flwr", free_port()
     home.mkdir()
-    (home / "config.toml").write_text(
-        f'[superlink.fleet]\naddress = "127.0.0.1:{port}"\ninsecure = true\n')
+    (home / "config.toml").write_text(f'[superlink.fleet]\naddress = "127.0.0.1:{port}"\ninsecure = true\n')
     path = f"{BINARIES}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, **simulate.OFFLINE, "FLWR_HOME": str(home), "PATH": path}
     commands = [["flower-superlink", "--port", str(port), "--database", str(home / "state.db")]] + [
-        ["flower-supernode", "--superlink", f"127.0.0.1:{port}", "--port", str(free_port()),
-         "--node-config", f"partition-id={i} num-partitions=2"] for i in (0, 1)]
+        [
+            "flower-supernode",
+            "--superlink",
+            f"127.0.0.1:{port}",
+            "--port",
+            str(free_port()),
+            "--node-config",
+            f"partition-id={i} num-partitions=2",
+        ]
+        for i in (0, 1)
+    ]
     started = []
     try:
         for command in commands:
             with (home / f"{len(started)}.log").open("w") as log:
                 whole = [BINARIES / command[0], "--insecure", *command[1:]]
-                started.append(subprocess.Popen(whole, stdout=log, stderr=subprocess.STDOUT, env=environment,
-                                                cwd=tmp_path))
+                started.append(
+                    subprocess.Popen(
+                        whole, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=tmp_path
+                    )
+                )
             if len(started) == 1:
                 simulate._healthy(started[0], port, home / "0.log")
         yield environment
@@ -63,7 +74,12 @@ def test_two_supernodes_give_the_ledger_of_a_local_grid(run_settings, fleet, tmp
     (tmp_path / "run.toml").write_text(simulate.toml({**flat(parse(settings)), "out-dir": str(out)}))
     started = subprocess.run(
         [BINARIES / "flwr", "run", str(simulate.APP), "fleet", "--run-config", str(tmp_path / "run.toml")],
-        env=fleet, capture_output=True, text=True, timeout=300, check=False)
+        env=fleet,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     assert re.search(r"run (\d{6,})", started.stdout + started.stderr), started.stderr
     end = time.monotonic() + 400
     while not (out / "run.json").exists() and time.monotonic() < end:

@@ -15,8 +15,9 @@ from cdc_flower.downlink import baselines
 from cdc_flower.downlink.codecs import BY_ID, CODECS
 from cdc_flower.wire.frame import FrameError
 
-FLOAT = (st.floats(width=32, allow_nan=False, allow_infinity=False)
-         | st.sampled_from([0.0, -0.0, 1e-45, -3.4e38]))
+FLOAT = st.floats(width=32, allow_nan=False, allow_infinity=False) | st.sampled_from(
+    [0.0, -0.0, 1e-45, -3.4e38]
+)
 TENSORS = st.lists(st.lists(FLOAT, max_size=12), max_size=5)
 ALL = pytest.mark.parametrize("name", list(CODECS))
 
@@ -67,7 +68,15 @@ def test_arguments_that_do_not_fit_are_named(name):
 
 def test_ids_are_those_of_the_wire_format():
     assert {i: c.name for i, c in BY_ID.items()} == {
-        1: "deadzone", 2: "fp16", 3: "int8", 4: "topk", 5: "nf4", 6: "topk_int4", 7: "stc", 8: "dyadic"}
+        1: "deadzone",
+        2: "fp16",
+        3: "int8",
+        4: "topk",
+        5: "nf4",
+        6: "topk_int4",
+        7: "stc",
+        8: "dyadic",
+    }
 
 
 def _delta(seed=0, n=20_000):
@@ -165,13 +174,17 @@ def test_deadzone_needs_a_third_of_the_bytes_of_topk_at_equal_error():
 
 
 def test_the_same_bytes_in_another_process():
-    code = ("import numpy as np; from cdc_flower.downlink.codecs import CODECS; import hashlib\n"
-            "x = np.sin(np.arange(3000, dtype=np.float64) ** 1.5).astype(np.float32) ** 5\n"
-            "for c in CODECS.values():\n"
-            "    p = c.encode(x, [1000, 2000], 900)\n"
-            "    print(hashlib.blake2b(p + c.decode(p, [1000, 2000]).tobytes()).hexdigest())")
-    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-            for _ in range(2)]
+    code = (
+        "import numpy as np; from cdc_flower.downlink.codecs import CODECS; import hashlib\n"
+        "x = np.sin(np.arange(3000, dtype=np.float64) ** 1.5).astype(np.float32) ** 5\n"
+        "for c in CODECS.values():\n"
+        "    p = c.encode(x, [1000, 2000], 900)\n"
+        "    print(hashlib.blake2b(p + c.decode(p, [1000, 2000]).tobytes()).hexdigest())"
+    )
+    runs = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    ]
     assert runs[0] == runs[1]
     assert len(runs[0].split()) == len(CODECS)
 
@@ -186,32 +199,39 @@ def test_any_bytes_decode_or_raise_a_frame_error(payload, sizes, name):
     assert np.isfinite(back).all()
 
 
-@pytest.mark.parametrize(("name", "payload", "says"), [
-    ("fp16", b"\0" * 3, "3 bytes for 2 elements"),
-    ("fp16", np.array([np.inf, 0], "<f2").tobytes(), "not finite"),
-    ("int8", b"\0" * 5, "5 bytes, 1 tensors, 2 elements"),
-    ("int8", np.array([np.nan], "<f4").tobytes() + b"\0\0", "not finite"),
-    ("int8", np.array([-1], "<f4").tobytes() + b"\0\0", "negative scale"),
-    ("int8", np.array([1], "<f4").tobytes() + b"\x80\0", "symbol -128"),
-    ("topk", b"\0" * 7, "not pairs of 6"),
-    ("topk", np.array([2], "<u4").tobytes() + b"\0\0", "rise strictly below 2"),
-    ("topk", np.array([1, 1], "<u4").tobytes() + b"\0\0\0\0", "rise strictly"),
-    ("topk", np.array([1], "<u4").tobytes() + np.array([np.nan], "<f2").tobytes(), "not finite"),
-    ("nf4", b"\0" * 6, "6 bytes for 2 elements in 1 blocks"),
-    ("nf4", np.array([np.inf], "<f4").tobytes() + b"\0", "not finite"),
-    ("nf4", np.array([-1], "<f4").tobytes() + b"\0", "negative scale"),
-    ("stc", b"", "count: integer cut short"),
-    ("stc", b"\3", "3 values of 2 elements"),
-    ("stc", b"\0\0", "bytes after an empty update"),
-    ("stc", b"\1\7\0\1", "cut short in its gaps"),
-    ("stc", b"\1\6\2\1\0\0\0\0", "position 2 in a vector of 2"),
-    ("stc", b"\1\6\1\1\0\0\0\0\0", "cut short in its scales"),
-    ("stc", b"\1\6\1\1\0\0\0\0" + np.array([1], "<f4").tobytes(), "0 bytes for 1 bits"),
-    ("stc", b"\1\6\1\1\0\0\0\0" + np.array([1], "<f4").tobytes() + b"\x01", "signs: padding"),
-    ("topk_int4", b"\1\6\1\1\0\0\0\0" + np.array([1], "<f4").tobytes(), "0 bytes for 1 symbols of 4 bits"),
-    ("topk_int4", b"\1\6\1\1\0\0\0\0" + np.array([1], "<f4").tobytes() + b"\0", "symbol -8"),
-    ("topk_int4", b"\1\6\1\1\0\0\0\0" + np.array([1], "<f4").tobytes() + b"\x11", "padding"),
-])
+@pytest.mark.parametrize(
+    ("name", "payload", "says"),
+    [
+        ("fp16", b"\0" * 3, "3 bytes for 2 elements"),
+        ("fp16", np.array([np.inf, 0], "<f2").tobytes(), "not finite"),
+        ("int8", b"\0" * 5, "5 bytes, 1 tensors, 2 elements"),
+        ("int8", np.array([np.nan], "<f4").tobytes() + b"\0\0", "not finite"),
+        ("int8", np.array([-1], "<f4").tobytes() + b"\0\0", "negative scale"),
+        ("int8", np.array([1], "<f4").tobytes() + b"\x80\0", "symbol -128"),
+        ("topk", b"\0" * 7, "not pairs of 6"),
+        ("topk", np.array([2], "<u4").tobytes() + b"\0\0", "rise strictly below 2"),
+        ("topk", np.array([1, 1], "<u4").tobytes() + b"\0\0\0\0", "rise strictly"),
+        ("topk", np.array([1], "<u4").tobytes() + np.array([np.nan], "<f2").tobytes(), "not finite"),
+        ("nf4", b"\0" * 6, "6 bytes for 2 elements in 1 blocks"),
+        ("nf4", np.array([np.inf], "<f4").tobytes() + b"\0", "not finite"),
+        ("nf4", np.array([-1], "<f4").tobytes() + b"\0", "negative scale"),
+        ("stc", b"", "count: integer cut short"),
+        ("stc", b"\3", "3 values of 2 elements"),
+        ("stc", b"\0\0", "bytes after an empty update"),
+        ("stc", b"\1\7\0\1", "cut short in its gaps"),
+        ("stc", b"\1\6\2\1\0\0\0\0", "position 2 in a vector of 2"),
+        ("stc", b"\1\6\1\1\0\0\0\0\0", "cut short in its scales"),
+        ("stc", b"\1\6\1\1\0\0\0\0" + np.array([1], "<f4").tobytes(), "0 bytes for 1 bits"),
+        ("stc", b"\1\6\1\1\0\0\0\0" + np.array([1], "<f4").tobytes() + b"\x01", "signs: padding"),
+        (
+            "topk_int4",
+            b"\1\6\1\1\0\0\0\0" + np.array([1], "<f4").tobytes(),
+            "0 bytes for 1 symbols of 4 bits",
+        ),
+        ("topk_int4", b"\1\6\1\1\0\0\0\0" + np.array([1], "<f4").tobytes() + b"\0", "symbol -8"),
+        ("topk_int4", b"\1\6\1\1\0\0\0\0" + np.array([1], "<f4").tobytes() + b"\x11", "padding"),
+    ],
+)
 def test_a_damaged_payload_is_named(name, payload, says):
     with pytest.raises(FrameError, match=says):
         CODECS[name].decode(payload, [2])

@@ -183,8 +183,10 @@ def test_memory_stays_within_three_times_the_adapter(bits):
     n = 10**6
     x, sizes = _laplace(n), [n // 50] * 50
     payload = deadzone.encode(x, sizes, round(n * bits / 8))
-    for call in (lambda: deadzone.encode(x, sizes, round(n * bits / 8)),
-                 lambda: deadzone.decode(payload, sizes)):
+    for call in (
+        lambda: deadzone.encode(x, sizes, round(n * bits / 8)),
+        lambda: deadzone.decode(payload, sizes),
+    ):
         tracemalloc.start()
         call()
         peak = tracemalloc.get_traced_memory()[1]
@@ -222,12 +224,30 @@ def test_a_lone_outlier_does_not_cost_the_others_their_place():
     assert y[77] == pytest.approx(1e6, rel=2e-4)
 
 
-def _payload(step=1.0, scheme=1, flags=0, exponents=b"", labels=(1,), heads=((1, 0, 64),), signs=b"\0",
-             streams=((3,), (0,))):
+def _payload(
+    step=1.0,
+    scheme=1,
+    flags=0,
+    exponents=b"",
+    labels=(1,),
+    heads=((1, 0, 64),),
+    signs=b"\0",
+    streams=((3,), (0,)),
+):
     column = columns.pack_column(np.array(labels), 1)
     classes = b"".join(columns.varint(k) + bytes((a, b)) for k, a, b in heads)
-    return b"".join((struct.pack("<BBf", scheme, flags, step), exponents, columns.varint(len(column)), column,
-                     bytes((len(heads),)), classes, signs, coder.encode([np.array(s) for s in streams])))
+    return b"".join(
+        (
+            struct.pack("<BBf", scheme, flags, step),
+            exponents,
+            columns.varint(len(column)),
+            column,
+            bytes((len(heads),)),
+            classes,
+            signs,
+            coder.encode([np.array(s) for s in streams]),
+        )
+    )
 
 
 def test_the_payload_is_laid_out_as_documented():
@@ -238,21 +258,24 @@ def test_the_payload_is_laid_out_as_documented():
     assert deadzone.decode(tilted, [1, 4]).tolist() == [0, 0, 0, 0, 2.0]
 
 
-@pytest.mark.parametrize(("payload", "says"), [
-    (b"", "cut short in its head"),
-    (_payload(scheme=3), "scheme 3"),
-    (_payload(flags=2), "flags 2"),
-    (_payload(step=0.0), "positive finite"),
-    (_payload(step=float("nan")), "positive finite"),
-    (_payload(flags=1, exponents=b"\x41"), "exponent beyond 64"),
-    (_payload(labels=(2,)), "1 classes, map up to 2"),
-    (_payload(heads=((6, 0, 0),)), "6 non-zero symbols in a class of 5"),
-    (_payload(heads=((0, 0, 0),), signs=b"", streams=()), "0 non-zero symbols"),
-    (_payload(streams=((5,), (0,))), "position 5 in a class of 5"),
-    (_payload()[:8], "class map"),
-    (_payload() + b"x", "raw bits"),
-    (_payload(signs=b"\1"), "signs: padding that is not zero"),
-])
+@pytest.mark.parametrize(
+    ("payload", "says"),
+    [
+        (b"", "cut short in its head"),
+        (_payload(scheme=3), "scheme 3"),
+        (_payload(flags=2), "flags 2"),
+        (_payload(step=0.0), "positive finite"),
+        (_payload(step=float("nan")), "positive finite"),
+        (_payload(flags=1, exponents=b"\x41"), "exponent beyond 64"),
+        (_payload(labels=(2,)), "1 classes, map up to 2"),
+        (_payload(heads=((6, 0, 0),)), "6 non-zero symbols in a class of 5"),
+        (_payload(heads=((0, 0, 0),), signs=b"", streams=()), "0 non-zero symbols"),
+        (_payload(streams=((5,), (0,))), "position 5 in a class of 5"),
+        (_payload()[:8], "class map"),
+        (_payload() + b"x", "raw bits"),
+        (_payload(signs=b"\1"), "signs: padding that is not zero"),
+    ],
+)
 def test_a_damaged_payload_is_named(payload, says):
     with pytest.raises(FrameError, match=says):
         deadzone.decode(payload, [5])

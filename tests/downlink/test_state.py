@@ -143,8 +143,11 @@ class Line(RuleBasedStateMachine):
         try:
             after = _apply(frame, before)
         except FrameError:
-            assert (frame != flight.frame or before.report() != flight.start
-                    or (before.shipped is not INITIAL and frame != flight.snapshot))
+            assert (
+                frame != flight.frame
+                or before.report() != flight.start
+                or (before.shipped is not INITIAL and frame != flight.snapshot)
+            )
             return
         assert after.same(flight.goal) or (after.same(before) and frame != flight.frame)
         self.become(flight.device, after)
@@ -271,7 +274,14 @@ class Rounding(Mirror):
 @pytest.mark.parametrize("kind", [Trusting, OffByOne, Unchecked, Forgetful, Hoarding, Rounding])
 def test_the_model_finds_a_mirror_that_is_broken(kind):
     broken = type(f"{kind.__name__}Line", (Line,), {"kind": kind})
-    found = settings(QUICK, max_examples=300, derandomize=True, database=None, phases=[Phase.generate],
-                     suppress_health_check=list(HealthCheck), report_multiple_bugs=False)
+    found = settings(
+        QUICK,
+        max_examples=300,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+        report_multiple_bugs=False,
+    )
     with pytest.raises((AssertionError, FrameError)):
         run_state_machine_as_test(broken, settings=found)

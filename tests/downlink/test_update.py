@@ -141,28 +141,31 @@ def _head(mode=0, base=0, target=1, layout=LAYOUT, result=b"12345678"):
     return struct.pack("<BII8s8s", mode, base, target, layout, result)
 
 
-@pytest.mark.parametrize(("sections", "says"), [
-    ([], "head of 0 bytes"),
-    ([b"short"], "head of 5 bytes"),
-    ([_head(mode=3), b""], "unknown mode 3; allowed: 0 chain, 1 snapshot, 2 jump"),
-    ([_head(mode=2)], "0 payloads to jump from version 0 to 1"),
-    ([_head(mode=2), b"\x08\x00", b"\x08\x00"], "2 payloads to jump"),
-    ([_head(mode=2, target=0), b"\x08\x00"], "1 payloads to jump from version 0 to 0"),
-    ([_head(mode=2), b""], "unknown codec none"),
-    ([_head()], "0 payloads from version 0 to 1"),
-    ([_head(target=3), b"x"], "1 payloads from version 0 to 3"),
-    ([_head(base=1, target=0), b"x"], "1 payloads from version 1 to 0"),
-    ([_head(), b""], "unknown codec none"),
-    ([_head(), b"\xee"], "unknown codec 238; allowed: 1 deadzone, 2 fp16, 3 int8, 4 topk"),
-    ([_head(), b"\x02\x00"], "1 bytes for 5 elements"),
-    ([_head(mode=1, base=1), b"\x00", b"\x00"], "one payload and one version"),
-    ([_head(mode=1), b"\x00"], "one payload and one version"),
-    ([_head(mode=1, base=1), b""], "unknown snapshot form"),
-    ([_head(mode=1, base=1), b"\x02"], "unknown snapshot form"),
-    ([_head(mode=1, base=1), b"\x00abc"], "snapshot of 3 bytes for 5 elements"),
-    ([_head(mode=1, base=1), b"\x01abc"], "update snapshot"),
-    ([_head(mode=1, base=1), b"\x00" + b"\xff" * 20], "not finite"),
-])
+@pytest.mark.parametrize(
+    ("sections", "says"),
+    [
+        ([], "head of 0 bytes"),
+        ([b"short"], "head of 5 bytes"),
+        ([_head(mode=3), b""], "unknown mode 3; allowed: 0 chain, 1 snapshot, 2 jump"),
+        ([_head(mode=2)], "0 payloads to jump from version 0 to 1"),
+        ([_head(mode=2), b"\x08\x00", b"\x08\x00"], "2 payloads to jump"),
+        ([_head(mode=2, target=0), b"\x08\x00"], "1 payloads to jump from version 0 to 0"),
+        ([_head(mode=2), b""], "unknown codec none"),
+        ([_head()], "0 payloads from version 0 to 1"),
+        ([_head(target=3), b"x"], "1 payloads from version 0 to 3"),
+        ([_head(base=1, target=0), b"x"], "1 payloads from version 1 to 0"),
+        ([_head(), b""], "unknown codec none"),
+        ([_head(), b"\xee"], "unknown codec 238; allowed: 1 deadzone, 2 fp16, 3 int8, 4 topk"),
+        ([_head(), b"\x02\x00"], "1 bytes for 5 elements"),
+        ([_head(mode=1, base=1), b"\x00", b"\x00"], "one payload and one version"),
+        ([_head(mode=1), b"\x00"], "one payload and one version"),
+        ([_head(mode=1, base=1), b""], "unknown snapshot form"),
+        ([_head(mode=1, base=1), b"\x02"], "unknown snapshot form"),
+        ([_head(mode=1, base=1), b"\x00abc"], "snapshot of 3 bytes for 5 elements"),
+        ([_head(mode=1, base=1), b"\x01abc"], "update snapshot"),
+        ([_head(mode=1, base=1), b"\x00" + b"\xff" * 20], "not finite"),
+    ],
+)
 def test_a_well_formed_frame_with_bad_content_is_refused(sections, says):
     with pytest.raises(FrameError, match=says):
         apply(pack(Kind.UPDATE, *sections), BASE, 0, LAYOUT, SIZES, CAP)

@@ -6,7 +6,7 @@ import pytest
 
 from experiments import cli
 
-ENGINE = '''
+ENGINE = """
 import io, os, time
 from pathlib import Path
 from types import SimpleNamespace
@@ -66,7 +66,7 @@ def run_local(config, progress=None, resume=False):
             time.sleep(60)
     folder.finish("completed")
     return folder.path
-'''
+"""
 
 
 @pytest.fixture

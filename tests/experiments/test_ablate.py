@@ -29,8 +29,13 @@ def study(tmp_path):
 def test_a_grid_gives_every_combination_named_after_what_varies(study):
     settings, arms = ablate.read(study(STUDY))
     assert settings == {"rounds": 4}
-    assert list(arms) == ["random tokens-kept=8", "random tokens-kept=16", "norm tokens-kept=8",
-                          "norm tokens-kept=16", "no replay"]  # fmt: skip
+    assert list(arms) == [
+        "random tokens-kept=8",
+        "random tokens-kept=16",
+        "norm tokens-kept=8",
+        "norm tokens-kept=16",
+        "no replay",
+    ]
     assert arms["norm tokens-kept=8"] == {"token-score": "norm", "tokens-kept": 8, "akd-steps": 5}
     assert arms["no replay"] == {"replay-share": 0.0}
 

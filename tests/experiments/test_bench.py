@@ -20,10 +20,16 @@ def test_the_entropy_of_a_fair_coin_is_a_bit_a_throw():
     assert bench.entropy_bits(np.array([0, 1] * 50)) == pytest.approx(100)
 
 
-@pytest.mark.parametrize(("value", "target", "ok"), [
-    (1.0, "<= 1.01", True), (1.02, "<= 1.01", False), (21, ">= 20", True), (19, ">= 20", False),
-    (9, "", True),
-])
+@pytest.mark.parametrize(
+    ("value", "target", "ok"),
+    [
+        (1.0, "<= 1.01", True),
+        (1.02, "<= 1.01", False),
+        (21, ">= 20", True),
+        (19, ">= 20", False),
+        (9, "", True),
+    ],
+)
 def test_a_verdict_follows_from_its_target(value, target, ok):
     assert bench.figure("x", value, 1.0, target).ok is ok
 

@@ -22,8 +22,24 @@ def written(tmp_path_factory):
     """A profile file as the command writes it."""
     path = tmp_path_factory.mktemp("profile") / "bench.json"
     with pytest.raises(SystemExit) as ended:
-        cli.main(["calibrate", "--quick", "--name", "bench", "--out", str(path), "--like", "pi5",
-                  "--up", "12.5", "--rtt", "30", "--idle-watts", "4"])
+        cli.main(
+            [
+                "calibrate",
+                "--quick",
+                "--name",
+                "bench",
+                "--out",
+                str(path),
+                "--like",
+                "pi5",
+                "--up",
+                "12.5",
+                "--rtt",
+                "30",
+                "--idle-watts",
+                "4",
+            ]
+        )
     assert ended.value.code == 0
     return path
 
@@ -83,15 +99,18 @@ def test_questions_together_read_the_weights_once():
         assert one.bytes_moved <= all_of_them.bytes_moved < 8 * one.bytes_moved
 
 
-@pytest.mark.parametrize(("arguments", "why"), [
-    (["--like", "toaster"], "--like 'toaster'; allowed: pizero2"),
-    (["--name", "my machine"], "field 'name'"),
-    (["--loss", "1.5"], "field 'loss'"),
-    (["--out", "nowhere/x.json"], "no such folder"),
-    (["--threads", "-1"], "--threads -1"),
-    (["--threads", "1000000"], "--threads 1000000; allowed: 1 to "),
-    (["--out", "."], "--out '.': is a folder"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["--like", "toaster"], "--like 'toaster'; allowed: pizero2"),
+        (["--name", "my machine"], "field 'name'"),
+        (["--loss", "1.5"], "field 'loss'"),
+        (["--out", "nowhere/x.json"], "no such folder"),
+        (["--threads", "-1"], "--threads -1"),
+        (["--threads", "1000000"], "--threads 1000000; allowed: 1 to "),
+        (["--out", "."], "--out '.': is a folder"),
+    ],
+)
 def test_what_cannot_be_measured_or_written_is_one_line(arguments, why, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as ended:

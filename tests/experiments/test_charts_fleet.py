@@ -28,15 +28,28 @@ def in_virtual_time(folder, seed: int, devices: int = 40) -> None:
             name = profile[device]
             spent = rng.exponential([8, 30, 60 if CLASS[name] == "phone" else 20, 15, 40])
             came = how == "in"
-            rows.append({
-                "round": r, "device": device, "status": "ok" if came else "missing",
-                "uplink_bytes": 12_000 if came else 0, "downlink_bytes": 9_000, "flops_forward": 1e9,
-                "profile": name, "device_class": CLASS[name],
-                "compression": "nf4" if name == "phone-old" else "none", "fate": how, "begin": 600.0 * r,
-                "finish": 600.0 * r + spent[:4].sum() if came else np.inf, "download_seconds": spent[0],
-                "work_seconds": spent[1], "upload_seconds": spent[2], "offline_seconds": spent[3],
-                "wait_seconds": spent[4], "joules": 4.0 * spent[1] + 2.0 * (spent[0] + spent[2]),
-            })  # fmt: skip
+            rows.append(
+                {
+                    "round": r,
+                    "device": device,
+                    "status": "ok" if came else "missing",
+                    "uplink_bytes": 12_000 if came else 0,
+                    "downlink_bytes": 9_000,
+                    "flops_forward": 1e9,
+                    "profile": name,
+                    "device_class": CLASS[name],
+                    "compression": "nf4" if name == "phone-old" else "none",
+                    "fate": how,
+                    "begin": 600.0 * r,
+                    "finish": 600.0 * r + spent[:4].sum() if came else np.inf,
+                    "download_seconds": spent[0],
+                    "work_seconds": spent[1],
+                    "upload_seconds": spent[2],
+                    "offline_seconds": spent[3],
+                    "wait_seconds": spent[4],
+                    "joules": 4.0 * spent[1] + 2.0 * (spent[0] + spent[2]),
+                }
+            )
         counts = {how: int((fate == how).sum()) for how in FATES}
         values = {"hours": 5.5 * r + seed, "online": 30 + 8 * np.sin(r), "asked": 13, **counts}
         told = {"round": r, "name": list(values), "value": map(float, values.values())}
@@ -47,8 +60,9 @@ def in_virtual_time(folder, seed: int, devices: int = 40) -> None:
 
 @pytest.fixture
 def comparison(engine, tmp_path):
-    made = compare.run({"rounds": 4, "devices": 40}, ("static", "cdc"), 2, tmp_path / "out", 0,
-                       progress=False, engine=engine)
+    made = compare.run(
+        {"rounds": 4, "devices": 40}, ("static", "cdc"), 2, tmp_path / "out", 0, progress=False, engine=engine
+    )
     before = report.render(made)
     assert "simulated" not in before  # a run without virtual time: the page as it always was
     assert "The fleet" not in before
@@ -62,8 +76,19 @@ def test_the_page_begins_its_plots_with_accuracy_over_simulated_time(comparison)
     titles = re.findall(r"<h2>([^<]*)</h2>", page)
     assert titles.index("Accuracy over simulated time") == titles.index("Result") + 1
     assert "The fleet" in titles
-    for text in ("simulated hours", "devices of a round", "who takes part", "time by device class",
-                 "energy by device class", "stragglers by profile", *CLASS, *PARTS, "late", "away", "flat"):
+    for text in (
+        "simulated hours",
+        "devices of a round",
+        "who takes part",
+        "time by device class",
+        "energy by device class",
+        "stragglers by profile",
+        *CLASS,
+        *PARTS,
+        "late",
+        "away",
+        "flat",
+    ):
         assert text in page, text
     assert report.render(comparison) == page
     assert "<script" not in page
@@ -95,8 +120,10 @@ def test_the_axis_of_time_reaches_the_last_round(comparison):
 def test_accuracy_stands_over_the_mean_hours_of_the_seeds():
     rows = [("m", s, r, "object", "test", 0.2 + 0.1 * r + 0.02 * s) for s in (0, 1) for r in (0, 4)]
     rounds = pd.DataFrame(rows, columns=["method", "seed", "round", "domain", "kind", "accuracy"])
-    metrics = pd.DataFrame([("m", s, r, "hours", 2.0 * r + s) for s in (0, 1) for r in (1, 2, 3, 4)],
-                           columns=["method", "seed", "round", "name", "value"])
+    metrics = pd.DataFrame(
+        [("m", s, r, "hours", 2.0 * r + s) for s in (0, 1) for r in (1, 2, 3, 4)],
+        columns=["method", "seed", "round", "name", "value"],
+    )
     found = charts_fleet.over_hours(rounds, metrics)
     assert found["hours"].tolist() == [0.0, 8.5]
     assert found["mean"].tolist() == pytest.approx([0.21, 0.61])
@@ -104,14 +131,31 @@ def test_accuracy_stands_over_the_mean_hours_of_the_seeds():
     assert charts_fleet.over_hours(rounds.assign(method="other"), metrics).empty
 
 
-TASKS = pd.DataFrame([
-    (0, 0, "a", "phone", "in", 100.0, 130.0, 5.0, 10.0, 5.0, 10.0, 30.0, 36.0, 1000, 10),
-    (0, 0, "a", "phone", "in", 200.0, 210.0, 5.0, 0.0, 5.0, 0.0, 50.0, 72.0, 1000, 10),
-    (0, 1, "a", "phone", "late", 100.0, np.inf, 5.0, 20.0, 5.0, 20.0, 10.0, 36.0, 0, 10),
-    (0, 2, "b", "board", "flat", 100.0, np.nan, 3.0, 4.0, 0.0, 0.0, 53.0, 3600.0, 0, 10),
-], columns=["seed", "device", "profile", "device_class", "fate", "begin", "finish", "download_seconds",
-            "work_seconds", "upload_seconds", "offline_seconds", "wait_seconds", "joules", "uplink_bytes",
-            "downlink_bytes"]).assign(method="m", compression="nf4")  # fmt: skip
+TASKS = pd.DataFrame(
+    [
+        (0, 0, "a", "phone", "in", 100.0, 130.0, 5.0, 10.0, 5.0, 10.0, 30.0, 36.0, 1000, 10),
+        (0, 0, "a", "phone", "in", 200.0, 210.0, 5.0, 0.0, 5.0, 0.0, 50.0, 72.0, 1000, 10),
+        (0, 1, "a", "phone", "late", 100.0, np.inf, 5.0, 20.0, 5.0, 20.0, 10.0, 36.0, 0, 10),
+        (0, 2, "b", "board", "flat", 100.0, np.nan, 3.0, 4.0, 0.0, 0.0, 53.0, 3600.0, 0, 10),
+    ],
+    columns=[
+        "seed",
+        "device",
+        "profile",
+        "device_class",
+        "fate",
+        "begin",
+        "finish",
+        "download_seconds",
+        "work_seconds",
+        "upload_seconds",
+        "offline_seconds",
+        "wait_seconds",
+        "joules",
+        "uplink_bytes",
+        "downlink_bytes",
+    ],
+).assign(method="m", compression="nf4")
 
 
 def test_numbers_are_those_one_counts_by_hand():

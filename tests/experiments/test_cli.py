@@ -13,28 +13,36 @@ from experiments.simulate import EngineError
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (["compare", "--set", "roundz=3"], "unknown setting 'roundz'; did you mean rounds"),
-    (["compare", "--set", "rounds=0"], "setting 'rounds' = 0"),
-    (["compare", "--set", "rounds"], "allowed: key=value"),
-    (["compare", "--methods", "cdc,magic"], "unknown method 'magic'; allowed: static, cdc"),
-    (["compare", "--preset", "nope"], "unknown preset 'nope'; allowed:"),
-    (["compare", "--nope"], "No such option"),
-    (["simulate", "--method", "magic"], "setting 'method' = 'magic'"),
-    (["simulate", "--ray-address", "x:1", "--workers", "2"],
-     "--workers, --ray-address with --engine local; allowed: --engine fleet"),
-    (["pretrain", "--steps-share", "0"], "steps-share = 0; allowed: above 0, at most 1"),
-    (["pretrain", "--steps-share", "1.5"], "steps-share = 1.5; allowed: above 0, at most 1"),
-    (["data", "check", "nowhere"], "nowhere"),
-    (["data", "show", "nowhere"], "nowhere"),
-    (["data", "import-jsonl", "nowhere", "out", "--map", "x"], "--map 'x'; allowed: column=field"),
-    (["report", "nowhere"], "comparison.json is missing"),
-    (["simulate", "--resume", "nowhere"], "config.json is missing"),
-    (["simulate", "--resume", "x", "--method", "cdc"], "--method with --resume: a run goes on with its own"),
-    (["simulate", "--resume", "x", "--out", "y"], "--out with --resume"),
-    (["simulate", "--resume", "x", "--data", "emoji"], "--data with --resume"),
-    (["simulate", "--resume", "x", "--preset", "none"], "--preset with --resume"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["compare", "--set", "roundz=3"], "unknown setting 'roundz'; did you mean rounds"),
+        (["compare", "--set", "rounds=0"], "setting 'rounds' = 0"),
+        (["compare", "--set", "rounds"], "allowed: key=value"),
+        (["compare", "--methods", "cdc,magic"], "unknown method 'magic'; allowed: static, cdc"),
+        (["compare", "--preset", "nope"], "unknown preset 'nope'; allowed:"),
+        (["compare", "--nope"], "No such option"),
+        (["simulate", "--method", "magic"], "setting 'method' = 'magic'"),
+        (
+            ["simulate", "--ray-address", "x:1", "--workers", "2"],
+            "--workers, --ray-address with --engine local; allowed: --engine fleet",
+        ),
+        (["pretrain", "--steps-share", "0"], "steps-share = 0; allowed: above 0, at most 1"),
+        (["pretrain", "--steps-share", "1.5"], "steps-share = 1.5; allowed: above 0, at most 1"),
+        (["data", "check", "nowhere"], "nowhere"),
+        (["data", "show", "nowhere"], "nowhere"),
+        (["data", "import-jsonl", "nowhere", "out", "--map", "x"], "--map 'x'; allowed: column=field"),
+        (["report", "nowhere"], "comparison.json is missing"),
+        (["simulate", "--resume", "nowhere"], "config.json is missing"),
+        (
+            ["simulate", "--resume", "x", "--method", "cdc"],
+            "--method with --resume: a run goes on with its own",
+        ),
+        (["simulate", "--resume", "x", "--out", "y"], "--out with --resume"),
+        (["simulate", "--resume", "x", "--data", "emoji"], "--data with --resume"),
+        (["simulate", "--resume", "x", "--preset", "none"], "--preset with --resume"),
+    ],
+)
 def test_bad_input_is_one_line_and_exit_code_2(command, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     code, out, err = command(*arguments)
@@ -48,8 +56,13 @@ def test_bad_input_is_one_line_and_exit_code_2(command, tmp_path, monkeypatch, a
 
 def test_help_lists_the_commands_and_is_quick():
     began = time.monotonic()
-    done = subprocess.run([sys.executable, "-X", "importtime", "-m", "experiments.cli", "--help"], cwd=ROOT,
-                          capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "experiments.cli", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     for name in ("compare", "simulate", "pretrain", "data", "report"):
         assert name in done.stdout
     for slow in ("torch", "flwr", "pandas", "matplotlib", "transformers"):

@@ -41,8 +41,21 @@ def test_amounts_for_people(value, text):
 
 
 def test_a_generated_trace_goes_to_parquet_and_json_and_back(command, tmp_path):
-    code, out, _ = command("fleet", "trace", "--devices", 12, "--days", 3, "--mix", "phone-mid=50%,pi4=50%",
-                           "--zones=-8,0", "--seed", 5, "--out", tmp_path / "t.parquet")
+    code, out, _ = command(
+        "fleet",
+        "trace",
+        "--devices",
+        12,
+        "--days",
+        3,
+        "--mix",
+        "phone-mid=50%,pi4=50%",
+        "--zones=-8,0",
+        "--seed",
+        5,
+        "--out",
+        tmp_path / "t.parquet",
+    )
     assert code == 0
     assert out.startswith("12 devices, 3 days, ")
     assert sum(line[:2].isdigit() and "%" in line for line in out.splitlines()[1:]) == 24
@@ -73,33 +86,37 @@ def test_a_trace_of_very_many_days_is_summed_up_in_no_time(command, tmp_path):
     assert out.startswith("2 devices, 1.15741e+07 days, 2 intervals, online 100.0% of the time")
 
 
-@pytest.mark.parametrize(("arguments", "why"), [
-    (["trace"], "a FILE to read, or --devices N"),
-    (["trace", "nowhere.json"], "does not exist"),
-    (["trace", "t.csv"], ".parquet or .json"),
-    (["trace", "bad.json"], "cannot be read"),
-    (["trace", "columns.parquet"], "no column 'device'"),
-    (["trace", "row.json"], "row 1: [50.0, 20.0) ends before it has begun"),
-    (["trace", "row.json", "--days", "2"], "--days 2"),
-    (["trace", "--devices", "3", "--zones", "x"], "--zones 'x'"),
-    (["trace", "--devices", "3", "--zones", "99"], "-12 to 14"),
-    (["trace", "--devices", "3", "--mix", "pi9=100%"], "unknown profile 'pi9'"),
-    (["trace", "--devices", "3", "--out", "t.txt"], ".parquet or .json"),
-    (["trace", "--devices", "3", "--out", "no/t.json"], "no such folder"),
-    (["trace", "--devices", "10000000000"], "1e+10 devices; allowed: up to 1e+07"),
-    (["trace", "--devices", "3", "--days", "100000000"], "100000000 days needs 420 GB; allowed: up to"),
-    (["trace", "many.json"], "10000000001 devices; allowed: up to 10000000"),
-    (["trace", "text.parquet"], "column 'end' = 'x'; allowed: float64"),
-    (["trace", "gap.parquet"], "column 'device' = <NA>; allowed: int64, no gaps"),
-    (["trace", "long.json"], "period = 1e+300; allowed: a number of seconds from 1 to 1e+12"),
-    (["trace", "--devices", "3", "--out", "folder.json"], "--out 'folder.json': is a folder"),
-    (["profiles", "nowhere.json"], "cannot be read"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["trace"], "a FILE to read, or --devices N"),
+        (["trace", "nowhere.json"], "does not exist"),
+        (["trace", "t.csv"], ".parquet or .json"),
+        (["trace", "bad.json"], "cannot be read"),
+        (["trace", "columns.parquet"], "no column 'device'"),
+        (["trace", "row.json"], "row 1: [50.0, 20.0) ends before it has begun"),
+        (["trace", "row.json", "--days", "2"], "--days 2"),
+        (["trace", "--devices", "3", "--zones", "x"], "--zones 'x'"),
+        (["trace", "--devices", "3", "--zones", "99"], "-12 to 14"),
+        (["trace", "--devices", "3", "--mix", "pi9=100%"], "unknown profile 'pi9'"),
+        (["trace", "--devices", "3", "--out", "t.txt"], ".parquet or .json"),
+        (["trace", "--devices", "3", "--out", "no/t.json"], "no such folder"),
+        (["trace", "--devices", "10000000000"], "1e+10 devices; allowed: up to 1e+07"),
+        (["trace", "--devices", "3", "--days", "100000000"], "100000000 days needs 420 GB; allowed: up to"),
+        (["trace", "many.json"], "10000000001 devices; allowed: up to 10000000"),
+        (["trace", "text.parquet"], "column 'end' = 'x'; allowed: float64"),
+        (["trace", "gap.parquet"], "column 'device' = <NA>; allowed: int64, no gaps"),
+        (["trace", "long.json"], "period = 1e+300; allowed: a number of seconds from 1 to 1e+12"),
+        (["trace", "--devices", "3", "--out", "folder.json"], "--out 'folder.json': is a folder"),
+        (["profiles", "nowhere.json"], "cannot be read"),
+    ],
+)
 def test_bad_input_is_one_line_and_exit_code_2(command, tmp_path, monkeypatch, arguments, why):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.json").write_text("{")
     (tmp_path / "row.json").write_text(
-        '{"period": 100, "intervals": [[0, 0.0, 5.0, true, true], [0, 50.0, 20.0, true, true]]}')
+        '{"period": 100, "intervals": [[0, 0.0, 5.0, true, true], [0, 50.0, 20.0, true, true]]}'
+    )
     (tmp_path / "many.json").write_text('{"period": 9, "intervals": [[10000000000, 0, 1, true, true]]}')
     (tmp_path / "long.json").write_text('{"period": 1e300, "intervals": []}')
     (tmp_path / "folder.json").mkdir()

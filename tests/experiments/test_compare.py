@@ -127,14 +127,17 @@ def test_settings_refused_by_a_run_end_the_comparison(run):
         run(methods=("fedavg_pseudo", "cdc"))
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"methods": ("cdc", "fedsgd")}, "unknown method 'fedsgd'; allowed: static, cdc"),
-    ({"methods": ("cdc", "cdc")}, "at most once"),
-    ({"methods": ()}, "methods = ''"),
-    ({"seeds": 0}, "seeds = 0"),
-    ({"workers": -1}, "workers = -1"),
-    ({"rounds": 0}, "setting 'rounds' = 0"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"methods": ("cdc", "fedsgd")}, "unknown method 'fedsgd'; allowed: static, cdc"),
+        ({"methods": ("cdc", "cdc")}, "at most once"),
+        ({"methods": ()}, "methods = ''"),
+        ({"seeds": 0}, "seeds = 0"),
+        ({"workers": -1}, "workers = -1"),
+        ({"rounds": 0}, "setting 'rounds' = 0"),
+    ],
+)
 def test_bad_input_is_refused_before_anything_is_written(run, tmp_path, options, message):
     with pytest.raises(ConfigError, match=message):
         run(**options)
@@ -180,8 +183,14 @@ def test_ctrl_c_reports_the_rounds_that_were_done_and_ends_with_130(engine, tmp_
     )
     (tmp_path / "program.py").write_text(program)
     environment = {**os.environ, "FAKE_SLOW": str(mark), "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
-    process = subprocess.Popen([sys.executable, str(tmp_path / "program.py")], env=environment, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    process = subprocess.Popen(
+        [sys.executable, str(tmp_path / "program.py")],
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
     deadline = time.monotonic() + 60
     while not mark.exists() and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.05)

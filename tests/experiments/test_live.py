@@ -18,12 +18,21 @@ from experiments import cli, simulate
 from experiments.live import BLOCKS, State, Watch, line, of_run, sparkline, view
 
 FULL = State(
-    title="cdc · seed 0", rounds=14, round=7, stage="evaluation", hours=76.4,
-    counts={"online": 41_200, "asked": 1300, "in": 1000, "late": 210, "away": 70, "flat": 20}, up=12_345_678,
-    down=4_321, stream={"source": 0.91, "object": 0.452, "question": 0.711}, overall=(0.3, 0.5, 0.4, 0.702),
-    held_out={"source": 0.895, "object": 0.61}, measured=7, seconds=(10.0, 14.0),
+    title="cdc · seed 0",
+    rounds=14,
+    round=7,
+    stage="evaluation",
+    hours=76.4,
+    counts={"online": 41_200, "asked": 1300, "in": 1000, "late": 210, "away": 70, "flat": 20},
+    up=12_345_678,
+    down=4_321,
+    stream={"source": 0.91, "object": 0.452, "question": 0.711},
+    overall=(0.3, 0.5, 0.4, 0.702),
+    held_out={"source": 0.895, "object": 0.61},
+    measured=7,
+    seconds=(10.0, 14.0),
     warnings=("round 2: device 1: " + "long " * 40,),
-)  # fmt: skip
+)
 
 
 def text(state: State, width: int = 80) -> str:
@@ -34,10 +43,19 @@ def text(state: State, width: int = 80) -> str:
 
 def test_the_view_shows_every_part_of_the_state_in_eighty_columns():
     shown = text(FULL)
-    for part in ("cdc · seed 0", "round 7 of 14", "evaluation", "3 d 4 h", "14.0 s a round, 1:24 left",
-                 "online 41200, asked 1300, in 1000,", "late 210, away 70, flat 20",
-                 "up 12.3 MB, down 4.32 kB", "held out, round 7", "▁▄▂█  30.0 → 70.2 %",
-                 "! round 2: device 1: long"):
+    for part in (
+        "cdc · seed 0",
+        "round 7 of 14",
+        "evaluation",
+        "3 d 4 h",
+        "14.0 s a round, 1:24 left",
+        "online 41200, asked 1300, in 1000,",
+        "late 210, away 70, flat 20",
+        "up 12.3 MB, down 4.32 kB",
+        "held out, round 7",
+        "▁▄▂█  30.0 → 70.2 %",
+        "! round 2: device 1: long",
+    ):
         assert part in " ".join(shown.replace("│", " ").split()) or part in shown, part
     rows = [row.strip("│ ").split() for row in shown.splitlines()]
     assert ["right,", "%", "source", "object", "question", "all"] in rows
@@ -106,7 +124,8 @@ def test_a_sparkline_goes_from_its_lowest_to_its_highest():
 def test_a_round_is_one_plain_line():
     assert line(FULL) == (
         "round 7/14 | 3 d 4 h | online 41200 asked 1300 in 1000 late 210 away 70 flat 20 | up 12.3 MB down "
-        "4.32 kB | stream 70.2 % source 89.5 % object 61.0 % | 14.0 s, 1:24 left")
+        "4.32 kB | stream 70.2 % source 89.5 % object 61.0 % | 14.0 s, 1:24 left"
+    )
     assert "source" not in line(replace(FULL, measured=6))
     assert line(replace(State("x", rounds=3), round=1)) == "round 1/3 | up 0 B down 0 B"
 

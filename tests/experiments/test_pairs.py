@@ -15,11 +15,14 @@ def config(tmp_path, monkeypatch):
     """Settings of a small pack of two kinds of question, one of which the student knows."""
     monkeypatch.setenv("CDC_FLOWER_CACHE", str(tmp_path / "cache"))
     pack = packs.load(parse({"scenes-train": 40, "scenes-test": 40}).data)
-    split = [f.assign(image=[i[k] for k in f["image_id"]]) for f, i in
-             ((pack.train, pack.train_images), (pack.test, pack.test_images))]
+    split = [
+        f.assign(image=[i[k] for k in f["image_id"]])
+        for f, i in ((pack.train, pack.train_images), (pack.test, pack.test_images))
+    ]
     packs.write_pack(tmp_path / "mine", *split)
-    return parse({"data": str(tmp_path / "mine"), "known-questions": "what,colour,yesno,count",
-                  "drift": "question"})
+    return parse(
+        {"data": str(tmp_path / "mine"), "known-questions": "what,colour,yesno,count", "drift": "question"}
+    )
 
 
 @pytest.fixture
@@ -58,8 +61,9 @@ def test_without_leave_the_missing_pair_is_an_error(config, trained):
     assert trained == []
 
 
-@pytest.mark.parametrize("change", [{"data": "scenes"}, {"pair": "nowhere"},
-                                    {"teacher": "a", "student": "b"}])
+@pytest.mark.parametrize(
+    "change", [{"data": "scenes"}, {"pair": "nowhere"}, {"teacher": "a", "student": "b"}]
+)
 def test_models_that_are_named_or_packaged_are_never_trained(config, trained, change):
     assert pairs.ensure(parse({**flat(config), **change}), nothing, nothing) is None
     assert trained == []

@@ -20,10 +20,23 @@ from experiments.pretrain import LanguageModel, Recipe, pretrain
 from experiments.recipes import shortened
 
 SMALL = LanguageModel(64, 1, 64)
-TINY = Recipe(pictures=40, image_side=24, tower_width=32, tower_layers=1, tower_steps=3, tower_batch=8,
-              teacher=SMALL, teacher_steps=4, student=SMALL, student_steps=3, batch=4, turns=3)
-CONFIG = parse({"scenes-test": 20, "known-objects": "old shapes",
-                "known-questions": "what,colour,yesno,count"})
+TINY = Recipe(
+    pictures=40,
+    image_side=24,
+    tower_width=32,
+    tower_layers=1,
+    tower_steps=3,
+    tower_batch=8,
+    teacher=SMALL,
+    teacher_steps=4,
+    student=SMALL,
+    student_steps=3,
+    batch=4,
+    turns=3,
+)
+CONFIG = parse(
+    {"scenes-test": 20, "known-objects": "old shapes", "known-questions": "what,colour,yesno,count"}
+)
 
 
 # --- targets of the tower
@@ -41,23 +54,41 @@ def test_boxes_pool_the_patches_they_cover():
 
 
 def test_with_boxes_each_region_is_judged_by_every_name():
-    frame = pd.DataFrame({"image_id": ["b", "b", "a"], "question": "q", "answer": "x",
-                          "attributes": ["red@0,0,0.5,1;disc@0,0,0.5,1;star@0.5,0,1,1"] * 2 +
-                          ["red@0,0,1,1"]})
+    frame = pd.DataFrame(
+        {
+            "image_id": ["b", "b", "a"],
+            "question": "q",
+            "answer": "x",
+            "attributes": ["red@0,0,0.5,1;disc@0,0,0.5,1;star@0.5,0,1,1"] * 2 + ["red@0,0,1,1"],
+        }
+    )
     goal = tower.targets(frame, ["a", "b"], 2)
     assert goal.names == ["disc", "red", "star"]
     assert goal.known.all()
-    found = {(int(i), tuple(p)): [n for n, y in zip(goal.names, row, strict=True) if y]
-             for i, p, row in zip(goal.image, goal.pool, goal.label, strict=True)}
-    assert found == {(1, (0.5, 0, 0.5, 0)): ["disc", "red"], (1, (0, 0.5, 0, 0.5)): ["star"],
-                     (0, (0.25, 0.25, 0.25, 0.25)): ["red"]}
+    found = {
+        (int(i), tuple(p)): [n for n, y in zip(goal.names, row, strict=True) if y]
+        for i, p, row in zip(goal.image, goal.pool, goal.label, strict=True)
+    }
+    assert found == {
+        (1, (0.5, 0, 0.5, 0)): ["disc", "red"],
+        (1, (0, 0.5, 0, 0.5)): ["star"],
+        (0, (0.25, 0.25, 0.25, 0.25)): ["red"],
+    }
 
 
 def test_without_boxes_a_picture_is_judged_by_what_was_asked_and_by_its_classes():
-    frame = pd.DataFrame({
-        "image_id": ["a", "a", "b", "b"], "question": ["what?", "dark?", "what?", "rare?"],
-        "answer": ["cat", "no", "dog", "odd"], "qtype": "t", "domain": "d", "user": "u",
-        "group": ["pets", "pets", "wild", "wild"], "view": [1, 2, 1, 2]})  # `view` differs within a picture
+    frame = pd.DataFrame(
+        {
+            "image_id": ["a", "a", "b", "b"],
+            "question": ["what?", "dark?", "what?", "rare?"],
+            "answer": ["cat", "no", "dog", "odd"],
+            "qtype": "t",
+            "domain": "d",
+            "user": "u",
+            "group": ["pets", "pets", "wild", "wild"],
+            "view": [1, 2, 1, 2],
+        }
+    )  # `view` differs within a picture
     goal = tower.targets(frame, ["a", "b"], 2, min_count=2)
     assert goal.names == ["group=pets", "group=wild", "what?=cat", "what?=dog"]
     assert goal.image.tolist() == [0, 1]
@@ -74,13 +105,20 @@ def test_without_boxes_a_picture_is_judged_by_what_was_asked_and_by_its_classes(
 @torch.no_grad()
 def test_questions_of_one_picture_do_not_see_each_other(pair):
     rng = np.random.default_rng(0)
-    asked = [[("what colour is the disc?", "red"), ("how many stars are there?", "three"),
-              ("where is the star?", "top left")], [("is there a disc?", "yes")]]
+    asked = [
+        [
+            ("what colour is the disc?", "red"),
+            ("how many stars are there?", "three"),
+            ("where is the star?", "top left"),
+        ],
+        [("is there a disc?", "yes")],
+    ]
     turns = [[(pair.text.question_ids(q), pair.text.answer_ids(a)) for q, a in picture] for picture in asked]
     kept = [np.array([0, 5, 9, 40]), np.arange(pair.n_tokens)]
     tokens = [rng.normal(size=(len(k), pair.width)).astype(np.float32) for k in kept]
-    together = language.turns_loss(pair.teacher, pair.text,
-                                   language.collate_turns(pair.text, tokens, kept, turns), 0.0)
+    together = language.turns_loss(
+        pair.teacher, pair.text, language.collate_turns(pair.text, tokens, kept, turns), 0.0
+    )
     alone = []
     for picture, t, k in zip(turns, tokens, kept, strict=True):
         for question, answer in picture:
@@ -188,7 +226,8 @@ def test_the_checkpoints_are_ordinary_llava_checkpoints(pair_folder):
     models = {}
     for role in ("teacher", "student"):
         models[role], loaded = LlavaForConditionalGeneration.from_pretrained(
-            pair_folder / role, output_loading_info=True)
+            pair_folder / role, output_loading_info=True
+        )
         assert not any(loaded.values())  # nothing missing, unexpected or of another shape
     towers = [m.model.vision_tower.state_dict() for m in models.values()]
     assert same(*towers)
@@ -201,17 +240,31 @@ def test_the_checkpoints_are_ordinary_llava_checkpoints(pair_folder):
 def small_pack(folder, questions):
     picture = io.BytesIO()
     Image.new("RGB", (24, 24)).save(picture, "png")
-    rows = pd.DataFrame({"image": picture.getvalue(), "question": [f"q{i}?" for i in range(questions)],
-                         "answer": "x", "user": "u"})
-    rows = pd.concat([rows.assign(image_id=i, qtype=q, domain=d) for i, q, d in
-                      (("a", "old", "new"), ("b", "new", "old"))] * 15)
+    rows = pd.DataFrame(
+        {
+            "image": picture.getvalue(),
+            "question": [f"q{i}?" for i in range(questions)],
+            "answer": "x",
+            "user": "u",
+        }
+    )
+    rows = pd.concat(
+        [rows.assign(image_id=i, qtype=q, domain=d) for i, q, d in (("a", "old", "new"), ("b", "new", "old"))]
+        * 15
+    )
     packs.write_pack(folder, rows, rows.assign(image_id=rows["image_id"] + "test"))
 
 
 def test_a_pack_without_source_samples_is_refused(tmp_path):
     small_pack(tmp_path / "pack", questions=1)
-    config = parse({"data": str(tmp_path / "pack"), "known-questions": "old", "known-objects": "old",
-                    "object-column": "domain"})
+    config = parse(
+        {
+            "data": str(tmp_path / "pack"),
+            "known-questions": "old",
+            "known-objects": "old",
+            "object-column": "domain",
+        }
+    )
     with pytest.raises(ConfigError, match="no training sample is of the source domain"):
         pretrain(config, tmp_path / "pair", dataclasses.replace(TINY, tower_steps=0))
 

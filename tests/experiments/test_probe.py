@@ -90,8 +90,11 @@ def test_devices_of_every_compression_wear_every_adapter(run_settings, pair):
 
 
 def test_means_are_over_seeds_and_over_the_drifted_domains():
-    rows = [("a", 6, 10.0, s, d, v) for s, v0 in ((0, 0.2), (1, 0.4))
-            for d, v in (("source", 0.9), ("object", v0), ("question", v0 + 0.2))]  # fmt: skip
+    rows = [
+        ("a", 6, 10.0, s, d, v)
+        for s, v0 in ((0, 0.2), (1, 0.4))
+        for d, v in (("source", 0.9), ("object", v0), ("question", v0 + 0.2))
+    ]
     found = pd.DataFrame(rows, columns=["arm", "kept", "bytes", "seed", "domain", "accuracy"])
     row = probe.means(found).iloc[0]
     assert (row["drift"], row["source"]) == (pytest.approx(0.4), pytest.approx(0.9))

@@ -13,12 +13,17 @@ from experiments.screen import share, size
 VOID = {"meta", "br", "image", "path", "use", "link", "img"}
 
 
-
-
 @pytest.fixture
 def comparison(engine, tmp_path):
-    return compare.run({"rounds": 4, "devices": 2}, ("static", "cdc", "upload_all", "fedavg_lora"), 2,
-                       tmp_path / "out", 0, progress=False, engine=engine)
+    return compare.run(
+        {"rounds": 4, "devices": 2},
+        ("static", "cdc", "upload_all", "fedavg_lora"),
+        2,
+        tmp_path / "out",
+        0,
+        progress=False,
+        engine=engine,
+    )
 
 
 class Balance(HTMLParser):
@@ -76,14 +81,25 @@ def test_the_page_is_the_same_each_time(comparison):
 
 
 def test_bytes_are_cumulative_over_rounds_and_mean_over_seeds():
-    devices = pd.DataFrame([("m", s, r, 10 * (s + 1), 1) for s in (0, 1) for r in (1, 2)],
-                           columns=["method", "seed", "round", "uplink_bytes", "downlink_bytes"])
+    devices = pd.DataFrame(
+        [("m", s, r, 10 * (s + 1), 1) for s in (0, 1) for r in (1, 2)],
+        columns=["method", "seed", "round", "uplink_bytes", "downlink_bytes"],
+    )
     assert charts.bytes_until(devices) == {("m", 1): 16.0, ("m", 2): 32.0}
 
 
 def test_prequential_accuracy_weighs_samples_not_domains():
-    rounds = pd.DataFrame({"method": "m", "seed": 0, "round": 1, "kind": "prequential",
-                           "domain": ["source", "object"], "accuracy": [1.0, 0.0], "n": [30, 10]})
+    rounds = pd.DataFrame(
+        {
+            "method": "m",
+            "seed": 0,
+            "round": 1,
+            "kind": "prequential",
+            "domain": ["source", "object"],
+            "accuracy": [1.0, 0.0],
+            "n": [30, 10],
+        }
+    )
     assert charts.prequential(rounds)["mean"].tolist() == [0.75]
 
 
@@ -117,10 +133,18 @@ def test_the_arms_of_a_study_are_set_against_its_first_by_seed(engine, tmp_path)
     assert notes(alone) == []
 
 
-@pytest.mark.parametrize(("count", "text"), [
-    (0, "0 B"), (999, "999 B"), (1000, "1 kB"), (12_345, "12.3 kB"), (999_900, "1 MB"), (5e12, "5 TB"),
-    (None, "-"),
-])
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1 kB"),
+        (12_345, "12.3 kB"),
+        (999_900, "1 MB"),
+        (5e12, "5 TB"),
+        (None, "-"),
+    ],
+)
 def test_sizes_for_people(count, text):
     assert size(count) == text
 

@@ -15,14 +15,28 @@ from experiments.summary import MEASURES
 def comparison(intervals):
     def row(method):
         shares = dict.fromkeys(("acc_source", "acc_drift", "forgetting"), 0.9123)
-        ends = {f"{m}_{end}": v if intervals else None for m in MEASURES for end, v in
-                (("low", 0.8), ("high", 1.04))}
-        return {"method": method, "labels": True, "device_backprop": False, "gap_closed": -0.1234, **shares,
-                "uplink_bytes": 123_456_789, "downlink_bytes": 999_499, "device_gflops": 123456.0, **ends}
+        ends = {
+            f"{m}_{end}": v if intervals else None
+            for m in MEASURES
+            for end, v in (("low", 0.8), ("high", 1.04))
+        }
+        return {
+            "method": method,
+            "labels": True,
+            "device_backprop": False,
+            "gap_closed": -0.1234,
+            **shares,
+            "uplink_bytes": 123_456_789,
+            "downlink_bytes": 999_499,
+            "device_gflops": 123456.0,
+            **ends,
+        }
 
     return SimpleNamespace(
         index={"data": "scenes", "config": {"devices": 8, "rounds": 12}, "seeds": [0, 1, 2]},
-        teacher={"source": 1.0, "object": 1.0}, methods=pd.DataFrame([row(m) for m in METHODS]))
+        teacher={"source": 1.0, "object": 1.0},
+        methods=pd.DataFrame([row(m) for m in METHODS]),
+    )
 
 
 def lines(intervals, width):
@@ -44,8 +58,23 @@ def test_100_columns_show_everything_with_intervals():
     shown = lines(True, 100)
     assert "too narrow" not in shown[-1]
     cdc = next(line for line in shown if line.startswith("cdc"))
-    assert cdc.split() == ["cdc", "yes", "no", "91.2", "±12.0", "91.2", "±12.0", "-12.3", "91.2", "±12.0",
-                           "123", "MB", "999", "kB", "123,456"]
+    assert cdc.split() == [
+        "cdc",
+        "yes",
+        "no",
+        "91.2",
+        "±12.0",
+        "91.2",
+        "±12.0",
+        "-12.3",
+        "91.2",
+        "±12.0",
+        "123",
+        "MB",
+        "999",
+        "kB",
+        "123,456",
+    ]
 
 
 def test_a_narrow_terminal_is_told_what_it_does_not_see():

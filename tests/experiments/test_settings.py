@@ -27,16 +27,24 @@ def test_values_take_the_type_of_their_setting():
     texts = ["rounds=3", "cohort=1", "known-styles=7", "token_bits=4", "fail-devices=2:1"]
     found = settings.assignments(texts)
     assert list(found.items()) == [
-        ("rounds", 3), ("cohort", 1.0), ("known-styles", "7"), ("token-bits", 4), ("fail-devices", "2:1")]
+        ("rounds", 3),
+        ("cohort", 1.0),
+        ("known-styles", "7"),
+        ("token-bits", 4),
+        ("fail-devices", "2:1"),
+    ]
     assert isinstance(found["cohort"], float)
     assert parse(settings.assignments(["wavelet=true"])).cloud.wavelet is True
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("rounds", "allowed: key=value"),
-    ("round=3", "unknown setting 'round'; did you mean rounds"),
-    ("zzzz=3", "allowed: method, seed"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rounds", "allowed: key=value"),
+        ("round=3", "unknown setting 'round'; did you mean rounds"),
+        ("zzzz=3", "allowed: method, seed"),
+    ],
+)
 def test_a_wrong_assignment_is_refused(text, message):
     with pytest.raises(ConfigError, match=message):
         settings.assignments([text])
@@ -64,11 +72,14 @@ def test_data_given_by_set_counts_as_data(presets, tmp_path):
     assert (found["data"], name) == (str(tmp_path / "pack"), "pack")
 
 
-@pytest.mark.parametrize(("name", "message"), [
-    ("nope", "unknown preset 'nope'; allowed: nested, pack, torn"),
-    ("nested", "preset 'nested': unknown setting 'run'"),
-    ("torn", "preset 'torn'"),
-])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nope", "unknown preset 'nope'; allowed: nested, pack, torn"),
+        ("nested", "preset 'nested': unknown setting 'run'"),
+        ("torn", "preset 'torn'"),
+    ],
+)
 def test_a_preset_that_cannot_be_used_is_named(presets, name, message):
     with pytest.raises(ConfigError, match=message):
         settings.resolve(None, name, [])

@@ -49,12 +49,15 @@ def test_a_run_resumes_with_its_own_settings_where_it_lies_now(run_folder, ended
     assert simulate.resumed(folder, {"rounds": "5"}).run.rounds == 5
 
 
-@pytest.mark.parametrize(("changes", "says"), [
-    ({"akd-steps": 5}, "setting 'akd-steps' with --resume: a run goes on with its own settings"),
-    ({}, "the run has completed its 3 rounds, nothing is left; allowed: --set rounds=N with more"),
-    ({"rounds": 2}, "nothing is left"),
-    ({"rounds": 0}, "setting 'rounds' = 0"),
-])
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"akd-steps": 5}, "setting 'akd-steps' with --resume: a run goes on with its own settings"),
+        ({}, "the run has completed its 3 rounds, nothing is left; allowed: --set rounds=N with more"),
+        ({"rounds": 2}, "nothing is left"),
+        ({"rounds": 0}, "setting 'rounds' = 0"),
+    ],
+)
 def test_what_cannot_resume_is_refused_in_one_line(run_folder, changes, says):
     with pytest.raises(ConfigError, match=says):
         simulate.resumed(run_folder("completed"), changes)

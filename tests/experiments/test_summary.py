@@ -7,11 +7,14 @@ import pytest
 from experiments import summary
 
 
-@pytest.mark.parametrize(("values", "half"), [
-    ([1.0, 3.0], 12.706 * math.sqrt(2) / math.sqrt(2)),
-    ([1.0, 2.0, 3.0], 4.303 / math.sqrt(3)),
-    ([5.0, 5.0, 5.0], 0.0),
-])
+@pytest.mark.parametrize(
+    ("values", "half"),
+    [
+        ([1.0, 3.0], 12.706 * math.sqrt(2) / math.sqrt(2)),
+        ([1.0, 2.0, 3.0], 4.303 / math.sqrt(3)),
+        ([5.0, 5.0, 5.0], 0.0),
+    ],
+)
 def test_intervals_are_students_t(values, half):
     low, high = summary.interval(values)
     assert (high - low) / 2 == pytest.approx(half)

@@ -26,8 +26,9 @@ def second_by_second(level: float, capacity: float, idle: float, rows, begin: in
     return level
 
 
-drawn = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 60), st.integers(0, 60), st.integers(-9, 9)),
-                 max_size=8)
+drawn = st.lists(
+    st.tuples(st.integers(0, 2), st.integers(0, 60), st.integers(0, 60), st.integers(-9, 9)), max_size=8
+)
 
 
 @settings(max_examples=100)
@@ -48,8 +49,14 @@ def test_levels_are_those_of_a_loop_over_seconds(rows, begin, lasts):
 
 
 def test_a_battery_is_empty_when_its_energy_is_used_up_and_rises_again_on_the_charger():
-    level, empty = run(np.array([100.0]), np.array([100.0]), np.array([1.0]),
-                       spans((0, 0, 50, 4.0), (0, 60, 70, -6.0)), 0, 70)
+    level, empty = run(
+        np.array([100.0]),
+        np.array([100.0]),
+        np.array([1.0]),
+        spans((0, 0, 50, 4.0), (0, 60, 70, -6.0)),
+        0,
+        70,
+    )
     assert empty.tolist() == [20.0]
     assert level.tolist() == [50.0]  # 10 s at 6 W - 1 W
 
@@ -66,15 +73,20 @@ def test_mains_never_ends():
 
 
 @settings(max_examples=50)
-@given(st.lists(st.tuples(st.integers(1, 99), st.integers(0, 2)), unique=True),
-       st.lists(st.booleans(), min_size=3, max_size=3))
+@given(
+    st.lists(st.tuples(st.integers(1, 99), st.integers(0, 2)), unique=True),
+    st.lists(st.booleans(), min_size=3, max_size=3),
+)
 def test_charging_spans_are_the_times_between_plugging_and_unplugging(moments, plugged):
     state, rows = list(plugged), []
     for time, device in sorted(moments):
         state[device] = not state[device]
         rows.append((float(time), device, state[device]))
-    columns = tuple(np.array(column) for column in zip(*rows, strict=True)) if rows else (
-        np.zeros(0), np.zeros(0, np.int64), np.zeros(0, bool))
+    columns = (
+        tuple(np.array(column) for column in zip(*rows, strict=True))
+        if rows
+        else (np.zeros(0), np.zeros(0, np.int64), np.zeros(0, bool))
+    )
     found = charging(columns, np.array(plugged), np.array([1.0, 2.0, 3.0]), 0.0, 100.0)
     for second in range(100):
         on = list(plugged)

@@ -32,8 +32,9 @@ def tasks(*work: float, down: float = 0.0, up: float = 0.0, first: int = 0) -> T
 def trace_of(*rows: tuple, devices: int = 5, period: float = 1000.0) -> Trace:
     import pandas as pd
 
-    table = pd.DataFrame([(*row, False, False) if len(row) == 3 else row for row in rows],
-                         columns=list(COLUMNS)).astype(COLUMNS)
+    table = pd.DataFrame(
+        [(*row, False, False) if len(row) == 3 else row for row in rows], columns=list(COLUMNS)
+    ).astype(COLUMNS)
     return from_frame(table, devices, period)
 
 
@@ -70,8 +71,9 @@ def test_a_dropped_answer_never_comes_and_a_taken_one_comes_in_the_round_of_its_
         rules = replace(RULES, late=late)
         state, first = play(start(BOARDS), tasks(30, 10, 75), 2, BOARDS, always(5), rules)
         assert names(first) == ["in", "in", "late"]
-        assert candidates(state, BOARDS, always(5), rules).tolist() == ([0, 1, 2, 3, 4] if late == "drop"
-                                                                        else [0, 1, 3, 4])
+        assert candidates(state, BOARDS, always(5), rules).tolist() == (
+            [0, 1, 2, 3, 4] if late == "drop" else [0, 1, 3, 4]
+        )
         state, second = play(state, tasks(30, 40), 2, BOARDS, always(5), rules)  # 30 s to 70 s
         assert len(second.late_device) == 0
         state, third = play(state, tasks(20, 20), 2, BOARDS, always(5), rules)  # 70 s to 90 s
@@ -197,8 +199,13 @@ N = 40
 FLEET = fleet(MIX, N, 0)
 FLEET = replace(FLEET, battery=np.minimum(FLEET.battery, np.where(np.isinf(FLEET.battery), np.inf, 9_000.0)))
 TRACE = generate(FLEET.classes, 0, 1, [-6.0, 0.0, 6.0])
-rules = st.builds(FleetConfig, late=st.sampled_from(["drop", "take"]), deadline=st.floats(1, 4000),
-                  need_charging=st.booleans(), min_battery=st.floats(0, 0.5))
+rules = st.builds(
+    FleetConfig,
+    late=st.sampled_from(["drop", "take"]),
+    deadline=st.floats(1, 4000),
+    need_charging=st.booleans(),
+    min_battery=st.floats(0, 0.5),
+)
 
 
 def played(config: FleetConfig, seed: int, rounds: int, wanted: int, moment: float):
@@ -206,8 +213,12 @@ def played(config: FleetConfig, seed: int, rounds: int, wanted: int, moment: flo
     state = replace(start(FLEET, charge=0.5), now=moment)
     for number in range(1, rounds + 1):
         asked = ask(candidates(state, FLEET, TRACE, config), wanted, config, seed, number)
-        work = Tasks(asked, rng.exponential(1e5, len(asked)).round(), rng.exponential(600, len(asked)),
-                     rng.exponential(1e6, len(asked)).round())
+        work = Tasks(
+            asked,
+            rng.exponential(1e5, len(asked)).round(),
+            rng.exponential(600, len(asked)),
+            rng.exponential(1e6, len(asked)).round(),
+        )
         before = state
         _, at_once = play(state, work, wanted, FLEET, TRACE, config)
         state, report = play(state, work, wanted, FLEET, TRACE, config, cloud_seconds=3.0)
@@ -251,8 +262,13 @@ def test_laws_of_rounds(config, seed, wanted, moment):
         assert ((state.level >= 0) & (state.level <= FLEET.battery)).all()
 
 
-paced = st.builds(FleetConfig, pace=st.sampled_from(["rounds", "async"]), buffer=st.integers(1, 6),
-                  late=st.sampled_from(["drop", "take"]), deadline=st.floats(1, 4000))
+paced = st.builds(
+    FleetConfig,
+    pace=st.sampled_from(["rounds", "async"]),
+    buffer=st.integers(1, 6),
+    late=st.sampled_from(["drop", "take"]),
+    deadline=st.floats(1, 4000),
+)
 
 
 @settings(max_examples=40)
@@ -277,8 +293,17 @@ def test_every_task_is_answered_lost_or_under_way_exactly_once(config, seed, wan
 @given(rules, st.integers(0, 99))
 def test_equal_seeds_give_equal_rounds(config, seed):
     def flat(report: clock.Report) -> list:
-        return [a.tolist() if isinstance(a, np.ndarray) else a for a in
-                (report.end, report.device, report.status, report.finish, report.joules, report.late_device)]
+        return [
+            a.tolist() if isinstance(a, np.ndarray) else a
+            for a in (
+                report.end,
+                report.device,
+                report.status,
+                report.finish,
+                report.joules,
+                report.late_device,
+            )
+        ]
 
     first, second = ([flat(report) for *_, report in played(config, seed, 4, 8, 0.0)] for _ in range(2))
     assert first == second
@@ -307,13 +332,16 @@ def test_more_bytes_and_more_work_never_end_earlier(down, up, work):
         assert (more >= base - 1e-6).all()
 
 
-@pytest.mark.parametrize("bad", [
-    (np.array([1, 0]), [0, 0], [0, 0], [0, 0]),
-    (np.array([0, 0]), [0, 0], [0, 0], [0, 0]),
-    (np.array([0, 1]), [0, -1], [0, 0], [0, 0]),
-    (np.array([0, 1]), [0, 0], [0, math.inf], [0, 0]),
-    (np.array([0, 1]), [0, 0], [0, 0], [0]),
-])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        (np.array([1, 0]), [0, 0], [0, 0], [0, 0]),
+        (np.array([0, 0]), [0, 0], [0, 0], [0, 0]),
+        (np.array([0, 1]), [0, -1], [0, 0], [0, 0]),
+        (np.array([0, 1]), [0, 0], [0, math.inf], [0, 0]),
+        (np.array([0, 1]), [0, 0], [0, 0], [0]),
+    ],
+)
 def test_tasks_out_of_order_or_out_of_range_are_refused(bad):
     with pytest.raises(ValueError, match="of a round must"):
         Tasks(bad[0], *(np.array(column, float) for column in bad[1:]))

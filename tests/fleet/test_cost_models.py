@@ -27,7 +27,7 @@ def test_every_model_of_the_table_has_a_source_and_its_published_size():
 
 def test_the_tiny_one_has_the_bytes_of_its_published_files():
     found = roofline.shapes(table()["tiny-llava-1.4b"], 0)
-    weights = (found.compressed + found.head + found.embedding + found.norms + found.projector + found.tower)
+    weights = found.compressed + found.head + found.embedding + found.norms + found.projector + found.tower
     assert 4 * weights == pytest.approx(4.98e9 + 0.661e9, rel=0.01)
 
 
@@ -39,18 +39,31 @@ def test_nothing_said_is_the_students_own():
 
 def test_a_config_file_gets_the_defaults_that_it_leaves_out(tmp_path):
     path = tmp_path / "config.json"
-    path.write_text(json.dumps({  # as in llava-hf/llava-1.5-7b-hf: what is Llama's default is not written
-        "model_type": "llava", "vision_feature_layer": -2,
-        "text_config": {"model_type": "llama", "vocab_size": 32064},
-        "vision_config": table()["llava-1.5-7b"]["vision_config"] | {"model_type": "clip_vision_model"}}))
+    path.write_text(
+        json.dumps(
+            {  # as in llava-hf/llava-1.5-7b-hf: what is Llama's default is not written
+                "model_type": "llava",
+                "vision_feature_layer": -2,
+                "text_config": {"model_type": "llama", "vocab_size": 32064},
+                "vision_config": table()["llava-1.5-7b"]["vision_config"]
+                | {"model_type": "clip_vision_model"},
+            }
+        )
+    )
     assert roofline.shapes(load(str(path), {}), 16) == roofline.shapes(table()["llava-1.5-7b"], 16)
 
 
-@pytest.mark.parametrize(("content", "why"), [
-    (None, "cannot be read"), ("{", "no JSON"), ("[]", "model type None"),
-    ('{"model_type": "qwen2_vl"}', "model type 'qwen2_vl'"), ("[" * 100_000, "no JSON"),
-    ('{"model_type": "llava", "vision_config": 7}', "cannot be read as a LLaVA config"),
-])
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (None, "cannot be read"),
+        ("{", "no JSON"),
+        ("[]", "model type None"),
+        ('{"model_type": "qwen2_vl"}', "model type 'qwen2_vl'"),
+        ("[" * 100_000, "no JSON"),
+        ('{"model_type": "llava", "vision_config": 7}', "cannot be read as a LLaVA config"),
+    ],
+)
 def test_a_file_that_is_no_llava_config_is_refused_in_one_line(tmp_path, content, why):
     path = tmp_path / "config.json"
     if content is not None:
@@ -63,27 +76,41 @@ def test_a_file_that_is_no_llava_config_is_refused_in_one_line(tmp_path, content
 
 
 def test_a_deployment_runs_its_tower_in_float16_and_the_student_here_in_float32(tmp_path):
-    own = {"text_config": table()["llava-1.5-7b"]["text_config"],
-           "vision_config": table()["llava-1.5-7b"]["vision_config"]}
+    own = {
+        "text_config": table()["llava-1.5-7b"]["text_config"],
+        "vision_config": table()["llava-1.5-7b"]["vision_config"],
+    }
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"model_type": "llava", **own}))
     assert roofline.shapes(load("", own), 0).tower_bytes == 4
     assert [roofline.shapes(load(name, own), 0).tower_bytes for name in (*table(), str(path))] == [2] * 4
 
 
-@pytest.mark.parametrize(("profile", "holds"), [
-    ("phone-mid", ["llava-qwen-0.5b", "tiny-llava-1.4b"]), ("orin-nano", list(WEIGHTS)), ("phone-old", []),
-    ("pizero2", []), ("laptop", ["llava-qwen-0.5b", "tiny-llava-1.4b"]),
-])
+@pytest.mark.parametrize(
+    ("profile", "holds"),
+    [
+        ("phone-mid", ["llava-qwen-0.5b", "tiny-llava-1.4b"]),
+        ("orin-nano", list(WEIGHTS)),
+        ("phone-old", []),
+        ("pizero2", []),
+        ("laptop", ["llava-qwen-0.5b", "tiny-llava-1.4b"]),
+    ],
+)
 def test_which_profile_holds_which_model(profile, holds):
     costs = {name: of_a_question(PROFILES[profile], roofline.shapes(table()[name], 16)) for name in WEIGHTS}
     assert [name for name, cost in costs.items() if cost is not None] == holds
 
 
-@pytest.mark.parametrize(("part", "key", "value"), [
-    ("vision_config", "patch_size", 0), ("text_config", "hidden_size", -64), ("text_config", "head_dim", 0.5),
-    ("text_config", "num_hidden_layers", None), ("vision_config", "image_size", "336"),
-])
+@pytest.mark.parametrize(
+    ("part", "key", "value"),
+    [
+        ("vision_config", "patch_size", 0),
+        ("text_config", "hidden_size", -64),
+        ("text_config", "head_dim", 0.5),
+        ("text_config", "num_hidden_layers", None),
+        ("vision_config", "image_size", "336"),
+    ],
+)
 def test_a_size_that_is_none_is_refused_naming_it(part, key, value):
     config = table()["llava-1.5-7b"]
     with pytest.raises(ConfigError, match=f"'{key}' = {value!r}; allowed: a whole number above 0"):

@@ -68,13 +68,16 @@ def test_a_figure_out_of_its_range_is_refused_naming_profile_and_field(figure, v
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("change", "named"), [
-    ({"loss": 1.0}, ["'loss'", "below 1"]),
-    ({"battery": None}, ["'battery'", "null for battery and charge_power together"]),
-    ({"charge_power": None}, ["'charge_power'"]),
-    ({"device_class": "toaster"}, ["'toaster'", "board, phone, laptop, pc"]),
-    ({"name": "a b"}, ["'a b'", "hyphens"]),
-])
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"loss": 1.0}, ["'loss'", "below 1"]),
+        ({"battery": None}, ["'battery'", "null for battery and charge_power together"]),
+        ({"charge_power": None}, ["'charge_power'"]),
+        ({"device_class": "toaster"}, ["'toaster'", "board, phone, laptop, pc"]),
+        ({"name": "a b"}, ["'a b'", "hyphens"]),
+    ],
+)
 def test_what_does_not_go_together_is_refused(change, named):
     with pytest.raises(ConfigError) as error:
         replace(PHONE, **change)
@@ -87,17 +90,20 @@ def record(**changes) -> dict:
     return {key: value for key, value in (table | changes).items() if value != "absent"}
 
 
-@pytest.mark.parametrize(("content", "named"), [
-    ("{", ["allowed: one JSON object"]),
-    ("[1]", ["allowed: one JSON object"]),
-    ("[" * 100_000, ["allowed: one JSON object"]),
-    ('{"a": {}, "a": {}}', ["'a' stands there twice"]),
-    (json.dumps({"x": record(ram="absent")}), ["'x'", "'ram' is missing"]),
-    (json.dumps({"x": record(ram=[4])}), ["'x'", "'ram'", "[value, source]"]),
-    (json.dumps({"x": record(ram=[4, " "])}), ["'x'", "'ram'", "[value, source]"]),
-    (json.dumps({"x": record(ram=[-4, "s"])}), ["'x'", "'ram'", "-4", "above 0 (B)"]),
-    (json.dumps({"x": record(memory_bandwidth=[4, "s"])}), ["'x'", "memory_bandwidth", "mean memory_bw"]),
-])
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ("{", ["allowed: one JSON object"]),
+        ("[1]", ["allowed: one JSON object"]),
+        ("[" * 100_000, ["allowed: one JSON object"]),
+        ('{"a": {}, "a": {}}', ["'a' stands there twice"]),
+        (json.dumps({"x": record(ram="absent")}), ["'x'", "'ram' is missing"]),
+        (json.dumps({"x": record(ram=[4])}), ["'x'", "'ram'", "[value, source]"]),
+        (json.dumps({"x": record(ram=[4, " "])}), ["'x'", "'ram'", "[value, source]"]),
+        (json.dumps({"x": record(ram=[-4, "s"])}), ["'x'", "'ram'", "-4", "above 0 (B)"]),
+        (json.dumps({"x": record(memory_bandwidth=[4, "s"])}), ["'x'", "memory_bandwidth", "mean memory_bw"]),
+    ],
+)
 def test_a_file_of_profiles_that_is_not_allowed_is_refused(tmp_path, content, named):
     (tmp_path / "p.json").write_text(content)
     with pytest.raises(ConfigError) as error:
@@ -141,17 +147,20 @@ def test_a_mix_file_may_bring_its_own_profiles(tmp_path):
     assert (devices.names.count("mine"), devices.names.count("pi4")) == (2, 6)
 
 
-@pytest.mark.parametrize(("spec", "named"), [
-    ("pi4=40%,pi5=50%", ["90 %", "100"]),
-    ("", ["0 %"]),
-    ("pi6=100%", ["'pi6'", "pi4, pi5"]),
-    ("pi4=50%,pi4=50%", ["'pi4' stands there twice"]),
-    ("pi4=1", ["'pi4'", "'40%'"]),
-    ("pi4", ["'pi4'", "'40%'"]),
-    ("pi4=-10%,pi5=110%", ["'pi4'", "-10%"]),
-    ("pi4=nan%", ["'pi4'", "nan%"]),
-    ("nowhere.toml", ["cannot be read"]),
-])
+@pytest.mark.parametrize(
+    ("spec", "named"),
+    [
+        ("pi4=40%,pi5=50%", ["90 %", "100"]),
+        ("", ["0 %"]),
+        ("pi6=100%", ["'pi6'", "pi4, pi5"]),
+        ("pi4=50%,pi4=50%", ["'pi4' stands there twice"]),
+        ("pi4=1", ["'pi4'", "'40%'"]),
+        ("pi4", ["'pi4'", "'40%'"]),
+        ("pi4=-10%,pi5=110%", ["'pi4'", "-10%"]),
+        ("pi4=nan%", ["'pi4'", "nan%"]),
+        ("nowhere.toml", ["cannot be read"]),
+    ],
+)
 def test_a_mix_that_is_not_allowed_is_refused(spec, named):
     with pytest.raises(ConfigError) as error:
         fleet(spec, 10, 0)

@@ -51,11 +51,18 @@ def ask(device: int, **config) -> Message:
 
 def told(replies) -> list:
     return [
-        (r.error.code, r.error.reason) if r.has_error() else
-        {name: {k: v.numpy().tolist() if hasattr(v, "numpy") else v for k, v in record.items()
-                if k != "together"} for name, record in r.content.items()}
+        (r.error.code, r.error.reason)
+        if r.has_error()
+        else {
+            name: {
+                k: v.numpy().tolist() if hasattr(v, "numpy") else v
+                for k, v in record.items()
+                if k != "together"
+            }
+            for name, record in r.content.items()
+        }
         for r in replies
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize(("workers", "bundle"), [(1, ""), (2, BUNDLE)])
@@ -174,8 +181,9 @@ def test_an_error_of_the_bundle_function_is_not_a_devices(make):
 
 def test_a_run_is_the_same_on_every_number_of_workers(run_settings, tmp_path):
     """The real pair in virtual time, some devices two versions behind: ledger and adapters."""
-    settings = run_settings(devices=4, rounds=3, samples_per_round=4, pace="async", in_flight=3, buffer=2,
-                            trace="always")
+    settings = run_settings(
+        devices=4, rounds=3, samples_per_round=4, pace="async", in_flight=3, buffer=2, trace="always"
+    )
     found = {}
     for name, start in {
         "local": server_app.run_local,

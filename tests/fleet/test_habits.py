@@ -14,8 +14,12 @@ from cdc_flower.fleet.traces import DAY, from_frame
 
 
 @settings(max_examples=25)
-@given(st.lists(st.sampled_from(CLASSES), min_size=1, max_size=6), st.integers(0, 99), st.integers(1, 3),
-       st.lists(st.floats(-12, 14), min_size=1, max_size=3))
+@given(
+    st.lists(st.sampled_from(CLASSES), min_size=1, max_size=6),
+    st.integers(0, 99),
+    st.integers(1, 3),
+    st.lists(st.floats(-12, 14), min_size=1, max_size=3),
+)
 def test_every_generated_trace_passes_the_checks_of_a_file(classes, seed, days, zones):
     trace = generate(classes, seed, days, zones)
     assert trace.period == days * DAY
@@ -53,10 +57,15 @@ def test_boards_are_there_but_for_rare_outages():
     assert trace.idle.all()
 
 
-@pytest.mark.parametrize(("arguments", "named"), [
-    (([], 0), "0 devices"), ((["phone"], 0, 0), "0 days"), ((["phone"], 0, 1, []), "zones"),
-    ((["phone"], 0, 1, [15.0]), "-12 to 14"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (([], 0), "0 devices"),
+        ((["phone"], 0, 0), "0 days"),
+        ((["phone"], 0, 1, []), "zones"),
+        ((["phone"], 0, 1, [15.0]), "-12 to 14"),
+    ],
+)
 def test_what_cannot_be_generated_is_refused(arguments, named):
     with pytest.raises(ConfigError, match=named):
         generate(*arguments)

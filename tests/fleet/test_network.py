@@ -67,8 +67,9 @@ def test_all_devices_at_once_and_each_direction_with_its_own_bandwidth():
     devices = Devices.of(profiles)
     np.testing.assert_array_equal(up_seconds(devices, 20_000), [up_seconds(p, 20_000) for p in profiles])
     size = np.arange(len(profiles)) * 1000
-    np.testing.assert_array_equal(down_seconds(devices, size),
-                                  [down_seconds(p, s) for p, s in zip(profiles, size, strict=True)])
+    np.testing.assert_array_equal(
+        down_seconds(devices, size), [down_seconds(p, s) for p, s in zip(profiles, size, strict=True)]
+    )
     up, down = up_seconds(devices, 10**7), down_seconds(devices, 10**7)
     assert (up >= down).all()  # equal where loss and not the line bounds both
     assert (up > down).any()

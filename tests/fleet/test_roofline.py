@@ -21,10 +21,21 @@ STUDENT = json.loads((Path(roofline.__file__).parents[1] / "weights/scenes/stude
 SMALL = shapes(STUDENT, 16)
 LLAVA_7B = {  # llava-hf/llava-1.5-7b-hf
     "vision_feature_layer": -2,
-    "text_config": {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
-                    "num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32064},
-    "vision_config": {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24,
-                      "image_size": 336, "patch_size": 14},
+    "text_config": {
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 32,
+        "vocab_size": 32064,
+    },
+    "vision_config": {
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_hidden_layers": 24,
+        "image_size": 336,
+        "patch_size": 14,
+    },
 }
 amounts = st.floats(0, 1e18)
 machines = st.sampled_from(sorted(PROFILES))
@@ -45,8 +56,9 @@ def test_shapes_are_those_of_the_model_and_flops_those_counted_on_it(pair, confi
     assert found.patches == pair.n_tokens
     assert prefill(found, "nf4", 50, 30, 2).flops == flops.forward(model, 50, 30, 50, 2)
     tower = model.get_base_model().model.vision_tower
-    weights = sum(p.numel() for name, p in tower.named_parameters()
-                  if "bias" not in name and "norm" not in name)
+    weights = sum(
+        p.numel() for name, p in tower.named_parameters() if "bias" not in name and "norm" not in name
+    )
     assert found.tower == pytest.approx(weights, rel=0.01)
 
 
@@ -111,16 +123,19 @@ def test_arrays_give_what_single_profiles_give():
     expected = [roofline.work_seconds(p, work) for p in PROFILES.values()]
     np.testing.assert_array_equal(roofline.work_seconds(devices, work), expected)
     joules = roofline.joules(devices, 2.0, 3.0, 5.0)
-    np.testing.assert_allclose(joules, [2 * p.compute_power + 3 * p.radio_power + 5 * p.idle_power
-                                        for p in PROFILES.values()])
+    np.testing.assert_allclose(
+        joules, [2 * p.compute_power + 3 * p.radio_power + 5 * p.idle_power for p in PROFILES.values()]
+    )
 
 
 def test_the_less_compressed_model_is_taken_where_it_fits():
     found = shapes(LLAVA_7B, 16)
     needed = [needed_bytes(found, name, 700) for name in COMPRESSIONS]
     assert needed == sorted(needed, reverse=True)
-    chosen = {ram: roofline.compression_for(replace(PROFILES["pi5"], ram=ram), found, 700)
-              for ram in (needed[0], needed[0] - 1, needed[1], needed[1] - 1, needed[2])}
+    chosen = {
+        ram: roofline.compression_for(replace(PROFILES["pi5"], ram=ram), found, 700)
+        for ram in (needed[0], needed[0] - 1, needed[1], needed[1] - 1, needed[2])
+    }
     assert list(chosen.values()) == ["none", "int8", "int8", "nf4", "nf4"]
 
 
@@ -128,6 +143,9 @@ def test_a_device_that_holds_it_in_no_compression_is_refused_with_the_figures():
     found = shapes(LLAVA_7B, 16)
     with pytest.raises(ConfigError) as error:
         roofline.compression_for(PROFILES["pizero2"], found, 700)
-    for part in ("'pizero2'", "'ram' = 350 MB", *(f"{name} {needed_bytes(found, name, 700) / 1e6:,.0f} MB"
-                                                  for name in COMPRESSIONS)):
+    for part in (
+        "'pizero2'",
+        "'ram' = 350 MB",
+        *(f"{name} {needed_bytes(found, name, 700) / 1e6:,.0f} MB" for name in COMPRESSIONS),
+    ):
         assert part in str(error.value)

@@ -42,8 +42,14 @@ def passes_for(seconds: float) -> float:
 class World:
     """Four pi4, each working as long as it is told; counts what reaches them."""
 
-    def __init__(self, *work: float, rules: FleetConfig = RULES, trace: Trace | None = None, wanted: int = 2,
-                 uploaded: int = 0):
+    def __init__(
+        self,
+        *work: float,
+        rules: FleetConfig = RULES,
+        trace: Trace | None = None,
+        wanted: int = 2,
+        uploaded: int = 0,
+    ):
         self.work, self.reached, self.uploaded = list(work), [], uploaded
         app = ClientApp()
 
@@ -54,8 +60,13 @@ class World:
             if self.work[device] < 0:
                 raise RuntimeError("broken")
             flops = int(passes_for(self.work[device]) * PASS)
-            metrics = {keys.DEVICE: device, keys.FORWARD: flops, keys.BACKWARD: 0, keys.DECODED: 1,
-                       keys.UPLOADED: self.uploaded}
+            metrics = {
+                keys.DEVICE: device,
+                keys.FORWARD: flops,
+                keys.BACKWARD: 0,
+                keys.DECODED: 1,
+                keys.UPLOADED: self.uploaded,
+            }
             return Message(RecordDict({keys.METRICS: MetricRecord(metrics)}), reply_to=message)
 
         @app.query()
@@ -64,18 +75,36 @@ class World:
 
         n = len(work)
         charges = Charges(Devices.of([PI] * n), ("none",) * n, SHAPES, SHAPES, 20, 1)
-        self.grid = TimedGrid(LocalGrid(app, n, {}), {d: node_id(d) for d in range(n)}, rules, charges,
-                              trace or always(n), wanted, lambda samples: 7.0 * samples)
+        self.grid = TimedGrid(
+            LocalGrid(app, n, {}),
+            {d: node_id(d) for d in range(n)},
+            rules,
+            charges,
+            trace or always(n),
+            wanted,
+            lambda samples: 7.0 * samples,
+        )
 
     def ask(self, *devices: int, kind: str = "train") -> list[Message]:
-        return list(self.grid.send_and_receive(
-            [Message(RecordDict({"config": ConfigRecord({"order": 1})}), dst_node_id=node_id(d),
-                     message_type=kind) for d in devices]))
+        return list(
+            self.grid.send_and_receive(
+                [
+                    Message(
+                        RecordDict({"config": ConfigRecord({"order": 1})}),
+                        dst_node_id=node_id(d),
+                        message_type=kind,
+                    )
+                    for d in devices
+                ]
+            )
+        )
 
     def round(self, *devices: int) -> list[int | tuple[int, str]]:
         """Who answered in a round; (error code, reason) of an error."""
-        return [int(r.content[keys.METRICS][keys.DEVICE]) if r.has_content()
-                else (r.error.code, r.error.reason) for r in self.ask(*devices)]
+        return [
+            int(r.content[keys.METRICS][keys.DEVICE]) if r.has_content() else (r.error.code, r.error.reason)
+            for r in self.ask(*devices)
+        ]
 
     @property
     def now(self) -> float:
@@ -103,8 +132,18 @@ def test_a_reply_that_comes_too_late_is_absent():
     assert world.round(0, 1, 2, 3) == [1, 2]
     assert world.now == pytest.approx(20, abs=0.1)
     assert world.grid.table()["fate"].tolist() == ["late", "in", "in", "late"]
-    assert world.grid.last == pytest.approx({"hours": world.now / 3600, "cloud_seconds": 0, "online": 0,
-                                             "asked": 4, "in": 2, "late": 2, "away": 0, "flat": 0})
+    assert world.grid.last == pytest.approx(
+        {
+            "hours": world.now / 3600,
+            "cloud_seconds": 0,
+            "online": 0,
+            "asked": 4,
+            "in": 2,
+            "late": 2,
+            "away": 0,
+            "flat": 0,
+        }
+    )
 
 
 def test_who_is_away_is_no_node_and_is_never_reached():

@@ -53,11 +53,13 @@ def test_a_moment_is_as_the_table_says(rows, time):
     trace = from_frame(table, 4, PERIOD)
     every = np.arange(4)
     assert trace.online(every, time).tolist() == [is_on(table, d, time) for d in range(4)]
-    np.testing.assert_allclose(trace.online_seconds(every, time),
-                               [online_by_hand(table, d, time) for d in range(4)], atol=1e-9)
+    np.testing.assert_allclose(
+        trace.online_seconds(every, time), [online_by_hand(table, d, time) for d in range(4)], atol=1e-9
+    )
     fine = table[table["charging"] & ~table["idle"]]
     assert (trace.suitable(time, need_charging=True) & ~trace.suitable(time, need_idle=True)).tolist() == [
-        is_on(fine, d, time) for d in range(4)]
+        is_on(fine, d, time) for d in range(4)
+    ]
 
 
 @settings(max_examples=50)
@@ -125,19 +127,22 @@ def test_a_parquet_file_made_elsewhere_needs_the_columns_alone(tmp_path):
 GOOD = [(0, 0.0, 5.0, True, True), (0, 5.0, 9.0, True, True), (1, 2.0, 3.0, False, True)]
 
 
-@pytest.mark.parametrize(("row", "values", "named"), [
-    (1, (0, 4.0, 9.0, True, True), ["row 1", "overlaps", "5.0", "start from there on"]),
-    (1, (0, -1.0, 9.0, True, True), ["row 1", "negative", "from 0"]),
-    (2, (0, 2.0, 3.0, True, True), ["row 2", "goes back in time", "order of time"]),
-    (2, (1, 3.0, 3.0, True, True), ["row 2", "ends before it has begun"]),
-    (2, (1, 3.0, 101.0, True, True), ["row 2", "longer than the trace", "100 s"]),
-    (0, (7, 0.0, 5.0, True, True), ["row 0", "device 7 is unknown", "0 to 1"]),
-    (0, (-1, 0.0, 5.0, True, True), ["row 0", "device -1 is unknown"]),
-    (0, (0, 0.0, math.inf, True, True), ["row 0", "not finite"]),
-    (0, (0, math.nan, 5.0, True, True), ["row 0", "'start'", "no gaps"]),
-    (0, ("a", 0.0, 5.0, True, True), ["row 0", "'device'", "int64"]),
-    (0, (0, 0.0, 5.0, 3, True), ["row 0", "'charging'", "bool"]),
-])
+@pytest.mark.parametrize(
+    ("row", "values", "named"),
+    [
+        (1, (0, 4.0, 9.0, True, True), ["row 1", "overlaps", "5.0", "start from there on"]),
+        (1, (0, -1.0, 9.0, True, True), ["row 1", "negative", "from 0"]),
+        (2, (0, 2.0, 3.0, True, True), ["row 2", "goes back in time", "order of time"]),
+        (2, (1, 3.0, 3.0, True, True), ["row 2", "ends before it has begun"]),
+        (2, (1, 3.0, 101.0, True, True), ["row 2", "longer than the trace", "100 s"]),
+        (0, (7, 0.0, 5.0, True, True), ["row 0", "device 7 is unknown", "0 to 1"]),
+        (0, (-1, 0.0, 5.0, True, True), ["row 0", "device -1 is unknown"]),
+        (0, (0, 0.0, math.inf, True, True), ["row 0", "not finite"]),
+        (0, (0, math.nan, 5.0, True, True), ["row 0", "'start'", "no gaps"]),
+        (0, ("a", 0.0, 5.0, True, True), ["row 0", "'device'", "int64"]),
+        (0, (0, 0.0, 5.0, 3, True), ["row 0", "'charging'", "bool"]),
+    ],
+)
 def test_a_row_that_is_not_allowed_is_refused_naming_it(tmp_path, row, values, named):
     rows = [values if i == row else good for i, good in enumerate(GOOD)]
     (tmp_path / "t.json").write_text(json.dumps({"period": PERIOD, "intervals": rows}))
@@ -148,16 +153,19 @@ def test_a_row_that_is_not_allowed_is_refused_naming_it(tmp_path, row, values, n
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("name", "content", "named"), [
-    ("t.pkl", "x", [".parquet or .json"]),
-    ("t.json", None, ["does not exist"]),
-    ("t.json", "{", ["cannot be read", "period"]),
-    ("t.json", "[]", ["cannot be read", "period"]),
-    ("t.json", '{"period": 0, "intervals": []}', ["period = 0", "from 1"]),
-    ("t.json", '{"period": 1e-9, "intervals": []}', ["period = 1e-09", "from 1"]),
-    ("t.json", '{"period": "1", "intervals": []}', ["period = '1'"]),
-    ("t.parquet", "no parquet", ["cannot be read"]),
-])
+@pytest.mark.parametrize(
+    ("name", "content", "named"),
+    [
+        ("t.pkl", "x", [".parquet or .json"]),
+        ("t.json", None, ["does not exist"]),
+        ("t.json", "{", ["cannot be read", "period"]),
+        ("t.json", "[]", ["cannot be read", "period"]),
+        ("t.json", '{"period": 0, "intervals": []}', ["period = 0", "from 1"]),
+        ("t.json", '{"period": 1e-9, "intervals": []}', ["period = 1e-09", "from 1"]),
+        ("t.json", '{"period": "1", "intervals": []}', ["period = '1'"]),
+        ("t.parquet", "no parquet", ["cannot be read"]),
+    ],
+)
 def test_a_file_that_is_no_trace_is_refused(tmp_path, name, content, named):
     if content is not None:
         (tmp_path / name).write_text(content)

@@ -33,12 +33,15 @@ class Worker:
         return os.getpid()
 
 
-@pytest.mark.parametrize(("count", "gpus", "says"), [
-    (-1, 0.0, "'workers' = -1; allowed: at least 1"),
-    (99, 0.0, "'workers' = 99; allowed: up to 2"),
-    (0, 2.0, "'gpu-fraction' = 2; allowed: 0 to 1"),
-    (1, 1.0, "'gpu-fraction' = 1 for 1 workers; allowed: 0 GPUs"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("count", "gpus", "says"),
+    [
+        (-1, 0.0, "'workers' = -1; allowed: at least 1"),
+        (99, 0.0, "'workers' = 99; allowed: up to 2"),
+        (0, 2.0, "'gpu-fraction' = 2; allowed: 0 to 1"),
+        (1, 1.0, "'gpu-fraction' = 1 for 1 workers; allowed: 0 GPUs"),
+    ],
+)
 def test_what_cannot_work_is_refused(count, gpus, says):
     with pytest.raises(ConfigError, match=says):
         Workers(Worker, [""], count, "", gpus)

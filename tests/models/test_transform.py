@@ -41,8 +41,9 @@ def test_forward_and_inverse_keep_tokens_and_lengths(found):
     flat = mixed(seed=5).reshape(-1, D).astype(np.float32)
     components = found.forward(flat - found.mean)
     np.testing.assert_allclose(found.inverse(components), flat, atol=1e-4)
-    np.testing.assert_allclose(np.linalg.norm(components, axis=1), np.linalg.norm(flat - found.mean, axis=1),
-                               rtol=1e-5)
+    np.testing.assert_allclose(
+        np.linalg.norm(components, axis=1), np.linalg.norm(flat - found.mean, axis=1), rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("variance", [np.ones(D), np.zeros(D), 4.0 ** -np.arange(D), [1e9] + [0] * (D - 1)])
@@ -90,8 +91,10 @@ def test_it_comes_back_from_a_pair_folder_and_only_for_its_tower(found, tmp_path
 
 
 def test_the_digest_names_every_number(found):
-    digests = {dataclasses.replace(found, **{name: np.nextafter(getattr(found, name), np.float32(9))}).digest
-               for name in ("mean", "axes", "variance")}
+    digests = {
+        dataclasses.replace(found, **{name: np.nextafter(getattr(found, name), np.float32(9))}).digest
+        for name in ("mean", "axes", "variance")
+    }
     assert len(digests | {found.digest}) == 4
 
 

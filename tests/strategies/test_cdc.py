@@ -150,14 +150,17 @@ def test_a_device_that_says_it_has_an_old_version_gets_what_it_missed(strategy, 
     assert [frame_of(m.content) for m in sent] == [b"1 " + second, b"0 " + first, b"1 " + second]
 
 
-@pytest.mark.parametrize("records", [
-    {},
-    {"metrics": MetricRecord({"version": 0})},
-    {"metrics": MetricRecord({"version": 0}), "config": ConfigRecord({"digest": b"short"})},
-    {"metrics": MetricRecord({"version": 0}), "config": ConfigRecord({"digest": "8 letters"})},
-    {"metrics": MetricRecord({"version": 0.0}), "config": ConfigRecord({"digest": bytes(8)})},
-    {"config": ConfigRecord({"digest": bytes(8)})},
-])
+@pytest.mark.parametrize(
+    "records",
+    [
+        {},
+        {"metrics": MetricRecord({"version": 0})},
+        {"metrics": MetricRecord({"version": 0}), "config": ConfigRecord({"digest": b"short"})},
+        {"metrics": MetricRecord({"version": 0}), "config": ConfigRecord({"digest": "8 letters"})},
+        {"metrics": MetricRecord({"version": 0.0}), "config": ConfigRecord({"digest": bytes(8)})},
+        {"config": ConfigRecord({"digest": bytes(8)})},
+    ],
+)
 def test_a_device_that_does_not_say_what_it_has_is_refused(strategy, fake_devices, records):
     with pytest.raises(FleetError, match="0 of 3 devices answered"):
         strategy.start(fake_devices(lambda *_: RecordDict(records)), strategy.initial_arrays(), num_rounds=1)

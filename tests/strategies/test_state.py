@@ -249,7 +249,14 @@ class Forgiving(Fleet):
 
 @pytest.mark.parametrize("broken", [{"mirror": Trusting}, {"strategy": Stubborn}, {"fleet": Forgiving}])
 def test_the_model_finds_what_is_broken(broken):
-    found = settings(QUICK, max_examples=300, derandomize=True, database=None, phases=[Phase.generate],
-                     suppress_health_check=list(HealthCheck), report_multiple_bugs=False)
+    found = settings(
+        QUICK,
+        max_examples=300,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+        report_multiple_bugs=False,
+    )
     with pytest.raises(AssertionError):
         run_state_machine_as_test(type("Broken", (Rounds,), broken), settings=found)

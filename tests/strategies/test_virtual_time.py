@@ -26,14 +26,30 @@ def played(run_settings, **more):
     return results.read(run_local(parse(given)))
 
 
-@pytest.mark.parametrize("more", [
-    {}, {"late": "take", "over_selection": 2.0}, {"pace": "async", "in_flight": 4, "buffer": 2},
-    {"method": "fedavg_lora"}, {"method": "static"},
-])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"late": "take", "over_selection": 2.0},
+        {"pace": "async", "in_flight": 4, "buffer": 2},
+        {"method": "fedavg_lora"},
+        {"method": "static"},
+    ],
+)
 def test_the_same_seed_gives_the_same_hours_and_ledger(run_settings, more):
     def once(roundtrip, seed=0):
-        given = run_settings(**{"devices": 6, "rounds": 4, "cohort": 0.5, "akd_steps": 1, "seed": seed,
-                                "trace": "always", "pace": "rounds", **more})
+        given = run_settings(
+            **{
+                "devices": 6,
+                "rounds": 4,
+                "cohort": 0.5,
+                "akd_steps": 1,
+                "seed": seed,
+                "trace": "always",
+                "pace": "rounds",
+                **more,
+            }
+        )
         return results.read(run_local(parse(given), roundtrip=roundtrip))
 
     first, again, other = once(False), once(True), once(False, seed=1)
@@ -47,13 +63,22 @@ def test_the_same_seed_gives_the_same_hours_and_ledger(run_settings, more):
     assert (first.devices[[*columns, "joules"]].to_numpy() >= 0).all()
 
 
-@pytest.mark.parametrize(("pace", "profile"),
-                         [("rounds", "gpu-server"), ("async", "gpu-server"), ("rounds", "")])
+@pytest.mark.parametrize(
+    ("pace", "profile"), [("rounds", "gpu-server"), ("async", "gpu-server"), ("rounds", "")]
+)
 def test_the_cloud_takes_time_between_rounds(run_settings, pace, profile):
-    found = played(run_settings, mix="macmini=100%", cost_model="llava-1.5-7b", buffer=2, in_flight=4,
-                   pace=pace, cloud_profile=profile)
-    cloud, hours = (found.metrics.query(f"name == '{n}'")["value"].to_numpy()
-                    for n in ("cloud_seconds", "hours"))
+    found = played(
+        run_settings,
+        mix="macmini=100%",
+        cost_model="llava-1.5-7b",
+        buffer=2,
+        in_flight=4,
+        pace=pace,
+        cloud_profile=profile,
+    )
+    cloud, hours = (
+        found.metrics.query(f"name == '{n}'")["value"].to_numpy() for n in ("cloud_seconds", "hours")
+    )
     assert ((cloud > 0) == bool(profile)).all()
     begin = found.devices.groupby("round")["begin"].first().to_numpy()
     np.testing.assert_allclose(begin[1:], 3600 * hours[:-1] + cloud[:-1])
@@ -65,12 +90,18 @@ def test_a_cloud_that_does_not_distil_takes_no_time(run_settings, method):
     assert not found.metrics.query("name == 'cloud_seconds'")["value"].any()
 
 
-@pytest.mark.parametrize("more", [
-    {"devices": 1}, {"cohort": 1e-9, "over_selection": 1000.0}, {"pace": "async", "buffer": 100},
-    {"pace": "async", "buffer": 100, "in_flight": 1, "devices": 1},
-    {"round_every": 3e7, "mix": "phone-high=100%"}, {"mix": "phone-high=100%", "min_battery": 1.0},
-    {"deadline": 3e7, "late": "take", "mix": "phone-high=100%"},
-])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"devices": 1},
+        {"cohort": 1e-9, "over_selection": 1000.0},
+        {"pace": "async", "buffer": 100},
+        {"pace": "async", "buffer": 100, "in_flight": 1, "devices": 1},
+        {"round_every": 3e7, "mix": "phone-high=100%"},
+        {"mix": "phone-high=100%", "min_battery": 1.0},
+        {"deadline": 3e7, "late": "take", "mix": "phone-high=100%"},
+    ],
+)
 def test_extreme_settings_that_are_allowed_run(run_settings, more):
     found = played(run_settings, **{"rounds": 2, **more})
     assert found.status == "completed"
@@ -123,21 +154,36 @@ def test_a_night_without_devices_is_rounds_without_answers(run_settings, tmp_pat
     assert found.devices["device"].tolist() == [0, 3]
 
 
-@pytest.mark.parametrize(("more", "says"), [
-    ({"pace": "async", "method": "fedavg_lora"}, "setting 'pace' = 'async': method 'fedavg_lora' averages"),
-    ({"late": "take", "method": "static"}, "setting 'late' = 'take': method 'static' averages"),
-    ({"compression": "auto", "pace": "off"}, "setting 'compression' = 'auto': devices have no RAM"),
-    ({"cost_model": "llava-1.5-7b"}, "setting 'compression' = 'nf4': profile 'phone-mid' has 2,500 MB"),
-    ({"cost_model": "llava-qwen-0.5b"}, "setting 'compression' = 'nf4': profile 'phone-old' has 1,200 MB"),
-    ({"cost_model": "llava-1.5-7b", "compression": "auto"}, "field 'ram' = 2,500 MB holds the model in no"),
-    ({"mix": "nokia=100%"}, "unknown profile 'nokia'"),
-    ({"cloud_profile": "abacus"}, "setting 'cloud-profile' = 'abacus'; allowed: '' .*gpu-server"),
-    ({"round_every": 1e300}, "'round-every' = 1e.300: .* less than or equal to 31622400"),
-    ({"deadline": 1e300}, "'deadline' = 1e.300: .* less than or equal to 31622400"),
-    ({"zones": "noon"}, "setting 'zones' = 'noon'"),
-    ({"trace": "absent.parquet"}, "does not exist"),
-    ({"trace": "unplugged.json", "need_charging": True}, "no device is ever online and, where asked for, ch"),
-])
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (
+            {"pace": "async", "method": "fedavg_lora"},
+            "setting 'pace' = 'async': method 'fedavg_lora' averages",
+        ),
+        ({"late": "take", "method": "static"}, "setting 'late' = 'take': method 'static' averages"),
+        ({"compression": "auto", "pace": "off"}, "setting 'compression' = 'auto': devices have no RAM"),
+        ({"cost_model": "llava-1.5-7b"}, "setting 'compression' = 'nf4': profile 'phone-mid' has 2,500 MB"),
+        (
+            {"cost_model": "llava-qwen-0.5b"},
+            "setting 'compression' = 'nf4': profile 'phone-old' has 1,200 MB",
+        ),
+        (
+            {"cost_model": "llava-1.5-7b", "compression": "auto"},
+            "field 'ram' = 2,500 MB holds the model in no",
+        ),
+        ({"mix": "nokia=100%"}, "unknown profile 'nokia'"),
+        ({"cloud_profile": "abacus"}, "setting 'cloud-profile' = 'abacus'; allowed: '' .*gpu-server"),
+        ({"round_every": 1e300}, "'round-every' = 1e.300: .* less than or equal to 31622400"),
+        ({"deadline": 1e300}, "'deadline' = 1e.300: .* less than or equal to 31622400"),
+        ({"zones": "noon"}, "setting 'zones' = 'noon'"),
+        ({"trace": "absent.parquet"}, "does not exist"),
+        (
+            {"trace": "unplugged.json", "need_charging": True},
+            "no device is ever online and, where asked for, ch",
+        ),
+    ],
+)
 def test_a_fleet_that_cannot_run_is_refused(run_settings, more, says, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     unplugged = '{"period": 4000, "intervals": [[0, 0, 900, false, true]]}'
@@ -148,8 +194,9 @@ def test_a_fleet_that_cannot_run_is_refused(run_settings, more, says, tmp_path, 
 
 def test_each_device_runs_the_least_compression_that_its_ram_holds(run_settings, tmp_path, monkeypatch):
     ran = []
-    monkeypatch.setattr(cdc, "resident", lambda pair, config: ran.append(config.compression)
-                        or task.resident(pair, config))
+    monkeypatch.setattr(
+        cdc, "resident", lambda pair, config: ran.append(config.compression) or task.resident(pair, config)
+    )
     table = json.loads(TABLE.read_text())
     shapes = roofline.shapes(json.loads((SCENES / "student" / "config.json").read_text()), 16)
     for name, kind in (("large", "none"), ("middle", "int8"), ("small", "nf4")):
@@ -157,8 +204,17 @@ def test_each_device_runs_the_least_compression_that_its_ram_holds(run_settings,
     (tmp_path / "mine.json").write_text(json.dumps({n: table[n] for n in ("large", "middle", "small")}))
     mix = 'profiles = ["mine.json"]\n[mix]\nlarge = 50\nmiddle = 25\nsmall = 25\n'
     (tmp_path / "mix.toml").write_text(mix)
-    given = run_settings(devices=4, rounds=2, pace="rounds", trace="always", over_selection=1.0,
-                         mix=str(tmp_path / "mix.toml"), compression="auto", pair="", lora_rank=16)
+    given = run_settings(
+        devices=4,
+        rounds=2,
+        pace="rounds",
+        trace="always",
+        over_selection=1.0,
+        mix=str(tmp_path / "mix.toml"),
+        compression="auto",
+        pair="",
+        lora_rank=16,
+    )
     found = results.read(run_local(parse(given)))
     kinds = dict(zip(found.devices["device"], found.devices["compression"], strict=True))
     assert sorted(kinds.values()) == ["int8", "nf4", "none", "none"]

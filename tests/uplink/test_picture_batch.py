@@ -89,29 +89,35 @@ def test_a_picture_of_another_size_is_not_coded():
         coded(pixels(), NONE, "patches", RASTER, 75)
 
 
-@pytest.mark.parametrize(("form", "change", "says"), [
-    ("jpeg", {"positions": np.array([1])}, "1 positions; allowed in form jpeg: none"),
-    ("patches", {"positions": NONE}, "0 positions; allowed in form patches: at least one"),
-    ("patches", {"positions": np.array([1, 16])}, "rise strictly within 0..15"),
-    ("jpeg", {"picture": bytes(picture.longest(32, 32) + 1)}, "picture of 4097 bytes; allowed: 4096"),
-    ("patches", {"picture": bytes(picture.longest(8, 24) + 1)}, "picture of 1601 bytes; allowed: 1600"),
-    ("jpeg", {"question_ids": [-1]}, "question ids"),
-    ("jpeg", {"uncertainty": float("nan")}, "uncertainty nan"),
-])
+@pytest.mark.parametrize(
+    ("form", "change", "says"),
+    [
+        ("jpeg", {"positions": np.array([1])}, "1 positions; allowed in form jpeg: none"),
+        ("patches", {"positions": NONE}, "0 positions; allowed in form patches: at least one"),
+        ("patches", {"positions": np.array([1, 16])}, "rise strictly within 0..15"),
+        ("jpeg", {"picture": bytes(picture.longest(32, 32) + 1)}, "picture of 4097 bytes; allowed: 4096"),
+        ("patches", {"picture": bytes(picture.longest(8, 24) + 1)}, "picture of 1601 bytes; allowed: 1600"),
+        ("jpeg", {"question_ids": [-1]}, "question ids"),
+        ("jpeg", {"uncertainty": float("nan")}, "uncertainty nan"),
+    ],
+)
 def test_what_the_reader_would_refuse_is_not_sent(form, change, says):
     with pytest.raises(ValueError, match=says):
         frame(form, [dataclasses.replace(sample(form), **change)])
 
 
-@pytest.mark.parametrize(("limits", "says"), [
-    ({"raster": Raster(40, 8)}, "made for 32 pixels in patches of 8, this pair has 40 in 8"),
-    ({"raster": Raster(32, 16)}, "this pair has 32 in 16"),
-    ({"form": "patches"}, r"of form 1; expected 2 \(patches\)"),
-    ({"vocab": 2}, "question ids up to 2; allowed: 0..1"),
-    ({"max_bytes": 20}, "too long"),
-    ({"max_samples": 0}, "1 samples; allowed: 0"),
-    ({"max_text": 1}, "question lengths up to 2; allowed: 0..1"),
-])
+@pytest.mark.parametrize(
+    ("limits", "says"),
+    [
+        ({"raster": Raster(40, 8)}, "made for 32 pixels in patches of 8, this pair has 40 in 8"),
+        ({"raster": Raster(32, 16)}, "this pair has 32 in 16"),
+        ({"form": "patches"}, r"of form 1; expected 2 \(patches\)"),
+        ({"vocab": 2}, "question ids up to 2; allowed: 0..1"),
+        ({"max_bytes": 20}, "too long"),
+        ({"max_samples": 0}, "1 samples; allowed: 0"),
+        ({"max_text": 1}, "question lengths up to 2; allowed: 0..1"),
+    ],
+)
 def test_the_readers_limits_hold(limits, says):
     with pytest.raises(FrameError, match=says):
         read(frame(), **limits)
@@ -137,17 +143,28 @@ OTHER = picture.pack_picture(pixels()[:16], "JPEG", 60)  # of another size
 WEBP = picture.pack_picture(pixels(), "WEBP", 60)
 
 
-@pytest.mark.parametrize(("form", "sections", "says"), [
-    ("jpeg", {"head": b"short"}, "head of 5 bytes; expected 11 and 21"),
-    ("jpeg", {"kept": _column([1], 2), "gaps": _column([1], 2)}, "1 tokens kept in a sample of form jpeg"),
-    ("patches", {"kept": _column([0], 2), "gaps": _column([], 2)}, "0 tokens kept in a sample of"),
-    ("patches", {"kept": _column([2], 2), "gaps": _column([1, 1], 2)}, "24x8 pixels, expected 16x8"),
-    ("jpeg", {"lengths": _column([4097], 4)}, "a picture of 4097 bytes; allowed: 4096"),
-    ("jpeg", {"lengths": _column([10], 4)}, "pictures: "),
-    ("jpeg", {"lengths": _column([0], 4), "pictures": _column([], 1)}, "picture 0: not a plain JPEG"),
-    ("jpeg", {"lengths": _column([len(OTHER)], 4), "pictures": _raw(OTHER)}, "32x16 pixels, expected 32x32"),
-    ("jpeg", {"lengths": _column([len(WEBP)], 4), "pictures": _raw(WEBP)}, "not a plain JPEG"),
-])
+@pytest.mark.parametrize(
+    ("form", "sections", "says"),
+    [
+        ("jpeg", {"head": b"short"}, "head of 5 bytes; expected 11 and 21"),
+        (
+            "jpeg",
+            {"kept": _column([1], 2), "gaps": _column([1], 2)},
+            "1 tokens kept in a sample of form jpeg",
+        ),
+        ("patches", {"kept": _column([0], 2), "gaps": _column([], 2)}, "0 tokens kept in a sample of"),
+        ("patches", {"kept": _column([2], 2), "gaps": _column([1, 1], 2)}, "24x8 pixels, expected 16x8"),
+        ("jpeg", {"lengths": _column([4097], 4)}, "a picture of 4097 bytes; allowed: 4096"),
+        ("jpeg", {"lengths": _column([10], 4)}, "pictures: "),
+        ("jpeg", {"lengths": _column([0], 4), "pictures": _column([], 1)}, "picture 0: not a plain JPEG"),
+        (
+            "jpeg",
+            {"lengths": _column([len(OTHER)], 4), "pictures": _raw(OTHER)},
+            "32x16 pixels, expected 32x32",
+        ),
+        ("jpeg", {"lengths": _column([len(WEBP)], 4), "pictures": _raw(WEBP)}, "not a plain JPEG"),
+    ],
+)
 def test_a_well_formed_frame_with_a_bad_section_is_refused(form, sections, says):
     with pytest.raises(FrameError, match=says):
         read(_with(form, **sections), form)

@@ -25,8 +25,9 @@ def batches(draw):
         where = sorted(draw(st.sets(st.integers(0, N - 1))))
         values = draw(st.lists(VALUE, min_size=len(where) * D, max_size=len(where) * D))
         tokens = np.array(values, np.float32).reshape(len(where), D)
-        samples.append(Sample(index, np.array(where, np.uint16), tokens, draw(IDS), draw(IDS),
-                              draw(st.floats(0, 100))))
+        samples.append(
+            Sample(index, np.array(where, np.uint16), tokens, draw(IDS), draw(IDS), draw(st.floats(0, 100)))
+        )
     number = st.integers(0, 2**32 - 1)
     return TokenBatch(draw(number), draw(number), draw(number), tuple(samples))
 
@@ -82,22 +83,26 @@ def test_dropped_tokens_are_absent_not_zeroed():
     rng = np.random.default_rng(0)
     whole = rng.standard_normal((64, 128)).astype(np.float32)
     few = np.arange(0, 64, 8, dtype=np.uint16)
-    sizes = [len(encode(TokenBatch(0, 1, 0, (Sample(0, p, whole[p], [1], [2], 0.0),)), 64, 128, 8))
-             for p in (few, np.arange(64, dtype=np.uint16))]
+    sizes = [
+        len(encode(TokenBatch(0, 1, 0, (Sample(0, p, whole[p], [1], [2], 0.0),)), 64, 128, 8))
+        for p in (few, np.arange(64, dtype=np.uint16))
+    ]
     assert sizes[0] < sizes[1] / 5
 
 
 def test_an_empty_batch_is_legal_and_small():
     data = encode(TokenBatch(1, 2, 3, ()), N, D, 8)
     assert len(data) < 100
-    assert decode(data, N, D, VOCAB, 100) .samples == ()
+    assert decode(data, N, D, VOCAB, 100).samples == ()
 
 
 def test_coding_saves_on_tokens_of_the_usual_shape():
     rng = np.random.default_rng(0)
     where = np.arange(16, dtype=np.uint16)
-    samples = tuple(Sample(i, where, rng.standard_normal((16, 128)).astype(np.float32), [1, 2, 3], [7], 0.1)
-                    for i in range(32))
+    samples = tuple(
+        Sample(i, where, rng.standard_normal((16, 128)).astype(np.float32), [1, 2, 3], [7], 0.1)
+        for i in range(32)
+    )
     sizes = {bits: len(encode(TokenBatch(0, 1, 0, samples), 64, 128, bits)) for bits in token_batch.BITS}
     assert sizes[3] < 0.83 * 32 * 16 * 48
     assert sizes[4] < 0.91 * 32 * 16 * 64
@@ -184,19 +189,22 @@ def test_a_component_beyond_what_a_token_can_have_is_refused():
 GOOD = Sample(0, np.array([1, 5], np.uint16), np.ones((2, D), np.float32), [1, 2], [3], 0.5)
 
 
-@pytest.mark.parametrize(("change", "says"), [
-    ({"positions": np.array([5, 1])}, "rise strictly within 0..15"),
-    ({"positions": np.array([1, 1])}, "rise strictly"),
-    ({"positions": np.array([1, N])}, "rise strictly"),
-    ({"positions": np.array([1])}, "tokens"),
-    ({"tokens": np.ones((2, D + 1), np.float32)}, "D 6"),
-    ({"tokens": np.full((2, D), np.nan, np.float32)}, "not finite"),
-    ({"tokens": np.full((2, D), np.inf, np.float32)}, "not finite"),
-    ({"tokens": np.full((2, D), 3e38, np.float32)}, "no float16 scale"),
-    ({"question_ids": [-1]}, "question ids"),
-    ({"answer_ids": [2**31]}, "answer ids"),
-    ({"uncertainty": float("nan")}, "uncertainty nan"),
-])
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"positions": np.array([5, 1])}, "rise strictly within 0..15"),
+        ({"positions": np.array([1, 1])}, "rise strictly"),
+        ({"positions": np.array([1, N])}, "rise strictly"),
+        ({"positions": np.array([1])}, "tokens"),
+        ({"tokens": np.ones((2, D + 1), np.float32)}, "D 6"),
+        ({"tokens": np.full((2, D), np.nan, np.float32)}, "not finite"),
+        ({"tokens": np.full((2, D), np.inf, np.float32)}, "not finite"),
+        ({"tokens": np.full((2, D), 3e38, np.float32)}, "no float16 scale"),
+        ({"question_ids": [-1]}, "question ids"),
+        ({"answer_ids": [2**31]}, "answer ids"),
+        ({"uncertainty": float("nan")}, "uncertainty nan"),
+    ],
+)
 def test_what_the_reader_would_refuse_is_not_sent(change, says):
     sample = dataclasses.replace(GOOD, **change)
     with pytest.raises(ValueError, match=says):
@@ -212,15 +220,18 @@ def _frame(bits=8, samples=(GOOD,)):
     return encode(TokenBatch(0, 1, 0, tuple(samples)), N, D, bits)
 
 
-@pytest.mark.parametrize(("limits", "says"), [
-    ({"n_tokens": 17}, "this pair has 17 of 6"),
-    ({"width": 7}, "this pair has 16 of 7"),
-    ({"vocab": 2}, "question ids up to 2; allowed: 0..1"),
-    ({"vocab": 3}, "answer ids up to 3; allowed: 0..2"),
-    ({"max_bytes": 20}, "too long"),
-    ({"max_samples": 0}, "1 samples; allowed: 0"),
-    ({"max_text": 1}, "question lengths up to 2; allowed: 0..1"),
-])
+@pytest.mark.parametrize(
+    ("limits", "says"),
+    [
+        ({"n_tokens": 17}, "this pair has 17 of 6"),
+        ({"width": 7}, "this pair has 16 of 7"),
+        ({"vocab": 2}, "question ids up to 2; allowed: 0..1"),
+        ({"vocab": 3}, "answer ids up to 3; allowed: 0..2"),
+        ({"max_bytes": 20}, "too long"),
+        ({"max_samples": 0}, "1 samples; allowed: 0"),
+        ({"max_text": 1}, "question lengths up to 2; allowed: 0..1"),
+    ],
+)
 def test_the_readers_limits_hold(limits, says):
     arguments = {"n_tokens": N, "width": D, "vocab": VOCAB, "max_bytes": 1000} | limits
     with pytest.raises(FrameError, match=says):
@@ -237,23 +248,26 @@ def _halves(*values):
     return columns.pack_column(np.array(values, "<f2").view("<u2"), 2)
 
 
-@pytest.mark.parametrize(("frame", "says"), [
-    (_with(0, b"short"), "head of 5 bytes"),
-    (_with(2, columns.pack_column(np.array([17]), 2)), "tokens kept up to 17; allowed: 0..16"),
-    (_with(5, _halves(np.nan)), "uncertainty is not finite"),
-    (_with(6, columns.pack_column(np.array([15, 0]), 2)), "position 16; allowed: 0..15"),
-    (_with(9, _halves(np.inf, 1)), "scale is negative or not finite"),
-    (_with(9, _halves(-1, 1)), "scale is negative or not finite"),
-    (_with(10, b"\x00" + b"\xff" * 12), "symbol 255 is beyond 8 bits"),
-    (_with(10, b"\x00" + b"\x0f" * 6, bits=4), "symbol 15 is beyond 4 bits"),
-    (_with(10, b"\x00" + b"\x0f" * 5, bits=4), "5 bytes for 12 symbols of 4 bits"),
-    (_with(10, b"\x00" + b"\xff" * 4 + b"\xf0", bits=3), "symbol 7 is beyond 3 bits"),
-    (_with(10, b"\x00" + b"\x00" * 4 + b"\x01", bits=3), "values: padding that is not zero"),
-    (_with(10, b"\x00" + b"\x00" * 4, bits=3), "4 bytes for 36 bits"),
-    (_with(10, _halves(*[np.inf] * 12), bits=16), "token is not finite"),
-    (pack(Kind.TOKEN_BATCH), "1 sections, head of 0 bytes"),
-    (pack(Kind.UPDATE), "expected 1"),
-])
+@pytest.mark.parametrize(
+    ("frame", "says"),
+    [
+        (_with(0, b"short"), "head of 5 bytes"),
+        (_with(2, columns.pack_column(np.array([17]), 2)), "tokens kept up to 17; allowed: 0..16"),
+        (_with(5, _halves(np.nan)), "uncertainty is not finite"),
+        (_with(6, columns.pack_column(np.array([15, 0]), 2)), "position 16; allowed: 0..15"),
+        (_with(9, _halves(np.inf, 1)), "scale is negative or not finite"),
+        (_with(9, _halves(-1, 1)), "scale is negative or not finite"),
+        (_with(10, b"\x00" + b"\xff" * 12), "symbol 255 is beyond 8 bits"),
+        (_with(10, b"\x00" + b"\x0f" * 6, bits=4), "symbol 15 is beyond 4 bits"),
+        (_with(10, b"\x00" + b"\x0f" * 5, bits=4), "5 bytes for 12 symbols of 4 bits"),
+        (_with(10, b"\x00" + b"\xff" * 4 + b"\xf0", bits=3), "symbol 7 is beyond 3 bits"),
+        (_with(10, b"\x00" + b"\x00" * 4 + b"\x01", bits=3), "values: padding that is not zero"),
+        (_with(10, b"\x00" + b"\x00" * 4, bits=3), "4 bytes for 36 bits"),
+        (_with(10, _halves(*[np.inf] * 12), bits=16), "token is not finite"),
+        (pack(Kind.TOKEN_BATCH), "1 sections, head of 0 bytes"),
+        (pack(Kind.UPDATE), "expected 1"),
+    ],
+)
 def test_a_well_formed_frame_with_a_bad_column_is_refused(frame, says):
     with pytest.raises(FrameError, match=says):
         decode(frame, N, D, VOCAB, 10**6)

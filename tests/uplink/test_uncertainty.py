@@ -104,8 +104,9 @@ def test_sampled_draws_tokens_in_proportion_to_a_power_of_their_attention():
 
 
 def test_norm_is_the_mean_square_of_a_token(student, pair, inputs):
-    np.testing.assert_allclose(score("norm", student, pair, inputs), (inputs.tokens.numpy() ** 2).mean(-1),
-                               rtol=1e-5)
+    np.testing.assert_allclose(
+        score("norm", student, pair, inputs), (inputs.tokens.numpy() ** 2).mean(-1), rtol=1e-5
+    )
 
 
 def test_the_released_score_is_the_tokens_norm_in_disguise(student, pair, inputs):
@@ -146,8 +147,9 @@ def test_mc_dropout_ranks_a_planted_decisive_token_above_all_others(monkeypatch)
     weights[11] = 4.0
     monkeypatch.setattr(vlm, "forward", stub(weights, []))
     for seed in range(5):
-        scores = uncertainty.mc_dropout(None, None, planted(16), np.random.default_rng(seed),
-                                        UplinkConfig(mc_passes=64))
+        scores = uncertainty.mc_dropout(
+            None, None, planted(16), np.random.default_rng(seed), UplinkConfig(mc_passes=64)
+        )
         assert scores[0].argmax() == 11
         assert scores[0, 11] > 5 * np.delete(scores[0], 11).max()
 
@@ -160,8 +162,9 @@ def test_mc_dropout_tends_to_the_exact_effect_of_a_tokens_presence(monkeypatch):
     change = [yes[subsets[:, i] == 1].mean() - yes[subsets[:, i] == 0].mean() for i in range(5)]
     exact = 2 * np.square(change)  # over both words
     monkeypatch.setattr(vlm, "forward", stub(weights, []))
-    found = uncertainty.mc_dropout(None, None, planted(5), np.random.default_rng(0),
-                                   UplinkConfig(mc_passes=4000))
+    found = uncertainty.mc_dropout(
+        None, None, planted(5), np.random.default_rng(0), UplinkConfig(mc_passes=4000)
+    )
     np.testing.assert_allclose(found[0], exact, rtol=0.1, atol=2e-3)
 
 
@@ -183,8 +186,14 @@ def answers(steps: list[list[list[float]]]) -> vlm.Answers:
     margin = [np.mean([t[0] - t[1] for t in sample]) for sample in tops]
     log_prob = [sum(np.log(t[0]) for t in sample) for sample in tops]
     confidence = np.exp([total / len(sample) for total, sample in zip(log_prob, steps, strict=True)])
-    return vlm.Answers([[1]] * len(steps), ["a"] * len(steps), np.array(entropy), np.array(margin),
-                       np.array(log_prob), confidence)
+    return vlm.Answers(
+        [[1]] * len(steps),
+        ["a"] * len(steps),
+        np.array(entropy),
+        np.array(margin),
+        np.array(log_prob),
+        confidence,
+    )
 
 
 @pytest.mark.parametrize("name", ["entropy", "margin", "released"])

@@ -113,12 +113,15 @@ def test_the_information_of_a_stream_is_its_size_but_for_whole_words(values, sha
     assert 8 * size - 32 - 72 <= coder.information(stream, share) <= 8 * size - 32 + slack
 
 
-@pytest.mark.parametrize(("data", "says"), [
-    (b"", "cut short"),
-    (bytes((coder_models.TWO, 1)), "parameters of a geometric model are cut short"),
-    (bytes((coder_models.ONE,)), "parameters of a geometric model are cut short"),
-    (bytes((coder_models.GIVEN,)), "before the coded words"),
-])
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "cut short"),
+        (bytes((coder_models.TWO, 1)), "parameters of a geometric model are cut short"),
+        (bytes((coder_models.ONE,)), "parameters of a geometric model are cut short"),
+        (bytes((coder_models.GIVEN,)), "before the coded words"),
+    ],
+)
 def test_a_damaged_geometric_model_is_named(data, says):
     with pytest.raises(FrameError, match=says):
         coder.decode(data, [3], [(1, 2)])

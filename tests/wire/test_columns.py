@@ -32,14 +32,17 @@ def test_a_zip_bomb_is_refused_before_it_is_inflated():
         columns.unpack_column(bomb, 8, 1, "ids")
 
 
-@pytest.mark.parametrize(("data", "says"), [
-    (b"", "empty column"),
-    (b"\x07abc", "unknown column flag 7"),
-    (b"\x00abc", "3 bytes for 4 integers"),
-    (b"\x01abcd", "ids: "),
-    (b"\x01" + zstandard.ZstdCompressor().compress(b"abcd") + b"x", "ids: "),
-    (b"\x02\x40\x01\x00\x00\x00\x00" + b"\xff" * 7, "does not fit 1 bytes"),
-])
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "empty column"),
+        (b"\x07abc", "unknown column flag 7"),
+        (b"\x00abc", "3 bytes for 4 integers"),
+        (b"\x01abcd", "ids: "),
+        (b"\x01" + zstandard.ZstdCompressor().compress(b"abcd") + b"x", "ids: "),
+        (b"\x02\x40\x01\x00\x00\x00\x00" + b"\xff" * 7, "does not fit 1 bytes"),
+    ],
+)
 def test_a_damaged_column_is_named(data, says):
     with pytest.raises(FrameError, match=says):
         columns.unpack_column(data, 4, 1, "ids")

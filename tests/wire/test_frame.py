@@ -57,20 +57,23 @@ def _forge(version=FORMAT, kind=int(Kind.UPDATE), count=1, lengths=(3,), payload
     return body + struct.pack("<I", zlib.crc32(body))
 
 
-@pytest.mark.parametrize(("frame", "says"), [
-    (_forge(magic=b"NOPE"), "not a frame"),
-    (_forge(version=2), "format version 2; this reader knows 1"),
-    (_forge(kind=1), r"kind 1 \(TOKEN_BATCH\); expected 2 \(UPDATE\)"),
-    (_forge(kind=77), r"kind 77 \(unknown\)"),
-    (_forge(lengths=(4,)), "section lengths declare 20"),
-    (_forge(lengths=(2,)), "section lengths declare 18"),
-    (_forge(lengths=(2**32 - 1,)), "section lengths declare"),
-    (_forge(count=60000), "do not hold 60000 section lengths"),
-    (_forge()[:-1] + b"\x00", "checksum"),
-    (b"", "cut short"),
-    ("text", "not bytes"),
-    (None, "NoneType"),
-])
+@pytest.mark.parametrize(
+    ("frame", "says"),
+    [
+        (_forge(magic=b"NOPE"), "not a frame"),
+        (_forge(version=2), "format version 2; this reader knows 1"),
+        (_forge(kind=1), r"kind 1 \(TOKEN_BATCH\); expected 2 \(UPDATE\)"),
+        (_forge(kind=77), r"kind 77 \(unknown\)"),
+        (_forge(lengths=(4,)), "section lengths declare 20"),
+        (_forge(lengths=(2,)), "section lengths declare 18"),
+        (_forge(lengths=(2**32 - 1,)), "section lengths declare"),
+        (_forge(count=60000), "do not hold 60000 section lengths"),
+        (_forge()[:-1] + b"\x00", "checksum"),
+        (b"", "cut short"),
+        ("text", "not bytes"),
+        (None, "NoneType"),
+    ],
+)
 def test_a_forged_frame_is_named_for_what_is_wrong(frame, says):
     with pytest.raises(FrameError, match=says):
         unpack(frame, Kind.UPDATE, 100)

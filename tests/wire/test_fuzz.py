@@ -36,8 +36,16 @@ def _turn():
 def _tokens(bits, transform=None):
     rng = np.random.default_rng(0)
     samples = tuple(
-        Sample(i, np.sort(rng.choice(N, 9, replace=False)), rng.standard_normal((9, D)).astype(np.float32),
-               rng.integers(0, VOCAB, 7).tolist(), rng.integers(0, VOCAB, 2).tolist(), 0.5) for i in range(3))
+        Sample(
+            i,
+            np.sort(rng.choice(N, 9, replace=False)),
+            rng.standard_normal((9, D)).astype(np.float32),
+            rng.integers(0, VOCAB, 7).tolist(),
+            rng.integers(0, VOCAB, 2).tolist(),
+            0.5,
+        )
+        for i in range(3)
+    )
     return encode(TokenBatch(1, 2, 3, samples), N, D, bits, transform)
 
 
@@ -53,8 +61,9 @@ def _pictures(form):
         pixels = rng.integers(0, 256, (RASTER.side, RASTER.side, 3), np.uint8)
         data = picture_batch.coded(pixels, where, form, RASTER, 60)
         samples.append(PictureSample(i, where, data, rng.integers(0, VOCAB, 7).tolist(), [1, 2], 0.5))
-    sections = unpack(picture_batch.encode(PictureBatch(1, 2, 3, tuple(samples)), form, RASTER),
-                      Kind.PICTURE_BATCH, CAP)
+    sections = unpack(
+        picture_batch.encode(PictureBatch(1, 2, 3, tuple(samples)), form, RASTER), Kind.PICTURE_BATCH, CAP
+    )
     sections[-1] = bytes((columns.RAW,)) + b"".join(s.picture for s in samples)
     return pack(Kind.PICTURE_BATCH, *sections)
 
@@ -93,8 +102,10 @@ _base_cached, _turn_cached = cache(_base), cache(_turn)
 FRAMES = {
     **{f"tokens-{bits}": (Kind.TOKEN_BATCH, lambda bits=bits: _tokens(bits), _read_tokens) for bits in BITS},
     "tokens-transform": (Kind.TOKEN_BATCH, lambda: _tokens(4, _turn()), _read_tokens),
-    **{f"pictures-{form}": (Kind.PICTURE_BATCH, partial(_pictures, form), partial(_read_pictures, form))
-       for form in FORMS},
+    **{
+        f"pictures-{form}": (Kind.PICTURE_BATCH, partial(_pictures, form), partial(_read_pictures, form))
+        for form in FORMS
+    },
     **{f"update-{name}": (Kind.UPDATE, lambda name=name: _update(name), _read_update) for name in CODECS},
     "update-weighted": (Kind.UPDATE, lambda: _update("deadzone", [1, 1, 9, 2]), _read_update),
     "update-jump": (Kind.UPDATE, _jump, _read_update),
@@ -162,7 +173,8 @@ def test_a_few_bytes_that_claim_the_most_take_no_more_memory_than_declared():
     data = encode(TokenBatch(0, 1, 0, full), n, d, 8)
     assert len(data) < 1000
     assert _peak(lambda: decode(data, n, d, 2, CAP, max_samples=samples, max_text=64)) < samples * (
-        n * d * 32 + 64 * 100)
+        n * d * 32 + 64 * 100
+    )
     whole = Raster(256, 8)
     flat = picture_batch.coded(np.zeros((256, 256, 3), np.uint8), where, "jpeg", whole, 30)
     full = tuple(PictureSample(i, where[:0], flat, ones, ones, 0.0) for i in range(samples))

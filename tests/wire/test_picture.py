@@ -52,15 +52,18 @@ def test_a_higher_quality_costs_more_and_is_nearer(codec):
     assert near < far
 
 
-@pytest.mark.parametrize(("change", "says"), [
-    ({"pixels": np.zeros((4, 4), np.uint8)}, r"\(H, W, 3\) uint8"),
-    ({"pixels": np.zeros((4, 4, 4), np.uint8)}, r"\(H, W, 3\) uint8"),
-    ({"pixels": np.zeros((4, 4, 3), np.float32)}, r"\(H, W, 3\) uint8"),
-    ({"pixels": np.zeros((0, 4, 3), np.uint8)}, r"\(H, W, 3\) uint8"),
-    ({"codec": "PNG"}, "'PNG'; allowed: JPEG, WEBP"),
-    ({"quality": 0}, "quality 0; allowed: 1..95"),
-    ({"quality": 96}, "quality 96; allowed: 1..95"),
-])
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"pixels": np.zeros((4, 4), np.uint8)}, r"\(H, W, 3\) uint8"),
+        ({"pixels": np.zeros((4, 4, 4), np.uint8)}, r"\(H, W, 3\) uint8"),
+        ({"pixels": np.zeros((4, 4, 3), np.float32)}, r"\(H, W, 3\) uint8"),
+        ({"pixels": np.zeros((0, 4, 3), np.uint8)}, r"\(H, W, 3\) uint8"),
+        ({"codec": "PNG"}, "'PNG'; allowed: JPEG, WEBP"),
+        ({"quality": 0}, "quality 0; allowed: 1..95"),
+        ({"quality": 96}, "quality 96; allowed: 1..95"),
+    ],
+)
 def test_what_cannot_be_coded_is_refused(change, says):
     with pytest.raises(ValueError, match=says):
         pack_picture(**({"pixels": smooth(), "codec": "JPEG", "quality": 75} | change))
@@ -109,26 +112,29 @@ def test_too_little_behind_a_header_is_refused_or_as_libjpeg_does_filled_up():
     assert read(small["JPEG"]).shape == (H, W, 3)
 
 
-@pytest.mark.parametrize(("data", "codec"), [
-    (b"", "JPEG"),
-    (b"", "WEBP"),
-    (written(kind="PNG"), "JPEG"),
-    (written(kind="PNG"), "WEBP"),
-    (written(kind="GIF"), "JPEG"),
-    (written(kind="WEBP"), "JPEG"),
-    (written(), "WEBP"),
-    (written(progressive=True), "JPEG"),
-    (written(smooth()[..., 0]), "JPEG"),  # grey
-    (written(exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0"), "JPEG"),
-    (written(comment=b"hello"), "JPEG"),
-    (written(icc_profile=b"x" * 200), "JPEG"),
-    (written(restart_marker_blocks=1), "JPEG"),
-    (written(kind="MPO", save_all=True, append_images=[Image.fromarray(smooth())]), "JPEG"),
-    (written(kind="WEBP", lossless=True), "WEBP"),
-    (written(kind="WEBP", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0"), "WEBP"),
-    (written(kind="WEBP", save_all=True, append_images=[Image.fromarray(255 - smooth())]), "WEBP"),
-    (written(np.dstack([smooth(), smooth()[..., 0]]), "WEBP"), "WEBP"),  # with transparency
-])
+@pytest.mark.parametrize(
+    ("data", "codec"),
+    [
+        (b"", "JPEG"),
+        (b"", "WEBP"),
+        (written(kind="PNG"), "JPEG"),
+        (written(kind="PNG"), "WEBP"),
+        (written(kind="GIF"), "JPEG"),
+        (written(kind="WEBP"), "JPEG"),
+        (written(), "WEBP"),
+        (written(progressive=True), "JPEG"),
+        (written(smooth()[..., 0]), "JPEG"),  # grey
+        (written(exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0"), "JPEG"),
+        (written(comment=b"hello"), "JPEG"),
+        (written(icc_profile=b"x" * 200), "JPEG"),
+        (written(restart_marker_blocks=1), "JPEG"),
+        (written(kind="MPO", save_all=True, append_images=[Image.fromarray(smooth())]), "JPEG"),
+        (written(kind="WEBP", lossless=True), "WEBP"),
+        (written(kind="WEBP", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0"), "WEBP"),
+        (written(kind="WEBP", save_all=True, append_images=[Image.fromarray(255 - smooth())]), "WEBP"),
+        (written(np.dstack([smooth(), smooth()[..., 0]]), "WEBP"), "WEBP"),  # with transparency
+    ],
+)
 def test_only_the_plain_form_of_the_expected_codec_is_opened(data, codec, monkeypatch):
     monkeypatch.setattr(picture.Image, "open", lambda *_, **__: pytest.fail("opened"))
     with pytest.raises(FrameError, match=f"not a plain {codec}"):
