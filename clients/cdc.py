@@ -186,9 +186,7 @@ def select_within_budget(now: _Round) -> tuple[bytes, int, int]:
     frame_of_some = cache(frames)  # the one that is sent was weighed before
     order = np.argsort(-uncertainty, kind="stable").tolist()
     chosen = select.within_budget(
-        order,
-        lambda some: len(frame_of_some(tuple(some))),
-        config.uplink_budget - overhead(),
+        order, lambda some: len(frame_of_some(tuple(some))), config.uplink_budget - overhead()
     )
     frame = frame_of_some(tuple(chosen)) if chosen else b""
     return frame, len(chosen), sum(len(positions[i]) for i in chosen)

@@ -103,9 +103,7 @@ def _work(job: Job, tell: Listener) -> None:
     tell(Event(job, "start"))
     config = parse(job.settings)
     engine.run_local(
-        config,
-        lambda stage, done, total: tell(Event(job, "progress", stage, done, total)),
-        resume=job.resume,
+        config, lambda stage, done, total: tell(Event(job, "progress", stage, done, total)), resume=job.resume
     )
     tell(Event(job, "done"))
 

@@ -152,18 +152,7 @@ def rows(comparison: Any) -> list[tuple[str, ...]]:
     from experiments.summary import drift_mean
 
     teacher = comparison.teacher
-    head = (
-        "teacher",
-        "",
-        "",
-        share(teacher.get("source")),
-        share(drift_mean(teacher)),
-        "",
-        "",
-        "",
-        "",
-        "",
-    )
+    head = ("teacher", "", "", share(teacher.get("source")), share(drift_mean(teacher)), "", "", "", "", "")
     body = []
     for row in comparison.methods.to_dict("records"):
         body.append(

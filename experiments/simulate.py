@@ -87,12 +87,7 @@ def fleet(
     from strategies import server_app
 
     return server_app.run_fleet(
-        config,
-        progress,
-        resume=resume,
-        workers=workers,
-        ray_address=ray_address,
-        gpu_fraction=gpu_fraction,
+        config, progress, resume=resume, workers=workers, ray_address=ray_address, gpu_fraction=gpu_fraction
     )
 
 

@@ -190,11 +190,7 @@ class _Rounds:
             self._write_devices()  # as the other tables: those of then
             self._say("rounds", done)
         strategy.start(
-            grid,
-            arrays,
-            num_rounds=run.rounds - (done or 0),
-            timeout=run.round_timeout,
-            evaluate_fn=evaluate,
+            grid, arrays, num_rounds=run.rounds - (done or 0), timeout=run.round_timeout, evaluate_fn=evaluate
         )
 
     def finish(self, status: str) -> None:

@@ -90,12 +90,7 @@ class Cloud:
             self.align = nn.Linear(*widths, bias=False)
         self.optimizer = torch.optim.AdamW(self._trained(), lr=cloud.akd_lr, weight_decay=0.0)
 
-    def learn(
-        self,
-        samples: Sequence[CloudSample],
-        round: int,
-        weights: np.ndarray | None = None,
-    ) -> Learned:
+    def learn(self, samples: Sequence[CloudSample], round: int, weights: np.ndarray | None = None) -> Learned:
         """Let the teacher answer `samples` and distil for `akd_steps` steps.
 
         Every batch holds `replay_share` lessons of the past. With no confident sample nothing is learned.

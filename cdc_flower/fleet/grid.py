@@ -22,12 +22,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from flwr.app import Array, ArrayRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.common.serde import (
-    message_from_proto,
-    message_to_proto,
-    recorddict_from_proto,
-    recorddict_to_proto,
-)
+from flwr.common.serde import message_from_proto, message_to_proto, recorddict_from_proto, recorddict_to_proto
 from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
 from flwr.serverapp import Grid
@@ -193,12 +188,7 @@ class LocalGrid(OwnGrid):
     """
 
     def __init__(
-        self,
-        client_app: ClientApp,
-        devices: int,
-        run_config: Mapping[str, Any],
-        *,
-        roundtrip: bool = False,
+        self, client_app: ClientApp, devices: int, run_config: Mapping[str, Any], *, roundtrip: bool = False
     ) -> None:
         identify()
         self.client_app = client_app

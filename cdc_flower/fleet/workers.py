@@ -182,10 +182,7 @@ def _reach(address: str) -> None:
     command = [sys.executable, "-c", "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False)"]
     try:
         done = subprocess.run(  # noqa: S603
-            [*command, address],
-            capture_output=True,
-            check=False,
-            timeout=max(1.0, end - time.monotonic()),
+            [*command, address], capture_output=True, check=False, timeout=max(1.0, end - time.monotonic())
         )
     except subprocess.TimeoutExpired:
         raise ConfigError(f"{refused}: no Ray answers there; {allowed}") from None

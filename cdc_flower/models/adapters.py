@@ -22,7 +22,10 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-LORA_TARGETS = r".*language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)|.*embed_tokens|.*lm_head"
+LORA_TARGETS = (
+    r".*language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
+    r"|.*embed_tokens|.*lm_head"
+)
 GRID = 2.0**-20  # float32 holds sums and differences of its multiples exactly up to 16
 SAVED_WHOLE = ["multi_modal_projector", "input_layernorm", "post_attention_layernorm", "language_model.norm"]
 

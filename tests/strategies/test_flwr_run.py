@@ -64,12 +64,7 @@ def quoted(settings: dict) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "more",
-    [
-        {},
-        {"method": "fedavg_lora"},
-        {"pace": "async", "buffer": 2, "in_flight": 2, "trace": "always"},
-    ],
+    "more", [{}, {"method": "fedavg_lora"}, {"pace": "async", "buffer": 2, "in_flight": 2, "trace": "always"}]
 )
 def test_flowers_simulation_engine_gives_the_same_ledger_as_a_local_grid(
     more, run_settings, environment, tmp_path

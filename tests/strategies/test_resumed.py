@@ -123,8 +123,7 @@ def test_a_full_replay_buffer_and_a_window_of_versions_come_back(settings, tmp_p
 
 
 @pytest.mark.parametrize(
-    "more",
-    [{"late": "take", "over_selection": 2.0}, {"pace": "async", "in_flight": 4, "buffer": 2}],
+    "more", [{"late": "take", "over_selection": 2.0}, {"pace": "async", "in_flight": 4, "buffer": 2}]
 )
 def test_virtual_time_goes_on_where_it_was(more, settings, tmp_path):
     fleet = {

@@ -50,11 +50,7 @@ def test_symbols_of_four_bits_come_back(symbols):
 
 @pytest.mark.parametrize(
     ("data", "count", "says"),
-    [
-        (b"", 1, "x: 0 bytes for 1 symbols"),
-        (b"\0\0", 1, "2 bytes"),
-        (b"\x10", 1, "padding that is not zero"),
-    ],
+    [(b"", 1, "x: 0 bytes for 1 symbols"), (b"\0\0", 1, "2 bytes"), (b"\x10", 1, "padding that is not zero")],
 )
 def test_damaged_symbols_of_four_bits_are_named(data, count, says):
     with pytest.raises(FrameError, match=says):
