@@ -25,10 +25,10 @@ demo: install ## compare all methods on the embedded data; OUT=folder for the re
 	@$(BIN)/cdc-flower compare --out "$(OUT)"
 
 bench: install ## how near the wire is to its limits; with OUT=folder also bench.json there
-	@$(BIN)/python -m experiments.bench $(if $(filter file,$(origin OUT)),,--out "$(OUT)")
+	@$(BIN)/python -m experiments.bench.wire $(if $(filter file,$(origin OUT)),,--out "$(OUT)")
 
 bench-fleet: install ## what a device-task costs, beside Flower's own simulation; with OUT=folder also bench-fleet.json
-	@$(BIN)/python -m experiments.bench_fleet $(if $(filter file,$(origin OUT)),,--out "$(OUT)")
+	@$(BIN)/python -m experiments.bench.fleet $(if $(filter file,$(origin OUT)),,--out "$(OUT)")
 
 test: install ## the tests
 	@$(BIN)/python -m pytest

@@ -108,7 +108,7 @@ class PairConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class UplinkConfig:
-    """UTS. Scores are keys of `cdc_flower.uplink.uncertainty` registries.
+    """UTS. Scores are keys of `cdc_flower.uplink.scores` registries.
 
     `uplink_unit` is what goes up of a chosen sample: its kept tokens, its whole picture (JPEG), or the
     patches of the picture that belong to the kept tokens; the last two show the picture to the cloud.

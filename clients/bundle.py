@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from flwr.app import Context, Message, MessageType
 
-from cdc_flower.fleet.grid import attempt, copied, failed
+from cdc_flower.wire.messages import attempt, copied, failed
 from clients.client_app import app, begin
 from clients.inference import drive
 

@@ -22,14 +22,15 @@ from torch import nn
 
 from cdc_flower.config import UplinkConfig
 from cdc_flower.downlink import update
-from cdc_flower.fleet.grid import frame_of, message_bytes, payload
 from cdc_flower.models import adapters, vlm
-from cdc_flower.uplink import picture_batch, select, token_batch
-from cdc_flower.uplink.picture_batch import FORMS, PictureBatch, PictureSample, Raster
+from cdc_flower.uplink import select, token_batch
+from cdc_flower.uplink.pictures import picture_batch
+from cdc_flower.uplink.pictures.picture_batch import FORMS, PictureBatch, PictureSample, Raster
+from cdc_flower.uplink.scores import SAMPLE_SCORES, TOKEN_SCORES, Reading
 from cdc_flower.uplink.token_batch import Sample, TokenBatch
-from cdc_flower.uplink.uncertainty import SAMPLE_SCORES, TOKEN_SCORES, Reading
 from cdc_flower.wire import keys
 from cdc_flower.wire.frame import FrameError
+from cdc_flower.wire.messages import frame_of, message_bytes, payload
 from clients import evaluate
 from clients.inference import Ask, Work
 from clients.store import Adapter, held, hold

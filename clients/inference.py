@@ -22,7 +22,7 @@ from torch import nn
 
 from cdc_flower.models import adapters, vlm
 from cdc_flower.models.pair import Pair
-from cdc_flower.uplink.uncertainty import TOKEN_SCORES, Reading
+from cdc_flower.uplink.scores import TOKEN_SCORES, Reading
 from cdc_flower.wire import keys
 from clients.store import Adapter
 from clients.task import Task, question_length

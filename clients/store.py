@@ -24,9 +24,10 @@ from flwr.app import ConfigRecord, Context
 from flwr.supercore import log
 
 from cdc_flower.downlink import update
-from cdc_flower.fleet.adapter_files import FOLDER, PART, path_of, sweep
-from cdc_flower.fleet.grid import node_id, state_bytes
+from cdc_flower.fleet.engines.adapter_files import FOLDER, PART, path_of, sweep
+from cdc_flower.fleet.engines.local_grid import node_id
 from cdc_flower.wire import keys
+from cdc_flower.wire.messages import state_bytes
 
 KEPT_BYTES = 2**28  # of adapters in memory, per process
 _KEPT: OrderedDict[bytes, np.ndarray] = OrderedDict()  # by digest, those used last at the end

@@ -20,7 +20,7 @@ from torch import nn
 from cdc_flower.config import Config, PairConfig, parse
 from cdc_flower.data.stream import generator
 from cdc_flower.data.world import World, load_world, open_picture
-from cdc_flower.fleet.cost import charges
+from cdc_flower.fleet.cost.charges import charges
 from cdc_flower.models import adapters, flops, vlm
 from cdc_flower.models.compress import device_model
 from cdc_flower.models.pair import Pair, load_pair

@@ -32,10 +32,11 @@ from flwr.serverapp import Grid
 from flwr.supercore import log
 
 from cdc_flower.config import Config
-from cdc_flower.fleet.grid import UNAVAILABLE, message_bytes, with_id
+from cdc_flower.fleet.engines.local_grid import UNAVAILABLE
 from cdc_flower.fleet.settings import FleetConfig
 from cdc_flower.ledger import Ledger, Row
 from cdc_flower.wire import keys
+from cdc_flower.wire.messages import message_bytes, with_id
 
 WORKER_DIED = (
     0  # error code of a reply whose Ray actor is gone; the pool hands it to healthy devices afterwards

@@ -34,14 +34,14 @@ from cdc_flower.data.stream import SOURCE, generator
 from cdc_flower.data.world import World
 from cdc_flower.downlink import update
 from cdc_flower.downlink.versions import Jumps, Mirror
-from cdc_flower.fleet.clock import staleness_weight
-from cdc_flower.fleet.grid import frame_of, payload
+from cdc_flower.fleet.time.clock import staleness_weight
 from cdc_flower.models import adapters
 from cdc_flower.models.compress import twin_model
 from cdc_flower.models.pair import Pair
 from cdc_flower.uplink.token_batch import Sample, TokenBatch
 from cdc_flower.wire import keys
 from cdc_flower.wire.frame import FrameError
+from cdc_flower.wire.messages import frame_of, payload
 from strategies.base import Fleet
 from strategies.received import READ
 from strategies.traits import Traits

@@ -10,13 +10,14 @@ import numpy as np
 
 from cdc_flower.config import Config, ConfigError
 from cdc_flower.data.world import World, open_picture
-from cdc_flower.fleet.cost import Charges, charges, cloud_charges
-from cdc_flower.fleet.habits import availability
-from cdc_flower.fleet.traces import Trace
+from cdc_flower.fleet.cost.charges import Charges, charges, cloud_charges
+from cdc_flower.fleet.time.availability import availability
+from cdc_flower.fleet.time.traces import Trace
 from cdc_flower.models import vlm
 from cdc_flower.models.pair import Pair
-from cdc_flower.uplink import picture_batch, token_batch
-from cdc_flower.uplink.picture_batch import FORMS, PictureBatch, PictureSample, Raster
+from cdc_flower.uplink import token_batch
+from cdc_flower.uplink.pictures import picture_batch
+from cdc_flower.uplink.pictures.picture_batch import FORMS, PictureBatch, PictureSample, Raster
 from strategies.base import wanted
 
 TAKES_LATE = ("cdc", "upload_all")  # methods that can use an answer to an earlier round

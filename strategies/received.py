@@ -15,8 +15,9 @@ from PIL import Image
 from cdc_flower.config import Config
 from cdc_flower.models import vlm
 from cdc_flower.models.pair import Pair
-from cdc_flower.uplink import mosaic, picture_batch, token_batch
-from cdc_flower.uplink.picture_batch import FORMS, Raster
+from cdc_flower.uplink import token_batch
+from cdc_flower.uplink.pictures import mosaic, picture_batch
+from cdc_flower.uplink.pictures.picture_batch import FORMS, Raster
 from cdc_flower.uplink.token_batch import Sample, TokenBatch
 from cdc_flower.wire.frame import FrameError
 

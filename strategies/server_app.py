@@ -26,10 +26,10 @@ from cdc_flower import checkpoint
 from cdc_flower.checkpoint import Part, Saved
 from cdc_flower.config import Config, ConfigError, flat, parse
 from cdc_flower.data.world import World, load_world
-from cdc_flower.fleet import adapter_files
-from cdc_flower.fleet.cost import cloud_charges
-from cdc_flower.fleet.grid import DeviceStates, HasStates, LocalGrid
-from cdc_flower.fleet.timed_grid import TimedGrid
+from cdc_flower.fleet.cost.charges import cloud_charges
+from cdc_flower.fleet.engines import adapter_files
+from cdc_flower.fleet.engines.local_grid import DeviceStates, HasStates, LocalGrid
+from cdc_flower.fleet.time.timed_grid import TimedGrid
 from cdc_flower.models.pair import Pair, load_pair
 from cdc_flower.results import RunFolder, package_versions
 from cdc_flower.wire import keys
@@ -310,7 +310,7 @@ def run_fleet(
     """One run on Ray workers: arguments as in `FleetGrid`, results as in `run_local`. Returns the run
     folder.
     """
-    from cdc_flower.fleet.fleet_grid import FleetGrid
+    from cdc_flower.fleet.engines.fleet_grid import FleetGrid
 
     settings = {**flat(config), "out-dir": str(out_dir(config))}  # workers have folders of their own
     with (

@@ -42,7 +42,7 @@ SMALL = {
 @pytest.fixture(scope="session")
 def pair_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pair folder whose models were initialised and never trained."""
-    from experiments.pretrain import Recipe, pretrain
+    from experiments.pretrain.pretrain import Recipe, pretrain
 
     folder = tmp_path_factory.mktemp("pair")
     pretrain(parse(SMALL), folder, Recipe(pictures=80, tower_steps=0, teacher_steps=0, student_steps=0))

@@ -35,7 +35,7 @@ class Kind(IntEnum):
     TOKEN_BATCH = 1  # device -> cloud: cdc_flower.uplink.token_batch
     UPDATE = 2  # cloud -> device: cdc_flower.downlink.update
     ADAPTER = 3  # either way: one dense float vector, for the FedAvg family
-    PICTURE_BATCH = 4  # device -> cloud: cdc_flower.uplink.picture_batch
+    PICTURE_BATCH = 4  # device -> cloud: cdc_flower.uplink.pictures.picture_batch
 
 
 def envelope(sections: int) -> int:

@@ -7,8 +7,9 @@ import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from cdc_flower.downlink.versions import Mirror
-from cdc_flower.fleet.grid import attempt, identify, node_id, payload
+from cdc_flower.fleet.engines.local_grid import identify, node_id
 from cdc_flower.wire import keys
+from cdc_flower.wire.messages import attempt, payload
 from clients import bundle
 from clients.client_app import app
 from clients.task import resident

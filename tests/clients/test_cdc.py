@@ -12,12 +12,14 @@ from flwr.app import Context, Message, RecordDict
 
 from cdc_flower.downlink import update
 from cdc_flower.downlink.versions import Mirror
-from cdc_flower.fleet.grid import LocalGrid, frame_of, message_bytes, node_id, payload
+from cdc_flower.fleet.engines.local_grid import LocalGrid, node_id
 from cdc_flower.models import adapters
-from cdc_flower.uplink import mosaic, picture_batch, token_batch
-from cdc_flower.uplink.picture_batch import Raster
-from cdc_flower.uplink.uncertainty import TOKEN_SCORES
+from cdc_flower.uplink import token_batch
+from cdc_flower.uplink.pictures import mosaic, picture_batch
+from cdc_flower.uplink.pictures.picture_batch import Raster
+from cdc_flower.uplink.scores import TOKEN_SCORES
 from cdc_flower.wire.frame import FrameError
+from cdc_flower.wire.messages import frame_of, message_bytes, payload
 from clients import cdc
 from clients.client_app import app
 from clients.inference import alone, answer

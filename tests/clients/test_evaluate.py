@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
-from cdc_flower.fleet.grid import LocalGrid, node_id
+from cdc_flower.fleet.engines.local_grid import LocalGrid, node_id
 from clients import evaluate
 from clients.client_app import app
 

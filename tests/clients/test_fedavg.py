@@ -9,7 +9,7 @@ import pytest
 import torch
 from flwr.app import Array, ArrayRecord, Context, Message, MessageType, RecordDict
 
-from cdc_flower.fleet.grid import identify
+from cdc_flower.fleet.engines.local_grid import identify
 from cdc_flower.models import adapters, vlm
 from cdc_flower.wire import keys
 from clients.fedavg import fit, memory, own_answers, trainee, true_answers, work

@@ -7,7 +7,8 @@ import pytest
 from flwr.app import Context, RecordDict
 
 from cdc_flower.downlink import update
-from cdc_flower.fleet.grid import message_bytes, node_id, state_bytes, state_of
+from cdc_flower.fleet.engines.local_grid import node_id
+from cdc_flower.wire.messages import message_bytes, state_bytes, state_of
 from clients import store
 from clients.store import Adapter, held, hold
 

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from experiments import cli
+from experiments.cli import app as cli
 
 ENGINE = """
 import io, os, time

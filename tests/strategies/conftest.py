@@ -8,7 +8,7 @@ import pytest
 from flwr.app import Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from cdc_flower.fleet.grid import LocalGrid
+from cdc_flower.fleet.engines.local_grid import LocalGrid
 
 Train = Callable[[int, RecordDict], RecordDict]
 

@@ -8,7 +8,7 @@ import pytest
 from flwr.app import ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from cdc_flower.fleet.grid import LocalGrid, node_id
+from cdc_flower.fleet.engines.local_grid import LocalGrid, node_id
 from strategies.base import Fleet, FleetError, cohort, discover, matched, wait_for_nodes
 
 

@@ -14,12 +14,13 @@ from cdc_flower.config import parse
 from cdc_flower.data.world import load_world
 from cdc_flower.downlink import update
 from cdc_flower.downlink.versions import Mirror
-from cdc_flower.fleet.grid import LocalGrid, frame_of, payload
+from cdc_flower.fleet.engines.local_grid import LocalGrid
 from cdc_flower.models import adapters
 from cdc_flower.models.adapters import Layout
 from cdc_flower.models.pair import load_pair
 from cdc_flower.uplink import token_batch
 from cdc_flower.uplink.token_batch import Sample, TokenBatch
+from cdc_flower.wire.messages import frame_of, payload
 from clients.client_app import app as client_app
 from clients.store import Adapter, held
 from clients.task import resident

@@ -10,8 +10,8 @@ from PIL import Image
 
 from cdc_flower.config import parse
 from cdc_flower.models import vlm
-from cdc_flower.uplink import mosaic, picture_batch
-from cdc_flower.uplink.picture_batch import PictureBatch, PictureSample, Raster
+from cdc_flower.uplink.pictures import mosaic, picture_batch
+from cdc_flower.uplink.pictures.picture_batch import PictureBatch, PictureSample, Raster
 from cdc_flower.wire.frame import FrameError
 from strategies import received
 

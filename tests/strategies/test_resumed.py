@@ -14,8 +14,8 @@ from flwr.serverapp.strategy import FedAvg
 
 from cdc_flower import checkpoint, results
 from cdc_flower.config import METHODS, ConfigError, parse
-from cdc_flower.fleet import grid
-from cdc_flower.fleet.grid import LocalGrid
+from cdc_flower.fleet.engines import local_grid as grid
+from cdc_flower.fleet.engines.local_grid import LocalGrid
 from clients import store
 from clients.client_app import app as client_app
 from strategies import server_app

@@ -14,7 +14,7 @@ from flwr.app import Context, RecordDict
 from cdc_flower import results
 from cdc_flower.config import METHODS, ConfigError, parse
 from cdc_flower.downlink import update
-from cdc_flower.fleet.grid import LocalGrid
+from cdc_flower.fleet.engines.local_grid import LocalGrid
 from clients import task
 from clients.client_app import app as client_app
 from strategies import STRATEGIES, TRAITS, server_app

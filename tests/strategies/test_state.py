@@ -23,10 +23,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from cdc_flower.cloud.distill import Learned
 from cdc_flower.config import parse
 from cdc_flower.downlink.versions import Mirror
-from cdc_flower.fleet.grid import LocalGrid, frame_of, message_bytes, over_the_wire, payload
+from cdc_flower.fleet.engines.local_grid import LocalGrid
 from cdc_flower.models.adapters import Layout
 from cdc_flower.uplink import token_batch
 from cdc_flower.uplink.token_batch import Sample, TokenBatch
+from cdc_flower.wire.messages import frame_of, message_bytes, over_the_wire, payload
 from clients import cdc as device_work
 from clients.store import Adapter, held
 from clients.task import Resident

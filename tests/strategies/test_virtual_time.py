@@ -11,8 +11,8 @@ import pytest
 import cdc_flower
 from cdc_flower import results
 from cdc_flower.config import ConfigError, parse
-from cdc_flower.fleet import roofline
-from cdc_flower.fleet.devices import TABLE
+from cdc_flower.fleet.cost import roofline
+from cdc_flower.fleet.cost.profiles import TABLE
 from clients import cdc, task
 from strategies.server_app import run_local
 

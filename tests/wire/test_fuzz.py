@@ -14,8 +14,8 @@ import pytest
 from cdc_flower.downlink import deadzone, update
 from cdc_flower.downlink.codecs import CODECS
 from cdc_flower.models.transform import Transform
-from cdc_flower.uplink import picture_batch
-from cdc_flower.uplink.picture_batch import FORMS, PictureBatch, PictureSample, Raster
+from cdc_flower.uplink.pictures import picture_batch
+from cdc_flower.uplink.pictures.picture_batch import FORMS, PictureBatch, PictureSample, Raster
 from cdc_flower.uplink.token_batch import BITS, Sample, TokenBatch, decode, encode
 from cdc_flower.wire import columns
 from cdc_flower.wire.frame import FrameError, Kind, pack, pack_adapter, unpack, unpack_adapter

@@ -13,8 +13,8 @@ import pytest
 from cdc_flower.downlink import update
 from cdc_flower.downlink.codecs import BY_ID
 from cdc_flower.models.transform import Transform
-from cdc_flower.uplink import picture_batch
-from cdc_flower.uplink.picture_batch import Raster
+from cdc_flower.uplink.pictures import picture_batch
+from cdc_flower.uplink.pictures.picture_batch import Raster
 from cdc_flower.uplink.token_batch import decode
 from cdc_flower.wire.frame import Kind, unpack, unpack_adapter
 

@@ -1,0 +1,201 @@
+"""What a device-task costs a device, and a round the cloud: seconds of work by roofline, from counts.
+
+A reply says FLOPs and generated tokens of the student that really ran. They are counted back into passes of
+that student, and the passes are charged in the shapes of the cost model: the student's own, or those of a
+model that a small pair stands for. So a kind of device work needs no cost of its own: whatever it computes
+shows in its FLOPs. The cloud says nothing: what it does follows from the samples that arrived and the
+settings of distillation.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from cdc_flower.config import Config, ConfigError
+from cdc_flower.data.world import World
+from cdc_flower.fleet.cost import cost_models, roofline
+from cdc_flower.fleet.cost.profiles import Devices, Profile, fleet, parse_mix, read_profiles
+from cdc_flower.fleet.cost.roofline import Shapes
+from cdc_flower.models.pair import Pair
+
+DISTILS = ("cdc", "upload_all")  # methods whose cloud computes; averaging weights is not charged
+TEACH_BATCH = 64  # samples that the teacher answers together
+HALF = 0.5  # of the bytes that `roofline` counts for float32: the cloud computes in float16
+
+
+@dataclass(frozen=True)
+class Charges:
+    """What devices run and are charged for.
+
+    Attributes:
+        devices: n devices.
+        compression: n keys of `roofline.COMPRESSIONS`.
+        own: shapes of the student that really runs.
+        charged: shapes of the cost model.
+        text: mean positions of a sample besides its vision tokens.
+        samples: questions that a task answers.
+    """
+
+    devices: Devices
+    compression: tuple[str, ...]
+    own: Shapes
+    charged: Shapes
+    text: int
+    samples: int
+
+    def seconds(
+        self, device: np.ndarray, forward: np.ndarray, backward: np.ndarray, decoded: np.ndarray
+    ) -> np.ndarray:
+        """Seconds of work of m tasks.
+
+        Args:
+            device: (m,) int64.
+            forward, backward: (m,) FLOPs of the student that ran.
+            decoded: (m,) answer tokens it generated, end tokens included.
+        """
+        length = self.text + self.own.patches
+        one = roofline.prefill(self.own, "none", length, self.own.patches)
+        steps = np.maximum(0.0, decoded - self.samples)  # an answer's first token comes with the prefill
+        spent_decoding = steps * roofline.decode(self.own, "none", length, 1).flops
+        prefills = np.maximum(0.0, forward - spent_decoding) / one.flops
+        trained = backward / one.flops
+        total = np.zeros(len(device))
+        names = np.array(self.compression)[device]
+        for name in sorted(set(names.tolist())):
+            rows = np.flatnonzero(names == name)
+            on, length = self.devices.rows(device[rows]), self.text + self.charged.patches
+            read = roofline.prefill(self.charged, name, length, self.charged.patches)
+            step, tower = roofline.decode(self.charged, name, length, 1), roofline.tower(self.charged)
+            total[rows] = (
+                self.samples * roofline.work_seconds(on, [tower])
+                + prefills[rows] * roofline.work_seconds(on, [read])
+                + steps[rows] * roofline.work_seconds(on, [step])
+                + trained[rows] * roofline.seconds(on, read.flops, read.bytes_moved, "fp32")
+            )
+        return total
+
+
+def charges(config: Config, pair: Pair, world: World) -> Charges:
+    """The fleet of a run.
+
+    Raises:
+        ConfigError: a mix, a profile or a cost model that cannot be used, or a device whose RAM does not hold
+            the model.
+    """
+    settings = config.fleet
+    own_config = pair.student_config()
+    rank = config.pair.lora_rank
+    own = roofline.shapes(own_config, rank)
+    charged = roofline.shapes(cost_models.load(settings.cost_model, own_config), rank)
+    questions = [len(pair.text.question_ids(str(q))) for q in world.train["question"].unique()]
+    prefix = len(pair.text.prefix_ids)
+    longest = prefix + charged.patches + max(questions) + pair.max_answer_tokens
+    chosen = compressions(config, charged, longest)
+    devices = fleet(settings.mix, config.run.devices, config.run.seed)
+    compression = tuple(chosen[name] for name in devices.names)
+    text = prefix + round(sum(questions) / len(questions))
+    return Charges(devices, compression, own, charged, text, config.run.samples_per_round)
+
+
+def compressions(config: Config, charged: Shapes, longest: int) -> dict[str, str]:
+    """Profile of the mix -> the compression its devices run: the setting, or (auto) the least that fits.
+
+    Raises:
+        ConfigError: what is to run does not fit the RAM of a profile.
+    """
+    shares, profiles = parse_mix(config.fleet.mix, read_profiles())
+    found = {}
+    for name in shares:
+        profile, fixed = profiles[name], config.pair.compression
+        if fixed == "auto":
+            found[name] = roofline.compression_for(profile, charged, longest)
+            continue
+        needed = roofline.needed_bytes(charged, fixed, longest)
+        if not roofline.fits(profile, needed):
+            raise ConfigError(
+                f"setting 'compression' = '{fixed}': profile '{name}' has {profile.ram / 1e6:,.0f} MB, the "
+                f"model needs {needed / 1e6:,.0f} MB; allowed: a smaller compression, 'auto', another mix"
+            )
+        found[name] = fixed
+    return found
+
+
+@dataclass(frozen=True)
+class CloudCharges:
+    """What the cloud does after a round: the teacher answers what came, the twin learns `akd-steps` batches.
+
+    An upper bound: every sample and lesson is charged as a complete picture with an answer of full length,
+    and steps also where the teacher was sure of nothing. The lessons of before round 1 are not charged.
+
+    Attributes:
+        on: the machine.
+        student: shapes of the model that devices are charged for.
+        teacher: FLOPs and weights of the teacher in students, as in the pair that really runs.
+        length: positions of a question about a complete picture.
+        config: of the run.
+        answer: tokens of an answer, at most.
+    """
+
+    on: Profile
+    student: Shapes
+    teacher: float
+    length: int
+    config: Config
+    answer: int
+
+    def seconds(self, samples: float) -> float:
+        """Seconds between a round in which so many samples came and the next; none without a sample."""
+        if not samples:
+            return 0.0
+        s, k, cloud = self.student, self.teacher, self.config.cloud
+        batches = math.ceil(samples / TEACH_BATCH)
+        weights = HALF * roofline.prefill(s, "none", 0, 0).bytes_moved
+        read = roofline.prefill(s, "none", self.length, s.patches).flops
+        more = roofline.decode(s, "none", self.length, self.answer - 1).flops
+        lesson = roofline.prefill(s, "none", self.length + self.answer, s.patches, self.answer).flops
+        step = 2 * cloud.akd_batch * lesson, 2 * weights  # there, and back through frozen weights
+        if cloud.feature_weight:
+            step = step[0] + k * cloud.akd_batch * lesson, step[1] + k * weights
+        tower = roofline.tower(s) if self.config.uplink.uplink_unit != "tokens" else roofline.Pass(0, 0)
+        return float(
+            self._seconds(samples * tower.flops, batches * tower.bytes_moved)
+            + self._seconds(k * samples * read, k * batches * weights)
+            + self._seconds(k * samples * more, k * batches * (self.answer - 1) * weights)
+            + cloud.akd_steps * self._seconds(*step)
+        )
+
+    def _seconds(self, flops: float, bytes_moved: float) -> float:
+        return roofline.seconds(self.on, flops, bytes_moved, "fp16")
+
+
+def cloud_charges(config: Config, pair: Pair, charged: Charges) -> CloudCharges | None:
+    """The cloud of a run; None where it takes no time.
+
+    Raises:
+        ConfigError: a profile that is unknown.
+    """
+    name = config.fleet.cloud_profile
+    _, known = parse_mix(config.fleet.mix, read_profiles())
+    if name and name not in known:
+        raise ConfigError(
+            f"setting 'cloud-profile' = '{name}'; allowed: '' (the cloud takes no time), " + ", ".join(known)
+        )
+    if not name or config.run.method not in DISTILS:
+        return None
+    own, teacher = charged.own, roofline.shapes(pair.teacher.config.to_dict(), 0)
+    length = charged.text + own.patches
+    size = (
+        roofline.prefill(teacher, "none", length, own.patches).flops
+        / roofline.prefill(own, "none", length, own.patches).flops
+    )
+    return CloudCharges(
+        known[name],
+        charged.charged,
+        size,
+        charged.text + charged.charged.patches,
+        config,
+        pair.max_answer_tokens,
+    )

@@ -1,0 +1,349 @@
+"""TimedGrid: virtual time in front of any Flower `Grid`; the strategy never knows.
+
+The grid behind it (`LocalGrid`, `FleetGrid`, `flwr run`'s) does the work; this one says who is there and
+which answers came in time. `get_node_ids` gives the devices that can be asked now: online, on the
+conditions, charged, not at work. A list of TRAIN messages is a round: each task is charged its download, its
+work (from the FLOPs in the reply) and its upload, and the clock decides. A device that is away before its
+download is through never sees the message. What does not come in time is absent, as in Flower; where late
+answers are taken (`late = "take"`, the pace `async`) an answer that will never come is an error reply
+NODE_UNAVAILABLE. Other kinds of messages (QUERY, EVALUATE) are the experimenter's and take no time. What
+the cloud does with a round's answers passes before the next one begins.
+
+Nobody being there is a round, too: an empty list that follows `get_node_ids` lasts to the deadline.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from flwr.app import Error, Message, MessageType, MetricRecord
+from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.proto.message_pb2 import Message as ProtoMessage
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+
+from cdc_flower.fleet.cost.charges import Charges
+from cdc_flower.fleet.engines.local_grid import UNAVAILABLE, OwnGrid
+from cdc_flower.fleet.settings import FleetConfig
+from cdc_flower.fleet.time import clock
+from cdc_flower.fleet.time.clock import STATUSES, Tasks
+from cdc_flower.fleet.time.network import down_seconds
+from cdc_flower.fleet.time.traces import Trace
+from cdc_flower.wire import keys
+from cdc_flower.wire.messages import message_bytes, with_id
+
+NEVER = 1e12  # s of work of a device whose answer the grid behind never gave
+COUNTS = (keys.FORWARD, keys.BACKWARD, keys.DECODED)
+
+
+class TaskRow(NamedTuple):
+    """What happened to a device-task; times in virtual seconds.
+
+    Attributes:
+        fate: a name of `clock.STATUSES`.
+        finish: when its answer was complete; infinite where it never was.
+    """
+
+    round: int
+    device: int
+    profile: str
+    device_class: str
+    compression: str
+    fate: str
+    begin: float
+    finish: float
+    download_seconds: float
+    work_seconds: float
+    upload_seconds: float
+    offline_seconds: float
+    wait_seconds: float
+    joules: float
+
+
+class TimedGrid(OwnGrid):
+    """Virtual time over another grid.
+
+    Args:
+        inner: does the work.
+        nodes: device -> node id, all of them, devices 0..n-1.
+        rules: pace, deadline, conditions.
+        charges: what work costs on each of the n devices.
+        trace: when each is there.
+        wanted: answers that are enough for a round.
+        cloud: seconds that the cloud takes for so many samples.
+
+    Attributes:
+        last: what happened in the last round: hours (virtual time at its end), cloud_seconds (after it),
+            online (devices that could have been asked), asked, and how many of each fate.
+        host_seconds: that the clock itself took.
+    """
+
+    def __init__(
+        self,
+        inner: Grid,
+        nodes: Mapping[int, int],
+        rules: FleetConfig,
+        charges: Charges,
+        trace: Trace,
+        wanted: int,
+        cloud: Callable[[float], float] = lambda samples: 0.0,
+    ) -> None:
+        self.inner, self.rules, self.charges, self.trace, self.wanted = inner, rules, charges, trace, wanted
+        self.cloud = cloud
+        self.clock = clock.start(charges.devices)
+        self.last: dict[str, float] = {}
+        self.host_seconds = 0.0
+        self._node = [nodes[d] for d in range(len(charges.devices))]
+        self._device = {node: device for device, node in nodes.items()}
+        self._there: list[int] | None = None  # who could be asked, when that was asked last
+        self._replies: dict[int, Message] = {}  # device -> its answer, on its way
+        self._messages: dict[int, Message] = {}  # device -> what it was asked, while that is not settled
+        self._rows: dict[tuple[int, int], TaskRow] = {}  # by round and device
+
+    # --- Flower's interface ---------------------------------------------------------------------------------
+
+    def set_run(self, run: Run) -> None:
+        self.inner.set_run(run)
+
+    @property
+    def run(self) -> Run:
+        return self.inner.run
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Nodes of the devices that can be asked now, by device; perhaps none."""
+        there = clock.candidates(self.clock, self.charges.devices, self.trace, self.rules).tolist()
+        self._there = there
+        return [self._node[d] for d in there]
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Hand messages on that take no time.
+
+        Raises:
+            ValueError: a TRAIN message; a round is one list, for `send_and_receive`.
+        """
+        messages = list(messages)
+        if any(map(_trains, messages)):
+            raise ValueError("in virtual time the TRAIN messages of a round go by send_and_receive, together")
+        return self.inner.push_messages(messages)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        return self.inner.pull_messages(message_ids)
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Replies that came in time, those of earlier rounds that arrived now, and error replies for what
+        will never come where late answers are taken; by device.
+        """
+        messages = list(messages)
+        if any(map(_trains, messages)) or (not messages and self._there is not None):
+            return self._round(messages, timeout)
+        self._there = None
+        return self.inner.send_and_receive(messages, timeout=timeout)
+
+    # --- a round --------------------------------------------------------------------------------------------
+
+    def _round(self, messages: list[Message], timeout: float | None) -> list[Message]:
+        online = len(self._there) if self._there is not None else 0
+        self._there = None
+        asked = dict(sorted((self._device[m.metadata.dst_node_id], m) for m in messages))
+        device = np.array(list(asked), np.int64)
+        began = time.perf_counter()
+        down = np.array([message_bytes(m.content) for m in asked.values()], np.float64)
+        reached = self._reached(device, down)
+        self.host_seconds += time.perf_counter() - began
+
+        answers = self.inner.send_and_receive([asked[d] for d in device[reached].tolist()], timeout=timeout)
+        began = time.perf_counter()
+        for d in device[~reached].tolist():
+            with_id(asked[d], f"unreached-{self.clock.round + 1}-{d}")
+        asked_by_id = {m.metadata.message_id: d for d, m in asked.items()}
+        found = {asked_by_id[r.metadata.reply_to_message_id]: r for r in answers}
+        tasks = Tasks(device, down, self._work(device, reached, found), self._up(device, found))
+        self._replies |= found
+        self._messages |= asked
+        self.clock, report, seconds = self._played(tasks)
+        replies = self._settle(report, online, seconds)
+        self.host_seconds += time.perf_counter() - began
+        return replies
+
+    def _played(self, tasks: Tasks) -> tuple[clock.State, clock.Report, float]:
+        """The round, and the seconds of the cloud after it; whose answers it has does not depend on them."""
+        fixed = self.wanted, self.charges.devices, self.trace, self.rules
+        after, report = clock.play(self.clock, tasks, *fixed)
+        come = [self._replies.get(d) for d in (*report.answered.tolist(), *report.late_device.tolist())]
+        counts = [_count(_metrics(reply), keys.UPLOADED) for reply in come]
+        seconds = self.cloud(sum(min(count, self.charges.samples) for count in counts))
+        if seconds:
+            after, report = clock.play(self.clock, tasks, *fixed, cloud_seconds=seconds)
+        return after, report, seconds
+
+    def _reached(self, device: np.ndarray, down: np.ndarray) -> np.ndarray:
+        """Whose download is through before the task would be given up: (m,) bool."""
+        own = self.charges.devices.rows(device)
+        through = self.trace.finish(device, self.clock.now, down_seconds(own, down))
+        endless = self.rules.pace == "rounds" and self.rules.late == "take"
+        return np.isfinite(through) if endless else through <= self.clock.now + self.rules.deadline
+
+    def _work(self, device: np.ndarray, reached: np.ndarray, found: Mapping[int, Message]) -> np.ndarray:
+        """Seconds of work (m,): nothing where the message never came or the device failed."""
+        metrics = [_metrics(found.get(d)) for d in device.tolist()]
+        counts = [np.array([_count(m, name) for m in metrics]) for name in COUNTS]
+        worked = np.array([bool(m) for m in metrics], bool)
+        silent = np.array([d not in found for d in device.tolist()], bool) & reached
+        seconds = np.zeros(len(device))
+        rows = np.flatnonzero(worked)
+        seconds[rows] = self.charges.seconds(device[rows], *(c[rows] for c in counts))
+        return np.where(silent, NEVER, seconds)
+
+    def _up(self, device: np.ndarray, found: Mapping[int, Message]) -> np.ndarray:
+        replies = [found.get(d) for d in device.tolist()]
+        return np.array(
+            [message_bytes(r.content) if r is not None and r.has_content() else 0 for r in replies],
+            np.float64,
+        )
+
+    def _settle(self, report: clock.Report, online: int, cloud_seconds: float) -> list[Message]:
+        """What the strategy gets of a round, by device; what is settled is let go."""
+        fine = [*report.answered.tolist(), *report.late_device.tolist()]
+        at_work = set(self.clock.pending.device.tolist())
+        never = dict(zip(report.lost_device.tolist(), report.lost_status.tolist(), strict=True))
+        for device, status in zip(report.device.tolist(), report.status.tolist(), strict=True):
+            if STATUSES[status] != "in" and device not in at_work:
+                never[device] = status
+        self._enter(report, at_work)
+        fates = [STATUSES[s] for s in never.values()]
+        if self.rules.pace == "rounds":
+            fates += ["late"] * len(at_work.intersection(report.device.tolist()))
+        counted = {"in": len(fine), **{name: fates.count(name) for name in STATUSES[1:]}}
+        hours = report.end / 3600
+        self.last = {
+            "hours": hours,
+            "cloud_seconds": cloud_seconds,
+            "online": online,
+            "asked": len(report.device),
+            **counted,
+        }
+
+        replies = {d: self._replies[d] for d in fine if d in self._replies}
+        if self.rules.takes_late:
+            replies |= {d: self._unavailable(d, STATUSES[status]) for d, status in never.items()}
+        for device in [*fine, *never]:
+            self._replies.pop(device, None)
+            self._messages.pop(device, None)
+        return [replies[d] for d in sorted(replies)]
+
+    def _unavailable(self, device: int, status: str) -> Message:
+        reply = Message(Error(UNAVAILABLE, f"device {device}: {status}"), reply_to=self._messages[device])
+        return with_id(reply, f"{status}-{self.clock.round}-{device}")
+
+    # --- what happened --------------------------------------------------------------------------------------
+
+    def _enter(self, report: clock.Report, at_work: set[int]) -> None:
+        """Rows of the round's tasks, and the fate of earlier ones that will never come."""
+        devices = self.charges.devices
+        spent = report.spent
+        numbers = (
+            report.finish,
+            spent.download,
+            spent.work,
+            spent.upload,
+            spent.offline,
+            spent.wait,
+            report.joules,
+        )
+        for device, status, *of_task in zip(
+            report.device.tolist(),
+            report.status.tolist(),
+            *(column.tolist() for column in numbers),
+            strict=True,
+        ):
+            waited_for = self.rules.pace == "async" and device in at_work
+            self._rows[report.round, device] = TaskRow(
+                report.round,
+                device,
+                devices.names[device],
+                devices.classes[device],
+                self.charges.compression[device],
+                "in" if waited_for else STATUSES[status],
+                report.begin,
+                *of_task,
+            )
+        lost = zip(
+            report.lost_device.tolist(), report.lost_round.tolist(), report.lost_status.tolist(), strict=True
+        )
+        for device, asked_in, status in lost:
+            row = self._rows[asked_in, device]
+            self._rows[asked_in, device] = row._replace(fate=STATUSES[status], finish=math.inf)
+
+    def table(self) -> pd.DataFrame:
+        """One row for each task so far, by round and device; seconds are virtual. A task that is still under
+        way counts as late.
+        """
+        pending = self.clock.pending
+        going = set(zip(pending.round.tolist(), pending.device.tolist(), strict=True))
+        return self._frame(row._replace(fate="late") if key in going else row for key, row in self._sorted())
+
+    def _sorted(self) -> list[tuple[tuple[int, int], TaskRow]]:
+        return sorted(self._rows.items())
+
+    @staticmethod
+    def _frame(rows: Iterable[TaskRow]) -> pd.DataFrame:
+        return pd.DataFrame(list(rows), columns=list(TaskRow._fields))
+
+    def digest(self) -> str:
+        """sha256 hex over `table`."""
+        lines = [json.dumps(row._asdict(), separators=(",", ":")) for _, row in self._sorted()]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+    # --- checkpoint -----------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """The clock, what is on its way, and the rows so far: a flat dict of arrays, bytes and numbers."""
+        packed: dict[str, Any] = {f"clock_{name}": value for name, value in self.clock.state().items()}
+        for kind, messages in (("reply", self._replies), ("message", self._messages)):
+            for device, message in messages.items():
+                packed[f"{kind}_{device}"] = message_to_proto(message).SerializeToString()
+        rows = io.BytesIO()
+        self._frame(row for _, row in self._sorted()).to_parquet(rows, index=False)
+        return packed | {"rows": rows.getvalue(), "last": json.dumps(self.last)}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state()` said."""
+        prefix = "clock_"
+        self.clock = clock.State.from_state(
+            {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        )
+        for kind, messages in (("reply_", self._replies), ("message_", self._messages)):
+            messages.clear()
+            for name, value in state.items():
+                if name.startswith(kind):
+                    proto = ProtoMessage.FromString(bytes(value))
+                    messages[int(name.removeprefix(kind))] = message_from_proto(proto)
+        rows = pd.read_parquet(io.BytesIO(state["rows"])).itertuples(index=False, name=None)
+        self._rows = {(row[0], row[1]): TaskRow(*row) for row in rows}
+        self.last = json.loads(str(state["last"]))
+
+
+def _trains(message: Message) -> bool:
+    return message.metadata.message_type.split(".")[0] == MessageType.TRAIN
+
+
+def _metrics(reply: Message | None) -> Mapping[str, Any]:
+    if reply is None or not reply.has_content():
+        return {}
+    return reply.content.metric_records.get(keys.METRICS, MetricRecord())
+
+
+def _count(metrics: Mapping[str, Any], name: str) -> float:
+    """A count that a device reports; 0 for one that is absent or none."""
+    value = metrics.get(name, 0)
+    return float(value) if isinstance(value, int | float) and 0 <= value < 1e30 else 0.0

@@ -1,0 +1,284 @@
+"""What a device-task costs beside the work itself, and how near the fleet is to the model's own speed:
+`make bench-fleet`, or `python -m experiments.bench.fleet --out FOLDER`.
+
+Engines stand side by side in one run, each asked for the same rounds: FleetGrid, LocalGrid, and Flower's own
+simulation under `flwr run` (with the same niceness of its workers). Rounds are timed inside the server, after
+a first one that is not counted, so neither starting processes nor loading models is in a figure. As in
+`experiments.bench.wire` a missed target is printed as missed. On a busy machine read the ratios, not the
+seconds."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import logging
+import os
+import sys
+import tempfile
+import time
+import tracemalloc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import psutil
+from flwr.app import ConfigRecord
+from rich.console import Console
+
+from cdc_flower.config import flat, parse
+from experiments.bench.wire import Figure, figure, host, seconds, table
+from experiments.run import simulate
+
+APPS = "experiments.bench.apps"
+IDLE, CLIENT = f"{APPS}:idle", "clients.client_app:app"
+TASKS = {
+    "rounds": 3,
+    "partition": "shared",
+    "eval-every": 3,
+    "akd-steps": 1,
+    "source-replay": 50,
+    "items-per-domain": 10,
+    "scenes-train": 400,
+    "scenes-test": 100,
+}
+"""A run whose cloud does next to nothing."""
+PYPROJECT = """[project]
+name = "bench"
+version = "1.0.0"
+description = ""
+license = "Apache-2.0"
+dependencies = []
+[tool.flwr.app]
+publisher = "bench"
+[tool.flwr.app.components]
+serverapp = "app:server"
+clientapp = "app:client"
+[tool.flwr.app.config]
+"""
+
+
+def stock(folder: Path, server: str, client: str, nodes: int, settings: dict[str, Any]) -> None:
+    """`flwr run` of two named apps."""
+    app = folder / "app"
+    app.mkdir(parents=True)
+    (app / "pyproject.toml").write_text(PYPROJECT + simulate.toml(settings))
+    modules = [name.split(":") for name in (server, client)]
+    roles = zip(modules, ("server", "client"), strict=True)
+    (app / "app.py").write_text("".join(f"import {m}\n{role} = {m}.{a}\n" for (m, a), role in roles))
+    paths = os.pathsep.join([str(simulate.APP), os.environ.get("PYTHONPATH", "")])
+    simulate.run_app(
+        app, folder / "home", nodes, environment={"PYTHONPATH": paths, "RAY_worker_niceness": "0"}
+    )
+
+
+def median(values: Sequence[float]) -> float:
+    """The middle one; of two the smaller."""
+    return sorted(values)[(len(values) - 1) // 2]
+
+
+def per_task(grid: Any, devices: int, tries: int) -> float:
+    """Seconds of a device-task of the idle client: of the middle round of `tries`, after one not counted."""
+    from cdc_flower.fleet.engines.local_grid import node_id
+    from experiments.bench.apps import ask
+
+    nodes, found = [node_id(i) for i in range(devices)], []
+    for _ in range(tries + 1):
+        began = time.perf_counter()
+        ask(grid, nodes)
+        found.append(time.perf_counter() - began)
+    return median(found[1:]) / devices
+
+
+@contextmanager
+def fleet(devices: int, workers: int, client: str = IDLE, **more: Any) -> Iterator[Any]:
+    """A FleetGrid for the idle client, or another; all its workers have started."""
+    import ray
+
+    from cdc_flower.fleet.engines.fleet_grid import FleetGrid
+
+    settings = more.pop("settings", {})
+    with FleetGrid(client, devices, settings, workers=workers, **more) as grid:
+        ray.wait(grid.workers.starting, num_returns=workers)
+        yield grid
+
+
+def overhead(folder: Path, workers: int, quick: bool) -> Iterator[Figure]:
+    """(a): ms of a device-task whose client does nothing."""
+    from cdc_flower.fleet.engines.local_grid import LocalGrid
+    from experiments.bench.apps import idle
+
+    devices, tries = (100, 2) if quick else (1000, 5)
+    flower = 0.0
+    if not quick:
+        written = folder / "tiny.json"
+        settings = {"nodes": devices, "tries": 4, "seconds": str(written)}
+        stock(folder / "tiny", f"{APPS}:one_by_one", IDLE, devices, settings)
+        flower = median(json.loads(written.read_text())[1:]) / devices * 1e3
+        yield figure(f"stock simulation, {devices:,} devices, ms a device-task", flower, 0.5)
+    here = per_task(LocalGrid(idle, devices, {}), devices, tries) * 1e3
+    yield figure(f"LocalGrid, {devices:,} devices, ms a device-task", here, 0.5)
+    for count in sorted({1, workers}):
+        with fleet(devices, count) as grid:
+            ours = per_task(grid, devices, tries) * 1e3
+        what = f"FleetGrid, {count} worker{'s' * (count > 1)}"
+        yield figure(f"{what}, {devices:,} devices, ms a device-task", ours, 0.5, "<= 1")
+        if flower:
+            yield figure(f"stock / {what}", flower, ours, ">= 10")
+
+
+def scale(workers: int, quick: bool) -> Iterator[Figure]:
+    """(c), (d): many devices at once, and memory."""
+    from cdc_flower.fleet.engines.local_grid import node_id
+    from experiments.bench.apps import ask
+
+    most = 500 if quick else 10_000
+    rates = {}
+    for devices in (n for n in (100, 1000, 10_000) if n <= most):
+        with fleet(devices, workers) as grid:
+            rates[devices] = 1 / per_task(grid, devices, max(3, 2 * most // devices)) / workers
+            took, memory = devices / rates[devices] / workers, _memory()
+    for devices, rate in rates.items():
+        yield figure(f"device-tasks/s per core, {devices:,} devices (limit: 100 devices)", rate, rates[100])
+    yield figure(f"a round of {devices:,} devices, s", took, devices * 0.5e-3, "<= 1")
+    for name, value in memory.items():
+        yield Figure(f"{name} after it, MB", value, value, 1.0, "", True)
+    tracemalloc.start()
+    with fleet(1, workers):
+        few = _traced()
+    with fleet(10 * most, workers) as grid:
+        idle = _traced()
+        ask(grid, [node_id(i) for i in range(most)])
+        asked = _traced()
+    tracemalloc.stop()
+    yield figure(f"bytes of an idle device, of {10 * most:,}", (idle - few) / (10 * most), 16, "<= 1")
+    yield figure(f"bytes more of a device asked once, of {most:,}", (asked - idle) / most, 400, "<= 1")
+
+
+def _traced() -> int:
+    gc.collect()
+    return tracemalloc.get_traced_memory()[0]
+
+
+def _memory() -> dict[str, float]:
+    """MB resident: of this process, and of the mean worker of a FleetGrid."""
+    processes = psutil.Process().children(recursive=True)
+    workers = [p.memory_info().rss for p in processes if "_Worker" in "".join(p.cmdline())]
+    return {
+        "RSS of the driver": psutil.Process().memory_info().rss / 1e6,
+        "RSS of a worker": sum(workers) / max(1, len(workers)) / 1e6,
+    }
+
+
+def rounds(folder: Path, workers: int, quick: bool) -> Iterator[Figure]:
+    """(b), (e): the train phase of CDC, inference included, and what the model alone would take."""
+    for samples, devices in ((2, 4),) if quick else ((2, 256), (32, 64)):
+        small = {"rounds": 2, "eval-every": 2} if quick else {}
+        settings = {**TASKS, **small, "samples-per-round": samples, "devices": devices}
+        what = f"CDC, {devices} devices of {samples} samples: device-tasks/s"
+        phases = _fleet_phases({**settings, "out-dir": str(folder / f"fleet-{samples}")}, workers)
+        rate = devices / median(phases[1:])
+        if not quick:
+            out = folder / f"flower-{samples}"
+            run_config = flat(parse({**settings, "out-dir": str(out)}))
+            stock(folder / f"cdc-{samples}", f"{APPS}:real", CLIENT, devices, run_config)
+            theirs = json.loads(out.with_suffix(".seconds").read_text())
+            yield figure(
+                f"{what}, FleetGrid / stock",
+                rate,
+                devices / median(theirs[1:]),
+                ">= 5" if samples == 2 else "",
+            )
+        alone = {rows: model_alone(rows) for rows in ((1, 128) if quick else (1, 32, 64, 128, 256))}
+        best = min(alone, key=lambda rows: alone[rows])
+        bound = workers / (samples * alone[best])
+        yield figure(f"{what} / the model's alone, {workers} cores, batches of {best}", rate, bound)
+    for rows, took in alone.items():
+        name = f"the model alone, batches of {rows}: ms a sample (limit: of {best})"
+        yield figure(name, took * 1e3, alone[best] * 1e3)
+
+
+def _fleet_phases(settings: dict[str, Any], workers: int) -> list[float]:
+    """Seconds of the train phases of a run on a FleetGrid."""
+    from flwr.app import Context, RecordDict
+
+    from experiments.bench.apps import timed
+    from strategies import server_app
+
+    run_config = flat(parse(settings))
+    bundle, devices = server_app.BUNDLE, settings["devices"]
+    with fleet(devices, workers, CLIENT, settings=run_config, bundle=bundle) as grid:
+        seconds = timed(grid)
+        server_app.run(grid, Context(1, 1, {}, RecordDict(), run_config))
+    return seconds
+
+
+def model_alone(rows: int) -> float:
+    """CPU seconds of a sample answered and scored by the packaged student, in batches of `rows`: questions
+    and pictures of a stream, padded as in every run.
+    """
+    import torch
+
+    from cdc_flower.data.world import load_world
+    from cdc_flower.models.compress import device_model
+    from cdc_flower.models.pair import load_pair
+    from clients import inference, task
+
+    torch.set_num_threads(1)
+    config = parse({**TASKS, "devices": 1, "samples-per-round": rows})
+    pair = load_pair(config.pair, "scenes")
+    world, model = load_world(config, pair), device_model(pair, config.pair)
+    of_round = task.Task(config, pair, world, 0, 1, ConfigRecord())
+    tokens, asked = task.pictures(of_round, of_round.rows), task.questions(of_round, of_round.rows)
+    inputs = inference.batch(pair, task.question_length(pair, world), tokens, asked)
+    score = config.uplink.token_score
+    return seconds(lambda: inference.answer_batch(model, pair, inputs, score)) / rows
+
+
+def measure(workers: int, quick: bool) -> Iterator[Figure]:
+    """All figures, as they are measured."""
+    with tempfile.TemporaryDirectory() as name, _quiet():
+        folder = Path(name)
+        yield from overhead(folder, workers, quick)
+        yield from scale(workers, quick)
+        yield from rounds(folder, workers, quick)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Flower prints a page a run."""
+    import flwr.app  # noqa: F401  sets the level
+
+    logger = logging.getLogger("flwr")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure, print, and write `bench-fleet.json` where `--out` is given."""
+    summary = "What a device-task costs beside the work itself."
+    parser = argparse.ArgumentParser(prog="python -m experiments.bench.fleet", description=summary)
+    parser.add_argument("--out", type=Path, help="folder for bench-fleet.json")
+    parser.add_argument("--quick", action="store_true", help="few devices, and no stock simulation")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="default: one per core")
+    asked = parser.parse_args(argv)
+    console = Console(file=sys.stdout, width=150, highlight=False)
+    console.print(f"host: {host()}", markup=False)
+    figures = list[Figure]()
+    for found in measure(asked.workers, asked.quick):
+        figures.append(found)
+        print(f"{found.name}: {found.value:,.4g}", file=sys.stderr, flush=True)  # noqa: T201
+    console.print(table(figures))
+    if asked.out:
+        asked.out.mkdir(parents=True, exist_ok=True)
+        (asked.out / "bench-fleet.json").write_text(json.dumps([asdict(f) for f in figures], indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

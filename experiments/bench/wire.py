@@ -1,0 +1,431 @@
+"""How near the wire is to its limits: `make bench`, or `python -m experiments.bench.wire --out FOLDER`.
+
+Each figure stands beside its limit and its target. It is a measurement: a missed target is printed as missed
+(`ok` false in `bench.json`) and the exit code is 0 all the same. Updates are drawn from seeded distributions
+(Gaussian, Laplace, Student-t with 3 degrees of freedom, and *layers*: Laplace whose scale differs from tensor
+to tensor by a factor of up to 30); the token batch is made by the pair that comes with the package. Speeds
+are weights per second of CPU time of one thread, the best of several turns, beside one pass of `numpy` that
+takes magnitudes and compares them; memory is the peak that `tracemalloc` sees in encoding or decoding, input
+not counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import itertools
+import json
+import math
+import os
+import platform
+import sys
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from cdc_flower.config import DownlinkConfig
+from cdc_flower.downlink import deadzone, update
+from cdc_flower.downlink.codecs import CODECS
+from cdc_flower.wire import coder
+
+DISTRIBUTIONS = ("gaussian", "laplace", "student3", "layers")
+TENSORS = 50
+BITS = (0.16, 0.32, 0.8, 2.0)  # of an update, per weight: 100, 50, 20 and 8 times below float16
+GRID = (10**4, 10**5, 10**6)
+SPEEDS = (10**4, 10**5, 10**6, 10**7)
+CODEC = DownlinkConfig().codec
+FACTORS = (10, 20, 50, 100, 200)  # times below dense float16: the five budgets of the table of arms
+JPEG_QUALITY = 75
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line: `value` and `limit` in the same unit, `ratio` = value / limit, `target` bounds the ratio.
+
+    `target` reads "<= 1.01" or ">= 20"; "" = shown without a target, and `ok` is then true.
+    """
+
+    name: str
+    value: float
+    limit: float
+    ratio: float
+    target: str
+    ok: bool
+
+
+def figure(name: str, value: float, limit: float, target: str = "", ratio: float | None = None) -> Figure:
+    """A figure whose `ok` follows from its target; `ratio` where it is not value / limit (a mean of
+    ratios)."""
+    ratio = value / limit if ratio is None else ratio
+    ok = True
+    if target:
+        sign, number = target.split()
+        ok = ratio <= float(number) if sign == "<=" else ratio >= float(number)
+    return Figure(name, float(value), float(limit), float(ratio), target, bool(ok))
+
+
+def draw(kind: str, sizes: Sequence[int], seed: int = 0) -> NDArray[np.float32]:
+    """An update (P,) float32 of a distribution, with scales around 1e-3.
+
+    Raises:
+        ValueError: unknown distribution.
+    """
+    rng, n = np.random.default_rng([seed, DISTRIBUTIONS.index(kind)]), sum(sizes)
+    match kind:
+        case "gaussian":
+            x = rng.standard_normal(n, np.float32)
+        case "student3":
+            x = rng.standard_t(3, n).astype(np.float32)
+        case "laplace":
+            x = rng.laplace(size=n).astype(np.float32)
+        case _:
+            scale = 30.0 ** -rng.random(len(sizes))
+            x = (rng.laplace(size=n) * np.repeat(scale, sizes)).astype(np.float32)
+    x *= np.float32(1e-3)
+    return x
+
+
+def even(total: int, tensors: int = TENSORS) -> list[int]:
+    """Sizes of so many tensors of nearly equal size."""
+    return np.diff(np.arange(tensors + 1) * total // tensors).tolist()
+
+
+def entropy_bits(symbols: NDArray[np.integer]) -> float:
+    """Bits of all symbols at their own empirical distribution."""
+    counts = np.unique(symbols, return_counts=True)[1]
+    return float(-(counts * np.log2(counts / len(symbols))).sum())
+
+
+def choose_bits(n: int, k: int) -> float:
+    """log2 C(n, k)."""
+    return (math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)) / math.log(2)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """One update taken apart: bytes as coded, the limits, and what is left around them."""
+
+    positions: float
+    positions_limit: float
+    values: float
+    values_limit: float
+    envelope: int
+    frame: int
+
+    @property
+    def whole(self) -> float:
+        """Coded bytes over both limits."""
+        return (self.frame - self.envelope) / (self.positions_limit + self.values_limit)
+
+
+def take_apart(payload: bytes, sizes: Sequence[int]) -> Sizes:
+    """Bytes of a dead-zone payload against its limits: positions sum log2 C(N, K) over the classes; values
+    the empirical entropy of each class's magnitudes and a bit per sign.
+
+    A stream's bytes are its model and its symbols under it; that the coder writes whole words belongs to the
+    whole.
+    """
+    _, classes = deadzone.read(payload, sizes)
+    positions = positions_limit = values = values_limit = 0.0
+    coded, shares, signs = [], [], 0
+    for c in classes:
+        k, gaps, beyond = c.count, c.gaps.take(c.count), c.sizes.take(c.count)
+        positions += coder.information(gaps, (k, c.elements)) / 8
+        values += (coder.information(beyond, deadzone.EVEN) + k) / 8
+        positions_limit += choose_bits(c.elements, k) / 8
+        values_limit += (entropy_bits(beyond) + k) / 8
+        coded += [gaps, beyond]
+        shares += [(k, c.elements), deadzone.EVEN]
+        signs += k
+    body = len(coder.encode(coded, shares)) + (signs + 7) // 8
+    frame = len(payload) + update.ENVELOPE
+    return Sizes(positions, positions_limit, values, values_limit, frame - body, frame)
+
+
+def _limits() -> Iterator[Figure]:
+    """(a), (b), (c): the bytes of updates of 10,000 weights and more."""
+    every: list[Sizes] = []
+    for n in GRID:
+        sizes, some = even(n), []
+        for kind in DISTRIBUTIONS:
+            x = draw(kind, sizes)
+            some += [take_apart(CODECS[CODEC].encode(x, sizes, round(n * bits / 8)), sizes) for bits in BITS]
+        yield from _means(f"{n:.0e} weights", some, gated=False)
+        every += some
+    yield from _means("all updates", every, gated=True)
+    worst = max(every, key=lambda s: s.envelope)
+    allowed = 64 + 16 * TENSORS
+    yield figure("largest envelope, bytes", worst.envelope, allowed, "<= 1")
+
+
+def _means(what: str, some: list[Sizes], gated: bool) -> Iterator[Figure]:
+    def row(name, values, limits, target):
+        ratio = float(np.mean(np.array(values) / np.array(limits)))
+        return figure(f"{name}, {what}", sum(values), sum(limits), target if gated else "", ratio)
+
+    yield row(
+        "positions / log2 C(N,K)", [s.positions for s in some], [s.positions_limit for s in some], "<= 1.01"
+    )
+    yield row("values / entropy", [s.values for s in some], [s.values_limit for s in some], "<= 1.01")
+    limits = [s.positions_limit + s.values_limit for s in some]
+    yield row("update without envelope / both", [s.frame - s.envelope for s in some], limits, "<= 1.03")
+    yield row("frame / both", [s.frame for s in some], limits, "")
+
+
+def seconds(call: Callable[[], Any], least: float = 0.3) -> float:
+    """CPU seconds of the fastest of at least three turns that together take `least` seconds."""
+    best, spent, turns = math.inf, 0.0, 0
+    while turns < 3 or (spent < least and turns < 200):
+        start = time.process_time()
+        call()
+        took = time.process_time() - start
+        best, spent, turns = min(best, max(took, 1e-9)), spent + took, turns + 1
+        if spent > 20:
+            break
+    return best
+
+
+def _speed(largest: int) -> Iterator[Figure]:
+    """(d): M weights/s of one core, `limit` = those of one pass of numpy over the same weights.
+
+    Small updates are all different, as they are in a run: a repeated one finds its models in a cache.
+    """
+    for n in (*SPEEDS, 10**8):
+        if n > largest:
+            return
+        sizes = even(n)
+        updates = [draw("laplace", sizes, seed) for seed in range(max(1, min(200, 3 * 10**6 // n)))]
+        scan = n / seconds(lambda x=updates[0]: np.count_nonzero(np.abs(x) > 1e-3)) / 1e6
+        for bits in (0.32, 0.8):
+            budget = round(n * bits / 8)
+            payloads = [CODECS[CODEC].encode(x, sizes, budget) for x in updates]
+            for what, work, inputs in (
+                *(
+                    (
+                        f"encode ({name})",
+                        lambda x, c=CODECS[name], s=sizes, b=budget: c.encode(x, s, b),
+                        itertools.cycle(updates),
+                    )
+                    for name in (CODEC, "deadzone")
+                ),
+                ("decode", lambda p, s=sizes: CODECS[CODEC].decode(p, s), itertools.cycle(payloads)),
+            ):
+                rate = n / seconds(lambda work=work, inputs=inputs: work(next(inputs))) / 1e6
+                name = f"{what} {n:.0e} weights at {bits} bit, M/s (limit: one numpy pass)"
+                yield Figure(name, rate, scan, rate / scan, "value >= 50", rate >= 50)
+
+
+def _memory() -> Iterator[Figure]:
+    """(e): peak bytes of encoding and of decoding over the bytes of the adapter in float32."""
+    n = 10**6
+    sizes = even(n)
+    x = draw("laplace", sizes)
+    for bits in (0.8, 4.0):
+        payload = CODECS[CODEC].encode(x, sizes, round(n * bits / 8))
+        for what, call in (
+            ("encode", lambda b=bits: CODECS[CODEC].encode(x, sizes, round(n * b / 8))),
+            ("decode", lambda p=payload: CODECS[CODEC].decode(p, sizes)),
+        ):
+            tracemalloc.start()
+            call()
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            yield figure(f"memory of {what}, {n:.0e} weights at {bits} bit, bytes", peak, 4 * n, "<= 3")
+
+
+def _uplink() -> Iterator[Figure]:
+    """(f): the frame of 32 questions with the default settings against what else could be sent."""
+    import torch
+    from PIL import Image
+
+    from cdc_flower.config import parse
+    from cdc_flower.data import scenes
+    from cdc_flower.models import vlm
+    from cdc_flower.models.compress import twin_model
+    from cdc_flower.models.pair import load_pair
+    from cdc_flower.uplink import select, token_batch
+    from cdc_flower.uplink.pictures import picture_batch
+    from cdc_flower.uplink.pictures.picture_batch import Raster
+    from cdc_flower.uplink.scores import TOKEN_SCORES
+
+    torch.set_num_threads(1)
+    config = parse({})
+    pair = load_pair(config.pair, "scenes")
+    pack = scenes.generate(60, 20, seed=1)
+    rows = pack.train.iloc[:: max(len(pack.train) // 32, 1)][:32]
+    images = [Image.open(io.BytesIO(pack.train_images[i])).convert("RGB") for i in rows["image_id"]]
+    tokens = vlm.encode_images(pair.teacher, pair.processor, images)
+    asked = [pair.text.question_ids(str(q)) for q in rows["question"]]
+    student = twin_model(pair, config.pair)
+    inputs = vlm.collate(pair.text, tokens, asked)
+    answers = vlm.answer(student, pair.text, inputs, pair.max_answer_tokens)
+    rng = np.random.default_rng(0)
+    scores = TOKEN_SCORES[config.uplink.token_score](student, pair.text, inputs, rng, config.uplink)
+    places = select.top(scores, config.uplink.tokens_kept, config.uplink.token_direction)
+
+    def frame(positions, bits: int) -> int:
+        samples = tuple(
+            token_batch.Sample(
+                i,
+                np.asarray(p, np.uint16),
+                np.asarray(tokens[i][p], np.float32),
+                asked[i],
+                answers.ids[i],
+                float(answers.entropy[i]),
+            )
+            for i, p in enumerate(positions)
+        )
+        batch = token_batch.TokenBatch(0, 1, 0, samples)
+        return len(token_batch.encode(batch, pair.n_tokens, pair.width, bits, pair.transform))
+
+    sent = frame(places, config.uplink.token_bits) / len(asked)
+    features = 2 * pair.n_tokens * pair.width
+    what = f"{config.uplink.tokens_kept} of {pair.n_tokens} tokens, {config.uplink.token_bits} bit"
+    what += ", transformed" if pair.transform else ""
+    yield figure(f"float16 features of all tokens / uplink ({what}), bytes a sample", features, sent, ">= 20")
+    raster = Raster(pair.side, pair.patch)
+    pixels = vlm.as_read(pair.processor, images)
+    for quality in (30, JPEG_QUALITY, 90):
+        coded = [picture_batch.coded(p, np.zeros(0, np.uint16), "jpeg", raster, quality) for p in pixels]
+        whole = picture_batch.PictureBatch(
+            0,
+            1,
+            0,
+            tuple(
+                picture_batch.PictureSample(
+                    i, np.zeros(0, np.uint16), data, asked[i], answers.ids[i], float(answers.entropy[i])
+                )
+                for i, data in enumerate(coded)
+            ),
+        )
+        total = len(picture_batch.encode(whole, "jpeg", raster)) / len(asked)
+        yield figure(
+            f"uplink / (JPEG quality {quality} + question), bytes a sample",
+            sent,
+            total,
+            "<= 0.5" if quality == JPEG_QUALITY else "",
+        )
+
+
+def layout_sizes() -> tuple[int, ...]:
+    """Sizes of the tensors of the packaged student's adapter."""
+    from cdc_flower.config import parse
+    from cdc_flower.models import adapters
+    from cdc_flower.models.compress import twin_model
+    from cdc_flower.models.pair import load_pair
+
+    config = parse({})
+    return adapters.layout(twin_model(load_pair(config.pair, "scenes"), config.pair)).sizes
+
+
+def _downlink(sizes: Sequence[int]) -> Iterator[Figure]:
+    """(g): a frame at the default budget against the dense adapter in float16."""
+    dense, budget = 2 * sum(sizes), DownlinkConfig().downlink_budget
+    for kind in ("layers", "student3"):
+        x = draw(kind, sizes)
+        sent = len(CODECS[CODEC].encode(x, sizes, budget - update.ENVELOPE)) + update.ENVELOPE
+        yield figure(f"dense float16 / downlink at its default budget, {kind}, bytes", dense, sent, ">= 20")
+
+
+def relative_error(x: NDArray[np.float32], y: NDArray[np.float32]) -> float:
+    """||x - y|| / ||x||."""
+    x64 = x.astype(np.float64)
+    return float(np.linalg.norm(x64 - y) / np.linalg.norm(x64))
+
+
+def arms(sizes: Sequence[int]) -> list[tuple[str, str, int, int, float]]:
+    """(distribution, codec, budget, bytes, relative error) of every arm at five budgets, whole frames."""
+    rows = []
+    for kind in DISTRIBUTIONS:
+        x = draw(kind, sizes)
+        for name, codec in CODECS.items():
+            for factor in FACTORS if codec.budgeted else (1,):
+                budget = 2 * sum(sizes) // factor
+                payload = codec.encode(x, sizes, budget - update.ENVELOPE)
+                error = relative_error(x, codec.decode(payload, sizes))
+                rows.append(
+                    (kind, name, budget if codec.budgeted else 0, len(payload) + update.ENVELOPE, error)
+                )
+    return rows
+
+
+def arms_markdown(rows: list[tuple[str, str, int, int, float]], total: int) -> str:
+    """The table of `arms` as Markdown: an update's relative error, a line per distribution and codec."""
+    budgets = [2 * total // f for f in FACTORS]
+    head = [f"{b:,} B (1/{f})" for b, f in zip(budgets, FACTORS, strict=True)]
+    lines = [f"| update | codec | {' | '.join(head)} |", "|---" * (len(head) + 2) + "|"]
+    for kind in DISTRIBUTIONS:
+        for name, codec in CODECS.items():
+            mine = [r for r in rows if r[:2] == (kind, name)]
+            if codec.budgeted:
+                cells = [f"{error:.3f}" for *_, error in mine]
+            else:
+                (_, _, _, size, error), *_ = mine
+                cells = [f"{error:.4f} at {size:,} B", *[""] * (len(FACTORS) - 1)]
+            lines.append(f"| {kind} | `{name}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def host() -> str:
+    """One line on where the figures were measured."""
+    load = ", ".join(f"{v:.2f}" for v in os.getloadavg())
+    return (
+        f"{platform.machine()}, {os.cpu_count()} cores, load {load}; Python {platform.python_version()}, "
+        f"numpy {np.__version__}; speeds per CPU second of one thread"
+    )
+
+
+def table(figures: Sequence[Figure]) -> Table:
+    """The figures for a terminal."""
+    made = Table(box=box.SIMPLE)
+    for name in ("figure", "value", "limit", "ratio", "target", "ok"):
+        made.add_column(name, justify="left" if name in ("figure", "target") else "right")
+    for f in figures:
+        ok = ("yes" if f.ok else "NO") if f.target else ""
+        made.add_row(f.name, f"{f.value:,.5g}", f"{f.limit:,.5g}", f"{f.ratio:.4f}", f.target, ok)
+    return made
+
+
+def measure(quick: bool, largest: int) -> Iterator[Figure]:
+    """All figures, as they are measured; `quick` leaves out speeds above 1e6 weights."""
+    yield from _limits()
+    yield from _speed(10**6 if quick else largest)
+    yield from _memory()
+    yield from _uplink()
+    yield from _downlink(layout_sizes())
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure, print, and write `bench.json` and `arms.md` where `--out` is given."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.bench.wire", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument("--out", type=Path, help="folder for bench.json and arms.md")
+    parser.add_argument("--quick", action="store_true", help="speeds up to 1e6 weights only")
+    parser.add_argument("--largest", type=float, default=1e7, help="weights of the largest update, to 1e8")
+    asked = parser.parse_args(argv)
+    console = Console(file=sys.stdout, width=150, highlight=False)
+    console.print(f"host: {host()}", markup=False)
+    figures = list(measure(asked.quick, int(asked.largest)))
+    console.print(table(figures))
+    sizes = layout_sizes()
+    text = arms_markdown(arms(sizes), sum(sizes))
+    console.print(f"relative error, {sum(sizes):,} weights in {len(sizes)} tensors:", markup=False)
+    console.print(text, markup=False, soft_wrap=True)
+    if asked.out:
+        asked.out.mkdir(parents=True, exist_ok=True)
+        (asked.out / "bench.json").write_text(json.dumps([asdict(f) for f in figures], indent=1) + "\n")
+        (asked.out / "arms.md").write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""The commands `cdc-flower data ...`, and the options that all commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cdc_flower.config import ConfigError, parse
+from experiments.cli import settings
+
+data_app = typer.Typer(no_args_is_help=True, help="Check, look at and import data packs.")
+
+Preset = Annotated[
+    str | None, typer.Option(help="Settings by name; default: the preset of the data, or 'none'.")
+]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting; repeatable.")
+]
+
+
+def chosen_settings(data: str | None, preset: str | None, sets: list[str] | None) -> dict[str, Any]:
+    """The checked settings of a command; names the preset that is used on standard error."""
+    found, name = settings.resolve(data, preset, sets or [])
+    if name not in (None, "none"):
+        typer.echo(f"preset {name}: experiments/presets/{name}.toml", err=True)
+    parse(found)
+    return found
+
+
+@data_app.command("check")
+def data_check(
+    folder: Path,
+    max_answer_chars: Annotated[
+        int, typer.Option(help="Longest answer allowed, default 64.", show_default=False)
+    ] = 64,
+) -> None:
+    """Validate a pack: files, columns, rows, pictures."""
+    from cdc_flower.data.packs import read_pack
+
+    pack = read_pack(folder, max_answer_chars)
+    for name, frame, images in (
+        ("train", pack.train, pack.train_images),
+        ("test", pack.test, pack.test_images),
+    ):
+        counts = {column: frame[column].nunique() for column in ("answer", "qtype", "user")}
+        typer.echo(
+            f"{name}: {len(frame)} questions on {len(images)} pictures, {counts['answer']} answers, "
+            f"{counts['qtype']} kinds, {counts['user']} users"
+        )
+    typer.echo(f"{pack.name}: fine, sha256 {pack.digest}")
+
+
+@data_app.command("show")
+def data_show(
+    folder: Annotated[
+        str, typer.Argument(metavar="FOLDER", help="A pack folder; default scenes.", show_default=False)
+    ] = "scenes",
+    preset: Preset = None,
+    sets: Sets = None,
+) -> None:
+    """Count a pack's samples by domain and kind of question, as a run with these settings would see them."""
+    config = parse(chosen_settings(folder, preset, sets))
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from cdc_flower.data import packs, stream
+
+    pack = packs.load(config.data)
+    table = Table("split", "domain", "qtype", "samples", "pictures", "answers", "e.g.")
+    for name, frame in (("train", pack.train), ("test", pack.test)):
+        parts = frame.assign(drift=stream.domains(frame, config.data, pack.train))
+        for (domain, qtype), rows in parts.groupby(["drift", "qtype"], sort=True):
+            example = f"{rows['question'].iloc[0]} {rows['answer'].iloc[0]}"
+            table.add_row(
+                name,
+                str(domain),
+                str(qtype),
+                str(len(rows)),
+                str(rows["image_id"].nunique()),
+                str(rows["answer"].nunique()),
+                example,
+            )
+    Console(highlight=False).print(table)
+
+
+Mapping = Annotated[
+    list[str] | None,
+    typer.Option("--map", metavar="COLUMN=FIELD", help="Pack column and its name in the source."),
+]
+TestShare = Annotated[
+    float,
+    typer.Option(help="Share of pictures held out without a test split; default 0.2.", show_default=False),
+]
+
+
+def _mapping(texts: list[str] | None) -> dict[str, str]:
+    found = {}
+    for text in texts or []:
+        column, equals, name = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--map {text!r}; allowed: column=field")
+        found[column.strip()] = name.strip()
+    return found
+
+
+@data_app.command("import-jsonl")
+def data_import_jsonl(
+    source: Path,
+    out: Path,
+    jsonl: Annotated[
+        str, typer.Option(help="Name of the file in SOURCE; default: the only *.jsonl there.")
+    ] = "",
+    mapping: Mapping = None,
+    test_share: TestShare = 0.2,
+) -> None:
+    """Make the pack OUT from a folder of pictures and a JSONL file (image, question, answer)."""
+    from cdc_flower.data.importers import from_jsonl
+
+    from_jsonl(source, out, jsonl=jsonl, mapping=_mapping(mapping), test_share=test_share)
+    data_check(out)
+
+
+@data_app.command("import-datasets")
+def data_import_datasets(
+    source: Annotated[str, typer.Argument(help="A dataset saved on disk, or its name on the hub.")],
+    out: Path,
+    mapping: Mapping = None,
+    subset: Annotated[str | None, typer.Option(help="Configuration of a hub dataset.")] = None,
+    train_split: Annotated[
+        str, typer.Option(help="Split that becomes train, default train.", show_default=False)
+    ] = "train",
+    test_split: Annotated[str | None, typer.Option(help="Split that becomes test.")] = None,
+    limit: Annotated[int | None, typer.Option(help="At most so many rows of each split.")] = None,
+    test_share: TestShare = 0.2,
+) -> None:
+    """Make the pack OUT from a Hugging Face dataset."""
+    from cdc_flower.data.importers import from_datasets
+
+    from_datasets(
+        source,
+        out,
+        _mapping(mapping),
+        subset=subset,
+        train_split=train_split,
+        test_split=test_split,
+        limit=limit,
+        test_share=test_share,
+    )
+    data_check(out)

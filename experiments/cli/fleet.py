@@ -1,0 +1,307 @@
+"""The commands `cdc-flower fleet ...` and `cdc-flower calibrate`: devices, their costs, their hours."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cdc_flower.config import ConfigError
+from cdc_flower.fleet.settings import FleetConfig
+
+fleet_app = typer.Typer(no_args_is_help=True, help="Devices: profiles, costs, availability.")
+DEFAULTS = FleetConfig()
+SHORT = {
+    "flops_fp32": "fp32",
+    "flops_fp16": "fp16",
+    "flops_int8": "int8",
+    "memory_bw": "memory",
+    "ram": "RAM",
+    "up_bw": "up",
+    "down_bw": "down",
+    "rtt": "RTT",
+    "loss": "loss",
+    "idle_power": "idle",
+    "compute_power": "busy",
+    "radio_power": "radio",
+    "battery": "battery",
+    "charge_power": "charge",
+}
+BAR = 24  # characters of a bar that is full
+
+Files = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="[FILE]...", help="Further profiles, such as `cdc-flower calibrate` writes."),
+]
+
+
+def _profiles(files: list[Path] | None) -> dict[str, Any]:
+    """The packaged profiles and those of the files."""
+    from cdc_flower.fleet.cost.profiles import read_profiles
+
+    found = read_profiles()
+    for file in files or []:
+        found |= read_profiles(file)
+    return found
+
+
+def _show(*shown: Any) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 200  # a file or a pipe: nothing is cut
+    for one in shown:
+        console.print(one)
+
+
+def _table(*heads: str) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    made = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for i, head in enumerate(heads):
+        made.add_column(head, justify="left" if i == 0 else "right", no_wrap=True)
+    return made
+
+
+@fleet_app.command("profiles")
+def profiles(
+    files: Files = None,
+    sources: Annotated[bool, typer.Option("--sources", help="Also where each figure comes from.")] = False,
+) -> None:
+    """List the profiles that a mix may name."""
+    from cdc_flower.fleet.cost.profiles import UNITS
+
+    known = _profiles(files)
+    table = _table("profile", "class", *(f"{SHORT[f]}\n{UNITS[f]}" for f in UNITS))
+    for p in known.values():
+        figures = [getattr(p, f) for f in UNITS]
+        table.add_row(p.name, p.device_class, *("-" if v is None else f"{v:.3g}" for v in figures))
+    _show(table)
+    if sources:
+        for p in known.values():
+            typer.echo(f"{p.name}")
+            for figure in UNITS:
+                typer.echo(f"  {figure}: {p.sources[figure]}")
+
+
+@fleet_app.command("costs")
+def costs(
+    files: Files = None,
+    rank: Annotated[int, typer.Option(min=0, help="Of the adapter; default 16.", show_default=False)] = 16,
+    text: Annotated[
+        int | None, typer.Option(min=1, help="Positions of prompt and question; default 50.")
+    ] = None,
+    answer: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of an answer, its end among them; default 8.")
+    ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="As Markdown.")] = False,
+) -> None:
+    """What one question costs each profile with each cost model: compression that fits, seconds, joules."""
+    import json
+
+    from cdc_flower.fleet.cost import cost_models, roofline
+
+    student = Path(cost_models.__file__).parents[2] / "weights" / "scenes" / "student" / "config.json"
+    models = {"scenes (own)": json.loads(student.read_text(encoding="utf-8")), **cost_models.table()}
+    shapes = {name: roofline.shapes(config, rank) for name, config in models.items()}
+    rows = []
+    for profile in _profiles(files).values():
+        found = (
+            cost_models.of_a_question(profile, s, text or cost_models.TEXT, answer or cost_models.ANSWER)
+            for s in shapes.values()
+        )
+        rows.append(
+            [
+                profile.name,
+                *(
+                    "too big"
+                    if c is None
+                    else f"{c.compression}, {_amount(c.seconds, 's')}, {_amount(c.joules, 'J')}"
+                    for c in found
+                ),
+            ]
+        )
+    if markdown:
+        lines = [("profile", *models), ("---", *["---"] * len(models)), *rows]
+        typer.echo("\n".join(f"| {' | '.join(line)} |" for line in lines))
+        return
+    table = _table("profile", *models)
+    for row in rows:
+        table.add_row(*row)
+    _show(table)
+
+
+def _amount(value: float, unit: str) -> str:
+    """A number with its unit for people: 0.00218 s -> "2.18 ms"."""
+    scale, prefix = (1000, "m") if value < 1 else (1, "") if value < 999.5 else (0.001, "k")
+    return f"{scale * value:.3g} {prefix}{unit}"
+
+
+# --- traces -------------------------------------------------------------------------------------------------
+
+
+@fleet_app.command("trace")
+def trace(
+    file: Annotated[
+        Path | None, typer.Argument(help="A trace to read and check, .parquet or .json.", show_default=False)
+    ] = None,
+    devices: Annotated[
+        int | None,
+        typer.Option(min=1, help="Generate a trace of so many devices; of a FILE: how many it must have."),
+    ] = None,
+    days: Annotated[int | None, typer.Option(min=1, help="Its period; default 2.")] = None,
+    mix: Annotated[
+        str | None, typer.Option(help='Profiles, "pi4=40%,pi5=60%"; default: that of the setting.')
+    ] = None,
+    zones: Annotated[
+        str | None, typer.Option(help='Offsets from UTC in hours, "-8,0,8"; default "0".')
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Default 0.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write it there, .parquet or .json.")] = None,
+) -> None:
+    """Read or generate an availability trace, say what is in it, and convert it."""
+    from cdc_flower.fleet.cost import profiles as fleets
+    from cdc_flower.fleet.time import availability as habits
+    from cdc_flower.fleet.time import traces
+
+    made = {"--days": days, "--mix": mix, "--zones": zones, "--seed": seed}
+    if file is not None:
+        for option, value in made.items():
+            if value is not None:
+                raise ConfigError(f"{option} {value}: the trace of '{file}' is there; allowed: without FILE")
+        found = traces.read_trace(file, devices)
+    elif devices is None:
+        raise ConfigError("fleet trace: no FILE; allowed: a FILE to read, or --devices N to generate one")
+    else:
+        if devices > traces.MOST_DEVICES:
+            raise ConfigError(f"--devices: {devices:g} devices; allowed: up to {traces.MOST_DEVICES:g}")
+        fleet = fleets.fleet(mix or DEFAULTS.mix, devices, seed or 0)
+        found = habits.generate(
+            fleet.classes, seed or 0, days or DEFAULTS.trace_days, _zones(zones or DEFAULTS.zones)
+        )
+    if out is not None:
+        _writable(out)
+        traces.write_trace(out, found)
+    intervals = len(found.start)
+    typer.echo(
+        f"{len(found)} devices, {found.period / traces.DAY:g} days, {intervals} intervals, online "
+        f"{found.online_per_period.mean() / found.period:.1%} of the time"
+    )
+    _show(_hours(found))
+    if out is not None:
+        typer.echo(f"trace: {out}")
+
+
+def _writable(out: Path) -> None:
+    """Refuse a file that cannot be written, before anything is computed."""
+    if out.is_dir() or not out.resolve().parent.is_dir():
+        what = "is a folder" if out.is_dir() else "no such folder"
+        raise ConfigError(f"--out '{out}': {what}; allowed: a file in a folder that is there")
+
+
+def _zones(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"--zones {text!r}; allowed: offsets from UTC in hours, such as '-8,0,8'") from None
+
+
+def _hours(found: Any) -> Any:
+    """Share of the devices online, and of those that also charge and are left alone, by hour of the day."""
+    import numpy as np
+
+    table = _table("hour UTC", "online", "charging", "idle", "all three")
+    table.add_column("online (all three dark)", no_wrap=True)
+    days = max(1, round(found.period / 86_400))
+    looked_at = np.linspace(0, days - 1, min(days, 30)).astype(int).tolist()
+    quarters = np.arange(4) * 900 + 450  # s, the middle of each quarter of an hour
+    for hour in range(24):
+        times = [day * 86_400 + hour * 3600 + q for day in looked_at for q in quarters]
+        online, charging, idle, both = (
+            float(np.mean([found.suitable(t, c, i).mean() for t in times]))
+            for c, i in ((False, False), (True, False), (False, True), (True, True))
+        )
+        dark, light = round(BAR * both), round(BAR * online) - round(BAR * both)
+        table.add_row(
+            f"{hour:02d}",
+            *(f"{share:.0%}" for share in (online, charging, idle, both)),
+            "█" * dark + "░" * light,
+        )
+    return table
+
+
+# --- calibrate ----------------------------------------------------------------------------------------------
+
+
+def calibrate(
+    out: Annotated[Path | None, typer.Option(help="Profile file; default NAME.json.")] = None,
+    name: Annotated[str, typer.Option(help="Of the profile; default here.", show_default=False)] = "here",
+    like: Annotated[
+        str, typer.Option(help="Profile for what is not measured; default minipc.", show_default=False)
+    ] = "minipc",
+    up: Annotated[float | None, typer.Option(help="Mbit/s to the cloud.")] = None,
+    down: Annotated[float | None, typer.Option(help="Mbit/s from the cloud.")] = None,
+    rtt: Annotated[float | None, typer.Option(help="Round trip to the cloud, ms.")] = None,
+    loss: Annotated[float | None, typer.Option(help="Share of packets lost, 0 to below 1.")] = None,
+    idle_watts: Annotated[
+        float | None, typer.Option(help="Of the whole device, doing nothing for us.")
+    ] = None,
+    compute_watts: Annotated[float | None, typer.Option(help="Of the whole device, computing.")] = None,
+    radio_watts: Annotated[float | None, typer.Option(help="Of the whole device, transferring.")] = None,
+    threads: Annotated[int, typer.Option(help="Of torch; default: as it has them.", show_default=False)] = 0,
+    accelerator: Annotated[bool, typer.Option("--accelerator", help="The CUDA device, not the CPU.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Also answer questions and compare with the prediction.")
+    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Seconds instead of a minute; rough.")] = False,
+) -> None:
+    """Measure this machine and write its profile, for a mix."""
+    from cdc_flower.fleet.cost.profiles import UNITS, read_profiles, write_profiles
+    from experiments.bench import calibrate as calibrating
+
+    known = read_profiles()
+    if like not in known:
+        raise ConfigError(f"--like {like!r}; allowed: {', '.join(known)}")
+    scaled = {
+        "up_bw": (up, 1e6),
+        "down_bw": (down, 1e6),
+        "rtt": (rtt, 1e-3),
+        "loss": (loss, 1),
+        "idle_power": (idle_watts, 1),
+        "compute_power": (compute_watts, 1),
+        "radio_power": (radio_watts, 1),
+    }
+    given = {figure: value * unit for figure, (value, unit) in scaled.items() if value is not None}
+    target = out or Path(f"{name}.json")
+    _writable(target)
+    replace(known[like], name=name, **given)  # refuses what is out of its range before a minute is spent
+    measured = calibrating.measure(threads, accelerator, quick)
+    found = calibrating.profile(name, measured, known[like], given)
+    write_profiles(target, [found])
+    table = _table("figure", "value", "unit")
+    table.add_column("source")
+    for figure in UNITS:
+        value = getattr(found, figure)
+        table.add_row(figure, "-" if value is None else f"{value:.4g}", UNITS[figure], found.sources[figure])
+    _show(table)
+    if check:
+        compared = _table("model", "compression", "questions", "measured s", "predicted s", "ratio")
+        for row in calibrating.check(found, threads, quick):
+            compared.add_row(
+                row.model,
+                row.compression,
+                str(row.questions),
+                f"{row.measured:.3g}",
+                f"{row.predicted:.3g}",
+                f"{row.ratio:.3g}",
+            )
+        _show(compared)
+    typer.echo(f"profile: {target}")
+    typer.echo(
+        f"use it: --set mix=FILE.toml, with these lines in FILE.toml beside it:\n"
+        f'profiles = ["{target.name}"]\n[mix]\n{name} = 100'
+    )

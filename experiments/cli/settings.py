@@ -1,0 +1,96 @@
+"""Settings as people give them: a preset, then `--data`, then `--set key=value`; later ones win.
+
+A preset is `experiments/presets/<name>.toml`, a flat run config. Without `--preset` the one with the name of
+the data is taken, where there is one: it says what the student of that data knows, and so what is drift.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from cdc_flower.config import ConfigError, flat, parse
+
+PRESETS = Path(__file__).parents[1] / "presets"
+
+
+def presets() -> tuple[str, ...]:
+    """Names of the presets."""
+    return tuple(sorted(path.stem for path in PRESETS.glob("*.toml")))
+
+
+def preset(name: str) -> dict[str, Any]:
+    """The settings of a preset.
+
+    Raises:
+        ConfigError: no such preset, or it is not a flat table of settings.
+    """
+    if name not in presets():
+        raise ConfigError(f"unknown preset '{name}'; allowed: {', '.join(presets())}")
+    try:
+        table = tomllib.loads((PRESETS / f"{name}.toml").read_text(encoding="utf-8"))
+        parse(table)
+    except (tomllib.TOMLDecodeError, ConfigError) as err:
+        raise ConfigError(f"preset '{name}': {err}") from None
+    return table
+
+
+def assignments(texts: Iterable[str]) -> dict[str, Any]:
+    """["rounds=3", "cohort=0.5"] -> {"rounds": 3, "cohort": 0.5}; values take the type of the setting.
+
+    Raises:
+        ConfigError: no "=", or an unknown key.
+    """
+    defaults, found = flat(parse({})), {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        key = key.strip().replace("_", "-")
+        if not equals:
+            raise ConfigError(f"--set {text!r}; allowed: key=value")
+        if key not in defaults:
+            near = get_close_matches(key, defaults, n=3)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"allowed: {', '.join(defaults)}"
+            raise ConfigError(f"unknown setting '{key}'; {hint}")
+        found[key] = _typed(value.strip(), type(defaults[key]))
+    return found
+
+
+def _typed(value: str, kind: type) -> Any:
+    """`value` as an int or float where the setting is one; else as it is, for `parse` to judge."""
+    if kind in (int, float):
+        try:
+            return kind(value)
+        except ValueError:
+            return value
+    return value
+
+
+def resolve(
+    data: str | None, preset_name: str | None, sets: Iterable[str]
+) -> tuple[dict[str, Any], str | None]:
+    """All settings of a command, and the preset that was used.
+
+    Args:
+        data: "scenes" or a pack folder; None = what the preset or the default says.
+        preset_name: None = the one of the data's name, "none" = no preset.
+        sets: key=value texts.
+
+    Raises:
+        ConfigError: see `preset` and `assignments`.
+    """
+    asked = assignments(sets)
+    data = str(asked.pop("data", data or "")) or None
+    if data is not None and data != "scenes":
+        data = str(Path(data).expanduser().resolve())
+    name = preset_name
+    if name is None:
+        own = parse({"data": data} if data else {}).data.name
+        name = own if own in presets() else None
+    base = preset(name) if name not in (None, "none") else {}
+    settings = {key.replace("_", "-"): value for key, value in base.items()}
+    if data is not None:
+        settings["data"] = data
+    return {**settings, **asked}, name

@@ -1,0 +1,263 @@
+"""Stages 2 and 3 of a pair: projector and language model on the frozen tower's outputs.
+
+Several questions about a picture share one sequence, but none sees another; without that mask a model copies
+from the other questions and stays at chance on the picture (docs/log.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from torch import nn
+from transformers import (
+    CLIPVisionModel,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    PreTrainedTokenizerFast,
+)
+
+from cdc_flower.models import vlm
+from experiments.pretrain.optimise import Progress, optimise
+from experiments.pretrain.recipes import LanguageModel, Recipe
+from experiments.pretrain.tower import Targets, wide_init
+
+
+def make_tokenizer(frame: pd.DataFrame) -> PreTrainedTokenizerFast:
+    """One word, one id: lower case, split at spaces and punctuation; from all training text."""
+    pre = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
+    texts = pd.concat([frame["question"], frame["answer"]]).str.lower().str.replace("?", "")
+    words = {w for text in texts.unique() for w, _ in pre.pre_tokenize_str(text)}
+    vocab = {w: i for i, w in enumerate(["<pad>", "<s>", "</s>", "<unk>", "<image>", *sorted(words)])}
+    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), normalizers.Replace("?", "")])
+    tokenizer.pre_tokenizer = pre
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        additional_special_tokens=["<image>"],
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def make_llava(
+    tower: CLIPVisionModel, lm: LanguageModel, tokenizer: PreTrainedTokenizerFast, seed: int
+) -> LlavaForConditionalGeneration:
+    """An untrained LLaVA around a trained tower."""
+    config = LlavaConfig(
+        vision_config=tower.config,
+        text_config=LlamaConfig(
+            vocab_size=-(-len(tokenizer) // 8) * 8,
+            hidden_size=lm.hidden,
+            intermediate_size=lm.intermediate,
+            num_hidden_layers=lm.layers,
+            num_attention_heads=lm.heads,
+            num_key_value_heads=lm.heads,
+            max_position_embeddings=512,
+            bos_token_id=1,
+            eos_token_id=2,
+            pad_token_id=0,
+            tie_word_embeddings=False,
+            rope_parameters={"rope_type": "default", "rope_theta": 1e6},
+        ),
+        image_token_index=4,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="default",
+        tie_word_embeddings=False,
+    )
+    torch.manual_seed(seed)
+    model = LlavaForConditionalGeneration(config)
+    wide_init(model, 0.06)
+    model.model.vision_tower.load_state_dict(tower.state_dict())
+    model.model.vision_tower.requires_grad_(False)
+    return model
+
+
+def _centre(model: LlavaForConditionalGeneration, tokens: np.ndarray, seed: int) -> None:
+    """Start the projector at whitened tokens, the word embeddings at the same scale.
+
+    A tower's output varies a hundred times more along some directions than along others, and what tells
+    shapes apart is among the weak ones; from a plain start the language model stays at question-only accuracy
+    for thousands of steps.
+    """
+    rng = np.random.default_rng(seed)
+    some = tokens[rng.integers(len(tokens), size=min(1000, len(tokens)))].reshape(-1, tokens.shape[-1])
+    x = torch.from_numpy(some.astype(np.float32))
+    mean = x.mean(0)
+    _, singular, v = torch.linalg.svd(x - mean, full_matrices=False)
+    spread = singular / len(x) ** 0.5
+    white = v.T @ torch.diag(1 / (spread + 0.05 * spread[0])) @ v
+    projector = model.model.multi_modal_projector
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        mix = torch.randn(projector.linear_1.weight.shape, generator=generator) / x.shape[1] ** 0.5
+        projector.linear_1.weight.copy_(mix @ white)
+        projector.linear_1.bias.copy_(-(mix @ white) @ mean)
+        second = projector.linear_2
+        second.weight.normal_(std=1.4 / second.in_features**0.5, generator=generator)
+        model.model.language_model.embed_tokens.weight.normal_(std=0.7, generator=generator)
+
+
+def _name_regions(
+    model: LlavaForConditionalGeneration, text: vlm.Text, goal: Targets, tokens: np.ndarray
+) -> None:
+    """Start each word that names something at the mean projected token of its regions, less that of all.
+
+    A language model of ordinary size knows its words before it sees a picture; one trained from nothing on a
+    few domains would have noise for every word of the others.
+    """
+    rows = np.random.default_rng(0).permutation(len(goal.image))[:20_000]
+    pooled = np.einsum("rn,rnd->rd", goal.pool[rows], tokens[goal.image[rows]].astype(np.float32))
+    with torch.no_grad():
+        seen = model.model.multi_modal_projector(torch.from_numpy(pooled))
+        seen = seen - seen.mean(0)
+        label = torch.from_numpy(goal.label[rows] * goal.known[rows])
+        mean = label.T @ seen / label.sum(0).clamp_min(1)[:, None]
+        words: dict[int, list[torch.Tensor]] = {}
+        for name, vector in zip(goal.names, mean, strict=True):
+            for word in text.answer_ids(name.rpartition("=")[2]):
+                words.setdefault(word, []).append(vector)
+        table = model.model.language_model.embed_tokens.weight
+        for word, vectors in words.items():
+            vector = torch.stack(vectors).mean(0)
+            table[word] = 0.7 * vector / vector.square().mean().sqrt().clamp_min(1e-6)
+
+
+@dataclass(frozen=True)
+class Turns:
+    """Several questions about each picture in one sequence, none of which sees another."""
+
+    inputs: vlm.Inputs  # text_ids: the turns one after the other
+    labels: torch.Tensor  # (B, T) int64, -100 where nothing is asked
+    turn: torch.Tensor  # (B, T) int64, which turn a text position belongs to
+    place: torch.Tensor  # (B, T) int64, position within the turn
+
+
+def collate_turns(
+    text: vlm.Text,
+    tokens: list[np.ndarray],
+    kept: list[np.ndarray],
+    turns: list[list[tuple[list[int], list[int]]]],
+) -> Turns:
+    """Pad pictures with their (question ids, answer ids) lists."""
+    rows = [[q + a + [text.eos] for q, a in picture] for picture in turns]
+    inputs = vlm.collate(text, tokens, [[i for ids in row for i in ids] for row in rows], None, kept)
+    labels, turn = torch.full_like(inputs.text_ids, -100), torch.zeros_like(inputs.text_ids)
+    place = torch.zeros_like(inputs.text_ids)
+    for i, (picture, row) in enumerate(zip(turns, rows, strict=True)):
+        start = 0
+        for t, ((question, _), ids) in enumerate(zip(picture, row, strict=True)):
+            end = start + len(ids)
+            labels[i, start + len(question) : end] = torch.tensor(ids[len(question) :])
+            turn[i, start:end] = t
+            place[i, start:end] = torch.arange(len(ids))
+            start = end
+    return Turns(inputs, labels, turn, place)
+
+
+def turns_loss(model: nn.Module, text: vlm.Text, batch: Turns, smoothing: float) -> torch.Tensor:
+    """Mean cross entropy over the answers' tokens.
+
+    Each question sees the picture and itself, at the positions it would have alone.
+    """
+    _, lm, head = vlm.parts(model)
+    embeds, position_ids, mask = vlm.embed(model, text, batch.inputs)
+    b, size = mask.shape
+    first = size - batch.turn.shape[1]
+    position_ids = position_ids.clone()
+    position_ids[:, first:] = len(text.prefix_ids) + text.n_tokens + batch.place
+    turn = torch.cat([torch.full((b, first), -1), batch.turn], 1)
+    seen = torch.ones(size, size, dtype=torch.bool).tril()[None] & mask[:, None]
+    seen &= (turn[:, None] == -1) | (turn[:, :, None] == turn[:, None])
+    seen |= torch.eye(size, dtype=torch.bool)[None]  # a padding row must see something
+    bias = torch.where(seen, 0.0, torch.finfo(embeds.dtype).min)[:, None]
+    hidden = lm(
+        inputs_embeds=embeds, position_ids=position_ids, attention_mask=bias, use_cache=False
+    ).last_hidden_state
+    asked = batch.labels != -100
+    logits = head(hidden[:, first - 1 : -1][asked])
+    return nn.functional.cross_entropy(logits, batch.labels[asked], label_smoothing=smoothing)
+
+
+def train_language(
+    name: str,
+    model: LlavaForConditionalGeneration,
+    text: vlm.Text,
+    goal: Targets,
+    frame: pd.DataFrame,
+    tokens: np.ndarray,
+    steps: int,
+    recipe: Recipe,
+    folder: Path,
+    fingerprint: str,
+    progress: Progress | None,
+) -> None:
+    """Projector and language model on `frame` (columns question, answer, image_row) and tokens (M, N, D).
+
+    A step reads `recipe.batch` pictures with up to `recipe.turns` questions each. One batch in
+    `recipe.full_every` holds all tokens, the others a quarter to five eighths of each picture's, at random.
+    """
+    questions = [text.question_ids(q) for q in frame["question"]]
+    answers = [text.answer_ids(a) for a in frame["answer"]]
+    rows_of = frame.reset_index(drop=True).groupby("image_row").indices
+    pictures = np.array(sorted(rows_of))
+    n = text.n_tokens
+    _centre(model, tokens, recipe.seed)
+    if name == "student" and recipe.student_words:
+        _name_regions(model, text, goal, tokens)
+    trained = nn.ModuleDict(
+        {
+            "projector": model.model.multi_modal_projector,
+            "lm": model.model.language_model,
+            "head": model.lm_head,
+        }
+    )
+
+    def loss_of(step: int) -> torch.Tensor:
+        rng = np.random.default_rng([recipe.seed, 2, step])
+        picked = pictures[rng.integers(len(pictures), size=recipe.batch)]
+        k = n if step % recipe.full_every == 0 else int(rng.integers(n // 4, 5 * n // 8 + 1))
+        kept = [np.sort(rng.permutation(n)[:k]) for _ in picked]
+        turns = [
+            [(questions[r], answers[r]) for r in rng.permutation(rows_of[i])[: recipe.turns]] for i in picked
+        ]
+        batch = collate_turns(text, [tokens[i][p] for i, p in zip(picked, kept, strict=True)], kept, turns)
+        return turns_loss(model, text, batch, recipe.label_smoothing)
+
+    model.train()
+    optimise(name, trained, loss_of, steps, recipe.lr, recipe, folder, fingerprint, progress)
+    model.eval()
+
+
+def accuracy(
+    model: nn.Module,
+    text: vlm.Text,
+    frame: pd.DataFrame,
+    tokens: np.ndarray,
+    by: str = "drift_domain",
+    kept: int | None = None,
+    limit: int = 2000,
+) -> dict[str, float]:
+    """Share of right answers per value of a column; `kept` random tokens a picture, None = all."""
+    frame = frame.iloc[np.random.default_rng(0).permutation(len(frame))[:limit]]
+    rng, right = np.random.default_rng(1), []
+    for i in range(0, len(frame), 128):
+        rows = frame.iloc[i : i + 128]
+        spots = [np.sort(rng.permutation(text.n_tokens)[: kept or text.n_tokens]) for _ in range(len(rows))]
+        inputs = vlm.collate(
+            text,
+            [tokens[r][s] for r, s in zip(rows["image_row"], spots, strict=True)],
+            [text.question_ids(q) for q in rows["question"]],
+            [text.answer_ids(a) for a in rows["answer"]],
+            spots,
+        )
+        right.append(vlm.correct(model, text, inputs))
+    return pd.Series(np.concatenate(right)).groupby(frame[by].to_numpy()).mean().round(4).to_dict()

@@ -1,0 +1,109 @@
+"""Training that can be stopped at any moment: one loop for every stage of `experiments.pretrain.pretrain`.
+
+Weights and optimizer state lie in one safetensors file per stage, written every minute. What a step computes
+depends on its number and the weights alone, so an interrupted stage ends with the bits of one that was not.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from experiments.pretrain.recipes import Recipe
+
+Progress = Callable[[str, int, int], None]
+SAVE_SECONDS = 60.0
+
+
+def _save(path: Path, tensors: Mapping[str, torch.Tensor], meta: Mapping[str, str]) -> None:
+    part = path.with_suffix(".part")
+    save_file({k: v.detach().contiguous().clone() for k, v in tensors.items()}, str(part), dict(meta))
+    part.replace(path)
+
+
+def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    with safe_open(str(path), "pt") as f:
+        return {k: f.get_tensor(k) for k in f.keys()}, dict(f.metadata() or {})  # noqa: SIM118
+
+
+def _optimizers(params: Mapping[str, nn.Parameter], recipe: Recipe, lr: float) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of transformer blocks, AdamW for all else.
+
+    With Muon the language models leave question-only accuracy after about 250 steps, with AdamW alone after
+    about 700.
+    """
+    blocks = [p for name, p in params.items() if p.ndim == 2 and ".layers." in name]
+    inside = {id(p) for p in blocks}
+    rest = [p for p in params.values() if id(p) not in inside]
+    return [
+        torch.optim.Muon(
+            blocks, lr=recipe.muon_lr, weight_decay=0.02, momentum=0.95, adjust_lr_fn="match_rms_adamw"
+        ),
+        torch.optim.AdamW(rest, lr=lr, weight_decay=0.01, betas=(0.9, 0.98)),
+    ]
+
+
+def optimise(
+    name: str,
+    module: nn.Module,
+    loss_of: Callable[[int], torch.Tensor],
+    steps: int,
+    lr: float,
+    recipe: Recipe,
+    folder: Path,
+    fingerprint: str,
+    progress: Progress | None,
+) -> None:
+    """Warm-up and cosine decay; `loss_of(step)` must be a pure function of the step and the weights.
+
+    The state is saved every minute and at the end in `folder/<name>.safetensors`; an interrupted stage goes
+    on from there, a finished one is only loaded. A stage of another `fingerprint` starts afresh.
+    """
+    path = folder / f"{name}.safetensors"
+    params = dict(module.named_parameters())
+    optimizers = _optimizers(params, recipe, lr)
+    rates = [group["lr"] for o in optimizers for group in o.param_groups]
+    owner = {id(p): o for o in optimizers for group in o.param_groups for p in group["params"]}
+    start = 0
+    if path.is_file():
+        tensors, meta = _read(path)
+        if meta.get("fingerprint") == fingerprint:
+            start = int(meta["step"])
+            with torch.no_grad():
+                for key, p in params.items():
+                    p.copy_(tensors[f"weight/{key}"])
+            for entry, tensor in tensors.items():
+                kind, _, key = entry.partition("/")
+                if kind != "weight":
+                    owner[id(params[key])].state[params[key]][kind] = tensor
+    saved = time.monotonic()
+    for step in range(start, steps):
+        share = min(1.0, (step + 1) / (0.05 * steps)) * 0.5 * (1 + math.cos(math.pi * step / steps))
+        for rate, group in zip(rates, (g for o in optimizers for g in o.param_groups), strict=True):
+            group["lr"] = rate * share
+        loss = loss_of(step)
+        for o in optimizers:
+            o.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(params.values(), 1.0)
+        for o in optimizers:
+            o.step()
+        if progress and (step % 20 == 19 or step == steps - 1):
+            progress(f"{name} (loss {loss.item():.3f})", step + 1, steps)
+        if step == steps - 1 or time.monotonic() - saved > SAVE_SECONDS:
+            state = {f"weight/{k}": p for k, p in params.items()}
+            if step < steps - 1:
+                state |= {
+                    f"{kind}/{k}": v
+                    for k, p in params.items()
+                    for kind, v in owner[id(p)].state.get(p, {}).items()
+                }
+            _save(path, state, {"step": str(step + 1), "fingerprint": fingerprint})
+            saved = time.monotonic()

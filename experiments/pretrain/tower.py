@@ -1,0 +1,181 @@
+"""Stage 1 of a pair: a small CLIP vision model learns what is where in a pack's pictures.
+
+Where the pack has an `attributes` column ("name@x0,y0,x1,y1;...", fractions of the picture), the tokens
+inside each box are pooled and must tell its names. Elsewhere the mean over all tokens must tell the answers
+of the pack's frequent questions and its class columns. The boxes matter: see docs/log.md.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from torch import nn
+from transformers import CLIPVisionConfig, CLIPVisionModel
+
+from cdc_flower.config import ConfigError
+from cdc_flower.data import packs
+from experiments.pretrain.optimise import Progress, optimise
+from experiments.pretrain.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What the tower learns: regions (a picture, weights over its N tokens) and the names of each."""
+
+    names: list[str]
+    image: np.ndarray  # (R,) picture row
+    pool: np.ndarray  # (R, N) float32, rows sum to 1
+    label: np.ndarray  # (R, A) float32 in 0..1
+    known: np.ndarray  # (R, A) bool: names that are judged for this region
+
+
+def _box_pool(box: tuple[float, ...], grid: int) -> np.ndarray:
+    """Share of each token's patch inside a box of fractions x0, y0, x1, y1: (grid * grid,), sums to 1."""
+    edge = np.arange(grid)
+    x0, y0, x1, y1 = (v * grid for v in box)
+    wx = np.clip(np.minimum(edge + 1, x1) - np.maximum(edge, x0), 0, 1)
+    wy = np.clip(np.minimum(edge + 1, y1) - np.maximum(edge, y0), 0, 1)
+    weights = np.outer(wy, wx).ravel()
+    return weights / max(weights.sum(), 1e-9)
+
+
+def targets(frame: pd.DataFrame, image_ids: list[str], grid: int, min_count: int = 30) -> Targets:
+    """Tower targets of a pack's training frame; see the module text."""
+    row_of = {image_id: i for i, image_id in enumerate(image_ids)}
+    regions: dict[tuple[int, str], dict[str, float]] = {}
+    if "attributes" in frame.columns:
+        firsts = frame.drop_duplicates("image_id")
+        for image_id, listed in zip(firsts["image_id"], firsts["attributes"], strict=True):
+            for entry in filter(None, str(listed).split(";")):
+                name, _, box = entry.partition("@")
+                regions.setdefault((row_of[image_id], box), {})[name] = 1.0
+        closed = True
+    else:
+        closed = False
+        counts = frame["question"].value_counts()
+        frequent = set(counts[counts >= min_count].index)
+        answers = frame[frame["question"].isin(frequent)].groupby("question")["answer"].unique()
+        extra = [
+            c
+            for c in frame.columns
+            if c not in packs.COLUMNS
+            and frame[c].astype(str).nunique() <= 5000
+            and frame.groupby("image_id")[c].nunique().max() == 1
+        ]
+        for row in frame.itertuples():
+            entry = regions.setdefault((row_of[row.image_id], ""), {})
+            if row.question in frequent:
+                for a in answers[row.question]:
+                    entry[f"{row.question}={a}"] = float(a == row.answer)
+            for c in extra:
+                entry[f"{c}={getattr(row, c)}"] = 1.0
+        classes = {c: sorted({f"{c}={v}" for v in frame[c].astype(str)}) for c in extra}
+    names = sorted({n for entry in regions.values() for n in entry})
+    index = {n: i for i, n in enumerate(names)}
+    label = np.zeros((len(regions), len(names)), np.float32)
+    known = np.full((len(regions), len(names)), closed)
+    pool = np.empty((len(regions), grid * grid), np.float32)
+    for r, ((_, box), entry) in enumerate(regions.items()):
+        where = [index[n] for n in entry]
+        label[r, where] = list(entry.values())
+        known[r, where] = True
+        pool[r] = _box_pool(tuple(map(float, box.split(","))), grid) if box else 1 / grid**2
+    if not closed:
+        for group in classes.values():
+            known[:, [index[n] for n in group]] = True
+    return Targets(names, np.array([i for i, _ in regions], np.int64), pool, label, known)
+
+
+def pixels_of(images: Mapping[str, bytes], ids: list[str], side: int) -> torch.Tensor:
+    """(M, 3, side, side) uint8."""
+    out = np.empty((len(ids), side, side, 3), np.uint8)
+    for i, image_id in enumerate(ids):
+        with Image.open(io.BytesIO(images[image_id])) as im:
+            out[i] = np.asarray(im.convert("RGB").resize((side, side), Image.Resampling.BICUBIC))
+    return torch.from_numpy(out).permute(0, 3, 1, 2)
+
+
+def _augment(x: torch.Tensor, rng: np.random.Generator, flip: bool) -> torch.Tensor:
+    """Random shift by up to an eighth, brightness, contrast, optional mirror; x (B, 3, S, S) in -1..1."""
+    b, _, side, _ = x.shape
+    reach = side // 8
+    padded = nn.functional.pad(x, (reach,) * 4, mode="replicate")
+    dy, dx = rng.integers(0, 2 * reach + 1, (2, b))
+    x = torch.stack([padded[i, :, dy[i] : dy[i] + side, dx[i] : dx[i] + side] for i in range(b)])
+    gain, bias = (torch.from_numpy(rng.normal(m, 0.15, (b, 1, 1, 1))).float() for m in (1.0, 0.0))
+    x = x * gain + bias
+    if flip:
+        mirror = torch.from_numpy(rng.random(b) < 0.5)
+        x = torch.where(mirror[:, None, None, None], x.flip(-1), x)
+    return x
+
+
+def _vision_config(recipe: Recipe) -> CLIPVisionConfig:
+    d = recipe.tower_width
+    return CLIPVisionConfig(
+        hidden_size=d,
+        intermediate_size=3 * d,
+        num_hidden_layers=recipe.tower_layers,
+        num_attention_heads=4,
+        image_size=recipe.image_side,
+        patch_size=recipe.patch,
+        projection_dim=d,
+    )
+
+
+def wide_init(model: nn.Module, std: float = 0.05) -> None:
+    """Hugging Face's 0.02 is for wide models; at width 64 it starts too close to zero."""
+    for m in model.modules():
+        if isinstance(m, nn.Linear):
+            nn.init.trunc_normal_(m.weight, std=std)
+
+
+def train_tower(
+    pack: packs.Pack, recipe: Recipe, folder: Path, fingerprint: str, progress: Progress | None
+) -> CLIPVisionModel:
+    """The tower, trained on all training pictures and frozen; arguments as in `optimise`."""
+    torch.manual_seed(recipe.seed)
+    tower = CLIPVisionModel(_vision_config(recipe))
+    wide_init(tower)
+    ids = list(pack.train_images)
+    goal = targets(pack.train, ids, recipe.image_side // recipe.patch)
+    if not goal.names:
+        raise ConfigError(
+            f"pack '{pack.name}' gives a vision tower nothing to learn; allowed: a question "
+            "asked 30 times, a class column, a column 'attributes', or your own models by "
+            "settings 'teacher' and 'student'"
+        )
+    head = nn.Sequential(nn.LayerNorm(recipe.tower_width), nn.Linear(recipe.tower_width, len(goal.names)))
+    rows_of = [[] for _ in ids]
+    for r, i in enumerate(goal.image):
+        rows_of[i].append(r)
+    pixels = pixels_of(pack.train_images, ids, recipe.image_side)
+    pool, label = torch.from_numpy(goal.pool), torch.from_numpy(goal.label)
+    known = torch.from_numpy(goal.known)
+
+    def loss_of(step: int) -> torch.Tensor:
+        rng = np.random.default_rng([recipe.seed, 1, step])
+        picked = rng.integers(0, len(ids), recipe.tower_batch)
+        x = pixels[picked].float() / 127.5 - 1
+        if recipe.augment:
+            x = _augment(x, rng, recipe.flip)
+        tokens = tower(x, output_hidden_states=True).hidden_states[-1][:, 1:]
+        rows = np.concatenate([rows_of[i] for i in picked]).astype(np.int64)
+        owner = np.repeat(np.arange(len(picked)), [len(rows_of[i]) for i in picked])
+        logits = head(torch.einsum("rn,rnd->rd", pool[rows], tokens[owner]))
+        bce = nn.functional.binary_cross_entropy_with_logits(logits, label[rows], reduction="none")
+        judged = known[rows]
+        return (bce * judged).sum() / len(rows)
+
+    both = nn.ModuleDict({"tower": tower, "head": head})
+    optimise(
+        "tower", both, loss_of, recipe.tower_steps, recipe.tower_lr, recipe, folder, fingerprint, progress
+    )
+    return tower.requires_grad_(False).eval()

@@ -1,0 +1,218 @@
+"""The charts of the report: matplotlib, as SVG text to stand inside the page.
+
+Text and grid take their colour from the page (`currentColor`), so one drawing serves light and dark. Methods
+differ by marker as well as by colour (after Okabe and Ito), for readers who do not see the colours apart.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from experiments.report.summary import interval
+
+INK, GRID = "#010203", "#030201"  # stand-ins, replaced by the page's colours
+STYLE = {
+    "static": ("#8c8c8c", "o"),
+    "cdc": ("#1f86d0", "s"),
+    "upload_all": ("#009e73", "^"),
+    "fedavg_lora": ("#e69f00", "D"),
+    "fedprox_lora": ("#cc79a7", "v"),
+    "fedavg_full": ("#d55e00", "P"),
+    "fedavg_pseudo": ("#9467bd", "X"),
+}
+RC = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "cdc-flower",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": GRID,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "lines.linewidth": 1.8,
+    "lines.markersize": 5,
+}
+
+
+def style(method: str) -> tuple[str, str]:
+    """Colour and marker of a method; an arm of another name has one of them by its name."""
+    return STYLE.get(method) or list(STYLE.values())[zlib.crc32(method.encode()) % len(STYLE)]
+
+
+def over_seeds(frame: pd.DataFrame, value: str) -> pd.DataFrame:
+    """(method, seed, round, value) -> method, round, mean, low, high; the ends are NaN for one seed."""
+    rows = []
+    for key, group in frame.groupby(["method", "round"], sort=True):
+        values = [float(v) for v in group[value].tolist()]
+        ends = interval(values) or (float("nan"),) * 2
+        rows.append((*key, sum(values) / len(values), *ends))
+    return pd.DataFrame(rows, columns=["method", "round", "mean", "low", "high"])
+
+
+def accuracy(rounds: pd.DataFrame, domain: str) -> pd.DataFrame:
+    """Test accuracy on a domain, or on "drift" (mean of the drifted domains); see `over_seeds`."""
+    test = rounds[rounds["kind"] == "test"]
+    test = test[test["domain"] != "source"] if domain == "drift" else test[test["domain"] == domain]
+    each = test.groupby(["method", "seed", "round"], as_index=False)["accuracy"].mean()
+    return over_seeds(each, "accuracy")
+
+
+def prequential(rounds: pd.DataFrame) -> pd.DataFrame:
+    """Share of all streamed samples of a round answered right, over seeds."""
+    rows = rounds[rounds["kind"] == "prequential"]
+    rows = rows.assign(correct=rows["accuracy"] * rows["n"])
+    each = rows.groupby(["method", "seed", "round"], as_index=False)[["correct", "n"]].sum()
+    return over_seeds(each.assign(accuracy=each["correct"] / each["n"]), "accuracy")
+
+
+def bytes_until(devices: pd.DataFrame) -> dict[tuple[str, int], float]:
+    """(method, round) -> bytes up and down of all devices until the end of the round, mean over seeds."""
+    if devices.empty:
+        return {}
+    both = devices.assign(bytes=devices["uplink_bytes"] + devices["downlink_bytes"])
+    each = both.groupby(["method", "seed", "round"], as_index=False)["bytes"].sum()
+    each["bytes"] = each.groupby(["method", "seed"])["bytes"].cumsum()
+    mean = each.groupby(["method", "round"])["bytes"].mean()
+    return {(str(m), int(r)): float(b) for (m, r), b in mean.items()}
+
+
+def _figure(draw: Callable[[Any], None], size: tuple[float, float] = (4.6, 3.0)) -> str:
+    with mpl.rc_context(RC):
+        figure = Figure(figsize=size, layout="constrained")
+        FigureCanvasSVG(figure)
+        axes = figure.add_subplot()
+        draw(axes)
+        text = io.StringIO()
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :].replace(INK, "currentColor").replace(GRID, "var(--grid)")
+    return svg.replace("<svg ", '<svg role="img" ', 1)
+
+
+def _percent(axes: Any) -> None:
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:.0f} %"))
+    axes.set_ylim(-0.02, 1.02)
+
+
+def _label(axes: Any, text: str, x: float, y: float, colour: str, ha: str = "left") -> None:
+    """Small text above the height `y`, at the share `x` of the width."""
+    axes.annotate(
+        text, (x, y), xycoords=("axes fraction", "data"), ha=ha, va="bottom", fontsize=8, color=colour
+    )
+
+
+def _lines(axes: Any, data: pd.DataFrame, methods: Sequence[str]) -> None:
+    for method in methods:
+        mine = data[data["method"] == method]
+        colour, marker = style(method)
+        axes.plot(mine["round"], mine["mean"], color=colour, marker=marker, label=method)
+        axes.fill_between(mine["round"], mine["low"], mine["high"], color=colour, alpha=0.18, linewidth=0)
+    axes.set_xlabel("round")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
+    _percent(axes)
+
+
+def domain_panel(rounds: pd.DataFrame, domain: str, teacher: float | None, methods: Sequence[str]) -> str:
+    """Test accuracy over rounds on one domain, a line per method, the teacher dashed."""
+
+    def draw(axes: Any) -> None:
+        _lines(axes, accuracy(rounds, domain), methods)
+        if teacher is not None:
+            axes.axhline(teacher, color=INK, linestyle=(0, (5, 3)), linewidth=1.2)
+            _label(axes, "teacher", 0.99, teacher, INK, ha="right")
+        axes.set_title(domain)
+
+    return _figure(draw)
+
+
+def prequential_panel(rounds: pd.DataFrame, methods: Sequence[str]) -> str:
+    """Accuracy on the stream itself, every sample answered before anything is learned from it."""
+
+    def draw(axes: Any) -> None:
+        _lines(axes, prequential(rounds), methods)
+        axes.set_title("on the stream, before learning from it")
+
+    return _figure(draw)
+
+
+def bytes_panel(rounds: pd.DataFrame, devices: pd.DataFrame, methods: Sequence[str]) -> str:
+    """Accuracy on drifted domains against all bytes sent so far, both directions, log scale."""
+    spent, curve = bytes_until(devices), accuracy(rounds, "drift")
+
+    def draw(axes: Any) -> None:
+        free = []
+        for method in methods:
+            mine = curve[curve["method"] == method]
+            points = [
+                (spent.get((method, int(r)), 0.0), a)
+                for r, a in zip(mine["round"].tolist(), mine["mean"].tolist(), strict=True)
+            ]
+            sent = [(b, a) for b, a in points if b > 0]
+            colour, marker = style(method)
+            if sent:
+                axes.plot(*zip(*sent, strict=True), color=colour, marker=marker)
+            elif points:
+                free.append((method, colour, points[-1][1]))
+        for method, colour, last in free:
+            axes.axhline(last, color=colour, linestyle=":")
+            _label(axes, f"{method}, no bytes", 0.01, last, colour)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if _decades(axes) < 2 else (1,)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: _short(v)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlabel("bytes up + down, all devices, cumulative")
+        axes.set_title("drifted domains")
+        _percent(axes)
+
+    return _figure(draw)
+
+
+def _decades(axes: Any) -> float:
+    low, high = axes.get_xlim()
+    return math.log10(high / low)
+
+
+def _short(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:g} {unit}"
+        count /= 1000
+    return f"{count:g} TB"
+
+
+def forgetting_panel(forgotten: Mapping[str, tuple[float, float | None, float | None]]) -> str:
+    """Bars: source accuracy lost against the best round. `forgotten`: method -> (mean, low, high)."""
+
+    def draw(axes: Any) -> None:
+        for place, (method, (mean, low, high)) in enumerate(forgotten.items()):
+            axes.barh(place, 100 * mean, color=style(method)[0], height=0.6)
+            if low is not None and high is not None:
+                axes.plot([100 * max(low, 0), 100 * high], [place, place], color=INK, linewidth=1.2)
+            axes.annotate(f" {100 * mean:.1f}", (100 * mean, place), va="center", fontsize=8, color=INK)
+        axes.set_yticks(range(len(forgotten)), list(forgotten))
+        axes.invert_yaxis()
+        axes.set_axisbelow(True)
+        axes.grid(axis="y", visible=False)
+        axes.set_xlim(left=0, right=max(axes.get_xlim()[1], 1.0))
+        axes.set_xlabel("points of source accuracy lost")
+        axes.set_title("forgetting")
+
+    return _figure(draw)

@@ -1,0 +1,114 @@
+"""report.html of a comparison: one file, no scripts, nothing fetched, made from what lies in the folder.
+
+It is made at the end of `compare`, also when that was interrupted, and again by `cdc-flower report FOLDER`.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from experiments.report import charts, charts_fleet, summary
+from experiments.report import terminal as screen
+from experiments.report.notes import notes
+from experiments.report.summary import Comparison
+
+REPORT = "report.html"
+PICTURES = 12
+FAILURES = 40
+MAGIC = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg", b"RIFF": "webp", b"GIF8": "gif"}
+
+
+def write(folder: str | Path) -> Path:
+    """Write report.html into a comparison folder; returns its path.
+
+    Raises:
+        ConfigError: the folder holds no comparison.
+    """
+    comparison = summary.read(folder)
+    path = comparison.out / REPORT
+    temp = path.with_name(f".{REPORT}.{os.getpid()}.tmp")
+    temp.write_text(render(comparison), encoding="utf-8")
+    os.replace(temp, path)
+    return path
+
+
+def render(comparison: Comparison) -> str:
+    """The page as text."""
+    index = comparison.index
+    methods = comparison.methods["method"].tolist()
+    pages = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return pages.get_template("report.html.j2").render(
+        index=index,
+        columns=screen.COLUMNS,
+        rows=screen.rows(comparison),
+        notes=notes(comparison),
+        legend=[(m, charts.style(m)[0]) for m in methods],
+        figures=_figures(comparison, methods) if methods else {},
+        fleet=charts_fleet.figures(comparison, methods) if charts_fleet.there(comparison) else None,
+        pictures=[_picture(row) for row in chosen(comparison.pictures)],
+        runs=comparison.runs.to_dict("records"),
+        failures=_failures(comparison)[:FAILURES],
+        failure_count=len(_failures(comparison)),
+    )
+
+
+def _figures(comparison: Comparison, methods: list[str]) -> dict[str, Any]:
+    rounds, teacher = comparison.rounds, comparison.teacher
+    tested = set(rounds[rounds["kind"] == "test"]["domain"])
+    domains = sorted(tested, key=lambda d: (d != "source", d))
+    rows = comparison.methods.to_dict("records")
+    lost = {
+        r["method"]: tuple(
+            None if pd.isna(r[k]) else r[k] for k in ("forgetting", "forgetting_low", "forgetting_high")
+        )
+        for r in rows
+        if not pd.isna(r["forgetting"])
+    }
+    return {
+        "domains": [charts.domain_panel(rounds, d, teacher.get(d), methods) for d in domains],
+        "prequential": charts.prequential_panel(rounds, methods),
+        "bytes": charts.bytes_panel(rounds, comparison.devices, methods) if tested - {"source"} else "",
+        "forgetting": charts.forgetting_panel(lost),
+    }
+
+
+def chosen(pictures: pd.DataFrame, limit: int = PICTURES) -> list[dict[str, Any]]:
+    """Up to `limit` samples of one method (cdc where it ran), evenly over the rounds, in their order."""
+    if pictures.empty:
+        return []
+    present = pictures["method"].unique().tolist()
+    mine = pictures[pictures["method"] == ("cdc" if "cdc" in present else present[0])]
+    mine = mine.sort_values(["round", "device"], kind="stable")
+    step = max(len(mine) / limit, 1.0)
+    return [mine.iloc[int(i * step)].to_dict() for i in range(min(limit, len(mine)))]
+
+
+def _picture(row: dict[str, Any]) -> dict[str, Any]:
+    """A sample for the template: the picture as a data URL, kept and dropped cells as (x, y)."""
+    side, kept = int(row["side"]), {int(p) for p in row["positions"]}
+    kind = next((name for magic, name in MAGIC.items() if row["image"].startswith(magic)), "png")
+    cells = [(p % side, p // side, p in kept) for p in range(side * side)]
+    return {
+        **row,
+        "url": f"data:image/{kind};base64,{base64.b64encode(row['image']).decode()}",
+        "kept": [(x, y) for x, y, k in cells if k],
+        "dropped": [(x, y) for x, y, k in cells if not k],
+        "total": side * side,
+    }
+
+
+def _failures(comparison: Comparison) -> list[dict[str, Any]]:
+    devices = comparison.devices
+    return devices[devices["status"] != "ok"].to_dict("records") if len(devices) else []

@@ -1,0 +1,246 @@
+"""What a person sees on the terminal: one bar per running job, an overall bar, and the table at the end.
+
+On anything but a terminal (a pipe, a log) the bars become plain lines, one per quarter of a run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from experiments.run.pool import Event, Job
+
+
+class Screen:
+    """Progress of a comparison. Use as a context; call `listen` with events, `preparing` before the jobs.
+
+    Args:
+        console: where to write; standard error by default, so that tables alone go to standard output.
+        jobs: how many runs there will be.
+        show: False = say nothing.
+    """
+
+    def __init__(self, jobs: int, console: Console | None = None, show: bool = True) -> None:
+        self.console = console or Console(stderr=True, highlight=False)
+        self.show = show
+        self.bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TimeElapsedColumn(),
+            TextColumn("[dim]{task.fields[stage]}"),
+            console=self.console,
+            transient=True,
+        )
+        self.live = show and self.console.is_terminal
+        self.jobs, self.done = jobs, 0
+        self.tasks: dict[Job, TaskID] = {}
+        self.quarters: dict[Any, int] = {}
+        self.overall: TaskID | None = None
+
+    def __enter__(self) -> Screen:
+        if self.live:
+            self.bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.live:
+            self.bars.stop()
+
+    def say(self, line: str) -> None:
+        """Print one line above the bars."""
+        if self.show:
+            self.console.print(line, markup=False, soft_wrap=True)
+
+    @contextlib.contextmanager
+    def preparing(self, what: str) -> Iterator[Any]:
+        """A bar of its own for work done before the runs; gives `progress(stage, done, total)`."""
+        task = self.bars.add_task(f"[bold]{what}", total=1, stage="") if self.live else None
+
+        def progress(stage: str, done: int, total: int) -> None:
+            if task is not None:
+                self.bars.update(task, completed=done, total=max(total, 1), stage=stage)
+            else:
+                self._quarter((what, stage.partition(" (")[0]), f"{what}: {stage}", done, total)
+
+        yield progress
+        if task is not None:
+            self.bars.remove_task(task)
+
+    def listen(self, event: Event) -> None:
+        """Show an event of the pool."""
+        job = event.job
+        if self.live and self.overall is None:
+            self.overall = self.bars.add_task("[bold]runs", total=self.jobs, stage="")
+        if event.kind == "start":
+            if self.live:
+                rounds = job.settings.get("rounds", 1)
+                self.tasks[job] = self.bars.add_task(f"{job.name}", total=rounds, stage="starting")
+            else:
+                self.say(f"{job.name}: started")
+        elif event.kind == "progress":
+            if job in self.tasks:
+                self.bars.update(
+                    self.tasks[job], completed=event.done, total=max(event.total, 1), stage=event.stage
+                )
+            elif not self.live:
+                self._quarter(job, f"{job.name}: round", event.done, event.total)
+        else:
+            self.done += 1
+            if job in self.tasks:
+                self.bars.remove_task(self.tasks.pop(job))
+            if self.overall is not None:
+                self.bars.update(self.overall, completed=self.done)
+            if event.kind == "failed":
+                self.say(f"{job.name}: failed: {event.stage}")
+            else:
+                self.say(f"{job.name}: done ({self.done} of {self.jobs})")
+
+    def _quarter(self, key: Any, text: str, done: int, total: int) -> None:
+        quarter = 4 * done // max(total, 1)
+        if quarter and self.quarters.get(key, 0) < quarter:
+            self.quarters[key] = quarter
+            self.say(f"{text} {done}/{total}")
+
+
+def size(count: float | None) -> str:
+    """Bytes for people, in powers of 1000: 12_345 -> "12.3 kB"."""
+    if count is None or pd.isna(count):
+        return "-"
+    if count < 999.5:
+        return f"{count:.0f} B"
+    for unit in ("kB", "MB", "GB"):
+        count /= 1000
+        if count < 999.5:
+            return f"{count:.3g} {unit}"
+    return f"{count / 1000:.3g} TB"
+
+
+def share(value: float | None, low: float | None = None, high: float | None = None) -> str:
+    """A share in percent, with half the width of its interval: 0.914 -> "91.4" or "91.4 ±0.8"."""
+    if value is None or pd.isna(value):
+        return "-"
+    text = f"{100 * value:.1f}"
+    if low is None or high is None or pd.isna(low):
+        return text
+    return f"{text} ±{50 * (high - low):.1f}"
+
+
+COLUMNS = (
+    "method",
+    "labels",
+    "backprop on device",
+    "acc source %",
+    "acc drift %",
+    "gap closed %",
+    "forgets %",
+    "bytes up",
+    "bytes down",
+    "device GFLOP",
+)
+
+
+def rows(comparison: Any) -> list[tuple[str, ...]]:
+    """The headline table as text, teacher first, one tuple of `COLUMNS` per row."""
+    from experiments.report.summary import drift_mean
+
+    teacher = comparison.teacher
+    head = ("teacher", "", "", share(teacher.get("source")), share(drift_mean(teacher)), "", "", "", "", "")
+    body = []
+    for row in comparison.methods.to_dict("records"):
+        body.append(
+            (
+                row["method"],
+                "yes" if row["labels"] else "no",
+                "yes" if row["device_backprop"] else "no",
+                *(share(row[k], row[f"{k}_low"], row[f"{k}_high"]) for k in ("acc_source", "acc_drift")),
+                share(row["gap_closed"]),
+                share(row["forgetting"], row["forgetting_low"], row["forgetting_high"]),
+                size(row["uplink_bytes"]),
+                size(row["downlink_bytes"]),
+                f"{row['device_gflops']:,.3g}"
+                if row["device_gflops"] < 1000
+                else f"{row['device_gflops']:,.0f}",
+            )
+        )
+    return [head, *body] if teacher else body
+
+
+def markdown(comparison: Any) -> str:
+    """The headline table for a README or a note."""
+    lines = [COLUMNS, tuple("---" if i == 0 else "---:" for i in range(len(COLUMNS))), *rows(comparison)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+HEADS = (
+    "method",
+    "true labels",
+    "device backprop",
+    "source %",
+    "drift %",
+    "gap closed %",
+    "forgets %",
+    "bytes up",
+    "bytes down",
+    "device GFLOP",
+)
+"""Two-line headers of the terminal, in the order of `COLUMNS`."""
+SPARE = ("device GFLOP", "device backprop", "gap closed %", "bytes down", "forgets %")
+"""What a narrow terminal goes without, in this order; intervals go after the first two."""
+
+
+def table(comparison: Any, width: int = 100) -> Table:
+    """The headline table for a terminal, at most `width` columns wide where that can be.
+
+    What does not fit is left out whole (see `SPARE`), and the caption says so: nothing is wrapped or cut.
+    """
+    index, cells = comparison.index, rows(comparison)
+    heads, left_out = list(HEADS), []
+    plain = [tuple(cell.partition(" ±")[0] for cell in row) for row in cells]
+    steps = [*SPARE[:2], "", *SPARE[2:]]  # "" = the intervals
+    while steps and _width(heads, cells) > width:
+        less = steps.pop(0)
+        if less == "":
+            if plain != cells:
+                left_out.append("intervals")
+                cells = plain = [tuple(row[HEADS.index(h)] for h in heads) for row in plain]
+            continue
+        left_out.append(less)
+        at = heads.index(less)
+        del heads[at]
+        cells = [row[:at] + row[at + 1 :] for row in cells]
+    made = Table(
+        title=f"{index['data']}: {index['config']['devices']} devices, {index['config']['rounds']} rounds, "
+        f"{len(index['seeds'])} seed{'s' if len(index['seeds']) > 1 else ''}",
+        caption=f"too narrow for: {', '.join(left_out)}; see the report" if left_out else None,
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=0,
+        pad_edge=False,
+        show_edge=False,
+    )
+    for i, name in enumerate(heads):
+        made.add_column("\n".join(_lines(name)), justify="left" if i == 0 else "right", no_wrap=True)
+    for row in cells:
+        made.add_row(*row)
+    return made
+
+
+def _lines(head: str) -> list[str]:
+    """A header on two lines: "gap closed %" -> "gap", "closed %"."""
+    first, _, rest = head.partition(" ")
+    return [first, rest] if rest else ["", first]
+
+
+def _width(heads: list[str], cells: list[tuple[str, ...]]) -> int:
+    """Columns of the table on the terminal: the widest cell of each, one space between."""
+    columns = [[*_lines(head), *(row[i] for row in cells)] for i, head in enumerate(heads)]
+    return sum(max(map(len, column)) for column in columns) + len(heads) - 1

@@ -1,0 +1,76 @@
+"""Studies: what is varied, as arms for `compare`. The evidence behind the defaults, one file per question.
+
+A study is `experiments/studies/<name>.toml`, or any file of that form:
+
+    [settings]                  # shared by all arms
+    items = "tuning"
+    [grid]                      # every combination is an arm, named after it
+    method = ["fedavg_lora"]
+    local-lr = [1e-3, 3e-3]
+    [arms."no replay"]          # further arms by name
+    replay-share = 0.0
+"""
+
+from __future__ import annotations
+
+import itertools
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from cdc_flower.config import ConfigError
+
+STUDIES = Path(__file__).parents[1] / "studies"
+TABLES = ("settings", "grid", "arms")
+
+
+def studies() -> tuple[str, ...]:
+    """Names of the studies."""
+    return tuple(sorted(path.stem for path in STUDIES.glob("*.toml")))
+
+
+def read(name: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """The shared settings and the arms (name -> settings) of a study.
+
+    Args:
+        name: of a study, or the path of a TOML file.
+
+    Raises:
+        ConfigError: no such study, or a file that is not of the form above.
+    """
+    path = STUDIES / f"{name}.toml" if name in studies() else Path(name)
+    try:
+        study = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise ConfigError(
+            f"unknown study '{name}'; allowed: {', '.join(studies())}, or a TOML file"
+        ) from None
+    except ValueError as err:
+        raise ConfigError(f"study '{name}': {err}") from None
+    unknown = [key for key in study if key not in TABLES] or [
+        k for k in study if not isinstance(study[k], dict)
+    ]
+    if unknown:
+        raise ConfigError(f"study '{name}': '{unknown[0]}'; allowed: the tables {', '.join(TABLES)}")
+    lists, named = study.get("grid", {}), study.get("arms", {})
+    if bad := [key for key, values in lists.items() if not _values(values)]:
+        raise ConfigError(f"study '{name}': grid '{bad[0]}'; allowed: a list of words and numbers")
+    if bad := [key for key, arm in named.items() if not isinstance(arm, dict)]:
+        raise ConfigError(f"study '{name}': arm '{bad[0]}'; allowed: a table of settings")
+    if "data" in study.get("settings", {}):
+        raise ConfigError(f"study '{name}': sets 'data'; allowed: the option --data")
+    grid = [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values()) if lists]
+    varied = [key for key, values in lists.items() if len(values) > 1] or list(lists)
+    names = [" ".join(_named(key, arm[key]) for key in varied) for arm in grid] + list(named)
+    if twice := [n for n in names if names.count(n) > 1]:
+        raise ConfigError(f"study '{name}': two arms are named '{twice[0]}'; allowed: one of each name")
+    settings = {key.replace("_", "-"): value for key, value in study.get("settings", {}).items()}
+    return settings, dict(zip(names, [*grid, *named.values()], strict=True))
+
+
+def _values(values: Any) -> bool:
+    return isinstance(values, list) and bool(values) and all(isinstance(v, str | int | float) for v in values)
+
+
+def _named(key: str, value: Any) -> str:
+    return value if isinstance(value, str) else f"{key}={value}"

@@ -1,0 +1,256 @@
+"""Run methods side by side on one stream of data and count what each costs.
+
+Python entry: `run(...)` gives pandas frames. What is compared are arms: a name and the settings that make the
+difference, a method in the plain case. Every (arm, seed) is a job with a run folder of its own under
+`out/runs`; all arms of a seed see the same devices, the same samples in the same rounds and the same test
+items. What they share (data, vision-tower outputs, the teacher's accuracy) is computed once, before the jobs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import os
+import re
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cdc_flower import results
+from cdc_flower.config import METHODS, Config, ConfigError, flat, parse
+from experiments.report import page as report
+from experiments.report import summary
+from experiments.report.summary import Comparison
+from experiments.report.terminal import Screen
+from experiments.run import pairs, pool
+from experiments.run.pool import Job
+
+ENGINE = "strategies.server_app"
+LONGEST = ("upload_all", "cdc", "fedavg_pseudo", "fedprox_lora", "fedavg_lora", "fedavg_full", "static")
+ARM_NAME = r"[A-Za-z0-9][A-Za-z0-9 =+_.,-]*"
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C in a comparison, after its report was written; `comparison` holds the rounds that were done."""
+
+    def __init__(self, comparison: Comparison) -> None:
+        super().__init__()
+        self.comparison = comparison
+
+
+def run(
+    settings: Mapping[str, Any] | None = None,
+    methods: Sequence[str] | Mapping[str, Mapping[str, Any]] = METHODS,
+    seeds: int = 1,
+    out: str | Path | None = None,
+    workers: int | None = None,
+    progress: bool = True,
+    resume: bool = False,
+    pretrain: bool = True,
+    engine: str = ENGINE,
+    **overrides: Any,
+) -> Comparison:
+    """Compare methods; writes run folders, summary.json and report.html into `out`.
+
+    Args:
+        settings: flat run config; keys that are missing take their defaults.
+        methods: what to compare, in the order of the table: names of methods, or arms (name -> the settings
+            that make it, `method` among them where it is not `cdc`).
+        seeds: runs per arm; their seeds are `seed`, `seed` + 1, ...
+        out: the folder; default results/<name of the data>. An earlier comparison in it is replaced.
+        workers: processes; default one per core; 0 = run in this process. Scripts that call this need the
+            usual `if __name__ == "__main__":`, because workers import the script.
+        progress: show bars on standard error.
+        resume: of runs of the same settings, pair and data that are already in `out`, keep those that are
+            finished, and go on with the others after their last checkpoint.
+        pretrain: train a pair for a pack that has none (see `experiments.run.pairs`); False = refuse it.
+        engine: the module that has `run_local`, `prepare` and `teacher_accuracy`.
+        **overrides: further settings, `rounds=2`; they win over `settings`.
+
+    Raises:
+        ConfigError: anything that cannot be run; before the first round.
+        Interrupted: Ctrl-C; the rounds that were done are in the report.
+    """
+    _check(seeds, workers)
+    shared = {key.replace("_", "-"): value for key, value in {**(settings or {}), **overrides}.items()}
+    arms = _arms(methods, shared)
+    configs = {name: parse({**shared, **arm}) for name, arm in arms.items()}
+    base = next(iter(configs.values()))
+    _check_one_stream(configs)
+    folder = Path(out or Path("results") / base.data.name).absolute()
+    _claim(folder)
+    jobs = [
+        Job(name, seed, flat(parse({**flat(config), "seed": seed, "out-dir": str(target)})), engine)
+        for seed in range(base.run.seed, base.run.seed + seeds)
+        for name, config in configs.items()
+        for target in [summary.run_folder(folder, name, seed)]
+    ]
+    started = time.perf_counter()
+    pool.silence()
+    with Screen(len(jobs), show=progress) as screen:
+        module = importlib.import_module(engine)
+        with screen.preparing("pair") as tell:
+            pairs.ensure(base, screen.say, tell, pretrain)
+        with screen.preparing("preparing") as tell:
+            for config in configs.values():
+                pair, world = module.prepare(config, tell)
+        digests = {"pair_digest": pair.digest, "data_digest": world.pack.digest}
+        before = {job: begun(job, digests) if resume else None for job in jobs}
+        kept = [job for job in jobs if before[job] == "completed"]
+        todo = [dataclasses.replace(job, resume=before[job] is not None) for job in jobs if job not in kept]
+        todo.sort(key=_order)
+        screen.jobs = len(todo)
+        with screen.preparing("teacher") as tell:
+            teacher = module.teacher_accuracy(base, tell)
+        index: dict[str, Any] = {
+            "config": flat(base),
+            "data": base.data.name,
+            "methods": list(arms),
+            "arms": arms,
+            "seeds": [base.run.seed + i for i in range(seeds)],
+            "teacher": dict(teacher),
+            "traits": {name: traits(config.run.method) for name, config in configs.items()},
+            "versions": results.package_versions(),
+            "status": "interrupted",
+            "failed": {},
+            "host_seconds": {"preparation": time.perf_counter() - started, "total": 0.0},
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        results.write_json(folder / summary.INDEX, index)
+        for job in kept:
+            screen.say(f"{job.name}: kept")
+        for job in todo:
+            if job.resume:
+                screen.say(f"{job.name}: goes on")
+        _forget(todo)
+        interrupted = False
+        try:
+            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            failed = pool.run(todo, cores if workers is None else workers, screen.listen)
+            index["status"] = "failed" if failed else "completed"
+            index["failed"] = {job.name: why for job, why in failed.items()}
+        except KeyboardInterrupt:
+            interrupted = True
+    comparison = _conclude(folder, index, time.perf_counter() - started)
+    if interrupted:
+        raise Interrupted(comparison)
+    return comparison
+
+
+def begun(job: Job, digests: Mapping[str, str]) -> str | None:
+    """The status of the run of exactly these settings, with the pair and the data of these digests; None
+    where there is none.
+    """
+    try:
+        found = results.read(job.settings["out-dir"])
+    except results.ResultError:
+        return None
+    same = found.config == job.settings and digests.items() <= found.info.items()
+    return found.status if same else None
+
+
+def _arms(
+    methods: Sequence[str] | Mapping[str, Mapping[str, Any]], shared: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Name -> the settings by which an arm differs from the others."""
+    if isinstance(methods, Mapping):
+        if not methods:
+            raise ConfigError("no arms; allowed: at least one")
+        for name in methods:
+            if not re.fullmatch(ARM_NAME, name):
+                raise ConfigError(
+                    f"arm {name!r} names a folder; allowed: letters, digits and any of ' =+-_.,'"
+                )
+        method = {"method": shared.get("method", "cdc")}
+        return {
+            name: {**method, **{key.replace("_", "-"): value for key, value in arm.items()}}
+            for name, arm in methods.items()
+        }
+    for method in methods:
+        if method not in METHODS:
+            raise ConfigError(f"unknown method '{method}'; allowed: {', '.join(METHODS)}")
+    if not methods or len(set(methods)) < len(methods):
+        raise ConfigError(
+            f"methods = {','.join(methods)!r}; allowed: each of {', '.join(METHODS)} at most once"
+        )
+    return {method: {"method": method} for method in methods}
+
+
+def _check_one_stream(configs: Mapping[str, Config]) -> None:
+    """All arms must share what is computed once (data, drift, teacher) and the stream that devices meet."""
+
+    def shared(config: Config) -> tuple[Any, ...]:
+        pair, run = config.pair, config.run
+        models = pair.pair, pair.teacher, pair.student, pair.prompt_prefix, pair.prompt_suffix
+        stream = run.seed, run.devices, run.cohort, run.samples_per_round
+        return config.data, config.drift, models, pair.max_answer_tokens, stream
+
+    (first, one), *others = configs.items()
+    for name, config in others:
+        if shared(config) != shared(one):
+            raise ConfigError(
+                f"arms {first!r} and {name!r} differ in data, drift, models or what devices meet; "
+                "allowed: any other difference, and one comparison for each of these"
+            )
+
+
+def _order(job: Job) -> tuple[int, int]:
+    """Seed by seed, and the longest first, so that no worker is left alone with a long one."""
+    return job.seed, LONGEST.index(job.settings["method"])
+
+
+def _check(seeds: int, workers: int | None) -> None:
+    if seeds < 1:
+        raise ConfigError(f"seeds = {seeds}; allowed: 1 or more")
+    if workers is not None and workers < 0:
+        raise ConfigError(f"workers = {workers}; allowed: 0 (in this process) or more")
+
+
+def _claim(folder: Path) -> None:
+    """Refuse a folder that is not ours to write to, before anything is computed."""
+    try:
+        if folder.exists() and (
+            not folder.is_dir() or (any(folder.iterdir()) and not (folder / summary.INDEX).exists())
+        ):
+            raise ConfigError(
+                f"out = {str(folder)!r} holds something else; "
+                "allowed: a new or empty folder, or an earlier comparison"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise ConfigError(
+            f"out = {str(folder)!r}: {err.strerror}; allowed: a folder that can be written"
+        ) from None
+
+
+def _forget(todo: Sequence[Job]) -> None:
+    """Remove config.json of runs to be made anew: without it a folder is no run."""
+    for job in todo:
+        if job.resume:
+            continue
+        (Path(job.settings["out-dir"]) / "config.json").unlink(missing_ok=True)
+
+
+def traits(method: str) -> dict[str, bool]:
+    """Whether a method learns from true labels, and whether its devices run backpropagation."""
+    labels, device_backprop = importlib.import_module("strategies").TRAITS[method]
+    return {"labels": labels, "device_backprop": device_backprop}
+
+
+def _conclude(folder: Path, index: dict[str, Any], wall: float) -> Comparison:
+    """Add up host seconds, write comparison.json, summary.json and the report; read all of it back."""
+    stages: dict[str, float] = {"preparation": index["host_seconds"]["preparation"]}
+    for method in index["methods"]:
+        for seed in index["seeds"]:
+            path = summary.run_folder(folder, method, seed) / "run.json"
+            spent = json.loads(path.read_text())["host_seconds"] if path.exists() else {}
+            for stage, seconds in spent.items():
+                stages[stage] = stages.get(stage, 0.0) + seconds
+    index["host_seconds"] = {k: round(v, 3) for k, v in {**stages, "total": wall}.items()}
+    results.write_json(folder / summary.INDEX, index)
+    comparison = summary.read(folder)
+    summary.write_summary(comparison)
+    report.write(folder)
+    return comparison

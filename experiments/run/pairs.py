@@ -1,0 +1,111 @@
+"""A pair of models for every data pack: where none is found, one is trained before the run and kept.
+
+What is trained lies in the cache folder under the name of the data, which is where `cdc_flower.models.pair`
+looks. An interrupted training goes on with the next call of any command that needs the pair.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cdc_flower.config import Config
+from cdc_flower.results import Progress
+from experiments.pretrain.recipes import Recipe
+
+KNOWN = ("known_styles", "known_objects", "known_questions")
+
+
+def folder(data_name: str) -> Path:
+    """Where the pair for the data of this name is kept."""
+    from cdc_flower.models.pair import cache_folder
+
+    return cache_folder() / "pairs" / data_name
+
+
+def ensure(
+    config: Config, say: Callable[[str], None], progress: Progress, allowed: bool = True
+) -> Path | None:
+    """Train the pair of `config.data`, where one is needed and none is found.
+
+    Never for the generated `scenes`, whose pair comes with the package, nor where the settings name models.
+
+    Args:
+        config: the run's.
+        say: gets lines for the person who waits.
+        progress: gets the progress of the training.
+        allowed: False = refuse instead of training.
+
+    Returns:
+        the folder of a pair trained here, None when there was one.
+
+    Raises:
+        PairError: none is found and `allowed` is False.
+        ConfigError: the pack cannot be used, or not with this drift; before any training.
+    """
+    named = config.pair.pair or config.pair.teacher or config.pair.student
+    if named or config.data.data == "scenes":
+        return None
+    from cdc_flower.data import packs, stream
+    from cdc_flower.models import pair as finding
+
+    name = config.data.name
+    try:
+        found = finding.find_pair(config.pair, name)
+    except finding.PairError:
+        if not allowed:
+            raise
+    else:
+        _tell_difference(found, config, say)
+        return None
+    pack = packs.load(config.data)
+    stream.check_domains(
+        stream.domains(pack.train, config.data),
+        stream.domains(pack.test, config.data, reference=pack.train),
+        config.axes,
+    )
+    target = folder(name)
+    say(
+        f"no pair of models for '{name}' yet: training one (tower, teacher, student), once, 10 to 60 minutes "
+        f"on two cores. Ctrl-C is safe: the same command goes on where it stopped. Kept in {target}; "
+        "--no-pretrain refuses instead."
+    )
+    train(config, target, None, progress)
+    return target
+
+
+def _tell_difference(found: Path, config: Config, say: Callable[[str], None]) -> None:
+    """Where the student was taught other things than the run assumes, drift is not what it seems."""
+    taught = json.loads((found / "pair.json").read_text(encoding="utf-8")).get("known", {})
+    assumed = {k: getattr(config.data, k) for k in KNOWN}
+    other = [k for k in KNOWN if taught and any(assumed.values()) and assumed[k] != taught.get(k, "")]
+    for key in other:
+        say(
+            f"note: the student of {found} was taught {key.replace('_', '-')}={taught.get(key, '')!r}, "
+            f"the run assumes {assumed[key]!r}; train another with `cdc-flower pretrain`"
+        )
+
+
+def train(config: Config, target: Path, recipe: Recipe | None, progress: Progress) -> dict[str, Any]:
+    """`pretrain.pretrain` with a progress that says how long a stage will take; the card."""
+    from experiments.pretrain.pretrain import pretrain
+
+    return pretrain(config, target, recipe, with_rest(progress))
+
+
+def with_rest(progress: Progress, clock: Callable[[], float] = time.monotonic) -> Progress:
+    """`progress` with the time that is left added to the stage: "teacher (loss 0.412), 3 min left"."""
+    began: dict[str, tuple[int, float]] = {}
+
+    def tell(stage: str, done: int, total: int) -> None:
+        now = clock()
+        start, since = began.setdefault(stage.partition(" (")[0], (done, now))
+        if start < done < total:
+            rest = (now - since) / (done - start) * (total - done)
+            stage = f"{stage}, {f'{rest / 60:.0f} min' if rest > 90 else f'{rest:.0f} s'} left"
+        progress(stage, done, total)
+
+    return tell

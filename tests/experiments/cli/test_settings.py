@@ -1,0 +1,85 @@
+"""What the command line says becomes a run config, in one order of precedence."""
+
+import pytest
+
+from cdc_flower.config import ConfigError, parse
+from experiments.cli import settings
+
+
+@pytest.fixture
+def presets(tmp_path, monkeypatch):
+    folder = tmp_path / "presets"
+    folder.mkdir()
+    (folder / "pack.toml").write_text('rounds = 5\ntoken_score = "norm"\n')
+    (folder / "nested.toml").write_text("[run]\nrounds = 5\n")
+    (folder / "torn.toml").write_text("rounds = ")
+    monkeypatch.setattr(settings, "PRESETS", folder)
+    return folder
+
+
+def test_every_committed_preset_is_a_valid_config():
+    assert "scenes" in settings.presets()
+    for name in settings.presets():
+        parse(settings.preset(name))
+
+
+def test_values_take_the_type_of_their_setting():
+    texts = ["rounds=3", "cohort=1", "known-styles=7", "token_bits=4", "fail-devices=2:1"]
+    found = settings.assignments(texts)
+    assert list(found.items()) == [
+        ("rounds", 3),
+        ("cohort", 1.0),
+        ("known-styles", "7"),
+        ("token-bits", 4),
+        ("fail-devices", "2:1"),
+    ]
+    assert isinstance(found["cohort"], float)
+    assert parse(settings.assignments(["wavelet=true"])).cloud.wavelet is True
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rounds", "allowed: key=value"),
+        ("round=3", "unknown setting 'round'; did you mean rounds"),
+        ("zzzz=3", "allowed: method, seed"),
+    ],
+)
+def test_a_wrong_assignment_is_refused(text, message):
+    with pytest.raises(ConfigError, match=message):
+        settings.assignments([text])
+
+
+def test_a_value_of_the_wrong_type_is_refused_by_parse_with_its_key():
+    with pytest.raises(ConfigError, match="setting 'rounds' = 'many'"):
+        parse(settings.assignments(["rounds=many"]))
+
+
+def test_the_preset_of_the_datas_name_is_taken_and_set_wins_over_it(presets, tmp_path):
+    found, name = settings.resolve(str(tmp_path / "pack"), None, ["token-score=random"])
+    assert name == "pack"
+    assert found == {"rounds": 5, "token-score": "random", "data": str(tmp_path / "pack")}
+
+
+def test_without_a_preset_of_that_name_the_defaults_stand(presets, tmp_path):
+    assert settings.resolve(None, None, []) == ({}, None)
+    assert settings.resolve(str(tmp_path / "other"), None, []) == ({"data": str(tmp_path / "other")}, None)
+    assert settings.resolve("scenes", "none", []) == ({"data": "scenes"}, "none")
+
+
+def test_data_given_by_set_counts_as_data(presets, tmp_path):
+    found, name = settings.resolve(None, None, [f"data={tmp_path}/x/../pack"])
+    assert (found["data"], name) == (str(tmp_path / "pack"), "pack")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nope", "unknown preset 'nope'; allowed: nested, pack, torn"),
+        ("nested", "preset 'nested': unknown setting 'run'"),
+        ("torn", "preset 'torn'"),
+    ],
+)
+def test_a_preset_that_cannot_be_used_is_named(presets, name, message):
+    with pytest.raises(ConfigError, match=message):
+        settings.resolve(None, name, [])

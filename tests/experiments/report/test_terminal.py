@@ -1,0 +1,101 @@
+"""The table fits the terminal: nothing is wrapped or cut, and what is left out is named."""
+
+import io
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from cdc_flower.config import METHODS
+from experiments.report import terminal as screen
+from experiments.report.summary import MEASURES
+
+
+def comparison(intervals):
+    def row(method):
+        shares = dict.fromkeys(("acc_source", "acc_drift", "forgetting"), 0.9123)
+        ends = {
+            f"{m}_{end}": v if intervals else None
+            for m in MEASURES
+            for end, v in (("low", 0.8), ("high", 1.04))
+        }
+        return {
+            "method": method,
+            "labels": True,
+            "device_backprop": False,
+            "gap_closed": -0.1234,
+            **shares,
+            "uplink_bytes": 123_456_789,
+            "downlink_bytes": 999_499,
+            "device_gflops": 123456.0,
+            **ends,
+        }
+
+    return SimpleNamespace(
+        index={"data": "scenes", "config": {"devices": 8, "rounds": 12}, "seeds": [0, 1, 2]},
+        teacher={"source": 1.0, "object": 1.0},
+        methods=pd.DataFrame([row(m) for m in METHODS]),
+    )
+
+
+def lines(intervals, width):
+    console = Console(file=io.StringIO(), width=width, highlight=False)
+    console.print(screen.table(comparison(intervals), width))
+    return console.file.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("intervals", [True, False])
+@pytest.mark.parametrize("width", [100, 80, 60])
+def test_every_method_has_one_line_within_the_width(intervals, width):
+    shown = lines(intervals, width)
+    assert max(map(len, shown)) <= width
+    assert [line.split()[0] for line in shown if line.split()[0] in METHODS] == list(METHODS)
+    assert not any("…" in line for line in shown)
+
+
+def test_100_columns_show_everything_with_intervals():
+    shown = lines(True, 100)
+    assert "too narrow" not in shown[-1]
+    cdc = next(line for line in shown if line.startswith("cdc"))
+    assert cdc.split() == [
+        "cdc",
+        "yes",
+        "no",
+        "91.2",
+        "±12.0",
+        "91.2",
+        "±12.0",
+        "-12.3",
+        "91.2",
+        "±12.0",
+        "123",
+        "MB",
+        "999",
+        "kB",
+        "123,456",
+    ]
+
+
+def test_a_narrow_terminal_is_told_what_it_does_not_see():
+    assert lines(True, 80)[-1].strip() == "too narrow for: device GFLOP, device backprop; see the report"
+    assert lines(False, 80)[-1].strip() == "too narrow for: device GFLOP; see the report"
+    assert "±" not in " ".join(lines(True, 60))
+
+
+def test_a_log_gets_a_line_per_quarter_of_a_stage_whatever_its_loss_is():
+    console = Console(file=io.StringIO(), width=80)
+    with screen.Screen(1, console) as shown, shown.preparing("pair") as tell:
+        for step in range(0, 101, 10):
+            tell(f"tower (loss {1 / (step + 1):.3f})", step, 100)
+        tell("teacher (loss 1.000)", 30, 100)
+    said = console.file.getvalue().splitlines()
+    assert [line.split()[-1] for line in said] == ["30/100", "50/100", "80/100", "100/100", "30/100"]
+
+
+def test_markdown_has_a_row_of_as_many_cells_for_the_teacher_and_every_method():
+    shown = screen.markdown(comparison(True)).splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in shown]
+    assert [row[0] for row in cells] == ["method", "---", "teacher", *METHODS]
+    assert {len(row) for row in cells} == {len(screen.COLUMNS)}
+    assert cells[3][3] == "91.2 ±12.0"

@@ -1,0 +1,98 @@
+"""A study names arms; a comparison runs them like methods."""
+
+import pytest
+
+from cdc_flower.config import ConfigError, parse
+from experiments.run import arms as ablate
+from experiments.run import compare
+
+STUDY = """
+[settings]
+rounds = 4
+[grid]
+token-score = ["random", "norm"]
+tokens-kept = [8, 16]
+akd-steps = [5]
+[arms."no replay"]
+replay-share = 0.0
+"""
+
+
+@pytest.fixture
+def study(tmp_path):
+    def write(text):
+        (tmp_path / "mine.toml").write_text(text)
+        return str(tmp_path / "mine.toml")
+
+    return write
+
+
+def test_a_grid_gives_every_combination_named_after_what_varies(study):
+    settings, arms = ablate.read(study(STUDY))
+    assert settings == {"rounds": 4}
+    assert list(arms) == [
+        "random tokens-kept=8",
+        "random tokens-kept=16",
+        "norm tokens-kept=8",
+        "norm tokens-kept=16",
+        "no replay",
+    ]
+    assert arms["norm tokens-kept=8"] == {"token-score": "norm", "tokens-kept": 8, "akd-steps": 5}
+    assert arms["no replay"] == {"replay-share": 0.0}
+
+
+@pytest.mark.parametrize("name", ablate.studies())
+def test_every_study_in_the_package_can_be_run(name):
+    settings, arms = ablate.read(name)
+    assert len(arms) > 1
+    for arm in arms.values():
+        parse({**settings, **arm})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("rounds = 4", "'rounds'; allowed: the tables settings, grid, arms"),
+        ("[grid]\nrounds = 4", "grid 'rounds'; allowed: a list of words and numbers"),
+        ("[grid]\nrounds = []", "grid 'rounds'; allowed: a list of words and numbers"),
+        ("[grid]\nrounds = [[4], [5]]", "grid 'rounds'; allowed: a list of words and numbers"),
+        ("[grid]\nseed = [1, 1]", "two arms are named 'seed=1'"),
+        ("[settings]\ndata = 'x'", "sets 'data'; allowed: the option --data"),
+        ("[arms]\nx = 4", "arm 'x'; allowed: a table of settings"),
+        ("[arms", "mine.toml"),
+    ],
+)
+def test_what_is_no_study_is_refused(study, text, said):
+    with pytest.raises(ConfigError, match="mine") as refused:
+        ablate.read(study(text))
+    assert said in str(refused.value)
+
+
+def test_an_unknown_study_is_refused_naming_the_known_ones():
+    with pytest.raises(ConfigError, match=r"unknown study 'x'; allowed: .*fedavg"):
+        ablate.read("x")
+
+
+def test_arms_are_compared_like_methods(engine, tmp_path):
+    arms = {"few": {"rounds": 2}, "many": {"rounds": 4}, "still": {"method": "static", "rounds": 2}}
+    made = compare.run({"method": "upload_all"}, arms, 2, tmp_path / "out", 0, progress=False, engine=engine)
+    assert made.methods["method"].tolist() == ["few", "many", "still"]
+    assert made.methods["uplink_bytes"].tolist() == [2 * 2 * 2000, 4 * 2 * 2000, 0]
+    assert (tmp_path / "out/runs/few-1/run.json").exists()
+    assert made.index["arms"]["many"] == {"method": "upload_all", "rounds": 4}
+
+
+@pytest.mark.parametrize(
+    ("arms", "said"),
+    [
+        ({}, "no arms"),
+        ({"a/b": {}}, "arm 'a/b'"),
+        ({"a": {}, "b": {"devices": 3}}, "arms 'a' and 'b' differ in data, drift, models or what"),
+        ({"a": {}, "b": {"samples-per-round": 3}}, "arms 'a' and 'b' differ"),
+        ({"a": {}, "b": {"seed": 3}}, "arms 'a' and 'b' differ"),
+        ({"a": {}, "b": {"drift": "object"}}, "arms 'a' and 'b' differ"),
+    ],
+)
+def test_arms_that_share_no_stream_are_refused(engine, tmp_path, arms, said):
+    with pytest.raises(ConfigError, match=said):
+        compare.run({}, arms, 1, tmp_path / "out", 0, progress=False, engine=engine)

@@ -1,0 +1,213 @@
+"""A comparison counts every run, survives what goes wrong in some, and can be taken up again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from cdc_flower.config import ConfigError
+from experiments.report import page as report
+from experiments.report import summary
+from experiments.run import compare
+
+ROOT = Path(__file__).parents[3]
+SCHEMA = json.loads((ROOT / "docs" / "summary.schema.json").read_text())
+THREE = ("static", "cdc", "upload_all")
+
+
+@pytest.fixture
+def run(engine, tmp_path):
+    def call(methods=THREE, seeds=1, workers=0, out=tmp_path / "out", **settings):
+        options = {k: settings.pop(k) for k in ("resume",) if k in settings}
+        base = {"rounds": 4, "devices": 2, **settings}
+        return compare.run(base, methods, seeds, out, workers, progress=False, engine=engine, **options)
+
+    return call
+
+
+def written(out):
+    return json.loads((out / "summary.json").read_text())
+
+
+def test_the_summary_follows_its_schema_and_its_definitions(run, tmp_path):
+    made = run()
+    found = written(tmp_path / "out")
+    jsonschema.validate(found, SCHEMA)
+    assert found["teacher"]["acc_source"] == 0.96
+    assert found["teacher"]["acc_drift"] == pytest.approx(0.95)
+    cdc = found["methods"]["cdc"]
+    assert cdc["acc_source"] == pytest.approx(0.88)
+    assert cdc["acc_drift"] == pytest.approx(0.85)
+    assert cdc["forgetting"] == pytest.approx(0.02)  # 0.90 before the last round, 0.88 after it
+    assert cdc["gap_closed"] == pytest.approx((0.85 - 0.40) / (0.95 - 0.40))
+    assert (cdc["uplink_bytes"], cdc["downlink_bytes"]) == (4 * 2 * 100, 4 * 2 * 10)
+    assert cdc["device_gflops"] == 8.0
+    assert (cdc["failures"], cdc["runs"]) == (1, 1)
+    assert set(cdc["ci95"].values()) == {None}
+    assert (found["rounds"], found["devices"], found["seeds"], found["data"]) == (4, 2, 1, "scenes")
+    assert found["host_seconds"]["cloud"] == 6.0
+    assert found["status"] == made.status == "completed"
+    assert made.methods["method"].tolist() == list(THREE)
+    assert len(made.rounds) == 3 * (5 * 3 + 4)
+    assert len(made.devices) == 3 * 8
+
+
+def test_traits_come_from_the_strategies(run):
+    made = run(methods=("static", "fedavg_lora")).methods.set_index("method")
+    assert not made.loc["static", "labels"]
+    assert made.loc["fedavg_lora", "labels"]
+    assert made.loc["fedavg_lora", "device_backprop"]
+
+
+def test_seeds_give_means_and_intervals(run, tmp_path):
+    run(methods=("cdc",), seeds=3, seed=4)
+    found = written(tmp_path / "out")
+    jsonschema.validate(found, SCHEMA)
+    cdc = found["methods"]["cdc"]
+    assert cdc["acc_drift"] == pytest.approx(0.85 + 0.05)  # seeds 4, 5, 6 add 0.04, 0.05, 0.06
+    low, high = cdc["ci95"]["acc_drift"]
+    assert (high - low) / 2 == pytest.approx(4.303 * 0.01 / 3**0.5, abs=1e-6)
+    assert cdc["gap_closed"] is None  # no static to measure it from
+
+
+def test_resume_keeps_finished_runs_of_the_same_settings_alone(run, tmp_path):
+    run()
+    stamp = {m: (tmp_path / "out/runs" / f"{m}-0" / "run.json").stat().st_mtime_ns for m in THREE}
+    (tmp_path / "out/runs/cdc-0/run.json").unlink()  # as if killed
+    run(resume=True)
+    again = {m: (tmp_path / "out/runs" / f"{m}-0" / "run.json").stat().st_mtime_ns for m in THREE}
+    assert [m for m in THREE if stamp[m] == again[m]] == ["static", "upload_all"]
+    run(resume=True, rounds=3)
+    assert written(tmp_path / "out")["methods"]["static"]["downlink_bytes"] == 3 * 2 * 10
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_resume_goes_on_with_runs_that_did_not_finish_and_keeps_their_logs(run, tmp_path, capfd, workers):
+    out = tmp_path / "out"
+    run(workers=workers, out=out)
+    (out / "runs/cdc-0/run.json").unlink()  # as if killed
+    (out / "runs/static-0/config.json").unlink()  # as if killed in its start-up
+    capfd.readouterr()
+    run(resume=True, workers=workers, out=out)
+    logs = [out / "runs/cdc-0.log", out / "runs/static-0.log", out / "runs/upload_all-0.log"]
+    said = "".join(p.read_text() for p in logs) if workers else capfd.readouterr().out
+    assert said.count("goes on with") == 1
+    assert "goes on with cdc" in said
+    assert said.count("noise of cdc") == (2 if workers else 1)
+    run(resume=True, workers=workers, out=out, akd_steps=7)  # other settings: made anew
+    said = "".join(p.read_text() for p in logs) if workers else capfd.readouterr().out
+    assert "goes on" not in said
+
+
+def test_resume_runs_again_what_was_run_with_another_pair(run, tmp_path, monkeypatch):
+    run()
+    stamp = (tmp_path / "out/runs/cdc-0/run.json").stat().st_mtime_ns
+    run(resume=True)
+    assert (tmp_path / "out/runs/cdc-0/run.json").stat().st_mtime_ns == stamp
+    monkeypatch.setenv("FAKE_PAIR", "retrained")
+    run(resume=True)
+    assert (tmp_path / "out/runs/cdc-0/run.json").stat().st_mtime_ns > stamp
+
+
+def test_a_run_that_raises_is_named_and_the_others_count(run, tmp_path):
+    made = run(methods=("fedavg_full", "cdc"))
+    assert made.status == "failed"
+    assert made.index["failed"] == {"fedavg_full · seed 0": "RuntimeError: no memory at all"}
+    assert list(written(tmp_path / "out")["methods"]) == ["cdc"]
+    jsonschema.validate(written(tmp_path / "out"), SCHEMA)
+    assert "RuntimeError: no memory at all" in (tmp_path / "out" / report.REPORT).read_text()
+
+
+def test_settings_refused_by_a_run_end_the_comparison(run):
+    with pytest.raises(ConfigError, match="local-lr"):
+        run(methods=("fedavg_pseudo", "cdc"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"methods": ("cdc", "fedsgd")}, "unknown method 'fedsgd'; allowed: static, cdc"),
+        ({"methods": ("cdc", "cdc")}, "at most once"),
+        ({"methods": ()}, "methods = ''"),
+        ({"seeds": 0}, "seeds = 0"),
+        ({"workers": -1}, "workers = -1"),
+        ({"rounds": 0}, "setting 'rounds' = 0"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_written(run, tmp_path, options, message):
+    with pytest.raises(ConfigError, match=message):
+        run(**options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_with_something_else_in_it_is_left_alone(run, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("")
+    with pytest.raises(ConfigError, match="holds something else"):
+        run()
+
+
+def test_an_old_run_of_another_comparison_is_not_counted(run, tmp_path):
+    run()
+    made = run(methods=("fedavg_full", "static"))
+    assert made.runs["method"].tolist() == ["static"]
+
+
+def test_workers_give_the_same_numbers_as_this_process_and_keep_their_noise_in_logs(run, tmp_path, capfd):
+    here, apart = run(out=tmp_path / "here"), run(out=tmp_path / "apart", workers=2)
+    assert here.methods.to_dict("records") == apart.methods.to_dict("records")
+    assert "noise of cdc" in (tmp_path / "apart/runs/cdc-0.log").read_text()
+    assert capfd.readouterr().out.count("noise") == 3  # of the runs in this process
+
+
+def test_a_worker_that_dies_is_replaced(run, monkeypatch):
+    monkeypatch.setenv("FAKE_DEATH", "1")
+    made = run(methods=("fedavg_full", "static"), workers=1)
+    assert made.index["failed"] == {"fedavg_full · seed 0": "its process died (exit code 9)"}
+    assert made.methods["method"].tolist() == ["static"]
+
+
+def test_ctrl_c_reports_the_rounds_that_were_done_and_ends_with_130(engine, tmp_path):
+    mark, out = tmp_path / "mark", tmp_path / "out"
+    program = (  # what a shell runs in the background ignores SIGINT
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from experiments import cli, compare\n"
+        f"compare.run.__kwdefaults__ = None; compare.run.__defaults__ = tuple("
+        f"{engine!r} if d == compare.ENGINE else d for d in compare.run.__defaults__)\n"
+        f"if __name__ == '__main__': cli.main(['compare', '--methods', 'static,cdc', '--out', {str(out)!r},"
+        " '--workers', '2', '--set', 'rounds=4', '--set', 'devices=2', '--preset', 'none'])\n"
+    )
+    (tmp_path / "program.py").write_text(program)
+    environment = {**os.environ, "FAKE_SLOW": str(mark), "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    process = subprocess.Popen(
+        [sys.executable, str(tmp_path / "program.py")],
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while not mark.exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does it: to the whole group
+    shown, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert shown.rstrip().endswith(f"report: {out / report.REPORT}")
+    assert "Traceback" not in errors
+    found = written(out)
+    jsonschema.validate(found, SCHEMA)
+    assert found["status"] == "interrupted"
+    assert found["methods"]
+    assert "This comparison was interrupted" in (out / report.REPORT).read_text()
+
+
+def test_reading_something_else_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"comparison\.json is missing"):
+        summary.read(tmp_path)

@@ -1,0 +1,95 @@
+"""A pack without models gets some before its first run, once, and only where that is wanted."""
+
+import json
+
+import pytest
+
+from cdc_flower.config import ConfigError, flat, parse
+from cdc_flower.data import packs
+from cdc_flower.models.pair import PairError, find_pair
+from experiments.pretrain import pretrain
+from experiments.run import pairs
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    """Settings of a small pack of two kinds of question, one of which the student knows."""
+    monkeypatch.setenv("CDC_FLOWER_CACHE", str(tmp_path / "cache"))
+    pack = packs.load(parse({"scenes-train": 40, "scenes-test": 40}).data)
+    split = [
+        f.assign(image=[i[k] for k in f["image_id"]])
+        for f, i in ((pack.train, pack.train_images), (pack.test, pack.test_images))
+    ]
+    packs.write_pack(tmp_path / "mine", *split)
+    return parse(
+        {"data": str(tmp_path / "mine"), "known-questions": "what,colour,yesno,count", "drift": "question"}
+    )
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Counts trainings, and lets each take a second: none of its stages has a step."""
+    calls, train = [], pretrain.pretrain
+
+    def quick(config, target, recipe=None, progress=None):
+        calls.append(target)
+        recipe = pretrain.Recipe(tower_steps=0, teacher_steps=0, student_steps=0)
+        return train(config, target, recipe, progress)
+
+    monkeypatch.setattr(pretrain, "pretrain", quick)
+    return calls
+
+
+def nothing(*_):
+    pass
+
+
+def test_a_pack_without_a_pair_gets_one_where_runs_look_for_it(config, trained):
+    said = []
+    target = pairs.ensure(config, said.append, nothing)
+    assert trained == [target]
+    assert find_pair(config.pair, "mine") == target
+    assert len(said) == 1
+    for words in ("'mine'", "minutes", "Ctrl-C is safe", str(target), "--no-pretrain"):
+        assert words in said[0]
+    assert pairs.ensure(config, said.append, nothing) is None
+    assert (len(trained), len(said)) == (1, 1)
+
+
+def test_without_leave_the_missing_pair_is_an_error(config, trained):
+    with pytest.raises(PairError, match="no weights found for 'mine'"):
+        pairs.ensure(config, nothing, nothing, allowed=False)
+    assert trained == []
+
+
+@pytest.mark.parametrize(
+    "change", [{"data": "scenes"}, {"pair": "nowhere"}, {"teacher": "a", "student": "b"}]
+)
+def test_models_that_are_named_or_packaged_are_never_trained(config, trained, change):
+    assert pairs.ensure(parse({**flat(config), **change}), nothing, nothing) is None
+    assert trained == []
+
+
+def test_drift_that_the_pack_does_not_have_is_refused_before_the_training(config, trained):
+    with pytest.raises(ConfigError, match="style"):
+        pairs.ensure(parse({**flat(config), "drift": "style"}), nothing, nothing)
+    assert trained == []
+
+
+def test_a_student_that_was_taught_something_else_is_named(config):
+    folder = pairs.folder("mine")
+    (folder / "student").mkdir(parents=True)
+    (folder / "student" / "model.safetensors").write_bytes(b"")
+    (folder / "pair.json").write_text(json.dumps({"known": {"known_questions": "what"}}))
+    said = []
+    pairs.ensure(config, said.append, nothing)
+    assert len(said) == 1
+    assert "known-questions='what', the run assumes 'what,colour,yesno,count'" in said[0]
+
+
+def test_a_stage_says_how_long_it_will_still_take():
+    said, now = [], iter([0.0, 10.0, 20.0, 30.0])
+    tell = pairs.with_rest(lambda stage, done, total: said.append(stage), clock=lambda: next(now))
+    for stage, done in (("tower (loss 1.0)", 20), ("tower (loss 0.5)", 40), ("teacher (loss 2)", 20)):
+        tell(stage, done, 1040)
+    assert said == ["tower (loss 1.0)", "tower (loss 0.5), 8 min left", "teacher (loss 2)"]

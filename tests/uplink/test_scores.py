@@ -1,0 +1,228 @@
+"""What each score says of a sample and of its tokens, on a real student and on one whose truth is known."""
+
+from __future__ import annotations
+
+import dataclasses
+from itertools import product
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from cdc_flower.config import UplinkConfig
+from cdc_flower.models import vlm
+from cdc_flower.models.compress import device_model
+from cdc_flower.uplink import scores as uncertainty
+from cdc_flower.uplink.scores import SAMPLE_SCORES, TOKEN_SCORES
+
+CONFIG = UplinkConfig()
+
+
+@pytest.fixture(scope="module")
+def student(pair, config):
+    return device_model(pair, config.pair)
+
+
+@pytest.fixture(scope="module")
+def inputs(pair) -> vlm.Inputs:
+    """Three pictures whose tokens differ in norm, with questions of unequal length."""
+    rng = np.random.default_rng(0)
+    tokens = rng.normal(size=(3, pair.n_tokens, pair.width)) * rng.uniform(0.2, 2, (3, pair.n_tokens, 1))
+    asked = ["where is the star?", "what is red?", "which is further west, the star or the ring?"]
+    return vlm.collate(pair.text, tokens.astype(np.float32), [pair.text.question_ids(q) for q in asked])
+
+
+def score(name: str, student, pair, inputs: vlm.Inputs, seed: int = 0) -> np.ndarray:
+    return TOKEN_SCORES[name](student, pair.text, inputs, np.random.default_rng(seed), CONFIG)
+
+
+def spearman(a: np.ndarray, b: np.ndarray) -> float:
+    """Correlation of ranks."""
+    return float(np.corrcoef(*(pd.Series(x.ravel()).rank() for x in (a, b)))[0, 1])
+
+
+# --- token scores ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", TOKEN_SCORES)
+def test_a_token_score_is_one_finite_number_per_token(name, student, pair, inputs):
+    scores = score(name, student, pair, inputs)
+    assert (scores.shape, scores.dtype) == ((3, pair.n_tokens), np.float32)
+    assert np.isfinite(scores).all()
+    assert scores.std(1).min() > 0
+
+
+@pytest.mark.parametrize("name", TOKEN_SCORES)
+def test_the_same_generator_gives_the_same_scores(name, student, pair, inputs):
+    first, again, other = (score(name, student, pair, inputs, seed) for seed in (5, 5, 6))
+    np.testing.assert_array_equal(first, again)
+    by_chance = name in ("mc_dropout", "random", "released", "sampled")
+    assert np.array_equal(first, other) != by_chance
+
+
+@pytest.mark.parametrize("name", ["attention", "entropy", "norm"])
+def test_a_score_of_a_picture_does_not_depend_on_its_neighbours_in_the_batch(name, student, pair, inputs):
+    whole = score(name, student, pair, inputs)
+    fields = {k: v[:1] for k, v in vars(inputs).items() if v is not None}
+    length = int(inputs.question_len[0])
+    fields |= {k: fields[k][:, :length] for k in ("text_ids", "text_mask")}
+    alone = score(name, student, pair, dataclasses.replace(inputs, **fields))
+    np.testing.assert_allclose(alone[0], whole[0], rtol=1e-3, atol=1e-6)
+
+
+def test_attention_shares_are_not_negative_and_sum_to_at_most_one(student, pair, inputs):
+    scores = score("attention", student, pair, inputs)
+    assert scores.min() >= 0
+    assert (scores.sum(1) <= 1 + 1e-5).all()
+    assert (scores.sum(1) > 0.1).all()
+
+
+def test_attention_is_the_mean_over_layers_and_heads_of_the_questions_rows(student, pair, inputs):
+    scores = score("attention", student, pair, inputs)
+    with torch.no_grad():
+        out = vlm.forward(student, pair.text, inputs, attention=True)
+    start = out.prefix_len
+    stop = start + pair.n_tokens
+    for b in range(3):
+        n = int(inputs.question_len[b])
+        rows = torch.stack(out.attentions)[:, b, :, stop : stop + n, start:stop].mean((0, 1))  # (n, N)
+        expected = (rows.mean(0) + rows[n - 1]) / 2
+        np.testing.assert_allclose(scores[b], expected.numpy(), rtol=1e-4, atol=1e-7)
+
+
+def test_sampled_draws_tokens_in_proportion_to_a_power_of_their_attention():
+    attended = np.array([0.1, 0.2, 0.3, 0.4], np.float32)
+    scores = TOKEN_SCORES["sampled"].draw(np.tile(attended, (20_000, 1)), np.random.default_rng(0))
+    share = attended**uncertainty.SHARPNESS
+    first, second = np.sort(np.argsort(-scores, 1)[:, :2]).T
+    drawn = np.bincount(scores.argmax(1), minlength=4) / len(scores)
+    np.testing.assert_allclose(drawn, share / share.sum(), atol=0.01)
+    both = share[2] * share[3] / share.sum() * (1 / (share.sum() - share[2]) + 1 / (share.sum() - share[3]))
+    np.testing.assert_allclose(((first == 2) & (second == 3)).mean(), both, atol=0.01)
+
+
+def test_norm_is_the_mean_square_of_a_token(student, pair, inputs):
+    np.testing.assert_allclose(
+        score("norm", student, pair, inputs), (inputs.tokens.numpy() ** 2).mean(-1), rtol=1e-5
+    )
+
+
+def test_the_released_score_is_the_tokens_norm_in_disguise(student, pair, inputs):
+    """Variance of dropped-out features is p / (1 - p) times their mean square: no model is asked."""
+    released, norm = (score(name, student, pair, inputs) for name in ("released", "norm"))
+    assert spearman(released, norm) > 0.9
+    mean = np.mean([score("released", student, pair, inputs, seed) for seed in range(30)], 0)
+    np.testing.assert_allclose(mean.mean(), norm.mean(), rtol=0.03)
+
+
+def test_random_scores_know_nothing_of_the_picture(student, pair, inputs):
+    other = dataclasses.replace(inputs, tokens=inputs.tokens * 5 + 1)
+    first, second = (score("random", student, pair, x) for x in (inputs, other))
+    np.testing.assert_array_equal(first, second)
+
+
+# --- mc_dropout where the truth is known ---------------------------------------------------------------
+
+
+def stub(weights: np.ndarray, asked: list[np.ndarray]):
+    """A forward pass whose answer's log odds are the sum of the weights of the tokens that are present."""
+
+    def forward(model, text, inputs):
+        present = (inputs.positions >= 0).float()
+        asked.extend(present.numpy())
+        logit = present @ torch.tensor(weights, dtype=torch.float32)
+        return SimpleNamespace(logits=torch.stack([torch.zeros_like(logit), logit], -1)[:, None])
+
+    return forward
+
+
+def planted(n: int) -> vlm.Inputs:
+    return vlm.collate(SimpleNamespace(eos=0), np.zeros((1, n, 2), np.float32), [[1]])
+
+
+def test_mc_dropout_ranks_a_planted_decisive_token_above_all_others(monkeypatch):
+    weights = np.full(16, 0.05)
+    weights[11] = 4.0
+    monkeypatch.setattr(vlm, "forward", stub(weights, []))
+    for seed in range(5):
+        scores = uncertainty.mc_dropout(
+            None, None, planted(16), np.random.default_rng(seed), UplinkConfig(mc_passes=64)
+        )
+        assert scores[0].argmax() == 11
+        assert scores[0, 11] > 5 * np.delete(scores[0], 11).max()
+
+
+def test_mc_dropout_tends_to_the_exact_effect_of_a_tokens_presence(monkeypatch):
+    """All 2^5 subsets give the exact squared distance between the answers with and without a token."""
+    weights = np.array([2.0, -1.0, 0.5, 0.0, 0.25])
+    subsets = np.array(list(product([0, 1], repeat=5)))
+    yes = 1 / (1 + np.exp(-subsets @ weights))
+    change = [yes[subsets[:, i] == 1].mean() - yes[subsets[:, i] == 0].mean() for i in range(5)]
+    exact = 2 * np.square(change)  # over both words
+    monkeypatch.setattr(vlm, "forward", stub(weights, []))
+    found = uncertainty.mc_dropout(
+        None, None, planted(5), np.random.default_rng(0), UplinkConfig(mc_passes=4000)
+    )
+    np.testing.assert_allclose(found[0], exact, rtol=0.1, atol=2e-3)
+
+
+def test_mc_dropout_asks_as_often_as_it_is_set_to_with_half_of_the_tokens(monkeypatch):
+    asked: list[np.ndarray] = []
+    monkeypatch.setattr(vlm, "forward", stub(np.ones(40), asked))
+    uncertainty.mc_dropout(None, None, planted(40), np.random.default_rng(0), UplinkConfig(mc_passes=25))
+    assert len(asked) == 25
+    assert np.mean(asked) == pytest.approx(0.5, abs=0.06)
+
+
+# --- sample scores ---------------------------------------------------------------------------------------
+
+
+def answers(steps: list[list[list[float]]]) -> vlm.Answers:
+    """Statistics of answers from the probabilities of each step."""
+    entropy = [np.mean([-sum(p * np.log(p) for p in step) for step in sample]) for sample in steps]
+    tops = [[sorted(step)[::-1] for step in sample] for sample in steps]
+    margin = [np.mean([t[0] - t[1] for t in sample]) for sample in tops]
+    log_prob = [sum(np.log(t[0]) for t in sample) for sample in tops]
+    confidence = np.exp([total / len(sample) for total, sample in zip(log_prob, steps, strict=True)])
+    return vlm.Answers(
+        [[1]] * len(steps),
+        ["a"] * len(steps),
+        np.array(entropy),
+        np.array(margin),
+        np.array(log_prob),
+        confidence,
+    )
+
+
+@pytest.mark.parametrize("name", ["entropy", "margin", "released"])
+def test_a_sample_score_is_higher_where_the_student_is_less_sure(name):
+    given = answers([[[0.9, 0.1]], [[0.7, 0.3]], [[0.51, 0.49]]])
+    found = SAMPLE_SCORES[name](given, np.random.default_rng(0))
+    assert found.shape == (3,)
+    assert (np.diff(found) > 0).all()
+
+
+@pytest.mark.parametrize(("name", "biased"), [("entropy", False), ("margin", False), ("released", True)])
+def test_only_the_released_score_prefers_a_long_answer_to_an_equally_sure_short_one(name, biased):
+    given = answers([[[0.8, 0.2]], [[0.8, 0.2]] * 6])
+    short, long = SAMPLE_SCORES[name](given, np.random.default_rng(0))
+    assert (long > short + 1e-9) == biased
+
+
+def test_random_sample_scores_come_from_the_generator_alone():
+    one, two = answers([[[0.9, 0.1]]] * 4), answers([[[0.6, 0.4]]] * 4)
+    a, b = (SAMPLE_SCORES["random"](x, np.random.default_rng(3)) for x in (one, two))
+    np.testing.assert_array_equal(a, b)
+    assert len(set(a)) == 4
+
+
+def test_mixed_takes_the_most_uncertain_and_random_samples_in_turn():
+    given = answers([[[0.5 + 0.04 * i, 0.5 - 0.04 * i]] for i in range(12)])  # the first is the least sure
+    orders = [np.argsort(-SAMPLE_SCORES["mixed"](given, np.random.default_rng(s))) for s in range(200)]
+    assert all(order[0] == 0 and sorted(order) == list(range(12)) for order in orders)
+    half = np.array([order[:6] for order in orders])
+    assert all({0, 1, 2} <= set(row) for row in half)  # every second place is the next by uncertainty
+    drawn = np.bincount(half.ravel(), minlength=12)[3:]
+    assert drawn.min() > 30  # the sure ones have their chance
