@@ -1,8 +1,8 @@
 """Every setting of a run: one frozen dataclass per stage. Run-config strings are checked here alone.
 
-A run config is flat (`{"rounds": 12, "token-score": "attention"}`), because that is what a preset TOML, the
-command line and `flwr run --run-config` can all say. `parse` turns it into a `Config`; a wrong key or value
-is refused with one line that names it and what is allowed. `flat` is its inverse.
+A run config is flat (`{"run.rounds": 12, "uplink.token-score": "attention"}`), because that is what a preset
+TOML, the command line and `flwr run --run-config` can all say. `parse` turns it into a `Config`; a wrong
+key or value is refused with one line that names it and what is allowed. `flat` is its inverse.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from cdc_flower.fleet.settings import FleetConfig
+from cdc_flower.setting import STRICT, setting
 
-_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 Method = Literal["static", "cdc", "upload_all", "fedavg_lora", "fedprox_lora", "fedavg_full", "fedavg_pseudo"]
 METHODS: tuple[str, ...] = get_args(Method)
 TokenScore = Literal["attention", "sampled", "entropy", "mc_dropout", "norm", "random", "released"]
@@ -29,147 +29,169 @@ class ConfigError(ValueError):
     """A setting that cannot be used; the message names it and what is allowed. Commands exit with 2."""
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class RunConfig:
-    """What to run. `method` is a key of `strategies.STRATEGIES`; under `flwr run`, `out_dir` is absolute."""
+    """What to run, how long, and where its results go."""
 
-    method: Method = "cdc"
-    seed: int = Field(default=0, ge=0, lt=2**31)
-    rounds: int = Field(default=14, ge=1)
-    devices: int = Field(default=8, ge=1, le=10**7)
-    cohort: float = Field(default=1.0, gt=0, le=1)  # share of the devices asked in a round
-    samples_per_round: int = Field(default=32, ge=1)  # questions a device answers in a round
-    eval_every: int = Field(default=7, ge=1)  # rounds between held-out accuracies; the last round has one
-    min_devices: int = Field(default=1, ge=1)  # with fewer answering devices the run ends, saying so
-    checkpoint_every: int = Field(default=1, ge=0)  # rounds between checkpoints to resume from; 0 = none
-    round_timeout: float = Field(default=600.0, gt=0)  # s
-    out_dir: str = ""  # the run folder; "" = results/<method>-<seed>
-    tensorboard: bool = False
-    fail_devices: str = ""  # fault injection, e.g. "2:1,4:0" = round 2 device 1 and round 4 device 0 raise
+    method: Method = setting("cdc", "what is run (`cdc-flower methods`)")
+    seed: int = setting(0, "of every random draw", ge=0, lt=2**31)
+    rounds: int = setting(14, "how many", "simulator", ge=1)
+    devices: int = setting(8, "how many there are", "simulator", ge=1, le=10**7)
+    cohort: float = setting(1.0, "share of the devices asked in a round", "cloud", gt=0, le=1)
+    samples_per_round: int = setting(32, "questions a device answers in a round", ge=1)
+    eval_every: int = setting(
+        2, "rounds between held-out accuracies; the last round has one", "simulator", ge=1
+    )
+    min_devices: int = setting(1, "with fewer answering devices the run ends, saying so", "cloud", ge=1)
+    checkpoint_every: int = setting(1, "rounds between checkpoints to resume from; 0 = none", "cloud", ge=0)
+    round_timeout: float = setting(600.0, "the longest that the cloud waits for answers [s]", "cloud", gt=0)
+    out_dir: str = setting("", "the run folder; absolute under `flwr run`; '' = results/<method>-<seed>")
+    tensorboard: bool = setting(False, "write TensorBoard files, too", "simulator")
+    fail_devices: str = setting(
+        "", "devices that raise, 'round:device,...', to try what happens then", "device"
+    )
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class DataConfig:
-    """Which data and how it is spread over devices.
+    """Which data, how it is spread over devices, and what in it the student was trained on.
 
-    `known_*` describe what the student was trained on, which is what makes a sample drifted: "" = everything
-    is known, "a,b" = these values of the column, "50%" = that share of its values, chosen by a stable hash.
+    `known_*`: "" = everything is known, "a,b" = these values of the column, "50%" = that share of its values,
+    chosen by a stable hash. What is not known is drift.
     """
 
-    data: str = "scenes"  # "scenes" or a pack folder
-    partition: Literal["iid", "natural", "dirichlet", "shared"] = "iid"  # shared: every device draws from all
-    partition_by: str = "user"  # the column for natural / dirichlet
-    dirichlet_alpha: float = Field(default=0.5, gt=0)
-    items_per_domain: int = Field(default=200, ge=1)  # held-out test items of each domain
-    items: Literal["test", "tuning"] = "test"  # tuning: other items of the test split, to choose settings by
-    scenes_train: int = Field(default=3000, ge=1)  # pictures
-    scenes_test: int = Field(default=800, ge=1)
-    style_column: str = "domain"
-    known_styles: str = ""
-    object_column: str = "concept"
-    known_objects: str = ""
-    known_questions: str = ""  # values of qtype
-    max_answer_chars: int = Field(default=64, ge=1)
+    pack: str = setting("scenes", "'scenes' (generated) or the folder of a data pack", "simulator")
+    partition: Literal["iid", "natural", "dirichlet", "shared"] = setting(
+        "iid", "how rows are given to devices; shared = every device draws from all", "simulator"
+    )
+    partition_by: str = setting("user", "the column for natural and dirichlet", "simulator")
+    dirichlet_alpha: float = setting(0.5, "of dirichlet; small = devices differ much", "simulator", gt=0)
+    items_per_domain: int = setting(200, "held-out test items of each domain", "simulator", ge=1)
+    items: Literal["test", "tuning"] = setting(
+        "test", "tuning = other items of the test split, to choose settings by", "simulator"
+    )
+    scenes_train: int = setting(3000, "pictures of the devices, for scenes", "simulator", ge=1)
+    scenes_test: int = setting(800, "pictures of the test split, for scenes", "simulator", ge=1)
+    style_column: str = setting("domain", "the column that says a picture's style", "simulator")
+    known_styles: str = setting("", "styles the student knows", "simulator")
+    object_column: str = setting("concept", "the column that says what is in a picture", "simulator")
+    known_objects: str = setting("", "objects the student knows", "simulator")
+    known_questions: str = setting("", "kinds of question (qtype) the student knows", "simulator")
 
     @property
     def name(self) -> str:
         """ "scenes", or the name of the pack's folder: under this name a pair for the data is looked for."""
-        return self.data if self.data == "scenes" else Path(self.data).resolve().name
+        return self.pack if self.pack == "scenes" else Path(self.pack).resolve().name
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class DriftConfig:
     """How the world of each device moves. Rounds count from 1."""
 
-    drift: str = "object,question"  # comma list of axes that drift in; "none" = stationary
-    drift_mode: Literal["sudden", "gradual"] = "gradual"
-    drift_onset: int = Field(default=1, ge=1)  # the first round in which any device meets drift
-    drift_spread: int = Field(default=1, ge=0)  # the devices' onsets are spread over so many further rounds
-    drift_ramp: int = Field(default=2, ge=1)  # rounds from the onset to full drift, when gradual
-    source_share: float = Field(default=0.25, ge=0, le=1)  # what remains of the source at full drift
-    drift_per_device: Literal["all", "one"] = "all"  # every axis on every device, or one axis each
+    axes: str = setting(
+        "object,question", "what drifts in: of object, question, style, mixed; or none", "simulator"
+    )
+    onset: int = setting(1, "the first round in which any device meets drift", "simulator", ge=1)
+    spread: int = setting(1, "the devices' onsets are spread over so many further rounds", "simulator", ge=0)
+    ramp: int = setting(2, "rounds from the onset to full drift; 1 = sudden", "simulator", ge=1)
+    source_share: float = setting(0.25, "share of known samples at full drift", "simulator", ge=0, le=1)
+    per_device: Literal["all", "one"] = setting("all", "every axis on every device, or one each", "simulator")
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class PairConfig:
-    """Teacher and student. A pair is a folder made by `cdc-flower pretrain`, or two LLaVA checkpoints."""
+    """Teacher and student: a folder made by `cdc-flower pretrain`, or two checkpoints."""
 
-    pair: str = ""  # folder; "" = the pair of the data's name, from cache or package
-    teacher: str = ""  # LLaVA checkpoint (folder or hub name), with `student`: instead of `pair`
-    student: str = ""
-    compression: Literal["nf4", "int8", "none", "auto"] = "nf4"  # auto: the least that fits a device's RAM
-    lora_rank: int = Field(default=16, ge=1)
-    lora_alpha: int = Field(default=32, ge=1)
-    prompt_prefix: str = ""  # used with `teacher`/`student`; a pair folder brings its own
-    prompt_suffix: str = ""
-    max_answer_tokens: int = Field(default=8, ge=1)
-    token_cache: str = ""  # folder of cached tower outputs; "" = the user's cache folder
+    folder: str = setting("", "of a pair; '' = the pair of the data's name, from cache or package")
+    teacher: str = setting("", "checkpoint (folder or hub name), with `student`; instead of a pair", "cloud")
+    student: str = setting("", "checkpoint (folder or hub name), with `teacher`")
+    compression: Literal["nf4", "int8", "none", "auto"] = setting(
+        "nf4", "of the student's weights; auto = the least that fits a device's RAM"
+    )
+    lora_rank: int = setting(16, "r of the adapter; its alpha is 2 r", ge=1)
+    prompt_prefix: str = setting("", "used with teacher and student; a pair folder brings its own")
+    prompt_suffix: str = setting("", "used with teacher and student; a pair folder brings its own")
+    max_answer_tokens: int = setting(8, "the longest answer, its end token not counted", ge=1)
+    token_cache: str = setting("", "folder of cached tower outputs; '' = the user's cache folder")
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class UplinkConfig:
-    """UTS. Scores are keys of `cdc_flower.uplink.scores` registries.
+    """UTS: what a device sends. Scores are keys of the registries of `cdc_flower.uplink.scores`."""
 
-    `uplink_unit` is what goes up of a chosen sample: its kept tokens, its whole picture (JPEG), or the
-    patches of the picture that belong to the kept tokens; the last two show the picture to the cloud.
-    """
+    unit: Literal["tokens", "jpeg", "patches"] = setting(
+        "tokens", "of a chosen sample: its kept tokens, its picture, or the patches of its kept tokens"
+    )
+    picture_quality: int = setting(75, "of jpeg and patches", "device", ge=1, le=95)
+    sample_score: Literal["mixed", "entropy", "margin", "released", "random"] = setting(
+        "mixed", "which samples go first", "device"
+    )
+    token_score: TokenScore = setting("sampled", "which of a sample's tokens go", "device")
+    token_direction: Literal["high", "low"] = setting("high", "keep the highest or the lowest", "device")
+    tokens_kept: int = setting(40, "tokens of a sample that go up; 0 = all of its N", "device", ge=0)
+    token_bits: Literal[16, 8, 4, 3] = setting(3, "of a token's values; 16 = float16", "device")
+    transform: Literal["auto", "pca", "none"] = setting(
+        "auto", "axes that tokens are sent in; auto = pca where the pair has one"
+    )
+    budget: int = setting(20_000, "of a device's message in a round; 0 = no limit [bytes]", "device", ge=0)
+    mc_passes: int = setting(4, "passes of the score mc_dropout", "device", ge=2)
+    max_bytes: int = setting(64 * 2**20, "a larger frame is refused unread [bytes]", "cloud", ge=1)
 
-    uplink_unit: Literal["tokens", "jpeg", "patches"] = "tokens"
-    picture_quality: int = Field(default=75, ge=1, le=95)  # of jpeg and patches
-    sample_score: Literal["mixed", "entropy", "margin", "released", "random"] = "mixed"
-    token_score: TokenScore = "sampled"
-    token_direction: Literal["high", "low"] = "high"
-    tokens_kept: int = Field(default=40, ge=1)  # of N, per sample
-    token_bits: Literal[8, 4, 3] = 3
-    token_transform: Literal["auto", "pca", "none"] = "auto"  # auto: pca where the pair has one
-    uplink_budget: int = Field(default=20_000, ge=1)  # bytes per device and round
-    mc_passes: int = Field(default=4, ge=2)
-    max_uplink_bytes: int = Field(default=64 * 2**20, ge=1)  # a larger frame is refused unread
 
-
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class CloudConfig:
-    """AKD. The loss is that of `cdc_flower.cloud.losses`; the `*_weight` settings weight its terms."""
+    """AKD: how the cloud distils. The loss is that of `cdc_flower.cloud.losses`."""
 
-    akd_steps: int = Field(default=50, ge=0)  # per round
-    akd_batch: int = Field(default=96, ge=1)
-    akd_lr: float = Field(default=5e-3, gt=0)
-    average: float = Field(default=0.98, ge=0, lt=1)  # of the running mean that is shipped, per step
-    tau: float = Field(default=1.0, gt=0)
-    ce_weight: float = Field(default=1.0, ge=0)
-    kl_weight: float = Field(default=1.0, ge=0)
-    feature_weight: float = Field(default=0.0, ge=0)
-    wavelet: bool = False  # adds the 3-level db6 term of the released code to the feature loss
-    confidence: float = Field(default=0.5, ge=0, le=1)  # the teacher's in its answer; below: dropped, counted
-    confidence_weighted: bool = True  # a lesson counts as much as the teacher is confident; False: all alike
-    replay_share: float = Field(default=0.66, ge=0, lt=1)  # of each batch
-    replay_bytes: int = Field(default=64 * 2**20, ge=0)
-    source_replay: int = Field(default=3000, ge=0)  # unlabelled source samples that the cloud kept
-    anchor_weight: float = Field(default=0.0, ge=0)
+    steps: int = setting(50, "optimiser steps a round", "cloud", ge=0)
+    batch: int = setting(96, "samples a step", "cloud", ge=1)
+    lr: float = setting(5e-3, "of AdamW", "cloud", gt=0)
+    ema_decay: float = setting(0.98, "per step, of the averaged adapter that is shipped", "cloud", ge=0, lt=1)
+    tau: float = setting(1.0, "temperature of the KL term", "cloud", gt=0)
+    ce_weight: float = setting(1.0, "of the cross-entropy with the teacher's answer", "cloud", ge=0)
+    kl_weight: float = setting(1.0, "of the KL divergence from the teacher's logits", "cloud", ge=0)
+    feature_weight: float = setting(0.0, "of the distance of hidden states", "cloud", ge=0)
+    wavelet: bool = setting(False, "add the 3-level db6 term of the released code to it", "cloud")
+    confidence: float = setting(
+        0.5, "teacher's answers below it are dropped and counted", "cloud", ge=0, le=1
+    )
+    confidence_weighted: bool = setting(True, "a sample counts as much as the teacher is sure", "cloud")
+    replay_share: float = setting(0.66, "of each batch that is taken from the past", "cloud", ge=0, lt=1)
+    replay_bytes: int = setting(64 * 2**20, "of samples of the past that are kept [bytes]", "cloud", ge=0)
+    source_replay: int = setting(
+        3000, "unlabelled samples of the student's training, replayed", "cloud", ge=0
+    )
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class DownlinkConfig:
-    """DWC. `codec` is a key of `cdc_flower.downlink.codecs.CODECS`."""
+    """DWC: what goes back. `codec` is a key of `cdc_flower.downlink.codecs.CODECS`."""
 
-    codec: Literal["dyadic", "deadzone", "fp16", "int8", "nf4", "topk", "topk_int4", "stc"] = "dyadic"
-    downlink_budget: int = Field(default=10_000, ge=1)  # bytes per update, for the codecs that can aim at one
-    importance: Literal["none", "fisher"] = "fisher"  # weights of errors (dyadic, deadzone)
-    history: int = Field(default=16, ge=1)  # versions kept for catch-up
-    max_downlink_bytes: int = Field(default=256 * 2**20, ge=1)
+    codec: Literal["dyadic", "deadzone", "fp16", "int8", "nf4", "topk", "topk_int4", "stc"] = setting(
+        "dyadic", "of an update of the adapter", "cloud"
+    )
+    budget: int = setting(10_000, "of an update, for codecs that can aim at one [bytes]", "cloud", ge=1)
+    importance: Literal["none", "fisher"] = setting("fisher", "weights of an update's errors", "cloud")
+    history: int = setting(16, "versions a device may lag behind and still get what changed", "cloud", ge=1)
+    max_bytes: int = setting(256 * 2**20, "a larger frame is refused unread [bytes]", "device", ge=1)
 
 
-@dataclass(frozen=True, config=_STRICT)
-class LocalConfig:
+@dataclass(frozen=True, config=STRICT)
+class FedAvgConfig:
     """Training on the device, for the FedAvg family."""
 
-    local_epochs: int = Field(default=1, ge=1)
-    local_batch: int = Field(default=8, ge=1)
-    local_lr: float = Field(default=3e-3, gt=0)
-    local_lr_full: float = Field(default=1e-3, gt=0)
-    local_memory: int = Field(default=64, ge=0)  # past samples a device may train on again
-    proximal_mu: float = Field(default=0.01, ge=0)
-    pseudo_confidence: float = Field(default=0.8, ge=0, le=1)  # fedavg_pseudo: below it, not learned from
+    epochs: int = setting(1, "over what a device trains on, per round", "device", ge=1)
+    batch: int = setting(8, "samples a step", "device", ge=1)
+    lr: float = setting(3e-3, "of AdamW, for the adapter", "device", gt=0)
+    lr_full: float = setting(1e-3, "of AdamW, for all weights (fedavg_full)", "device", gt=0)
+    memory: int = setting(64, "past samples a device may train on again", "device", ge=0)
+    confidence: float = setting(0.8, "fedavg_pseudo: own answers below it do not teach", "device", ge=0, le=1)
+
+
+@dataclass(frozen=True, config=STRICT)
+class FedProxConfig:
+    """FedProx beyond FedAvg."""
+
+    mu: float = setting(0.01, "of the proximal term", "device", ge=0)
 
 
 STAGES: dict[str, type] = {
@@ -180,8 +202,9 @@ STAGES: dict[str, type] = {
     "uplink": UplinkConfig,
     "cloud": CloudConfig,
     "downlink": DownlinkConfig,
-    "local": LocalConfig,
     "fleet": FleetConfig,
+    "fedavg": FedAvgConfig,
+    "fedprox": FedProxConfig,
 }
 """Stage name -> its dataclass."""
 
@@ -197,22 +220,77 @@ class Config:
     uplink: UplinkConfig
     cloud: CloudConfig
     downlink: DownlinkConfig
-    local: LocalConfig
     fleet: FleetConfig
+    fedavg: FedAvgConfig
+    fedprox: FedProxConfig
 
     @property
     def axes(self) -> tuple[str, ...]:
         """The drift axes, e.g. ("object", "question"); empty when stationary."""
-        names = tuple(a.strip() for a in self.drift.drift.split(",") if a.strip())
+        names = tuple(a.strip() for a in self.drift.axes.split(",") if a.strip())
         return () if names == ("none",) else names
 
 
-_OWNER = {f.name.replace("_", "-"): stage for stage, cls in STAGES.items() for f in dataclasses.fields(cls)}
+_OWNER = {
+    f"{stage}.{f.name.replace('_', '-')}": (stage, f.name)
+    for stage, cls in STAGES.items()
+    for f in dataclasses.fields(cls)
+}
 
 
 def keys() -> tuple[str, ...]:
-    """All run-config keys, in kebab-case, in the order of the stages."""
+    """All run-config keys, `stage.key`, in the order of the stages."""
     return tuple(_OWNER)
+
+
+def full_key(key: str) -> str:
+    """A key as it was given: `cloud.ema-decay`, `cloud.ema_decay`, or as a Python name `cloud_ema_decay`.
+
+    Raises:
+        ConfigError: there is none like it; names the nearest.
+    """
+    kebab = key.replace("_", "-")
+    for name in (kebab, kebab.replace("-", ".", 1)):
+        if name in _OWNER:
+            return name
+    raise ConfigError(f"unknown setting '{key}'; {_hint(kebab)}")
+
+
+def _hint(key: str) -> str:
+    last = key.rpartition(".")[2]
+    same = [k for k in _OWNER if k.rpartition(".")[2] == last]
+    near = [*same, *(k for k in get_close_matches(key, _OWNER, n=3) if k not in same)]
+    if key in RENAMED:
+        near = [RENAMED[key]]
+    return f"did you mean {' or '.join(near)}?" if near else "allowed: `cdc-flower settings` lists them"
+
+
+RENAMED: dict[str, str] = {
+    "data": "data.pack",
+    "drift": "drift.axes",
+    "pair": "pair.folder",
+    "pace": "fleet.mode",
+    "drift-mode": "drift.ramp",
+    "lora-alpha": "pair.lora-rank",
+    "uplink-unit": "uplink.unit",
+    "token-transform": "uplink.transform",
+    "uplink-budget": "uplink.budget",
+    "max-uplink-bytes": "uplink.max-bytes",
+    "akd-steps": "cloud.steps",
+    "akd-batch": "cloud.batch",
+    "akd-lr": "cloud.lr",
+    "average": "cloud.ema-decay",
+    "downlink-budget": "downlink.budget",
+    "max-downlink-bytes": "downlink.max-bytes",
+    "local-epochs": "fedavg.epochs",
+    "local-batch": "fedavg.batch",
+    "local-lr": "fedavg.lr",
+    "local-lr-full": "fedavg.lr-full",
+    "local-memory": "fedavg.memory",
+    "pseudo-confidence": "fedavg.confidence",
+    "proximal-mu": "fedprox.mu",
+}
+"""Keys of version 0.1 whose last part has changed -> what to say now."""
 
 
 def parse(settings: Mapping[str, Any]) -> Config:
@@ -223,25 +301,21 @@ def parse(settings: Mapping[str, Any]) -> Config:
     """
     stages: dict[str, dict[str, Any]] = {name: {} for name in STAGES}
     for key, value in settings.items():
-        kebab = key.replace("_", "-")
-        if kebab not in _OWNER:
-            near = get_close_matches(kebab, _OWNER, n=3)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"allowed: {', '.join(_OWNER)}"
-            raise ConfigError(f"unknown setting '{key}'; {hint}")
-        stages[_OWNER[kebab]][kebab.replace("-", "_")] = value
+        stage, name = _OWNER[full_key(key)]
+        stages[stage][name] = value
     built = {}
-    for name, values in stages.items():
+    for stage, values in stages.items():
         try:
-            built[name] = TypeAdapter(STAGES[name]).validate_python(values)
+            built[stage] = TypeAdapter(STAGES[stage]).validate_python(values)
         except ValidationError as err:
             first = err.errors()[0]
-            key = str(first["loc"][0]).replace("_", "-")
+            key = f"{stage}.{str(first['loc'][0]).replace('_', '-')}"
             raise ConfigError(f"setting '{key}' = {first['input']!r}: {first['msg']}") from None
     config = Config(**built)
     for axis in config.axes:
         if axis not in ("object", "question", "style", "mixed"):
             raise ConfigError(
-                f"setting 'drift' = {config.drift.drift!r}: unknown axis '{axis}'; "
+                f"setting 'drift.axes' = {config.drift.axes!r}: unknown axis '{axis}'; "
                 "allowed: a comma list of object, question, style, mixed, or none"
             )
     return config
@@ -249,4 +323,4 @@ def parse(settings: Mapping[str, Any]) -> Config:
 
 def flat(config: Config) -> dict[str, Any]:
     """The flat run config of `config`, every key present; `parse(flat(c)) == c`."""
-    return {key: getattr(getattr(config, stage), key.replace("-", "_")) for key, stage in _OWNER.items()}
+    return {key: getattr(getattr(config, stage), name) for key, (stage, name) in _OWNER.items()}

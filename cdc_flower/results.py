@@ -181,7 +181,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as err:
             raise ConfigError(
-                f"setting 'out-dir' = {str(self.path)!r}: {err.strerror}; allowed: a folder "
+                f"setting 'run.out-dir' = {str(self.path)!r}: {err.strerror}; allowed: a folder "
                 "that can be written"
             ) from None
         if resumed is None:
@@ -342,7 +342,7 @@ def _summary_writer() -> Any:
         from torch.utils.tensorboard.writer import SummaryWriter
     except ImportError:
         raise ConfigError(
-            "setting 'tensorboard' = True: the tensorboard package is not installed; allowed: "
+            "setting 'run.tensorboard' = True: the tensorboard package is not installed; allowed: "
             "False, or pip install 'cdc-flower[tensorboard]'"
         ) from None
     return SummaryWriter

@@ -1,7 +1,7 @@
 """Device work of CDC: take the update, answer the stream, send the tokens it was least sure about.
 
 Forward passes alone, no label: UTS (arXiv 2312.16279, section 3.2) in two stages and a byte budget, which
-holds for the whole message and not just for the frame. No picture either, unless the setting `uplink-unit`
+holds for the whole message and not just for the frame. No picture either, unless the setting `uplink.unit`
 asks for one of the controls: the whole picture, or the patches of the kept tokens. `work_all` is the upper
 arm `upload_all`: every sample with every token, float16. An update that cannot be applied (another version, a
 damaged frame) leaves the adapter as it was; the device answers with it, sends no tokens, and says which
@@ -97,7 +97,7 @@ def token_frames(now: _Round, positions: Sequence[np.ndarray], uncertainty: np.n
 def picture_frames(now: _Round, positions: Sequence[np.ndarray], uncertainty: np.ndarray) -> Frame:
     """Frames of pictures, whole or in patches. Each is decoded and coded once; only its code is kept."""
     up, pair = now.task.config.uplink, now.task.pair
-    raster, whole = Raster(pair.side, pair.patch), FORMS[up.uplink_unit].whole
+    raster, whole = Raster(pair.side, pair.patch), FORMS[up.unit].whole
 
     @cache
     def sample(i: int) -> PictureSample:
@@ -106,7 +106,7 @@ def picture_frames(now: _Round, positions: Sequence[np.ndarray], uncertainty: np
         return PictureSample(
             index=i,
             positions=where,
-            picture=picture_batch.coded(pixels, where, up.uplink_unit, raster, up.picture_quality),
+            picture=picture_batch.coded(pixels, where, up.unit, raster, up.picture_quality),
             question_ids=now.asked[i],
             answer_ids=now.answers.ids[i],
             uncertainty=float(uncertainty[i]),
@@ -114,7 +114,7 @@ def picture_frames(now: _Round, positions: Sequence[np.ndarray], uncertainty: np
 
     def frame(chosen: Sequence[int]) -> bytes:
         batch = PictureBatch(now.task.device, now.task.round, now.adapter.version, tuple(map(sample, chosen)))
-        return picture_batch.encode(batch, up.uplink_unit, raster)
+        return picture_batch.encode(batch, up.unit, raster)
 
     return frame
 
@@ -137,19 +137,19 @@ UNITS = {
     "jpeg": Unit(False, picture_frames),
     "patches": Unit(True, picture_frames),
 }
-"""Values of the setting `uplink-unit`."""
+"""Values of the setting `uplink.unit`."""
 
 
 def reading(config: UplinkConfig) -> str:
     """The token score that is read off the pass that answers; "" where there is none."""
     rule = TOKEN_SCORES[config.token_score]
-    return config.token_score if UNITS[config.uplink_unit].scored and isinstance(rule, Reading) else ""
+    return config.token_score if UNITS[config.unit].scored and isinstance(rule, Reading) else ""
 
 
 def token_flops(task: Task, model: nn.Module, asked: Sequence[list[int]]) -> int:
     """FLOPs that choosing tokens needs beyond the answers."""
     up = task.config.uplink
-    if UNITS[up.uplink_unit].scored and up.token_score == "mc_dropout":
+    if UNITS[up.unit].scored and up.token_score == "mc_dropout":
         return up.mc_passes * pass_flops(task, model, asked, [0] * len(asked))
     if reading(up) == "entropy":  # the model's prediction at every vision token
         return shape(model).forward(0, predicted=task.pair.n_tokens * len(asked))
@@ -178,7 +178,7 @@ def select_within_budget(now: _Round) -> tuple[bytes, int, int]:
     The frame is b"" where not one sample fits.
     """
     config = now.task.config.uplink
-    unit = UNITS[config.uplink_unit]
+    unit = UNITS[config.unit]
     uncertainty = SAMPLE_SCORES[config.sample_score](now.answers, now.task.rng("sample score"))
     positions = [np.arange(now.task.pair.n_tokens)] * len(now.asked)
     if unit.scored:
@@ -187,7 +187,7 @@ def select_within_budget(now: _Round) -> tuple[bytes, int, int]:
     frame_of_some = cache(frames)  # the one that is sent was weighed before
     order = np.argsort(-uncertainty, kind="stable").tolist()
     chosen = select.within_budget(
-        order, lambda some: len(frame_of_some(tuple(some))), config.uplink_budget - overhead()
+        order, lambda some: len(frame_of_some(tuple(some))), config.budget - overhead()
     )
     frame = frame_of_some(tuple(chosen)) if chosen else b""
     return frame, len(chosen), sum(len(positions[i]) for i in chosen)
@@ -229,7 +229,7 @@ def _applied(
 def updated(task: Task, message: Message, context: Context, student: Resident) -> tuple[Adapter, bool]:
     """The adapter after the message, and whether it is the version the cloud wanted the device to have."""
     adapter, layout = held(context, student.initial), student.layout
-    frame, cap = frame_of(message.content), task.config.downlink.max_downlink_bytes
+    frame, cap = frame_of(message.content), task.config.downlink.max_bytes
     if frame:
         try:
             start = student.initial if update.stands_alone(frame, cap) else adapter

@@ -28,7 +28,7 @@ app = ClientApp()
 
 
 class InjectedFailure(RuntimeError):
-    """Raised on purpose, by setting `fail-devices`."""
+    """Raised on purpose, by setting `run.fail-devices`."""
 
 
 def failures(spec: str) -> set[tuple[int, int]]:
@@ -42,7 +42,7 @@ def failures(spec: str) -> set[tuple[int, int]]:
         return {(int(r), int(d)) for r, d in parts}
     except ValueError:
         raise ConfigError(
-            f"setting 'fail-devices' = {spec!r}; allowed: round:device pairs, e.g. '2:1,4:0'"
+            f"setting 'run.fail-devices' = {spec!r}; allowed: round:device pairs, e.g. '2:1,4:0'"
         ) from None
 
 
@@ -59,7 +59,7 @@ def begin(message: Message, context: Context) -> Work:
     """The round's work, which the message asks for; nothing is done before it is driven."""
     now = task(message, context)
     if (now.round, now.device) in failures(now.config.run.fail_devices):
-        raise InjectedFailure(f"device {now.device} fails in round {now.round} (setting 'fail-devices')")
+        raise InjectedFailure(f"device {now.device} fails in round {now.round} (setting 'run.fail-devices')")
     kind = str(now.order[keys.WORK])
     if kind not in WORK:
         raise ConfigError(f"work '{kind}' is unknown to this client; allowed: {', '.join(WORK)}")

@@ -1,6 +1,6 @@
 """Device work of the FedAvg family: answer the stream, then train on it.
 
-The device keeps the rows it has met (as many as `local_memory`) and trains on them and this round's for some
+The device keeps the rows it has met (as many as `fedavg.memory`) and trains on them and this round's for some
 epochs with AdamW, either the adapter or all weights, towards true answers or towards its own where it is
 confident. FedProx's term `mu / 2 ||w - w_global||^2` (arXiv 1812.06127) is added when the message says
 `proximal-mu`. Training runs on the float model whose values are those of the compressed student, so the
@@ -46,8 +46,8 @@ def weights(data: bytes) -> Adapter:
 
 
 def memory(task: Task) -> np.ndarray:
-    """Train rows the device trains on: the last `local_memory` rows of earlier rounds, then this round's."""
-    limit = task.config.local.local_memory
+    """Train rows the device trains on: the last `fedavg.memory` rows of earlier rounds, then this round's."""
+    limit = task.config.fedavg.memory
     past = np.concatenate([np.zeros(0, np.int64), *task.world.streams[task.device][: task.round - 1]])
     return np.concatenate([past[len(past) - min(limit, len(past)) :], task.rows])
 
@@ -59,13 +59,13 @@ def true_answers(task: Task, model: nn.Module, rows: np.ndarray) -> Lessons:
 
 
 def own_answers(task: Task, model: nn.Module, rows: np.ndarray) -> Lessons:
-    """The rows that the model answers with at least `pseudo_confidence`, with those answers. No label is
+    """The rows that the model answers with at least `fedavg.confidence`, with those answers. No label is
     read.
     """
     asked, length = questions(task, rows), question_length(task.pair, task.world)
     answers = answer(model, task.pair, length, pictures(task, rows), asked)
     spent = pass_flops(task, model, asked, [len(ids) for ids in answers.ids])
-    sure = np.flatnonzero(answers.confidence >= task.config.local.pseudo_confidence)
+    sure = np.flatnonzero(answers.confidence >= task.config.fedavg.confidence)
     return sure, [answers.ids[i] for i in sure], spent, decoded(task, answers)
 
 
@@ -96,14 +96,14 @@ def fit(
     Returns:
         mean loss of the answers over the last epoch (0 without samples), FLOPs of the forward passes.
     """
-    local, rng, params = task.config.local, task.rng("local training"), adapters.trainable(model)
+    local, rng, params = task.config.fedavg, task.rng("local training"), adapters.trainable(model)
     start = [p.detach().clone() for p in params]
     optimizer = torch.optim.AdamW(params, lr=lr, weight_decay=0.0)
     losses: list[float] = []
-    for _ in range(local.local_epochs):
+    for _ in range(local.epochs):
         losses, order = [], rng.permutation(len(asked))
-        for at in range(0, len(order), local.local_batch):
-            some = order[at : at + local.local_batch]
+        for at in range(0, len(order), local.batch):
+            some = order[at : at + local.batch]
             inputs = vlm.collate(
                 task.pair.text, tokens[some], [asked[i] for i in some], [answers[i] for i in some]
             )
@@ -117,13 +117,13 @@ def fit(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    spent = local.local_epochs * pass_flops(task, model, asked, [len(ids) + 1 for ids in answers])
+    spent = local.epochs * pass_flops(task, model, asked, [len(ids) + 1 for ids in answers])
     return float(np.mean(losses)) if losses else 0.0, spent
 
 
 def work(task: Task, message: Message, context: Context) -> Work:
     """One round of FedAvg on a device; the reply carries the trained weights (P,) as float16."""
-    full, local = bool(task.order[keys.FULL]), task.config.local
+    full, local = bool(task.order[keys.FULL]), task.config.fedavg
     model = trainee(task.pair, task.config.pair, full)
     received = weights(message.content.array_records[keys.ARRAYS][keys.PAYLOAD].data)
     asked = questions(task, task.rows)
@@ -133,7 +133,7 @@ def work(task: Task, message: Message, context: Context) -> Work:
     evaluate.record(context.state, task.world, task.rows, answers.texts, task.round)
     rows = memory(task)
     chosen, targets, spent, generated = LESSONS[str(task.order[keys.LABELS])](task, model, rows)
-    lr = local.local_lr_full if full else local.local_lr
+    lr = local.lr_full if full else local.lr
     mu = float(task.order.get(keys.PROXIMAL_MU, 0.0))
     rows = rows[chosen]
     loss, trained = fit(task, model, pictures(task, rows), questions(task, rows), targets, lr, mu)

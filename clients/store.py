@@ -5,8 +5,8 @@ in every checkpoint, has a device's version and digest and not its adapter (300 
 the adapters lie in `<out-dir>/adapters/<digest>.npy`, each written once by whoever has it first, for all
 processes and for a run that is resumed; the server removes those that nobody needs (`fleet.adapter_files`).
 On Flower's engines nobody sees all states, so a device has a folder of its own in there, with the adapter it
-holds and the one before, for a process that dies before it has answered. With no `out-dir` the adapter is in
-the state. A file is checked against its digest when it is read. One that is gone or damaged costs a device
+holds and the one before, for a process that dies before it has answered. With no `run.out-dir` the adapter is
+in the state. A file is checked against its digest when it is read. One that is gone or damaged costs a device
 its updates: it is back at version 0, and its answer says so."""
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _shared(context: Context) -> bool:
 
 
 def _folder(context: Context) -> Path | None:
-    out = str(context.run_config.get("out-dir", ""))
+    out = str(context.run_config.get("run.out-dir", ""))
     if not out:
         return None
     folder = Path(out).expanduser() / FOLDER

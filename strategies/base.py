@@ -8,7 +8,7 @@ failed or never came is counted, and too few answers end the run (Flower's FedAv
 weights and call the run completed). Query and evaluation messages are the experimenter's own and are not in
 the ledger.
 
-In virtual time (`pace` other than "off") the cohort is drawn from the nodes that are connected, with
+In virtual time (`fleet.mode` other than "off") the cohort is drawn from the nodes that are connected, with
 over-selection, and a round in which nobody answers is an empty round, not the end. Where late answers are
 taken, a device stays asked until its answer or an error comes, and its row stands in the round in which it
 was asked."""
@@ -57,7 +57,7 @@ def wait_for_nodes(grid: Grid, devices: int, timeout: float) -> list[int]:
     while len(nodes := list(grid.get_node_ids())) < devices:
         if time.monotonic() > end:
             raise FleetError(
-                f"{len(nodes)} nodes connected within {timeout:g} s, setting 'devices' = {devices} needs "
+                f"{len(nodes)} nodes connected within {timeout:g} s, setting 'run.devices' = {devices} needs "
                 f"{devices}; with `flwr run` set --federation-config num-supernodes={devices}"
             )
         time.sleep(0.2)
@@ -88,7 +88,7 @@ def discover(grid: Grid, devices: int, timeout: float) -> dict[int, int]:
     if missing:
         raise FleetError(
             f"no node answered for device {', '.join(map(str, missing))}; {len(nodes)} nodes are "
-            f"connected, setting 'devices' = {devices} needs partition-id 0..{devices - 1}"
+            f"connected, setting 'run.devices' = {devices} needs partition-id 0..{devices - 1}"
         )
     return {d: found[d] for d in range(devices)}
 
@@ -180,7 +180,7 @@ class Fleet:
 
     @classmethod
     def of(cls, config: Config, *, counted: bool = True) -> Fleet:
-        run, virtual = config.run, config.fleet.pace != "off"
+        run, virtual = config.run, config.fleet.mode != "off"
         least, timeout = 0 if virtual else run.min_devices, min(60.0, run.round_timeout)
         return cls(run.devices, run.seed, run.cohort, least, timeout, counted, config.fleet)
 
@@ -200,11 +200,11 @@ class Fleet:
 
     def _cohort(self, grid: Grid, round: int) -> list[int]:
         rules = self.rules
-        if rules.pace == "off":
+        if rules.mode == "off":
             return cohort(self.seed, round, self.devices, self.share)
         connected = set(grid.get_node_ids())
         free = [d for d, node in self.nodes.items() if node in connected and d not in self._open]
-        if rules.pace == "async":
+        if rules.mode == "async":
             return drawn(self.seed, round, free, rules.in_flight - len(self._open))
         return drawn(self.seed, round, free, rules.to_ask(wanted(self.devices, self.share)))
 
@@ -249,7 +249,7 @@ class Fleet:
 
     def warn(self, round: int, device: int, reply: Message | None, problem: str = "") -> None:
         """Say why a device's answer cannot be used. In virtual time one that does not come is nothing new."""
-        if problem or self.rules.pace == "off" or not _gone(reply):
+        if problem or self.rules.mode == "off" or not _gone(reply):
             log(WARNING, "round %s: device %s: %s", round, device, problem or _reason(reply))
 
     def close(self) -> None:
@@ -266,8 +266,8 @@ class Fleet:
         """
         if answered < self.min_devices:
             raise FleetError(
-                f"round {round}: {answered} of {len(self._worked)} devices answered; setting 'min-devices' "
-                f"= {self.min_devices}"
+                f"round {round}: {answered} of {len(self._worked)} devices answered; "
+                f"setting 'run.min-devices' = {self.min_devices}"
             )
 
     def ask_counts(self, grid: Grid, round: int) -> list[Message]:

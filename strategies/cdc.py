@@ -176,7 +176,7 @@ class CDC(Strategy):
         frame = frame_of(content)
         if not frame:
             return None
-        unit = self.config.uplink.uplink_unit if self.work == "cdc" else "tokens"
+        unit = self.config.uplink.unit if self.work == "cdc" else "tokens"
         batch = READ[unit](frame, self.pair, self.config, self.fleet.seconds)
         if (batch.device, batch.round) != (device, self.fleet.round_of(device)):
             raise FrameError(f"the batch says device {batch.device}, round {batch.round}")
@@ -294,9 +294,7 @@ def build(config: Config, pair: Pair, world: World, work: str = "cdc") -> CDC:
     """Assemble the method from a configuration."""
     twin = twin_model(pair, config.pair)
     down = config.downlink
-    mirror = Mirror(
-        adapters.read(twin), adapters.layout(twin), down.codec, down.downlink_budget, down.history
-    )
+    mirror = Mirror(adapters.read(twin), adapters.layout(twin), down.codec, down.budget, down.history)
     cloud = Cloud(config, pair, twin, source_samples(config, pair, world))
     return CDC(Fleet.of(config), cloud, mirror, pair, config, twin, work)
 

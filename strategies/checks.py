@@ -35,29 +35,29 @@ def check(config: Config, pair: Pair, world: World) -> None:
     asked = wanted(run.devices, run.cohort)
     if run.min_devices > asked:
         raise ConfigError(
-            f"setting 'min-devices' = {run.min_devices}: a round asks {asked} devices; allowed: up to {asked}"
+            f"setting 'run.min-devices' = {run.min_devices}: a round asks {asked} devices; "
+            f"allowed: up to {asked}"
         )
     check_fleet(config, pair, world)
     if not re.fullmatch(r"(\s*\d+:\d+\s*(,\s*\d+:\d+\s*)*)?", run.fail_devices):
         raise ConfigError(
-            f"setting 'fail-devices' = {run.fail_devices!r}; allowed: round:device pairs, e.g. '2:1,4:0'"
+            f"setting 'run.fail-devices' = {run.fail_devices!r}; allowed: round:device pairs, e.g. '2:1,4:0'"
         )
     if run.method == "cdc":
         if up.tokens_kept > pair.n_tokens:
             raise ConfigError(
-                f"setting 'tokens-kept' = {up.tokens_kept}: a picture has {pair.n_tokens} tokens; allowed: "
-                f"1..{pair.n_tokens}"
+                f"setting 'uplink.tokens-kept' = {up.tokens_kept}: a picture has {pair.n_tokens} tokens; "
+                f"allowed: 0 (all) to {pair.n_tokens}"
             )
-        if up.token_transform == "pca" and pair.transform is None:
+        if up.transform == "pca" and pair.transform is None:
             raise ConfigError(
-                f"setting 'token-transform' = 'pca': pair '{pair.name}' has no transform of its vision "
+                f"setting 'uplink.transform' = 'pca': pair '{pair.name}' has no transform of its vision "
                 "tower; allowed: none, or estimate one (docs/method.md)"
             )
-        least, what = LEAST[up.uplink_unit](config, pair, world)
-        if up.uplink_budget < least:
+        least, what = LEAST[up.unit](config, pair, world)
+        if up.budget < least:
             raise ConfigError(
-                f"setting 'uplink-budget' = {up.uplink_budget}: {what} {least} bytes; "
-                f"allowed: at least {least}"
+                f"setting 'uplink.budget' = {up.budget}: {what} {least} bytes; allowed: at least {least}"
             )
 
 
@@ -79,17 +79,17 @@ def check_fleet(config: Config, pair: Pair, world: World) -> None:
         ConfigError: names the setting and what is allowed.
     """
     rules, method = config.fleet, config.run.method
-    if rules.pace == "off":
+    if rules.mode == "off":
         if config.pair.compression == "auto":
             raise ConfigError(
-                "setting 'compression' = 'auto': devices have no RAM without virtual time; allowed: nf4, "
-                "int8, none, or 'pace' = 'rounds' or 'async'"
+                "setting 'pair.compression' = 'auto': devices have no RAM without virtual time; allowed: "
+                "nf4, int8, none, or 'fleet.mode' = 'sync' or 'async'"
             )
         return
-    for setting, value in (("pace", rules.pace), ("late", rules.late)):
+    for key, value in (("fleet.mode", rules.mode), ("fleet.late", rules.late)):
         if value in ("async", "take") and method not in TAKES_LATE:
             raise ConfigError(
-                f"setting '{setting}' = '{value}': method '{method}' averages the answers of one round; "
+                f"setting '{key}' = '{value}': method '{method}' averages the answers of one round; "
                 f"allowed: methods {', '.join(TAKES_LATE)}"
             )
     fleet.cache_clear()  # files may have changed since the last run of this process
@@ -97,8 +97,8 @@ def check_fleet(config: Config, pair: Pair, world: World) -> None:
     cloud_charges(config, pair, charged)
     if not trace.ever(rules.need_charging, rules.need_idle):
         raise ConfigError(
-            f"setting 'trace' = '{rules.trace}': no device is ever online and, where asked for, charging and "
-            "idle; allowed: another trace, or without need-charging and need-idle"
+            f"setting 'fleet.trace' = '{rules.trace}': no device is ever online and, where asked for, "
+            "charging and idle; allowed: another trace, or without need-charging and need-idle"
         )
 
 
@@ -123,10 +123,10 @@ def _least_picture(config: Config, pair: Pair, world: World) -> tuple[int, str]:
             reads.
     """
     up, raster = config.uplink, Raster(pair.side, pair.patch)
-    whole = FORMS[up.uplink_unit].whole
+    whole = FORMS[up.unit].whole
     if not whole and (raster.n_tokens != pair.n_tokens or pair.side % pair.patch):
         raise ConfigError(
-            f"setting 'uplink-unit' = '{up.uplink_unit}': pair '{pair.name}' has {pair.n_tokens} tokens "
+            f"setting 'uplink.unit' = '{up.unit}': pair '{pair.name}' has {pair.n_tokens} tokens "
             f"of {pair.side} pixels in patches of {pair.patch}, not one a patch; allowed: tokens, jpeg"
         )
     names = list(dict.fromkeys(world.train["image_id"]))[:TRIED]
@@ -135,11 +135,11 @@ def _least_picture(config: Config, pair: Pair, world: World) -> tuple[int, str]:
     sizes = []
     for pixels in vlm.as_read(pair.processor, images):
         try:
-            data = picture_batch.coded(pixels, kept, up.uplink_unit, raster, up.picture_quality)
+            data = picture_batch.coded(pixels, kept, up.unit, raster, up.picture_quality)
         except ValueError as err:
-            raise ConfigError(f"setting 'uplink-unit' = '{up.uplink_unit}': {err}") from None
+            raise ConfigError(f"setting 'uplink.unit' = '{up.unit}': {err}") from None
         batch = PictureBatch(0, 1, 0, (PictureSample(0, kept, data, [0], [0], 0.0),))
-        sizes.append(MESSAGE_BYTES + len(picture_batch.encode(batch, up.uplink_unit, raster)))
+        sizes.append(MESSAGE_BYTES + len(picture_batch.encode(batch, up.unit, raster)))
     return min(sizes), f"the smallest of {len(sizes)} pictures in quality {up.picture_quality} needs"
 
 
@@ -148,4 +148,4 @@ LEAST: dict[str, Callable[[Config, Pair, World], tuple[int, str]]] = {
     "jpeg": _least_picture,
     "patches": _least_picture,
 }
-"""Values of the setting `uplink-unit` -> bytes that an uplink budget must have, and of what."""
+"""Values of the setting `uplink.unit` -> bytes that an uplink budget must have, and of what."""

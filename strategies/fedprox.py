@@ -20,5 +20,5 @@ class SeededFedProx(FedProx, SeededFedAvg):
 
 
 def build(config: Config, pair: Pair, world: World) -> SeededFedProx:
-    strategy = SeededFedProx(proximal_mu=config.local.proximal_mu)
+    strategy = SeededFedProx(proximal_mu=config.fedprox.mu)
     return strategy.bind(Fleet.of(config), twin_model(pair, config.pair), labels="true", full=False)

@@ -1,6 +1,6 @@
 """What a device sent, as tokens: read from its frame, or made by the tower from the pictures in it.
 
-One entry for each value of the setting `uplink-unit`; behind it the method does not know the difference.
+One entry for each value of the setting `uplink.unit`; behind it the method does not know the difference.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def tokens(frame: bytes, pair: Pair, config: Config, seconds: MutableMapping[str
             pair.n_tokens,
             pair.width,
             pair.vocab,
-            config.uplink.max_uplink_bytes,
+            config.uplink.max_bytes,
             max_samples=config.run.samples_per_round,
             transform=pair.transform,
         )
@@ -56,15 +56,10 @@ def pictures(frame: bytes, pair: Pair, config: Config, seconds: MutableMapping[s
     Patches stand on a grey canvas while the tower reads them, so each of their tokens has seen the others'
     patches and nothing else.
     """
-    form, raster = config.uplink.uplink_unit, Raster(pair.side, pair.patch)
+    form, raster = config.uplink.unit, Raster(pair.side, pair.patch)
     with _timed(seconds, "codec"):
         batch, seen = picture_batch.decode(
-            frame,
-            form,
-            raster,
-            pair.vocab,
-            config.uplink.max_uplink_bytes,
-            max_samples=config.run.samples_per_round,
+            frame, form, raster, pair.vocab, config.uplink.max_bytes, max_samples=config.run.samples_per_round
         )
         places = [np.asarray(s.positions) for s in batch.samples]
         if FORMS[form].whole:
@@ -94,4 +89,4 @@ def pictures(frame: bytes, pair: Pair, config: Config, seconds: MutableMapping[s
 
 
 READ: dict[str, Read] = {"tokens": tokens, "jpeg": pictures, "patches": pictures}
-"""Values of the setting `uplink-unit`."""
+"""Values of the setting `uplink.unit`."""

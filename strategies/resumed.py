@@ -21,7 +21,10 @@ from cdc_flower import checkpoint, results
 from cdc_flower.checkpoint import Part, Saved
 from cdc_flower.config import Config, ConfigError, flat
 
-FREE = ("rounds", "out-dir")  # settings that may be others when a run resumes: how far, and where it lies now
+FREE = (
+    "run.rounds",
+    "run.out-dir",
+)  # settings that may be others when a run resumes: how far, and where it lies now
 Evaluate = Callable[[int, ArrayRecord], MetricRecord | None]
 
 
@@ -109,8 +112,8 @@ def earlier(
     done = newest[0]
     if config.run.rounds < done or (config.run.rounds == done and before.status == "completed"):
         raise ConfigError(
-            f"setting 'rounds' = {config.run.rounds}: the run in {folder.path} has done {done}, nothing is "
-            f"left; allowed: above {done}"
+            f"setting 'run.rounds' = {config.run.rounds}: the run in {folder.path} has done {done}, nothing "
+            f"is left; allowed: above {done}"
         )
     versions = results.package_versions()
     other = [n for n in versions if before.info.get("versions", {}).get(n) != versions[n]]

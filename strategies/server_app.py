@@ -52,9 +52,9 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """What `flwr run .` runs."""
     try:
-        if not Path(str(context.run_config.get("out-dir", ""))).is_absolute():
+        if not Path(str(context.run_config.get("run.out-dir", ""))).is_absolute():
             raise ConfigError(
-                f"setting 'out-dir' = {context.run_config.get('out-dir', '')!r}; allowed under "
+                f"setting 'run.out-dir' = {context.run_config.get('run.out-dir', '')!r}; allowed under "
                 "`flwr run`: an absolute path, because the app runs elsewhere"
             )
         run(grid, context)
@@ -85,7 +85,7 @@ def run(grid: Grid, context: Context, progress: Progress | None = None, *, resum
     with folder.stage("load"):
         pair, world = prepare(config, progress)
         strategy = STRATEGIES[config.run.method](config, pair, world)
-        if config.fleet.pace != "off":
+        if config.fleet.mode != "off":
             strategy.fleet.nodes = discover(grid, config.run.devices, config.run.round_timeout)
             grid = timed(grid, config, pair, world, strategy.fleet.nodes)
     engine = grid.inner if isinstance(grid, TimedGrid) else grid
@@ -292,7 +292,10 @@ def run_local(
     """
     module, name = CLIENT_APP.split(":")
     client_app = getattr(importlib.import_module(module), name)
-    settings = {**flat(config), "out-dir": str(out_dir(config))}  # devices' adapters stay there for a resume
+    settings = {
+        **flat(config),
+        "run.out-dir": str(out_dir(config)),
+    }  # devices' adapters stay there for a resume
     with _quiet():
         grid = LocalGrid(client_app, config.run.devices, settings, roundtrip=roundtrip)
         return run(grid, Context(1, 1, {}, RecordDict(), settings), progress, resume=resume)
@@ -312,7 +315,7 @@ def run_fleet(
     """
     from cdc_flower.fleet.engines.fleet_grid import FleetGrid
 
-    settings = {**flat(config), "out-dir": str(out_dir(config))}  # workers have folders of their own
+    settings = {**flat(config), "run.out-dir": str(out_dir(config))}  # workers have folders of their own
     with (
         _quiet(),
         FleetGrid(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ with warnings.catch_warnings():  # flwr's command line imports a name that click
     warnings.simplefilter("ignore", DeprecationWarning)
     import flwr.app  # noqa: F401
 
-from cdc_flower.config import Config, parse
+from cdc_flower.config import Config, full_key, keys, parse
 from cdc_flower.models.pair import Pair, load_pair
 
 hypothesis_settings.register_profile("any machine", deadline=None)  # a deadline measures the host's load
@@ -23,20 +23,30 @@ hypothesis_settings.load_profile("any machine")
 
 PACKS = Path(os.environ.get("CDC_FLOWER_PACKS") or Path(__file__).parents[2] / "shared" / "data")
 SMALL = {
-    "scenes-train": 80,
-    "scenes-test": 40,
-    "items-per-domain": 20,
-    "known-objects": "old shapes",
-    "known-questions": "what,colour,yesno,count",
-    "drift": "object,question",
-    "devices": 2,
-    "rounds": 2,
-    "samples-per-round": 6,
-    "akd-steps": 2,
-    "akd-batch": 8,
-    "source-replay": 16,
-    "lora-rank": 4,
+    "data.scenes-train": 80,
+    "data.scenes-test": 40,
+    "data.items-per-domain": 20,
+    "data.known-objects": "old shapes",
+    "data.known-questions": "what,colour,yesno,count",
+    "drift.axes": "object,question",
+    "run.devices": 2,
+    "run.rounds": 2,
+    "run.samples-per-round": 6,
+    "cloud.steps": 2,
+    "cloud.batch": 8,
+    "cloud.source-replay": 16,
+    "pair.lora-rank": 4,
 }
+
+
+def full(short: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by Python names: `uplink_budget`, or `rounds` where one stage alone has such a key."""
+    found = {}
+    for name, value in short.items():
+        kebab = name.replace("_", "-")
+        ends = [key for key in keys() if key.partition(".")[2] == kebab]
+        found[ends[0] if len(ends) == 1 else full_key(name)] = value
+    return found
 
 
 @pytest.fixture(scope="session")
@@ -52,7 +62,11 @@ def pair_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def settings(pair_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     """Flat settings of a small run on that pair; every cache in a temporary folder."""
-    return {**SMALL, "pair": str(pair_folder), "token-cache": str(tmp_path_factory.mktemp("cache"))}
+    return {
+        **SMALL,
+        "pair.folder": str(pair_folder),
+        "pair.token-cache": str(tmp_path_factory.mktemp("cache")),
+    }
 
 
 @pytest.fixture(scope="session")
@@ -80,25 +94,25 @@ def run_settings(settings: dict[str, object], tmp_path: Path) -> Callable[..., d
     """
 
     def make(**more: Any) -> dict[str, Any]:
-        changed = {"method": "cdc", **{key.replace("_", "-"): value for key, value in more.items()}}
+        changed = {"run.method": "cdc", **full(more)}
         base = {
             **settings,
-            "devices": 3,
-            "rounds": 3,
-            "drift-onset": 1,
-            "drift-spread": 0,
-            "eval-every": 3,
-            "items-per-domain": 6,
-            "lora-rank": 2,
-            "tokens-kept": 4,
-            "max-answer-tokens": 3,
-            "uplink-budget": 3000,
-            "downlink-budget": 3000,
-            "confidence": 0.0,
-            "source-replay": 4,
-            "local-epochs": 1,
-            "pseudo-confidence": 0.0,
-            "out-dir": str(tmp_path / changed["method"]),
+            "run.devices": 3,
+            "run.rounds": 3,
+            "drift.onset": 1,
+            "drift.spread": 0,
+            "run.eval-every": 3,
+            "data.items-per-domain": 6,
+            "pair.lora-rank": 2,
+            "uplink.tokens-kept": 4,
+            "pair.max-answer-tokens": 3,
+            "uplink.budget": 3000,
+            "downlink.budget": 3000,
+            "cloud.confidence": 0.0,
+            "cloud.source-replay": 4,
+            "fedavg.epochs": 1,
+            "fedavg.confidence": 0.0,
+            "run.out-dir": str(tmp_path / changed["run.method"]),
         }
         return {**base, **changed}
 

@@ -3,12 +3,15 @@
 import json
 import tomllib
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from flwr.common.config import flatten_dict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc_flower.config import METHODS, STAGES, ConfigError, flat, keys, parse
+from cdc_flower.config import METHODS, RENAMED, STAGES, ConfigError, flat, keys, parse
+from cdc_flower.setting import Reader
 
 PYPROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
 
@@ -21,7 +24,8 @@ def refusal(settings):
 
 
 def test_the_flower_app_lists_every_key_with_its_default_and_type():
-    listed, defaults = PYPROJECT["tool"]["flwr"]["app"]["config"], flat(parse({}))
+    listed = flatten_dict(PYPROJECT["tool"]["flwr"]["app"]["config"])
+    defaults = flat(parse({}))
     assert listed == defaults
     assert list(listed) == list(keys())
     assert {k: type(v) for k, v in listed.items()} == {k: type(v) for k, v in defaults.items()}
@@ -36,7 +40,9 @@ def test_no_key_belongs_to_two_stages():
 
 
 def test_flat_is_the_inverse_of_parse():
-    config = parse({"rounds": 3, "token-score": "mc_dropout", "known_styles": "a,b", "tau": 2})
+    config = parse(
+        {"run.rounds": 3, "uplink.token-score": "mc_dropout", "data.known_styles": "a,b", "cloud_tau": 2}
+    )
     assert parse(flat(config)) == config
     assert config.run.rounds == 3
     assert config.uplink.token_score == "mc_dropout"
@@ -60,37 +66,56 @@ def test_any_value_is_taken_for_good_or_refused_in_one_line_that_names_the_key(k
 
 
 def test_numbers_may_come_as_text():
-    config = parse({"rounds": "5", "cohort": "0.5", "tensorboard": "true"})
+    config = parse({"run.rounds": "5", "run.cohort": "0.5", "run.tensorboard": "true"})
     assert (config.run.rounds, config.run.cohort, config.run.tensorboard) == (5, 0.5, True)
 
 
-def test_kebab_and_snake_case_name_the_same_key():
-    assert parse({"min-devices": 2}) == parse({"min_devices": 2})
+def test_a_key_may_be_written_as_in_python():
+    assert parse({"run.min-devices": 2}) == parse({"run.min_devices": 2}) == parse({"run_min_devices": 2})
 
 
 def test_an_unknown_key_is_refused_with_the_nearest_names():
-    assert refusal({"token-scores": "norm"}).startswith(
-        "unknown setting 'token-scores'; did you mean token-score"
-    )
-    assert "allowed: method, seed, rounds" in refusal({"zzz": 1})
+    assert "did you mean uplink.token-score?" in refusal({"uplink.token-scores": "norm"})
+    assert "`cdc-flower settings`" in refusal({"zzz": 1})
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("run.rounds", "run.rounds"),
+        ("token-score", "uplink.token-score"),
+        ("pace", "fleet.mode"),
+        *RENAMED.items(),
+    ],
+)
+def test_a_key_of_the_first_version_is_refused_with_its_new_name(old, new):
+    assert refusal({old: 1}) == f"unknown setting '{old}'; did you mean {new}?"
+    assert new in keys()
+
+
+def test_every_setting_has_a_meaning_and_a_reader():
+    for stage in STAGES.values():
+        for field in stage.__pydantic_fields__.values():
+            assert len(field.description) > 8
+            assert field.json_schema_extra["reader"] in get_args(Reader)
 
 
 @pytest.mark.parametrize(
     ("key", "value", "allowed"),
     [
-        ("method", "fedsgd", "'static', 'cdc'"),
-        ("rounds", 0, "greater than or equal to 1"),
-        ("rounds", "many", "valid integer"),
-        ("rounds", 2.5, "valid integer"),
-        ("cohort", 1.5, "less than or equal to 1"),
-        ("token-bits", 16, "8, 4 or 3"),
-        ("compression", "fp4", "'nf4', 'int8', 'none' or 'auto'"),
-        ("uplink-budget", 0, "greater than or equal to 1"),
-        ("uplink-unit", "png", "'tokens', 'jpeg' or 'patches'"),
-        ("picture-quality", 0, "greater than or equal to 1"),
-        ("picture-quality", 96, "less than or equal to 95"),
-        ("tensorboard", "maybe", "valid boolean"),
-        ("data", None, "valid string"),
+        ("run.method", "fedsgd", "'static', 'cdc'"),
+        ("run.rounds", 0, "greater than or equal to 1"),
+        ("run.rounds", "many", "valid integer"),
+        ("run.rounds", 2.5, "valid integer"),
+        ("run.cohort", 1.5, "less than or equal to 1"),
+        ("uplink.token-bits", 5, "16, 8, 4 or 3"),
+        ("pair.compression", "fp4", "'nf4', 'int8', 'none' or 'auto'"),
+        ("uplink.budget", -1, "greater than or equal to 0"),
+        ("uplink.unit", "png", "'tokens', 'jpeg' or 'patches'"),
+        ("uplink.picture-quality", 0, "greater than or equal to 1"),
+        ("uplink.picture-quality", 96, "less than or equal to 95"),
+        ("run.tensorboard", "maybe", "valid boolean"),
+        ("data.pack", None, "valid string"),
     ],
 )
 def test_a_wrong_value_is_refused_with_key_value_and_what_is_allowed(key, value, allowed):
@@ -100,13 +125,13 @@ def test_a_wrong_value_is_refused_with_key_value_and_what_is_allowed(key, value,
 
 
 def test_drift_axes_are_checked_and_split():
-    assert parse({"drift": "object, style"}).axes == ("object", "style")
-    assert parse({"drift": "none"}).axes == ()
-    assert "unknown axis 'colour'" in refusal({"drift": "object,colour"})
+    assert parse({"drift.axes": "object, style"}).axes == ("object", "style")
+    assert parse({"drift.axes": "none"}).axes == ()
+    assert "unknown axis 'colour'" in refusal({"drift.axes": "object,colour"})
 
 
 def test_every_method_of_the_comparison_is_a_method():
-    assert [parse({"method": m}).run.method for m in METHODS] == list(METHODS)
+    assert [parse({"run.method": m}).run.method for m in METHODS] == list(METHODS)
 
 
 def test_a_config_cannot_be_changed():

@@ -51,7 +51,7 @@ def test_everything_written_is_read_back(tmp_path):
     folder.finish("completed")
 
     run = results.read(tmp_path / "run")
-    assert run.config == flat(parse({"seed": 7}))
+    assert run.config == flat(parse({"run.seed": 7}))
     assert run.info["seeds"] == {"run": 7}
     assert run.info["pair_digest"] == "p"
     assert run.info["versions"]["flwr"]
@@ -164,7 +164,7 @@ def test_ledger_and_pictures_with_missing_fields_are_refused(tmp_path):
 
 def test_an_out_dir_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="setting 'out-dir'"):
+    with pytest.raises(ConfigError, match="setting 'run.out-dir'"):
         begun(tmp_path / "file")
 
 
@@ -201,7 +201,7 @@ def test_a_folder_that_goes_on_has_the_tables_of_its_state_and_the_seconds_of_bo
 
     second = results.RunFolder(tmp_path / "run")
     second.stage_seconds["cloud"] += 1.0
-    second.begin(parse({"rounds": 6}), {}, {"resumed_after": 1}, (1, saved))
+    second.begin(parse({"run.rounds": 6}), {}, {"resumed_after": 1}, (1, saved))
     now = results.read(tmp_path / "run")
     assert (now.status, now.config["rounds"], now.info["resumed_after"]) == ("interrupted", 6, 1)
     assert now.rounds.to_dict("list") == {

@@ -2,7 +2,7 @@
 
 The teacher sees the same tokens as the device sent, nothing else: no picture, no label. Its answers and its
 largest logits are computed once per sample and kept with it, so a replayed lesson costs the student's pass
-only. Departures from the released code: confidence weights and a threshold, KL on logits, replay, anchor;
+only. Departures from the released code: confidence weights and a threshold, KL on logits, replay;
 its feature and wavelet losses are options.
 """
 
@@ -80,7 +80,6 @@ class Cloud:
         sure = [q for q in source_lessons if q.confidence >= cloud.confidence]
         self.replay = Replay(sure, cloud.replay_bytes)
         self.params = adapters.trainable(twin)
-        self.start = [p.detach().clone() for p in self.params]
         self.mean = [
             p.detach().clone() for p in self.params
         ]  # what is shipped: a running mean of the adapter
@@ -88,7 +87,7 @@ class Cloud:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.run.seed)
             self.align = nn.Linear(*widths, bias=False)
-        self.optimizer = torch.optim.AdamW(self._trained(), lr=cloud.akd_lr, weight_decay=0.0)
+        self.optimizer = torch.optim.AdamW(self._trained(), lr=cloud.lr, weight_decay=0.0)
 
     def learn(self, samples: Sequence[CloudSample], round: int, weights: np.ndarray | None = None) -> Learned:
         """Let the teacher answer `samples` and distil for `akd_steps` steps.
@@ -105,14 +104,14 @@ class Cloud:
         sums: dict[str, float] = {}
         if fresh:
             self.twin.train()
-            for _ in range(cloud.akd_steps):
-                old = self.replay.draw(round_half(cloud.akd_batch * cloud.replay_share), rng)
-                new = [fresh[int(i)] for i in rng.integers(len(fresh), size=cloud.akd_batch - len(old))]
+            for _ in range(cloud.steps):
+                old = self.replay.draw(round_half(cloud.batch * cloud.replay_share), rng)
+                new = [fresh[int(i)] for i in rng.integers(len(fresh), size=cloud.batch - len(old))]
                 for name, value in self._step(new + old).items():
                     sums[name] = sums.get(name, 0.0) + value
             self.twin.eval()
             self.replay.add(fresh, rng)
-        means = {name: total / max(1, cloud.akd_steps) for name, total in sums.items()}
+        means = {name: total / max(1, cloud.steps) for name, total in sums.items()}
         return Learned(self._shipped(), len(fresh), len(lessons) - len(fresh), means, texts)
 
     def _shipped(self) -> np.ndarray:
@@ -183,10 +182,6 @@ class Cloud:
         for group in filter(None, groups):
             for name, value in self._terms(group).items():
                 terms[name] = terms.get(name, torch.zeros(())) + value * (len(group) / len(batch))
-        if cloud.anchor_weight:
-            apart = [(p - p0).square().sum() for p, p0 in zip(self.params, self.start, strict=True)]
-            count = sum(p.numel() for p in self.params)
-            terms["anchor"] = cloud.anchor_weight * torch.stack(apart).sum() / count
         loss = torch.stack(list(terms.values())).sum()
         self.optimizer.zero_grad()
         loss.backward()
@@ -194,7 +189,7 @@ class Cloud:
         self.optimizer.step()
         with torch.no_grad():
             for mean, p in zip(self.mean, self.params, strict=True):
-                mean.lerp_(p, 1 - cloud.average)
+                mean.lerp_(p, 1 - cloud.ema_decay)
         return {name: float(v.detach()) for name, v in terms.items()}
 
     def _terms(self, batch: list[Lesson]) -> dict[str, torch.Tensor]:

@@ -1,9 +1,9 @@
 """AKD losses: what the twin is pulled towards (arXiv 2312.16279, section 3.3, and its released code).
 
     L = ce w CE(student, pseudo answer) + kl w tau^2 KL(teacher || student)
-        + feature L_feat + anchor mean (a - a_0)^2
+        + feature L_feat
 
-with w the teacher's confidence in its answer (or 1) and `ce`, `kl`, `feature`, `anchor` the weights of the
+with w the teacher's confidence in its answer (or 1) and `ce`, `kl`, `feature` the weights of the
 settings. The released code has CE and feature terms only, unweighted; the KL on logits is possible because
 teacher and student share a vocabulary. CE and KL are means over the samples of a batch, L_feat over their
 positions.

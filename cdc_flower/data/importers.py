@@ -171,7 +171,6 @@ def from_jsonl(
     mapping: Mapping[str, str] | None = None,
     test_share: float = 0.2,
     seed: int = 0,
-    max_answer_chars: int = 64,
 ) -> None:
     """Make a pack from a folder of pictures and a JSONL file that asks about them.
 
@@ -185,7 +184,6 @@ def from_jsonl(
             the picture's path unless it is mapped.
         test_share: pictures held out where no line is of the test split.
         seed: of that choice.
-        max_answer_chars: longer answers are refused.
 
     Raises:
         PackError: a missing file, field or picture, a line that is not JSON (with its number), or an invalid
@@ -204,7 +202,7 @@ def from_jsonl(
         train, test = columns.loc[~held].reset_index(drop=True), columns.loc[held].reset_index(drop=True)
     else:
         train, test = hold_out(columns, test_share, seed)
-    write_pack(out_folder, train, test, max_answer_chars)
+    write_pack(out_folder, train, test)
 
 
 # --- Hugging Face datasets ----------------------------------------------------------------------------------
@@ -295,7 +293,6 @@ def from_datasets(
     limit: int | None = None,
     test_share: float = 0.2,
     seed: int = 0,
-    max_answer_chars: int = 64,
 ) -> None:
     """Make a pack from a Hugging Face dataset.
 
@@ -311,7 +308,6 @@ def from_datasets(
         limit: at most so many rows of each split.
         test_share: pictures held out where there is no test split.
         seed: of that choice.
-        max_answer_chars: longer answers are refused.
 
     Raises:
         PackError: the dataset cannot be opened, a split or field is missing, or the pack is invalid.
@@ -332,4 +328,4 @@ def from_datasets(
         train, test = rows(train_split), rows(test_split)
     else:
         train, test = hold_out(rows(train_split), test_share, seed)
-    write_pack(out_folder, train, test, max_answer_chars)
+    write_pack(out_folder, train, test)

@@ -36,6 +36,9 @@ MAX_PIXELS = 16 * 2**20
 _ALLOWED = "'scenes' or the path of a folder with train.parquet and test.parquet"
 
 
+MAX_ANSWER_CHARS = 64
+
+
 class PackError(ConfigError):
     """A pack that cannot be used; one line with file, row, column and what is wrong."""
 
@@ -105,7 +108,7 @@ def _first(values: list[Any], wrong: Callable[[Any], bool]) -> int | None:
     return next((row for row, value in enumerate(values) if wrong(value)), None)
 
 
-def _validate(table: pa.Table, file: str, max_answer_chars: int) -> tuple[pd.DataFrame, dict[str, bytes]]:
+def _validate(table: pa.Table, file: str) -> tuple[pd.DataFrame, dict[str, bytes]]:
     """Check one split and take the pictures out of it; `file` is only used in messages."""
     for column in COLUMNS:
         if column not in table.column_names:
@@ -128,12 +131,12 @@ def _validate(table: pa.Table, file: str, max_answer_chars: int) -> tuple[pd.Dat
         row = _first(values[column], lambda text: not text.strip())
         if row is not None:
             raise PackError(f"{file}: row {row}, column '{column}': empty")
-    row = _first(values["answer"], lambda text: len(text) > max_answer_chars)
+    row = _first(values["answer"], lambda text: len(text) > MAX_ANSWER_CHARS)
     if row is not None:
         answer = values["answer"][row]
         raise PackError(
             f"{file}: row {row}, column 'answer': {len(answer)} characters ({answer[:24]!r}...), "
-            f"allowed are {max_answer_chars} (setting 'max-answer-chars')"
+            f"allowed are {MAX_ANSWER_CHARS}"
         )
     images = _pictures(values["image_id"], values["image"], file)
     frame = table.drop_columns(["image"]).to_pandas(ignore_metadata=True)
@@ -174,12 +177,11 @@ def _table(path: Path, file: str) -> pa.Table:
         raise PackError(f"{file}: not a readable parquet file: {_line(err)}") from None
 
 
-def read_pack(folder: str | os.PathLike[str], max_answer_chars: int = 64) -> Pack:
+def read_pack(folder: str | os.PathLike[str]) -> Pack:
     """Read and validate a pack folder.
 
     Args:
         folder: holds `train.parquet` and `test.parquet`.
-        max_answer_chars: longer answers are refused.
 
     Raises:
         PackError: a missing folder, file or column, a wrong type, an empty split, question or answer, an
@@ -193,26 +195,20 @@ def read_pack(folder: str | os.PathLike[str], max_answer_chars: int = 64) -> Pac
     for split in SPLITS:
         source = path / f"{split}.parquet"
         table = _table(source, str(source))
-        parts.append(_validate(table, str(source), max_answer_chars))
+        parts.append(_validate(table, str(source)))
         with source.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     (train, train_images), (test, test_images) = parts
     return Pack(path.resolve().name, path, digest.hexdigest(), train, test, train_images, test_images)
 
 
-def write_pack(
-    folder: str | os.PathLike[str],
-    train_rows: pd.DataFrame,
-    test_rows: pd.DataFrame,
-    max_answer_chars: int = 64,
-) -> None:
+def write_pack(folder: str | os.PathLike[str], train_rows: pd.DataFrame, test_rows: pd.DataFrame) -> None:
     """Validate two splits and write them as a pack folder; nothing is written unless both are valid.
 
     Args:
         folder: made when missing; its two parquet files are replaced atomically.
         train_rows: pack columns with `image` as bytes, and any extra columns.
         test_rows: the same for the held-out split.
-        max_answer_chars: longer answers are refused.
 
     Raises:
         PackError: as `read_pack`, naming the split in place of the file; or the folder cannot be written.
@@ -224,7 +220,7 @@ def write_pack(
             table = pa.Table.from_pandas(rows, preserve_index=False).replace_schema_metadata(None)
         except pa.ArrowException as err:
             raise PackError(f"{split} rows: mixed types: {_line(err)}") from None
-        _validate(table, f"{split} rows", max_answer_chars)
+        _validate(table, f"{split} rows")
         tables[split] = table
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -250,7 +246,7 @@ GENERATED: dict[str, Callable[[DataConfig, int], Pack]] = {"scenes": _scenes}
 
 
 def load(config: DataConfig, seed: int = 0) -> Pack:
-    """The pack that `config.data` names: a generated one, or a folder.
+    """The pack that `config.pack` names: a generated one, or a folder.
 
     Args:
         seed: of a generated pack. Models are trained on seed 0 and devices live in seed 1, so that nobody was
@@ -259,8 +255,8 @@ def load(config: DataConfig, seed: int = 0) -> Pack:
     Raises:
         PackError: neither a known name nor a usable pack folder.
     """
-    if config.data in GENERATED:
-        return GENERATED[config.data](config, seed)
-    if not config.data or not Path(config.data).expanduser().is_dir():
-        raise PackError(f"setting 'data' = {config.data!r}: no such folder; allowed: {_ALLOWED}")
-    return read_pack(config.data, config.max_answer_chars)
+    if config.pack in GENERATED:
+        return GENERATED[config.pack](config, seed)
+    if not config.pack or not Path(config.pack).expanduser().is_dir():
+        raise PackError(f"setting 'data.pack' = {config.pack!r}: no such folder; allowed: {_ALLOWED}")
+    return read_pack(config.pack)

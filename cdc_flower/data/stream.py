@@ -94,9 +94,9 @@ def domains(frame: pd.DataFrame, config: DataConfig, reference: pd.DataFrame | N
     """
     reference = frame if reference is None else reference
     axes = {
-        "object": (config.object_column, "object-column", "known-objects", config.known_objects),
-        "question": ("qtype", "known-questions", "known-questions", config.known_questions),
-        "style": (config.style_column, "style-column", "known-styles", config.known_styles),
+        "object": (config.object_column, "data.object-column", "data.known-objects", config.known_objects),
+        "question": ("qtype", "data.known-questions", "data.known-questions", config.known_questions),
+        "style": (config.style_column, "data.style-column", "data.known-styles", config.known_styles),
     }
     names = np.full(len(frame), SOURCE, dtype=object)
     unknown = np.zeros(len(frame), dtype=np.int64)
@@ -128,7 +128,7 @@ def check_domains(train: np.ndarray, test: np.ndarray, axes: Sequence[str]) -> N
                 hint = (
                     "everything is unknown to the student"
                     if name == SOURCE
-                    else "allowed in setting 'drift': the domains that exist, or none"
+                    else "allowed in setting 'drift.axes': the domains that exist, or none"
                 )
                 raise ConfigError(
                     f"domain '{name}' is empty in the {split} split; rows there: {there}; "
@@ -168,7 +168,7 @@ def partition(frame: pd.DataFrame, config: DataConfig, devices: int, seed: int) 
 
     if len(frame) < devices:
         raise ConfigError(
-            f"setting 'devices' = {devices}: the data has {len(frame)} usable train rows; "
+            f"setting 'run.devices' = {devices}: the data has {len(frame)} usable train rows; "
             f"allowed: at most {len(frame)}, or 'partition' = 'shared'"
         )
     rng = generator(seed, "partition")
@@ -179,7 +179,7 @@ def partition(frame: pd.DataFrame, config: DataConfig, devices: int, seed: int) 
     else:
         if config.partition_by not in frame.columns:
             raise ConfigError(
-                f"setting 'partition-by' = {config.partition_by!r}: the data has no such "
+                f"setting 'data.partition-by' = {config.partition_by!r}: the data has no such "
                 f"column; allowed: {', '.join(map(str, frame.columns))}"
             )
         by = frame[config.partition_by].astype(str)
@@ -187,8 +187,8 @@ def partition(frame: pd.DataFrame, config: DataConfig, devices: int, seed: int) 
             values = sorted(by.unique())
             if len(values) < devices:
                 raise ConfigError(
-                    f"setting 'devices' = {devices}: column '{config.partition_by}' (setting "
-                    f"'partition-by') has {len(values)} values; allowed with partition "
+                    f"setting 'run.devices' = {devices}: column '{config.partition_by}' (setting "
+                    f"'data.partition-by') has {len(values)} values; allowed with partition "
                     f"natural: at most {len(values)}"
                 )
             groups = np.array_split(rng.permutation(np.array(values, dtype=object)), devices)
@@ -211,7 +211,7 @@ def partition(frame: pd.DataFrame, config: DataConfig, devices: int, seed: int) 
             parts = [cutter.load_partition(device)["row"][:] for device in range(devices)]
     except ValueError as err:
         raise ConfigError(
-            f"setting 'dirichlet-alpha' = {config.dirichlet_alpha}: no division of "
+            f"setting 'data.dirichlet-alpha' = {config.dirichlet_alpha}: no division of "
             f"{len(frame)} rows over {devices} devices with a row for each was found; "
             f"allowed: a larger alpha or fewer devices ({str(err).split('.')[0]})"
         ) from None
@@ -237,13 +237,12 @@ def drift_share(config: DriftConfig, device: int, devices: int, round: int) -> f
     Returns:
         0 .. 1 - source_share.
     """
-    if config.drift.strip() in ("", "none"):
+    if config.axes.strip() in ("", "none"):
         return 0.0
-    onset = config.drift_onset + device * (config.drift_spread + 1) // devices
+    onset = config.onset + device * (config.spread + 1) // devices
     if round < onset:
         return 0.0
-    ramp = 1 if config.drift_mode == "sudden" else config.drift_ramp
-    return (1.0 - config.source_share) * min(1.0, (round - onset + 1) / ramp)
+    return (1.0 - config.source_share) * min(1.0, (round - onset + 1) / config.ramp)
 
 
 class _Deck:
@@ -289,7 +288,7 @@ def schedule(domain: np.ndarray, rows: np.ndarray, config: Config, device: int) 
     }
     decks = {name: deck for name, deck in decks.items() if len(deck.rows)}
     axes = [axis for axis in config.axes if axis in decks]
-    if axes and config.drift.drift_per_device == "one":
+    if axes and config.drift.per_device == "one":
         own = config.axes[device % len(config.axes)]
         axes = [own if own in decks else axes[device % len(axes)]]
     rng = generator(seed, "order", device)

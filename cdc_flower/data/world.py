@@ -141,7 +141,7 @@ def tokens_of(
     except OSError as err:
         raise ConfigError(
             f"token cache '{path.parent}': cannot be written: {err}; allowed: any writable "
-            "folder (setting 'token-cache' or variable CDC_FLOWER_CACHE)"
+            "folder (setting 'pair.token-cache' or variable CDC_FLOWER_CACHE)"
         ) from None
     finally:
         if part is not None:
@@ -174,7 +174,7 @@ def held_out(test: pd.DataFrame, wanted: tuple[str, ...], count: int, items: str
         rows = np.flatnonzero(test["drift_domain"].to_numpy() == name)
         if len(rows) <= start:
             raise ConfigError(
-                f"setting 'items' = '{items}': domain '{name}' has {len(rows)} test items; allowed: "
+                f"setting 'data.items' = '{items}': domain '{name}' has {len(rows)} test items; allowed: "
                 f"items-per-domain below that, now {count}"
             )
         kept.append(stream.generator(0, f"test/{name}").permutation(rows)[start : start + count])

@@ -56,13 +56,13 @@ class Mirror:
         self, initial: NDArray[np.float32], layout: HasLayout, codec: str, budget: int, history: int
     ):
         if codec not in CODECS:
-            raise ConfigError(f"setting 'codec' = {codec!r}; allowed: {', '.join(CODECS)}")
+            raise ConfigError(f"setting 'downlink.codec' = {codec!r}; allowed: {', '.join(CODECS)}")
         if CODECS[codec].budgeted and budget <= update.ENVELOPE:
             raise ConfigError(
-                f"setting 'downlink-budget' = {budget}: an update needs at least {update.ENVELOPE + 1} bytes"
+                f"setting 'downlink.budget' = {budget}: an update needs at least {update.ENVELOPE + 1} bytes"
             )
         if history < 1:
-            raise ConfigError(f"setting 'history' = {history}; allowed: at least 1")
+            raise ConfigError(f"setting 'downlink.history' = {history}; allowed: at least 1")
         self._sizes = tuple(int(s) for s in layout.sizes)
         self._layout = bytes(layout.digest)
         self._codec, self._budget, self._history = CODECS[codec], budget, min(history, update.MAX_CHAIN)

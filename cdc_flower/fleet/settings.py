@@ -10,41 +10,56 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
+
+from cdc_flower.setting import STRICT, setting
 
 YEAR = 366 * 86_400.0  # s; what batteries do in a round is played day by day
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
+@dataclass(frozen=True, config=STRICT)
 class FleetConfig:
     """Virtual devices and virtual time. Seconds are simulated ones.
 
-    With `pace = "off"` there is no virtual time: all devices are alike and always there.
+    With `mode = "off"` there is no virtual time: all devices are alike and always there.
     """
 
-    pace: Literal["off", "rounds", "async"] = "off"
-    mix: str = "phone-mid=30%,phone-high=15%,phone-old=15%,pi4=15%,pi5=15%,laptop=10%"  # or a .toml file
-    cost_model: str = ""  # whose shapes are charged: "" = the student's own, a name, or a config.json
-    cloud_profile: str = "gpu-server"  # the machine that distils between rounds; "" = it takes no time
-    trace: str = ""  # a .parquet or .json file; "" = generated, "always" = everyone at all times
-    trace_days: int = Field(default=2, ge=1)  # period of a generated trace
-    zones: str = "0"  # offsets from UTC in hours, "-8,0,8"; each device lives in one
-    need_charging: bool = False  # ask only devices on a charger
-    need_idle: bool = False  # ask only devices that their owners leave alone
-    min_battery: float = Field(default=0.2, ge=0, le=1)  # of the capacity; below it a device is not asked
-    round_every: float = Field(default=0.0, ge=0, le=YEAR)  # s, begin to begin, at least
-    deadline: float = Field(default=600.0, gt=0, le=YEAR)  # s; the end of a round or task
-    over_selection: float = Field(default=1.3, ge=1)  # asked / wanted (arXiv 1902.01046, section 3.3)
-    late: Literal["drop", "take"] = "drop"  # answers after the end of their round
-    buffer: int = Field(default=10, ge=1)  # async: batches until the cloud distils (arXiv 2106.06639)
-    in_flight: int = Field(default=100, ge=1)  # async: devices at work at a time
-    staleness_power: float = Field(default=0.5, ge=0)  # weight (1 + s)^-power of a batch s versions old
+    mode: Literal["off", "sync", "async"] = setting(
+        "off", "virtual time: none, in rounds, or asynchronous (arXiv 2106.06639)", "simulator"
+    )
+    mix: str = setting(
+        "phone-mid=30%,phone-high=15%,phone-old=15%,pi4=15%,pi5=15%,laptop=10%",
+        "profiles of the devices and their shares, or a .toml file",
+        "simulator",
+    )
+    cost_model: str = setting(
+        "", "whose shapes are charged: '' = the student's own, a name, or a config.json", "simulator"
+    )
+    cloud_profile: str = setting(
+        "gpu-server", "the machine that distils between rounds; '' = it takes no time", "simulator"
+    )
+    trace: str = setting(
+        "", "a .parquet or .json file; '' = generated, always = everyone is there", "simulator"
+    )
+    trace_days: int = setting(2, "period of a generated trace [days]", "simulator", ge=1)
+    zones: str = setting("0", "offsets from UTC, '-8,0,8'; each device lives in one [hours]", "simulator")
+    need_charging: bool = setting(False, "ask only devices on a charger", "cloud")
+    need_idle: bool = setting(False, "ask only devices that their owners leave alone", "cloud")
+    min_battery: float = setting(0.2, "share of the capacity below which none is asked", "cloud", ge=0, le=1)
+    round_every: float = setting(
+        0.0, "from the begin of a round to the next, at least [s]", "cloud", ge=0, le=YEAR
+    )
+    deadline: float = setting(600.0, "the end of a round or task [s]", "cloud", gt=0, le=YEAR)
+    over_selection: float = setting(1.3, "devices asked / wanted (arXiv 1902.01046, 3.3)", "cloud", ge=1)
+    late: Literal["drop", "take"] = setting("drop", "answers after the end of their round", "cloud")
+    buffer: int = setting(10, "async: answers until the cloud distils (arXiv 2106.06639)", "cloud", ge=1)
+    in_flight: int = setting(100, "async: devices at work at a time", "cloud", ge=1)
+    staleness_power: float = setting(0.5, "a batch s versions old weighs (1 + s)^-power", "cloud", ge=0)
 
     @property
     def takes_late(self) -> bool:
         """Whether an answer may come in a later round than it was asked in."""
-        return self.pace == "async" or (self.pace == "rounds" and self.late == "take")
+        return self.mode == "async" or (self.mode == "sync" and self.late == "take")
 
     def to_ask(self, wanted: int) -> int:
         """How many devices a round asks, so that `wanted` answer."""

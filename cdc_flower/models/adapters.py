@@ -53,7 +53,7 @@ class Layout:
         return hashlib.blake2b(repr((self.names, self.shapes)).encode(), digest_size=8).digest()
 
 
-def attach(model: nn.Module, rank: int, alpha: int, seed: int = 0) -> PeftModel:
+def attach(model: nn.Module, rank: int, seed: int = 0) -> PeftModel:
     """Wrap a LLaVA student with the adapter, version 0: LoRA B = 0, so its answers are the bare student's
     (its logits within 1e-4).
 
@@ -62,7 +62,7 @@ def attach(model: nn.Module, rank: int, alpha: int, seed: int = 0) -> PeftModel:
     """
     config = LoraConfig(
         r=rank,
-        lora_alpha=alpha,
+        lora_alpha=2 * rank,
         lora_dropout=0.0,
         bias="none",
         target_modules=LORA_TARGETS,

@@ -96,7 +96,7 @@ def dequantised(model: nn.Module) -> nn.Module:
 @lru_cache(maxsize=4)
 def device_model(pair: Pair, config: PairConfig) -> nn.Module:
     """The compressed student with its adapter at version 0; one resident copy per process and setting."""
-    return adapters.attach(_load(pair, config.compression), config.lora_rank, config.lora_alpha).eval()
+    return adapters.attach(_load(pair, config.compression), config.lora_rank).eval()
 
 
 @lru_cache(maxsize=4)
@@ -104,7 +104,7 @@ def _twin(pair: Pair, config: PairConfig) -> nn.Module:
     model: Any = dequantised(_load(pair, config.compression))
     model.config.quantization_config = None
     model.is_quantized = False
-    return adapters.attach(model, config.lora_rank, config.lora_alpha).eval()
+    return adapters.attach(model, config.lora_rank).eval()
 
 
 def twin_model(pair: Pair, config: PairConfig) -> nn.Module:

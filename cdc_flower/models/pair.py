@@ -68,7 +68,7 @@ class Pair:
 
     def transform_for(self, config: UplinkConfig) -> Transform | None:
         """The transform that tokens are sent in; None where the setting or the pair has none."""
-        return None if config.token_transform == "none" else self.transform
+        return None if config.transform == "none" else self.transform
 
     @property
     def _vision(self) -> Any:
@@ -102,11 +102,11 @@ def find_pair(config: PairConfig, data_name: str) -> Path:
     Raises:
         PairError: none found; says where it looked.
     """
-    if config.pair:
-        folder = Path(config.pair)
+    if config.folder:
+        folder = Path(config.folder)
         if not (folder / "pair.json").is_file():
             raise PairError(
-                f"setting 'pair' = '{config.pair}': no pair.json there; "
+                f"setting 'pair.folder' = '{config.folder}': no pair.json there; "
                 "make a pair with `cdc-flower pretrain`"
             )
         return folder
@@ -198,7 +198,7 @@ def load_pair(config: PairConfig, data_name: str) -> Pair:
     folder: Path | None = None
     if config.teacher or config.student:
         if not (config.teacher and config.student):
-            raise PairError("settings 'teacher' and 'student' go together; only one of them is set")
+            raise PairError("settings 'pair.teacher' and 'student' go together; only one of them is set")
         teacher_path, student_path = config.teacher, config.student
         prefix, suffix = config.prompt_prefix or LLAVA_PREFIX, config.prompt_suffix or LLAVA_SUFFIX
         name = Path(student_path).name

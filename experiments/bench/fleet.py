@@ -35,14 +35,14 @@ from experiments.run import simulate
 APPS = "experiments.bench.apps"
 IDLE, CLIENT = f"{APPS}:idle", "clients.client_app:app"
 TASKS = {
-    "rounds": 3,
-    "partition": "shared",
-    "eval-every": 3,
-    "akd-steps": 1,
-    "source-replay": 50,
-    "items-per-domain": 10,
-    "scenes-train": 400,
-    "scenes-test": 100,
+    "run.rounds": 3,
+    "data.partition": "shared",
+    "run.eval-every": 3,
+    "cloud.steps": 1,
+    "cloud.source-replay": 50,
+    "data.items-per-domain": 10,
+    "data.scenes-train": 400,
+    "data.scenes-test": 100,
 }
 """A run whose cloud does next to nothing."""
 PYPROJECT = """[project]
@@ -175,14 +175,14 @@ def _memory() -> dict[str, float]:
 def rounds(folder: Path, workers: int, quick: bool) -> Iterator[Figure]:
     """(b), (e): the train phase of CDC, inference included, and what the model alone would take."""
     for samples, devices in ((2, 4),) if quick else ((2, 256), (32, 64)):
-        small = {"rounds": 2, "eval-every": 2} if quick else {}
-        settings = {**TASKS, **small, "samples-per-round": samples, "devices": devices}
+        small = {"run.rounds": 2, "run.eval-every": 2} if quick else {}
+        settings = {**TASKS, **small, "run.samples-per-round": samples, "run.devices": devices}
         what = f"CDC, {devices} devices of {samples} samples: device-tasks/s"
-        phases = _fleet_phases({**settings, "out-dir": str(folder / f"fleet-{samples}")}, workers)
+        phases = _fleet_phases({**settings, "run.out-dir": str(folder / f"fleet-{samples}")}, workers)
         rate = devices / median(phases[1:])
         if not quick:
             out = folder / f"flower-{samples}"
-            run_config = flat(parse({**settings, "out-dir": str(out)}))
+            run_config = flat(parse({**settings, "run.out-dir": str(out)}))
             stock(folder / f"cdc-{samples}", f"{APPS}:real", CLIENT, devices, run_config)
             theirs = json.loads(out.with_suffix(".seconds").read_text())
             yield figure(
@@ -208,7 +208,7 @@ def _fleet_phases(settings: dict[str, Any], workers: int) -> list[float]:
     from strategies import server_app
 
     run_config = flat(parse(settings))
-    bundle, devices = server_app.BUNDLE, settings["devices"]
+    bundle, devices = server_app.BUNDLE, settings["run.devices"]
     with fleet(devices, workers, CLIENT, settings=run_config, bundle=bundle) as grid:
         seconds = timed(grid)
         server_app.run(grid, Context(1, 1, {}, RecordDict(), run_config))
@@ -227,7 +227,7 @@ def model_alone(rows: int) -> float:
     from clients import inference, task
 
     torch.set_num_threads(1)
-    config = parse({**TASKS, "devices": 1, "samples-per-round": rows})
+    config = parse({**TASKS, "run.devices": 1, "run.samples-per-round": rows})
     pair = load_pair(config.pair, "scenes")
     world, model = load_world(config, pair), device_model(pair, config.pair)
     of_round = task.Task(config, pair, world, 0, 1, ConfigRecord())

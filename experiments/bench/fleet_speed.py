@@ -2,7 +2,8 @@
 
 `python -m experiments.bench.fleet_speed` plays 24 hours of 10,000 generated devices and prints, for each
 pace, the events (a phase of a task that ends, a device that comes, leaves, is plugged in or out) and events
-a second of this process's CPU time. The target is 1e5. Work and bytes of a task are made up; nothing is trained.
+a second of this process's CPU time. The target is 1e5. Work and bytes of a task are made up; nothing
+is trained.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def play(devices: Devices, trace: Trace, config: FleetConfig, wanted: int) -> It
     state = clock.start(devices)
     while state.now < DAY:
         number = state.round + 1
-        free = config.in_flight - len(state.pending) if config.pace == "async" else wanted
+        free = config.in_flight - len(state.pending) if config.mode == "async" else wanted
         asked = clock.ask(clock.candidates(state, devices, trace, config), free, config, 0, number)
         work = np.random.default_rng(number).exponential(WORK, len(asked))
         full = np.ones(len(asked))
@@ -45,12 +46,12 @@ def measure(count: int) -> dict[str, tuple[int, float]]:
     trace = generate(devices.classes, 0, 1)
     changes = len(trace.changes(0, DAY)[0]) + len(trace.changes(0, DAY, need_charging=True)[0])
     found = {}
-    for pace in ("rounds", "async"):
-        over = 1.3 if pace == "rounds" else 1.0
-        config = FleetConfig(pace=pace, in_flight=wanted, buffer=max(1, wanted // 10), over_selection=over)
+    for mode in ("sync", "async"):
+        over = 1.3 if mode == "sync" else 1.0
+        config = FleetConfig(mode=mode, in_flight=wanted, buffer=max(1, wanted // 10), over_selection=over)
         begun = time.process_time()
         tasks = sum(len(report.device) for report in play(devices, trace, config, wanted))
-        found[pace] = (3 * tasks + changes, time.process_time() - begun)
+        found[mode] = (3 * tasks + changes, time.process_time() - begun)
     return found
 
 
@@ -59,8 +60,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--devices", type=int, default=10_000)
     console = Console(file=sys.stdout, highlight=False)
-    for pace, (events, seconds) in measure(parser.parse_args().devices).items():
-        console.print(f"{pace}: {events:,} events in {seconds:.2f} s: {events / seconds:,.0f} events/s")
+    for mode, (events, seconds) in measure(parser.parse_args().devices).items():
+        console.print(f"{mode}: {events:,} events in {seconds:.2f} s: {events / seconds:,.0f} events/s")
 
 
 if __name__ == "__main__":

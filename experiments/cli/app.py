@@ -91,7 +91,11 @@ def compare(
         if methods is not None:
             raise ConfigError("--methods and --arms; allowed: one of them, arms name their methods")
         study, chosen = ablate.read(arms)
-        settings = {**settings, **study, **{k: v for k, v in assignments(sets or []).items() if k != "data"}}
+        settings = {
+            **settings,
+            **study,
+            **{k: v for k, v in assignments(sets or []).items() if k != "data.pack"},
+        }
         out = out or Path("results") / f"{parse(settings).data.name}-{Path(arms).stem}"
     try:
         made = comparing.run(
@@ -162,10 +166,10 @@ def simulate(
         given = ", ".join(name for name, value in of_fleet.items() if value)
         raise ConfigError(f"{given} with --engine {engine.value}; allowed: --engine fleet")
     if resume is None:
-        found = {**chosen_settings(data, preset, sets), "method": method or "cdc"}
+        found = {**chosen_settings(data, preset, sets), "run.method": method or "cdc"}
         config = parse(found)
         target = Path(out or config.run.out_dir or f"results/{config.run.method}-{config.run.seed}")
-        config = parse({**found, "out-dir": str(target.absolute())})
+        config = parse({**found, "run.out-dir": str(target.absolute())})
     else:
         config = _resumed(resume, sets, {"method": method, "data": data, "preset": preset, "out": out})
 
@@ -207,7 +211,7 @@ def _resumed(folder: Path, sets: list[str] | None, options: dict[str, Any]) -> A
     if given:
         raise ConfigError(
             f"--{given[0]} with --resume: a run goes on with its own settings; "
-            "allowed: --set rounds=N, --engine"
+            "allowed: --set run.rounds=N, --engine"
         )
     return simulating.resumed(folder, assignments(sets or []))
 
@@ -292,7 +296,7 @@ def pretrain(
         by_domain = ", ".join(f"{domain} {share(value)} %" for domain, value in scores["by_domain"].items())
         typer.echo(f"{role}: {by_domain}")
     found = target == pairs.folder(name).absolute()
-    typer.echo(f"pair: {target}" + ("" if found else f"  (use it with --set pair={target})"))
+    typer.echo(f"pair: {target}" + ("" if found else f"  (use it with --set pair.folder={target})"))
 
 
 @app.command()

@@ -30,16 +30,11 @@ def chosen_settings(data: str | None, preset: str | None, sets: list[str] | None
 
 
 @data_app.command("check")
-def data_check(
-    folder: Path,
-    max_answer_chars: Annotated[
-        int, typer.Option(help="Longest answer allowed, default 64.", show_default=False)
-    ] = 64,
-) -> None:
+def data_check(folder: Path) -> None:
     """Validate a pack: files, columns, rows, pictures."""
     from cdc_flower.data.packs import read_pack
 
-    pack = read_pack(folder, max_answer_chars)
+    pack = read_pack(folder)
     for name, frame, images in (
         ("train", pack.train, pack.train_images),
         ("test", pack.test, pack.test_images),

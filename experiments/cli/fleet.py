@@ -302,6 +302,6 @@ def calibrate(
         _show(compared)
     typer.echo(f"profile: {target}")
     typer.echo(
-        f"use it: --set mix=FILE.toml, with these lines in FILE.toml beside it:\n"
+        f"use it: --set fleet.mix=FILE.toml, with these lines in FILE.toml beside it:\n"
         f'profiles = ["{target.name}"]\n[mix]\n{name} = 100'
     )

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from cdc_flower.config import ConfigError, flat, parse
+from cdc_flower.config import ConfigError, flat, full_key, parse
 
 PRESETS = Path(__file__).parents[1] / "presets"
 
@@ -39,7 +38,8 @@ def preset(name: str) -> dict[str, Any]:
 
 
 def assignments(texts: Iterable[str]) -> dict[str, Any]:
-    """["rounds=3", "cohort=0.5"] -> {"rounds": 3, "cohort": 0.5}; values take the type of the setting.
+    """["run.rounds=3", "run.cohort=0.5"] -> {"run.rounds": 3, "run.cohort": 0.5}; values take the type of
+    the setting.
 
     Raises:
         ConfigError: no "=", or an unknown key.
@@ -47,13 +47,9 @@ def assignments(texts: Iterable[str]) -> dict[str, Any]:
     defaults, found = flat(parse({})), {}
     for text in texts:
         key, equals, value = text.partition("=")
-        key = key.strip().replace("_", "-")
         if not equals:
             raise ConfigError(f"--set {text!r}; allowed: key=value")
-        if key not in defaults:
-            near = get_close_matches(key, defaults, n=3)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"allowed: {', '.join(defaults)}"
-            raise ConfigError(f"unknown setting '{key}'; {hint}")
+        key = full_key(key.strip())
         found[key] = _typed(value.strip(), type(defaults[key]))
     return found
 
@@ -82,15 +78,15 @@ def resolve(
         ConfigError: see `preset` and `assignments`.
     """
     asked = assignments(sets)
-    data = str(asked.pop("data", data or "")) or None
+    data = str(asked.pop("data.pack", data or "")) or None
     if data is not None and data != "scenes":
         data = str(Path(data).expanduser().resolve())
     name = preset_name
     if name is None:
-        own = parse({"data": data} if data else {}).data.name
+        own = parse({"data.pack": data} if data else {}).data.name
         name = own if own in presets() else None
     base = preset(name) if name not in (None, "none") else {}
-    settings = {key.replace("_", "-"): value for key, value in base.items()}
+    settings = dict(base)
     if data is not None:
-        settings["data"] = data
+        settings["data.pack"] = data
     return {**settings, **asked}, name

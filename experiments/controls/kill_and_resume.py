@@ -2,8 +2,8 @@
 
 `python -m experiments.controls.kill_and_resume [--kills 20] [--out FOLDER]` starts `cdc-flower simulate` in a
 process of its own, sends it SIGKILL after a while, resumes it with `--resume` until it is done, and compares
-ledger, adapter, rounds, metrics and pictures with those of an uninterrupted run, bit for bit. The moments are drawn
-from a seed and spread evenly: a quarter over the start-up, the others over the rounds, which begin when
+ledger, adapter, rounds, metrics and pictures with those of an uninterrupted run, bit for bit. The moments are
+drawn from a seed and spread evenly: a quarter over the start-up, the others over the rounds, which begin when
 config.json is written (models and data are loaded then). A process that is killed before is started again
 instead: its folder is no run yet."""
 
@@ -22,15 +22,15 @@ from typing import Annotated, Any
 import typer
 
 SETTINGS = {
-    "rounds": 4,
-    "devices": 3,
-    "samples-per-round": 4,
-    "akd-steps": 3,
-    "source-replay": 50,
-    "eval-every": 2,
-    "scenes-train": 300,
-    "scenes-test": 100,
-    "items-per-domain": 20,
+    "run.rounds": 4,
+    "run.devices": 3,
+    "run.samples-per-round": 4,
+    "cloud.steps": 3,
+    "cloud.source-replay": 50,
+    "run.eval-every": 2,
+    "data.scenes-train": 300,
+    "data.scenes-test": 100,
+    "data.items-per-domain": 20,
 }
 """A run of seconds."""
 EXACT = ("status", "rounds_done", "accuracy", "forgetting", "ledger_digest", "adapter_digest")

@@ -150,7 +150,7 @@ def train_tower(
         raise ConfigError(
             f"pack '{pack.name}' gives a vision tower nothing to learn; allowed: a question "
             "asked 30 times, a class column, a column 'attributes', or your own models by "
-            "settings 'teacher' and 'student'"
+            "settings 'pair.teacher' and 'student'"
         )
     head = nn.Sequential(nn.LayerNorm(recipe.tower_width), nn.Linear(recipe.tower_width, len(goal.names)))
     rows_of = [[] for _ in ids]

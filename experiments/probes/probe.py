@@ -70,7 +70,7 @@ def run(probe: str, config: Config, seeds: int, tell: Tell) -> pd.DataFrame:
     torch.set_num_threads(1)
     rows = []
     for i in range(seeds):
-        now = parse({**flat(config), "seed": config.run.seed + i})
+        now = parse({**flat(config), "run.seed": config.run.seed + i})
         pair, world = server_app.prepare(now, tell)
         rows += [{"seed": now.run.seed, **row} for row in PROBES[probe](now, pair, world, tell)]
     return pd.DataFrame(rows)
@@ -139,7 +139,7 @@ def _read_by_teacher(
         bits = config.uplink.token_bits
         frame = token_batch.encode(TokenBatch(0, 1, 0, samples), pair.n_tokens, pair.width, bits, transform)
         size += len(frame)
-        cap = config.uplink.max_uplink_bytes
+        cap = config.uplink.max_bytes
         arrived = token_batch.decode(
             frame, pair.n_tokens, pair.width, pair.vocab, cap, transform=transform
         ).samples
@@ -192,7 +192,7 @@ def _line(config: Config, pair: Pair, world: World) -> tuple[list[np.ndarray], l
     """What codecs have to carry: the adapter (P,) after every round of a run with dense float16 updates, and
     the importance of its tensors.
     """
-    dense = parse({**flat(config), "method": "cdc", "codec": "fp16"})
+    dense = parse({**flat(config), "run.method": "cdc", "downlink.codec": "fp16"})
     strategy = server_app.STRATEGIES["cdc"](dense, pair, world)
     line: list[np.ndarray] = []
     importance: list[Sequence[float] | None] = []
@@ -217,7 +217,7 @@ def compressions(config: Config, pair: Pair, world: World, tell: Tell) -> Iterat
     """What devices of each compression answer, as deployed, with the adapter that was distilled for each (the
     devices of that run and the cloud's twin had its compression), and with none.
     """
-    of = {name: parse({**flat(config), "compression": name}) for name in reversed(COMPRESSIONS)}
+    of = {name: parse({**flat(config), "pair.compression": name}) for name in reversed(COMPRESSIONS)}
     total, at = len(of) * (2 + len(of)), 0
     worn = {"none, as shipped": adapters.read(twin_model(pair, config.pair))}
     for name, one in of.items():

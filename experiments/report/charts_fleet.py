@@ -1,7 +1,7 @@
 """The fleet's part of the report: who took part, where time and energy went, in virtual time.
 
 Drawn from the columns that virtual time adds to the ledger and from the counts of each round; a comparison
-without them (`pace = "off"`) has no such part. Accuracy over hours has a line for each method; the rest
+without them (`fleet.mode = "off"`) has no such part. Accuracy over hours has a line for each method; the rest
 describes one method (`shown`), because who is late depends on the devices far more than on the method.
 """
 

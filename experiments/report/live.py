@@ -46,7 +46,7 @@ class State:
         title: method, seed and data.
         round, rounds: done, of how many.
         stage: what is being done now.
-        hours: virtual time at the end of the last round; None where there is none (`pace = "off"`).
+        hours: virtual time at the end of the last round; None where there is none (`fleet.mode = "off"`).
         counts: "online", "asked" and `FATES`; what is not known is absent.
         failed: device-tasks of the last round that raised or never answered.
         up, down: bytes so far, all devices.
@@ -96,7 +96,7 @@ def of_run(state: State, run: results.RunResult) -> State:
     return replace(
         state,
         round=int(at),
-        rounds=int(run.config["rounds"]),
+        rounds=int(run.config["run.rounds"]),
         hours=told.get("hours"),
         counts=counts,
         failed=len(tasks) - good,

@@ -205,7 +205,7 @@ def _methods(runs: pd.DataFrame, index: Mapping[str, Any]) -> pd.DataFrame:
         row["accuracy"] = {d: statistics.fmean([a[d] for a in mine["accuracy"] if d in a]) for d in domains}
         rows.append(row)
     columns = ["method", "labels", "device_backprop", "runs", "failures", *MEASURES, "gap_closed", "accuracy"]
-    method_of = {name: arm["method"] for name, arm in index["arms"].items()}
+    method_of = {name: arm["run.method"] for name, arm in index["arms"].items()}
     static = next((r["acc_drift"] for r in rows if method_of[r["method"]] == "static"), None)
     teacher = drift_mean(index["teacher"])
     for row in rows:

@@ -57,7 +57,7 @@ def read(name: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
         raise ConfigError(f"study '{name}': grid '{bad[0]}'; allowed: a list of words and numbers")
     if bad := [key for key, arm in named.items() if not isinstance(arm, dict)]:
         raise ConfigError(f"study '{name}': arm '{bad[0]}'; allowed: a table of settings")
-    if "data" in study.get("settings", {}):
+    if "data.pack" in study.get("settings", {}):
         raise ConfigError(f"study '{name}': sets 'data'; allowed: the option --data")
     grid = [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values()) if lists]
     varied = [key for key, values in lists.items() if len(values) > 1] or list(lists)

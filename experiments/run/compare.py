@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cdc_flower import results
-from cdc_flower.config import METHODS, Config, ConfigError, flat, parse
+from cdc_flower.config import METHODS, Config, ConfigError, flat, full_key, parse
 from experiments.report import page as report
 from experiments.report import summary
 from experiments.report.summary import Comparison
@@ -67,14 +67,14 @@ def run(
             finished, and go on with the others after their last checkpoint.
         pretrain: train a pair for a pack that has none (see `experiments.run.pairs`); False = refuse it.
         engine: the module that has `run_local`, `prepare` and `teacher_accuracy`.
-        **overrides: further settings, `rounds=2`; they win over `settings`.
+        **overrides: further settings, `run_rounds=2` for `run.rounds`; they win over `settings`.
 
     Raises:
         ConfigError: anything that cannot be run; before the first round.
         Interrupted: Ctrl-C; the rounds that were done are in the report.
     """
     _check(seeds, workers)
-    shared = {key.replace("_", "-"): value for key, value in {**(settings or {}), **overrides}.items()}
+    shared = {full_key(key): value for key, value in {**(settings or {}), **overrides}.items()}
     arms = _arms(methods, shared)
     configs = {name: parse({**shared, **arm}) for name, arm in arms.items()}
     base = next(iter(configs.values()))
@@ -82,7 +82,7 @@ def run(
     folder = Path(out or Path("results") / base.data.name).absolute()
     _claim(folder)
     jobs = [
-        Job(name, seed, flat(parse({**flat(config), "seed": seed, "out-dir": str(target)})), engine)
+        Job(name, seed, flat(parse({**flat(config), "run.seed": seed, "run.out-dir": str(target)})), engine)
         for seed in range(base.run.seed, base.run.seed + seeds)
         for name, config in configs.items()
         for target in [summary.run_folder(folder, name, seed)]
@@ -144,7 +144,7 @@ def begun(job: Job, digests: Mapping[str, str]) -> str | None:
     where there is none.
     """
     try:
-        found = results.read(job.settings["out-dir"])
+        found = results.read(job.settings["run.out-dir"])
     except results.ResultError:
         return None
     same = found.config == job.settings and digests.items() <= found.info.items()
@@ -163,9 +163,9 @@ def _arms(
                 raise ConfigError(
                     f"arm {name!r} names a folder; allowed: letters, digits and any of ' =+-_.,'"
                 )
-        method = {"method": shared.get("method", "cdc")}
+        method = {"run.method": shared.get("run.method", "cdc")}
         return {
-            name: {**method, **{key.replace("_", "-"): value for key, value in arm.items()}}
+            name: {**method, **{full_key(key): value for key, value in arm.items()}}
             for name, arm in methods.items()
         }
     for method in methods:
@@ -175,7 +175,7 @@ def _arms(
         raise ConfigError(
             f"methods = {','.join(methods)!r}; allowed: each of {', '.join(METHODS)} at most once"
         )
-    return {method: {"method": method} for method in methods}
+    return {method: {"run.method": method} for method in methods}
 
 
 def _check_one_stream(configs: Mapping[str, Config]) -> None:
@@ -183,7 +183,7 @@ def _check_one_stream(configs: Mapping[str, Config]) -> None:
 
     def shared(config: Config) -> tuple[Any, ...]:
         pair, run = config.pair, config.run
-        models = pair.pair, pair.teacher, pair.student, pair.prompt_prefix, pair.prompt_suffix
+        models = pair.folder, pair.teacher, pair.student, pair.prompt_prefix, pair.prompt_suffix
         stream = run.seed, run.devices, run.cohort, run.samples_per_round
         return config.data, config.drift, models, pair.max_answer_tokens, stream
 
@@ -198,7 +198,7 @@ def _check_one_stream(configs: Mapping[str, Config]) -> None:
 
 def _order(job: Job) -> tuple[int, int]:
     """Seed by seed, and the longest first, so that no worker is left alone with a long one."""
-    return job.seed, LONGEST.index(job.settings["method"])
+    return job.seed, LONGEST.index(job.settings["run.method"])
 
 
 def _check(seeds: int, workers: int | None) -> None:
@@ -230,7 +230,7 @@ def _forget(todo: Sequence[Job]) -> None:
     for job in todo:
         if job.resume:
             continue
-        (Path(job.settings["out-dir"]) / "config.json").unlink(missing_ok=True)
+        (Path(job.settings["run.out-dir"]) / "config.json").unlink(missing_ok=True)
 
 
 def traits(method: str) -> dict[str, bool]:

@@ -46,8 +46,8 @@ def ensure(
         PairError: none is found and `allowed` is False.
         ConfigError: the pack cannot be used, or not with this drift; before any training.
     """
-    named = config.pair.pair or config.pair.teacher or config.pair.student
-    if named or config.data.data == "scenes":
+    named = config.pair.folder or config.pair.teacher or config.pair.student
+    if named or config.data.pack == "scenes":
         return None
     from cdc_flower.data import packs, stream
     from cdc_flower.models import pair as finding

@@ -143,7 +143,7 @@ def _serve(pipe: Connection) -> None:
     silence()
     try:
         while (job := pipe.recv()) is not None:
-            with _printed_to(Path(job.settings["out-dir"] + ".log"), "a" if job.resume else "w"):
+            with _printed_to(Path(job.settings["run.out-dir"] + ".log"), "a" if job.resume else "w"):
                 try:
                     _work(job, pipe.send)
                 except ConfigError as err:

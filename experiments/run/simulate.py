@@ -53,16 +53,16 @@ def resumed(folder: Path, changes: Mapping[str, Any]) -> Config:
         ConfigError: no run there, another setting than `rounds`, or a completed run with nothing left.
     """
     found = results.read(folder)
-    other = [key for key in changes if key != "rounds"]
+    other = [key for key in changes if key != "run.rounds"]
     if other:
         raise ConfigError(
             f"setting '{other[0]}' with --resume: a run goes on with its own settings; allowed: rounds"
         )
-    config = parse({**found.config, **changes, "out-dir": str(folder.absolute())})
+    config = parse({**found.config, **changes, "run.out-dir": str(folder.absolute())})
     if found.status == "completed" and config.run.rounds <= found.run.get("rounds_done", 0):
         raise ConfigError(
             f"{folder}: the run has completed its {found.run['rounds_done']} rounds, nothing is left; "
-            "allowed: --set rounds=N with more"
+            "allowed: --set run.rounds=N with more"
         )
     return config
 
@@ -92,10 +92,10 @@ def fleet(
 
 
 def flower(config: Config, progress: Progress, resume: bool = False, app: Path = APP) -> Path:
-    """Run with `flwr run` on Flower's simulation engine; returns the run folder, `out-dir` of the config.
+    """Run with `flwr run` on Flower's simulation engine; returns the run folder, `run.out-dir` of the config.
 
     Args:
-        config: its `out-dir` must be absolute, because the app runs from a copy elsewhere.
+        config: its `run.out-dir` must be absolute, because the app runs from a copy elsewhere.
         progress: is told the status and, once there are rounds, how many are done.
         resume: refused, because the devices' states live in Flower and end with it.
         app: the folder with the pyproject.toml of the Flower app.

@@ -64,7 +64,7 @@ def line(make_task):
 
 
 def test_what_goes_up_is_the_most_uncertain_first_with_its_true_tokens(make_task):
-    task = make_task(order={"version": 0}, token_transform="none")
+    task = make_task(order={"version": 0}, uplink_transform="none")
     content = done(task, message(), context())
     batch = decoded(task, content)
     doubts = [s.uncertainty for s in batch.samples]
@@ -91,7 +91,7 @@ def test_the_budget_holds_for_the_whole_message_and_is_used(make_task):
 
 
 def test_with_a_transform_the_budget_holds_and_only_its_owner_reads_the_frame(make_task):
-    turned = make_task(order={"version": 0}, token_transform="pca", token_bits=4, uplink_budget=1500)
+    turned = make_task(order={"version": 0}, uplink_transform="pca", token_bits=4, uplink_budget=1500)
     task = dataclasses.replace(turned, pair=dataclasses.replace(turned.pair, transform=None))
     content = done(turned, message(), context())
     assert message_bytes(content) <= 1500
@@ -172,7 +172,7 @@ def pictures_of(task, content):
     """The batch of a PICTURE_BATCH frame and its pictures."""
     pair, up = task.pair, task.config.uplink
     raster = Raster(pair.side, pair.patch)
-    return picture_batch.decode(frame_of(content), up.uplink_unit, raster, pair.vocab, up.uplink_budget)
+    return picture_batch.decode(frame_of(content), up.unit, raster, pair.vocab, up.budget)
 
 
 @pytest.mark.parametrize("unit", ["jpeg", "patches"])

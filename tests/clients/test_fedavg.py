@@ -32,25 +32,25 @@ def moved(task, mu: float) -> tuple[float, float]:
 def test_memory_is_the_last_rows_of_earlier_rounds_and_all_of_this_one(make_task):
     stream = make_task().world.streams[0]
     assert memory(make_task(round=1)).tolist() == stream[0].tolist()
-    kept = memory(make_task(round=3, local_memory=4))
+    kept = memory(make_task(round=3, memory=4))
     assert kept.tolist() == [*np.concatenate(stream[:2])[-4:], *stream[2]]
-    assert memory(make_task(round=3, local_memory=0)).tolist() == stream[2].tolist()
+    assert memory(make_task(round=3, memory=0)).tolist() == stream[2].tolist()
 
 
 def test_training_lowers_the_loss_and_is_the_same_twice(make_task):
-    many, one = make_task(local_epochs=12), make_task(local_epochs=1)
+    many, one = make_task(fedavg_epochs=12), make_task(fedavg_epochs=1)
     assert moved(many, 0.0)[1] < 0.7 * moved(one, 0.0)[1]
     assert moved(one, 0.0) == moved(one, 0.0)
 
 
 def test_the_proximal_term_keeps_the_weights_near(make_task):
-    task = make_task(local_epochs=8)
+    task = make_task(fedavg_epochs=8)
     assert moved(task, 10.0)[0] < 0.8 * moved(task, 0.0)[0]
 
 
 def test_the_first_step_is_that_of_adamw_on_the_mean_answer_loss(make_task):
     """Against ten plain lines."""
-    task = make_task(local_epochs=1, local_batch=64)
+    task = make_task(fedavg_epochs=1, fedavg_batch=64)
     model = trainee(task.pair, task.config.pair, False)
     start = adapters.read(model)
     work = pictures(task, task.rows), questions(task, task.rows), true_answers(task, model, task.rows)[1]
@@ -75,7 +75,7 @@ def test_own_answers_are_those_the_model_is_sure_of(make_task):
     length = question_length(task.pair, task.world)
     answers = answer(model, task.pair, length, pictures(task, task.rows), questions(task, task.rows))
     middle = float(np.median(answers.confidence))
-    chosen, targets, spent, generated = own_answers(make_task(pseudo_confidence=middle), model, task.rows)
+    chosen, targets, spent, generated = own_answers(make_task(fedavg_confidence=middle), model, task.rows)
     assert chosen.tolist() == np.flatnonzero(answers.confidence >= middle).tolist()
     assert targets == [answers.ids[i] for i in chosen]
     assert spent > 0
@@ -83,7 +83,7 @@ def test_own_answers_are_those_the_model_is_sure_of(make_task):
 
 
 def test_a_device_that_is_sure_of_nothing_answers_with_the_weights_it_got(make_task):
-    task = make_task(order={keys.FULL: False, keys.LABELS: "own"}, pseudo_confidence=1.0)
+    task = make_task(order={keys.FULL: False, keys.LABELS: "own"}, fedavg_confidence=1.0)
     sent = adapters.read(trainee(task.pair, task.config.pair, False)).astype(np.float16)
     content = RecordDict({keys.ARRAYS: ArrayRecord({keys.PAYLOAD: Array(sent)})})
     identify()

@@ -18,7 +18,7 @@ INITIAL = Adapter.of(np.zeros(3000, np.float32), 0)
 def context(out="", device=0, own=True) -> Context:
     """Of a device on one of our grids, or on an engine of Flower's."""
     node = node_id(device) if own else 77 + device
-    return Context(1, node, {"partition-id": device}, RecordDict(), {"out-dir": str(out)})
+    return Context(1, node, {"partition-id": device}, RecordDict(), {"run.out-dir": str(out)})
 
 
 def adapter(version=7, seed=0) -> Adapter:

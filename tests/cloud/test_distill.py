@@ -15,6 +15,7 @@ from cdc_flower.cloud.replay import CloudSample, Lesson
 from cdc_flower.config import Config, parse
 from cdc_flower.models import adapters, vlm
 from cdc_flower.models.compress import twin_model
+from tests.conftest import full
 
 QUESTIONS = (
     "where is the star?",
@@ -38,8 +39,7 @@ def samples(pair) -> list[CloudSample]:
 
 def with_settings(settings: dict[str, object], **more: object) -> Config:
     """A config in which every teacher's answer counts."""
-    named = {key.replace("_", "-"): value for key, value in more.items()}
-    return parse({**settings, "confidence": 0.0, "akd-steps": 4, "akd-batch": 8, **named})
+    return parse({**settings, "cloud.confidence": 0.0, "cloud.steps": 4, "cloud.batch": 8, **full(more)})
 
 
 def cloud_of(pair, config: Config, source: list[CloudSample] | None = None) -> Cloud:
@@ -60,7 +60,7 @@ def loss_on(pair, cloud: Cloud, samples: list[CloudSample]) -> float:
 
 
 def test_learning_brings_the_twin_closer_to_the_teachers_answers(pair, settings, samples):
-    cloud = cloud_of(pair, with_settings(settings, akd_steps=15, average=0.0))
+    cloud = cloud_of(pair, with_settings(settings, cloud_steps=15, ema_decay=0.0))
     before = loss_on(pair, cloud, samples)
     learned = cloud.learn(samples, 1)
     assert loss_on(pair, cloud, samples) < 0.8 * before
@@ -71,7 +71,7 @@ def test_learning_brings_the_twin_closer_to_the_teachers_answers(pair, settings,
 
 def test_what_is_shipped_is_the_running_mean_of_the_steps(pair, settings, samples):
     steps, decay, shipped = 3, 0.5, None
-    cloud = cloud_of(pair, with_settings(settings, akd_steps=1, average=decay))
+    cloud = cloud_of(pair, with_settings(settings, cloud_steps=1, ema_decay=decay))
     mean = adapters.read(cloud.twin)
     for round in range(1, steps + 1):
         shipped = cloud.learn(samples, round).adapter
@@ -93,7 +93,7 @@ def test_only_the_adapter_is_changed(pair, settings, samples):
 def test_samples_the_teacher_is_unsure_about_are_dropped_counted_and_still_answered(pair, settings, samples):
     sure = sorted(q.confidence for q in teach(pair, samples)[0])
     threshold = (sure[4] + sure[5]) / 2
-    cloud = cloud_of(pair, with_settings(settings, confidence=threshold))
+    cloud = cloud_of(pair, with_settings(settings, cloud_confidence=threshold))
     learned = cloud.learn(samples, 1)
     assert (learned.taught, learned.dropped) == (7, 5)
     assert len(learned.teacher_answers) == len(samples)
@@ -113,7 +113,7 @@ def test_without_weights_an_unsure_lesson_counts_like_a_sure_one(pair, settings,
 
 
 def test_a_weight_scales_what_a_sample_teaches_and_stays_with_it_in_replay(pair, settings, samples):
-    once = {"akd_steps": 1, "replay_share": 0.0}
+    once = {"cloud_steps": 1, "replay_share": 0.0}
     full, half = (cloud_of(pair, with_settings(settings, **once)) for _ in range(2))
     alone = full.learn(samples, 1).losses
     weighted = half.learn(samples, 1, np.full(len(samples), 0.5)).losses
@@ -122,7 +122,7 @@ def test_a_weight_scales_what_a_sample_teaches_and_stays_with_it_in_replay(pair,
 
 
 def test_importance_is_the_mean_squared_gradient_of_each_tensor(pair, settings, samples):
-    cloud = cloud_of(pair, with_settings(settings, akd_steps=1))
+    cloud = cloud_of(pair, with_settings(settings, cloud_steps=1))
     assert cloud.importance() is None
     cloud.learn(samples, 1)
     beta = cloud.optimizer.defaults["betas"][1]
@@ -134,7 +134,7 @@ def test_importance_is_the_mean_squared_gradient_of_each_tensor(pair, settings, 
 
 
 def test_with_no_confident_sample_or_none_at_all_nothing_is_learned(pair, settings, samples):
-    cloud = cloud_of(pair, with_settings(settings, confidence=1.0))
+    cloud = cloud_of(pair, with_settings(settings, cloud_confidence=1.0))
     start = adapters.read(cloud.twin)
     for given, dropped in ((samples, len(samples)), ([], 0)):
         learned = cloud.learn(given, 1)
@@ -145,7 +145,7 @@ def test_with_no_confident_sample_or_none_at_all_nothing_is_learned(pair, settin
 
 def test_the_same_seed_gives_the_same_adapter_and_another_seed_another(pair, settings, samples):
     def adapter(seed: int) -> np.ndarray:
-        cloud = cloud_of(pair, with_settings(settings, seed=seed, akd_steps=3), samples[:3])
+        cloud = cloud_of(pair, with_settings(settings, seed=seed, cloud_steps=3), samples[:3])
         cloud.learn(samples[3:8], 1)
         return cloud.learn(samples[8:], 2).adapter
 
@@ -158,7 +158,7 @@ def test_the_worlds_random_state_is_neither_read_nor_moved(pair, settings, sampl
     def adapter(noise: int) -> np.ndarray:
         torch.manual_seed(noise)
         before = torch.random.get_rng_state()
-        learned = cloud_of(pair, with_settings(settings, akd_steps=2)).learn(samples[:4], 1)
+        learned = cloud_of(pair, with_settings(settings, cloud_steps=2)).learn(samples[:4], 1)
         assert torch.equal(torch.random.get_rng_state(), before)
         return learned.adapter
 
@@ -217,7 +217,7 @@ def test_a_lesson_holds_the_teachers_own_logits_of_its_answer(pair, samples):
 
 
 def test_feature_wavelet_and_anchor_terms_are_finite_and_named(pair, settings, samples):
-    config = with_settings(settings, feature_weight=0.5, wavelet=True, anchor_weight=0.1, akd_steps=2)
+    config = with_settings(settings, feature_weight=0.5, wavelet=True, anchor_weight=0.1, cloud_steps=2)
     learned = cloud_of(pair, config).learn(samples, 1)
     assert set(learned.losses) == {"ce", "kl", "feature", "anchor"}
     assert np.isfinite(list(learned.losses.values())).all()
@@ -226,7 +226,7 @@ def test_feature_wavelet_and_anchor_terms_are_finite_and_named(pair, settings, s
 
 def test_an_anchor_keeps_the_adapter_nearer_to_where_it_started(pair, settings, samples):
     def distance(weight: float) -> float:
-        cloud = cloud_of(pair, with_settings(settings, anchor_weight=weight, akd_steps=12))
+        cloud = cloud_of(pair, with_settings(settings, anchor_weight=weight, cloud_steps=12))
         start = adapters.read(cloud.twin)
         return float(np.linalg.norm(cloud.learn(samples, 1).adapter - start))
 

@@ -167,11 +167,6 @@ def test_the_test_split_is_checked_as_well(tmp_path):
         read_pack(folder)
 
 
-def test_a_longer_answer_is_allowed_where_the_setting_says_so(tmp_path):
-    folder = write_raw(tmp_path / "pack", replaced("answer", 0, "x" * 65))
-    assert len(read_pack(folder, max_answer_chars=65).train) == 6
-
-
 def test_missing_and_unreadable_files_are_named(tmp_path):
     with pytest.raises(PackError, match="no such folder"):
         read_pack(tmp_path / "nowhere")
@@ -198,15 +193,15 @@ def test_no_leftovers_stay_beside_a_written_pack(tmp_path):
 @pytest.mark.parametrize("name", ["", "no-such-data"])
 def test_unknown_data_is_refused_naming_what_is_allowed(name):
     with pytest.raises(ConfigError, match="'scenes' or the path of a folder"):
-        load(parse({"data": name}).data)
+        load(parse({"data.pack": name}).data)
 
 
 def test_scenes_and_folders_load_by_name(tmp_path):
-    pack = load(parse({"scenes-train": 8, "scenes-test": 4}).data)
+    pack = load(parse({"data.scenes-train": 8, "data.scenes-test": 4}).data)
     assert pack.name == "scenes"
     assert len(pack.train_images) == 8
     write_pack(tmp_path / "mine", rows(), rows())
-    assert load(parse({"data": str(tmp_path / "mine")}).data).name == "mine"
+    assert load(parse({"data.pack": str(tmp_path / "mine")}).data).name == "mine"
 
 
 @pytest.mark.packs

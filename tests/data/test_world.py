@@ -13,6 +13,7 @@ from cdc_flower.config import Config, ConfigError, parse
 from cdc_flower.data import world
 from cdc_flower.data.packs import write_pack
 from cdc_flower.data.world import cache_folder, load_world
+from tests.conftest import full
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def tower(monkeypatch, tmp_path) -> Tower:
 def config(tmp_path):
     def make(**more: object) -> Config:
         base = {
-            "data": str(tmp_path / "pack"),
+            "data_pack": str(tmp_path / "pack"),
             "known_objects": "old",
             "known_questions": "what,count",
             "devices": 4,
@@ -87,7 +88,7 @@ def config(tmp_path):
             "samples_per_round": 8,
             "items_per_domain": 20,
         }
-        return parse(base | more)
+        return parse(full(base | more))
 
     return make
 
@@ -154,7 +155,7 @@ def test_another_tower_has_its_own_tokens(config, tower):
 
 
 def test_a_world_is_made_once_in_a_process(config):
-    assert load_world(config(), PAIR) is load_world(config(method="static", akd_steps=1), PAIR)
+    assert load_world(config(), PAIR) is load_world(config(method="static", cloud_steps=1), PAIR)
     assert load_world(config(), PAIR) is not load_world(config(source_share=0.5), PAIR)
 
 
@@ -190,7 +191,7 @@ def test_a_tower_that_overflows_is_refused_and_leaves_nothing(config, tower, tmp
 
 def test_an_empty_domain_is_refused_before_the_tower_is_asked(config, tower):
     with pytest.raises(ConfigError, match=r"domain 'style' is empty in the train.*source 100, object 100"):
-        load_world(config(drift="object,style"), PAIR)
+        load_world(config(axes="object,style"), PAIR)
     assert tower.batches == []
 
 
@@ -208,7 +209,7 @@ def test_the_cache_folder_is_the_setting_then_the_variable_then_home(monkeypatch
 
 
 def test_without_drift_only_the_source_is_there(config):
-    made = load_world(config(drift="none"), PAIR)
+    made = load_world(config(axes="none"), PAIR)
     assert set(made.train["drift_domain"]) == set(made.test["drift_domain"]) == {"source"}
 
 

@@ -71,7 +71,7 @@ def test_two_supernodes_give_the_ledger_of_a_local_grid(run_settings, fleet, tmp
     settings = run_settings(method="cdc", devices=2, rounds=2)
     local = results.read(run_local(parse(settings)))
     out = tmp_path / "deployed"
-    (tmp_path / "run.toml").write_text(simulate.toml({**flat(parse(settings)), "out-dir": str(out)}))
+    (tmp_path / "run.toml").write_text(simulate.toml({**flat(parse(settings)), "run.out-dir": str(out)}))
     started = subprocess.run(
         [BINARIES / "flwr", "run", str(simulate.APP), "fleet", "--run-config", str(tmp_path / "run.toml")],
         env=fleet,

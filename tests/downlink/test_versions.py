@@ -196,9 +196,9 @@ def test_a_target_too_far_away_changes_nothing():
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"codec": "nope"}, "'codec' = 'nope'; allowed: deadzone, fp16, int8, topk"),
-        ({"budget": 46}, "'downlink-budget' = 46: an update needs at least 47 bytes"),
-        ({"history": 0}, "'history' = 0"),
+        ({"downlink.codec": "nope"}, "'codec' = 'nope'; allowed: deadzone, fp16, int8, topk"),
+        ({"budget": 46}, "'downlink.budget' = 46: an update needs at least 47 bytes"),
+        ({"downlink.history": 0}, "'history' = 0"),
     ],
 )
 def test_settings_that_cannot_work_are_refused_before_the_run(change, says):

@@ -40,7 +40,7 @@ def run_local(config, progress=None, resume=False):
             os._exit(9)
         raise RuntimeError("no memory\\nat all")
     if method == "fedavg_pseudo":
-        raise ConfigError("setting 'local-lr' = 1: too much")
+        raise ConfigError("setting 'fedavg.lr' = 1: too much")
     print("noise of", method, flush=True)
     folder = RunFolder(config.run.out_dir)
     folder.begin(config, {}, {"pair_digest": os.environ.get("FAKE_PAIR", "p"), "data_digest": "d"})

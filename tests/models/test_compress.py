@@ -20,7 +20,7 @@ def inputs(pair):
 
 
 def _with(config, compression):
-    return parse({**flat(config), "compression": compression}).pair
+    return parse({**flat(config), "pair.compression": compression}).pair
 
 
 def test_the_language_model_is_nf4_and_nothing_else_is(pair, config):

@@ -90,7 +90,7 @@ def test_a_dead_worker_ends_the_run():
 def test_too_few_answers_end_the_run():
     fleet = Fleet(devices=4, seed=0, share=1.0, min_devices=3)
     fleet.require(1, 3)
-    with pytest.raises(FleetError, match="2 of 0 devices answered; setting 'min-devices' = 3"):
+    with pytest.raises(FleetError, match="2 of 0 devices answered; setting 'run.min-devices' = 3"):
         fleet.require(1, 2)
 
 

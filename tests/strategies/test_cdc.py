@@ -79,7 +79,7 @@ def batch(device: int, round: int, pair) -> bytes:
 
 @pytest.fixture
 def strategy(pair) -> cdc.CDC:
-    config = parse({"devices": 3, "samples-per-round": 4})
+    config = parse({"run.devices": 3, "run.samples-per-round": 4})
     mirror = Mirror(np.zeros(LAYOUT.total, np.float32), LAYOUT, "fp16", 10_000, 4)
     return cdc.CDC(Fleet.of(config), FakeCloud(), mirror, pair, config, model=None)
 
@@ -204,7 +204,7 @@ class Run:
 
     def restore(self, state):
         down, first = self.down, resident(self.strategy.pair, self.strategy.config.pair).initial.flat
-        mirror = Mirror(first, self.layout, down.codec, down.downlink_budget, down.history)
+        mirror = Mirror(first, self.layout, down.codec, down.budget, down.history)
         mirror.load(state)
         return mirror
 

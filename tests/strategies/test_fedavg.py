@@ -98,7 +98,7 @@ def test_when_all_are_refused_the_run_stops_instead_of_going_on_with_old_weights
 
 
 def test_fedprox_tells_the_devices_mu_and_fedavg_does_not(devices):
-    for kind, more, mu in ((SeededFedProx, {"proximal_mu": 0.25}, 0.25), (SeededFedAvg, {}, None)):
+    for kind, more, mu in ((SeededFedProx, {"mu": 0.25}, 0.25), (SeededFedAvg, {}, None)):
         heard: list[dict] = []
         strategy = fedavg(kind, **more)
         strategy.start(devices(lambda d, w: (w, 1), heard), strategy.initial_arrays(), num_rounds=1)

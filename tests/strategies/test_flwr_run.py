@@ -64,7 +64,8 @@ def quoted(settings: dict) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "more", [{}, {"method": "fedavg_lora"}, {"pace": "async", "buffer": 2, "in_flight": 2, "trace": "always"}]
+    "more",
+    [{}, {"run.method": "fedavg_lora"}, {"mode": "async", "buffer": 2, "in_flight": 2, "trace": "always"}],
 )
 def test_flowers_simulation_engine_gives_the_same_ledger_as_a_local_grid(
     more, run_settings, environment, tmp_path
@@ -87,7 +88,7 @@ def test_flowers_simulation_engine_gives_the_same_ledger_as_a_local_grid(
             shutil.copy(source, app / part)
     settings = run_settings(devices=3, fail_devices="2:1", **more)
     local = results.read(run_local(parse(settings)))
-    over_ray = {**settings, "out-dir": str(tmp_path / "ray")}
+    over_ray = {**settings, "run.out-dir": str(tmp_path / "ray")}
     started = subprocess.run(
         [
             FLWR,

@@ -36,7 +36,7 @@ def frame(pair, seen, form, kept, quality=95) -> bytes:
 
 def read(data, pair, form, **more):
     seconds = defaultdict(float)
-    batch = received.READ[form](data, pair, parse({"uplink-unit": form, **more}), seconds)
+    batch = received.READ[form](data, pair, parse({"uplink.unit": form, **more}), seconds)
     assert seconds["codec"] > 0
     return batch, seconds
 
@@ -101,9 +101,9 @@ def test_a_frame_of_another_unit_is_refused(pair, seen):
 def test_the_settings_caps_hold(pair, seen):
     data = frame(pair, seen, "jpeg", [np.zeros(0, np.uint16)] * 3)
     with pytest.raises(FrameError, match="3 samples; allowed: 2"):
-        read(data, pair, "jpeg", **{"samples-per-round": 2})
+        read(data, pair, "jpeg", **{"run.samples-per-round": 2})
     with pytest.raises(FrameError, match="too long; allowed: 99"):
-        read(data, pair, "jpeg", **{"max-uplink-bytes": 99})
+        read(data, pair, "jpeg", **{"uplink.max-bytes": 99})
 
 
 def test_tokens_that_are_not_finite_are_refused(pair, seen, monkeypatch):

@@ -59,9 +59,9 @@ def settings(run_settings, tmp_path):
                 "rounds": 4,
                 "eval_every": 2,
                 "cohort": 0.7,
-                "akd_lr": 0.05,
+                "cloud_lr": 0.05,
                 "history": 2,
-                "local_memory": 8,
+                "memory": 8,
                 "out_dir": str(tmp_path / "run"),
                 **more,
             }
@@ -75,10 +75,10 @@ WHOLE: dict[str, dict] = {}
 
 def uninterrupted(settings, tmp_path) -> dict:
     """The outcome of a run of these settings that never stopped; each run once."""
-    own = {**settings, "out-dir": "", "checkpoint-every": 0}
+    own = {**settings, "run.out-dir": "", "run.checkpoint-every": 0}
     key = json.dumps(own, sort_keys=True)
     if key not in WHOLE:
-        WHOLE[key] = outcome(run_local(parse({**own, "out-dir": str(tmp_path / "whole")})))
+        WHOLE[key] = outcome(run_local(parse({**own, "run.out-dir": str(tmp_path / "whole")})))
     return WHOLE[key]
 
 
@@ -98,7 +98,7 @@ def test_a_run_that_stops_after_any_round_ends_as_one_that_never_stopped(method,
     assert whole["run"]["status"] == "completed"
     for round in range(5):
         assert interrupted(made, ("rounds", round)) == whole
-        shutil.rmtree(made["out-dir"])
+        shutil.rmtree(made["run.out-dir"])
 
 
 @pytest.mark.parametrize("method", [m for m in METHODS if m not in ("cdc", "fedavg_lora")])
@@ -117,13 +117,13 @@ def test_a_full_replay_buffer_and_a_window_of_versions_come_back(settings, tmp_p
     made = settings(rounds=6, history=1, replay_bytes=30_000, cohort=0.4)
     whole = uninterrupted(made, tmp_path)
     assert interrupted(made, ("rounds", 3), ("rounds", 4)) == whole
-    _, parts = checkpoint.load_newest(Path(made["out-dir"]) / "checkpoints") or (0, {})
+    _, parts = checkpoint.load_newest(Path(made["run.out-dir"]) / "checkpoints") or (0, {})
     assert 0 < parts["cloud"]["replay.lessons"] < parts["cloud"]["replay.seen"]
     assert parts["mirror"]["oldest"] > 0
 
 
 @pytest.mark.parametrize(
-    "more", [{"late": "take", "over_selection": 2.0}, {"pace": "async", "in_flight": 4, "buffer": 2}]
+    "more", [{"late": "take", "over_selection": 2.0}, {"mode": "async", "in_flight": 4, "buffer": 2}]
 )
 def test_virtual_time_goes_on_where_it_was(more, settings, tmp_path):
     fleet = {
@@ -132,7 +132,7 @@ def test_virtual_time_goes_on_where_it_was(more, settings, tmp_path):
         "compression": "nf4",
         "trace": "always",
     }
-    made = settings(**{"devices": 6, "cohort": 0.5, "akd_steps": 1, "pace": "rounds", **fleet, **more})
+    made = settings(**{"devices": 6, "cohort": 0.5, "cloud_steps": 1, "mode": "sync", **fleet, **more})
     whole = uninterrupted(made, tmp_path)
     assert interrupted(made, ("rounds", 1), ("evaluation", 2), ("rounds", 3)) == whole
     assert "late" in whole["devices"] or "async" in more.values()
@@ -159,7 +159,7 @@ def test_what_was_written_after_the_checkpoint_is_cut_back(settings):
     made = settings(checkpoint_every=2)
     with pytest.raises(Stopped):
         run_local(parse(made), stop_at("rounds", 3))
-    assert results.read(made["out-dir"]).devices["round"].max() == 3
+    assert results.read(made["run.out-dir"]).devices["round"].max() == 3
 
     def look(stage, done, _):
         if (stage, done) == ("rounds", 2):
@@ -167,7 +167,7 @@ def test_what_was_written_after_the_checkpoint_is_cut_back(settings):
 
     with pytest.raises(Stopped):
         run_local(parse(made), look, resume=True)
-    found = results.read(made["out-dir"])
+    found = results.read(made["run.out-dir"])
     assert found.devices["round"].max() == found.rounds["round"].max() == 2
     assert found.run["rounds_done"] == 2
 
@@ -179,7 +179,7 @@ def test_a_corrupted_checkpoint_is_skipped_with_a_warning_and_the_result_is_the_
     whole = uninterrupted(made, tmp_path)
     with pytest.raises(Stopped):
         run_local(parse(made), stop_at("rounds", 3))
-    path = checkpoint.path_of(Path(made["out-dir"]) / "checkpoints", 3)
+    path = checkpoint.path_of(Path(made["run.out-dir"]) / "checkpoints", 3)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
@@ -194,15 +194,15 @@ def test_without_a_usable_checkpoint_a_run_starts_from_the_beginning_and_says_so
     made = settings(checkpoint_every=0, rounds=2)
     with pytest.raises(Stopped):
         run_local(parse(made), stop_at("rounds", 1))
-    assert not (Path(made["out-dir"]) / "checkpoints").exists()
+    assert not (Path(made["run.out-dir"]) / "checkpoints").exists()
     assert interrupted(made) == uninterrupted(made, tmp_path)
     said = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
-    assert said == [f"{made['out-dir']}: no usable checkpoint, the run starts from the beginning"]
+    assert said == [f"{made['run.out-dir']}: no usable checkpoint, the run starts from the beginning"]
 
 
 def test_files_stay_few_and_a_new_run_takes_none_of_an_old_one(settings):
     made = settings()
-    folder, seen = Path(made["out-dir"]) / "checkpoints", []
+    folder, seen = Path(made["run.out-dir"]) / "checkpoints", []
     run_local(parse(made), lambda *_: seen.append([p.name for p in folder.glob("*")]))
     assert max(map(len, seen)) == 2
     assert [p.name for p in folder.iterdir()] == ["round-000004.ckpt"]
@@ -213,12 +213,12 @@ def test_files_stay_few_and_a_new_run_takes_none_of_an_old_one(settings):
 
 @pytest.mark.parametrize("every", [1, 3, 0])
 def test_adapters_stay_as_few_as_devices_and_checkpoints_name(every, settings):
-    made = settings(rounds=12, devices=3, cohort=0.34, akd_steps=1, eval_every=12, checkpoint_every=every)
-    folder, seen = Path(made["out-dir"]) / "adapters", []
+    made = settings(rounds=12, devices=3, cohort=0.34, cloud_steps=1, eval_every=12, checkpoint_every=every)
+    folder, seen = Path(made["run.out-dir"]) / "adapters", []
     run_local(parse(made), lambda *_: seen.append(len(list(folder.glob("*")))))
     assert max(seen) <= 3 + 3 + every  # of 3 devices, of 3 in the checkpoint before, and since
     assert len(list(folder.glob("*"))) <= 3  # the last checkpoint has the devices of now
-    found = results.read(made["out-dir"]).metrics
+    found = results.read(made["run.out-dir"]).metrics
     assert found[(found["round"] == 12) & (found["name"] == "version")]["value"].item() == 12
 
 
@@ -227,18 +227,18 @@ def test_elsewhere_than_on_our_grids_each_device_keeps_two_adapters(settings, tm
     whole = uninterrupted(made, tmp_path)
     monkeypatch.setattr(grid, "node_id", lambda device: 1000 + device)  # as Flower's, unlike ours
     assert outcome(run_local(parse(made))) == whole
-    counts = {p.name: len(list(p.iterdir())) for p in (Path(made["out-dir"]) / "adapters").iterdir()}
+    counts = {p.name: len(list(p.iterdir())) for p in (Path(made["run.out-dir"]) / "adapters").iterdir()}
     assert set(counts) == {"device-0", "device-1", "device-2"}
     assert max(counts.values()) == 2
 
 
 @pytest.mark.parametrize("kept", [0, 1])
 def test_a_run_resumes_from_each_checkpoint_that_is_kept(kept, settings, tmp_path):
-    made = settings(rounds=8, devices=2, cohort=0.5, akd_steps=1, eval_every=8, checkpoint_every=2)
+    made = settings(rounds=8, devices=2, cohort=0.5, cloud_steps=1, eval_every=8, checkpoint_every=2)
     whole = uninterrupted(made, tmp_path)
     with pytest.raises(Stopped):
         run_local(parse(made), stop_at("rounds", 7))
-    files = list(checkpoint.found(Path(made["out-dir"]) / "checkpoints").values())
+    files = list(checkpoint.found(Path(made["run.out-dir"]) / "checkpoints").values())
     assert len(files) == 2
     for newer in files[kept + 1 :]:
         newer.unlink()
@@ -257,16 +257,16 @@ def test_a_run_resumes_where_it_was_moved_to(settings, tmp_path):
     whole = uninterrupted(made, tmp_path)
     with pytest.raises(Stopped):
         run_local(parse(made), stop_at("rounds", 2))
-    shutil.move(made["out-dir"], tmp_path / "moved")
-    assert outcome(run_local(parse({**made, "out-dir": str(tmp_path / "moved")}), resume=True)) == whole
+    shutil.move(made["run.out-dir"], tmp_path / "moved")
+    assert outcome(run_local(parse({**made, "run.out-dir": str(tmp_path / "moved")}), resume=True)) == whole
 
 
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
-        ({"rounds": 2}, r"'rounds' = 2: the run in .* has done 3, nothing is left; allowed: above 3"),
-        ({"rounds": 3}, r"'rounds' = 3: the run in .* has done 3, nothing is left; allowed: above 3"),
-        ({"akd_steps": 5, "rounds": 4}, r"'akd-steps' = 5: the run in .* has 2; allowed: the same"),
+        ({"run.rounds": 2}, r"'rounds' = 2: the run in .* has done 3, nothing is left; allowed: above 3"),
+        ({"run.rounds": 3}, r"'rounds' = 3: the run in .* has done 3, nothing is left; allowed: above 3"),
+        ({"cloud_steps": 5, "rounds": 4}, r"'cloud.steps' = 5: the run in .* has 2; allowed: the same"),
         ({"out_dir": "absent"}, r"config\.json is missing"),
     ],
 )
@@ -275,7 +275,7 @@ def test_what_cannot_resume_is_one_clear_line(changed, says, settings, tmp_path,
     folder = run_local(parse(settings(rounds=3)))
     before = {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
     with pytest.raises(ConfigError, match=says) as refused:
-        run_local(parse(settings(**{"rounds": 3, **changed})), resume=True)
+        run_local(parse(settings(**{"run.rounds": 3, **changed})), resume=True)
     assert "\n" not in str(refused.value)
     assert {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()} == before
 
@@ -285,8 +285,8 @@ def test_another_pair_or_other_data_is_refused(fact, settings, tmp_path):
     made = settings()
     with pytest.raises(Stopped):
         run_local(parse(made), stop_at("rounds", 1))
-    path = Path(made["out-dir"]) / "config.json"
-    own = results.read(made["out-dir"]).info[fact]
+    path = Path(made["run.out-dir"]) / "config.json"
+    own = results.read(made["run.out-dir"]).info[fact]
     path.write_text(path.read_text().replace(own, "0" * 64))
     with pytest.raises(ConfigError, match=f"the run's {fact.replace('_', ' ')} is 0+, now it is {own}"):
         run_local(parse(made), resume=True)
@@ -326,7 +326,7 @@ def test_a_checkpoint_of_another_program_is_refused_in_one_line(settings):
     made = settings(rounds=2)
     with pytest.raises(Stopped):
         run_local(parse(made), stop_at("rounds", 1))
-    folder = Path(made["out-dir"]) / "checkpoints"
+    folder = Path(made["run.out-dir"]) / "checkpoints"
     round, parts = checkpoint.load_newest(folder) or (0, {})
     assert set(parts) == {"strategy", "fleet", "mirror", "cloud", "devices", "arrays", "folder"}
     checkpoint.save(folder, round, {**parts, "cloud": {**parts["cloud"], "mean": np.zeros(3, np.float32)}})

@@ -125,7 +125,7 @@ def test_true_labels_do_reach_the_labelled_arm(run_settings, monkeypatch):
 
 
 def test_cdc_stays_within_its_byte_budget_with_the_whole_message(run_settings):
-    settings = run_settings(uplink_budget=1500, token_bits=8, token_transform="none")
+    settings = run_settings(uplink_budget=1500, token_bits=8, uplink_transform="none")
     found = results.read(run_local(parse(settings)))
     assert found.devices["uplink_bytes"].max() <= 1500
     assert found.devices["uploaded_samples"].between(1, 5).all()
@@ -137,7 +137,7 @@ def test_cdc_stays_within_its_byte_budget_with_the_whole_message(run_settings):
 def test_a_device_that_fails_is_counted_and_gets_what_it_missed(run_settings):
     settings = run_settings(fail_devices="2:1")
     grid = recorded(settings)
-    rows = results.read(settings["out-dir"]).devices.set_index(["round", "device"])
+    rows = results.read(settings["run.out-dir"]).devices.set_index(["round", "device"])
     assert rows.loc[(2, 1), "status"] == "failed"
     assert (rows["status"] == "failed").sum() == 1
     assert (
@@ -146,7 +146,7 @@ def test_a_device_that_fails_is_counted_and_gets_what_it_missed(run_settings):
     held = [grid.context(d).state["held"] for d in range(3)]
     assert [h["version"] for h in held] == [2, 2, 2]
     (digest,) = {h["digest"] for h in held}
-    (stored,) = [p for p in (Path(settings["out-dir"]) / "adapters").iterdir() if p.stem == digest.hex()]
+    (stored,) = [p for p in (Path(settings["run.out-dir"]) / "adapters").iterdir() if p.stem == digest.hex()]
     assert update.digest(np.load(stored)) == digest
 
 
@@ -160,16 +160,16 @@ def test_an_interrupted_round_leaves_no_rows(run_settings):
     settings = run_settings()
     with pytest.raises(KeyboardInterrupt):
         run(Interrupted(client_app, 3, settings), Context(1, 1, {}, RecordDict(), settings))
-    found = results.read(settings["out-dir"])
+    found = results.read(settings["run.out-dir"])
     assert found.status == "interrupted"
     assert found.devices["round"].tolist() == [1, 1, 1]
 
 
 def test_a_run_without_enough_devices_stops_with_a_clear_message(run_settings):
     settings = run_settings(fail_devices="2:0,2:1", min_devices=2)
-    with pytest.raises(FleetError, match="round 2: 1 of 3 devices answered; setting 'min-devices' = 2"):
+    with pytest.raises(FleetError, match="round 2: 1 of 3 devices answered; setting 'run.min-devices' = 2"):
         run_local(parse(settings))
-    assert results.read(settings["out-dir"]).status == "failed"
+    assert results.read(settings["run.out-dir"]).status == "failed"
 
 
 def test_ctrl_c_leaves_the_rounds_that_were_done(run_settings):
@@ -181,7 +181,7 @@ def test_ctrl_c_leaves_the_rounds_that_were_done(run_settings):
 
     with pytest.raises(KeyboardInterrupt):
         run_local(parse(settings), stop)
-    found = results.read(settings["out-dir"])
+    found = results.read(settings["run.out-dir"])
     assert found.status == "interrupted"
     assert found.run["rounds_done"] == 2
     assert len(found.devices) == 6
@@ -190,11 +190,11 @@ def test_ctrl_c_leaves_the_rounds_that_were_done(run_settings):
 @pytest.mark.parametrize(
     ("setting", "value", "says"),
     [
-        ("uplink_budget", 100, "'uplink-budget' = 100: one sample of 4 tokens needs"),
-        ("tokens_kept", 65, "'tokens-kept' = 65: a picture has 64 tokens"),
-        ("min_devices", 4, "'min-devices' = 4: a round asks 3 devices"),
-        ("fail_devices", "soon", "'fail-devices' = 'soon'; allowed: round:device pairs"),
-        ("downlink_budget", 10, "'downlink-budget' = 10"),
+        ("uplink_budget", 100, "'uplink.budget' = 100: one sample of 4 tokens needs"),
+        ("tokens_kept", 65, "'uplink.tokens-kept' = 65: a picture has 64 tokens"),
+        ("min_devices", 4, "'run.min-devices' = 4: a round asks 3 devices"),
+        ("fail_devices", "soon", "'run.fail-devices' = 'soon'; allowed: round:device pairs"),
+        ("downlink_budget", 10, "'downlink.budget' = 10"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_written(setting, value, says, run_settings, tmp_path):
@@ -205,7 +205,7 @@ def test_what_cannot_work_is_refused_before_anything_is_written(setting, value, 
 
 @pytest.mark.parametrize("unit", ["jpeg", "patches"])
 def test_a_budget_below_the_smallest_picture_is_refused(unit, run_settings):
-    says = "'uplink-budget' = 400: the smallest of 8 pictures in quality 75 needs"
+    says = "'uplink.budget' = 400: the smallest of 8 pictures in quality 75 needs"
     with pytest.raises(ConfigError, match=says):
         run_local(parse(run_settings(uplink_unit=unit, uplink_budget=400)))
 
@@ -214,20 +214,20 @@ def test_units_that_do_not_fit_the_pair_are_refused(run_settings):
     config = parse(run_settings(uplink_unit="patches"))
     pair, world = server_app.prepare(config)
     other = dataclasses.replace(pair, n_tokens=65)  # as with a class token
-    with pytest.raises(ConfigError, match="'uplink-unit' = 'patches': pair 'scenes' has 65 tokens"):
+    with pytest.raises(ConfigError, match="'uplink.unit' = 'patches': pair 'scenes' has 65 tokens"):
         server_app.check(config, other, world)
     server_app.check(parse(run_settings(uplink_unit="jpeg")), other, world)
     small = copy.deepcopy(pair.processor)
     small.size = {"height": 48, "width": 48}
-    with pytest.raises(ConfigError, match=f"'uplink-unit' = 'patches': .* reads {pair.side}x{pair.side}"):
+    with pytest.raises(ConfigError, match=f"'uplink.unit' = 'patches': .* reads {pair.side}x{pair.side}"):
         server_app.check(config, dataclasses.replace(pair, processor=small), world)
 
 
 def test_a_transform_is_refused_where_the_pair_has_none(run_settings, pair_folder, tmp_path):
     folder = shutil.copytree(pair_folder, tmp_path / "scenes")
     (folder / "transform.safetensors").unlink()
-    with pytest.raises(ConfigError, match="'token-transform' = 'pca': pair 'scenes' has no transform"):
-        run_local(parse(run_settings(token_transform="pca", pair=str(folder))))
+    with pytest.raises(ConfigError, match="'uplink.transform' = 'pca': pair 'scenes' has no transform"):
+        run_local(parse(run_settings(uplink_transform="pca", pair=str(folder))))
     assert run_local(parse(run_settings(pair=str(folder), rounds=1))).exists()
 
 
@@ -246,7 +246,7 @@ def test_the_teachers_accuracy_is_by_domain(run_settings):
 def test_importance_weights_reach_the_updates_and_the_devices_follow(run_settings):
     frames = {}
     for importance in ("none", "fisher"):
-        found = results.read(run_local(parse(run_settings(importance=importance, akd_lr=0.05))))
+        found = results.read(run_local(parse(run_settings(importance=importance, cloud_lr=0.05))))
         assert set(found.devices["status"]) == {"ok"}
         frames[importance] = found.devices["downlink_bytes"].tolist()
     assert frames["none"][:3] == frames["fisher"][:3]  # the first round has nothing to send

@@ -36,7 +36,7 @@ from strategies.base import Asked, Fleet
 
 LAYOUT = Layout(("a", "b"), ((6, 5), (10,)))
 INITIAL = np.round(np.random.default_rng(0).standard_normal(LAYOUT.total) * 2**20).astype(np.float32) / 2**20
-CONFIG = parse({"devices": 3, "samples-per-round": 4})
+CONFIG = parse({"run.devices": 3, "run.samples-per-round": 4})
 PAIR = SimpleNamespace(n_tokens=4, width=8, vocab=9, transform=None)
 LINE = (LAYOUT, "dyadic", 150, 3)
 STUDENT = Resident(None, LAYOUT, Adapter.of(INITIAL, 0))  # type: ignore[arg-type]

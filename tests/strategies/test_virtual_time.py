@@ -21,7 +21,7 @@ SLOW = {"mix": "pi4=50%,phone-high=50%", "cost_model": "llava-qwen-0.5b", "compr
 
 
 def played(run_settings, **more):
-    fixed = {"devices": 6, "rounds": 4, "cohort": 0.5, "akd_steps": 1, "pace": "rounds", "trace": "always"}
+    fixed = {"devices": 6, "rounds": 4, "cohort": 0.5, "cloud_steps": 1, "mode": "sync", "trace": "always"}
     given = run_settings(**{**fixed, **more})
     return results.read(run_local(parse(given)))
 
@@ -31,9 +31,9 @@ def played(run_settings, **more):
     [
         {},
         {"late": "take", "over_selection": 2.0},
-        {"pace": "async", "in_flight": 4, "buffer": 2},
-        {"method": "fedavg_lora"},
-        {"method": "static"},
+        {"mode": "async", "in_flight": 4, "buffer": 2},
+        {"run.method": "fedavg_lora"},
+        {"run.method": "static"},
     ],
 )
 def test_the_same_seed_gives_the_same_hours_and_ledger(run_settings, more):
@@ -43,10 +43,10 @@ def test_the_same_seed_gives_the_same_hours_and_ledger(run_settings, more):
                 "devices": 6,
                 "rounds": 4,
                 "cohort": 0.5,
-                "akd_steps": 1,
+                "cloud_steps": 1,
                 "seed": seed,
                 "trace": "always",
-                "pace": "rounds",
+                "mode": "sync",
                 **more,
             }
         )
@@ -93,17 +93,17 @@ def test_a_cloud_that_does_not_distil_takes_no_time(run_settings, method):
 @pytest.mark.parametrize(
     "more",
     [
-        {"devices": 1},
+        {"run.devices": 1},
         {"cohort": 1e-9, "over_selection": 1000.0},
-        {"pace": "async", "buffer": 100},
-        {"pace": "async", "buffer": 100, "in_flight": 1, "devices": 1},
+        {"fleet.mode": "async", "fleet.buffer": 100},
+        {"mode": "async", "buffer": 100, "in_flight": 1, "devices": 1},
         {"round_every": 3e7, "mix": "phone-high=100%"},
         {"mix": "phone-high=100%", "min_battery": 1.0},
-        {"deadline": 3e7, "late": "take", "mix": "phone-high=100%"},
+        {"fleet.deadline": 3e7, "fleet.late": "take", "fleet.mix": "phone-high=100%"},
     ],
 )
 def test_extreme_settings_that_are_allowed_run(run_settings, more):
-    found = played(run_settings, **{"rounds": 2, **more})
+    found = played(run_settings, **{"run.rounds": 2, **more})
     assert found.status == "completed"
     assert (found.metrics.query("name == 'in'")["value"] > 0).all()
     assert (found.devices["status"] == "ok").sum() == found.metrics.query("name == 'in'")["value"].sum()
@@ -132,7 +132,7 @@ def test_stragglers_are_missing_and_the_others_are_enough(run_settings):
 
 
 def test_late_answers_that_are_taken_teach_and_none_is_lost(run_settings):
-    found = played(run_settings, over_selection=2.0, late="take", **{**SLOW, "mix": "pi4=50%,pi5=50%"})
+    found = played(run_settings, over_selection=2.0, late="take", **{**SLOW, "fleet.mix": "pi4=50%,pi5=50%"})
     rows = found.devices
     assert rows.query("fate == 'in'")["status"].eq("ok").all()
     assert rows.query("fate == 'late'")["status"].eq("ok").any()
@@ -146,7 +146,7 @@ def test_late_answers_that_are_taken_teach_and_none_is_lost(run_settings):
 def test_a_night_without_devices_is_rounds_without_answers(run_settings, tmp_path):
     trace = tmp_path / "trace.json"
     trace.write_text('{"period": 4000, "intervals": [[0, 0, 900, true, true], [3, 3000, 4000, true, true]]}')
-    given = run_settings(devices=6, rounds=4, pace="rounds", trace=str(trace), round_every=1000.0)
+    given = run_settings(devices=6, rounds=4, mode="sync", trace=str(trace), round_every=1000.0)
     found = results.read(run_local(parse(given)))
     assert found.status == "completed"
     assert found.metrics.query("name == 'asked'")["value"].tolist() == [1, 0, 0, 1]
@@ -158,26 +158,35 @@ def test_a_night_without_devices_is_rounds_without_answers(run_settings, tmp_pat
     ("more", "says"),
     [
         (
-            {"pace": "async", "method": "fedavg_lora"},
-            "setting 'pace' = 'async': method 'fedavg_lora' averages",
+            {"fleet.mode": "async", "run.method": "fedavg_lora"},
+            "setting 'fleet.mode' = 'async': method 'fedavg_lora' averages",
         ),
-        ({"late": "take", "method": "static"}, "setting 'late' = 'take': method 'static' averages"),
-        ({"compression": "auto", "pace": "off"}, "setting 'compression' = 'auto': devices have no RAM"),
-        ({"cost_model": "llava-1.5-7b"}, "setting 'compression' = 'nf4': profile 'phone-mid' has 2,500 MB"),
+        (
+            {"fleet.late": "take", "run.method": "static"},
+            "setting 'fleet.late' = 'take': method 'static' averages",
+        ),
+        (
+            {"pair.compression": "auto", "fleet.mode": "off"},
+            "setting 'pair.compression' = 'auto': devices have no RAM",
+        ),
+        (
+            {"cost_model": "llava-1.5-7b"},
+            "setting 'pair.compression' = 'nf4': profile 'phone-mid' has 2,500 MB",
+        ),
         (
             {"cost_model": "llava-qwen-0.5b"},
-            "setting 'compression' = 'nf4': profile 'phone-old' has 1,200 MB",
+            "setting 'pair.compression' = 'nf4': profile 'phone-old' has 1,200 MB",
         ),
         (
             {"cost_model": "llava-1.5-7b", "compression": "auto"},
             "field 'ram' = 2,500 MB holds the model in no",
         ),
-        ({"mix": "nokia=100%"}, "unknown profile 'nokia'"),
-        ({"cloud_profile": "abacus"}, "setting 'cloud-profile' = 'abacus'; allowed: '' .*gpu-server"),
-        ({"round_every": 1e300}, "'round-every' = 1e.300: .* less than or equal to 31622400"),
-        ({"deadline": 1e300}, "'deadline' = 1e.300: .* less than or equal to 31622400"),
-        ({"zones": "noon"}, "setting 'zones' = 'noon'"),
-        ({"trace": "absent.parquet"}, "does not exist"),
+        ({"fleet.mix": "nokia=100%"}, "unknown profile 'nokia'"),
+        ({"cloud_profile": "abacus"}, "setting 'fleet.cloud-profile' = 'abacus'; allowed: '' .*gpu-server"),
+        ({"round_every": 1e300}, "'fleet.round-every' = 1e.300: .* less than or equal to 31622400"),
+        ({"fleet.deadline": 1e300}, "'deadline' = 1e.300: .* less than or equal to 31622400"),
+        ({"fleet.zones": "noon"}, "setting 'fleet.zones' = 'noon'"),
+        ({"fleet.trace": "absent.parquet"}, "does not exist"),
         (
             {"trace": "unplugged.json", "need_charging": True},
             "no device is ever online and, where asked for, ch",
@@ -189,7 +198,7 @@ def test_a_fleet_that_cannot_run_is_refused(run_settings, more, says, tmp_path, 
     unplugged = '{"period": 4000, "intervals": [[0, 0, 900, false, true]]}'
     (tmp_path / "unplugged.json").write_text(unplugged)
     with pytest.raises(ConfigError, match=says):
-        run_local(parse(run_settings(**{"pace": "rounds", **more})))
+        run_local(parse(run_settings(**{"fleet.mode": "rounds", **more})))
 
 
 def test_each_device_runs_the_least_compression_that_its_ram_holds(run_settings, tmp_path, monkeypatch):
@@ -207,7 +216,7 @@ def test_each_device_runs_the_least_compression_that_its_ram_holds(run_settings,
     given = run_settings(
         devices=4,
         rounds=2,
-        pace="rounds",
+        mode="sync",
         trace="always",
         over_selection=1.0,
         mix=str(tmp_path / "mix.toml"),
@@ -222,10 +231,12 @@ def test_each_device_runs_the_least_compression_that_its_ram_holds(run_settings,
     assert set(found.devices["status"]) == {"ok"}
 
 
-@pytest.mark.parametrize("more", [{}, {"method": "fedavg_lora"}, {"pace": "async"}, {"late": "take"}])
+@pytest.mark.parametrize(
+    "more", [{}, {"run.method": "fedavg_lora"}, {"fleet.mode": "async"}, {"fleet.late": "take"}]
+)
 def test_a_deadline_nobody_can_meet_is_empty_rounds_and_not_the_end(run_settings, more):
     slow = {"mix": "pi4=100%", "cost_model": "llava-qwen-0.5b", "compression": "int8", "deadline": 1.0}
-    given = run_settings(**{"pace": "rounds", "trace": "always", "rounds": 2, **slow, **more})
+    given = run_settings(**{"fleet.mode": "rounds", "fleet.trace": "always", "run.rounds": 2, **slow, **more})
     found = results.read(run_local(parse(given)))
     assert found.status == "completed"
     assert set(found.devices["status"]) == {"missing"}

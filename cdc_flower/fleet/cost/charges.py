@@ -116,8 +116,8 @@ def compressions(config: Config, charged: Shapes, longest: int) -> dict[str, str
         needed = roofline.needed_bytes(charged, fixed, longest)
         if not roofline.fits(profile, needed):
             raise ConfigError(
-                f"setting 'compression' = '{fixed}': profile '{name}' has {profile.ram / 1e6:,.0f} MB, the "
-                f"model needs {needed / 1e6:,.0f} MB; allowed: a smaller compression, 'auto', another mix"
+                f"setting 'pair.compression' = '{fixed}': profile '{name}' has {profile.ram / 1e6:,.0f} MB, "
+                f"the model needs {needed / 1e6:,.0f} MB; allowed: a smaller compression, 'auto', another mix"
             )
         found[name] = fixed
     return found
@@ -125,7 +125,8 @@ def compressions(config: Config, charged: Shapes, longest: int) -> dict[str, str
 
 @dataclass(frozen=True)
 class CloudCharges:
-    """What the cloud does after a round: the teacher answers what came, the twin learns `akd-steps` batches.
+    """What the cloud does after a round: the teacher answers what came, the twin learns `cloud.steps`
+    batches.
 
     An upper bound: every sample and lesson is charged as a complete picture with an answer of full length,
     and steps also where the teacher was sure of nothing. The lessons of before round 1 are not charged.
@@ -156,15 +157,15 @@ class CloudCharges:
         read = roofline.prefill(s, "none", self.length, s.patches).flops
         more = roofline.decode(s, "none", self.length, self.answer - 1).flops
         lesson = roofline.prefill(s, "none", self.length + self.answer, s.patches, self.answer).flops
-        step = 2 * cloud.akd_batch * lesson, 2 * weights  # there, and back through frozen weights
+        step = 2 * cloud.batch * lesson, 2 * weights  # there, and back through frozen weights
         if cloud.feature_weight:
-            step = step[0] + k * cloud.akd_batch * lesson, step[1] + k * weights
-        tower = roofline.tower(s) if self.config.uplink.uplink_unit != "tokens" else roofline.Pass(0, 0)
+            step = step[0] + k * cloud.batch * lesson, step[1] + k * weights
+        tower = roofline.tower(s) if self.config.uplink.unit != "tokens" else roofline.Pass(0, 0)
         return float(
             self._seconds(samples * tower.flops, batches * tower.bytes_moved)
             + self._seconds(k * samples * read, k * batches * weights)
             + self._seconds(k * samples * more, k * batches * (self.answer - 1) * weights)
-            + cloud.akd_steps * self._seconds(*step)
+            + cloud.steps * self._seconds(*step)
         )
 
     def _seconds(self, flops: float, bytes_moved: float) -> float:
@@ -181,7 +182,8 @@ def cloud_charges(config: Config, pair: Pair, charged: Charges) -> CloudCharges 
     _, known = parse_mix(config.fleet.mix, read_profiles())
     if name and name not in known:
         raise ConfigError(
-            f"setting 'cloud-profile' = '{name}'; allowed: '' (the cloud takes no time), " + ", ".join(known)
+            f"setting 'fleet.cloud-profile' = '{name}'; allowed: '' (the cloud takes no time), "
+            + ", ".join(known)
         )
     if not name or config.run.method not in DISTILS:
         return None

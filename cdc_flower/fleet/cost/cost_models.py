@@ -1,4 +1,4 @@
-"""Whose shapes devices are charged for: the setting `cost-model`.
+"""Whose shapes devices are charged for: the setting `fleet.cost-model`.
 
 A simulation on one machine answers with a model of a million weights, while the devices it speaks of would
 run one of billions. Seconds, joules and memory depend on shapes alone, so they may be those of another
@@ -49,7 +49,7 @@ def load(name: str, own: Mapping[str, Any]) -> Mapping[str, Any]:
     known = table()
     if name in known:
         return known[name]
-    refused = f"setting 'cost-model' = {name!r}"
+    refused = f"setting 'fleet.cost-model' = {name!r}"
     allowed = f"allowed: '' (the student's own), {', '.join(known)}, or the path of a LLaVA config.json"
     if not name.endswith(".json"):
         raise ConfigError(f"{refused}; {allowed}")

@@ -169,6 +169,6 @@ def availability(settings: FleetConfig, classes: Sequence[str], seed: int) -> Tr
         zones = [float(zone) for zone in settings.zones.split(",")]
     except ValueError:
         raise ConfigError(
-            f"setting 'zones' = '{settings.zones}'; allowed: a comma list of offsets from UTC in hours"
+            f"setting 'fleet.zones' = '{settings.zones}'; allowed: a comma list of offsets from UTC in hours"
         ) from None
     return generate(classes, seed, settings.trace_days, zones)

@@ -4,9 +4,9 @@ The clock charges what profiles, network and trace say, whatever the host takes 
 2105.11367). A task is a download, work and an upload; transfers rest while the device is away, work does
 not; a battery that runs out ends it.
 
-In the pace `rounds` a round begins with more devices than are wanted (over-selection, Bonawitz et al., arXiv
+In the mode `sync` a round begins with more devices than are wanted (over-selection, Bonawitz et al., arXiv
 1902.01046) and ends when enough have answered or at its deadline, whichever is first. What comes later is
-dropped, or taken in the round in which it arrives. In the pace `async` nothing is dropped: a round ends
+dropped, or taken in the round in which it arrives. In the mode `async` nothing is dropped: a round ends
 whenever `buffer` answers have come in, old and new alike (FedBuff, arXiv 2106.06639), and a task is given up
 after `deadline` seconds of its own. A round always ends. All of a round is computed at once, over arrays:
 what happens between two moments of a device is in its trace. State goes in and comes out; nothing is kept
@@ -303,11 +303,11 @@ def play(
     Args:
         state: before it.
         tasks: of the devices asked.
-        wanted: answers that are enough; all of them, where fewer devices are asked. The pace `async` has its
+        wanted: answers that are enough; all of them, where fewer devices are asked. The mode `async` has its
             `buffer` instead.
         devices: n devices.
         trace: of the same n devices.
-        config: pace, deadline, what becomes of late answers, and `round_every`.
+        config: mode, deadline, what becomes of late answers, and `round_every`.
         cloud_seconds: what the cloud does after the round, before the next one can begin.
 
     Returns:
@@ -324,7 +324,7 @@ def play(
     fresh = plan(tasks, devices, trace, state.now, state.round + 1)
     everyone, earlier = state.pending.with_more(fresh), len(state.pending)
     deadline = state.now + config.deadline
-    if config.pace == "async":
+    if config.mode == "async":
         limit = everyone.begin + config.deadline
         taken = everyone.finish <= limit
     else:
@@ -335,17 +335,17 @@ def play(
     _, empty = _batteries(state, everyone, cut, devices, trace, next_begin, np.unique(everyone.device))
     died = empty[everyone.device]
     finish = np.where((died < cut) | (everyone.finish > cut), np.inf, everyone.finish)
-    settled = np.minimum(np.minimum(finish, limit if config.pace == "async" else np.inf), died)
+    settled = np.minimum(np.minimum(finish, limit if config.mode == "async" else np.inf), died)
 
     end = max(state.now, _end(config, deadline, finish, settled, earlier, wanted))
     next_begin = max(end + cloud_seconds, state.now + config.round_every)
-    if config.pace != "async":
+    if config.mode != "async":
         cut = np.where(taken, everyone.finish, np.minimum(everyone.finish, end))
     flat = (died < cut) & (died <= np.where(taken, next_begin, end))
     cut = np.where(flat, died, cut)
     level, _ = _batteries(state, everyone, cut, devices, trace, next_begin, np.arange(len(devices)))
     arrived = finish <= end
-    going = ~flat & ~arrived & ((settled > end) if config.pace == "async" else taken)
+    going = ~flat & ~arrived & ((settled > end) if config.mode == "async" else taken)
     status = np.select([arrived, flat, np.isinf(everyone.finish)], [0, 3, 2], default=1)
     late = everyone.rows(arrived & (np.arange(len(everyone)) < earlier))
     gone = ~arrived & ~going & (np.arange(len(everyone)) < earlier)
@@ -381,7 +381,7 @@ def _end(
     """When a round ends: with the answer that makes enough; else at its deadline, or (async) once nothing
     more can come.
     """
-    if config.pace == "async":
+    if config.mode == "async":
         coming = np.sort(finish[np.isfinite(finish)])
         if len(coming):
             return float(coming[min(config.buffer, len(coming)) - 1])

@@ -5,7 +5,7 @@ which answers came in time. `get_node_ids` gives the devices that can be asked n
 conditions, charged, not at work. A list of TRAIN messages is a round: each task is charged its download, its
 work (from the FLOPs in the reply) and its upload, and the clock decides. A device that is away before its
 download is through never sees the message. What does not come in time is absent, as in Flower; where late
-answers are taken (`late = "take"`, the pace `async`) an answer that will never come is an error reply
+answers are taken (`late = "take"`, the mode `async`) an answer that will never come is an error reply
 NODE_UNAVAILABLE. Other kinds of messages (QUERY, EVALUATE) are the experimenter's and take no time. What
 the cloud does with a round's answers passes before the next one begins.
 
@@ -74,7 +74,7 @@ class TimedGrid(OwnGrid):
     Args:
         inner: does the work.
         nodes: device -> node id, all of them, devices 0..n-1.
-        rules: pace, deadline, conditions.
+        rules: mode, deadline, conditions.
         charges: what work costs on each of the n devices.
         trace: when each is there.
         wanted: answers that are enough for a round.
@@ -190,7 +190,7 @@ class TimedGrid(OwnGrid):
         """Whose download is through before the task would be given up: (m,) bool."""
         own = self.charges.devices.rows(device)
         through = self.trace.finish(device, self.clock.now, down_seconds(own, down))
-        endless = self.rules.pace == "rounds" and self.rules.late == "take"
+        endless = self.rules.mode == "sync" and self.rules.late == "take"
         return np.isfinite(through) if endless else through <= self.clock.now + self.rules.deadline
 
     def _work(self, device: np.ndarray, reached: np.ndarray, found: Mapping[int, Message]) -> np.ndarray:
@@ -221,7 +221,7 @@ class TimedGrid(OwnGrid):
                 never[device] = status
         self._enter(report, at_work)
         fates = [STATUSES[s] for s in never.values()]
-        if self.rules.pace == "rounds":
+        if self.rules.mode == "sync":
             fates += ["late"] * len(at_work.intersection(report.device.tolist()))
         counted = {"in": len(fine), **{name: fates.count(name) for name in STATUSES[1:]}}
         hours = report.end / 3600
@@ -266,7 +266,7 @@ class TimedGrid(OwnGrid):
             *(column.tolist() for column in numbers),
             strict=True,
         ):
-            waited_for = self.rules.pace == "async" and device in at_work
+            waited_for = self.rules.mode == "async" and device in at_work
             self._rows[report.round, device] = TaskRow(
                 report.round,
                 device,

@@ -18,12 +18,12 @@ ROOT = Path(__file__).parents[3]
     ("arguments", "message"),
     [
         (["compare", "--set", "roundz=3"], "unknown setting 'roundz'; did you mean rounds"),
-        (["compare", "--set", "rounds=0"], "setting 'rounds' = 0"),
+        (["compare", "--set", "run.rounds=0"], "setting 'run.rounds' = 0"),
         (["compare", "--set", "rounds"], "allowed: key=value"),
         (["compare", "--methods", "cdc,magic"], "unknown method 'magic'; allowed: static, cdc"),
         (["compare", "--preset", "nope"], "unknown preset 'nope'; allowed:"),
         (["compare", "--nope"], "No such option"),
-        (["simulate", "--method", "magic"], "setting 'method' = 'magic'"),
+        (["simulate", "--method", "magic"], "setting 'run.method' = 'magic'"),
         (
             ["simulate", "--ray-address", "x:1", "--workers", "2"],
             "--workers, --ray-address with --engine local; allowed: --engine fleet",
@@ -105,7 +105,7 @@ def test_a_pack_is_checked_and_counted(command, tmp_path):
     data = pytest.importorskip("cdc_flower.data.packs")
     from cdc_flower.config import parse
 
-    pack = data.load(parse({"scenes-train": 40, "scenes-test": 20}).data)
+    pack = data.load(parse({"data.scenes-train": 40, "data.scenes-test": 20}).data)
     for split in ("train", "test"):
         frame, images = getattr(pack, split), getattr(pack, f"{split}_images")
         frame["image"] = [images[i] for i in frame["image_id"]]
@@ -113,6 +113,6 @@ def test_a_pack_is_checked_and_counted(command, tmp_path):
     code, out, _ = command("data", "check", tmp_path / "pack")
     assert code == 0
     assert f"train: {len(pack.train)} questions on 40 pictures" in out
-    code, out, _ = command("data", "show", tmp_path / "pack", "--set", "known-questions=what")
+    code, out, _ = command("data", "show", tmp_path / "pack", "--set", "data.known-questions=what")
     assert code == 0
     assert "question" in out

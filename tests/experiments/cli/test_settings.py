@@ -24,17 +24,17 @@ def test_every_committed_preset_is_a_valid_config():
 
 
 def test_values_take_the_type_of_their_setting():
-    texts = ["rounds=3", "cohort=1", "known-styles=7", "token_bits=4", "fail-devices=2:1"]
+    texts = ["run.rounds=3", "run.cohort=1", "data.known-styles=7", "token_bits=4", "run.fail-devices=2:1"]
     found = settings.assignments(texts)
     assert list(found.items()) == [
         ("rounds", 3),
         ("cohort", 1.0),
-        ("known-styles", "7"),
-        ("token-bits", 4),
-        ("fail-devices", "2:1"),
+        ("data.known-styles", "7"),
+        ("uplink.token-bits", 4),
+        ("run.fail-devices", "2:1"),
     ]
     assert isinstance(found["cohort"], float)
-    assert parse(settings.assignments(["wavelet=true"])).cloud.wavelet is True
+    assert parse(settings.assignments(["cloud.wavelet=true"])).cloud.wavelet is True
 
 
 @pytest.mark.parametrize(
@@ -51,24 +51,27 @@ def test_a_wrong_assignment_is_refused(text, message):
 
 
 def test_a_value_of_the_wrong_type_is_refused_by_parse_with_its_key():
-    with pytest.raises(ConfigError, match="setting 'rounds' = 'many'"):
-        parse(settings.assignments(["rounds=many"]))
+    with pytest.raises(ConfigError, match="setting 'run.rounds' = 'many'"):
+        parse(settings.assignments(["run.rounds=many"]))
 
 
 def test_the_preset_of_the_datas_name_is_taken_and_set_wins_over_it(presets, tmp_path):
-    found, name = settings.resolve(str(tmp_path / "pack"), None, ["token-score=random"])
+    found, name = settings.resolve(str(tmp_path / "pack"), None, ["uplink.token-score=random"])
     assert name == "pack"
-    assert found == {"rounds": 5, "token-score": "random", "data": str(tmp_path / "pack")}
+    assert found == {"run.rounds": 5, "uplink.token-score": "random", "data.pack": str(tmp_path / "pack")}
 
 
 def test_without_a_preset_of_that_name_the_defaults_stand(presets, tmp_path):
     assert settings.resolve(None, None, []) == ({}, None)
-    assert settings.resolve(str(tmp_path / "other"), None, []) == ({"data": str(tmp_path / "other")}, None)
-    assert settings.resolve("scenes", "none", []) == ({"data": "scenes"}, "none")
+    assert settings.resolve(str(tmp_path / "other"), None, []) == (
+        {"data.pack": str(tmp_path / "other")},
+        None,
+    )
+    assert settings.resolve("scenes", "none", []) == ({"data.pack": "scenes"}, "none")
 
 
 def test_data_given_by_set_counts_as_data(presets, tmp_path):
-    found, name = settings.resolve(None, None, [f"data={tmp_path}/x/../pack"])
+    found, name = settings.resolve(None, None, [f"data.pack={tmp_path}/x/../pack"])
     assert (found["data"], name) == (str(tmp_path / "pack"), "pack")
 
 

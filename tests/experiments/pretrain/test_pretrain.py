@@ -35,7 +35,11 @@ TINY = Recipe(
     turns=3,
 )
 CONFIG = parse(
-    {"scenes-test": 20, "known-objects": "old shapes", "known-questions": "what,colour,yesno,count"}
+    {
+        "data.scenes-test": 20,
+        "data.known-objects": "old shapes",
+        "data.known-questions": "what,colour,yesno,count",
+    }
 )
 
 
@@ -259,10 +263,10 @@ def test_a_pack_without_source_samples_is_refused(tmp_path):
     small_pack(tmp_path / "pack", questions=1)
     config = parse(
         {
-            "data": str(tmp_path / "pack"),
-            "known-questions": "old",
-            "known-objects": "old",
-            "object-column": "domain",
+            "data.pack": str(tmp_path / "pack"),
+            "data.known-questions": "old",
+            "data.known-objects": "old",
+            "data.object-column": "domain",
         }
     )
     with pytest.raises(ConfigError, match="no training sample is of the source domain"):
@@ -274,7 +278,7 @@ def test_a_pack_that_teaches_a_tower_nothing_is_refused(tmp_path):
     frame = pd.read_parquet(tmp_path / "pack" / "train.parquet")
     packs.write_pack(tmp_path / "rare", frame.iloc[:20], frame.iloc[20:].assign(image_id="test"))
     with pytest.raises(ConfigError, match="pack 'rare' gives a vision tower nothing to learn; allowed:"):
-        pretrain(parse({"data": str(tmp_path / "rare")}), tmp_path / "pair", TINY)
+        pretrain(parse({"data.pack": str(tmp_path / "rare")}), tmp_path / "pair", TINY)
 
 
 def test_pictures_that_cannot_be_cut_into_patches_are_refused(tmp_path):

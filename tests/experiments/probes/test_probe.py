@@ -29,7 +29,7 @@ def few_items():
 
 @pytest.fixture(scope="module")
 def uplink(settings) -> pd.DataFrame:
-    return probe.run("uplink", parse({**settings, "seed": 3}), 2, quiet)
+    return probe.run("uplink", parse({**settings, "run.seed": 3}), 2, quiet)
 
 
 def test_the_uplink_probe_has_every_score_in_both_directions_on_every_domain(uplink, pair):
@@ -52,12 +52,12 @@ def test_more_tokens_cost_more_bytes_and_scores_at_one_count_about_the_same(upli
 
 
 def test_the_probe_of_a_seed_does_not_depend_on_the_seeds_before_it(settings, uplink):
-    alone = probe.run("uplink", parse({**settings, "seed": 4}), 1, quiet)
+    alone = probe.run("uplink", parse({**settings, "run.seed": 4}), 1, quiet)
     pd.testing.assert_frame_equal(alone, uplink[uplink["seed"] == 4].reset_index(drop=True))
 
 
 def test_the_downlink_probe_carries_one_line_through_every_codec(run_settings):
-    found = probe.run("downlink", parse(run_settings(rounds=2, **{"akd-lr": 0.05})), 1, quiet)
+    found = probe.run("downlink", parse(run_settings(rounds=2, **{"cloud.lr": 0.05})), 1, quiet)
     arms = found[["arm", "budget"]].drop_duplicates()
     wanted = [n for n, c in CODECS.items() for _ in range(5 if c.budgeted else 1)]
     weighted = ["dyadic, fisher", "deadzone, fisher"]
@@ -73,7 +73,7 @@ def test_the_downlink_probe_carries_one_line_through_every_codec(run_settings):
 
 
 def test_devices_of_every_compression_wear_every_adapter(run_settings, pair):
-    config = parse(run_settings(rounds=3, **{"akd-lr": 0.05}))
+    config = parse(run_settings(rounds=3, **{"cloud.lr": 0.05}))
     found = probe.run("compressions", config, 1, quiet)
     worn = ["none, as shipped", "for nf4", "for int8", "for none"]
     pairs = list(zip(found["arm"], found["student"], strict=True))

@@ -63,7 +63,13 @@ def in_virtual_time(folder, seed: int, devices: int = 40) -> None:
 @pytest.fixture
 def comparison(engine, tmp_path):
     made = compare.run(
-        {"rounds": 4, "devices": 40}, ("static", "cdc"), 2, tmp_path / "out", 0, progress=False, engine=engine
+        {"run.rounds": 4, "run.devices": 40},
+        ("static", "cdc"),
+        2,
+        tmp_path / "out",
+        0,
+        progress=False,
+        engine=engine,
     )
     before = report.render(made)
     assert "simulated" not in before  # a run without virtual time: the page as it always was
@@ -100,7 +106,7 @@ def test_the_fleet_described_is_that_of_cdc_where_it_ran_else_of_one_that_sends(
     devices = comparison.devices
     assert charts_fleet.shown(devices) == "cdc"
     named = devices.assign(uplink_bytes=devices["uplink_bytes"].where(devices["method"] == "cdc", 0))
-    assert charts_fleet.shown(named.replace({"method": {"cdc": "late is taken"}})) == "late is taken"
+    assert charts_fleet.shown(named.replace({"run.method": {"cdc": "late is taken"}})) == "late is taken"
     assert charts_fleet.shown(devices[devices["method"] != "cdc"]) == "static"
 
 

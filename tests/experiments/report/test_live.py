@@ -78,7 +78,7 @@ def test_before_anything_has_happened_there_are_dashes():
 def folder(tmp_path):
     """A run of two rounds in virtual time: 3 devices asked, 1 in, in the last round."""
     made = results.RunFolder(tmp_path / "run")
-    made.begin(parse({"rounds": 5}), {}, {})
+    made.begin(parse({"run.rounds": 5}), {}, {})
     columns = ["round", "device", "status", "uplink_bytes", "downlink_bytes"]
     rows = [(1, 0, "ok", 10, 1), (2, 0, "ok", 20, 2), (2, 1, "missing", 0, 4), (2, 2, "failed", 0, 8)]
     made.devices(pd.DataFrame(rows, columns=columns))

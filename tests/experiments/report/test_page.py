@@ -18,7 +18,7 @@ VOID = {"meta", "br", "image", "path", "use", "link", "img"}
 @pytest.fixture
 def comparison(engine, tmp_path):
     return compare.run(
-        {"rounds": 4, "devices": 2},
+        {"run.rounds": 4, "run.devices": 2},
         ("static", "cdc", "upload_all", "fedavg_lora"),
         2,
         tmp_path / "out",
@@ -121,8 +121,12 @@ def test_notes_say_who_is_ahead_whichever_way_it_falls(comparison):
 
 
 def test_the_arms_of_a_study_are_set_against_its_first_by_seed(engine, tmp_path):
-    arms = {"nothing": {"method": "static"}, "ours": {"method": "cdc"}, "all": {"method": "upload_all"}}
-    small = {"rounds": 4, "devices": 2}
+    arms = {
+        "nothing": {"run.method": "static"},
+        "ours": {"run.method": "cdc"},
+        "all": {"run.method": "upload_all"},
+    }
+    small = {"run.rounds": 4, "run.devices": 2}
     made = compare.run(small, arms, 2, tmp_path / "out", 0, progress=False, engine=engine)
     assert notes(made) == [
         "ours against nothing, points, by seed: drift +45.0 ±0.0, source +0.0 ±0.0.",

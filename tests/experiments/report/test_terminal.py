@@ -33,7 +33,7 @@ def comparison(intervals):
         }
 
     return SimpleNamespace(
-        index={"data": "scenes", "config": {"devices": 8, "rounds": 12}, "seeds": [0, 1, 2]},
+        index={"data": "scenes", "config": {"run.devices": 8, "run.rounds": 12}, "seeds": [0, 1, 2]},
         teacher={"source": 1.0, "object": 1.0},
         methods=pd.DataFrame([row(m) for m in METHODS]),
     )

@@ -29,7 +29,7 @@ def study(tmp_path):
 
 def test_a_grid_gives_every_combination_named_after_what_varies(study):
     settings, arms = ablate.read(study(STUDY))
-    assert settings == {"rounds": 4}
+    assert settings == {"run.rounds": 4}
     assert list(arms) == [
         "random tokens-kept=8",
         "random tokens-kept=16",
@@ -37,8 +37,12 @@ def test_a_grid_gives_every_combination_named_after_what_varies(study):
         "norm tokens-kept=16",
         "no replay",
     ]
-    assert arms["norm tokens-kept=8"] == {"token-score": "norm", "tokens-kept": 8, "akd-steps": 5}
-    assert arms["no replay"] == {"replay-share": 0.0}
+    assert arms["norm tokens-kept=8"] == {
+        "uplink.token-score": "norm",
+        "uplink.tokens-kept": 8,
+        "cloud.steps": 5,
+    }
+    assert arms["no replay"] == {"cloud.replay-share": 0.0}
 
 
 @pytest.mark.parametrize("name", ablate.studies())
@@ -56,7 +60,7 @@ def test_every_study_in_the_package_can_be_run(name):
         ("[grid]\nrounds = 4", "grid 'rounds'; allowed: a list of words and numbers"),
         ("[grid]\nrounds = []", "grid 'rounds'; allowed: a list of words and numbers"),
         ("[grid]\nrounds = [[4], [5]]", "grid 'rounds'; allowed: a list of words and numbers"),
-        ("[grid]\nseed = [1, 1]", "two arms are named 'seed=1'"),
+        ("[grid]\nseed = [1, 1]", "two arms are named 'run.seed=1'"),
         ("[settings]\ndata = 'x'", "sets 'data'; allowed: the option --data"),
         ("[arms]\nx = 4", "arm 'x'; allowed: a table of settings"),
         ("[arms", "mine.toml"),
@@ -74,12 +78,18 @@ def test_an_unknown_study_is_refused_naming_the_known_ones():
 
 
 def test_arms_are_compared_like_methods(engine, tmp_path):
-    arms = {"few": {"rounds": 2}, "many": {"rounds": 4}, "still": {"method": "static", "rounds": 2}}
-    made = compare.run({"method": "upload_all"}, arms, 2, tmp_path / "out", 0, progress=False, engine=engine)
+    arms = {
+        "few": {"run.rounds": 2},
+        "many": {"run.rounds": 4},
+        "still": {"run.method": "static", "run.rounds": 2},
+    }
+    made = compare.run(
+        {"run.method": "upload_all"}, arms, 2, tmp_path / "out", 0, progress=False, engine=engine
+    )
     assert made.methods["method"].tolist() == ["few", "many", "still"]
     assert made.methods["uplink_bytes"].tolist() == [2 * 2 * 2000, 4 * 2 * 2000, 0]
     assert (tmp_path / "out/runs/few-1/run.json").exists()
-    assert made.index["arms"]["many"] == {"method": "upload_all", "rounds": 4}
+    assert made.index["arms"]["many"] == {"run.method": "upload_all", "run.rounds": 4}
 
 
 @pytest.mark.parametrize(
@@ -87,10 +97,10 @@ def test_arms_are_compared_like_methods(engine, tmp_path):
     [
         ({}, "no arms"),
         ({"a/b": {}}, "arm 'a/b'"),
-        ({"a": {}, "b": {"devices": 3}}, "arms 'a' and 'b' differ in data, drift, models or what"),
-        ({"a": {}, "b": {"samples-per-round": 3}}, "arms 'a' and 'b' differ"),
-        ({"a": {}, "b": {"seed": 3}}, "arms 'a' and 'b' differ"),
-        ({"a": {}, "b": {"drift": "object"}}, "arms 'a' and 'b' differ"),
+        ({"a": {}, "b": {"run.devices": 3}}, "arms 'a' and 'b' differ in data, drift, models or what"),
+        ({"a": {}, "b": {"run.samples-per-round": 3}}, "arms 'a' and 'b' differ"),
+        ({"a": {}, "b": {"run.seed": 3}}, "arms 'a' and 'b' differ"),
+        ({"a": {}, "b": {"drift.axes": "object"}}, "arms 'a' and 'b' differ"),
     ],
 )
 def test_arms_that_share_no_stream_are_refused(engine, tmp_path, arms, said):

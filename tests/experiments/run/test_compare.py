@@ -25,7 +25,7 @@ THREE = ("static", "cdc", "upload_all")
 def run(engine, tmp_path):
     def call(methods=THREE, seeds=1, workers=0, out=tmp_path / "out", **settings):
         options = {k: settings.pop(k) for k in ("resume",) if k in settings}
-        base = {"rounds": 4, "devices": 2, **settings}
+        base = {"run.rounds": 4, "run.devices": 2, **settings}
         return compare.run(base, methods, seeds, out, workers, progress=False, engine=engine, **options)
 
     return call
@@ -100,7 +100,7 @@ def test_resume_goes_on_with_runs_that_did_not_finish_and_keeps_their_logs(run, 
     assert said.count("goes on with") == 1
     assert "goes on with cdc" in said
     assert said.count("noise of cdc") == (2 if workers else 1)
-    run(resume=True, workers=workers, out=out, akd_steps=7)  # other settings: made anew
+    run(resume=True, workers=workers, out=out, cloud_steps=7)  # other settings: made anew
     said = "".join(p.read_text() for p in logs) if workers else capfd.readouterr().out
     assert "goes on" not in said
 
@@ -125,7 +125,7 @@ def test_a_run_that_raises_is_named_and_the_others_count(run, tmp_path):
 
 
 def test_settings_refused_by_a_run_end_the_comparison(run):
-    with pytest.raises(ConfigError, match="local-lr"):
+    with pytest.raises(ConfigError, match="fedavg.lr"):
         run(methods=("fedavg_pseudo", "cdc"))
 
 
@@ -137,7 +137,7 @@ def test_settings_refused_by_a_run_end_the_comparison(run):
         ({"methods": ()}, "methods = ''"),
         ({"seeds": 0}, "seeds = 0"),
         ({"workers": -1}, "workers = -1"),
-        ({"rounds": 0}, "setting 'rounds' = 0"),
+        ({"run.rounds": 0}, "setting 'run.rounds' = 0"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_written(run, tmp_path, options, message):
@@ -181,7 +181,7 @@ def test_ctrl_c_reports_the_rounds_that_were_done_and_ends_with_130(engine, tmp_
         f"compare.run.__kwdefaults__ = None; compare.run.__defaults__ = tuple("
         f"{engine!r} if d == compare.ENGINE else d for d in compare.run.__defaults__)\n"
         f"if __name__ == '__main__': cli.main(['compare', '--methods', 'static,cdc', '--out', {str(out)!r},"
-        " '--workers', '2', '--set', 'rounds=4', '--set', 'devices=2', '--preset', 'none'])\n"
+        " '--workers', '2', '--set', 'run.rounds=4', '--set', 'run.devices=2', '--preset', 'none'])\n"
     )
     (tmp_path / "program.py").write_text(program)
     environment = {**os.environ, "FAKE_SLOW": str(mark), "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}

@@ -15,14 +15,18 @@ from experiments.run import pairs
 def config(tmp_path, monkeypatch):
     """Settings of a small pack of two kinds of question, one of which the student knows."""
     monkeypatch.setenv("CDC_FLOWER_CACHE", str(tmp_path / "cache"))
-    pack = packs.load(parse({"scenes-train": 40, "scenes-test": 40}).data)
+    pack = packs.load(parse({"data.scenes-train": 40, "data.scenes-test": 40}).data)
     split = [
         f.assign(image=[i[k] for k in f["image_id"]])
         for f, i in ((pack.train, pack.train_images), (pack.test, pack.test_images))
     ]
     packs.write_pack(tmp_path / "mine", *split)
     return parse(
-        {"data": str(tmp_path / "mine"), "known-questions": "what,colour,yesno,count", "drift": "question"}
+        {
+            "data.pack": str(tmp_path / "mine"),
+            "data.known-questions": "what,colour,yesno,count",
+            "drift.axes": "question",
+        }
     )
 
 
@@ -63,7 +67,8 @@ def test_without_leave_the_missing_pair_is_an_error(config, trained):
 
 
 @pytest.mark.parametrize(
-    "change", [{"data": "scenes"}, {"pair": "nowhere"}, {"teacher": "a", "student": "b"}]
+    "change",
+    [{"data.pack": "scenes"}, {"pair.folder": "nowhere"}, {"pair.teacher": "a", "pair.student": "b"}],
 )
 def test_models_that_are_named_or_packaged_are_never_trained(config, trained, change):
     assert pairs.ensure(parse({**flat(config), **change}), nothing, nothing) is None
@@ -72,7 +77,7 @@ def test_models_that_are_named_or_packaged_are_never_trained(config, trained, ch
 
 def test_drift_that_the_pack_does_not_have_is_refused_before_the_training(config, trained):
     with pytest.raises(ConfigError, match="style"):
-        pairs.ensure(parse({**flat(config), "drift": "style"}), nothing, nothing)
+        pairs.ensure(parse({**flat(config), "drift.axes": "style"}), nothing, nothing)
     assert trained == []
 
 
@@ -84,7 +89,7 @@ def test_a_student_that_was_taught_something_else_is_named(config):
     said = []
     pairs.ensure(config, said.append, nothing)
     assert len(said) == 1
-    assert "known-questions='what', the run assumes 'what,colour,yesno,count'" in said[0]
+    assert "data.known-questions='what', the run assumes 'what,colour,yesno,count'" in said[0]
 
 
 def test_a_stage_says_how_long_it_will_still_take():

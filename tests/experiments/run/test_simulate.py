@@ -10,7 +10,9 @@ from experiments.run import simulate
 
 
 def test_every_config_survives_the_way_through_toml():
-    config = parse({"data": 'C:\\a "b"\n', "known-styles": "é,ü", "akd-lr": 1e-7, "wavelet": True})
+    config = parse(
+        {"data.pack": 'C:\\a "b"\n', "data.known-styles": "é,ü", "cloud.lr": 1e-7, "cloud.wavelet": True}
+    )
     assert parse(tomllib.loads(simulate.toml(flat(config)))) == config
 
 
@@ -32,7 +34,7 @@ def run_folder(tmp_path):
 
     def make(ended):
         folder = results.RunFolder(tmp_path / "run")
-        folder.begin(parse({"rounds": 3, "out-dir": "elsewhere", "akd-steps": 7}), {}, {})
+        folder.begin(parse({"run.rounds": 3, "run.out-dir": "elsewhere", "cloud.steps": 7}), {}, {})
         folder.round(3, {"source": 0.5}, {}, {})
         if ended:
             folder.finish(ended)
@@ -45,17 +47,17 @@ def run_folder(tmp_path):
 def test_a_run_resumes_with_its_own_settings_where_it_lies_now(run_folder, ended):
     folder = run_folder(ended)
     config = simulate.resumed(folder, {})
-    assert config == parse({"rounds": 3, "akd-steps": 7, "out-dir": str(folder)})
-    assert simulate.resumed(folder, {"rounds": "5"}).run.rounds == 5
+    assert config == parse({"run.rounds": 3, "cloud.steps": 7, "run.out-dir": str(folder)})
+    assert simulate.resumed(folder, {"run.rounds": "5"}).run.rounds == 5
 
 
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"akd-steps": 5}, "setting 'akd-steps' with --resume: a run goes on with its own settings"),
-        ({}, "the run has completed its 3 rounds, nothing is left; allowed: --set rounds=N with more"),
-        ({"rounds": 2}, "nothing is left"),
-        ({"rounds": 0}, "setting 'rounds' = 0"),
+        ({"cloud.steps": 5}, "setting 'cloud.steps' with --resume: a run goes on with its own settings"),
+        ({}, "the run has completed its 3 rounds, nothing is left; allowed: --set run.rounds=N with more"),
+        ({"run.rounds": 2}, "nothing is left"),
+        ({"run.rounds": 0}, "setting 'run.rounds' = 0"),
     ],
 )
 def test_what_cannot_resume_is_refused_in_one_line(run_folder, changes, says):
@@ -64,7 +66,7 @@ def test_what_cannot_resume_is_refused_in_one_line(run_folder, changes, says):
 
 
 def test_a_completed_run_can_be_given_more_rounds(run_folder):
-    assert simulate.resumed(run_folder("completed"), {"rounds": 4}).run.rounds == 4
+    assert simulate.resumed(run_folder("completed"), {"run.rounds": 4}).run.rounds == 4
 
 
 def test_flowers_engine_does_not_resume():

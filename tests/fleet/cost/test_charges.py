@@ -20,27 +20,27 @@ def cloud(teacher=3.0, **more) -> CloudCharges:
 
 
 def test_steps_are_two_passes_over_a_batch_of_complete_lessons():
-    one, none = (cloud(akd_steps=n, akd_batch=10).seconds(1) for n in (1, 0))
+    one, none = (cloud(cloud_steps=n, cloud_batch=10).seconds(1) for n in (1, 0))
     lesson = 2 * SHAPES.compressed * (LENGTH + 8)  # the projector, the head and attention aside
     assert one - none == pytest.approx(2 * 10 * lesson / GPU.flops_fp16, rel=0.25)
     assert one - none > 2 * 10 * lesson / GPU.flops_fp16
-    assert cloud(akd_steps=50, akd_batch=10).seconds(1) - none == pytest.approx(50 * (one - none))
+    assert cloud(cloud_steps=50, cloud_batch=10).seconds(1) - none == pytest.approx(50 * (one - none))
 
 
 def test_the_teacher_answers_each_sample_and_reads_its_weights_for_each_batch():
-    seconds = cloud(akd_steps=0).seconds
+    seconds = cloud(cloud_steps=0).seconds
     assert seconds(0) == 0
     assert seconds(1) < seconds(64)
     assert seconds(640) == pytest.approx(10 * seconds(64))
     least = 2 * 3 * SHAPES.compressed * LENGTH * 64 / GPU.flops_fp16
     assert least < seconds(64) < 1.6 * least
-    assert cloud(teacher=6.0, akd_steps=0).seconds(64) == pytest.approx(2 * seconds(64))
+    assert cloud(teacher=6.0, cloud_steps=0).seconds(64) == pytest.approx(2 * seconds(64))
     decoding = 7 * 3 * 2 * SHAPES.compressed / GPU.memory_bw  # seven passes over float16 weights, alone
     assert seconds(1) > decoding
 
 
 def test_features_cost_the_teacher_and_pictures_the_tower():
-    plain = cloud(akd_steps=2).seconds(64)
-    assert cloud(akd_steps=2, feature_weight=0.1).seconds(64) > 1.5 * plain
+    plain = cloud(cloud_steps=2).seconds(64)
+    assert cloud(cloud_steps=2, feature_weight=0.1).seconds(64) > 1.5 * plain
     tower = roofline.tower(SHAPES).flops * 64 / GPU.flops_fp16
-    assert cloud(akd_steps=2, uplink_unit="jpeg").seconds(64) == pytest.approx(plain + tower)
+    assert cloud(cloud_steps=2, uplink_unit="jpeg").seconds(64) == pytest.approx(plain + tower)

@@ -118,7 +118,9 @@ def test_a_size_that_is_none_is_refused_naming_it(part, key, value):
 
 
 def test_an_unknown_name_is_refused_with_those_allowed():
-    with pytest.raises(ConfigError, match=r"'cost-model' = 'llava-8b'; allowed: .*llava-1.5-7b.*config.json"):
+    with pytest.raises(
+        ConfigError, match=r"'fleet.cost-model' = 'llava-8b'; allowed: .*llava-1.5-7b.*config.json"
+    ):
         load("llava-8b", {})
 
 

@@ -183,7 +183,7 @@ def test_an_error_of_the_bundle_function_is_not_a_devices(make):
 def test_a_run_is_the_same_on_every_number_of_workers(run_settings, tmp_path):
     """The real pair in virtual time, some devices two versions behind: ledger and adapters."""
     settings = run_settings(
-        devices=4, rounds=3, samples_per_round=4, pace="async", in_flight=3, buffer=2, trace="always"
+        devices=4, rounds=3, samples_per_round=4, mode="async", in_flight=3, buffer=2, trace="always"
     )
     found = {}
     for name, start in {
@@ -191,7 +191,7 @@ def test_a_run_is_the_same_on_every_number_of_workers(run_settings, tmp_path):
         "one": lambda config: server_app.run_fleet(config, workers=1),
         "two": lambda config: server_app.run_fleet(config, workers=2),
     }.items():
-        folder = start(parse({**settings, "out-dir": str(tmp_path / name)}))
+        folder = start(parse({**settings, "run.out-dir": str(tmp_path / name)}))
         run = results.read(folder)
         assert run.status == "completed"
         adapters = sorted(p.name for p in (folder / "adapters").iterdir())

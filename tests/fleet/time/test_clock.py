@@ -155,7 +155,7 @@ def test_a_late_task_may_still_die():
 
 # --- the asynchronous pace ---------------------------------------------------------------------------------
 
-ASYNC = FleetConfig(pace="async", deadline=100.0, buffer=2)
+ASYNC = FleetConfig(mode="async", deadline=100.0, buffer=2)
 
 
 def test_each_full_buffer_ends_a_round_and_old_answers_count():

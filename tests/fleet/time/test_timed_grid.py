@@ -24,7 +24,7 @@ from tests.fleet.cost.test_roofline import STUDENT
 PROFILES = read_profiles()
 SHAPES = roofline.shapes(STUDENT, 16)
 PASS = roofline.prefill(SHAPES, "none", 20 + SHAPES.patches, SHAPES.patches).flops
-RULES = FleetConfig(pace="rounds", deadline=100.0)
+RULES = FleetConfig(mode="sync", deadline=100.0)
 PI = PROFILES["pi4"]
 
 
@@ -189,7 +189,7 @@ def test_the_cloud_takes_its_time_for_the_samples_that_came_before_the_next_roun
 
 
 def test_an_answer_that_arrives_while_the_cloud_works_comes_in_the_next_round():
-    world = World(30, 10, 15, 250, rules=FleetConfig(pace="async", buffer=2, deadline=100.0), uploaded=1)
+    world = World(30, 10, 15, 250, rules=FleetConfig(mode="async", buffer=2, deadline=100.0), uploaded=1)
     assert world.round(0, 1, 2) == [1, 2]
     assert world.now == pytest.approx(29, abs=0.1)
     assert world.round(1) == [0, 1]
@@ -205,7 +205,7 @@ def test_a_late_answer_that_is_taken_comes_in_the_round_of_its_arrival():
 
 
 def test_the_asynchronous_pace_ends_with_the_buffer_and_gives_up_at_the_deadline():
-    world = World(30, 10, 15, 250, rules=FleetConfig(pace="async", buffer=1, deadline=100.0))
+    world = World(30, 10, 15, 250, rules=FleetConfig(mode="async", buffer=1, deadline=100.0))
     assert world.round(0, 1, 2, 3) == [1]
     assert world.round(1) == [2]
     assert world.now == pytest.approx(15, abs=0.1)
@@ -222,7 +222,7 @@ def test_the_asynchronous_pace_ends_with_the_buffer_and_gives_up_at_the_deadline
 
 
 def test_it_goes_on_from_its_state_with_answers_on_their_way():
-    rules = FleetConfig(pace="async", buffer=1, deadline=100.0)
+    rules = FleetConfig(mode="async", buffer=1, deadline=100.0)
     world, other = World(30, 10, 15, 250, rules=rules), World(30, 10, 15, 250, rules=rules)
     world.round(0, 1, 2, 3)
     other.grid.load(world.grid.state())
