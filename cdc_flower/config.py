@@ -35,7 +35,7 @@ class RunConfig:
 
     method: Method = setting("cdc", "what is run (`cdc-flower methods`)")
     seed: int = setting(0, "of every random draw", ge=0, lt=2**31)
-    rounds: int = setting(14, "how many", "simulator", ge=1)
+    rounds: int = setting(14, "how many are run", "simulator", ge=1)
     devices: int = setting(8, "how many there are", "simulator", ge=1, le=10**7)
     cohort: float = setting(1.0, "share of the devices asked in a round", "cloud", gt=0, le=1)
     samples_per_round: int = setting(32, "questions a device answers in a round", ge=1)
@@ -144,7 +144,7 @@ class CloudConfig:
 
     steps: int = setting(50, "optimiser steps a round", "cloud", ge=0)
     batch: int = setting(96, "samples a step", "cloud", ge=1)
-    lr: float = setting(5e-3, "of AdamW", "cloud", gt=0)
+    lr: float = setting(5e-3, "learning rate of AdamW", "cloud", gt=0)
     ema_decay: float = setting(0.98, "per step, of the averaged adapter that is shipped", "cloud", ge=0, lt=1)
     tau: float = setting(1.0, "temperature of the KL term", "cloud", gt=0)
     ce_weight: float = setting(1.0, "of the cross-entropy with the teacher's answer", "cloud", ge=0)
@@ -181,8 +181,8 @@ class FedAvgConfig:
 
     epochs: int = setting(1, "over what a device trains on, per round", "device", ge=1)
     batch: int = setting(8, "samples a step", "device", ge=1)
-    lr: float = setting(3e-3, "of AdamW, for the adapter", "device", gt=0)
-    lr_full: float = setting(1e-3, "of AdamW, for all weights (fedavg_full)", "device", gt=0)
+    lr: float = setting(3e-3, "learning rate of AdamW, for the adapter", "device", gt=0)
+    lr_full: float = setting(1e-3, "learning rate of AdamW, for all weights (fedavg_full)", "device", gt=0)
     memory: int = setting(64, "past samples a device may train on again", "device", ge=0)
     confidence: float = setting(0.8, "fedavg_pseudo: own answers below it do not teach", "device", ge=0, le=1)
 
@@ -250,7 +250,7 @@ def full_key(key: str) -> str:
         ConfigError: there is none like it; names the nearest.
     """
     kebab = key.replace("_", "-")
-    for name in (kebab, kebab.replace("-", ".", 1)):
+    for name in (kebab, key.replace("_", ".", 1).replace("_", "-")):
         if name in _OWNER:
             return name
     raise ConfigError(f"unknown setting '{key}'; {_hint(kebab)}")

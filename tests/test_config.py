@@ -75,14 +75,14 @@ def test_a_key_may_be_written_as_in_python():
 
 
 def test_an_unknown_key_is_refused_with_the_nearest_names():
-    assert "did you mean uplink.token-score?" in refusal({"uplink.token-scores": "norm"})
+    assert "did you mean uplink.token-score" in refusal({"uplink.token-scores": "norm"})
     assert "`cdc-flower settings`" in refusal({"zzz": 1})
 
 
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("run.rounds", "run.rounds"),
+        ("rounds", "run.rounds"),
         ("token-score", "uplink.token-score"),
         ("pace", "fleet.mode"),
         *RENAMED.items(),

@@ -24,7 +24,7 @@ def test_every_link_to_a_file_leads_somewhere():
 
 
 def test_every_setting_and_method_in_a_command_exists():
-    named = re.findall(r"--set ([a-z-]+)=", README)
+    named = re.findall(r"--set ([a-z.-]+)=", README)
     assert named
     assert set(named) <= set(keys())
     assert [m for m in METHODS if f"`{m}`" not in README] == []

@@ -8,6 +8,7 @@ import pytest
 
 from cdc_flower import results
 from cdc_flower.config import ConfigError, flat, parse
+from tests.conftest import full
 
 LEDGER = pd.DataFrame(
     {
@@ -34,7 +35,7 @@ SAMPLE = {
 
 def begun(path, **settings):
     folder = results.RunFolder(path)
-    folder.begin(parse(settings), results.package_versions(), {"pair_digest": "p", "data_digest": "d"})
+    folder.begin(parse(full(settings)), results.package_versions(), {"pair_digest": "p", "data_digest": "d"})
     return folder
 
 
@@ -203,7 +204,7 @@ def test_a_folder_that_goes_on_has_the_tables_of_its_state_and_the_seconds_of_bo
     second.stage_seconds["cloud"] += 1.0
     second.begin(parse({"run.rounds": 6}), {}, {"resumed_after": 1}, (1, saved))
     now = results.read(tmp_path / "run")
-    assert (now.status, now.config["rounds"], now.info["resumed_after"]) == ("interrupted", 6, 1)
+    assert (now.status, now.config["run.rounds"], now.info["resumed_after"]) == ("interrupted", 6, 1)
     assert now.rounds.to_dict("list") == {
         "round": [1, 1],
         "domain": ["source"] * 2,

@@ -20,8 +20,8 @@ import typer
 from cdc_flower.config import METHODS, ConfigError, parse
 from experiments.cli.data import Preset, Sets, chosen_settings, data_app
 from experiments.cli.fleet import calibrate, fleet_app
-from experiments.cli.settings import assignments
 from experiments.pretrain.recipes import RECIPES, Recipe, shortened
+from experiments.run.settings import assignments
 
 app = typer.Typer(
     no_args_is_help=True,

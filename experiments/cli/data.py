@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from cdc_flower.config import ConfigError, parse
-from experiments.cli import settings
+from experiments.run import settings
 
 data_app = typer.Typer(no_args_is_help=True, help="Check, look at and import data packs.")
 

@@ -79,7 +79,7 @@ def figures(comparison: Any, methods: Sequence[str]) -> dict[str, Any]:
         "hours": hours_panel(comparison.rounds, comparison.metrics, methods),
         "panels": [
             counts_panel(counts),
-            shares_panel(comparison.devices, methods, comparison.index["config"]["devices"]),
+            shares_panel(comparison.devices, methods, comparison.index["config"]["run.devices"]),
             time_panel(tasks),
             energy_panel(tasks),
             stragglers_panel(tasks),

@@ -81,7 +81,7 @@ class Screen:
             self.overall = self.bars.add_task("[bold]runs", total=self.jobs, stage="")
         if event.kind == "start":
             if self.live:
-                rounds = job.settings.get("rounds", 1)
+                rounds = job.settings.get("run.rounds", 1)
                 self.tasks[job] = self.bars.add_task(f"{job.name}", total=rounds, stage="starting")
             else:
                 self.say(f"{job.name}: started")
@@ -216,9 +216,10 @@ def table(comparison: Any, width: int = 100) -> Table:
         at = heads.index(less)
         del heads[at]
         cells = [row[:at] + row[at + 1 :] for row in cells]
+    config, seeds = index["config"], len(index["seeds"])
     made = Table(
-        title=f"{index['data']}: {index['config']['devices']} devices, {index['config']['rounds']} rounds, "
-        f"{len(index['seeds'])} seed{'s' if len(index['seeds']) > 1 else ''}",
+        title=f"{index['data']}: {config['run.devices']} devices, {config['run.rounds']} rounds, "
+        f"{seeds} seed{'s' if seeds > 1 else ''}",
         caption=f"too narrow for: {', '.join(left_out)}; see the report" if left_out else None,
         title_justify="left",
         caption_justify="left",

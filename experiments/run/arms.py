@@ -3,12 +3,12 @@
 A study is `experiments/studies/<name>.toml`, or any file of that form:
 
     [settings]                  # shared by all arms
-    items = "tuning"
-    [grid]                      # every combination is an arm, named after it
-    method = ["fedavg_lora"]
-    local-lr = [1e-3, 3e-3]
+    data.items = "tuning"
+    [grid]                      # every combination is an arm, named after what varies
+    run.method = ["fedavg_lora"]
+    fedavg.lr = [1e-3, 3e-3]
     [arms."no replay"]          # further arms by name
-    replay-share = 0.0
+    cloud.replay-share = 0.0
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cdc_flower.config import ConfigError
+from experiments.run.settings import flattened
 
 STUDIES = Path(__file__).parents[1] / "studies"
 TABLES = ("settings", "grid", "arms")
@@ -52,20 +53,24 @@ def read(name: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     ]
     if unknown:
         raise ConfigError(f"study '{name}': '{unknown[0]}'; allowed: the tables {', '.join(TABLES)}")
-    lists, named = study.get("grid", {}), study.get("arms", {})
-    if bad := [key for key, values in lists.items() if not _values(values)]:
-        raise ConfigError(f"study '{name}': grid '{bad[0]}'; allowed: a list of words and numbers")
+    named = study.get("arms", {})
     if bad := [key for key, arm in named.items() if not isinstance(arm, dict)]:
         raise ConfigError(f"study '{name}': arm '{bad[0]}'; allowed: a table of settings")
-    if "data.pack" in study.get("settings", {}):
-        raise ConfigError(f"study '{name}': sets 'data'; allowed: the option --data")
+    try:
+        shared, lists = (flattened(study.get(table, {})) for table in ("settings", "grid"))
+        named = {arm: flattened(table) for arm, table in named.items()}
+    except ConfigError as err:
+        raise ConfigError(f"study '{name}': {err}") from None
+    if bad := [key for key, values in lists.items() if not _values(values)]:
+        raise ConfigError(f"study '{name}': grid '{bad[0]}'; allowed: a list of words and numbers")
+    if "data.pack" in shared:
+        raise ConfigError(f"study '{name}': sets 'data.pack'; allowed: the option --data")
     grid = [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values()) if lists]
     varied = [key for key, values in lists.items() if len(values) > 1] or list(lists)
     names = [" ".join(_named(key, arm[key]) for key in varied) for arm in grid] + list(named)
     if twice := [n for n in names if names.count(n) > 1]:
         raise ConfigError(f"study '{name}': two arms are named '{twice[0]}'; allowed: one of each name")
-    settings = {key.replace("_", "-"): value for key, value in study.get("settings", {}).items()}
-    return settings, dict(zip(names, [*grid, *named.values()], strict=True))
+    return shared, dict(zip(names, [*grid, *named.values()], strict=True))
 
 
 def _values(values: Any) -> bool:
@@ -73,4 +78,4 @@ def _values(values: Any) -> bool:
 
 
 def _named(key: str, value: Any) -> str:
-    return value if isinstance(value, str) else f"{key}={value}"
+    return value if isinstance(value, str) else f"{key.rpartition('.')[2]}={value}"

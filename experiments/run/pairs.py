@@ -84,7 +84,7 @@ def _tell_difference(found: Path, config: Config, say: Callable[[str], None]) ->
     other = [k for k in KNOWN if taught and any(assumed.values()) and assumed[k] != taught.get(k, "")]
     for key in other:
         say(
-            f"note: the student of {found} was taught {key.replace('_', '-')}={taught.get(key, '')!r}, "
+            f"note: the student of {found} was taught data.{key.replace('_', '-')}={taught.get(key, '')!r}, "
             f"the run assumes {assumed[key]!r}; train another with `cdc-flower pretrain`"
         )
 

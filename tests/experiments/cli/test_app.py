@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[3]
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["compare", "--set", "roundz=3"], "unknown setting 'roundz'; did you mean rounds"),
+        (["compare", "--set", "roundz=3"], "unknown setting 'roundz'; did you mean run.rounds"),
         (["compare", "--set", "run.rounds=0"], "setting 'run.rounds' = 0"),
         (["compare", "--set", "rounds"], "allowed: key=value"),
         (["compare", "--methods", "cdc,magic"], "unknown method 'magic'; allowed: static, cdc"),

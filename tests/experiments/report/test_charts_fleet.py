@@ -106,7 +106,7 @@ def test_the_fleet_described_is_that_of_cdc_where_it_ran_else_of_one_that_sends(
     devices = comparison.devices
     assert charts_fleet.shown(devices) == "cdc"
     named = devices.assign(uplink_bytes=devices["uplink_bytes"].where(devices["method"] == "cdc", 0))
-    assert charts_fleet.shown(named.replace({"run.method": {"cdc": "late is taken"}})) == "late is taken"
+    assert charts_fleet.shown(named.replace({"method": {"cdc": "late is taken"}})) == "late is taken"
     assert charts_fleet.shown(devices[devices["method"] != "cdc"]) == "static"
 
 

@@ -8,13 +8,13 @@ from experiments.run import compare
 
 STUDY = """
 [settings]
-rounds = 4
+run.rounds = 4
 [grid]
-token-score = ["random", "norm"]
-tokens-kept = [8, 16]
-akd-steps = [5]
+uplink.token-score = ["random", "norm"]
+uplink.tokens_kept = [8, 16]
+cloud.steps = [5]
 [arms."no replay"]
-replay-share = 0.0
+cloud.replay-share = 0.0
 """
 
 
@@ -57,12 +57,13 @@ def test_every_study_in_the_package_can_be_run(name):
     ("text", "said"),
     [
         ("rounds = 4", "'rounds'; allowed: the tables settings, grid, arms"),
-        ("[grid]\nrounds = 4", "grid 'rounds'; allowed: a list of words and numbers"),
-        ("[grid]\nrounds = []", "grid 'rounds'; allowed: a list of words and numbers"),
-        ("[grid]\nrounds = [[4], [5]]", "grid 'rounds'; allowed: a list of words and numbers"),
-        ("[grid]\nseed = [1, 1]", "two arms are named 'run.seed=1'"),
-        ("[settings]\ndata = 'x'", "sets 'data'; allowed: the option --data"),
+        ("[grid]\nrun.rounds = 4", "grid 'run.rounds'; allowed: a list of words and numbers"),
+        ("[grid]\nrun.rounds = []", "grid 'run.rounds'; allowed: a list of words and numbers"),
+        ("[grid]\nrun.rounds = [[4], [5]]", "grid 'run.rounds'; allowed: a list of words and numbers"),
+        ("[grid]\nrun.seed = [1, 1]", "two arms are named 'seed=1'"),
+        ("[settings]\ndata.pack = 'x'", "sets 'data.pack'; allowed: the option --data"),
         ("[arms]\nx = 4", "arm 'x'; allowed: a table of settings"),
+        ("[settings]\nakd-steps = 4", "unknown setting 'akd-steps'; did you mean cloud.steps?"),
         ("[arms", "mine.toml"),
     ],
 )

@@ -15,6 +15,7 @@ from cdc_flower.config import ConfigError
 from experiments.report import page as report
 from experiments.report import summary
 from experiments.run import compare
+from tests.conftest import full
 
 ROOT = Path(__file__).parents[3]
 SCHEMA = json.loads((ROOT / "docs" / "summary.schema.json").read_text())
@@ -25,7 +26,7 @@ THREE = ("static", "cdc", "upload_all")
 def run(engine, tmp_path):
     def call(methods=THREE, seeds=1, workers=0, out=tmp_path / "out", **settings):
         options = {k: settings.pop(k) for k in ("resume",) if k in settings}
-        base = {"run.rounds": 4, "run.devices": 2, **settings}
+        base = {"run.rounds": 4, "run.devices": 2, **full(settings)}
         return compare.run(base, methods, seeds, out, workers, progress=False, engine=engine, **options)
 
     return call
@@ -137,7 +138,7 @@ def test_settings_refused_by_a_run_end_the_comparison(run):
         ({"methods": ()}, "methods = ''"),
         ({"seeds": 0}, "seeds = 0"),
         ({"workers": -1}, "workers = -1"),
-        ({"run.rounds": 0}, "setting 'run.rounds' = 0"),
+        ({"rounds": 0}, "setting 'run.rounds' = 0"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_written(run, tmp_path, options, message):
@@ -177,7 +178,7 @@ def test_ctrl_c_reports_the_rounds_that_were_done_and_ends_with_130(engine, tmp_
     mark, out = tmp_path / "mark", tmp_path / "out"
     program = (  # what a shell runs in the background ignores SIGINT
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from experiments import cli, compare\n"
+        "from experiments.cli import app as cli\nfrom experiments.run import compare\n"
         f"compare.run.__kwdefaults__ = None; compare.run.__defaults__ = tuple("
         f"{engine!r} if d == compare.ENGINE else d for d in compare.run.__defaults__)\n"
         f"if __name__ == '__main__': cli.main(['compare', '--methods', 'static,cdc', '--out', {str(out)!r},"

@@ -3,16 +3,16 @@
 import pytest
 
 from cdc_flower.config import ConfigError, parse
-from experiments.cli import settings
+from experiments.run import settings
 
 
 @pytest.fixture
 def presets(tmp_path, monkeypatch):
     folder = tmp_path / "presets"
     folder.mkdir()
-    (folder / "pack.toml").write_text('rounds = 5\ntoken_score = "norm"\n')
-    (folder / "nested.toml").write_text("[run]\nrounds = 5\n")
-    (folder / "torn.toml").write_text("rounds = ")
+    (folder / "pack.toml").write_text('"run.rounds" = 5\n"uplink.token_score" = "norm"\n')
+    (folder / "nested.toml").write_text('[run]\nrounds = 5\n[uplink]\ntoken-score = "norm"\n')
+    (folder / "torn.toml").write_text("run.rounds = ")
     monkeypatch.setattr(settings, "PRESETS", folder)
     return folder
 
@@ -24,16 +24,22 @@ def test_every_committed_preset_is_a_valid_config():
 
 
 def test_values_take_the_type_of_their_setting():
-    texts = ["run.rounds=3", "run.cohort=1", "data.known-styles=7", "token_bits=4", "run.fail-devices=2:1"]
+    texts = [
+        "run.rounds=3",
+        "run.cohort=1",
+        "data.known-styles=7",
+        "uplink.token_bits=4",
+        "run.fail-devices=2:1",
+    ]
     found = settings.assignments(texts)
     assert list(found.items()) == [
-        ("rounds", 3),
-        ("cohort", 1.0),
+        ("run.rounds", 3),
+        ("run.cohort", 1.0),
         ("data.known-styles", "7"),
         ("uplink.token-bits", 4),
         ("run.fail-devices", "2:1"),
     ]
-    assert isinstance(found["cohort"], float)
+    assert isinstance(found["run.cohort"], float)
     assert parse(settings.assignments(["cloud.wavelet=true"])).cloud.wavelet is True
 
 
@@ -41,8 +47,8 @@ def test_values_take_the_type_of_their_setting():
     ("text", "message"),
     [
         ("rounds", "allowed: key=value"),
-        ("round=3", "unknown setting 'round'; did you mean rounds"),
-        ("zzzz=3", "allowed: method, seed"),
+        ("round=3", "unknown setting 'round'; did you mean run.rounds"),
+        ("zzzz=3", "`cdc-flower settings` lists them"),
     ],
 )
 def test_a_wrong_assignment_is_refused(text, message):
@@ -61,6 +67,10 @@ def test_the_preset_of_the_datas_name_is_taken_and_set_wins_over_it(presets, tmp
     assert found == {"run.rounds": 5, "uplink.token-score": "random", "data.pack": str(tmp_path / "pack")}
 
 
+def test_a_preset_may_be_nested_as_in_a_flower_app(presets):
+    assert settings.preset("nested") == settings.preset("pack")
+
+
 def test_without_a_preset_of_that_name_the_defaults_stand(presets, tmp_path):
     assert settings.resolve(None, None, []) == ({}, None)
     assert settings.resolve(str(tmp_path / "other"), None, []) == (
@@ -72,16 +82,12 @@ def test_without_a_preset_of_that_name_the_defaults_stand(presets, tmp_path):
 
 def test_data_given_by_set_counts_as_data(presets, tmp_path):
     found, name = settings.resolve(None, None, [f"data.pack={tmp_path}/x/../pack"])
-    assert (found["data"], name) == (str(tmp_path / "pack"), "pack")
+    assert (found["data.pack"], name) == (str(tmp_path / "pack"), "pack")
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [
-        ("nope", "unknown preset 'nope'; allowed: nested, pack, torn"),
-        ("nested", "preset 'nested': unknown setting 'run'"),
-        ("torn", "preset 'torn'"),
-    ],
+    [("nope", "unknown preset 'nope'; allowed: nested, pack, torn"), ("torn", "preset 'torn'")],
 )
 def test_a_preset_that_cannot_be_used_is_named(presets, name, message):
     with pytest.raises(ConfigError, match=message):

@@ -1,13 +1,14 @@
 """Settings as people give them: a preset, then `--data`, then `--set key=value`; later ones win.
 
-A preset is `experiments/presets/<name>.toml`, a flat run config. Without `--preset` the one with the name of
+A preset is `experiments/presets/<name>.toml`, a run config; `"run.rounds" = 3`, `run.rounds = 3` and a table
+`[run]` with `rounds = 3` say the same. Without `--preset` the one with the name of
 the data is taken, where there is one: it says what the student of that data knows, and so what is drift.
 """
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +26,29 @@ def preset(name: str) -> dict[str, Any]:
     """The settings of a preset.
 
     Raises:
-        ConfigError: no such preset, or it is not a flat table of settings.
+        ConfigError: no such preset, or it is not a table of settings.
     """
     if name not in presets():
         raise ConfigError(f"unknown preset '{name}'; allowed: {', '.join(presets())}")
     try:
-        table = tomllib.loads((PRESETS / f"{name}.toml").read_text(encoding="utf-8"))
+        table = flattened(tomllib.loads((PRESETS / f"{name}.toml").read_text(encoding="utf-8")))
         parse(table)
     except (tomllib.TOMLDecodeError, ConfigError) as err:
         raise ConfigError(f"preset '{name}': {err}") from None
     return table
+
+
+def flattened(table: Mapping[str, Any]) -> dict[str, Any]:
+    """A TOML table as `stage.key` -> value, however it was nested.
+
+    Raises:
+        ConfigError: an unknown key.
+    """
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        nested = {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value}
+        found |= {full_key(name): one for name, one in nested.items()}
+    return found
 
 
 def assignments(texts: Iterable[str]) -> dict[str, Any]:
