@@ -57,7 +57,7 @@ class _Round:
     task: Task
     student: Resident
     adapter: Adapter
-    tokens: np.ndarray  # (B, N, D) float16
+    tokens: list[np.ndarray]  # B arrays (n_i, D) float16
     asked: list[list[int]]
     answers: vlm.Answers
 

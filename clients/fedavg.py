@@ -79,7 +79,7 @@ LESSONS: dict[str, Callable[[Task, nn.Module, np.ndarray], Lessons]] = {
 def fit(
     task: Task,
     model: nn.Module,
-    tokens: np.ndarray,
+    tokens: Sequence[np.ndarray],
     asked: Sequence[list[int]],
     answers: Sequence[list[int]],
     lr: float,
@@ -88,7 +88,7 @@ def fit(
     """Train in place.
 
     Args:
-        tokens: (B, N, D) float16.
+        tokens: B arrays (n_i, D) float16.
         asked, answers: B id lists each.
         lr: of AdamW, without weight decay.
         mu: of the proximal term; 0 for FedAvg.
@@ -105,7 +105,10 @@ def fit(
         for at in range(0, len(order), local.batch):
             some = order[at : at + local.batch]
             inputs = vlm.collate(
-                task.pair.text, tokens[some], [asked[i] for i in some], [answers[i] for i in some]
+                task.pair.text,
+                [tokens[i] for i in some],
+                [asked[i] for i in some],
+                [answers[i] for i in some],
             )
             assert inputs.answer_ids is not None
             logits = vlm.forward(model, task.pair.text, inputs).logits

@@ -40,7 +40,7 @@ class Ask:
         task: whose.
         model: with an adapter of any values.
         adapter: what the model is to wear.
-        tokens: (B, N, D) float16.
+        tokens: B arrays (n_i, D) float16.
         questions: B id lists.
         score: a key of `TOKEN_SCORES` that is a `Reading`: what to read off the pass; "" = nothing.
     """
@@ -48,7 +48,7 @@ class Ask:
     task: Task
     model: nn.Module
     adapter: Adapter
-    tokens: np.ndarray
+    tokens: Sequence[np.ndarray]
     questions: Sequence[Sequence[int]]
     score: str = ""
 
@@ -68,10 +68,12 @@ Work = Generator[Ask, vlm.Answers, RecordDict]
 """A device's work in one round."""
 
 
-def batch(pair: Pair, length: int, tokens: np.ndarray, questions: Sequence[Sequence[int]]) -> vlm.Inputs:
+def batch(
+    pair: Pair, length: int, tokens: Sequence[np.ndarray], questions: Sequence[Sequence[int]]
+) -> vlm.Inputs:
     """One batch of B samples, padded to `length` token ids and to the least number of rows."""
     rows = np.minimum(np.arange(max(LEAST[0], len(questions))), len(questions) - 1)
-    return vlm.collate(pair.text, tokens[rows], [questions[i] for i in rows], length=length)
+    return vlm.collate(pair.text, [tokens[i] for i in rows], [questions[i] for i in rows], length=length)
 
 
 def answer_batch(model: nn.Module, pair: Pair, inputs: vlm.Inputs, score: str = "") -> vlm.Answers:
@@ -87,7 +89,7 @@ def answer(
     model: nn.Module,
     pair: Pair,
     length: int,
-    tokens: np.ndarray,
+    tokens: Sequence[np.ndarray],
     questions: Sequence[Sequence[int]],
     score: str = "",
 ) -> vlm.Answers:
@@ -201,7 +203,7 @@ def _batch(asks: Sequence[Ask]) -> list[vlm.Answers]:
         first.model,
         first.task.pair,
         first.length,
-        np.concatenate([ask.tokens for ask in asks]),
+        [tokens for ask in asks for tokens in ask.tokens],
         [question for ask in asks for question in ask.questions],
         first.score,
     )

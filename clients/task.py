@@ -18,8 +18,9 @@ from flwr.app import ConfigRecord, Context, Message
 from torch import nn
 
 from cdc_flower.config import Config, PairConfig, parse
-from cdc_flower.data.stream import generator
-from cdc_flower.data.world import World, load_world, open_picture
+from cdc_flower.data.features import open_picture
+from cdc_flower.data.world import World, load_world
+from cdc_flower.draws import generator
 from cdc_flower.fleet.cost.charges import charges
 from cdc_flower.models import adapters, flops, vlm
 from cdc_flower.models.compress import device_model
@@ -98,9 +99,9 @@ def resident(pair: Pair, config: PairConfig) -> Resident:
     return Resident(model, adapters.layout(model), Adapter.of(adapters.read(model), 0))
 
 
-def pictures(task: Task, rows: np.ndarray) -> np.ndarray:
-    """Vision tokens (B, N, D) float16 of the pictures of train rows."""
-    return task.world.train_tokens[_asked(task.pair, task.world)[0][rows]]
+def pictures(task: Task, rows: np.ndarray) -> list[np.ndarray]:
+    """Vision tokens, B arrays (n_i, D) float16, of the pictures of train rows."""
+    return [task.world.train_tokens[i] for i in _asked(task.pair, task.world)[0][rows]]
 
 
 def as_read(task: Task, row: int) -> np.ndarray:

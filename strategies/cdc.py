@@ -30,10 +30,11 @@ from torch import nn
 from cdc_flower.checkpoint import Saved
 from cdc_flower.cloud.distill import Cloud, CloudSample
 from cdc_flower.config import Config
-from cdc_flower.data.stream import SOURCE, generator
+from cdc_flower.data.domains import SOURCE
 from cdc_flower.data.world import World
 from cdc_flower.downlink import update
 from cdc_flower.downlink.versions import Jumps, Mirror
+from cdc_flower.draws import generator
 from cdc_flower.fleet.time.clock import staleness_weight
 from cdc_flower.models import adapters
 from cdc_flower.models.compress import twin_model

@@ -9,7 +9,8 @@ from functools import lru_cache
 import numpy as np
 
 from cdc_flower.config import Config, ConfigError
-from cdc_flower.data.world import World, open_picture
+from cdc_flower.data.features import open_picture
+from cdc_flower.data.world import World
 from cdc_flower.fleet.cost.charges import Charges, charges, cloud_charges
 from cdc_flower.fleet.time.availability import availability
 from cdc_flower.fleet.time.traces import Trace

@@ -61,12 +61,13 @@ def data_show(
     from rich.console import Console
     from rich.table import Table
 
-    from cdc_flower.data import packs, stream
+    from cdc_flower.data import packs
+    from cdc_flower.data.domains import domains
 
     pack = packs.load(config.data)
     table = Table("split", "domain", "qtype", "samples", "pictures", "answers", "e.g.")
     for name, frame in (("train", pack.train), ("test", pack.test)):
-        parts = frame.assign(drift=stream.domains(frame, config.data, pack.train))
+        parts = frame.assign(drift=domains(frame, config.data, pack.train))
         for (domain, qtype), rows in parts.groupby(["drift", "qtype"], sort=True):
             example = f"{rows['question'].iloc[0]} {rows['answer'].iloc[0]}"
             table.add_row(

@@ -27,7 +27,8 @@ from transformers.utils import logging as hf_logging
 
 from cdc_flower import results
 from cdc_flower.config import Config, ConfigError
-from cdc_flower.data import packs, stream
+from cdc_flower.data import packs
+from cdc_flower.data.domains import domains
 from cdc_flower.models import pair as pairs
 from cdc_flower.models import transform, vlm
 from experiments.pretrain.language import accuracy, make_llava, make_tokenizer, train_language
@@ -106,8 +107,7 @@ def pretrain(
         ids = list(images)
         row_of = {image_id: i for i, image_id in enumerate(ids)}
         frames[split] = frame.assign(
-            drift_domain=stream.domains(frame, config.data, pack.train),
-            image_row=frame["image_id"].map(row_of),
+            drift_domain=domains(frame, config.data, pack.train), image_row=frame["image_id"].map(row_of)
         )
         pixels = pixels_of(images, ids, recipe.image_side)
         with torch.no_grad():

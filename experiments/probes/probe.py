@@ -25,10 +25,10 @@ from rich import box
 from rich.table import Table
 
 from cdc_flower.config import Config, ConfigError, flat, parse
-from cdc_flower.data.stream import generator
 from cdc_flower.data.world import World
 from cdc_flower.downlink.codecs import CODECS
 from cdc_flower.downlink.versions import Mirror
+from cdc_flower.draws import generator
 from cdc_flower.fleet.cost.roofline import COMPRESSIONS
 from cdc_flower.fleet.engines.local_grid import LocalGrid
 from cdc_flower.models import adapters, vlm

@@ -49,7 +49,8 @@ def ensure(
     named = config.pair.folder or config.pair.teacher or config.pair.student
     if named or config.data.pack == "scenes":
         return None
-    from cdc_flower.data import packs, stream
+    from cdc_flower.data import packs
+    from cdc_flower.data.domains import check_domains, domains
     from cdc_flower.models import pair as finding
 
     name = config.data.name
@@ -62,10 +63,8 @@ def ensure(
         _tell_difference(found, config, say)
         return None
     pack = packs.load(config.data)
-    stream.check_domains(
-        stream.domains(pack.train, config.data),
-        stream.domains(pack.test, config.data, reference=pack.train),
-        config.axes,
+    check_domains(
+        domains(pack.train, config.data), domains(pack.test, config.data, reference=pack.train), config.axes
     )
     target = folder(name)
     say(

@@ -29,9 +29,8 @@ def asked_of(task):
     length = question_length(task.pair, task.world)
 
     def ask(some):
-        return answer(
-            student.model, task.pair, length, tokens[some], [asked[i] for i in some], score="attention"
-        )
+        pictures, words = [tokens[i] for i in some], [asked[i] for i in some]
+        return answer(student.model, task.pair, length, pictures, words, score="attention")
 
     return ask
 

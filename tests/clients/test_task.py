@@ -22,7 +22,7 @@ def test_rows_pictures_and_questions_belong_together(make_task):
     task = make_task(device=1, round=2)
     frame = task.world.train.iloc[task.rows]
     tokens = pictures(task, task.rows)
-    assert tokens.shape == (6, task.pair.n_tokens, task.pair.width)
+    assert [t.shape for t in tokens] == [(task.pair.n_tokens, task.pair.width)] * 6
     for i, (row, question) in enumerate(zip(frame["image_row"], frame["question"], strict=True)):
         np.testing.assert_array_equal(tokens[i], task.world.train_tokens[row])
         assert questions(task, task.rows)[i] == task.pair.text.question_ids(question)

@@ -11,8 +11,9 @@ from PIL import Image
 
 from cdc_flower.config import Config, ConfigError, parse
 from cdc_flower.data import world
+from cdc_flower.data.features import Grid, cache_folder, index_path
 from cdc_flower.data.packs import write_pack
-from cdc_flower.data.world import cache_folder, load_world
+from cdc_flower.data.world import load_world
 from tests.conftest import full
 
 
@@ -53,17 +54,19 @@ def split(first: int, pictures: int) -> pd.DataFrame:
 
 
 class Tower:
-    """Stands in for the vision tower: tokens (B, 4, 3) hold the grey value of the picture."""
+    """Stands in for the vision tower: a picture's 4 or 6 tokens of width 3 hold its grey value."""
 
     def __init__(self) -> None:
         self.batches: list[int] = []
         self.value: float | None = None
 
-    def __call__(self, model: object, processor: object, images: list[Image.Image]) -> np.ndarray:
-        assert (model, processor) == ("tower", "processor")
+    def __call__(self, pair: FakePair, images: list[Image.Image]) -> list[tuple[np.ndarray, Grid]]:
+        assert pair.teacher == "tower"
         self.batches.append(len(images))
-        greys = [image.getpixel((0, 0))[0] if self.value is None else self.value for image in images]
-        return np.tile(np.array(greys, dtype=np.float16)[:, None, None], (1, 4, 3))
+        greys = [image.getpixel((0, 0))[0] for image in images]
+        grids = [Grid(6, 2, 3) if grey % 3 else Grid(4, 2, 2) for grey in greys]
+        values = greys if self.value is None else [self.value] * len(greys)
+        return [(np.full((g.n, 3), v, np.float32), g) for g, v in zip(grids, values, strict=True)]
 
 
 @pytest.fixture(autouse=True)
@@ -96,10 +99,13 @@ def config(tmp_path):
 def test_rows_keep_their_own_picture_and_only_the_domains_of_the_run(config):
     made = load_world(config(), PAIR)
     for frame, tokens, total in [(made.train, made.train_tokens, 100), (made.test, made.test_tokens, 70)]:
-        assert tokens.shape == (total, 4, 3)
-        assert tokens.dtype == np.float16
-        greys = frame["image_id"].str[1:].astype(int).to_numpy()
-        assert np.array_equal(np.asarray(tokens[frame["image_row"].to_numpy()])[:, 0, 0], greys)
+        assert len(tokens) == total
+        assert tokens.flat.dtype == np.float16
+        for name, picture in zip(frame["image_id"], frame["image_row"], strict=True):
+            grey = int(name[1:])
+            grid = tokens.grid(picture)
+            assert grid == (Grid(6, 2, 3) if grey % 3 else Grid(4, 2, 2)), "each picture has its own size"
+            np.testing.assert_array_equal(tokens[picture], np.full((grid.n, 3), grey))
         assert set(frame["drift_domain"]) == {"source", "object", "question"}, "no mixed axis here"
         assert frame.index.tolist() == list(range(len(frame)))
     assert ((made.train["concept"] == "new") == (made.train["drift_domain"] == "object")).all()
@@ -141,11 +147,12 @@ def test_the_tower_is_asked_once_for_each_picture_and_never_again(config, tower,
     world.forget()
     again = load_world(config(seed=3), PAIR)
     assert len(tower.batches) == 4, "the second process reads the file"
-    assert isinstance(again.train_tokens, np.memmap)
-    assert not again.train_tokens.flags.writeable
+    assert isinstance(again.train_tokens.flat, np.memmap)
+    assert not again.train_tokens.flat.flags.writeable
     files = sorted(p.name for p in (tmp_path / "cache" / "tokens").iterdir())
     digest = again.pack.digest[:12]
-    assert files == [f"0123456789ab-{digest}-test.npy", f"0123456789ab-{digest}-train.npy"]
+    stems = [f"0123456789ab-{digest}-{split}" for split in ("test", "train")]
+    assert files == [f"{stem}{end}" for stem in stems for end in (".index.npy", ".npy")]
 
 
 def test_another_tower_has_its_own_tokens(config, tower):
@@ -166,19 +173,21 @@ def test_a_world_is_made_once_in_a_process(config):
         lambda data: data[:60],
         lambda data: data[:-1],
         lambda data: b"PK\x03\x04" + data,
-        lambda data: data.replace(b"<f2", b"<i2"),
+        lambda data: data.replace(b"<f2", b"<i2").replace(b"<i8", b"<f8"),
     ],
     ids=["empty", "header", "short", "zip", "type"],
 )
-def test_a_torn_token_file_is_computed_anew(config, tower, tear):
+@pytest.mark.parametrize("which", ["tokens", "index"])
+def test_a_torn_token_file_is_computed_anew(config, tower, tear, which):
     made = load_world(config(), PAIR)
-    path = Path(made.train_tokens.filename)
-    whole = np.array(made.train_tokens)
+    path = Path(made.train_tokens.flat.filename)
+    path = index_path(path) if which == "index" else path
+    whole = np.array(made.train_tokens.flat)
     data = path.read_bytes()
     path.unlink()
     path.write_bytes(tear(data))
     world.forget()
-    assert np.array_equal(load_world(config(), PAIR).train_tokens, whole)
+    assert np.array_equal(load_world(config(), PAIR).train_tokens.flat, whole)
     assert tower.batches == [64, 36, 64, 6, 64, 36]
 
 
@@ -221,5 +230,5 @@ def test_tuning_items_are_others_than_the_test_items(config):
 
 
 def test_no_items_left_for_tuning_is_refused(config):
-    with pytest.raises(ConfigError, match=r"'items' = 'tuning': domain '\w+' has \d+ test items"):
+    with pytest.raises(ConfigError, match=r"'data.items' = 'tuning': domain '\w+' has \d+ test items"):
         load_world(config(items="tuning", items_per_domain=1000), PAIR)

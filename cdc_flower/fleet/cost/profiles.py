@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from cdc_flower.config import ConfigError
-from cdc_flower.data.stream import generator
+from cdc_flower.draws import generator
 
 TABLE = Path(__file__).with_name("profiles.json")
 CLASSES = ("board", "phone", "laptop", "pc")

@@ -17,7 +17,7 @@ from dataclasses import astuple, dataclass
 import numpy as np
 
 from cdc_flower.config import ConfigError
-from cdc_flower.data.stream import generator
+from cdc_flower.draws import generator
 from cdc_flower.fleet.cost.profiles import CLASSES
 from cdc_flower.fleet.settings import FleetConfig
 from cdc_flower.fleet.time.traces import DAY, Trace, always, read_trace

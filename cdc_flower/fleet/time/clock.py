@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from cdc_flower.data.stream import generator
+from cdc_flower.draws import generator
 from cdc_flower.fleet.cost.profiles import Devices
 from cdc_flower.fleet.cost.roofline import joules
 from cdc_flower.fleet.settings import FleetConfig

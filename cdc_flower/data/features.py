@@ -1,0 +1,204 @@
+"""The cache of tower outputs: vision tokens of every picture, computed once for a tower and a pack.
+
+The vision tower is frozen and shared by teacher and student, so its outputs never change: they are computed
+once per (tower, pack, split) and memory-mapped by every process and every later run. Pictures may have
+different numbers of tokens: all rows stand one after another in one file, and a small index says where those
+of a picture begin and how they lie.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from cdc_flower.config import ConfigError
+from cdc_flower.data import packs
+
+BATCH = 64  # pictures per call of the tower
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how many are done, and how many there are."""
+
+
+class Grid(NamedTuple):
+    """How the tokens of a picture lie.
+
+    Attributes:
+        n: how many there are.
+        rows, cols: of the grid they form; `rows * cols` is n where they form one.
+    """
+
+    n: int
+    rows: int
+    cols: int
+
+
+Encode = Callable[[list[Image.Image]], Iterable[tuple[np.ndarray, Grid]]]
+"""Pictures -> of each its vision tokens (n, D), of any float type, and how they lie."""
+
+
+@dataclass(frozen=True, eq=False)
+class Features(Sequence[np.ndarray]):
+    """Vision tokens of many pictures; `features[i]` is (n_i, D) float16.
+
+    Attributes:
+        flat: (T, D) float16, memory-mapped: the tokens of all pictures, one picture after another.
+        index: (pictures, 4) int64: the first row in `flat`, and n, rows, cols of the picture's grid.
+    """
+
+    flat: np.ndarray
+    index: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, picture):
+        first, n = self.index[picture, :2]
+        return self.flat[first : first + n]
+
+    def grid(self, picture: int) -> Grid:
+        """How the tokens of a picture lie."""
+        return Grid(*self.index[picture, 1:].tolist())
+
+
+def cache_folder(setting: str = "") -> Path:
+    """Where tower outputs are kept: the setting, else `$CDC_FLOWER_CACHE`, else `~/.cache/cdc_flower`."""
+    named = setting or os.environ.get("CDC_FLOWER_CACHE")
+    return Path(named).expanduser() if named else Path.home() / ".cache" / "cdc_flower"
+
+
+def open_picture(data: bytes) -> Image.Image:
+    """A picture of a pack, in RGB; packs were checked when they were read."""
+    return Image.open(io.BytesIO(data), formats=packs.FORMATS).convert("RGB")
+
+
+def index_path(path: Path) -> Path:
+    """The file of the index that belongs to a file of tokens."""
+    return path.with_suffix(".index.npy")
+
+
+def read(path: Path) -> Features | None:
+    """Stored features; None where there are none that can be used.
+
+    Args:
+        path: the `.npy` file of the tokens.
+    """
+    try:  # open_memmap never unpickles: object arrays are refused
+        flat = np.lib.format.open_memmap(path, mode="r")
+        index = np.array(np.lib.format.open_memmap(index_path(path), mode="r"))
+    except (OSError, ValueError):
+        return None
+    right = flat.ndim == 2 and flat.dtype == np.float16 and index.ndim == 2 and index.dtype == np.int64
+    if not right or index.shape[1] != 4 or not np.array_equal(index[:, 0], _starts(index[:, 1])):
+        return None
+    return Features(flat, index) if index[:, 1].sum() == len(flat) else None
+
+
+def features_of(
+    images: Mapping[str, bytes],
+    path: Path,
+    encode: Encode,
+    tower: str,
+    progress: Progress | None = None,
+    stage: str = "tokens",
+) -> Features:
+    """The tower's outputs of all pictures, from `path` or computed and stored there.
+
+    Files appear whole or not at all, so processes that start together at worst compute the same thing twice.
+
+    Args:
+        images: name -> encoded picture; the order gives the rows.
+        path: the `.npy` file of the tokens; the index lies beside it.
+        encode: the tower.
+        tower: whose it is, for messages.
+        progress: see `Progress`.
+        stage: the word handed to `progress`.
+
+    Raises:
+        ConfigError: the tower gives values that are not finite, or a file cannot be written.
+    """
+    stored = read(path)
+    if stored is not None and len(stored) == len(images):
+        return stored
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        grids: list[Grid] = []
+        with _whole(path) as file:
+            rows = width = 0
+            for tokens, grid in _encoded(images, encode, tower, progress, stage):
+                if not grids:
+                    width = tokens.shape[1]
+                    _header(file, 0, width)
+                file.write(np.ascontiguousarray(tokens).tobytes())
+                grids.append(grid)
+                rows += grid.n
+            file.seek(0)
+            _header(file, rows, width)
+        counts = np.array(grids, np.int64)
+        with _whole(index_path(path)) as file:
+            np.save(file, np.column_stack([_starts(counts[:, 0]), counts]), allow_pickle=False)
+    except OSError as err:
+        raise ConfigError(
+            f"token cache '{path.parent}': cannot be written: {err}; allowed: any writable "
+            "folder (setting 'pair.token-cache' or variable CDC_FLOWER_CACHE)"
+        ) from None
+    found = read(path)
+    assert found is not None
+    return found
+
+
+def _starts(counts: np.ndarray) -> np.ndarray:
+    return np.cumsum(counts) - counts
+
+
+def _header(file: IO[bytes], rows: int, width: int) -> None:
+    """Of an `.npy` file; numpy leaves room in it for any number of rows."""
+    shape = {"descr": "<f2", "fortran_order": False, "shape": (rows, width)}
+    np.lib.format.write_array_header_1_0(file, shape)
+
+
+def _encoded(
+    images: Mapping[str, bytes], encode: Encode, tower: str, progress: Progress | None, stage: str
+) -> Iterator[tuple[np.ndarray, Grid]]:
+    names, pictures = list(images), list(images.values())
+    done = 0
+    while done < len(pictures):
+        decoded = [open_picture(picture) for picture in pictures[done : done + BATCH]]
+        for tokens, grid in encode(decoded):
+            half = np.asarray(tokens).astype(np.float16)
+            if not np.isfinite(half).all():
+                raise ConfigError(
+                    f"the vision tower of pair '{tower}' gives values that are not finite "
+                    f"in float16 for picture '{names[done]}'"
+                )
+            yield half, grid
+            done += 1
+        if progress is not None:
+            progress(stage, done, len(pictures))
+
+
+class _whole:
+    """A file that appears under its name when everything is in it, and not at all where something raises."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> IO[bytes]:
+        handle, part = tempfile.mkstemp(prefix=f".{self.path.stem}.", suffix=".part", dir=self.path.parent)
+        self.part, self.file = Path(part), os.fdopen(handle, "wb")
+        return self.file
+
+    def __exit__(self, kind: type[BaseException] | None, *raised: object) -> None:
+        self.file.close()
+        if kind is None:
+            os.replace(self.part, self.path)
+        else:
+            self.part.unlink(missing_ok=True)
