@@ -1,16 +1,15 @@
 """The charts of the report: matplotlib, as SVG text to stand inside the page.
 
-Text and grid take their colour from the page (`currentColor`), so one drawing serves light and dark. Methods
-differ by marker as well as by colour (after Okabe and Ito), for readers who do not see the colours apart.
+Text and grid take their colour from the page (`currentColor`), so one drawing serves light and dark. Arms
+differ by colour (after Okabe and Ito), by marker and by dash, for readers who do not see the colours apart.
 """
 
 from __future__ import annotations
 
 import io
 import math
-import zlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import pandas as pd
@@ -21,15 +20,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from experiments.report.summary import interval
 
 INK, GRID = "#010203", "#030201"  # stand-ins, replaced by the page's colours
-STYLE = {
-    "static": ("#8c8c8c", "o"),
-    "cdc": ("#1f86d0", "s"),
-    "upload_all": ("#009e73", "^"),
-    "fedavg_lora": ("#e69f00", "D"),
-    "fedprox_lora": ("#cc79a7", "v"),
-    "fedavg_full": ("#d55e00", "P"),
-    "fedavg_pseudo": ("#9467bd", "X"),
-}
+COLOURS = ("#8c8c8c", "#1f86d0", "#009e73", "#e69f00", "#cc79a7", "#d55e00", "#9467bd", "#56b4e9")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*")
+DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 1.5, 1, 1.5)))
 RC = {
     "svg.fonttype": "none",
     "svg.hashsalt": "cdc-flower",
@@ -52,9 +45,43 @@ RC = {
 }
 
 
-def style(method: str) -> tuple[str, str]:
-    """Colour and marker of a method; an arm of another name has one of them by its name."""
-    return STYLE.get(method) or list(STYLE.values())[zlib.crc32(method.encode()) % len(STYLE)]
+class Style(NamedTuple):
+    """How the lines and bars of an arm are drawn."""
+
+    colour: str
+    marker: str
+    dashes: Any
+
+
+def styles(arms: Iterable[str]) -> dict[str, Style]:
+    """A look for each arm by its place in the comparison: no two alike among 288.
+
+    Counts of colours and markers have no common divisor, so a pair of them comes again after 72 arms, and
+    dashes change with every turn of the colours, for bars and steps, which have no markers.
+    """
+    return {
+        arm: Style(
+            COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)], DASHES[i // len(COLOURS) % len(DASHES)]
+        )
+        for i, arm in enumerate(arms)
+    }
+
+
+def sample(style: Style) -> str:
+    """A short piece of an arm's line, for a legend on the page."""
+
+    def draw(axes: Any) -> None:
+        axes.set_axis_off()
+        axes.plot(
+            [0, 1, 2],
+            [0, 0, 0],
+            color=style.colour,
+            marker=style.marker,
+            linestyle=style.dashes,
+            markevery=[1],
+        )
+
+    return figure(draw, (0.5, 0.18))
 
 
 def over_seeds(frame: pd.DataFrame, value: str) -> pd.DataFrame:
@@ -64,7 +91,8 @@ def over_seeds(frame: pd.DataFrame, value: str) -> pd.DataFrame:
         values = [float(v) for v in group[value].tolist()]
         ends = interval(values) or (float("nan"),) * 2
         rows.append((*key, sum(values) / len(values), *ends))
-    return pd.DataFrame(rows, columns=["method", "round", "mean", "low", "high"])
+    frame = pd.DataFrame(rows, columns=["method", "round", "mean", "low", "high"])
+    return frame.astype({"round": "int64", "mean": "float64", "low": "float64", "high": "float64"})
 
 
 def accuracy(rounds: pd.DataFrame, domain: str) -> pd.DataFrame:
@@ -94,20 +122,21 @@ def bytes_until(devices: pd.DataFrame) -> dict[tuple[str, int], float]:
     return {(str(m), int(r)): float(b) for (m, r), b in mean.items()}
 
 
-def _figure(draw: Callable[[Any], None], size: tuple[float, float] = (4.6, 3.0)) -> str:
+def figure(draw: Callable[[Any], None], size: tuple[float, float] = (4.6, 3.0)) -> str:
+    """What `draw` puts on its axes, as SVG text; size in inches."""
     with mpl.rc_context(RC):
-        figure = Figure(figsize=size, layout="constrained")
-        FigureCanvasSVG(figure)
-        axes = figure.add_subplot()
-        draw(axes)
+        drawn = Figure(figsize=size, layout="constrained")
+        FigureCanvasSVG(drawn)
+        draw(drawn.add_subplot())
         text = io.StringIO()
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        drawn.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor").replace(GRID, "var(--grid)")
     return svg.replace("<svg ", '<svg role="img" ', 1)
 
 
-def _percent(axes: Any) -> None:
+def percent(axes: Any) -> None:
+    """Accuracies 0..1 as 0 % to 100 %."""
     axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:.0f} %"))
     axes.set_ylim(-0.02, 1.02)
 
@@ -119,70 +148,73 @@ def _label(axes: Any, text: str, x: float, y: float, colour: str, ha: str = "lef
     )
 
 
-def _lines(axes: Any, data: pd.DataFrame, methods: Sequence[str]) -> None:
-    for method in methods:
-        mine = data[data["method"] == method]
-        colour, marker = style(method)
-        axes.plot(mine["round"], mine["mean"], color=colour, marker=marker, label=method)
-        axes.fill_between(mine["round"], mine["low"], mine["high"], color=colour, alpha=0.18, linewidth=0)
+def lines(axes: Any, data: pd.DataFrame, looks: Mapping[str, Style], x: str = "round") -> None:
+    """A line of `mean` over the column `x` with a band from `low` to `high`, for every arm of `looks`."""
+    for arm, (colour, marker, dashes) in looks.items():
+        mine = data[data["method"] == arm]
+        axes.plot(mine[x], mine["mean"], color=colour, marker=marker, linestyle=dashes, label=arm)
+        axes.fill_between(mine[x], mine["low"], mine["high"], color=colour, alpha=0.18, linewidth=0)
+    percent(axes)
+
+
+def _over_rounds(axes: Any, data: pd.DataFrame, looks: Mapping[str, Style]) -> None:
+    lines(axes, data, looks)
     axes.set_xlabel("round")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
-    _percent(axes)
 
 
-def domain_panel(rounds: pd.DataFrame, domain: str, teacher: float | None, methods: Sequence[str]) -> str:
-    """Test accuracy over rounds on one domain, a line per method, the teacher dashed."""
+def domain_panel(rounds: pd.DataFrame, domain: str, teacher: float | None, looks: Mapping[str, Style]) -> str:
+    """Test accuracy over rounds on one domain, a line per arm, the teacher dashed."""
 
     def draw(axes: Any) -> None:
-        _lines(axes, accuracy(rounds, domain), methods)
+        _over_rounds(axes, accuracy(rounds, domain), looks)
         if teacher is not None:
             axes.axhline(teacher, color=INK, linestyle=(0, (5, 3)), linewidth=1.2)
             _label(axes, "teacher", 0.99, teacher, INK, ha="right")
         axes.set_title(domain)
 
-    return _figure(draw)
+    return figure(draw)
 
 
-def prequential_panel(rounds: pd.DataFrame, methods: Sequence[str]) -> str:
+def prequential_panel(rounds: pd.DataFrame, looks: Mapping[str, Style]) -> str:
     """Accuracy on the stream itself, every sample answered before anything is learned from it."""
 
     def draw(axes: Any) -> None:
-        _lines(axes, prequential(rounds), methods)
+        _over_rounds(axes, prequential(rounds), looks)
         axes.set_title("on the stream, before learning from it")
 
-    return _figure(draw)
+    return figure(draw)
 
 
-def bytes_panel(rounds: pd.DataFrame, devices: pd.DataFrame, methods: Sequence[str]) -> str:
+def bytes_panel(rounds: pd.DataFrame, devices: pd.DataFrame, looks: Mapping[str, Style]) -> str:
     """Accuracy on drifted domains against all bytes sent so far, both directions, log scale."""
     spent, curve = bytes_until(devices), accuracy(rounds, "drift")
 
     def draw(axes: Any) -> None:
         free = []
-        for method in methods:
-            mine = curve[curve["method"] == method]
+        for arm, (colour, marker, dashes) in looks.items():
+            mine = curve[curve["method"] == arm]
             points = [
-                (spent.get((method, int(r)), 0.0), a)
+                (spent.get((arm, int(r)), 0.0), a)
                 for r, a in zip(mine["round"].tolist(), mine["mean"].tolist(), strict=True)
             ]
             sent = [(b, a) for b, a in points if b > 0]
-            colour, marker = style(method)
             if sent:
-                axes.plot(*zip(*sent, strict=True), color=colour, marker=marker)
+                axes.plot(*zip(*sent, strict=True), color=colour, marker=marker, linestyle=dashes)
             elif points:
-                free.append((method, colour, points[-1][1]))
-        for method, colour, last in free:
+                free.append((arm, colour, points[-1][1]))
+        for arm, colour, last in free:
             axes.axhline(last, color=colour, linestyle=":")
-            _label(axes, f"{method}, no bytes", 0.01, last, colour)
+            _label(axes, f"{arm}, no bytes", 0.01, last, colour)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if _decades(axes) < 2 else (1,)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: _short(v)))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("bytes up + down, all devices, cumulative")
         axes.set_title("drifted domains")
-        _percent(axes)
+        percent(axes)
 
-    return _figure(draw)
+    return figure(draw)
 
 
 def _decades(axes: Any) -> float:
@@ -198,12 +230,14 @@ def _short(count: float) -> str:
     return f"{count:g} TB"
 
 
-def forgetting_panel(forgotten: Mapping[str, tuple[float, float | None, float | None]]) -> str:
-    """Bars: source accuracy lost against the best round. `forgotten`: method -> (mean, low, high)."""
+def forgetting_panel(
+    forgotten: Mapping[str, tuple[float, float | None, float | None]], looks: Mapping[str, Style]
+) -> str:
+    """Bars: source accuracy lost against the best round. `forgotten`: arm -> (mean, low, high)."""
 
     def draw(axes: Any) -> None:
-        for place, (method, (mean, low, high)) in enumerate(forgotten.items()):
-            axes.barh(place, 100 * mean, color=style(method)[0], height=0.6)
+        for place, (arm, (mean, low, high)) in enumerate(forgotten.items()):
+            axes.barh(place, 100 * mean, color=looks[arm].colour, height=0.6)
             if low is not None and high is not None:
                 axes.plot([100 * max(low, 0), 100 * high], [place, place], color=INK, linewidth=1.2)
             axes.annotate(f" {100 * mean:.1f}", (100 * mean, place), va="center", fontsize=8, color=INK)
@@ -215,4 +249,4 @@ def forgetting_panel(forgotten: Mapping[str, tuple[float, float | None, float | 
         axes.set_xlabel("points of source accuracy lost")
         axes.set_title("forgetting")
 
-    return _figure(draw)
+    return figure(draw)

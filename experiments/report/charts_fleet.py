@@ -7,7 +7,7 @@ describes one method (`shown`), because who is late depends on the devices far m
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import pandas as pd
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from experiments.report import charts
-from experiments.report.charts import INK
+from experiments.report.charts import INK, Style
 from experiments.report.terminal import size
 
 FATES = {"in": "#009e73", "late": "#e69f00", "away": "#8c8c8c", "flat": "#d55e00"}
@@ -62,24 +62,23 @@ def there(comparison: Any) -> bool:
 
 
 def shown(devices: pd.DataFrame) -> str:
-    """The method whose devices are described: cdc where it ran, else the first that sends something."""
+    """The arm whose devices are described: the first that sends something."""
     timed = devices[devices["fate"].notna()]
     sent = timed.groupby("method", sort=False)["uplink_bytes"].sum()
-    present = [*sent[sent > 0].index, *sent.index]
-    return "cdc" if "cdc" in present else str(present[0])
+    return str([*sent[sent > 0].index, *sent.index][0])
 
 
-def figures(comparison: Any, methods: Sequence[str]) -> dict[str, Any]:
+def figures(comparison: Any, looks: Mapping[str, Style]) -> dict[str, Any]:
     """Everything the template shows: SVGs, the table by profile, and of which method they are."""
     method = shown(comparison.devices)
     tasks = comparison.devices[comparison.devices["method"] == method]
     counts = comparison.metrics[comparison.metrics["method"] == method]
     return {
         "method": method,
-        "hours": hours_panel(comparison.rounds, comparison.metrics, methods),
+        "hours": hours_panel(comparison.rounds, comparison.metrics, looks),
         "panels": [
             counts_panel(counts),
-            shares_panel(comparison.devices, methods, comparison.index["config"]["run.devices"]),
+            shares_panel(comparison.devices, looks, comparison.index["config"]["run.devices"]),
             time_panel(tasks),
             energy_panel(tasks),
             stragglers_panel(tasks),
@@ -168,24 +167,18 @@ def _clock(longest: float) -> tuple[float, str]:
     return (1 / 24, "simulated days") if longest > 96 else (1.0, "simulated hours")
 
 
-def hours_panel(rounds: pd.DataFrame, metrics: pd.DataFrame, methods: Sequence[str]) -> str:
+def hours_panel(rounds: pd.DataFrame, metrics: pd.DataFrame, looks: Mapping[str, Style]) -> str:
     """Held-out accuracy on drifted domains over simulated time, a line and a band for each method."""
     data = over_hours(rounds, metrics)
 
     def draw(axes: Any) -> None:
         scale, label = _clock(data["hours"].max())
-        for method in methods:
-            mine = data[data["method"] == method]
-            colour, marker = charts.style(method)
-            x = scale * mine["hours"]
-            axes.plot(x, mine["mean"], color=colour, marker=marker, label=method)
-            axes.fill_between(x, mine["low"], mine["high"], color=colour, alpha=0.18, linewidth=0)
-        charts._percent(axes)
+        charts.lines(axes, data.assign(hours=scale * data["hours"]), looks, "hours")
         axes.set_xlim(left=0)
         axes.set_xlabel(label)
         axes.set_title("drifted domains, held out, over simulated time")
 
-    return charts._figure(draw, WIDE)
+    return charts.figure(draw, WIDE)
 
 
 def counts_panel(metrics: pd.DataFrame) -> str:
@@ -208,10 +201,10 @@ def counts_panel(metrics: pd.DataFrame) -> str:
         axes.legend(frameon=False, fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.18))
         axes.set_title("devices of a round")
 
-    return charts._figure(draw)
+    return charts.figure(draw)
 
 
-def shares_panel(devices: pd.DataFrame, methods: Sequence[str], fleet: int) -> str:
+def shares_panel(devices: pd.DataFrame, looks: Mapping[str, Style], fleet: int) -> str:
     """How many of the devices had how many tasks in, a line for each method."""
     found = tasks_of_devices(devices, fleet)
     most = max((int(counts.max()) for counts in found.values()), default=0)
@@ -219,10 +212,10 @@ def shares_panel(devices: pd.DataFrame, methods: Sequence[str], fleet: int) -> s
     edges = np.arange(0, most + step + 1, step) - 0.5
 
     def draw(axes: Any) -> None:
-        for method in methods:
-            if method in found:
-                heights, _ = np.histogram(found[method], edges)
-                axes.stairs(heights / len(found[method]), edges, color=charts.style(method)[0], linewidth=1.8)
+        for arm in [arm for arm in looks if arm in found]:
+            heights, _ = np.histogram(found[arm], edges)
+            colour, _, dashes = looks[arm]
+            axes.stairs(heights / len(found[arm]), edges, color=colour, linestyle=dashes, linewidth=1.8)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:.0f} %"))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
         axes.set_ylim(bottom=0)
@@ -230,7 +223,7 @@ def shares_panel(devices: pd.DataFrame, methods: Sequence[str], fleet: int) -> s
         axes.set_ylabel("share of devices")
         axes.set_title("who takes part")
 
-    return charts._figure(draw)
+    return charts.figure(draw)
 
 
 def _stacked(axes: Any, table: pd.DataFrame, colours: Mapping[str, str]) -> None:
@@ -256,7 +249,7 @@ def time_panel(tasks: pd.DataFrame) -> str:
         axes.set_xlabel("seconds of an asked task, mean")
         axes.set_title("time by device class")
 
-    return charts._figure(draw)
+    return charts.figure(draw)
 
 
 def energy_panel(tasks: pd.DataFrame) -> str:
@@ -276,7 +269,7 @@ def energy_panel(tasks: pd.DataFrame) -> str:
         axes.set_xlabel("J of an asked task, mean")
         axes.set_title("energy by device class")
 
-    return charts._figure(draw)
+    return charts.figure(draw)
 
 
 def stragglers_panel(tasks: pd.DataFrame) -> str:
@@ -290,4 +283,4 @@ def stragglers_panel(tasks: pd.DataFrame) -> str:
         axes.set_xlabel("share of asked tasks")
         axes.set_title("stragglers by profile")
 
-    return charts._figure(draw)
+    return charts.figure(draw)

@@ -10,11 +10,22 @@ from experiments.report import charts
 from experiments.report.summary import Comparison, interval, paired
 from experiments.report.terminal import share
 
-OURS = "cdc"
+
+def subject(comparison: Comparison) -> str | None:
+    """The arm that the others are set against: the first that learns without labels and without gradients on
+    devices. None among the arms of a study, where the first of all is the one.
+    """
+    index = comparison.index
+    if any(arm.get("run.method") != name for name, arm in index["arms"].items()):
+        return None
+    for name, has in index["traits"].items():
+        if has["adapts"] and not has["labels"] and not has["device_backprop"]:
+            return name
+    return None
 
 
 def notes(comparison: Comparison) -> list[str]:
-    """What `cdc` reached against the others, or every arm of a study against its first one.
+    """What the subject reached against the others, or every arm of a study against its first one.
 
     Empty when nothing drifted, and for the arms of a study with one seed.
     """
@@ -25,21 +36,20 @@ def notes(comparison: Comparison) -> list[str]:
             "last evaluated round, and nothing is concluded from it."
         ]
     rows = {r["method"]: r for r in comparison.methods.to_dict("records")}
-    if OURS not in rows:
+    name = subject(comparison)
+    if name not in rows:
         return _against_the_first(comparison, list(rows))
-    if pd.isna(rows[OURS]["acc_drift"]):
+    if pd.isna(rows[name]["acc_drift"]):
         return []
-    ours, lines = rows[OURS], []
+    ours, lines = rows[name], []
     if not pd.isna(ours["gap_closed"]):
         lines.append(
-            f"{OURS} closes {share(ours['gap_closed'])} % of the gap between static and the teacher on the "
-            f"drifted domains and forgets {share(ours['forgetting'])} points on the source."
+            f"{name} closes {share(ours['gap_closed'])} % of the gap between the student as shipped and the "
+            f"teacher on the drifted domains and forgets {share(ours['forgetting'])} points on the source."
         )
-    everything = rows.get("upload_all")
-    if everything and everything["uplink_bytes"]:
-        part = share(ours["uplink_bytes"] / everything["uplink_bytes"])
-        lines.append(f"It sends {part} % of the uplink bytes of upload_all.")
-    lines += [line for name, row in rows.items() if row["labels"] for line in _against(comparison, ours, row)]
+    for row in rows.values():
+        if row["labels"]:
+            lines += _against(comparison, ours, row)
     return lines
 
 
@@ -65,7 +75,7 @@ def _against(comparison: Comparison, ours: dict[str, Any], other: dict[str, Any]
     times = f"{theirs / mine:.3g} times the bytes" if mine else "more bytes"
     ahead = "ahead of" if other["acc_drift"] > ours["acc_drift"] else "not ahead of"
     lines = [
-        f"{name}, which learns from true labels, ends {ahead} {OURS} on drifted domains "
+        f"{name}, which learns from true labels, ends {ahead} {ours['method']} on drifted domains "
         f"({share(other['acc_drift'])} against {share(ours['acc_drift'])}) with {times}."
     ]
     curve = charts.accuracy(comparison.rounds, "drift")
@@ -76,5 +86,5 @@ def _against(comparison: Comparison, ours: dict[str, Any], other: dict[str, Any]
         if 0 < spent.get((name, int(r)), 0.0) <= mine
     ]
     if at_equal and at_equal[-1] > ours["acc_drift"]:
-        lines.append(f"At the bytes that {OURS} spent in all, {name} wins: {share(at_equal[-1])}.")
+        lines.append(f"At the bytes that {ours['method']} spent in all, {name} wins: {share(at_equal[-1])}.")
     return lines

@@ -13,9 +13,8 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from experiments.report import charts, charts_fleet, summary
-from experiments.report import terminal as screen
-from experiments.report.notes import notes
+from experiments.report import charts, charts_fleet, summary, terminal
+from experiments.report.notes import notes, subject
 from experiments.report.summary import Comparison
 
 REPORT = "report.html"
@@ -41,7 +40,8 @@ def write(folder: str | Path) -> Path:
 def render(comparison: Comparison) -> str:
     """The page as text."""
     index = comparison.index
-    methods = comparison.methods["method"].tolist()
+    evaluated = set(comparison.methods["method"])
+    looks = {arm: look for arm, look in charts.styles(index["methods"]).items() if arm in evaluated}
     pages = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -51,20 +51,21 @@ def render(comparison: Comparison) -> str:
     )
     return pages.get_template("report.html.j2").render(
         index=index,
-        columns=screen.COLUMNS,
-        rows=screen.rows(comparison),
+        columns=terminal.COLUMNS,
+        rows=terminal.rows(comparison),
         notes=notes(comparison),
-        legend=[(m, charts.style(m)[0]) for m in methods],
-        figures=_figures(comparison, methods) if methods else {},
-        fleet=charts_fleet.figures(comparison, methods) if charts_fleet.there(comparison) else None,
+        legend=[(arm, charts.sample(look)) for arm, look in looks.items()],
+        figures=_figures(comparison, looks) if looks else {},
+        fleet=charts_fleet.figures(comparison, looks) if charts_fleet.there(comparison) else None,
         pictures=[_picture(row) for row in chosen(comparison.pictures)],
+        subject=subject(comparison),
         runs=comparison.runs.to_dict("records"),
         failures=_failures(comparison)[:FAILURES],
         failure_count=len(_failures(comparison)),
     )
 
 
-def _figures(comparison: Comparison, methods: list[str]) -> dict[str, Any]:
+def _figures(comparison: Comparison, looks: dict[str, charts.Style]) -> dict[str, Any]:
     rounds, teacher = comparison.rounds, comparison.teacher
     tested = set(rounds[rounds["kind"] == "test"]["domain"])
     domains = sorted(tested, key=lambda d: (d != "source", d))
@@ -77,19 +78,18 @@ def _figures(comparison: Comparison, methods: list[str]) -> dict[str, Any]:
         if not pd.isna(r["forgetting"])
     }
     return {
-        "domains": [charts.domain_panel(rounds, d, teacher.get(d), methods) for d in domains],
-        "prequential": charts.prequential_panel(rounds, methods),
-        "bytes": charts.bytes_panel(rounds, comparison.devices, methods) if tested - {"source"} else "",
-        "forgetting": charts.forgetting_panel(lost),
+        "domains": [charts.domain_panel(rounds, d, teacher.get(d), looks) for d in domains],
+        "prequential": charts.prequential_panel(rounds, looks),
+        "bytes": charts.bytes_panel(rounds, comparison.devices, looks) if tested - {"source"} else "",
+        "forgetting": charts.forgetting_panel(lost, looks),
     }
 
 
 def chosen(pictures: pd.DataFrame, limit: int = PICTURES) -> list[dict[str, Any]]:
-    """Up to `limit` samples of one method (cdc where it ran), evenly over the rounds, in their order."""
+    """Up to `limit` samples of the first arm that sent some, evenly over the rounds, in their order."""
     if pictures.empty:
         return []
-    present = pictures["method"].unique().tolist()
-    mine = pictures[pictures["method"] == ("cdc" if "cdc" in present else present[0])]
+    mine = pictures[pictures["method"] == pictures["method"].iloc[0]]
     mine = mine.sort_values(["round", "device"], kind="stable")
     step = max(len(mine) / limit, 1.0)
     return [mine.iloc[int(i * step)].to_dict() for i in range(min(limit, len(mine)))]

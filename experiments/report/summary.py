@@ -3,7 +3,8 @@
 Definitions, also in README.md and docs/summary.schema.json:
 - `acc_source`: test accuracy on domain "source" after the last round; `acc_drift`: the unweighted mean over
   the drifted domains; all in 0..1. `forgetting`: see `cdc_flower.results.forgetting`; never negative.
-- `gap_closed`: (method - static) / (teacher - static) on `acc_drift`; null without a static arm or a gap.
+- `gap_closed`: (arm - lower) / (teacher - lower) on `acc_drift`, where lower is the first arm that adapts
+  nothing (the student as shipped); null without such an arm or a gap.
 - bytes and FLOPs: totals over all devices and rounds; every number is a mean over seeds.
 - `ci95`: [low, high] from Student's t over seeds, null for one seed.
 """
@@ -193,7 +194,7 @@ def _methods(runs: pd.DataFrame, index: Mapping[str, Any]) -> pd.DataFrame:
             continue
         row: dict[str, Any] = {
             "method": method,
-            **index["traits"].get(method, {}),
+            **{trait: index["traits"][method][trait] for trait in ("labels", "device_backprop")},
             "runs": len(mine),
             "failures": sum(mine["failures"].tolist()),
         }
@@ -205,12 +206,11 @@ def _methods(runs: pd.DataFrame, index: Mapping[str, Any]) -> pd.DataFrame:
         row["accuracy"] = {d: statistics.fmean([a[d] for a in mine["accuracy"] if d in a]) for d in domains}
         rows.append(row)
     columns = ["method", "labels", "device_backprop", "runs", "failures", *MEASURES, "gap_closed", "accuracy"]
-    method_of = {name: arm["run.method"] for name, arm in index["arms"].items()}
-    static = next((r["acc_drift"] for r in rows if method_of[r["method"]] == "static"), None)
+    lower = next((r["acc_drift"] for r in rows if not index["traits"][r["method"]]["adapts"]), None)
     teacher = drift_mean(index["teacher"])
+    gap = teacher - lower if teacher is not None and lower is not None else 0.0
     for row in rows:
-        gap = teacher - static if teacher is not None and static is not None else 0.0
-        row["gap_closed"] = (row["acc_drift"] - static) / gap if abs(gap) > 1e-9 else None
+        row["gap_closed"] = (row["acc_drift"] - lower) / gap if abs(gap) > 1e-9 else None
     return pd.DataFrame(rows, columns=None if rows else columns)
 
 

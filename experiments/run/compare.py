@@ -20,15 +20,13 @@ from typing import Any
 
 from cdc_flower import results
 from cdc_flower.config import METHODS, Config, ConfigError, flat, full_key, parse
-from experiments.report import page as report
-from experiments.report import summary
+from experiments.report import page, summary
 from experiments.report.summary import Comparison
 from experiments.report.terminal import Screen
 from experiments.run import pairs, pool
 from experiments.run.pool import Job
 
 ENGINE = "strategies.server_app"
-LONGEST = ("upload_all", "cdc", "fedavg_pseudo", "fedprox_lora", "fedavg_lora", "fedavg_full", "static")
 ARM_NAME = r"[A-Za-z0-9][A-Za-z0-9 =+_.,-]*"
 
 
@@ -71,8 +69,10 @@ def run(
 
     Raises:
         ConfigError: anything that cannot be run; before the first round.
+        pool.WorkerError: no worker starts, as where the caller's script has no `__main__` guard.
         Interrupted: Ctrl-C; the rounds that were done are in the report.
     """
+    pool.refuse_in_a_worker()
     _check(seeds, workers)
     shared = {full_key(key): value for key, value in {**(settings or {}), **overrides}.items()}
     arms = _arms(methods, shared)
@@ -88,6 +88,19 @@ def run(
         for target in [summary.run_folder(folder, name, seed)]
     ]
     started = time.perf_counter()
+    index: dict[str, Any] = {
+        "config": flat(base),
+        "data": base.data.name,
+        "methods": list(arms),
+        "arms": arms,
+        "seeds": [base.run.seed + i for i in range(seeds)],
+        "teacher": {},
+        "traits": {name: traits(config.run.method) for name, config in configs.items()},
+        "versions": results.package_versions(),
+        "status": "interrupted",
+        "failed": {},
+        "host_seconds": {"preparation": 0.0, "total": 0.0},
+    }
     pool.silence()
     with Screen(len(jobs), show=progress) as screen:
         module = importlib.import_module(engine)
@@ -100,23 +113,12 @@ def run(
         before = {job: begun(job, digests) if resume else None for job in jobs}
         kept = [job for job in jobs if before[job] == "completed"]
         todo = [dataclasses.replace(job, resume=before[job] is not None) for job in jobs if job not in kept]
-        todo.sort(key=_order)
+        todo.sort(key=lambda job: (job.seed, not index["traits"][job.arm]["adapts"]))  # the shortest last
         screen.jobs = len(todo)
         with screen.preparing("teacher") as tell:
             teacher = module.teacher_accuracy(base, tell)
-        index: dict[str, Any] = {
-            "config": flat(base),
-            "data": base.data.name,
-            "methods": list(arms),
-            "arms": arms,
-            "seeds": [base.run.seed + i for i in range(seeds)],
-            "teacher": dict(teacher),
-            "traits": {name: traits(config.run.method) for name, config in configs.items()},
-            "versions": results.package_versions(),
-            "status": "interrupted",
-            "failed": {},
-            "host_seconds": {"preparation": time.perf_counter() - started, "total": 0.0},
-        }
+        index["teacher"] = dict(teacher)
+        index["host_seconds"]["preparation"] = time.perf_counter() - started
         folder.mkdir(parents=True, exist_ok=True)
         results.write_json(folder / summary.INDEX, index)
         for job in kept:
@@ -133,6 +135,10 @@ def run(
             index["failed"] = {job.name: why for job, why in failed.items()}
         except KeyboardInterrupt:
             interrupted = True
+        except pool.WorkerError as err:
+            index |= {"status": "failed", "failed": {job.name: str(err) for job in todo}}
+            _conclude(folder, index, time.perf_counter() - started)
+            raise
     comparison = _conclude(folder, index, time.perf_counter() - started)
     if interrupted:
         raise Interrupted(comparison)
@@ -196,11 +202,6 @@ def _check_one_stream(configs: Mapping[str, Config]) -> None:
             )
 
 
-def _order(job: Job) -> tuple[int, int]:
-    """Seed by seed, and the longest first, so that no worker is left alone with a long one."""
-    return job.seed, LONGEST.index(job.settings["run.method"])
-
-
 def _check(seeds: int, workers: int | None) -> None:
     if seeds < 1:
         raise ConfigError(f"seeds = {seeds}; allowed: 1 or more")
@@ -234,9 +235,9 @@ def _forget(todo: Sequence[Job]) -> None:
 
 
 def traits(method: str) -> dict[str, bool]:
-    """Whether a method learns from true labels, and whether its devices run backpropagation."""
+    """What a method says of itself: `labels`, `device_backprop`, `adapts`."""
     labels, device_backprop = importlib.import_module("strategies").TRAITS[method]
-    return {"labels": labels, "device_backprop": device_backprop}
+    return {"labels": labels, "device_backprop": device_backprop, "adapts": method != "static"}
 
 
 def _conclude(folder: Path, index: dict[str, Any], wall: float) -> Comparison:
@@ -252,5 +253,5 @@ def _conclude(folder: Path, index: dict[str, Any], wall: float) -> Comparison:
     results.write_json(folder / summary.INDEX, index)
     comparison = summary.read(folder)
     summary.write_summary(comparison)
-    report.write(folder)
+    page.write(folder)
     return comparison

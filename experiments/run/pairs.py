@@ -32,6 +32,7 @@ def ensure(
     """Train the pair of `config.data`, where one is needed and none is found.
 
     Never for the generated `scenes`, whose pair comes with the package, nor where the settings name models.
+    Where the student of a pair was taught other things than the run assumes, a line says so.
 
     Args:
         config: the run's.
@@ -46,8 +47,7 @@ def ensure(
         PairError: none is found and `allowed` is False.
         ConfigError: the pack cannot be used, or not with this drift; before any training.
     """
-    named = config.pair.folder or config.pair.teacher or config.pair.student
-    if named or config.data.pack == "scenes":
+    if config.pair.teacher or config.pair.student:
         return None
     from cdc_flower.data import packs
     from cdc_flower.data.domains import check_domains, domains
@@ -55,13 +55,11 @@ def ensure(
 
     name = config.data.name
     try:
-        found = finding.find_pair(config.pair, name)
-    except finding.PairError:
-        if not allowed:
-            raise
-    else:
-        _tell_difference(found, config, say)
+        _tell_difference(finding.find_pair(config.pair, name), config, say)
         return None
+    except finding.PairError:
+        if not allowed or config.pair.folder or config.data.pack == "scenes":
+            raise
     pack = packs.load(config.data)
     check_domains(
         domains(pack.train, config.data), domains(pack.test, config.data, reference=pack.train), config.axes

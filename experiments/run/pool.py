@@ -36,6 +36,13 @@ QUIET = {
 LOUD = ("flwr", "transformers", "datasets", "huggingface_hub", "peft", "bitsandbytes", "ray")
 
 
+READY = "ready"  # the first thing on a worker's pipe
+
+
+class WorkerError(RuntimeError):
+    """Workers end while they start, so that no job can run; the message says why that may be."""
+
+
 @dataclass(frozen=True)
 class Job:
     """One run of an arm: `engine` is the module with `run_local(config, progress, resume=...)`.
@@ -89,6 +96,7 @@ def run(jobs: Sequence[Job], workers: int, listen: Listener) -> dict[Job, str]:
 
     Raises:
         ConfigError: a job was refused its settings; the others are stopped.
+        WorkerError: a worker ended before it took its first job; the others are stopped.
         KeyboardInterrupt: as it came; all workers are stopped.
     """
     return _run_here(jobs, listen) if workers == 0 else _run_apart(jobs, workers, listen)
@@ -142,6 +150,7 @@ def _serve(pipe: Connection) -> None:
     signal.signal(signal.SIGTERM, _stop)
     silence()
     try:
+        pipe.send(READY)
         while (job := pipe.recv()) is not None:
             with _printed_to(Path(job.settings["run.out-dir"] + ".log"), "a" if job.resume else "w"):
                 try:
@@ -196,6 +205,7 @@ def _run_apart(jobs: Sequence[Job], workers: int, listen: Listener) -> dict[Job,
     spawn = multiprocessing.get_context("spawn")
     todo, failed = list(reversed(jobs)), {}
     crew: dict[Connection, Any] = {}
+    started: set[Connection] = set()
     busy: dict[Connection, Job] = {}
 
     def hire() -> None:
@@ -226,7 +236,12 @@ def _run_apart(jobs: Sequence[Job], workers: int, listen: Listener) -> dict[Job,
                 except (EOFError, ConnectionResetError):  # killed, e.g. for memory
                     process = crew.pop(ready)
                     process.join()
+                    if ready not in started:
+                        raise WorkerError(_why_none_starts(process.exitcode)) from None
                     event = Event(busy[ready], "failed", f"its process died (exit code {process.exitcode})")
+                started.add(ready)
+                if event == READY:
+                    continue
                 if event.kind == "refused":
                     raise ConfigError(event.stage)
                 if event.kind == "failed":
@@ -242,6 +257,20 @@ def _run_apart(jobs: Sequence[Job], workers: int, listen: Listener) -> dict[Job,
     finally:
         _dismiss(crew, set(busy))
     return failed
+
+
+def refuse_in_a_worker() -> None:
+    """End a worker that is about to start workers itself: the script it imports calls us without a guard."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # as multiprocessing itself asks
+        raise SystemExit(1)
+
+
+def _why_none_starts(exit_code: int | None) -> str:
+    return (
+        f"a worker ended while it started (exit code {exit_code}). Workers import the script that started "
+        'them: a script that compares must do so below `if __name__ == "__main__":`, or with workers=0: '
+        "everything in its own process"
+    )
 
 
 def _dismiss(crew: dict[Connection, Any], busy: set[Connection]) -> None:

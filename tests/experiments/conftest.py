@@ -15,8 +15,8 @@ from PIL import Image
 from cdc_flower.config import ConfigError, flat
 from cdc_flower.results import RunFolder
 
-DRIFT = {"static": 0.40, "cdc": 0.85, "upload_all": 0.90}
-UP = {"static": 0, "cdc": 100, "upload_all": 2000}
+DRIFT = {"static": 0.40, "cdc": 0.85, "fedprox_lora": 0.90}
+UP = {"static": 0, "cdc": 100, "fedprox_lora": 2000}
 
 def prepare(config, progress=None):
     progress("vision tokens", 2, 2)
@@ -49,6 +49,8 @@ def run_local(config, progress=None, resume=False):
     ledger = pd.DataFrame(columns=columns)
     drift = DRIFT.get(method, 0.7)
     for r in range(n + 1):
+        if os.environ.get("FAKE_BREAK") == str(r):
+            raise RuntimeError(f"round {r} broke")
         if r:
             rows = [(r, d, "failed" if (r, d) == (2, 1) else "ok", UP.get(method, 500), 10, 1e9)
                     for d in (0, 1)]

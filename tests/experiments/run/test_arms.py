@@ -3,7 +3,7 @@
 import pytest
 
 from cdc_flower.config import ConfigError, parse
-from experiments.run import arms as ablate
+from experiments.run import arms as studies
 from experiments.run import compare
 
 STUDY = """
@@ -28,7 +28,7 @@ def study(tmp_path):
 
 
 def test_a_grid_gives_every_combination_named_after_what_varies(study):
-    settings, arms = ablate.read(study(STUDY))
+    settings, arms = studies.read(study(STUDY))
     assert settings == {"run.rounds": 4}
     assert list(arms) == [
         "random tokens-kept=8",
@@ -45,9 +45,9 @@ def test_a_grid_gives_every_combination_named_after_what_varies(study):
     assert arms["no replay"] == {"cloud.replay-share": 0.0}
 
 
-@pytest.mark.parametrize("name", ablate.studies())
+@pytest.mark.parametrize("name", studies.studies())
 def test_every_study_in_the_package_can_be_run(name):
-    settings, arms = ablate.read(name)
+    settings, arms = studies.read(name)
     assert len(arms) > 1
     for arm in arms.values():
         parse({**settings, **arm})
@@ -69,13 +69,13 @@ def test_every_study_in_the_package_can_be_run(name):
 )
 def test_what_is_no_study_is_refused(study, text, said):
     with pytest.raises(ConfigError, match="mine") as refused:
-        ablate.read(study(text))
+        studies.read(study(text))
     assert said in str(refused.value)
 
 
 def test_an_unknown_study_is_refused_naming_the_known_ones():
     with pytest.raises(ConfigError, match=r"unknown study 'x'; allowed: .*fedavg"):
-        ablate.read("x")
+        studies.read("x")
 
 
 def test_arms_are_compared_like_methods(engine, tmp_path):
@@ -85,12 +85,12 @@ def test_arms_are_compared_like_methods(engine, tmp_path):
         "still": {"run.method": "static", "run.rounds": 2},
     }
     made = compare.run(
-        {"run.method": "upload_all"}, arms, 2, tmp_path / "out", 0, progress=False, engine=engine
+        {"run.method": "fedprox_lora"}, arms, 2, tmp_path / "out", 0, progress=False, engine=engine
     )
     assert made.methods["method"].tolist() == ["few", "many", "still"]
     assert made.methods["uplink_bytes"].tolist() == [2 * 2 * 2000, 4 * 2 * 2000, 0]
     assert (tmp_path / "out/runs/few-1/run.json").exists()
-    assert made.index["arms"]["many"] == {"run.method": "upload_all", "run.rounds": 4}
+    assert made.index["arms"]["many"] == {"run.method": "fedprox_lora", "run.rounds": 4}
 
 
 @pytest.mark.parametrize(

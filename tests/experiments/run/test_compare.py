@@ -12,14 +12,13 @@ import jsonschema
 import pytest
 
 from cdc_flower.config import ConfigError
-from experiments.report import page as report
-from experiments.report import summary
-from experiments.run import compare
+from experiments.report import page, summary
+from experiments.run import compare, pool
 from tests.conftest import full
 
 ROOT = Path(__file__).parents[3]
 SCHEMA = json.loads((ROOT / "docs" / "summary.schema.json").read_text())
-THREE = ("static", "cdc", "upload_all")
+THREE = ("static", "cdc", "fedprox_lora")
 
 
 @pytest.fixture
@@ -83,7 +82,7 @@ def test_resume_keeps_finished_runs_of_the_same_settings_alone(run, tmp_path):
     (tmp_path / "out/runs/cdc-0/run.json").unlink()  # as if killed
     run(resume=True)
     again = {m: (tmp_path / "out/runs" / f"{m}-0" / "run.json").stat().st_mtime_ns for m in THREE}
-    assert [m for m in THREE if stamp[m] == again[m]] == ["static", "upload_all"]
+    assert [m for m in THREE if stamp[m] == again[m]] == ["static", "fedprox_lora"]
     run(resume=True, rounds=3)
     assert written(tmp_path / "out")["methods"]["static"]["downlink_bytes"] == 3 * 2 * 10
 
@@ -96,7 +95,7 @@ def test_resume_goes_on_with_runs_that_did_not_finish_and_keeps_their_logs(run, 
     (out / "runs/static-0/config.json").unlink()  # as if killed in its start-up
     capfd.readouterr()
     run(resume=True, workers=workers, out=out)
-    logs = [out / "runs/cdc-0.log", out / "runs/static-0.log", out / "runs/upload_all-0.log"]
+    logs = [out / "runs/cdc-0.log", out / "runs/static-0.log", out / "runs/fedprox_lora-0.log"]
     said = "".join(p.read_text() for p in logs) if workers else capfd.readouterr().out
     assert said.count("goes on with") == 1
     assert "goes on with cdc" in said
@@ -122,7 +121,19 @@ def test_a_run_that_raises_is_named_and_the_others_count(run, tmp_path):
     assert made.index["failed"] == {"fedavg_full · seed 0": "RuntimeError: no memory at all"}
     assert list(written(tmp_path / "out")["methods"]) == ["cdc"]
     jsonschema.validate(written(tmp_path / "out"), SCHEMA)
-    assert "RuntimeError: no memory at all" in (tmp_path / "out" / report.REPORT).read_text()
+    assert "RuntimeError: no memory at all" in (tmp_path / "out" / page.REPORT).read_text()
+
+
+@pytest.mark.parametrize(("when", "drawn"), [("0", False), ("1", True)])
+def test_where_all_runs_fail_at_once_the_report_says_what_happened(run, tmp_path, monkeypatch, when, drawn):
+    monkeypatch.setenv("FAKE_BREAK", when)
+    made = run(methods=("static", "cdc"))
+    assert made.status == "failed"
+    jsonschema.validate(written(tmp_path / "out"), SCHEMA)
+    shown = (tmp_path / "out" / page.REPORT).read_text()
+    assert f"RuntimeError: round {when} broke" in shown
+    assert ("nothing to draw" in shown) is not drawn
+    assert ("<svg" in shown) is drawn
 
 
 def test_settings_refused_by_a_run_end_the_comparison(run):
@@ -174,6 +185,34 @@ def test_a_worker_that_dies_is_replaced(run, monkeypatch):
     assert made.methods["method"].tolist() == ["static"]
 
 
+def test_a_script_without_the_main_guard_is_told_so(engine, tmp_path):
+    program = (
+        "from experiments.run import compare\n"
+        f"compare.run({{'run.rounds': 4}}, ('static', 'cdc'), out={str(tmp_path / 'out')!r}, workers=1, "
+        f"progress=False, engine={engine!r})\n"
+    )
+    (tmp_path / "program.py").write_text(program)
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "program.py")],
+        env=environment,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("Traceback") == 1  # of the script, none of its workers
+    assert "WorkerError: a worker ended while it started" in done.stderr
+    assert 'if __name__ == "__main__":' in done.stderr
+
+
+def test_no_worker_that_starts_is_an_error_and_not_an_empty_table(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(pool, "_serve", os._exit)
+    with pytest.raises(pool.WorkerError):
+        run(workers=2)
+    assert written(tmp_path / "out")["status"] == "failed"
+
+
 def test_ctrl_c_reports_the_rounds_that_were_done_and_ends_with_130(engine, tmp_path):
     mark, out = tmp_path / "mark", tmp_path / "out"
     program = (  # what a shell runs in the background ignores SIGINT
@@ -200,13 +239,13 @@ def test_ctrl_c_reports_the_rounds_that_were_done_and_ends_with_130(engine, tmp_
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does it: to the whole group
     shown, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert shown.rstrip().endswith(f"report: {out / report.REPORT}")
+    assert shown.rstrip().endswith(f"report: {out / page.REPORT}")
     assert "Traceback" not in errors
     found = written(out)
     jsonschema.validate(found, SCHEMA)
     assert found["status"] == "interrupted"
     assert found["methods"]
-    assert "This comparison was interrupted" in (out / report.REPORT).read_text()
+    assert "This comparison was interrupted" in (out / page.REPORT).read_text()
 
 
 def test_reading_something_else_is_refused(tmp_path):

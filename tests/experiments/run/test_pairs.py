@@ -66,10 +66,7 @@ def test_without_leave_the_missing_pair_is_an_error(config, trained):
     assert trained == []
 
 
-@pytest.mark.parametrize(
-    "change",
-    [{"data.pack": "scenes"}, {"pair.folder": "nowhere"}, {"pair.teacher": "a", "pair.student": "b"}],
-)
+@pytest.mark.parametrize("change", [{"data.pack": "scenes"}, {"pair.teacher": "a", "pair.student": "b"}])
 def test_models_that_are_named_or_packaged_are_never_trained(config, trained, change):
     assert pairs.ensure(parse({**flat(config), **change}), nothing, nothing) is None
     assert trained == []
@@ -81,8 +78,22 @@ def test_drift_that_the_pack_does_not_have_is_refused_before_the_training(config
     assert trained == []
 
 
-def test_a_student_that_was_taught_something_else_is_named(config):
-    folder = pairs.folder("mine")
+def test_a_folder_without_a_pair_is_refused_and_nothing_is_trained(config, trained):
+    with pytest.raises(PairError, match=r"'pair\.folder' = 'nowhere'"):
+        pairs.ensure(parse({**flat(config), "pair.folder": "nowhere"}), nothing, nothing)
+    assert trained == []
+
+
+def test_a_packaged_student_that_was_taught_something_else_is_named(config):
+    said = []
+    pairs.ensure(parse({"data.known-questions": "what"}), said.append, nothing)
+    assert "data.known-questions='what,where,yesno,count', the run assumes 'what'" in said[-1]
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_student_that_was_taught_something_else_is_named(config, tmp_path, named):
+    folder = tmp_path / "elsewhere" if named else pairs.folder("mine")
+    config = parse({**flat(config), "pair.folder": str(folder)}) if named else config
     (folder / "student").mkdir(parents=True)
     (folder / "student" / "model.safetensors").write_bytes(b"")
     (folder / "pair.json").write_text(json.dumps({"known": {"known_questions": "what"}}))

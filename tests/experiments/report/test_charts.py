@@ -1,0 +1,45 @@
+"""Arms can be told apart in every drawing, and drawings of nothing are drawings."""
+
+import re
+from itertools import combinations
+
+import pandas as pd
+import pytest
+
+from cdc_flower.results import ROUND_COLUMNS
+from experiments.report import charts
+from experiments.run import arms as studies
+
+EMPTY = pd.DataFrame({name: [] for name in (*ROUND_COLUMNS, "method", "seed")}, dtype=object)
+
+
+@pytest.mark.parametrize("name", studies.studies())
+def test_no_two_arms_of_a_study_look_alike(name):
+    looks = list(charts.styles(studies.read(name)[1]).values())
+    assert all(a != b for a, b in combinations(looks, 2))
+    steps = [(look.colour, str(look.dashes)) for look in looks]  # where there are no markers
+    assert len(set(steps)) == len(steps)
+
+
+def test_looks_are_given_by_place_whatever_the_arms_are_called():
+    assert list(charts.styles("abc").values()) == list(charts.styles(["x", "cdc", "static"]).values())
+    many = charts.styles(map(str, range(288))).values()
+    assert len({(look.colour, look.marker, str(look.dashes)) for look in many}) == 288
+
+
+def test_a_legend_shows_colour_marker_and_dashes():
+    shown = {charts.sample(look) for look in charts.styles("abcdefghij").values()}
+    assert len(shown) == 10
+    assert all(re.search(r"<svg [^>]*role", svg) for svg in shown)
+
+
+def test_a_run_without_a_round_has_empty_drawings():
+    looks = charts.styles(["cdc"])
+    devices = pd.DataFrame({"method": [], "seed": [], "round": [], "uplink_bytes": [], "downlink_bytes": []})
+    drawn = (
+        charts.domain_panel(EMPTY, "object", None, looks),
+        charts.prequential_panel(EMPTY, looks),
+        charts.bytes_panel(EMPTY, devices, looks),
+        charts.forgetting_panel({}, looks),
+    )
+    assert all(svg.startswith("<svg ") for svg in drawn)
