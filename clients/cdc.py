@@ -78,10 +78,10 @@ class _Round:
         )
         return token_batch.encode(
             TokenBatch(self.task.device, self.task.round, self.adapter.version, samples),
-            self.task.pair.n_tokens,
-            self.task.pair.width,
+            self.task.shared.n_tokens,
+            self.task.shared.width,
             bits,
-            self.task.pair.transform_for(self.task.config.uplink),
+            self.task.shared.transform_for(self.task.config.uplink),
         )
 
 
@@ -96,8 +96,8 @@ def token_frames(now: _Round, positions: Sequence[np.ndarray], uncertainty: np.n
 
 def picture_frames(now: _Round, positions: Sequence[np.ndarray], uncertainty: np.ndarray) -> Frame:
     """Frames of pictures, whole or in patches. Each is decoded and coded once; only its code is kept."""
-    up, pair = now.task.config.uplink, now.task.pair
-    raster, whole = Raster(pair.side, pair.patch), FORMS[up.unit].whole
+    up, shared = now.task.config.uplink, now.task.shared
+    raster, whole = Raster(shared.side, shared.patch), FORMS[up.unit].whole
 
     @cache
     def sample(i: int) -> PictureSample:
@@ -152,18 +152,18 @@ def token_flops(task: Task, model: nn.Module, asked: Sequence[list[int]]) -> int
     if UNITS[up.unit].scored and up.token_score == "mc_dropout":
         return up.mc_passes * pass_flops(task, model, asked, [0] * len(asked))
     if reading(up) == "entropy":  # the model's prediction at every vision token
-        return shape(model).forward(0, predicted=task.pair.n_tokens * len(asked))
+        return shape(model).forward(0, predicted=task.shared.n_tokens * len(asked))
     return 0
 
 
 def token_scores(now: _Round) -> np.ndarray:
     """Scores (B, N) of all samples by the configured rule, with the device's own draws."""
     config, rng = now.task.config.uplink, now.task.rng("token score")
-    rule, text = TOKEN_SCORES[config.token_score], now.task.pair.text
+    rule, text = TOKEN_SCORES[config.token_score], now.task.shared.text
     if isinstance(rule, Reading):
         assert now.answers.read is not None
         return rule.draw(now.answers.read, rng)
-    found, length = [], question_length(now.task.pair, now.task.world)
+    found, length = [], question_length(now.task.shared, now.task.world)
     adapters.write(now.student.model, now.adapter.flat)
     for start in range(0, len(now.asked), BATCH):
         some = slice(start, start + BATCH)
@@ -180,7 +180,7 @@ def select_within_budget(now: _Round) -> tuple[bytes, int, int]:
     config = now.task.config.uplink
     unit = UNITS[config.unit]
     uncertainty = SAMPLE_SCORES[config.sample_score](now.answers, now.task.rng("sample score"))
-    positions = [np.arange(now.task.pair.n_tokens)] * len(now.asked)
+    positions = [np.arange(now.task.shared.n_tokens)] * len(now.asked)
     if unit.scored:
         positions = select.top(token_scores(now), config.tokens_kept, config.token_direction)
     frames = unit.frames(now, positions, uncertainty)
@@ -195,7 +195,7 @@ def select_within_budget(now: _Round) -> tuple[bytes, int, int]:
 
 def everything(now: _Round) -> tuple[bytes, int, int]:
     """`upload_all`: every sample with every token in float16."""
-    every = [np.arange(now.task.pair.n_tokens)] * len(now.asked)
+    every = [np.arange(now.task.shared.n_tokens)] * len(now.asked)
     frame = now.frame(range(len(now.asked)), every, now.answers.entropy, bits=16)
     return frame, len(every), sum(map(len, every))
 
@@ -242,7 +242,7 @@ def updated(task: Task, message: Message, context: Context, student: Resident) -
 
 
 def _work(task: Task, message: Message, context: Context, everything_up: bool) -> Work:
-    student = resident(task.pair, task.models)
+    student = resident(task.shared, task.models)
     adapter, current = updated(task, message, context, student)
     tokens, asked = pictures(task, task.rows), questions(task, task.rows)
     score = reading(task.config.uplink) if current and not everything_up else ""

@@ -20,8 +20,8 @@ from torch.nn import functional as F
 
 from cdc_flower.config import PairConfig
 from cdc_flower.models import adapters, vlm
-from cdc_flower.models.compress import full_model, twin_model
-from cdc_flower.models.pair import Pair
+from cdc_flower.models.shared import Shared
+from cdc_flower.models.student import full_model, twin_model
 from cdc_flower.wire import keys
 from clients import evaluate
 from clients.inference import Ask, Work, answer
@@ -34,9 +34,9 @@ tokens spent on them."""
 
 
 @lru_cache(maxsize=2)
-def trainee(pair: Pair, config: PairConfig, full: bool) -> nn.Module:
+def trainee(shared: Shared, config: PairConfig, full: bool) -> nn.Module:
     """The model that devices of this process train, one after another."""
-    return adapters.train_merged((full_model if full else twin_model)(pair, config))
+    return adapters.train_merged((full_model if full else twin_model)(shared, config))
 
 
 @lru_cache(maxsize=1)
@@ -55,15 +55,15 @@ def memory(task: Task) -> np.ndarray:
 def true_answers(task: Task, model: nn.Module, rows: np.ndarray) -> Lessons:
     """Every row with its label."""
     labels = task.world.train["answer"].to_numpy()[rows]
-    return np.arange(len(rows)), [task.pair.text.answer_ids(str(a)) for a in labels], 0, 0
+    return np.arange(len(rows)), [task.shared.text.answer_ids(str(a)) for a in labels], 0, 0
 
 
 def own_answers(task: Task, model: nn.Module, rows: np.ndarray) -> Lessons:
     """The rows that the model answers with at least `fedavg.confidence`, with those answers. No label is
     read.
     """
-    asked, length = questions(task, rows), question_length(task.pair, task.world)
-    answers = answer(model, task.pair, length, pictures(task, rows), asked)
+    asked, length = questions(task, rows), question_length(task.shared, task.world)
+    answers = answer(model, task.shared, length, pictures(task, rows), asked)
     spent = pass_flops(task, model, asked, [len(ids) for ids in answers.ids])
     sure = np.flatnonzero(answers.confidence >= task.config.fedavg.confidence)
     return sure, [answers.ids[i] for i in sure], spent, decoded(task, answers)
@@ -105,13 +105,13 @@ def fit(
         for at in range(0, len(order), local.batch):
             some = order[at : at + local.batch]
             inputs = vlm.collate(
-                task.pair.text,
+                task.shared.text,
                 [tokens[i] for i in some],
                 [asked[i] for i in some],
                 [answers[i] for i in some],
             )
             assert inputs.answer_ids is not None
-            logits = vlm.forward(model, task.pair.text, inputs).logits
+            logits = vlm.forward(model, task.shared.text, inputs).logits
             loss = F.cross_entropy(logits.flatten(0, 1), inputs.answer_ids.flatten(), ignore_index=-100)
             losses.append(loss.item())
             if mu:
@@ -127,7 +127,7 @@ def fit(
 def work(task: Task, message: Message, context: Context) -> Work:
     """One round of FedAvg on a device; the reply carries the trained weights (P,) as float16."""
     full, local = bool(task.order[keys.FULL]), task.config.fedavg
-    model = trainee(task.pair, task.config.pair, full)
+    model = trainee(task.shared, task.config.pair, full)
     received = weights(message.content.array_records[keys.ARRAYS][keys.PAYLOAD].data)
     asked = questions(task, task.rows)
     answers = yield Ask(task, model, received, pictures(task, task.rows), asked)

@@ -21,7 +21,7 @@ from flwr.app import RecordDict
 from torch import nn
 
 from cdc_flower.models import adapters, vlm
-from cdc_flower.models.pair import Pair
+from cdc_flower.models.shared import Shared
 from cdc_flower.uplink.scores import TOKEN_SCORES, Reading
 from cdc_flower.wire import keys
 from clients.store import Adapter
@@ -55,13 +55,13 @@ class Ask:
     @property
     def length(self) -> int:
         """Token ids that every question is padded to."""
-        return question_length(self.task.pair, self.task.world)
+        return question_length(self.task.shared, self.task.world)
 
     @property
     def group(self) -> tuple[Any, ...]:
         """Asks of equal groups may share batches."""
         apart = id(self) if self.task.models.compression == "int8" else 0
-        return self.model, self.task.pair, self.adapter.digest, self.length, self.score, apart
+        return self.model, self.task.shared, self.adapter.digest, self.length, self.score, apart
 
 
 Work = Generator[Ask, vlm.Answers, RecordDict]
@@ -69,25 +69,25 @@ Work = Generator[Ask, vlm.Answers, RecordDict]
 
 
 def batch(
-    pair: Pair, length: int, tokens: Sequence[np.ndarray], questions: Sequence[Sequence[int]]
+    shared: Shared, length: int, tokens: Sequence[np.ndarray], questions: Sequence[Sequence[int]]
 ) -> vlm.Inputs:
     """One batch of B samples, padded to `length` token ids and to the least number of rows."""
     rows = np.minimum(np.arange(max(LEAST[0], len(questions))), len(questions) - 1)
-    return vlm.collate(pair.text, [tokens[i] for i in rows], [questions[i] for i in rows], length=length)
+    return vlm.collate(shared.text, [tokens[i] for i in rows], [questions[i] for i in rows], length=length)
 
 
-def answer_batch(model: nn.Module, pair: Pair, inputs: vlm.Inputs, score: str = "") -> vlm.Answers:
+def answer_batch(model: nn.Module, shared: Shared, inputs: vlm.Inputs, score: str = "") -> vlm.Answers:
     """Answers of a batch, and the token score where one is named."""
     rule = TOKEN_SCORES[score] if score else None
     assert rule is None or isinstance(rule, Reading), score
     inputs = inputs.to(next(model.parameters()).device)
     read = rule.read if rule else None
-    return vlm.answer(model, pair.text, inputs, pair.max_answer_tokens, read=read, least=LEAST[1])
+    return vlm.answer(model, shared.text, inputs, shared.max_answer_tokens, read=read, least=LEAST[1])
 
 
 def answer(
     model: nn.Module,
-    pair: Pair,
+    shared: Shared,
     length: int,
     tokens: Sequence[np.ndarray],
     questions: Sequence[Sequence[int]],
@@ -97,7 +97,7 @@ def answer(
     found = []
     for start in range(0, len(questions), ROWS):
         some, asked = tokens[start : start + ROWS], questions[start : start + ROWS]
-        answers = answer_batch(model, pair, batch(pair, length, some, asked), score)
+        answers = answer_batch(model, shared, batch(shared, length, some, asked), score)
         found.append(part(answers, slice(len(asked))))
     return joined(found)
 
@@ -201,7 +201,7 @@ def _batch(asks: Sequence[Ask]) -> list[vlm.Answers]:
     adapters.write(first.model, first.adapter.flat)
     answers = answer(
         first.model,
-        first.task.pair,
+        first.task.shared,
         first.length,
         [tokens for ask in asks for tokens in ask.tokens],
         [question for ask in asks for question in ask.questions],

@@ -12,7 +12,7 @@ from clients.task import Task, decoded, pass_flops, pictures, questions, residen
 
 def work(task: Task, message: Message, context: Context) -> Work:
     """Answer this round's samples."""
-    student = resident(task.pair, task.models)
+    student = resident(task.shared, task.models)
     asked = questions(task, task.rows)
     answers = yield Ask(task, student.model, student.initial, pictures(task, task.rows), asked)
     spent = pass_flops(task, student.model, asked, [len(ids) for ids in answers.ids])

@@ -15,7 +15,7 @@ STRATEGIES: dict[str, Callable[..., Any]] = {
     "fedavg_full": fedavg.build_full,
     "fedavg_pseudo": fedavg.build_pseudo,
 }
-"""Method -> `build(config, pair, world)`, a Flower `Strategy` with `fleet`, `model`, `metrics` and
+"""Method -> `build(config, shared, world)`, a Flower `Strategy` with `fleet`, `model`, `metrics` and
 `initial_arrays()`.
 """
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from cdc_flower.data.world import World
 from cdc_flower.models import adapters, vlm
-from cdc_flower.models.pair import Pair
+from cdc_flower.models.shared import Shared
 
 BATCH = 128
 
@@ -30,7 +30,7 @@ def wearing(model: nn.Module, flat: np.ndarray) -> Iterator[nn.Module]:
 
 
 def accuracy(
-    model: nn.Module, pair: Pair, world: World, progress: Callable[[str, int, int], None] | None = None
+    model: nn.Module, shared: Shared, world: World, progress: Callable[[str, int, int], None] | None = None
 ) -> dict[str, float]:
     """Domain -> share of test items whose greedy answer is the label, 0..1."""
     frame, right = world.test, np.zeros(len(world.test), bool)
@@ -41,13 +41,13 @@ def accuracy(
         part = frame.iloc[start : start + BATCH]
         tokens = np.stack([world.test_tokens[i] for i in part["image_row"]])
         inputs = vlm.collate(
-            pair.text,
+            shared.text,
             tokens,
-            [pair.text.question_ids(str(q)) for q in part["question"]],
-            [pair.text.answer_ids(str(a)) for a in part["answer"]],
+            [shared.text.question_ids(str(q)) for q in part["question"]],
+            [shared.text.answer_ids(str(a)) for a in part["answer"]],
         )
         with torch.no_grad():
-            right[start : start + BATCH] = vlm.correct(model, pair.text, inputs.to(device))
+            right[start : start + BATCH] = vlm.correct(model, shared.text, inputs.to(device))
         if progress is not None:
             progress("held-out accuracy", min(start + BATCH, len(frame)), len(frame))
     model.train(mode)

@@ -37,8 +37,9 @@ from cdc_flower.downlink.versions import Jumps, Mirror
 from cdc_flower.draws import generator
 from cdc_flower.fleet.time.clock import staleness_weight
 from cdc_flower.models import adapters
-from cdc_flower.models.compress import twin_model
-from cdc_flower.models.pair import Pair
+from cdc_flower.models.shared import Shared
+from cdc_flower.models.student import twin_model
+from cdc_flower.models.teacher import load_teacher
 from cdc_flower.uplink.token_batch import Sample, TokenBatch
 from cdc_flower.wire import keys
 from cdc_flower.wire.frame import FrameError
@@ -71,8 +72,8 @@ class CDC(Strategy):
     @app.main()
     def main(grid, context):
         config = parse(context.run_config)
-        pair = load_pair(config.pair, "scenes")
-        strategy = strategies.cdc.build(config, pair, load_world(config, pair))
+        shared = load_shared(config.pair, "scenes")
+        strategy = strategies.cdc.build(config, shared, load_world(config, shared))
         result = strategy.start(grid, strategy.initial_arrays(), num_rounds=config.run.rounds)
         adapters.write(model, result.arrays["p"].numpy())
     ```
@@ -82,7 +83,7 @@ class CDC(Strategy):
         cloud: what learns; anything with the methods `learn` and `importance` of `cloud.distill.Cloud`, and
             for checkpoints its `state` and `load`.
         mirror: the adapter line.
-        pair: names the shapes that a token batch must have.
+        shared: names the shapes that a token batch must have.
         config: its uplink caps are used.
         model: where `cloud` trains, for evaluation by others.
         work: "cdc" or "upload_all", a key of the client's `WORK`.
@@ -93,12 +94,12 @@ class CDC(Strategy):
         fleet: Fleet,
         cloud: Any,
         mirror: Mirror,
-        pair: Pair,
+        shared: Shared,
         config: Config,
         model: nn.Module,
         work: str = "cdc",
     ) -> None:
-        self.fleet, self.cloud, self.mirror, self.pair = fleet, cloud, mirror, pair
+        self.fleet, self.cloud, self.mirror, self.shared = fleet, cloud, mirror, shared
         self.config, self.model, self.work = config, model, work
         self.known: dict[int, tuple[int, bytes]] = {}  # device -> version and digest of the adapter it has
         self.ordered: dict[int, bytes] = {}  # device -> digest it was brought to, until it answers
@@ -178,7 +179,7 @@ class CDC(Strategy):
         if not frame:
             return None
         unit = self.config.uplink.unit if self.work == "cdc" else "tokens"
-        batch = READ[unit](frame, self.pair, self.config, self.fleet.seconds)
+        batch = READ[unit](frame, self.shared, self.config, self.fleet.seconds)
         if (batch.device, batch.round) != (device, self.fleet.round_of(device)):
             raise FrameError(f"the batch says device {batch.device}, round {batch.round}")
         return batch
@@ -279,27 +280,28 @@ def _example(written: dict[str, Any]) -> Example:
     return Example(sample=Sample(positions=positions, tokens=NO_TOKENS, **written), **own)
 
 
-def source_samples(config: Config, pair: Pair, world: World) -> list[CloudSample]:
+def source_samples(config: Config, shared: Shared, world: World) -> list[CloudSample]:
     """Unlabelled source samples for replay: what the cloud has left from training the student."""
     rows = (world.train["drift_domain"].to_numpy() == SOURCE).nonzero()[0]
     rows = generator(config.run.seed, "source replay").permutation(rows)[: config.cloud.source_replay]
     frame = world.train.iloc[rows]
-    every = np.arange(pair.n_tokens)
+    every = np.arange(shared.n_tokens)
     return [
-        CloudSample(np.asarray(world.train_tokens[i], np.float32), every, pair.text.question_ids(str(q)))
+        CloudSample(np.asarray(world.train_tokens[i], np.float32), every, shared.text.question_ids(str(q)))
         for i, q in zip(frame["image_row"], frame["question"], strict=True)
     ]
 
 
-def build(config: Config, pair: Pair, world: World, work: str = "cdc") -> CDC:
+def build(config: Config, shared: Shared, world: World, work: str = "cdc") -> CDC:
     """Assemble the method from a configuration."""
-    twin = twin_model(pair, config.pair)
+    twin = twin_model(shared, config.pair)
     down = config.downlink
     mirror = Mirror(adapters.read(twin), adapters.layout(twin), down.codec, down.budget, down.history)
-    cloud = Cloud(config, pair, twin, source_samples(config, pair, world))
-    return CDC(Fleet.of(config), cloud, mirror, pair, config, twin, work)
+    teacher = load_teacher(config.pair, shared, config.data.name)
+    cloud = Cloud(config, shared, teacher, twin, source_samples(config, shared, world))
+    return CDC(Fleet.of(config), cloud, mirror, shared, config, twin, work)
 
 
-def build_all(config: Config, pair: Pair, world: World) -> CDC:
+def build_all(config: Config, shared: Shared, world: World) -> CDC:
     """`upload_all`: the upper arm, same cloud and same downlink."""
-    return build(config, pair, world, "upload_all")
+    return build(config, shared, world, "upload_all")

@@ -15,7 +15,7 @@ from cdc_flower.fleet.cost.charges import Charges, charges, cloud_charges
 from cdc_flower.fleet.time.availability import availability
 from cdc_flower.fleet.time.traces import Trace
 from cdc_flower.models import vlm
-from cdc_flower.models.pair import Pair
+from cdc_flower.models.shared import Shared
 from cdc_flower.uplink import token_batch
 from cdc_flower.uplink.pictures import picture_batch
 from cdc_flower.uplink.pictures.picture_batch import FORMS, PictureBatch, PictureSample, Raster
@@ -26,7 +26,7 @@ MESSAGE_BYTES = 272  # what a message adds to its frame, at most
 TRIED = 8  # pictures coded to see what an uplink budget must hold
 
 
-def check(config: Config, pair: Pair, world: World) -> None:
+def check(config: Config, shared: Shared, world: World) -> None:
     """Refuse settings that do not fit the pair or the data.
 
     Raises:
@@ -39,23 +39,23 @@ def check(config: Config, pair: Pair, world: World) -> None:
             f"setting 'run.min-devices' = {run.min_devices}: a round asks {asked} devices; "
             f"allowed: up to {asked}"
         )
-    check_fleet(config, pair, world)
+    check_fleet(config, shared, world)
     if not re.fullmatch(r"(\s*\d+:\d+\s*(,\s*\d+:\d+\s*)*)?", run.fail_devices):
         raise ConfigError(
             f"setting 'run.fail-devices' = {run.fail_devices!r}; allowed: round:device pairs, e.g. '2:1,4:0'"
         )
     if run.method == "cdc":
-        if up.tokens_kept > pair.n_tokens:
+        if up.tokens_kept > shared.n_tokens:
             raise ConfigError(
-                f"setting 'uplink.tokens-kept' = {up.tokens_kept}: a picture has {pair.n_tokens} tokens; "
-                f"allowed: 0 (all) to {pair.n_tokens}"
+                f"setting 'uplink.tokens-kept' = {up.tokens_kept}: a picture has {shared.n_tokens} tokens; "
+                f"allowed: 0 (all) to {shared.n_tokens}"
             )
-        if up.transform == "pca" and pair.transform is None:
+        if up.transform == "pca" and shared.transform is None:
             raise ConfigError(
-                f"setting 'uplink.transform' = 'pca': pair '{pair.name}' has no transform of its vision "
+                f"setting 'uplink.transform' = 'pca': pair '{shared.name}' has no transform of its vision "
                 "tower; allowed: none, or estimate one (docs/method.md)"
             )
-        least, what = LEAST[up.unit](config, pair, world)
+        least, what = LEAST[up.unit](config, shared, world)
         if up.budget < least:
             raise ConfigError(
                 f"setting 'uplink.budget' = {up.budget}: {what} {least} bytes; allowed: at least {least}"
@@ -63,17 +63,17 @@ def check(config: Config, pair: Pair, world: World) -> None:
 
 
 @lru_cache(maxsize=1)  # the check and the grid ask for the same
-def fleet(config: Config, pair: Pair, world: World) -> tuple[Charges, Trace]:
+def fleet(config: Config, shared: Shared, world: World) -> tuple[Charges, Trace]:
     """What work costs on each device of a virtual fleet, and when each is there.
 
     Raises:
         ConfigError: a mix, cost model or trace that cannot be used.
     """
-    charged = charges(config, pair, world)
+    charged = charges(config, shared, world)
     return charged, availability(config.fleet, charged.devices.classes, config.run.seed)
 
 
-def check_fleet(config: Config, pair: Pair, world: World) -> None:
+def check_fleet(config: Config, shared: Shared, world: World) -> None:
     """Refuse a virtual fleet that cannot run.
 
     Raises:
@@ -94,8 +94,8 @@ def check_fleet(config: Config, pair: Pair, world: World) -> None:
                 f"allowed: methods {', '.join(TAKES_LATE)}"
             )
     fleet.cache_clear()  # files may have changed since the last run of this process
-    charged, trace = fleet(config, pair, world)
-    cloud_charges(config, pair, charged)
+    charged, trace = fleet(config, shared, world)
+    cloud_charges(config, shared, charged)
     if not trace.ever(rules.need_charging, rules.need_idle):
         raise ConfigError(
             f"setting 'fleet.trace' = '{rules.trace}': no device is ever online and, where asked for, "
@@ -103,38 +103,38 @@ def check_fleet(config: Config, pair: Pair, world: World) -> None:
         )
 
 
-def _least_tokens(config: Config, pair: Pair, world: World) -> tuple[int, str]:
+def _least_tokens(config: Config, shared: Shared, world: World) -> tuple[int, str]:
     up = config.uplink
-    longest = max(len(pair.text.question_ids(q)) for q in set(world.train["question"].astype(str)))
+    longest = max(len(shared.text.question_ids(q)) for q in set(world.train["question"].astype(str)))
     least = MESSAGE_BYTES + token_batch.sample_bytes(
         up.tokens_kept,
-        pair.width,
+        shared.width,
         up.token_bits,
-        longest + pair.max_answer_tokens,
-        pair.transform_for(up) is not None,
+        longest + shared.max_answer_tokens,
+        shared.transform_for(up) is not None,
     )
     return least, f"one sample of {up.tokens_kept} tokens needs up to"
 
 
-def _least_picture(config: Config, pair: Pair, world: World) -> tuple[int, str]:
+def _least_picture(config: Config, shared: Shared, world: World) -> tuple[int, str]:
     """No bound, as for tokens, which would be that of the raw pixels: some real pictures are coded instead.
 
     Raises:
         ConfigError: the pair's tokens are not one a patch, or its processor gives another size than its tower
             reads.
     """
-    up, raster = config.uplink, Raster(pair.side, pair.patch)
+    up, raster = config.uplink, Raster(shared.side, shared.patch)
     whole = FORMS[up.unit].whole
-    if not whole and (raster.n_tokens != pair.n_tokens or pair.side % pair.patch):
+    if not whole and (raster.n_tokens != shared.n_tokens or shared.side % shared.patch):
         raise ConfigError(
-            f"setting 'uplink.unit' = '{up.unit}': pair '{pair.name}' has {pair.n_tokens} tokens "
-            f"of {pair.side} pixels in patches of {pair.patch}, not one a patch; allowed: tokens, jpeg"
+            f"setting 'uplink.unit' = '{up.unit}': pair '{shared.name}' has {shared.n_tokens} tokens "
+            f"of {shared.side} pixels in patches of {shared.patch}, not one a patch; allowed: tokens, jpeg"
         )
     names = list(dict.fromkeys(world.train["image_id"]))[:TRIED]
     images = [open_picture(world.pack.train_images[str(name)]) for name in names]
     kept = np.arange(0 if whole else up.tokens_kept, dtype=np.uint16)
     sizes = []
-    for pixels in vlm.as_read(pair.processor, images):
+    for pixels in vlm.as_read(shared.processor, images):
         try:
             data = picture_batch.coded(pixels, kept, up.unit, raster, up.picture_quality)
         except ValueError as err:
@@ -144,7 +144,7 @@ def _least_picture(config: Config, pair: Pair, world: World) -> tuple[int, str]:
     return min(sizes), f"the smallest of {len(sizes)} pictures in quality {up.picture_quality} needs"
 
 
-LEAST: dict[str, Callable[[Config, Pair, World], tuple[int, str]]] = {
+LEAST: dict[str, Callable[[Config, Shared, World], tuple[int, str]]] = {
     "tokens": _least_tokens,
     "jpeg": _least_picture,
     "patches": _least_picture,

@@ -24,8 +24,8 @@ from cdc_flower.checkpoint import Saved
 from cdc_flower.config import Config
 from cdc_flower.data.world import World
 from cdc_flower.models import adapters
-from cdc_flower.models.compress import full_model, twin_model
-from cdc_flower.models.pair import Pair
+from cdc_flower.models.shared import Shared
+from cdc_flower.models.student import full_model, twin_model
 from cdc_flower.wire import keys
 from strategies.base import Fleet
 from strategies.traits import Traits
@@ -157,13 +157,13 @@ class SeededFedAvg(FedAvg):
         self.metrics = json.loads(state["metrics"])
 
 
-def build_lora(config: Config, pair: Pair, world: World) -> SeededFedAvg:
-    return SeededFedAvg().bind(Fleet.of(config), twin_model(pair, config.pair), labels="true", full=False)
+def build_lora(config: Config, shared: Shared, world: World) -> SeededFedAvg:
+    return SeededFedAvg().bind(Fleet.of(config), twin_model(shared, config.pair), labels="true", full=False)
 
 
-def build_full(config: Config, pair: Pair, world: World) -> SeededFedAvg:
-    return SeededFedAvg().bind(Fleet.of(config), full_model(pair, config.pair), labels="true", full=True)
+def build_full(config: Config, shared: Shared, world: World) -> SeededFedAvg:
+    return SeededFedAvg().bind(Fleet.of(config), full_model(shared, config.pair), labels="true", full=True)
 
 
-def build_pseudo(config: Config, pair: Pair, world: World) -> SeededFedAvg:
-    return SeededFedAvg().bind(Fleet.of(config), twin_model(pair, config.pair), labels="own", full=False)
+def build_pseudo(config: Config, shared: Shared, world: World) -> SeededFedAvg:
+    return SeededFedAvg().bind(Fleet.of(config), twin_model(shared, config.pair), labels="own", full=False)

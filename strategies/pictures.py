@@ -11,11 +11,11 @@ from math import isqrt
 from typing import Any
 
 from cdc_flower.data.world import World
-from cdc_flower.models.pair import Pair
+from cdc_flower.models.shared import Shared
 from strategies.cdc import Example
 
 
-def pictures(examples: Iterable[Example], pair: Pair, world: World) -> Iterator[dict[str, Any]]:
+def pictures(examples: Iterable[Example], shared: Shared, world: World) -> Iterator[dict[str, Any]]:
     """Rows for `RunFolder.pictures`."""
     for example in examples:
         stream = world.streams[example.device][example.round - 1]
@@ -25,11 +25,11 @@ def pictures(examples: Iterable[Example], pair: Pair, world: World) -> Iterator[
         yield {
             "image": world.pack.train_images[str(row["image_id"])],
             "positions": example.sample.positions.tolist(),
-            "side": isqrt(pair.n_tokens),
-            "question": pair.text.decode(example.sample.question_ids),
-            "device_answer": pair.text.decode(example.sample.answer_ids),
+            "side": isqrt(shared.n_tokens),
+            "question": shared.text.decode(example.sample.question_ids),
+            "device_answer": shared.text.decode(example.sample.answer_ids),
             "teacher_answer": example.teacher_answer,
             "round": example.round,
             "device": example.device,
-            "n_tokens": pair.n_tokens,
+            "n_tokens": shared.n_tokens,
         }

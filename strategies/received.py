@@ -14,7 +14,7 @@ from PIL import Image
 
 from cdc_flower.config import Config
 from cdc_flower.models import vlm
-from cdc_flower.models.pair import Pair
+from cdc_flower.models.shared import Shared
 from cdc_flower.uplink import token_batch
 from cdc_flower.uplink.pictures import mosaic, picture_batch
 from cdc_flower.uplink.pictures.picture_batch import FORMS, Raster
@@ -23,8 +23,8 @@ from cdc_flower.wire.frame import FrameError
 
 BATCH = 64  # pictures per call of the tower
 
-Read = Callable[[bytes, Pair, Config, MutableMapping[str, float]], TokenBatch]
-"""Frame, pair, settings, host seconds by stage (added to) -> the batch; raises FrameError."""
+Read = Callable[[bytes, Shared, Config, MutableMapping[str, float]], TokenBatch]
+"""Frame, what is shared, settings, host seconds by stage (added to) -> the batch; raises FrameError."""
 
 
 @contextmanager
@@ -36,36 +36,41 @@ def _timed(seconds: MutableMapping[str, float], stage: str) -> Iterator[None]:
         seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - began
 
 
-def tokens(frame: bytes, pair: Pair, config: Config, seconds: MutableMapping[str, float]) -> TokenBatch:
+def tokens(frame: bytes, shared: Shared, config: Config, seconds: MutableMapping[str, float]) -> TokenBatch:
     """A TOKEN_BATCH frame."""
     with _timed(seconds, "codec"):
         return token_batch.decode(
             frame,
-            pair.n_tokens,
-            pair.width,
-            pair.vocab,
+            shared.n_tokens,
+            shared.width,
+            shared.vocab,
             config.uplink.max_bytes,
             max_samples=config.run.samples_per_round,
-            transform=pair.transform,
+            transform=shared.transform,
         )
 
 
-def pictures(frame: bytes, pair: Pair, config: Config, seconds: MutableMapping[str, float]) -> TokenBatch:
+def pictures(frame: bytes, shared: Shared, config: Config, seconds: MutableMapping[str, float]) -> TokenBatch:
     """A PICTURE_BATCH frame: all N tokens of a whole picture, or those whose patches came.
 
     Patches stand on a grey canvas while the tower reads them, so each of their tokens has seen the others'
     patches and nothing else.
     """
-    form, raster = config.uplink.unit, Raster(pair.side, pair.patch)
+    form, raster = config.uplink.unit, Raster(shared.side, shared.patch)
     with _timed(seconds, "codec"):
         batch, seen = picture_batch.decode(
-            frame, form, raster, pair.vocab, config.uplink.max_bytes, max_samples=config.run.samples_per_round
+            frame,
+            form,
+            raster,
+            shared.vocab,
+            config.uplink.max_bytes,
+            max_samples=config.run.samples_per_round,
         )
         places = [np.asarray(s.positions) for s in batch.samples]
         if FORMS[form].whole:
-            places = [np.arange(pair.n_tokens, dtype=np.uint16)] * len(batch.samples)
+            places = [np.arange(shared.n_tokens, dtype=np.uint16)] * len(batch.samples)
         else:
-            grey = vlm.grey(pair.processor)
+            grey = vlm.grey(shared.processor)
             seen = [
                 mosaic.place(pixels, where, raster.side, raster.patch, grey)
                 for pixels, where in zip(seen, places, strict=True)
@@ -74,9 +79,7 @@ def pictures(frame: bytes, pair: Pair, config: Config, seconds: MutableMapping[s
         outputs = [
             row
             for start in range(0, len(seen), BATCH)
-            for row in vlm.encode_images(
-                pair.teacher, pair.processor, [Image.fromarray(p) for p in seen[start : start + BATCH]]
-            )
+            for row in shared.encode([Image.fromarray(p) for p in seen[start : start + BATCH]])
         ]
     samples = []
     for sample, where, output in zip(batch.samples, places, outputs, strict=True):

@@ -30,7 +30,8 @@ from cdc_flower.fleet.cost.charges import cloud_charges
 from cdc_flower.fleet.engines import adapter_files
 from cdc_flower.fleet.engines.local_grid import DeviceStates, HasStates, LocalGrid
 from cdc_flower.fleet.time.timed_grid import TimedGrid
-from cdc_flower.models.pair import Pair, load_pair
+from cdc_flower.models.shared import Shared, load_shared
+from cdc_flower.models.teacher import load_teacher, pair_digest
 from cdc_flower.results import RunFolder, package_versions
 from cdc_flower.wire import keys
 from strategies import STRATEGIES
@@ -83,16 +84,15 @@ def run(grid: Grid, context: Context, progress: Progress | None = None, *, resum
     torch.set_num_threads(1)  # the order of sums, and with it the ledger, is then the same on every engine
     folder = RunFolder(out_dir(config))
     with folder.stage("load"):
-        pair, world = prepare(config, progress)
-        strategy = STRATEGIES[config.run.method](config, pair, world)
+        shared, world = prepare(config, progress)
+        strategy = STRATEGIES[config.run.method](config, shared, world)
         if config.fleet.mode != "off":
             strategy.fleet.nodes = discover(grid, config.run.devices, config.run.round_timeout)
-            grid = timed(grid, config, pair, world, strategy.fleet.nodes)
+            grid = timed(grid, config, shared, world, strategy.fleet.nodes)
     engine = grid.inner if isinstance(grid, TimedGrid) else grid
     facts: dict[str, Any] = {
-        "pair_digest": pair.digest,
-        "pair": pair.name,
-        "data_digest": world.pack.digest,
+        **digests(config, shared, world),
+        "pair": shared.name,
         "engine": type(engine).__name__,
     }
     parts = _parts(grid, strategy)
@@ -101,7 +101,7 @@ def run(grid: Grid, context: Context, progress: Progress | None = None, *, resum
         put_back(parts, found, folder.path)
         facts["resumed_after"] = found.round
     folder.begin(config, package_versions(), facts, found and (found.round, found.parts["folder"]))
-    rounds = _Rounds(config, pair, world, strategy, grid, folder, parts, progress)
+    rounds = _Rounds(config, shared, world, strategy, grid, folder, parts, progress)
     status = "failed"
     try:
         if found is None:
@@ -116,20 +116,20 @@ def run(grid: Grid, context: Context, progress: Progress | None = None, *, resum
         status = "interrupted"
         raise
     finally:
-        folder.pictures(pictures(getattr(strategy, "examples", ()), pair, world))
+        folder.pictures(pictures(getattr(strategy, "examples", ()), shared, world))
         rounds.finish(status)
     return folder.path
 
 
-def timed(grid: Grid, config: Config, pair: Pair, world: World, nodes: Mapping[int, int]) -> TimedGrid:
+def timed(grid: Grid, config: Config, shared: Shared, world: World, nodes: Mapping[int, int]) -> TimedGrid:
     """The grid in virtual time.
 
     Raises:
         ConfigError: a mix, cost model or trace that cannot be used, or a fleet in which no device can ever be
             asked.
     """
-    charged, trace = fleet(config, pair, world)
-    cloud = cloud_charges(config, pair, charged)
+    charged, trace = fleet(config, shared, world)
+    cloud = cloud_charges(config, shared, charged)
     enough = wanted(config.run.devices, config.run.cohort)
     return TimedGrid(grid, nodes, config.fleet, charged, trace, enough, *([cloud.seconds] if cloud else []))
 
@@ -166,7 +166,7 @@ class _Rounds:
     def __init__(
         self,
         config: Config,
-        pair: Pair,
+        shared: Shared,
         world: World,
         strategy: Any,
         grid: Grid,
@@ -174,7 +174,7 @@ class _Rounds:
         parts: dict[str, Saved],
         progress: Progress | None,
     ) -> None:
-        self.config, self.pair, self.world = config, pair, world
+        self.config, self.shared, self.world = config, shared, world
         self.strategy, self.grid, self.folder, self.parts = strategy, grid, folder, parts
         self.progress = progress
         self.saved_states: Part = {}  # the devices', in the last checkpoint
@@ -244,7 +244,7 @@ class _Rounds:
         data = arrays[keys.PAYLOAD].data
         if self._last is None or self._last[0] != data:
             with wearing(self.strategy.model, arrays[keys.PAYLOAD].numpy()) as model:
-                self._last = data, accuracy(model, self.pair, self.world)
+                self._last = data, accuracy(model, self.shared, self.world)
         return self._last[1]
 
     def _say(self, stage: str, round: int) -> None:
@@ -259,17 +259,25 @@ def out_dir(config: Config) -> Path:
     )
 
 
-def prepare(config: Config, progress: Progress | None = None) -> tuple[Pair, World]:
-    """Load pair and world, compute the vision tokens where they are not cached, and check what only these can
-    tell.
+def prepare(config: Config, progress: Progress | None = None) -> tuple[Shared, World]:
+    """Load the shared models and the world, with vision tokens computed where they are not cached, and check
+    what only these can tell.
 
     Raises:
-        ConfigError: see `check`, `load_pair`, `load_world`.
+        ConfigError: see `check`, `load_shared`, `load_world`.
     """
-    pair = load_pair(config.pair, config.data.name)
-    world = load_world(config, pair, progress)
-    check(config, pair, world)
-    return pair, world
+    shared = load_shared(config.pair, config.data.name)
+    world = load_world(config, shared, progress)
+    check(config, shared, world)
+    return shared, world
+
+
+def digests(config: Config, shared: Shared, world: World) -> dict[str, str]:
+    """What models and data of a run are known by."""
+    return {
+        "pair_digest": pair_digest(config.pair, shared, config.data.name),
+        "data_digest": world.pack.digest,
+    }
 
 
 @contextmanager
@@ -333,5 +341,6 @@ def run_fleet(
 
 def teacher_accuracy(config: Config, progress: Progress | None = None) -> dict[str, float]:
     """Held-out accuracy of the teacher by domain: the ceiling."""
-    pair, world = prepare(config, progress)
-    return accuracy(pair.teacher, pair, world, progress)
+    shared, world = prepare(config, progress)
+    teacher = load_teacher(config.pair, shared, config.data.name)
+    return accuracy(teacher.model, shared, world, progress)

@@ -15,8 +15,8 @@ from cdc_flower.checkpoint import Saved
 from cdc_flower.config import Config
 from cdc_flower.data.world import World
 from cdc_flower.models import adapters
-from cdc_flower.models.compress import twin_model
-from cdc_flower.models.pair import Pair
+from cdc_flower.models.shared import Shared
+from cdc_flower.models.student import twin_model
 from cdc_flower.wire import keys
 from strategies.base import Fleet
 from strategies.traits import Traits
@@ -71,6 +71,6 @@ class Static(Strategy):
         """Nothing to say beyond the name."""
 
 
-def build(config: Config, pair: Pair, world: World) -> Static:
+def build(config: Config, shared: Shared, world: World) -> Static:
     """The strategy of a run."""
-    return Static(Fleet.of(config, counted=False), twin_model(pair, config.pair))
+    return Static(Fleet.of(config, counted=False), twin_model(shared, config.pair))

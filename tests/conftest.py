@@ -16,7 +16,8 @@ with warnings.catch_warnings():  # flwr's command line imports a name that click
     import flwr.app  # noqa: F401
 
 from cdc_flower.config import Config, full_key, keys, parse
-from cdc_flower.models.pair import Pair, load_pair
+from cdc_flower.models.shared import Shared, load_shared
+from cdc_flower.models.teacher import Teacher, load_teacher
 
 hypothesis_settings.register_profile("any machine", deadline=None)  # a deadline measures the host's load
 hypothesis_settings.load_profile("any machine")
@@ -75,8 +76,13 @@ def config(settings: dict[str, object]) -> Config:
 
 
 @pytest.fixture(scope="session")
-def pair(config: Config) -> Pair:
-    return load_pair(config.pair, "scenes")
+def shared(config: Config) -> Shared:
+    return load_shared(config.pair, "scenes")
+
+
+@pytest.fixture(scope="session")
+def teacher(config: Config, shared: Shared) -> Teacher:
+    return load_teacher(config.pair, shared, "scenes")
 
 
 @pytest.fixture(scope="session")

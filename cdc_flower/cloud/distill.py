@@ -20,7 +20,8 @@ from cdc_flower.cloud import losses
 from cdc_flower.cloud.replay import CloudSample, Lesson, Replay
 from cdc_flower.config import Config
 from cdc_flower.models import adapters, vlm
-from cdc_flower.models.pair import Pair
+from cdc_flower.models.shared import Shared
+from cdc_flower.models.teacher import Teacher
 
 __all__ = ["Cloud", "CloudSample", "Learned", "teach"]
 
@@ -40,20 +41,20 @@ class Learned:
 
 
 @torch.no_grad()
-def teach(pair: Pair, samples: Sequence[CloudSample]) -> tuple[list[Lesson], list[str]]:
+def teach(shared: Shared, teacher: Teacher, samples: Sequence[CloudSample]) -> tuple[list[Lesson], list[str]]:
     """The teacher's answers to samples, in order."""
     lessons: list[Lesson] = []
     texts: list[str] = []
-    device = next(pair.teacher.parameters()).device
+    device = next(teacher.model.parameters()).device
     for start in range(0, len(samples), TEACH_BATCH):
         part = samples[start : start + TEACH_BATCH]
         arrays = [s.tokens for s in part], [s.question_ids for s in part]
         spots = [s.positions for s in part]
         answers = vlm.answer(
-            pair.teacher,
-            pair.text,
-            vlm.collate(pair.text, *arrays, None, spots).to(device),
-            pair.max_answer_tokens,
+            teacher.model,
+            shared.text,
+            vlm.collate(shared.text, *arrays, None, spots).to(device),
+            shared.max_answer_tokens,
             top_k=TOP,
         )
         lessons += map(
@@ -72,18 +73,24 @@ class Cloud:
     """
 
     def __init__(
-        self, config: Config, pair: Pair, twin: nn.Module, source: Sequence[CloudSample] = ()
+        self,
+        config: Config,
+        shared: Shared,
+        teacher: Teacher,
+        twin: nn.Module,
+        source: Sequence[CloudSample] = (),
     ) -> None:
-        self.config, self.pair, self.twin = config, pair, adapters.train_merged(twin)
+        self.config, self.shared, self.teacher = config, shared, teacher
+        self.twin = adapters.train_merged(twin)
         cloud = config.cloud
-        source_lessons, _ = teach(pair, source)
+        source_lessons, _ = teach(shared, teacher, source)
         sure = [q for q in source_lessons if q.confidence >= cloud.confidence]
         self.replay = Replay(sure, cloud.replay_bytes)
         self.params = adapters.trainable(twin)
         self.mean = [
             p.detach().clone() for p in self.params
         ]  # what is shipped: a running mean of the adapter
-        widths = [vlm.parts(model)[1].config.hidden_size for model in (twin, pair.teacher)]
+        widths = [vlm.parts(model)[1].config.hidden_size for model in (twin, teacher.model)]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.run.seed)
             self.align = nn.Linear(*widths, bias=False)
@@ -97,7 +104,7 @@ class Cloud:
         """
         cloud = self.config.cloud
         rng = np.random.default_rng([self.config.run.seed, 3, round])
-        lessons, texts = teach(self.pair, samples)
+        lessons, texts = teach(self.shared, self.teacher, samples)
         if weights is not None:
             lessons = [replace(q, weight=float(w)) for q, w in zip(lessons, weights, strict=True)]
         fresh = [q for q in lessons if q.confidence >= cloud.confidence]
@@ -174,7 +181,7 @@ class Cloud:
 
     def _step(self, batch: list[Lesson]) -> dict[str, float]:
         """One optimizer step. Complete and partial pictures pass apart, so that neither pads the other."""
-        cloud, whole = self.config.cloud, self.pair.n_tokens
+        cloud, whole = self.config.cloud, self.shared.n_tokens
         groups = [
             [q for q in batch if (len(q.sample.positions) < whole) is partial] for partial in (True, False)
         ]
@@ -194,7 +201,7 @@ class Cloud:
 
     def _terms(self, batch: list[Lesson]) -> dict[str, torch.Tensor]:
         """The weighted losses of a batch, each a mean over its lessons."""
-        cloud, text = self.config.cloud, self.pair.text
+        cloud, text = self.config.cloud, self.shared.text
         device = next(self.twin.parameters()).device
         inputs = vlm.collate(
             text,
@@ -226,7 +233,7 @@ class Cloud:
         }
         if cloud.feature_weight:
             with torch.no_grad():
-                teacher = vlm.forward(self.pair.teacher, text, inputs)
+                teacher = vlm.forward(self.teacher.model, text, inputs)
             terms["feature"] = cloud.feature_weight * losses.feature(
                 self.align(out.hidden), teacher.hidden.float(), out.mask, cloud.wavelet
             )

@@ -27,7 +27,7 @@ from cdc_flower.data.schedule import Streams
 from cdc_flower.draws import generator
 
 if TYPE_CHECKING:
-    from cdc_flower.models.pair import Pair
+    from cdc_flower.models.shared import Shared
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,10 +52,8 @@ class World:
     streams: Sequence[list[np.ndarray]]
 
 
-def _encode(pair: Pair, images: list[Image.Image]) -> list[tuple[np.ndarray, Grid]]:
-    from cdc_flower.models import vlm
-
-    found = vlm.encode_images(pair.teacher, pair.processor, images)
+def _encode(shared: Shared, images: list[Image.Image]) -> list[tuple[np.ndarray, Grid]]:
+    found = shared.encode(images)
     return [(tokens, Grid(len(tokens), isqrt(len(tokens)), isqrt(len(tokens)))) for tokens in found]
 
 
@@ -131,7 +129,7 @@ def told_by_card(data: DataConfig, card: Mapping[str, Any]) -> DataConfig:
     return replace(data, **known)
 
 
-def _ground(config: Config, pair: Pair, progress: Progress | None) -> _Ground:
+def _ground(config: Config, shared: Shared, progress: Progress | None) -> _Ground:
     pack: Pack = _remember(_PACKS, config.data, lambda: packs.load(config.data, seed=1))
     wanted = (SOURCE, *dict.fromkeys(config.axes))
     train_domain = domains(pack.train, config.data)
@@ -144,13 +142,13 @@ def _ground(config: Config, pair: Pair, progress: Progress | None) -> _Ground:
         config.data.items_per_domain,
         config.data.items,
     )
-    stem = cache_folder(config.pair.token_cache) / "tokens" / f"{pair.tower_digest[:12]}-{pack.digest[:12]}"
+    stem = cache_folder(config.pair.token_cache) / "tokens" / f"{shared.tower_digest[:12]}-{pack.digest[:12]}"
     tokens = [
         features_of(
             images,
             Path(f"{stem}-{split}.npy"),
-            lambda pictures: _encode(pair, pictures),
-            pair.name,
+            lambda pictures: _encode(shared, pictures),
+            shared.name,
             progress,
             f"tokens of {split} pictures",
         )
@@ -159,12 +157,12 @@ def _ground(config: Config, pair: Pair, progress: Progress | None) -> _Ground:
     return _Ground(pack, train, test, *tokens)
 
 
-def load_world(config: Config, pair: Pair, progress: Progress | None = None) -> World:
+def load_world(config: Config, shared: Shared, progress: Progress | None = None) -> World:
     """The world of a run; the same settings in the same process give the same object.
 
     Args:
         config: the whole configuration.
-        pair: `name`, `tower_digest`, `teacher` (holds the vision tower) and `processor` are used.
+        shared: `name`, `tower_digest`, `card` and `encode` are used.
         progress: called while tower outputs are computed, the only slow part.
 
     Raises:
@@ -172,11 +170,11 @@ def load_world(config: Config, pair: Pair, progress: Progress | None = None) -> 
         ConfigError: an empty domain, a partition that is not possible, a cache folder that cannot be written.
     """
     run = config.run
-    config = replace(config, data=told_by_card(config.data, getattr(pair, "card", {})))
-    base = (config.data, config.axes, config.pair.token_cache, pair.tower_digest)
+    config = replace(config, data=told_by_card(config.data, getattr(shared, "card", {})))
+    base = (config.data, config.axes, config.pair.token_cache, shared.tower_digest)
 
     def make() -> World:
-        ground: _Ground = _remember(_GROUNDS, base, lambda: _ground(config, pair, progress))
+        ground: _Ground = _remember(_GROUNDS, base, lambda: _ground(config, shared, progress))
         domain = ground.train["drift_domain"].to_numpy(dtype=str)
         parts = partition(ground.train, config.data, run.devices, run.seed)
         streams = Streams(domain, parts, config)

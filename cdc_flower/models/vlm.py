@@ -340,10 +340,8 @@ def grey(processor: Any) -> np.ndarray:
 
 
 @torch.no_grad()
-def encode_images(model: nn.Module, processor: Any, images: Sequence[Image.Image]) -> np.ndarray:
+def encode_images(tower: nn.Module, config: Any, processor: Any, images: Sequence[Image.Image]) -> np.ndarray:
     """Vision tokens of pictures, from the checkpoint's own feature layer(s): (B, N, D) float16."""
-    base = _llava(model)
-    config, tower = base.config, base.model.vision_tower
     pixels = processor(images=[im.convert("RGB") for im in images], return_tensors="pt")["pixel_values"]
     weight = next(tower.parameters())
     states = tower(pixels.to(weight.device, weight.dtype), output_hidden_states=True).hidden_states

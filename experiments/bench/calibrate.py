@@ -207,14 +207,14 @@ def check(on: Profile, threads: int = 0, quick: bool = False) -> Iterator[Check]
     the shapes of a model of the table (`CHECKED`), random weights, one question, because the student is so
     small that its time is that of calling functions. Pictures go through the tower, too.
     """
-    from cdc_flower.models.pair import load_pair
+    from cdc_flower.models.shared import load_shared
 
-    pair, repeats = load_pair(PairConfig(), "scenes"), 1 if quick else 3
+    shared, repeats = load_shared(PairConfig(), "scenes"), 1 if quick else 3
     with _threads(threads):
         for compression in ("nf4", "none"):
             for questions in (1, 32):
                 yield _checked(
-                    "scenes student", pair, PairConfig(compression=compression), questions, on, repeats
+                    "scenes student", shared, PairConfig(compression=compression), questions, on, repeats
                 )
         if quick:
             return
@@ -223,11 +223,11 @@ def check(on: Profile, threads: int = 0, quick: bool = False) -> Iterator[Check]
             vision = config["vision_config"]
             shapes = roofline.shapes(config, 0)
             large = replace(
-                pair,
+                shared,
                 student_path=folder,
                 width=vision["hidden_size"],
                 n_tokens=shapes.patches,
-                text=replace(pair.text, n_tokens=shapes.patches),
+                text=replace(shared.text, n_tokens=shapes.patches),
             )
             for compression in ("nf4", "int8", "none"):
                 yield _checked(
@@ -256,14 +256,17 @@ def _layers_of(name: str, folder: str) -> Mapping[str, Any]:
     return config.to_dict()
 
 
-def _checked(name: str, pair: Any, config: PairConfig, questions: int, on: Profile, repeats: int) -> Check:
+def _checked(name: str, shared: Any, config: PairConfig, questions: int, on: Profile, repeats: int) -> Check:
     from cdc_flower.models import vlm
-    from cdc_flower.models.compress import device_model
+    from cdc_flower.models.student import device_model
 
-    model: Any = device_model(pair, config)
-    base, text = model.get_base_model(), pair.text
+    model: Any = device_model(shared, config)
+    base, text = model.get_base_model(), shared.text
     side = base.config.vision_config.image_size
-    pixels, tokens = torch.randn(questions, 3, side, side), torch.randn(questions, pair.n_tokens, pair.width)
+    pixels, tokens = (
+        torch.randn(questions, 3, side, side),
+        torch.randn(questions, shared.n_tokens, shared.width),
+    )
     asked = [text.question_ids("what is there?")] * questions
     inputs = vlm.collate(text, tokens.numpy(), asked)
     found: list[Any] = []
@@ -276,7 +279,7 @@ def _checked(name: str, pair: Any, config: PairConfig, questions: int, on: Profi
     took = _best(answer, repeats, torch.device("cpu"))
     steps = max(min(len(ids) + 1, cost_models.ANSWER) for ids in found[-1].ids)
     shapes = roofline.shapes(base.config.to_dict(), config.lora_rank)
-    length = len(text.prefix_ids) + pair.n_tokens + len(asked[0])
+    length = len(text.prefix_ids) + shared.n_tokens + len(asked[0])
     work = _together(shapes, config.compression, length, steps, questions)
     return Check(name, config.compression, questions, took, float(roofline.work_seconds(on, work)))
 

@@ -222,19 +222,19 @@ def model_alone(rows: int) -> float:
     import torch
 
     from cdc_flower.data.world import load_world
-    from cdc_flower.models.compress import device_model
-    from cdc_flower.models.pair import load_pair
+    from cdc_flower.models.shared import load_shared
+    from cdc_flower.models.student import device_model
     from clients import inference, task
 
     torch.set_num_threads(1)
     config = parse({**TASKS, "run.devices": 1, "run.samples-per-round": rows})
-    pair = load_pair(config.pair, "scenes")
-    world, model = load_world(config, pair), device_model(pair, config.pair)
-    of_round = task.Task(config, pair, world, 0, 1, ConfigRecord())
+    shared = load_shared(config.pair, "scenes")
+    world, model = load_world(config, shared), device_model(shared, config.pair)
+    of_round = task.Task(config, shared, world, 0, 1, ConfigRecord())
     tokens, asked = task.pictures(of_round, of_round.rows), task.questions(of_round, of_round.rows)
-    inputs = inference.batch(pair, task.question_length(pair, world), tokens, asked)
+    inputs = inference.batch(shared, task.question_length(shared, world), tokens, asked)
     score = config.uplink.token_score
-    return seconds(lambda: inference.answer_batch(model, pair, inputs, score)) / rows
+    return seconds(lambda: inference.answer_batch(model, shared, inputs, score)) / rows
 
 
 def measure(workers: int, quick: bool) -> Iterator[Figure]:

@@ -250,8 +250,8 @@ def _uplink() -> Iterator[Figure]:
     from cdc_flower.config import parse
     from cdc_flower.data import scenes
     from cdc_flower.models import vlm
-    from cdc_flower.models.compress import twin_model
-    from cdc_flower.models.pair import load_pair
+    from cdc_flower.models.shared import load_shared
+    from cdc_flower.models.student import twin_model
     from cdc_flower.uplink import select, token_batch
     from cdc_flower.uplink.pictures import picture_batch
     from cdc_flower.uplink.pictures.picture_batch import Raster
@@ -259,17 +259,17 @@ def _uplink() -> Iterator[Figure]:
 
     torch.set_num_threads(1)
     config = parse({})
-    pair = load_pair(config.pair, "scenes")
+    shared = load_shared(config.pair, "scenes")
     pack = scenes.generate(60, 20, seed=1)
     rows = pack.train.iloc[:: max(len(pack.train) // 32, 1)][:32]
     images = [Image.open(io.BytesIO(pack.train_images[i])).convert("RGB") for i in rows["image_id"]]
-    tokens = vlm.encode_images(pair.teacher, pair.processor, images)
-    asked = [pair.text.question_ids(str(q)) for q in rows["question"]]
-    student = twin_model(pair, config.pair)
-    inputs = vlm.collate(pair.text, tokens, asked)
-    answers = vlm.answer(student, pair.text, inputs, pair.max_answer_tokens)
+    tokens = shared.encode(images)
+    asked = [shared.text.question_ids(str(q)) for q in rows["question"]]
+    student = twin_model(shared, config.pair)
+    inputs = vlm.collate(shared.text, tokens, asked)
+    answers = vlm.answer(student, shared.text, inputs, shared.max_answer_tokens)
     rng = np.random.default_rng(0)
-    scores = TOKEN_SCORES[config.uplink.token_score](student, pair.text, inputs, rng, config.uplink)
+    scores = TOKEN_SCORES[config.uplink.token_score](student, shared.text, inputs, rng, config.uplink)
     places = select.top(scores, config.uplink.tokens_kept, config.uplink.token_direction)
 
     def frame(positions, bits: int) -> int:
@@ -285,15 +285,15 @@ def _uplink() -> Iterator[Figure]:
             for i, p in enumerate(positions)
         )
         batch = token_batch.TokenBatch(0, 1, 0, samples)
-        return len(token_batch.encode(batch, pair.n_tokens, pair.width, bits, pair.transform))
+        return len(token_batch.encode(batch, shared.n_tokens, shared.width, bits, shared.transform))
 
     sent = frame(places, config.uplink.token_bits) / len(asked)
-    features = 2 * pair.n_tokens * pair.width
-    what = f"{config.uplink.tokens_kept} of {pair.n_tokens} tokens, {config.uplink.token_bits} bit"
-    what += ", transformed" if pair.transform else ""
+    features = 2 * shared.n_tokens * shared.width
+    what = f"{config.uplink.tokens_kept} of {shared.n_tokens} tokens, {config.uplink.token_bits} bit"
+    what += ", transformed" if shared.transform else ""
     yield figure(f"float16 features of all tokens / uplink ({what}), bytes a sample", features, sent, ">= 20")
-    raster = Raster(pair.side, pair.patch)
-    pixels = vlm.as_read(pair.processor, images)
+    raster = Raster(shared.side, shared.patch)
+    pixels = vlm.as_read(shared.processor, images)
     for quality in (30, JPEG_QUALITY, 90):
         coded = [picture_batch.coded(p, np.zeros(0, np.uint16), "jpeg", raster, quality) for p in pixels]
         whole = picture_batch.PictureBatch(
@@ -320,11 +320,11 @@ def layout_sizes() -> tuple[int, ...]:
     """Sizes of the tensors of the packaged student's adapter."""
     from cdc_flower.config import parse
     from cdc_flower.models import adapters
-    from cdc_flower.models.compress import twin_model
-    from cdc_flower.models.pair import load_pair
+    from cdc_flower.models.shared import load_shared
+    from cdc_flower.models.student import twin_model
 
     config = parse({})
-    return adapters.layout(twin_model(load_pair(config.pair, "scenes"), config.pair)).sizes
+    return adapters.layout(twin_model(load_shared(config.pair, "scenes"), config.pair)).sizes
 
 
 def _downlink(sizes: Sequence[int]) -> Iterator[Figure]:

@@ -8,7 +8,7 @@
 In one joint run from scratch such small models stay at question-only accuracy; in three stages each takes
 minutes on two cores. Both language models see pictures with random tokens missing, as a model that shall read
 a device's selection must.
-The result is a pair folder of two ordinary Hugging Face LLaVA checkpoints; see `cdc_flower.models.pair`.
+The result is a pair folder of two ordinary Hugging Face LLaVA checkpoints; see `cdc_flower.models.folders`.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from cdc_flower import results
 from cdc_flower.config import Config, ConfigError
 from cdc_flower.data import packs
 from cdc_flower.data.domains import domains
-from cdc_flower.models import pair as pairs
-from cdc_flower.models import transform, vlm
+from cdc_flower.models import folders, transform, vlm
+from cdc_flower.models.shared import tower_digest
 from experiments.pretrain.language import accuracy, make_llava, make_tokenizer, train_language
 from experiments.pretrain.optimise import Progress
 from experiments.pretrain.recipes import RECIPES, LanguageModel, Recipe
@@ -156,7 +156,7 @@ def pretrain(
         }
     pictures = tokens["train"][np.unique(source["image_row"])]
     turn = transform.estimate(pictures)
-    transform.save(turn, out, pairs.tower_digest(made["student"]))
+    transform.save(turn, out, tower_digest(made["student"].model.vision_tower, made["student"].config))
     count = {r: sum(p.numel() for p in m.parameters()) for r, m in {"tower": tower, **made}.items()}
     card = {
         "format": 1,
@@ -164,7 +164,7 @@ def pretrain(
         "prompt_prefix": "",
         "prompt_suffix": SUFFIX,
         "data": pack.digest,
-        "digest": pairs.weights_digest(out / "teacher", out / "student", turn=turn),
+        "digest": folders.weights_digest(out / "teacher", out / "student", turn=turn),
         "known": known,
         "recipe": dataclasses.asdict(recipe),
         "scores": scores,

@@ -32,8 +32,9 @@ from cdc_flower.draws import generator
 from cdc_flower.fleet.cost.roofline import COMPRESSIONS
 from cdc_flower.fleet.engines.local_grid import LocalGrid
 from cdc_flower.models import adapters, vlm
-from cdc_flower.models.compress import device_model, twin_model
-from cdc_flower.models.pair import Pair
+from cdc_flower.models.shared import Shared
+from cdc_flower.models.student import device_model, twin_model
+from cdc_flower.models.teacher import load_teacher
 from cdc_flower.uplink import select, token_batch
 from cdc_flower.uplink.scores import TOKEN_SCORES
 from cdc_flower.uplink.token_batch import Sample, TokenBatch
@@ -71,26 +72,28 @@ def run(probe: str, config: Config, seeds: int, tell: Tell) -> pd.DataFrame:
     rows = []
     for i in range(seeds):
         now = parse({**flat(config), "run.seed": config.run.seed + i})
-        pair, world = server_app.prepare(now, tell)
-        rows += [{"seed": now.run.seed, **row} for row in PROBES[probe](now, pair, world, tell)]
+        shared, world = server_app.prepare(now, tell)
+        rows += [{"seed": now.run.seed, **row} for row in PROBES[probe](now, shared, world, tell)]
     return pd.DataFrame(rows)
 
 
 # --- uplink -------------------------------------------------------------------------------------------------
 
 
-def uplink(config: Config, pair: Pair, world: World, tell: Tell) -> Iterator[dict[str, Any]]:
+def uplink(config: Config, shared: Shared, world: World, tell: Tell) -> Iterator[dict[str, Any]]:
     """What the teacher answers, from the tokens a score keeps, to questions of the devices' stream."""
-    kept = [max(1, round(pair.n_tokens * (1 - masked))) for masked in MASKED]
+    kept = [max(1, round(shared.n_tokens * (1 - masked))) for masked in MASKED]
     arms = [(name, way, k) for name in TOKEN_SCORES for way in ("high", "low") for k in kept]
     arms = [a for a in arms if a[:2] != ("random", "low")]
     rows = _drawn(world, config.run.seed)
     tokens = np.stack([world.train_tokens[i] for i in rows["image_row"]]).astype(np.float32)
-    asked = [pair.text.question_ids(str(q)) for q in rows["question"]]
-    scores = {name: _scores(name, config, pair, tokens, asked) for name in TOKEN_SCORES}
-    for at, (name, way, k) in enumerate([("all", "", pair.n_tokens), *arms]):
-        chosen = [np.arange(pair.n_tokens)] * len(rows) if name == "all" else select.top(scores[name], k, way)
-        found, size = _read_by_teacher(config, pair, rows, tokens, asked, chosen)
+    asked = [shared.text.question_ids(str(q)) for q in rows["question"]]
+    scores = {name: _scores(name, config, shared, tokens, asked) for name in TOKEN_SCORES}
+    for at, (name, way, k) in enumerate([("all", "", shared.n_tokens), *arms]):
+        chosen = (
+            [np.arange(shared.n_tokens)] * len(rows) if name == "all" else select.top(scores[name], k, way)
+        )
+        found, size = _read_by_teacher(config, shared, rows, tokens, asked, chosen)
         arm = {"all": "all tokens", "random": "random"}.get(name, f"{name} {way}")
         for domain, right in found.items():
             yield {"arm": arm, "kept": k, "bytes": size, "domain": domain, "accuracy": right}
@@ -108,27 +111,27 @@ def _drawn(world: World, seed: int) -> pd.DataFrame:
 
 
 def _scores(
-    name: str, config: Config, pair: Pair, tokens: np.ndarray, asked: Sequence[list[int]]
+    name: str, config: Config, shared: Shared, tokens: np.ndarray, asked: Sequence[list[int]]
 ) -> np.ndarray:
     """(B, N), by the student as shipped."""
-    model, rng = device_model(pair, config.pair), generator(config.run.seed, f"probe/{name}")
+    model, rng = device_model(shared, config.pair), generator(config.run.seed, f"probe/{name}")
     found = []
     for start in range(0, len(asked), BATCH):
-        inputs = vlm.collate(pair.text, tokens[start : start + BATCH], asked[start : start + BATCH])
-        found.append(TOKEN_SCORES[name](model, pair.text, inputs, rng, config.uplink))
+        inputs = vlm.collate(shared.text, tokens[start : start + BATCH], asked[start : start + BATCH])
+        found.append(TOKEN_SCORES[name](model, shared.text, inputs, rng, config.uplink))
     return np.concatenate(found)
 
 
 def _read_by_teacher(
     config: Config,
-    pair: Pair,
+    shared: Shared,
     rows: pd.DataFrame,
     tokens: np.ndarray,
     asked: list[list[int]],
     chosen: Sequence[np.ndarray],
 ) -> tuple[dict[str, float], float]:
     """Accuracy by domain of the teacher on what the frames decode to; bytes of a sample in them."""
-    transform = pair.transform_for(config.uplink)
+    transform = shared.transform_for(config.uplink)
     size, right = 0, []
     for start in range(0, len(rows), BATCH):
         some = range(start, min(start + BATCH, len(rows)))
@@ -137,20 +140,24 @@ def _read_by_teacher(
             for i in some
         )
         bits = config.uplink.token_bits
-        frame = token_batch.encode(TokenBatch(0, 1, 0, samples), pair.n_tokens, pair.width, bits, transform)
+        frame = token_batch.encode(
+            TokenBatch(0, 1, 0, samples), shared.n_tokens, shared.width, bits, transform
+        )
         size += len(frame)
         cap = config.uplink.max_bytes
         arrived = token_batch.decode(
-            frame, pair.n_tokens, pair.width, pair.vocab, cap, transform=transform
+            frame, shared.n_tokens, shared.width, shared.vocab, cap, transform=transform
         ).samples
         inputs = vlm.collate(
-            pair.text,
+            shared.text,
             [s.tokens for s in arrived],
             [list(s.question_ids) for s in arrived],
-            [pair.text.answer_ids(str(rows["answer"].iloc[i])) for i in some],
+            [shared.text.answer_ids(str(rows["answer"].iloc[i])) for i in some],
             [s.positions for s in arrived],
         )
-        right.append(vlm.correct(pair.teacher, pair.text, inputs))
+        right.append(
+            vlm.correct(load_teacher(config.pair, shared, config.data.name).model, shared.text, inputs)
+        )
     found = pd.Series(np.concatenate(right)).groupby(rows["drift_domain"].to_numpy(dtype=str)).mean()
     return {str(k): float(v) for k, v in found.items()}, size / len(rows)
 
@@ -158,10 +165,10 @@ def _read_by_teacher(
 # --- downlink -----------------------------------------------------------------------------------------------
 
 
-def downlink(config: Config, pair: Pair, world: World, tell: Tell) -> Iterator[dict[str, Any]]:
+def downlink(config: Config, shared: Shared, world: World, tell: Tell) -> Iterator[dict[str, Any]]:
     """What a device answers when the same line of adapters has come through each codec at each budget."""
-    line, importance = _line(config, pair, world)
-    twin = twin_model(pair, config.pair)
+    line, importance = _line(config, shared, world)
+    twin = twin_model(shared, config.pair)
     start, layout = adapters.read(twin), adapters.layout(twin)
     dense = 2 * len(start)
     arms = [(n, n, f) for n, codec in CODECS.items() for f in (FACTORS if codec.budgeted else (1,))]
@@ -175,7 +182,7 @@ def downlink(config: Config, pair: Pair, world: World, tell: Tell) -> Iterator[d
         arrived = mirror.adapter(mirror.newest)
         apart = float(np.linalg.norm(arrived - line[-1]) / np.linalg.norm(line[-1] - start))
         with wearing(twin, arrived) as model:
-            found = accuracy(model, pair, world)
+            found = accuracy(model, shared, world)
         for domain, right in found.items():
             yield {
                 "arm": arm,
@@ -188,12 +195,14 @@ def downlink(config: Config, pair: Pair, world: World, tell: Tell) -> Iterator[d
         tell("probe of the downlink", at + 1, len(arms))
 
 
-def _line(config: Config, pair: Pair, world: World) -> tuple[list[np.ndarray], list[Sequence[float] | None]]:
+def _line(
+    config: Config, shared: Shared, world: World
+) -> tuple[list[np.ndarray], list[Sequence[float] | None]]:
     """What codecs have to carry: the adapter (P,) after every round of a run with dense float16 updates, and
     the importance of its tensors.
     """
     dense = parse({**flat(config), "run.method": "cdc", "downlink.codec": "fp16"})
-    strategy = server_app.STRATEGIES["cdc"](dense, pair, world)
+    strategy = server_app.STRATEGIES["cdc"](dense, shared, world)
     line: list[np.ndarray] = []
     importance: list[Sequence[float] | None] = []
 
@@ -213,22 +222,22 @@ def _line(config: Config, pair: Pair, world: World) -> tuple[list[np.ndarray], l
 # --- compressions -------------------------------------------------------------------------------------------
 
 
-def compressions(config: Config, pair: Pair, world: World, tell: Tell) -> Iterator[dict[str, Any]]:
+def compressions(config: Config, shared: Shared, world: World, tell: Tell) -> Iterator[dict[str, Any]]:
     """What devices of each compression answer, as deployed, with the adapter that was distilled for each (the
     devices of that run and the cloud's twin had its compression), and with none.
     """
     of = {name: parse({**flat(config), "pair.compression": name}) for name in reversed(COMPRESSIONS)}
     total, at = len(of) * (2 + len(of)), 0
-    worn = {"none, as shipped": adapters.read(twin_model(pair, config.pair))}
+    worn = {"none, as shipped": adapters.read(twin_model(shared, config.pair))}
     for name, one in of.items():
-        worn[f"for {name}"] = _line(one, pair, world)[0][-1]
+        worn[f"for {name}"] = _line(one, shared, world)[0][-1]
         at += 1
         tell("probe of the compressions", at, total)
     for student, one in of.items():
-        model = device_model(pair, one.pair)
+        model = device_model(shared, one.pair)
         for arm, adapter in worn.items():
             with wearing(model, adapter):
-                found = accuracy(model, pair, world)
+                found = accuracy(model, shared, world)
             for domain, right in found.items():
                 yield {"arm": arm, "student": student, "domain": domain, "accuracy": right}
             at += 1

@@ -108,8 +108,8 @@ def run(
             pairs.ensure(base, screen.say, tell, pretrain)
         with screen.preparing("preparing") as tell:
             for config in configs.values():
-                pair, world = module.prepare(config, tell)
-        digests = {"pair_digest": pair.digest, "data_digest": world.pack.digest}
+                shared, world = module.prepare(config, tell)
+        digests = module.digests(config, shared, world)
         before = {job: begun(job, digests) if resume else None for job in jobs}
         kept = [job for job in jobs if before[job] == "completed"]
         todo = [dataclasses.replace(job, resume=before[job] is not None) for job in jobs if job not in kept]

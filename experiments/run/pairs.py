@@ -1,7 +1,8 @@
 """A pair of models for every data pack: where none is found, one is trained before the run and kept.
 
-What is trained lies in the cache folder under the name of the data, which is where `cdc_flower.models.pair`
-looks. An interrupted training goes on with the next call of any command that needs the pair.
+What is trained lies in the cache folder under the name of the data, which is where
+`cdc_flower.models.folders` looks. An interrupted training goes on with the next call of any command that
+needs the pair.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ KNOWN = ("known_styles", "known_objects", "known_questions")
 
 def folder(data_name: str) -> Path:
     """Where the pair for the data of this name is kept."""
-    from cdc_flower.models.pair import cache_folder
+    from cdc_flower.models.folders import cache_folder
 
     return cache_folder() / "pairs" / data_name
 
@@ -51,7 +52,7 @@ def ensure(
         return None
     from cdc_flower.data import packs
     from cdc_flower.data.domains import check_domains, domains
-    from cdc_flower.models import pair as finding
+    from cdc_flower.models import folders as finding
 
     name = config.data.name
     try:

@@ -104,7 +104,7 @@ def flower(config: Config, progress: Progress, resume: bool = False, app: Path =
         ConfigError: `app` is no Flower app, or the settings cannot be run.
         EngineError: the engine did not start, or the run ended otherwise than `finished:completed`.
     """
-    from cdc_flower.models import pair
+    from cdc_flower.models import folders
     from strategies import server_app
 
     if resume:
@@ -112,7 +112,7 @@ def flower(config: Config, progress: Progress, resume: bool = False, app: Path =
             "engine 'flower' with --resume: the devices' states live in Flower; allowed: engines local, fleet"
         )
     check_app(app)
-    pair.install(config.data.name)  # the app's copy carries no weights
+    folders.install(config.data.name)  # the app's copy carries no weights
     server_app.prepare(config, progress)  # refuses here and now what the app would refuse once Ray is up
     out = Path(config.run.out_dir)
 

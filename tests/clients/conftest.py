@@ -9,7 +9,7 @@ from flwr.app import ConfigRecord
 
 from cdc_flower.config import parse
 from cdc_flower.data.world import load_world
-from cdc_flower.models.pair import load_pair
+from cdc_flower.models.shared import load_shared
 from clients.task import Task
 
 
@@ -19,7 +19,7 @@ def make_task(run_settings) -> Callable[..., Task]:
 
     def make(device: int = 0, round: int = 1, order: dict | None = None, **settings) -> Task:
         config = parse(run_settings(**settings))
-        pair = load_pair(config.pair, "scenes")
-        return Task(config, pair, load_world(config, pair), device, round, ConfigRecord(order or {}))
+        shared = load_shared(config.pair, "scenes")
+        return Task(config, shared, load_world(config, shared), device, round, ConfigRecord(order or {}))
 
     return make

@@ -43,7 +43,7 @@ def test_devices_of_several_versions_one_of_which_fails(make_task, run_settings,
     devices, version = 5, {0: 0, 1: 1, 2: 2, 3: 0, 4: 2}
     settings = run_settings(devices=devices, fail_devices="2:3", out_dir="", compression=compression)
     task = make_task(devices=devices, compression=compression)
-    student = resident(task.pair, task.config.pair)
+    student = resident(task.shared, task.config.pair)
     mirror = Mirror(student.initial.flat, student.layout, "fp16", 10_000, 4)
     line = {0: None}
     for v in (1, 2):

@@ -43,9 +43,9 @@ def context() -> Context:
 
 
 def decoded(task, content):
-    pair = task.pair
+    shared = task.shared
     return token_batch.decode(
-        frame_of(content), pair.n_tokens, pair.width, pair.vocab, 2**20, transform=pair.transform
+        frame_of(content), shared.n_tokens, shared.width, shared.vocab, 2**20, transform=shared.transform
     )
 
 
@@ -53,7 +53,7 @@ def decoded(task, content):
 def line(make_task):
     """A mirror over the tiny student with three versions."""
     task = make_task()
-    student = resident(task.pair, task.config.pair)
+    student = resident(task.shared, task.config.pair)
     mirror = Mirror(student.initial.flat, student.layout, "fp16", 10_000, 4)
     rng = np.random.default_rng(0)
     for _ in range(2):
@@ -75,7 +75,7 @@ def test_what_goes_up_is_the_most_uncertain_first_with_its_true_tokens(make_task
         true = task.world.train_tokens[row["image_row"]][sample.positions].astype(np.float32)
         assert len(sample.positions) == task.config.uplink.tokens_kept
         np.testing.assert_allclose(sample.tokens, true, atol=np.abs(true).max() / 5.9)  # half a 3-bit step
-        assert sample.question_ids == task.pair.text.question_ids(row["question"])
+        assert sample.question_ids == task.shared.text.question_ids(row["question"])
 
 
 def test_the_budget_holds_for_the_whole_message_and_is_used(make_task):
@@ -92,7 +92,7 @@ def test_the_budget_holds_for_the_whole_message_and_is_used(make_task):
 
 def test_with_a_transform_the_budget_holds_and_only_its_owner_reads_the_frame(make_task):
     turned = make_task(order={"version": 0}, uplink_transform="pca", token_bits=4, uplink_budget=1500)
-    task = dataclasses.replace(turned, pair=dataclasses.replace(turned.pair, transform=None))
+    task = dataclasses.replace(turned, shared=dataclasses.replace(turned.shared, transform=None))
     content = done(turned, message(), context())
     assert message_bytes(content) <= 1500
     assert content["metrics"]["uploaded"] >= 1
@@ -120,11 +120,11 @@ def test_every_token_score_gives_a_legal_frame_and_counts_its_passes(make_task, 
 def test_an_update_is_applied_and_kept(make_task, line):
     task, here = make_task(order={"version": 2}), context()
     content = done(task, message(line.frame_for(0)), here)
-    adapter = held(here, resident(task.pair, task.config.pair).initial)
+    adapter = held(here, resident(task.shared, task.config.pair).initial)
     flat, version = adapter.flat, adapter.version
     assert content["metrics"]["version"] == version == 2
     assert content["config"]["digest"] == update.digest(flat) == update.digest(line.adapter(2))
-    np.testing.assert_array_equal(adapters.read(resident(task.pair, task.config.pair).model), flat)
+    np.testing.assert_array_equal(adapters.read(resident(task.shared, task.config.pair).model), flat)
 
 
 @pytest.mark.parametrize("damage", ["other version", "broken", "absent"])
@@ -150,7 +150,7 @@ def test_an_update_that_comes_twice_does_no_harm(make_task, line):
 
 def test_a_device_of_another_line_does_not_take_its_version_for_the_clouds(make_task, line):
     task, here = make_task(order={"version": 2}), context()
-    student = resident(task.pair, task.config.pair)
+    student = resident(task.shared, task.config.pair)
     other = student.initial.flat + np.float32(0.5)
     hold(here, Adapter.of(other, 2))
     content = done(task, message(line.frame_for(1)), here)
@@ -170,9 +170,9 @@ def test_the_bytes_around_the_frame_are_foreseen_and_few(make_task):
 
 def pictures_of(task, content):
     """The batch of a PICTURE_BATCH frame and its pictures."""
-    pair, up = task.pair, task.config.uplink
-    raster = Raster(pair.side, pair.patch)
-    return picture_batch.decode(frame_of(content), up.unit, raster, pair.vocab, up.budget)
+    shared, up = task.shared, task.config.uplink
+    raster = Raster(shared.side, shared.patch)
+    return picture_batch.decode(frame_of(content), up.unit, raster, shared.vocab, up.budget)
 
 
 @pytest.mark.parametrize("unit", ["jpeg", "patches"])
@@ -193,12 +193,12 @@ def test_pictures_go_up_as_tokens_do(make_task, unit):
         true = as_read(task, task.rows[sample.index])
         if unit == "patches":
             assert sample.positions.tolist() == same.positions.tolist()
-            true = mosaic.cut(true, sample.positions, task.pair.patch)
+            true = mosaic.cut(true, sample.positions, task.shared.patch)
         else:
             assert len(sample.positions) == 0
         assert got.shape == true.shape
         assert np.abs(got.astype(int) - true).mean() < 14
-    kept = {"jpeg": task.pair.n_tokens, "patches": 4}[unit]
+    kept = {"jpeg": task.shared.n_tokens, "patches": 4}[unit]
     assert content["metrics"]["tokens"] == 6 * kept
 
 
@@ -243,11 +243,11 @@ def test_a_whole_picture_needs_no_token_score(make_task):
 def test_decoded_tokens_are_counted_with_end_tokens(make_task):
     task = make_task(order={"version": 0})
     content = done(task, message(), context())
-    student = resident(task.pair, task.config.pair)
+    student = resident(task.shared, task.config.pair)
     adapters.write(student.model, student.initial.flat)
-    asked, limit = questions(task, task.rows), task.pair.max_answer_tokens
-    length = question_length(task.pair, task.world)
-    ids = answer(student.model, task.pair, length, pictures(task, task.rows), asked).ids
+    asked, limit = questions(task, task.rows), task.shared.max_answer_tokens
+    length = question_length(task.shared, task.world)
+    ids = answer(student.model, task.shared, length, pictures(task, task.rows), asked).ids
     assert content["metrics"]["decoded"] == sum(len(i) if len(i) == limit else len(i) + 1 for i in ids)
 
 

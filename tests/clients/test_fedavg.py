@@ -19,7 +19,7 @@ from clients.task import pictures, question_length, questions
 
 def moved(task, mu: float) -> tuple[float, float]:
     """How far the adapter goes in `fit`, and the loss."""
-    model = trainee(task.pair, task.config.pair, False)
+    model = trainee(task.shared, task.config.pair, False)
     start = adapters.read(model)
     rows = task.rows
     _, targets, *_ = true_answers(task, model, rows)
@@ -51,14 +51,14 @@ def test_the_proximal_term_keeps_the_weights_near(make_task):
 def test_the_first_step_is_that_of_adamw_on_the_mean_answer_loss(make_task):
     """Against ten plain lines."""
     task = make_task(fedavg_epochs=1, fedavg_batch=64)
-    model = trainee(task.pair, task.config.pair, False)
+    model = trainee(task.shared, task.config.pair, False)
     start = adapters.read(model)
     work = pictures(task, task.rows), questions(task, task.rows), true_answers(task, model, task.rows)[1]
     fit(task, model, *work, lr=1e-2, mu=0.0)
     got = adapters.read(model)
     adapters.write(model, start)
-    inputs = vlm.collate(task.pair.text, *work)
-    logp = vlm.forward(model, task.pair.text, inputs).logits.log_softmax(-1)
+    inputs = vlm.collate(task.shared.text, *work)
+    logp = vlm.forward(model, task.shared.text, inputs).logits.log_softmax(-1)
     wanted = inputs.answer_ids != -100
     loss = -logp.gather(-1, inputs.answer_ids.clamp_min(0)[..., None])[..., 0][wanted].mean()
     grads = torch.autograd.grad(loss, adapters.trainable(model))
@@ -71,9 +71,9 @@ def test_the_first_step_is_that_of_adamw_on_the_mean_answer_loss(make_task):
 
 def test_own_answers_are_those_the_model_is_sure_of(make_task):
     task = make_task()
-    model = trainee(task.pair, task.config.pair, False)
-    length = question_length(task.pair, task.world)
-    answers = answer(model, task.pair, length, pictures(task, task.rows), questions(task, task.rows))
+    model = trainee(task.shared, task.config.pair, False)
+    length = question_length(task.shared, task.world)
+    answers = answer(model, task.shared, length, pictures(task, task.rows), questions(task, task.rows))
     middle = float(np.median(answers.confidence))
     chosen, targets, spent, generated = own_answers(make_task(fedavg_confidence=middle), model, task.rows)
     assert chosen.tolist() == np.flatnonzero(answers.confidence >= middle).tolist()
@@ -84,7 +84,7 @@ def test_own_answers_are_those_the_model_is_sure_of(make_task):
 
 def test_a_device_that_is_sure_of_nothing_answers_with_the_weights_it_got(make_task):
     task = make_task(order={keys.FULL: False, keys.LABELS: "own"}, fedavg_confidence=1.0)
-    sent = adapters.read(trainee(task.pair, task.config.pair, False)).astype(np.float16)
+    sent = adapters.read(trainee(task.shared, task.config.pair, False)).astype(np.float16)
     content = RecordDict({keys.ARRAYS: ArrayRecord({keys.PAYLOAD: Array(sent)})})
     identify()
     message = Message(content, 0, MessageType.TRAIN)
@@ -95,7 +95,7 @@ def test_a_device_that_is_sure_of_nothing_answers_with_the_weights_it_got(make_t
 
 def test_full_training_covers_projector_and_language_model_but_not_the_tower(make_task):
     task = make_task()
-    names = adapters.layout(trainee(task.pair, task.config.pair, True)).names
+    names = adapters.layout(trainee(task.shared, task.config.pair, True)).names
     assert any("language_model" in n for n in names)
     assert any("projector" in n for n in names)
     assert not any("vision_tower" in n for n in names)
@@ -103,9 +103,9 @@ def test_full_training_covers_projector_and_language_model_but_not_the_tower(mak
 
 def test_nothing_to_learn_is_no_step(make_task):
     task = make_task()
-    model = trainee(task.pair, task.config.pair, False)
+    model = trainee(task.shared, task.config.pair, False)
     start = adapters.read(model)
-    empty = np.zeros((0, task.pair.n_tokens, task.pair.width), np.float16)
+    empty = np.zeros((0, task.shared.n_tokens, task.shared.width), np.float16)
     assert fit(task, model, empty, [], [], lr=1.0, mu=0.0) == (0.0, 0)
     np.testing.assert_array_equal(adapters.read(model), start)
 

@@ -21,16 +21,16 @@ def same(a, b) -> bool:
 
 def asked_of(task):
     """`asking(rows)`: the answers of these rows of a pool of 40, with the attention score."""
-    student = resident(task.pair, task.config.pair)
+    student = resident(task.shared, task.config.pair)
     moved = np.random.default_rng(0).normal(0, 0.1, len(student.initial.flat)).astype(np.float32)
     adapters.write(student.model, student.initial.flat + moved)
     rows = np.arange(40)
     tokens, asked = pictures(task, rows), questions(task, rows)
-    length = question_length(task.pair, task.world)
+    length = question_length(task.shared, task.world)
 
     def ask(some):
         pictures, words = [tokens[i] for i in some], [asked[i] for i in some]
-        return answer(student.model, task.pair, length, pictures, words, score="attention")
+        return answer(student.model, task.shared, length, pictures, words, score="attention")
 
     return ask
 
@@ -73,7 +73,7 @@ def shifted(student, by: float) -> Adapter:
 @pytest.mark.parametrize("compression", ["nf4", "int8"])
 def test_works_driven_together_end_as_each_alone(make_task, compression):
     task = make_task(compression=compression)
-    student = resident(task.pair, task.config.pair)
+    student = resident(task.shared, task.config.pair)
 
     def works():
         for i in range(6):
@@ -88,7 +88,7 @@ def test_works_driven_together_end_as_each_alone(make_task, compression):
 
 def test_what_one_device_raises_is_its_own(make_task):
     task = make_task()
-    student = resident(task.pair, task.config.pair)
+    student = resident(task.shared, task.config.pair)
 
     def fails():
         yield Ask(task, student.model, student.initial, pictures(task, np.arange(2)), [[1]] * 2)

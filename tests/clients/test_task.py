@@ -10,10 +10,10 @@ from clients.task import pictures, questions, resident
 
 def test_the_initial_adapter_stays_version_0_whatever_devices_write(make_task):
     task = make_task()
-    student = resident(task.pair, task.config.pair)
+    student = resident(task.shared, task.config.pair)
     before = student.initial.flat.copy()
     adapters.write(student.model, before + 1)
-    assert resident(task.pair, task.config.pair) is student
+    assert resident(task.shared, task.config.pair) is student
     np.testing.assert_array_equal(student.initial.flat, before)
     adapters.write(student.model, before)
 
@@ -22,10 +22,10 @@ def test_rows_pictures_and_questions_belong_together(make_task):
     task = make_task(device=1, round=2)
     frame = task.world.train.iloc[task.rows]
     tokens = pictures(task, task.rows)
-    assert [t.shape for t in tokens] == [(task.pair.n_tokens, task.pair.width)] * 6
+    assert [t.shape for t in tokens] == [(task.shared.n_tokens, task.shared.width)] * 6
     for i, (row, question) in enumerate(zip(frame["image_row"], frame["question"], strict=True)):
         np.testing.assert_array_equal(tokens[i], task.world.train_tokens[row])
-        assert questions(task, task.rows)[i] == task.pair.text.question_ids(question)
+        assert questions(task, task.rows)[i] == task.shared.text.question_ids(question)
 
 
 def test_random_draws_differ_between_devices_rounds_and_purposes(make_task):

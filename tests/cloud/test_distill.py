@@ -14,7 +14,7 @@ from cdc_flower.cloud.distill import Cloud, teach
 from cdc_flower.cloud.replay import CloudSample, Lesson
 from cdc_flower.config import Config, parse
 from cdc_flower.models import adapters, vlm
-from cdc_flower.models.compress import twin_model
+from cdc_flower.models.student import twin_model
 from tests.conftest import full
 
 QUESTIONS = (
@@ -26,14 +26,14 @@ QUESTIONS = (
 
 
 @pytest.fixture(scope="module")
-def samples(pair) -> list[CloudSample]:
+def samples(shared) -> list[CloudSample]:
     """Twelve samples of eight to nineteen tokens each; the questions are of unequal length."""
     rng = np.random.default_rng(0)
     made = []
     for i in range(12):
-        positions = np.sort(rng.permutation(pair.n_tokens)[: 8 + i])
-        tokens = rng.normal(size=(len(positions), pair.width)).astype(np.float32)
-        made.append(CloudSample(tokens, positions, pair.text.question_ids(QUESTIONS[i % 4])))
+        positions = np.sort(rng.permutation(shared.n_tokens)[: 8 + i])
+        tokens = rng.normal(size=(len(positions), shared.width)).astype(np.float32)
+        made.append(CloudSample(tokens, positions, shared.text.question_ids(QUESTIONS[i % 4])))
     return made
 
 
@@ -42,36 +42,36 @@ def with_settings(settings: dict[str, object], **more: object) -> Config:
     return parse({**settings, "cloud.confidence": 0.0, "cloud.steps": 4, "cloud.batch": 8, **full(more)})
 
 
-def cloud_of(pair, config: Config, source: list[CloudSample] | None = None) -> Cloud:
-    return Cloud(config, pair, twin_model(pair, config.pair), source or [])
+def cloud_of(shared, teacher, config: Config, source: list[CloudSample] | None = None) -> Cloud:
+    return Cloud(config, shared, teacher, twin_model(shared, config.pair), source or [])
 
 
 @torch.no_grad()
-def loss_on(pair, cloud: Cloud, samples: list[CloudSample]) -> float:
+def loss_on(shared, teacher, cloud: Cloud, samples: list[CloudSample]) -> float:
     """Mean cross entropy of the teacher's answers under the twin, one sample at a time."""
     found = []
-    for lesson in teach(pair, samples)[0]:
+    for lesson in teach(shared, teacher, samples)[0]:
         s = lesson.sample
-        inputs = vlm.collate(pair.text, [s.tokens], [s.question_ids], [lesson.answer_ids], [s.positions])
-        logp = vlm.forward(cloud.twin, pair.text, inputs).logits[0].log_softmax(-1)
-        wanted = torch.tensor([*lesson.answer_ids, pair.text.eos])
+        inputs = vlm.collate(shared.text, [s.tokens], [s.question_ids], [lesson.answer_ids], [s.positions])
+        logp = vlm.forward(cloud.twin, shared.text, inputs).logits[0].log_softmax(-1)
+        wanted = torch.tensor([*lesson.answer_ids, shared.text.eos])
         found.append(-logp.gather(-1, wanted[:, None]).mean().item())
     return float(np.mean(found))
 
 
-def test_learning_brings_the_twin_closer_to_the_teachers_answers(pair, settings, samples):
-    cloud = cloud_of(pair, with_settings(settings, cloud_steps=15, ema_decay=0.0))
-    before = loss_on(pair, cloud, samples)
+def test_learning_brings_the_twin_closer_to_the_teachers_answers(shared, teacher, settings, samples):
+    cloud = cloud_of(shared, teacher, with_settings(settings, cloud_steps=15, ema_decay=0.0))
+    before = loss_on(shared, teacher, cloud, samples)
     learned = cloud.learn(samples, 1)
-    assert loss_on(pair, cloud, samples) < 0.8 * before
+    assert loss_on(shared, teacher, cloud, samples) < 0.8 * before
     assert (learned.taught, learned.dropped) == (len(samples), 0)
     assert set(learned.losses) == {"ce", "kl"}
     np.testing.assert_array_equal(learned.adapter, adapters.read(cloud.twin))
 
 
-def test_what_is_shipped_is_the_running_mean_of_the_steps(pair, settings, samples):
+def test_what_is_shipped_is_the_running_mean_of_the_steps(shared, teacher, settings, samples):
     steps, decay, shipped = 3, 0.5, None
-    cloud = cloud_of(pair, with_settings(settings, cloud_steps=1, ema_decay=decay))
+    cloud = cloud_of(shared, teacher, with_settings(settings, cloud_steps=1, ema_decay=decay))
     mean = adapters.read(cloud.twin)
     for round in range(1, steps + 1):
         shipped = cloud.learn(samples, round).adapter
@@ -79,21 +79,23 @@ def test_what_is_shipped_is_the_running_mean_of_the_steps(pair, settings, sample
     np.testing.assert_allclose(shipped, mean, atol=1e-6)
 
 
-def test_only_the_adapter_is_changed(pair, settings, samples):
-    cloud = cloud_of(pair, with_settings(settings))
+def test_only_the_adapter_is_changed(shared, teacher, settings, samples):
+    cloud = cloud_of(shared, teacher, with_settings(settings))
     frozen = {n: p.clone() for n, p in cloud.twin.named_parameters() if not p.requires_grad}
-    teacher = {n: p.clone() for n, p in pair.teacher.named_parameters()}
+    before = {n: p.clone() for n, p in teacher.model.named_parameters()}
     start = adapters.read(cloud.twin)
     cloud.learn(samples, 1)
     assert not np.array_equal(adapters.read(cloud.twin), start)
     assert all(torch.equal(p, frozen[n]) for n, p in cloud.twin.named_parameters() if n in frozen)
-    assert all(torch.equal(p, teacher[n]) for n, p in pair.teacher.named_parameters())
+    assert all(torch.equal(p, before[n]) for n, p in teacher.model.named_parameters())
 
 
-def test_samples_the_teacher_is_unsure_about_are_dropped_counted_and_still_answered(pair, settings, samples):
-    sure = sorted(q.confidence for q in teach(pair, samples)[0])
+def test_samples_the_teacher_is_unsure_about_are_dropped_counted_and_still_answered(
+    shared, teacher, settings, samples
+):
+    sure = sorted(q.confidence for q in teach(shared, teacher, samples)[0])
     threshold = (sure[4] + sure[5]) / 2
-    cloud = cloud_of(pair, with_settings(settings, cloud_confidence=threshold))
+    cloud = cloud_of(shared, teacher, with_settings(settings, cloud_confidence=threshold))
     learned = cloud.learn(samples, 1)
     assert (learned.taught, learned.dropped) == (7, 5)
     assert len(learned.teacher_answers) == len(samples)
@@ -101,28 +103,30 @@ def test_samples_the_teacher_is_unsure_about_are_dropped_counted_and_still_answe
     assert len(cloud.replay.past) == 7
 
 
-def test_without_weights_an_unsure_lesson_counts_like_a_sure_one(pair, settings, samples):
+def test_without_weights_an_unsure_lesson_counts_like_a_sure_one(shared, teacher, settings, samples):
     first = {}
     for weighted in (True, False):
-        cloud = cloud_of(pair, with_settings(settings, confidence_weighted=weighted))
-        lessons, _ = teach(pair, samples)
+        cloud = cloud_of(shared, teacher, with_settings(settings, confidence_weighted=weighted))
+        lessons, _ = teach(shared, teacher, samples)
         first[weighted] = cloud._terms(lessons)["ce"].item()
         ones = [dataclasses.replace(q, confidence=1.0) for q in lessons]
         assert (cloud._terms(ones)["ce"].item() == first[weighted]) is not weighted
     assert first[True] < first[False]
 
 
-def test_a_weight_scales_what_a_sample_teaches_and_stays_with_it_in_replay(pair, settings, samples):
+def test_a_weight_scales_what_a_sample_teaches_and_stays_with_it_in_replay(
+    shared, teacher, settings, samples
+):
     once = {"cloud_steps": 1, "replay_share": 0.0}
-    full, half = (cloud_of(pair, with_settings(settings, **once)) for _ in range(2))
+    full, half = (cloud_of(shared, teacher, with_settings(settings, **once)) for _ in range(2))
     alone = full.learn(samples, 1).losses
     weighted = half.learn(samples, 1, np.full(len(samples), 0.5)).losses
     assert weighted == pytest.approx({name: value / 2 for name, value in alone.items()})
     assert {q.weight for q in half.replay.past} == {0.5}
 
 
-def test_importance_is_the_mean_squared_gradient_of_each_tensor(pair, settings, samples):
-    cloud = cloud_of(pair, with_settings(settings, cloud_steps=1))
+def test_importance_is_the_mean_squared_gradient_of_each_tensor(shared, teacher, settings, samples):
+    cloud = cloud_of(shared, teacher, with_settings(settings, cloud_steps=1))
     assert cloud.importance() is None
     cloud.learn(samples, 1)
     beta = cloud.optimizer.defaults["betas"][1]
@@ -133,8 +137,8 @@ def test_importance_is_the_mean_squared_gradient_of_each_tensor(pair, settings, 
     np.testing.assert_allclose(found[large], wanted[large], rtol=1e-4)
 
 
-def test_with_no_confident_sample_or_none_at_all_nothing_is_learned(pair, settings, samples):
-    cloud = cloud_of(pair, with_settings(settings, cloud_confidence=1.0))
+def test_with_no_confident_sample_or_none_at_all_nothing_is_learned(shared, teacher, settings, samples):
+    cloud = cloud_of(shared, teacher, with_settings(settings, cloud_confidence=1.0))
     start = adapters.read(cloud.twin)
     for given, dropped in ((samples, len(samples)), ([], 0)):
         learned = cloud.learn(given, 1)
@@ -143,9 +147,9 @@ def test_with_no_confident_sample_or_none_at_all_nothing_is_learned(pair, settin
     assert cloud.replay.past == []
 
 
-def test_the_same_seed_gives_the_same_adapter_and_another_seed_another(pair, settings, samples):
+def test_the_same_seed_gives_the_same_adapter_and_another_seed_another(shared, teacher, settings, samples):
     def adapter(seed: int) -> np.ndarray:
-        cloud = cloud_of(pair, with_settings(settings, seed=seed, cloud_steps=3), samples[:3])
+        cloud = cloud_of(shared, teacher, with_settings(settings, seed=seed, cloud_steps=3), samples[:3])
         cloud.learn(samples[3:8], 1)
         return cloud.learn(samples[8:], 2).adapter
 
@@ -154,11 +158,11 @@ def test_the_same_seed_gives_the_same_adapter_and_another_seed_another(pair, set
     assert not np.array_equal(first, adapter(1))
 
 
-def test_the_worlds_random_state_is_neither_read_nor_moved(pair, settings, samples):
+def test_the_worlds_random_state_is_neither_read_nor_moved(shared, teacher, settings, samples):
     def adapter(noise: int) -> np.ndarray:
         torch.manual_seed(noise)
         before = torch.random.get_rng_state()
-        learned = cloud_of(pair, with_settings(settings, cloud_steps=2)).learn(samples[:4], 1)
+        learned = cloud_of(shared, teacher, with_settings(settings, cloud_steps=2)).learn(samples[:4], 1)
         assert torch.equal(torch.random.get_rng_state(), before)
         return learned.adapter
 
@@ -166,8 +170,10 @@ def test_the_worlds_random_state_is_neither_read_nor_moved(pair, settings, sampl
 
 
 @pytest.mark.parametrize(("share", "old"), [(0.0, 0), (0.25, 2), (0.5, 4), (0.8, 6)])
-def test_each_batch_holds_the_replay_share_of_the_past(pair, settings, samples, monkeypatch, share, old):
-    cloud = cloud_of(pair, with_settings(settings, replay_share=share), samples[:4])
+def test_each_batch_holds_the_replay_share_of_the_past(
+    shared, teacher, settings, samples, monkeypatch, share, old
+):
+    cloud = cloud_of(shared, teacher, with_settings(settings, replay_share=share), samples[:4])
     source = {id(q) for q in cloud.replay.source}
     seen: list[list[Lesson]] = []
     monkeypatch.setattr(cloud, "_step", lambda batch: seen.append(batch) or {"ce": 0.0})
@@ -176,19 +182,19 @@ def test_each_batch_holds_the_replay_share_of_the_past(pair, settings, samples, 
     assert [sum(id(q) in source for q in batch) for batch in seen] == [old] * 4
 
 
-def test_without_a_past_the_whole_batch_is_new(pair, settings, samples, monkeypatch):
-    cloud = cloud_of(pair, with_settings(settings, replay_share=0.5))
+def test_without_a_past_the_whole_batch_is_new(shared, teacher, settings, samples, monkeypatch):
+    cloud = cloud_of(shared, teacher, with_settings(settings, replay_share=0.5))
     seen: list[int] = []
     monkeypatch.setattr(cloud, "_step", lambda batch: seen.append(len(batch)) or {})
     cloud.learn(samples, 1)
     assert seen == [8] * 4
 
 
-def test_the_teachers_answer_does_not_depend_on_who_shares_its_batch(pair, samples):
-    together, texts = teach(pair, samples)
-    backwards, _ = teach(pair, samples[::-1])
+def test_the_teachers_answer_does_not_depend_on_who_shares_its_batch(shared, teacher, samples):
+    together, texts = teach(shared, teacher, samples)
+    backwards, _ = teach(shared, teacher, samples[::-1])
     for i, lesson in enumerate(together):
-        (alone,), (text,) = teach(pair, [samples[i]])
+        (alone,), (text,) = teach(shared, teacher, [samples[i]])
         for other in (alone, backwards[len(samples) - 1 - i]):
             assert other.answer_ids == lesson.answer_ids
             assert other.confidence == pytest.approx(lesson.confidence, abs=1e-4)
@@ -196,37 +202,37 @@ def test_the_teachers_answer_does_not_depend_on_who_shares_its_batch(pair, sampl
         assert text == texts[i]
 
 
-def test_more_samples_than_a_batch_keep_their_order(pair, samples, monkeypatch):
-    whole, texts = teach(pair, samples)
+def test_more_samples_than_a_batch_keep_their_order(shared, teacher, samples, monkeypatch):
+    whole, texts = teach(shared, teacher, samples)
     monkeypatch.setattr(distill, "TEACH_BATCH", 5)
-    parts, texts_in_parts = teach(pair, samples)
+    parts, texts_in_parts = teach(shared, teacher, samples)
     assert texts_in_parts == texts
     assert [q.sample for q in parts] == [q.sample for q in whole] == samples
 
 
-def test_a_lesson_holds_the_teachers_own_logits_of_its_answer(pair, samples):
-    lesson = teach(pair, samples[:1])[0][0]
+def test_a_lesson_holds_the_teachers_own_logits_of_its_answer(shared, teacher, samples):
+    lesson = teach(shared, teacher, samples[:1])[0][0]
     s = lesson.sample
-    inputs = vlm.collate(pair.text, [s.tokens], [s.question_ids], [lesson.answer_ids], [s.positions])
+    inputs = vlm.collate(shared.text, [s.tokens], [s.question_ids], [lesson.answer_ids], [s.positions])
     with torch.no_grad():
-        logits = vlm.forward(pair.teacher, pair.text, inputs).logits[0]
-    assert lesson.top_ids.shape == (len(lesson.answer_ids) + 1, min(distill.TOP, pair.vocab))
+        logits = vlm.forward(teacher.model, shared.text, inputs).logits[0]
+    assert lesson.top_ids.shape == (len(lesson.answer_ids) + 1, min(distill.TOP, shared.vocab))
     np.testing.assert_array_equal(lesson.top_ids[: len(lesson.answer_ids), 0], lesson.answer_ids)
     found = logits.gather(-1, torch.from_numpy(lesson.top_ids)).numpy()
     np.testing.assert_allclose(found, lesson.top_logits, atol=1e-4)
 
 
-def test_feature_wavelet_and_anchor_terms_are_finite_and_named(pair, settings, samples):
+def test_feature_wavelet_and_anchor_terms_are_finite_and_named(shared, teacher, settings, samples):
     config = with_settings(settings, feature_weight=0.5, wavelet=True, anchor_weight=0.1, cloud_steps=2)
-    learned = cloud_of(pair, config).learn(samples, 1)
+    learned = cloud_of(shared, teacher, config).learn(samples, 1)
     assert set(learned.losses) == {"ce", "kl", "feature", "anchor"}
     assert np.isfinite(list(learned.losses.values())).all()
     assert learned.losses["anchor"] > 0
 
 
-def test_an_anchor_keeps_the_adapter_nearer_to_where_it_started(pair, settings, samples):
+def test_an_anchor_keeps_the_adapter_nearer_to_where_it_started(shared, teacher, settings, samples):
     def distance(weight: float) -> float:
-        cloud = cloud_of(pair, with_settings(settings, anchor_weight=weight, cloud_steps=12))
+        cloud = cloud_of(shared, teacher, with_settings(settings, anchor_weight=weight, cloud_steps=12))
         start = adapters.read(cloud.twin)
         return float(np.linalg.norm(cloud.learn(samples, 1).adapter - start))
 
@@ -246,12 +252,12 @@ def test_halves_are_rounded_up(x, half):
 
 
 @pytest.mark.parametrize("more", [{}, {"feature_weight": 0.1, "replay_bytes": 20_000}])
-def test_a_cloud_that_comes_back_goes_on_bit_for_bit(pair, settings, samples, more):
+def test_a_cloud_that_comes_back_goes_on_bit_for_bit(shared, teacher, settings, samples, more):
     config = with_settings(settings, **more)
-    one = cloud_of(pair, config, samples[:3])
+    one = cloud_of(shared, teacher, config, samples[:3])
     one.learn(samples[:6], 1)
     saved = {name: value.copy() if hasattr(value, "copy") else value for name, value in one.state().items()}
-    two = cloud_of(pair, config, samples[:3])
+    two = cloud_of(shared, teacher, config, samples[:3])
     two.load(saved)
     for round in (2, 3):
         first, second = (cloud.learn(samples[4 * round - 5 :], round) for cloud in (one, two))
@@ -262,17 +268,17 @@ def test_a_cloud_that_comes_back_goes_on_bit_for_bit(pair, settings, samples, mo
     np.testing.assert_equal(one.state(), two.state())
 
 
-def test_a_cloud_that_has_learned_nothing_comes_back_with_nothing(pair, settings, samples):
+def test_a_cloud_that_has_learned_nothing_comes_back_with_nothing(shared, teacher, settings, samples):
     config = with_settings(settings)
-    one, two = cloud_of(pair, config), cloud_of(pair, config)
+    one, two = cloud_of(shared, teacher, config), cloud_of(shared, teacher, config)
     two.learn(samples, 1)
     two.load(one.state())
     assert two.importance() is None
     np.testing.assert_equal(one.state(), two.state())
 
 
-def test_the_state_of_another_model_is_refused(pair, settings):
-    state = cloud_of(pair, with_settings(settings)).state()
-    other = cloud_of(pair, with_settings(settings, lora_rank=2))
+def test_the_state_of_another_model_is_refused(shared, teacher, settings):
+    state = cloud_of(shared, teacher, with_settings(settings)).state()
+    other = cloud_of(shared, teacher, with_settings(settings, lora_rank=2))
     with pytest.raises(ValueError, match=r"saved tensors have .* values, this model's have"):
         other.load(state)

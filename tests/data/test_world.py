@@ -21,8 +21,6 @@ from tests.conftest import full
 class FakePair:
     name: str = "fake"
     tower_digest: str = "0123456789abcdef"
-    teacher: object = "tower"
-    processor: object = "processor"
 
 
 PAIR = FakePair()
@@ -60,8 +58,8 @@ class Tower:
         self.batches: list[int] = []
         self.value: float | None = None
 
-    def __call__(self, pair: FakePair, images: list[Image.Image]) -> list[tuple[np.ndarray, Grid]]:
-        assert pair.teacher == "tower"
+    def __call__(self, shared: FakePair, images: list[Image.Image]) -> list[tuple[np.ndarray, Grid]]:
+        assert shared.name == "fake"
         self.batches.append(len(images))
         greys = [image.getpixel((0, 0))[0] for image in images]
         grids = [Grid(6, 2, 3) if grey % 3 else Grid(4, 2, 2) for grey in greys]

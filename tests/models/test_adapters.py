@@ -9,18 +9,18 @@ import torch
 from peft.tuners.lora import Linear as LoraLinear
 
 from cdc_flower.models import adapters, vlm
-from cdc_flower.models.compress import device_model, twin_model
+from cdc_flower.models.student import device_model, twin_model
 
 
-def _loss(pair, model):
-    tokens = torch.randn(2, pair.n_tokens, pair.width, generator=torch.Generator().manual_seed(1)).numpy()
-    questions = [pair.text.question_ids("what is this?"), pair.text.question_ids("what colour is it?")]
-    inputs = vlm.collate(pair.text, tokens, questions, [[4, 5], [6]])
-    return vlm.forward(model, pair.text, inputs).logits.square().mean()
+def _loss(shared, model):
+    tokens = torch.randn(2, shared.n_tokens, shared.width, generator=torch.Generator().manual_seed(1)).numpy()
+    questions = [shared.text.question_ids("what is this?"), shared.text.question_ids("what colour is it?")]
+    inputs = vlm.collate(shared.text, tokens, questions, [[4, 5], [6]])
+    return vlm.forward(model, shared.text, inputs).logits.square().mean()
 
 
-def _moved(pair, config):
-    twin = twin_model(pair, replace(config.pair, lora_rank=16))
+def _moved(shared, config):
+    twin = twin_model(shared, replace(config.pair, lora_rank=16))
     with torch.random.fork_rng():
         torch.manual_seed(2)
         for p in adapters.trainable(twin):
@@ -28,31 +28,31 @@ def _moved(pair, config):
     return twin
 
 
-def test_train_merged_has_the_gradients_of_peft(pair, config):
-    plain, calls = _moved(pair, config), []
+def test_train_merged_has_the_gradients_of_peft(shared, config):
+    plain, calls = _moved(shared, config), []
     merged = adapters.train_merged(copy.deepcopy(plain))
     for layer in merged.modules():
         if isinstance(layer, LoraLinear):
             layer.lora_A["default"].register_forward_hook(lambda *a: calls.append(a))
     grads = []
     for model in (plain, merged):
-        _loss(pair, model.train()).backward()
+        _loss(shared, model.train()).backward()
         grads.append(torch.cat([p.grad.flatten() for p in adapters.trainable(model)]))
     assert not calls  # otherwise peft's own way was taken, and the comparison says nothing
     assert grads[0].norm() > 0
     torch.testing.assert_close(grads[1], grads[0], rtol=1e-4, atol=1e-6)
 
 
-def test_train_merged_answers_with_the_same_bits(pair, config):
-    plain = _moved(pair, config).eval()
+def test_train_merged_answers_with_the_same_bits(shared, config):
+    plain = _moved(shared, config).eval()
     merged = adapters.train_merged(copy.deepcopy(plain)).eval()
     with torch.no_grad():
-        assert _loss(pair, plain) == _loss(pair, merged)
+        assert _loss(shared, plain) == _loss(shared, merged)
 
 
-def test_train_merged_leaves_wide_and_quantised_layers(pair, config):
-    quantised = copy.deepcopy(device_model(pair, replace(config.pair, lora_rank=16)))
-    wide = twin_model(pair, replace(config.pair, lora_rank=1))
+def test_train_merged_leaves_wide_and_quantised_layers(shared, config):
+    quantised = copy.deepcopy(device_model(shared, replace(config.pair, lora_rank=16)))
+    wide = twin_model(shared, replace(config.pair, lora_rank=1))
     for model in (quantised, wide):
         layers = [m for m in adapters.train_merged(model).modules() if isinstance(m, LoraLinear)]
         assert layers

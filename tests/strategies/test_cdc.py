@@ -17,7 +17,7 @@ from cdc_flower.downlink.versions import Mirror
 from cdc_flower.fleet.engines.local_grid import LocalGrid
 from cdc_flower.models import adapters
 from cdc_flower.models.adapters import Layout
-from cdc_flower.models.pair import load_pair
+from cdc_flower.models.shared import load_shared
 from cdc_flower.uplink import token_batch
 from cdc_flower.uplink.token_batch import Sample, TokenBatch
 from cdc_flower.wire.messages import frame_of, payload
@@ -70,18 +70,18 @@ def play(strategy, fake_devices):
     return run
 
 
-def batch(device: int, round: int, pair) -> bytes:
+def batch(device: int, round: int, shared) -> bytes:
     sample = Sample(
-        0, np.array([0, 5], np.uint16), np.full((2, pair.width), device, np.float32), [7], [8], 0.5
+        0, np.array([0, 5], np.uint16), np.full((2, shared.width), device, np.float32), [7], [8], 0.5
     )
-    return token_batch.encode(TokenBatch(device, round, 0, (sample,)), pair.n_tokens, pair.width, 8)
+    return token_batch.encode(TokenBatch(device, round, 0, (sample,)), shared.n_tokens, shared.width, 8)
 
 
 @pytest.fixture
-def strategy(pair) -> cdc.CDC:
+def strategy(shared) -> cdc.CDC:
     config = parse({"run.devices": 3, "run.samples-per-round": 4})
     mirror = Mirror(np.zeros(LAYOUT.total, np.float32), LAYOUT, "fp16", 10_000, 4)
-    return cdc.CDC(Fleet.of(config), FakeCloud(), mirror, pair, config, model=None)
+    return cdc.CDC(Fleet.of(config), FakeCloud(), mirror, shared, config, model=None)
 
 
 def test_it_works_in_another_persons_app(run_settings):
@@ -91,8 +91,8 @@ def test_it_works_in_another_persons_app(run_settings):
     @app.main()
     def main(grid, context):
         config = parse(context.run_config)
-        pair = load_pair(config.pair, "scenes")
-        strategy = cdc.build(config, pair, load_world(config, pair))
+        shared = load_shared(config.pair, "scenes")
+        strategy = cdc.build(config, shared, load_world(config, shared))
         kept["first"] = strategy.initial_arrays()["p"].numpy()
         kept["result"] = strategy.start(grid, strategy.initial_arrays(), num_rounds=config.run.rounds)
 
@@ -102,8 +102,8 @@ def test_it_works_in_another_persons_app(run_settings):
     assert sum(kept["result"].evaluate_metrics_clientapp[1]["source"]) > 0
 
 
-def test_samples_reach_the_cloud_in_the_order_of_the_devices(strategy, play, pair):
-    play(lambda d, r: batch(d, r, pair))
+def test_samples_reach_the_cloud_in_the_order_of_the_devices(strategy, play, shared):
+    play(lambda d, r: batch(d, r, shared))
     ((round, samples),) = strategy.cloud.given
     assert round == 1
     assert [float(s.tokens[0, 0]) for s in samples] == pytest.approx([0, 1, 2], rel=1e-2)
@@ -111,26 +111,26 @@ def test_samples_reach_the_cloud_in_the_order_of_the_devices(strategy, play, pai
     assert samples[0].question_ids == [7]
 
 
-def test_result_arrays_are_the_newest_adapter_of_the_mirror(strategy, play, pair):
-    result = play(lambda d, r: batch(d, r, pair), rounds=3)
+def test_result_arrays_are_the_newest_adapter_of_the_mirror(strategy, play, shared):
+    result = play(lambda d, r: batch(d, r, shared), rounds=3)
     np.testing.assert_array_equal(result.arrays["p"].numpy(), np.full(LAYOUT.total, 3.0, np.float32))
     assert strategy.mirror.newest == 3
 
 
-def test_samples_of_an_older_version_count_less(strategy, play, pair):
-    play(lambda d, r: batch(d, r, pair), rounds=4)  # the batches say version 0; the mirror is at 3
+def test_samples_of_an_older_version_count_less(strategy, play, shared):
+    play(lambda d, r: batch(d, r, shared), rounds=4)  # the batches say version 0; the mirror is at 3
     assert strategy.cloud.weights == [0.5] * 3
 
 
 @pytest.mark.parametrize("nonsense", [b"nonsense", b"CDCF" + bytes(40)])
-def test_a_damaged_frame_is_counted_and_the_round_goes_on(strategy, play, pair, nonsense):
-    play(lambda d, r: nonsense if d == 1 else batch(d, r, pair))
+def test_a_damaged_frame_is_counted_and_the_round_goes_on(strategy, play, shared, nonsense):
+    play(lambda d, r: nonsense if d == 1 else batch(d, r, shared))
     assert [r.status for r in strategy.fleet.ledger.rows()] == ["ok", "failed", "ok"]
     assert len(strategy.cloud.given[0][1]) == 2
 
 
-def test_a_frame_of_another_device_or_round_is_refused(strategy, play, pair):
-    play(lambda d, r: batch(0, r, pair) if d < 2 else batch(2, r + 1, pair))
+def test_a_frame_of_another_device_or_round_is_refused(strategy, play, shared):
+    play(lambda d, r: batch(0, r, shared) if d < 2 else batch(2, r + 1, shared))
     assert [r.status for r in strategy.fleet.ledger.rows()] == ["ok", "failed", "failed"]
 
 
@@ -141,9 +141,9 @@ def test_without_samples_there_is_no_new_version_and_nothing_goes_down(strategy,
     assert strategy.metrics == {"answered": 3, "stale": 0, "uploaded": 0, "version": 0}
 
 
-def test_a_device_that_says_it_has_an_old_version_gets_what_it_missed(strategy, play, fake_devices, pair):
+def test_a_device_that_says_it_has_an_old_version_gets_what_it_missed(strategy, play, fake_devices, shared):
     first = strategy.mirror.digest
-    play(lambda d, r: batch(d, r, pair), rounds=2)
+    play(lambda d, r: batch(d, r, shared), rounds=2)
     strategy.known[1] = (0, first)  # as after a restart of the device
     strategy.mirror.frame_for = lambda version, digest, jumps: b"%d %s" % (version, digest)
     sent = list(strategy.configure_train(3, None, None, fake_devices(None)))
@@ -170,15 +170,15 @@ def test_a_device_that_does_not_say_what_it_has_is_refused(strategy, fake_device
 
 
 @pytest.mark.parametrize(("answers", "jumps"), [(True, "all"), (False, "start"), ("another", "none")])
-def test_which_jumps_a_device_is_offered(strategy, play, fake_devices, pair, answers, jumps):
+def test_which_jumps_a_device_is_offered(strategy, play, fake_devices, shared, answers, jumps):
     strategy.fleet.min_devices = 0
-    play(lambda d, r: batch(d, r, pair))
+    play(lambda d, r: batch(d, r, shared))
     digest = strategy.mirror.digest if answers is True else b"anothers"
     has = {"metrics": MetricRecord({"version": 1}), "config": ConfigRecord({"digest": digest})}
     grid = fake_devices(lambda *_: RecordDict(has))
     asked = list(strategy.configure_train(2, None, None, grid))
     strategy.aggregate_train(2, grid.send_and_receive(asked) if answers else [])
-    again = cdc.CDC(strategy.fleet, strategy.cloud, strategy.mirror, pair, strategy.config, model=None)
+    again = cdc.CDC(strategy.fleet, strategy.cloud, strategy.mirror, shared, strategy.config, model=None)
     again.load(strategy.state())  # as after a restart of the cloud
     offered = []
     again.mirror.frame_for = lambda version, digest, jumps: offered.append(jumps)
@@ -191,9 +191,9 @@ class Run:
 
     def __init__(self, settings):
         config = parse(settings)
-        pair = load_pair(config.pair, "scenes")
+        shared = load_shared(config.pair, "scenes")
         self.grid = LocalGrid(client_app, 3, settings)
-        self.strategy = cdc.build(config, pair, load_world(config, pair))
+        self.strategy = cdc.build(config, shared, load_world(config, shared))
         self.layout, self.down = adapters.layout(self.strategy.model), config.downlink
 
     def round(self, number):
@@ -203,7 +203,7 @@ class Run:
         return metrics["uploaded"], metrics["stale"]
 
     def restore(self, state):
-        down, first = self.down, resident(self.strategy.pair, self.strategy.config.pair).initial.flat
+        down, first = self.down, resident(self.strategy.shared, self.strategy.config.pair).initial.flat
         mirror = Mirror(first, self.layout, down.codec, down.budget, down.history)
         mirror.load(state)
         return mirror
@@ -238,12 +238,12 @@ def test_a_cloud_restored_from_an_older_checkpoint_brings_its_devices_along(run_
 
 def test_examples_show_the_picture_the_device_saw(run_settings):
     config = parse(run_settings())
-    pair = load_pair(config.pair, "scenes")
-    world = load_world(config, pair)
+    shared = load_shared(config.pair, "scenes")
+    world = load_world(config, shared)
     row = world.train.iloc[world.streams[2][1][3]]
-    asked = pair.text.question_ids(str(row["question"]))
-    sample = Sample(3, np.array([0, 63], np.uint16), np.zeros((2, pair.width), np.float32), asked, [], 1.0)
-    (shown,) = pictures([cdc.Example(2, 2, sample, "red")], pair, world)
+    asked = shared.text.question_ids(str(row["question"]))
+    sample = Sample(3, np.array([0, 63], np.uint16), np.zeros((2, shared.width), np.float32), asked, [], 1.0)
+    (shown,) = pictures([cdc.Example(2, 2, sample, "red")], shared, world)
     assert shown["image"] == world.pack.train_images[row["image_id"]]
     assert (shown["side"], shown["positions"], shown["teacher_answer"]) == (8, [0, 63], "red")
     assert str(row["question"]).split()[0].lower() in shown["question"]

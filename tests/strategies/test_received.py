@@ -17,16 +17,16 @@ from strategies import received
 
 
 @pytest.fixture
-def seen(pair) -> np.ndarray:
+def seen(shared) -> np.ndarray:
     """Three smooth pictures (3, side, side, 3) uint8 that a codec hardly changes."""
-    ramp = np.linspace(40, 200, pair.side)
+    ramp = np.linspace(40, 200, shared.side)
     planes = [ramp[:, None] + 0 * ramp, ramp + 0 * ramp[:, None], (ramp[:, None] + ramp) / 2]
     turned = [np.stack([planes[k], planes[k - 1], planes[k - 2]], -1) for k in range(3)]
     return np.stack(turned).astype(np.uint8)
 
 
-def frame(pair, seen, form, kept, quality=95) -> bytes:
-    raster = Raster(pair.side, pair.patch)
+def frame(shared, seen, form, kept, quality=95) -> bytes:
+    raster = Raster(shared.side, shared.patch)
     samples = tuple(
         PictureSample(i, where, picture_batch.coded(pixels, where, form, raster, quality), [7, i], [8], 0.5)
         for i, (pixels, where) in enumerate(zip(seen, kept, strict=True))
@@ -34,19 +34,19 @@ def frame(pair, seen, form, kept, quality=95) -> bytes:
     return picture_batch.encode(PictureBatch(1, 2, 3, samples), form, raster)
 
 
-def read(data, pair, form, **more):
+def read(data, shared, form, **more):
     seconds = defaultdict(float)
-    batch = received.READ[form](data, pair, parse({"uplink.unit": form, **more}), seconds)
+    batch = received.READ[form](data, shared, parse({"uplink.unit": form, **more}), seconds)
     assert seconds["codec"] > 0
     return batch, seconds
 
 
-def test_a_whole_picture_gives_all_tokens_of_its_tower(pair, seen):
-    batch, seconds = read(frame(pair, seen, "jpeg", [np.zeros(0, np.uint16)] * 3), pair, "jpeg")
-    true = vlm.encode_images(pair.teacher, pair.processor, _images(seen)).astype(np.float32)
+def test_a_whole_picture_gives_all_tokens_of_its_tower(shared, seen):
+    batch, seconds = read(frame(shared, seen, "jpeg", [np.zeros(0, np.uint16)] * 3), shared, "jpeg")
+    true = shared.encode(_images(seen)).astype(np.float32)
     assert (batch.device, batch.round, batch.version) == (1, 2, 3)
     for i, sample in enumerate(batch.samples):
-        assert sample.positions.tolist() == list(range(pair.n_tokens))
+        assert sample.positions.tolist() == list(range(shared.n_tokens))
         assert sample.tokens.dtype == np.float32
         assert _apart(sample.tokens, true[i]) < 0.1
         assert _apart(sample.tokens, true[(i + 1) % 3]) > 0.2  # another picture's
@@ -54,19 +54,19 @@ def test_a_whole_picture_gives_all_tokens_of_its_tower(pair, seen):
     assert seconds["cloud"] > 0
 
 
-def test_patches_give_the_tokens_of_a_grey_canvas_at_their_places_alone(pair, seen):
+def test_patches_give_the_tokens_of_a_grey_canvas_at_their_places_alone(shared, seen):
     kept = [np.array(w, np.uint16) for w in ([3], [0, 9, 63], [8, 9, 10, 60, 61])]
-    batch, _ = read(frame(pair, seen, "patches", kept), pair, "patches")
-    grey = vlm.grey(pair.processor)
+    batch, _ = read(frame(shared, seen, "patches", kept), shared, "patches")
+    grey = vlm.grey(shared.processor)
     canvases = [
-        mosaic.place(mosaic.cut(p, w, pair.patch), w, pair.side, pair.patch, grey)
+        mosaic.place(mosaic.cut(p, w, shared.patch), w, shared.side, shared.patch, grey)
         for p, w in zip(seen, kept, strict=True)
     ]
-    true = vlm.encode_images(pair.teacher, pair.processor, _images(canvases)).astype(np.float32)
+    true = shared.encode(_images(canvases)).astype(np.float32)
     for sample, where, tokens in zip(batch.samples, kept, true, strict=True):
         assert sample.positions.tolist() == where.tolist()
-        assert sample.tokens.shape == (len(where), pair.width)
-        others = [i for i in range(pair.n_tokens) if i not in where]
+        assert sample.tokens.shape == (len(where), shared.width)
+        others = [i for i in range(shared.n_tokens) if i not in where]
         right = _apart(sample.tokens, tokens[where])
         wrong = _apart(sample.tokens, tokens[others[: len(where)]])
         assert right < 0.1
@@ -81,33 +81,34 @@ def _apart(a, b) -> float:
     return float(np.linalg.norm(a - b) / np.linalg.norm(b))
 
 
-def test_a_batch_in_parts_of_the_tower_is_the_same(pair, seen, monkeypatch):
-    data = frame(pair, seen, "jpeg", [np.zeros(0, np.uint16)] * 3)
-    whole, _ = read(data, pair, "jpeg")
+def test_a_batch_in_parts_of_the_tower_is_the_same(shared, seen, monkeypatch):
+    data = frame(shared, seen, "jpeg", [np.zeros(0, np.uint16)] * 3)
+    whole, _ = read(data, shared, "jpeg")
     monkeypatch.setattr(received, "BATCH", 2)
-    parts, _ = read(data, pair, "jpeg")
+    parts, _ = read(data, shared, "jpeg")
     for a, b in zip(whole.samples, parts.samples, strict=True):
         np.testing.assert_allclose(a.tokens, b.tokens, atol=2e-2)
 
 
-def test_a_frame_of_another_unit_is_refused(pair, seen):
-    data = frame(pair, seen, "jpeg", [np.zeros(0, np.uint16)] * 3)
+def test_a_frame_of_another_unit_is_refused(shared, seen):
+    data = frame(shared, seen, "jpeg", [np.zeros(0, np.uint16)] * 3)
     with pytest.raises(FrameError, match=r"of form 1; expected 2 \(patches\)"):
-        read(data, pair, "patches")
+        read(data, shared, "patches")
     with pytest.raises(FrameError, match="kind 4"):
-        read(data, pair, "tokens")
+        read(data, shared, "tokens")
 
 
-def test_the_settings_caps_hold(pair, seen):
-    data = frame(pair, seen, "jpeg", [np.zeros(0, np.uint16)] * 3)
+def test_the_settings_caps_hold(shared, seen):
+    data = frame(shared, seen, "jpeg", [np.zeros(0, np.uint16)] * 3)
     with pytest.raises(FrameError, match="3 samples; allowed: 2"):
-        read(data, pair, "jpeg", **{"run.samples-per-round": 2})
+        read(data, shared, "jpeg", **{"run.samples-per-round": 2})
     with pytest.raises(FrameError, match="too long; allowed: 99"):
-        read(data, pair, "jpeg", **{"uplink.max-bytes": 99})
+        read(data, shared, "jpeg", **{"uplink.max-bytes": 99})
 
 
-def test_tokens_that_are_not_finite_are_refused(pair, seen, monkeypatch):
-    data = frame(pair, seen, "jpeg", [np.zeros(0, np.uint16)] * 3)
-    monkeypatch.setattr(vlm, "encode_images", lambda *_: np.full((3, pair.n_tokens, pair.width), np.inf))
+def test_tokens_that_are_not_finite_are_refused(shared, seen, monkeypatch):
+    data = frame(shared, seen, "jpeg", [np.zeros(0, np.uint16)] * 3)
+    infinite = np.full((3, shared.n_tokens, shared.width), np.inf)
+    monkeypatch.setattr(type(shared), "encode", lambda *_: infinite)
     with pytest.raises(FrameError, match="no finite tokens for sample 0"):
-        read(data, pair, "jpeg")
+        read(data, shared, "jpeg")

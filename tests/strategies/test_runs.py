@@ -99,8 +99,8 @@ def test_no_label_is_in_any_uplink(method, run_settings, monkeypatch):
     told = uplinks(recorded(settings))
     real = task.load_world
 
-    def permuted(config, pair, *rest):
-        world = real(config, pair, *rest)
+    def permuted(config, shared, *rest):
+        world = real(config, shared, *rest)
         other = np.random.default_rng(0).permutation(world.train["answer"].to_numpy())
         return type(world)(**{**vars(world), "train": world.train.assign(answer=other)})
 
@@ -115,8 +115,8 @@ def test_true_labels_do_reach_the_labelled_arm(run_settings, monkeypatch):
     told = uplinks(recorded(settings))
     real = task.load_world
 
-    def permuted(config, pair, *rest):
-        world = real(config, pair, *rest)
+    def permuted(config, shared, *rest):
+        world = real(config, shared, *rest)
         other = np.random.default_rng(0).permutation(world.train["answer"].to_numpy())
         return type(world)(**{**vars(world), "train": world.train.assign(answer=other)})
 
@@ -212,23 +212,23 @@ def test_a_budget_below_the_smallest_picture_is_refused(unit, run_settings):
 
 def test_units_that_do_not_fit_the_pair_are_refused(run_settings):
     config = parse(run_settings(uplink_unit="patches"))
-    pair, world = server_app.prepare(config)
-    other = dataclasses.replace(pair, n_tokens=65)  # as with a class token
+    shared, world = server_app.prepare(config)
+    other = dataclasses.replace(shared, n_tokens=65)  # as with a class token
     with pytest.raises(ConfigError, match="'uplink.unit' = 'patches': pair 'scenes' has 65 tokens"):
         server_app.check(config, other, world)
     server_app.check(parse(run_settings(uplink_unit="jpeg")), other, world)
-    small = copy.deepcopy(pair.processor)
+    small = copy.deepcopy(shared.processor)
     small.size = {"height": 48, "width": 48}
-    with pytest.raises(ConfigError, match=f"'uplink.unit' = 'patches': .* reads {pair.side}x{pair.side}"):
-        server_app.check(config, dataclasses.replace(pair, processor=small), world)
+    with pytest.raises(ConfigError, match=f"'uplink.unit' = 'patches': .* reads {shared.side}x{shared.side}"):
+        server_app.check(config, dataclasses.replace(shared, processor=small), world)
 
 
 def test_a_transform_is_refused_where_the_pair_has_none(run_settings, pair_folder, tmp_path):
     folder = shutil.copytree(pair_folder, tmp_path / "scenes")
     (folder / "transform.safetensors").unlink()
     with pytest.raises(ConfigError, match="'uplink.transform' = 'pca': pair 'scenes' has no transform"):
-        run_local(parse(run_settings(uplink_transform="pca", pair=str(folder))))
-    assert run_local(parse(run_settings(pair=str(folder), rounds=1))).exists()
+        run_local(parse(run_settings(uplink_transform="pca", pair_folder=str(folder))))
+    assert run_local(parse(run_settings(pair_folder=str(folder), rounds=1))).exists()
 
 
 def test_under_flwr_a_relative_out_dir_is_refused(run_settings):

@@ -204,7 +204,9 @@ def test_a_fleet_that_cannot_run_is_refused(run_settings, more, says, tmp_path, 
 def test_each_device_runs_the_least_compression_that_its_ram_holds(run_settings, tmp_path, monkeypatch):
     ran = []
     monkeypatch.setattr(
-        cdc, "resident", lambda pair, config: ran.append(config.compression) or task.resident(pair, config)
+        cdc,
+        "resident",
+        lambda shared, config: ran.append(config.compression) or task.resident(shared, config),
     )
     table = json.loads(TABLE.read_text())
     shapes = roofline.shapes(json.loads((SCENES / "student" / "config.json").read_text()), 16)
@@ -221,7 +223,7 @@ def test_each_device_runs_the_least_compression_that_its_ram_holds(run_settings,
         over_selection=1.0,
         mix=str(tmp_path / "mix.toml"),
         compression="auto",
-        pair="",
+        shared="",
         lora_rank=16,
     )
     found = results.read(run_local(parse(given)))

@@ -13,7 +13,7 @@ import torch
 
 from cdc_flower.config import UplinkConfig
 from cdc_flower.models import vlm
-from cdc_flower.models.compress import device_model
+from cdc_flower.models.student import device_model
 from cdc_flower.uplink import scores as uncertainty
 from cdc_flower.uplink.scores import SAMPLE_SCORES, TOKEN_SCORES
 
@@ -21,21 +21,23 @@ CONFIG = UplinkConfig()
 
 
 @pytest.fixture(scope="module")
-def student(pair, config):
-    return device_model(pair, config.pair)
+def student(shared, config):
+    return device_model(shared, config.pair)
 
 
 @pytest.fixture(scope="module")
-def inputs(pair) -> vlm.Inputs:
+def inputs(shared) -> vlm.Inputs:
     """Three pictures whose tokens differ in norm, with questions of unequal length."""
     rng = np.random.default_rng(0)
-    tokens = rng.normal(size=(3, pair.n_tokens, pair.width)) * rng.uniform(0.2, 2, (3, pair.n_tokens, 1))
+    tokens = rng.normal(size=(3, shared.n_tokens, shared.width)) * rng.uniform(
+        0.2, 2, (3, shared.n_tokens, 1)
+    )
     asked = ["where is the star?", "what is red?", "which is further west, the star or the ring?"]
-    return vlm.collate(pair.text, tokens.astype(np.float32), [pair.text.question_ids(q) for q in asked])
+    return vlm.collate(shared.text, tokens.astype(np.float32), [shared.text.question_ids(q) for q in asked])
 
 
-def score(name: str, student, pair, inputs: vlm.Inputs, seed: int = 0) -> np.ndarray:
-    return TOKEN_SCORES[name](student, pair.text, inputs, np.random.default_rng(seed), CONFIG)
+def score(name: str, student, shared, inputs: vlm.Inputs, seed: int = 0) -> np.ndarray:
+    return TOKEN_SCORES[name](student, shared.text, inputs, np.random.default_rng(seed), CONFIG)
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:
@@ -47,44 +49,44 @@ def spearman(a: np.ndarray, b: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("name", TOKEN_SCORES)
-def test_a_token_score_is_one_finite_number_per_token(name, student, pair, inputs):
-    scores = score(name, student, pair, inputs)
-    assert (scores.shape, scores.dtype) == ((3, pair.n_tokens), np.float32)
+def test_a_token_score_is_one_finite_number_per_token(name, student, shared, inputs):
+    scores = score(name, student, shared, inputs)
+    assert (scores.shape, scores.dtype) == ((3, shared.n_tokens), np.float32)
     assert np.isfinite(scores).all()
     assert scores.std(1).min() > 0
 
 
 @pytest.mark.parametrize("name", TOKEN_SCORES)
-def test_the_same_generator_gives_the_same_scores(name, student, pair, inputs):
-    first, again, other = (score(name, student, pair, inputs, seed) for seed in (5, 5, 6))
+def test_the_same_generator_gives_the_same_scores(name, student, shared, inputs):
+    first, again, other = (score(name, student, shared, inputs, seed) for seed in (5, 5, 6))
     np.testing.assert_array_equal(first, again)
     by_chance = name in ("mc_dropout", "random", "released", "sampled")
     assert np.array_equal(first, other) != by_chance
 
 
 @pytest.mark.parametrize("name", ["attention", "entropy", "norm"])
-def test_a_score_of_a_picture_does_not_depend_on_its_neighbours_in_the_batch(name, student, pair, inputs):
-    whole = score(name, student, pair, inputs)
+def test_a_score_of_a_picture_does_not_depend_on_its_neighbours_in_the_batch(name, student, shared, inputs):
+    whole = score(name, student, shared, inputs)
     fields = {k: v[:1] for k, v in vars(inputs).items() if v is not None}
     length = int(inputs.question_len[0])
     fields |= {k: fields[k][:, :length] for k in ("text_ids", "text_mask")}
-    alone = score(name, student, pair, dataclasses.replace(inputs, **fields))
+    alone = score(name, student, shared, dataclasses.replace(inputs, **fields))
     np.testing.assert_allclose(alone[0], whole[0], rtol=1e-3, atol=1e-6)
 
 
-def test_attention_shares_are_not_negative_and_sum_to_at_most_one(student, pair, inputs):
-    scores = score("attention", student, pair, inputs)
+def test_attention_shares_are_not_negative_and_sum_to_at_most_one(student, shared, inputs):
+    scores = score("attention", student, shared, inputs)
     assert scores.min() >= 0
     assert (scores.sum(1) <= 1 + 1e-5).all()
     assert (scores.sum(1) > 0.1).all()
 
 
-def test_attention_is_the_mean_over_layers_and_heads_of_the_questions_rows(student, pair, inputs):
-    scores = score("attention", student, pair, inputs)
+def test_attention_is_the_mean_over_layers_and_heads_of_the_questions_rows(student, shared, inputs):
+    scores = score("attention", student, shared, inputs)
     with torch.no_grad():
-        out = vlm.forward(student, pair.text, inputs, attention=True)
+        out = vlm.forward(student, shared.text, inputs, attention=True)
     start = out.prefix_len
-    stop = start + pair.n_tokens
+    stop = start + shared.n_tokens
     for b in range(3):
         n = int(inputs.question_len[b])
         rows = torch.stack(out.attentions)[:, b, :, stop : stop + n, start:stop].mean((0, 1))  # (n, N)
@@ -103,23 +105,23 @@ def test_sampled_draws_tokens_in_proportion_to_a_power_of_their_attention():
     np.testing.assert_allclose(((first == 2) & (second == 3)).mean(), both, atol=0.01)
 
 
-def test_norm_is_the_mean_square_of_a_token(student, pair, inputs):
+def test_norm_is_the_mean_square_of_a_token(student, shared, inputs):
     np.testing.assert_allclose(
-        score("norm", student, pair, inputs), (inputs.tokens.numpy() ** 2).mean(-1), rtol=1e-5
+        score("norm", student, shared, inputs), (inputs.tokens.numpy() ** 2).mean(-1), rtol=1e-5
     )
 
 
-def test_the_released_score_is_the_tokens_norm_in_disguise(student, pair, inputs):
+def test_the_released_score_is_the_tokens_norm_in_disguise(student, shared, inputs):
     """Variance of dropped-out features is p / (1 - p) times their mean square: no model is asked."""
-    released, norm = (score(name, student, pair, inputs) for name in ("released", "norm"))
+    released, norm = (score(name, student, shared, inputs) for name in ("released", "norm"))
     assert spearman(released, norm) > 0.9
-    mean = np.mean([score("released", student, pair, inputs, seed) for seed in range(30)], 0)
+    mean = np.mean([score("released", student, shared, inputs, seed) for seed in range(30)], 0)
     np.testing.assert_allclose(mean.mean(), norm.mean(), rtol=0.03)
 
 
-def test_random_scores_know_nothing_of_the_picture(student, pair, inputs):
+def test_random_scores_know_nothing_of_the_picture(student, shared, inputs):
     other = dataclasses.replace(inputs, tokens=inputs.tokens * 5 + 1)
-    first, second = (score("random", student, pair, x) for x in (inputs, other))
+    first, second = (score("random", student, shared, x) for x in (inputs, other))
     np.testing.assert_array_equal(first, second)
 
 

@@ -19,7 +19,8 @@ from cdc_flower.data.world import World
 from cdc_flower.fleet.cost import cost_models, roofline
 from cdc_flower.fleet.cost.profiles import Devices, Profile, fleet, parse_mix, read_profiles
 from cdc_flower.fleet.cost.roofline import Shapes
-from cdc_flower.models.pair import Pair
+from cdc_flower.models.shared import Shared
+from cdc_flower.models.teacher import teacher_config
 
 DISTILS = ("cdc", "upload_all")  # methods whose cloud computes; averaging weights is not charged
 TEACH_BATCH = 64  # samples that the teacher answers together
@@ -78,7 +79,7 @@ class Charges:
         return total
 
 
-def charges(config: Config, pair: Pair, world: World) -> Charges:
+def charges(config: Config, shared: Shared, world: World) -> Charges:
     """The fleet of a run.
 
     Raises:
@@ -86,13 +87,13 @@ def charges(config: Config, pair: Pair, world: World) -> Charges:
             the model.
     """
     settings = config.fleet
-    own_config = pair.student_config()
+    own_config = shared.student_config()
     rank = config.pair.lora_rank
     own = roofline.shapes(own_config, rank)
     charged = roofline.shapes(cost_models.load(settings.cost_model, own_config), rank)
-    questions = [len(pair.text.question_ids(str(q))) for q in world.train["question"].unique()]
-    prefix = len(pair.text.prefix_ids)
-    longest = prefix + charged.patches + max(questions) + pair.max_answer_tokens
+    questions = [len(shared.text.question_ids(str(q))) for q in world.train["question"].unique()]
+    prefix = len(shared.text.prefix_ids)
+    longest = prefix + charged.patches + max(questions) + shared.max_answer_tokens
     chosen = compressions(config, charged, longest)
     devices = fleet(settings.mix, config.run.devices, config.run.seed)
     compression = tuple(chosen[name] for name in devices.names)
@@ -172,7 +173,7 @@ class CloudCharges:
         return roofline.seconds(self.on, flops, bytes_moved, "fp16")
 
 
-def cloud_charges(config: Config, pair: Pair, charged: Charges) -> CloudCharges | None:
+def cloud_charges(config: Config, shared: Shared, charged: Charges) -> CloudCharges | None:
     """The cloud of a run; None where it takes no time.
 
     Raises:
@@ -187,7 +188,7 @@ def cloud_charges(config: Config, pair: Pair, charged: Charges) -> CloudCharges 
         )
     if not name or config.run.method not in DISTILS:
         return None
-    own, teacher = charged.own, roofline.shapes(pair.teacher.config.to_dict(), 0)
+    own, teacher = charged.own, roofline.shapes(teacher_config(config.pair, config.data.name), 0)
     length = charged.text + own.patches
     size = (
         roofline.prefill(teacher, "none", length, own.patches).flops
@@ -199,5 +200,5 @@ def cloud_charges(config: Config, pair: Pair, charged: Charges) -> CloudCharges 
         size,
         charged.text + charged.charged.patches,
         config,
-        pair.max_answer_tokens,
+        shared.max_answer_tokens,
     )

@@ -107,7 +107,7 @@ def test_without_boxes_a_picture_is_judged_by_what_was_asked_and_by_its_classes(
 
 
 @torch.no_grad()
-def test_questions_of_one_picture_do_not_see_each_other(pair):
+def test_questions_of_one_picture_do_not_see_each_other(shared, teacher):
     rng = np.random.default_rng(0)
     asked = [
         [
@@ -117,17 +117,19 @@ def test_questions_of_one_picture_do_not_see_each_other(pair):
         ],
         [("is there a disc?", "yes")],
     ]
-    turns = [[(pair.text.question_ids(q), pair.text.answer_ids(a)) for q, a in picture] for picture in asked]
-    kept = [np.array([0, 5, 9, 40]), np.arange(pair.n_tokens)]
-    tokens = [rng.normal(size=(len(k), pair.width)).astype(np.float32) for k in kept]
+    turns = [
+        [(shared.text.question_ids(q), shared.text.answer_ids(a)) for q, a in picture] for picture in asked
+    ]
+    kept = [np.array([0, 5, 9, 40]), np.arange(shared.n_tokens)]
+    tokens = [rng.normal(size=(len(k), shared.width)).astype(np.float32) for k in kept]
     together = language.turns_loss(
-        pair.teacher, pair.text, language.collate_turns(pair.text, tokens, kept, turns), 0.0
+        teacher.model, shared.text, language.collate_turns(shared.text, tokens, kept, turns), 0.0
     )
     alone = []
     for picture, t, k in zip(turns, tokens, kept, strict=True):
         for question, answer in picture:
-            inputs = vlm.collate(pair.text, [t], [question], [answer], [k])
-            logits = vlm.forward(pair.teacher, pair.text, inputs).logits[0]
+            inputs = vlm.collate(shared.text, [t], [question], [answer], [k])
+            logits = vlm.forward(teacher.model, shared.text, inputs).logits[0]
             alone.append(nn.functional.cross_entropy(logits, inputs.answer_ids[0], reduction="none"))
     torch.testing.assert_close(together, torch.cat(alone).mean(), atol=1e-5, rtol=1e-5)
 

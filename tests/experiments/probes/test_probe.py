@@ -9,7 +9,7 @@ import pytest
 from cdc_flower.config import ConfigError, parse
 from cdc_flower.data.world import load_world
 from cdc_flower.downlink.codecs import CODECS
-from cdc_flower.models.compress import twin_model
+from cdc_flower.models.student import twin_model
 from cdc_flower.uplink.scores import TOKEN_SCORES
 from experiments.cli import app as cli
 from experiments.probes import probe
@@ -32,13 +32,13 @@ def uplink(settings) -> pd.DataFrame:
     return probe.run("uplink", parse({**settings, "run.seed": 3}), 2, quiet)
 
 
-def test_the_uplink_probe_has_every_score_in_both_directions_on_every_domain(uplink, pair):
+def test_the_uplink_probe_has_every_score_in_both_directions_on_every_domain(uplink, shared):
     scores = set(TOKEN_SCORES) - {"random"}
     arms = {f"{name} {way}" for name in scores for way in ("high", "low")}
     assert set(uplink["arm"]) == arms | {"random", "all tokens"}
     assert set(uplink["seed"]) == {3, 4}
     assert set(uplink["domain"]) == {"source", "object", "question"}
-    assert set(uplink["kept"]) == {6, 13, 28, 45, pair.n_tokens}
+    assert set(uplink["kept"]) == {6, 13, 28, 45, shared.n_tokens}
     assert uplink["accuracy"].between(0, 1).all()
     assert not uplink.duplicated(["arm", "kept", "seed", "domain"]).any()
 
@@ -72,7 +72,7 @@ def test_the_downlink_probe_carries_one_line_through_every_codec(run_settings):
         assert (spent[name] <= spent[name].index).all()
 
 
-def test_devices_of_every_compression_wear_every_adapter(run_settings, pair):
+def test_devices_of_every_compression_wear_every_adapter(run_settings, shared):
     config = parse(run_settings(rounds=3, **{"cloud.lr": 0.05}))
     found = probe.run("compressions", config, 1, quiet)
     worn = ["none, as shipped", "for nf4", "for int8", "for none"]
@@ -84,8 +84,10 @@ def test_devices_of_every_compression_wear_every_adapter(run_settings, pair):
     assert len(shown) == 12
     assert "bytes" not in shown
     assert probe.table(found).row_count == 12
-    world = load_world(config, pair)
-    shipped = accuracy(twin_model(pair, config.pair), pair, world)  # version 0, whatever the run has left on
+    world = load_world(config, shared)
+    shipped = accuracy(
+        twin_model(shared, config.pair), shared, world
+    )  # version 0, whatever the run has left on
     mine = found[(found["arm"] == "none, as shipped") & (found["student"] == "nf4")]
     assert dict(zip(mine["domain"], mine["accuracy"], strict=True)) == shipped
 

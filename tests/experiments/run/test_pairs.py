@@ -6,7 +6,7 @@ import pytest
 
 from cdc_flower.config import ConfigError, flat, parse
 from cdc_flower.data import packs
-from cdc_flower.models.pair import PairError, find_pair
+from cdc_flower.models.folders import PairError, find_pair
 from experiments.pretrain import pretrain
 from experiments.run import pairs
 

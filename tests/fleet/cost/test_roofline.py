@@ -41,19 +41,19 @@ amounts = st.floats(0, 1e18)
 machines = st.sampled_from(sorted(PROFILES))
 
 
-def test_shapes_are_those_of_the_model_and_flops_those_counted_on_it(pair, config):
+def test_shapes_are_those_of_the_model_and_flops_those_counted_on_it(shared, config):
     from cdc_flower.models import flops
-    from cdc_flower.models.compress import device_model
+    from cdc_flower.models.student import device_model
     from cdc_flower.models.vlm import parts
 
-    student = json.loads((Path(pair.student_path) / "config.json").read_text())
+    student = json.loads((Path(shared.student_path) / "config.json").read_text())
     found = shapes(student, config.pair.lora_rank)
-    model = device_model(pair, config.pair)
+    model = device_model(shared, config.pair)
     projector, lm, head = parts(model)
     assert found.compressed + found.adapter == flops._weights(lm)
     assert found.projector == flops._weights(projector)
     assert found.head + found.adapter_head == flops._weights(head)
-    assert found.patches == pair.n_tokens
+    assert found.patches == shared.n_tokens
     assert prefill(found, "nf4", 50, 30, 2).flops == flops.forward(model, 50, 30, 50, 2)
     tower = model.get_base_model().model.vision_tower
     weights = sum(

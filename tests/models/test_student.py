@@ -10,28 +10,28 @@ from transformers import LlavaForConditionalGeneration
 
 from cdc_flower.config import flat, parse
 from cdc_flower.models import adapters, vlm
-from cdc_flower.models.compress import device_model, full_model, twin_model
+from cdc_flower.models.student import device_model, full_model, twin_model
 
 
 @pytest.fixture(scope="module")
-def inputs(pair):
-    tokens = np.random.default_rng(0).normal(size=(3, pair.n_tokens, pair.width))
-    return vlm.collate(pair.text, tokens, [pair.text.question_ids("where is the star?")] * 3)
+def inputs(shared):
+    tokens = np.random.default_rng(0).normal(size=(3, shared.n_tokens, shared.width))
+    return vlm.collate(shared.text, tokens, [shared.text.question_ids("where is the star?")] * 3)
 
 
 def _with(config, compression):
     return parse({**flat(config), "pair.compression": compression}).pair
 
 
-def test_the_language_model_is_nf4_and_nothing_else_is(pair, config):
-    model = device_model(pair, config.pair)
+def test_the_language_model_is_nf4_and_nothing_else_is(shared, config):
+    model = device_model(shared, config.pair)
     packed = [n for n, m in model.named_modules() if isinstance(m, bnb.nn.Linear4bit)]
     assert len(packed) == 7 * model.get_base_model().config.text_config.num_hidden_layers
     assert all("language_model" in n for n in packed)
 
 
-def test_the_twin_holds_the_devices_dequantised_weights_bit_for_bit(pair, config):
-    device, twin = device_model(pair, config.pair), twin_model(pair, config.pair)
+def test_the_twin_holds_the_devices_dequantised_weights_bit_for_bit(shared, config):
+    device, twin = device_model(shared, config.pair), twin_model(shared, config.pair)
     plain = dict(twin.named_modules())
     checked = 0
     for name, layer in device.named_modules():
@@ -42,9 +42,9 @@ def test_the_twin_holds_the_devices_dequantised_weights_bit_for_bit(pair, config
     assert checked > 0
 
 
-def test_nf4_moves_the_weights(pair, config):
-    stored = LlavaForConditionalGeneration.from_pretrained(pair.student_path, dtype=torch.float32)
-    twin = twin_model(pair, config.pair).get_base_model()
+def test_nf4_moves_the_weights(shared, config):
+    stored = LlavaForConditionalGeneration.from_pretrained(shared.student_path, dtype=torch.float32)
+    twin = twin_model(shared, config.pair).get_base_model()
     a = stored.model.language_model.layers[0].mlp.up_proj.weight
     b = twin.model.language_model.layers[0].mlp.up_proj.base_layer.weight
     error = float(((a - b).norm() / a.norm()).detach())
@@ -52,44 +52,44 @@ def test_nf4_moves_the_weights(pair, config):
 
 
 @pytest.mark.parametrize(("compression", "bound"), [("nf4", 1e-4), ("none", 1e-4), ("int8", 5e-2)])
-def test_device_and_twin_answer_alike(pair, config, inputs, compression, bound):
+def test_device_and_twin_answer_alike(shared, config, inputs, compression, bound):
     # int8 layers of bitsandbytes also round their inputs, so there the twin is exact in the weights only.
     settings = _with(config, compression)
-    a = vlm.forward(device_model(pair, settings), pair.text, inputs).logits
-    b = vlm.forward(twin_model(pair, settings), pair.text, inputs).logits
+    a = vlm.forward(device_model(shared, settings), shared.text, inputs).logits
+    b = vlm.forward(twin_model(shared, settings), shared.text, inputs).logits
     assert float((a - b).detach().abs().max()) <= bound
 
 
-def test_twin_trained_is_device_running(pair, config, inputs):
-    device, twin = device_model(pair, config.pair), twin_model(pair, config.pair)
+def test_twin_trained_is_device_running(shared, config, inputs):
+    device, twin = device_model(shared, config.pair), twin_model(shared, config.pair)
     start = adapters.read(device)
     moved = start + np.random.default_rng(2).normal(0, 0.02, start.shape).astype(np.float32)
     try:
         adapters.write(device, moved)
         adapters.write(twin, moved)
-        a, b = (vlm.forward(m, pair.text, inputs).logits.detach() for m in (device, twin))
+        a, b = (vlm.forward(m, shared.text, inputs).logits.detach() for m in (device, twin))
         assert float((a - b).abs().max()) <= 1e-4
         adapters.write(twin, start)
-        assert float((vlm.forward(twin, pair.text, inputs).logits.detach() - a).abs().max()) > 1e-3
+        assert float((vlm.forward(twin, shared.text, inputs).logits.detach() - a).abs().max()) > 1e-3
     finally:
         adapters.write(device, start)
 
 
-def test_version_zero_answers_like_the_bare_student_and_is_the_same_everywhere(pair, config, inputs):
-    one, two = twin_model(pair, config.pair), twin_model(pair, config.pair)
+def test_version_zero_answers_like_the_bare_student_and_is_the_same_everywhere(shared, config, inputs):
+    one, two = twin_model(shared, config.pair), twin_model(shared, config.pair)
     assert np.array_equal(adapters.read(one), adapters.read(two))
-    assert np.array_equal(adapters.read(one), adapters.read(device_model(pair, config.pair)))
-    wrapped = vlm.forward(one, pair.text, inputs).logits
+    assert np.array_equal(adapters.read(one), adapters.read(device_model(shared, config.pair)))
+    wrapped = vlm.forward(one, shared.text, inputs).logits
     with one.disable_adapter():
-        bare = vlm.forward(one, pair.text, inputs).logits
+        bare = vlm.forward(one, shared.text, inputs).logits
     torch.testing.assert_close(wrapped, bare, rtol=0, atol=1e-4)  # weights rounded by at most 2**-21
     assert torch.equal(wrapped.argmax(-1), bare.argmax(-1))
     flat = adapters.read(one).astype(np.float64)
     assert (flat / adapters.GRID == np.rint(flat / adapters.GRID)).all()
 
 
-def test_the_adapter_has_lora_projector_and_norms_and_no_vision_tower(pair, config):
-    names = adapters.layout(twin_model(pair, config.pair)).names
+def test_the_adapter_has_lora_projector_and_norms_and_no_vision_tower(shared, config):
+    names = adapters.layout(twin_model(shared, config.pair)).names
     assert any("lora_A" in n for n in names)
     assert any("multi_modal_projector" in n for n in names)
     assert any("input_layernorm" in n for n in names)
@@ -97,8 +97,8 @@ def test_the_adapter_has_lora_projector_and_norms_and_no_vision_tower(pair, conf
     assert not any("vision_tower" in n for n in names)
 
 
-def test_read_and_write_are_inverse_and_a_wrong_length_is_refused(pair, config):
-    twin = twin_model(pair, config.pair)
+def test_read_and_write_are_inverse_and_a_wrong_length_is_refused(shared, config):
+    twin = twin_model(shared, config.pair)
     layout = adapters.layout(twin)
     flat_vector = np.random.default_rng(3).normal(size=layout.total).astype(np.float32)
     adapters.write(twin, flat_vector)
@@ -107,19 +107,19 @@ def test_read_and_write_are_inverse_and_a_wrong_length_is_refused(pair, config):
         adapters.write(twin, flat_vector[:-1])
 
 
-def test_the_adapter_loads_in_peft(pair, config, inputs, tmp_path):
-    twin = twin_model(pair, config.pair)
+def test_the_adapter_loads_in_peft(shared, config, inputs, tmp_path):
+    twin = twin_model(shared, config.pair)
     flat_vector = adapters.read(twin)
     flat_vector += np.random.default_rng(4).normal(0, 0.02, flat_vector.shape).astype(np.float32)
     adapters.write(twin, flat_vector)
     adapters.save(twin, tmp_path)
-    bare = full_model(pair, config.pair).eval()
+    bare = full_model(shared, config.pair).eval()
     loaded = PeftModel.from_pretrained(bare, str(tmp_path)).eval()
-    want, got = (vlm.forward(m, pair.text, inputs).logits.detach() for m in (twin, loaded))
+    want, got = (vlm.forward(m, shared.text, inputs).logits.detach() for m in (twin, loaded))
     torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)
 
 
-def test_full_model_trains_everything_but_the_tower(pair, config):
-    names = adapters.layout(full_model(pair, config.pair)).names
+def test_full_model_trains_everything_but_the_tower(shared, config):
+    names = adapters.layout(full_model(shared, config.pair)).names
     assert any("lm_head" in n for n in names)
     assert not any("vision_tower" in n or "lora" in n for n in names)

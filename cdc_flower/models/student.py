@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import warnings
 from functools import lru_cache
 from typing import Any, cast
 
@@ -19,11 +18,11 @@ from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 from torch import nn
 from transformers import BitsAndBytesConfig, LlavaForConditionalGeneration
-from transformers.utils import logging as hf_logging
 
 from cdc_flower.config import PairConfig
 from cdc_flower.models import adapters
-from cdc_flower.models.pair import Pair
+from cdc_flower.models.folders import opened
+from cdc_flower.models.shared import Shared
 
 MIXED = "nf4"  # the compression of the twin where devices have several ("auto")
 _FLOAT_PARTS = [r".*vision_tower.*", r".*multi_modal_projector.*", "lm_head"]
@@ -42,28 +41,25 @@ def _quantization(compression: str) -> BitsAndBytesConfig | None:
     )
 
 
-def _load(pair: Pair, compression: str) -> LlavaForConditionalGeneration:
+def _load(shared: Shared, compression: str) -> LlavaForConditionalGeneration:
     """The student checkpoint, compressed on the way in; nothing trainable. "auto" is `MIXED`."""
     compression = MIXED if compression == "auto" else compression
-    hf_logging.set_verbosity_error()
-    hf_logging.disable_progress_bar()
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)  # a line a layer in int8
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model = LlavaForConditionalGeneration.from_pretrained(
-            pair.student_path,
-            dtype=torch.float32,
-            attn_implementation="eager",
-            quantization_config=_quantization(compression),
-        )
+    model = opened(
+        LlavaForConditionalGeneration,
+        shared.student_path,
+        "student",
+        dtype=torch.float32,
+        attn_implementation="eager",
+        quantization_config=_quantization(compression),
+    )
     for module in model.modules():
         if isinstance(module, Linear4bit):
             # On CPUs with AVX512-BF16 bitsandbytes would round the block scales to bfloat16 at the first
             # inference: other weights than the twin's, and other answers from one machine to the next. Its
             # exact path is used instead.
             module.support_avx512bf16_for_cpu = False
-    model.requires_grad_(False)
-    return model.eval()
+    return model
 
 
 def _as_float(module: nn.Module) -> nn.Linear | None:
@@ -94,27 +90,27 @@ def dequantised(model: nn.Module) -> nn.Module:
 
 
 @lru_cache(maxsize=4)
-def device_model(pair: Pair, config: PairConfig) -> nn.Module:
+def device_model(shared: Shared, config: PairConfig) -> nn.Module:
     """The compressed student with its adapter at version 0; one resident copy per process and setting."""
-    return adapters.attach(_load(pair, config.compression), config.lora_rank).eval()
+    return adapters.attach(_load(shared, config.compression), config.lora_rank).eval()
 
 
 @lru_cache(maxsize=4)
-def _twin(pair: Pair, config: PairConfig) -> nn.Module:
-    model: Any = dequantised(_load(pair, config.compression))
+def _twin(shared: Shared, config: PairConfig) -> nn.Module:
+    model: Any = dequantised(_load(shared, config.compression))
     model.config.quantization_config = None
     model.is_quantized = False
     return adapters.attach(model, config.lora_rank).eval()
 
 
-def twin_model(pair: Pair, config: PairConfig) -> nn.Module:
+def twin_model(shared: Shared, config: PairConfig) -> nn.Module:
     """A new float copy of the deployed student with the adapter at version 0."""
-    return copy.deepcopy(_twin(pair, config))
+    return copy.deepcopy(_twin(shared, config))
 
 
-def full_model(pair: Pair, config: PairConfig) -> nn.Module:
+def full_model(shared: Shared, config: PairConfig) -> nn.Module:
     """The deployed student in float, all projector and language-model weights trainable (for full FedAvg)."""
-    model = dequantised(_load(pair, config.compression))
+    model = dequantised(_load(shared, config.compression))
     for name, p in model.named_parameters():
         p.requires_grad_("vision_tower" not in name)
     return model

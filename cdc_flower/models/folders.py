@@ -1,0 +1,201 @@
+"""Where checkpoints are, what they are known by, and how one is opened.
+
+A *pair folder* is `teacher/` and `student/`, two ordinary Hugging Face checkpoints, and `pair.json` (name,
+recipe, scores). Two bare checkpoints, folders or names on the hub, do as well. A checkpoint is opened in one
+place, and whole: a tensor that its files lack would otherwise be a random layer that nobody notices.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from transformers import AutoConfig
+from transformers.utils import cached_file
+from transformers.utils import logging as hf_logging
+
+from cdc_flower.config import ConfigError, PairConfig
+from cdc_flower.models.transform import Transform
+
+WEIGHTS = Path(__file__).parent.parent / "weights"
+
+
+class PairError(ConfigError):
+    """No usable pair of models; the message says what is missing or differs."""
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where a pair is: its folder (None for two bare checkpoints), the two checkpoints and the card."""
+
+    folder: Path | None
+    teacher: str
+    student: str
+    card: dict[str, Any]  # pair.json, {} for bare checkpoints
+
+    @property
+    def name(self) -> str:
+        """The pair's name: the card's, or that of the student."""
+        return str(self.card["name"]) if self.card else Path(self.student).name
+
+
+def cache_folder() -> Path:
+    """`$CDC_FLOWER_CACHE`, else `~/.cache/cdc_flower`."""
+    return Path(os.environ.get("CDC_FLOWER_CACHE") or Path.home() / ".cache" / "cdc_flower")
+
+
+def paths(config: PairConfig, data_name: str) -> Paths:
+    """The pair that the settings name, or that is found for the data; no weights are opened.
+
+    Raises:
+        PairError: nothing found, or only one of two bare checkpoints is set.
+    """
+    if not (config.teacher or config.student):
+        folder = find_pair(config, data_name)
+        card = json.loads((folder / "pair.json").read_text(encoding="utf-8"))
+        return Paths(folder, str(folder / "teacher"), str(folder / "student"), card)
+    if not (config.teacher and config.student):
+        raise PairError("settings 'pair.teacher' and 'student' go together; only one of them is set")
+    return Paths(None, config.teacher, config.student, {})
+
+
+def find_pair(config: PairConfig, data_name: str) -> Path:
+    """The pair folder: the explicit setting, then the cache folder, then the package.
+
+    A Flower app bundle carries code and JSON but no weights, so the card in the bundle names the digest under
+    which `install` put the weights into the cache.
+
+    Raises:
+        PairError: none found; says where it looked.
+    """
+    if config.folder:
+        folder = Path(config.folder)
+        if not (folder / "pair.json").is_file():
+            raise PairError(
+                f"setting 'pair.folder' = '{config.folder}': no pair.json there; "
+                "make a pair with `cdc-flower pretrain`"
+            )
+        return folder
+    packaged = WEIGHTS / data_name
+    tried = []
+    if (packaged / "pair.json").is_file():
+        digest = json.loads((packaged / "pair.json").read_text())["digest"]
+        tried.append(cache_folder() / "pairs" / f"{data_name}-{digest[:12]}")
+    tried += [cache_folder() / "pairs" / data_name, packaged]
+    for folder in tried:
+        if (folder / "pair.json").is_file() and (folder / "student" / "model.safetensors").is_file():
+            return folder
+    raise PairError(
+        f"no weights found for '{data_name}'; looked in {', '.join(map(str, tried))}; "
+        "train a pair with `cdc-flower pretrain --data DATA`, or set 'pair.folder', or 'pair.teacher' and "
+        "'pair.student'"
+    )
+
+
+def install(data_name: str = "scenes") -> Path | None:
+    """Copy a packaged pair into the cache folder, where code that runs from an app bundle finds it."""
+    source = WEIGHTS / data_name
+    if not (source / "student" / "model.safetensors").is_file():
+        return None
+    digest = json.loads((source / "pair.json").read_text())["digest"]
+    target = cache_folder() / "pairs" / f"{data_name}-{digest[:12]}"
+    for file in sorted(p for p in source.rglob("*") if p.is_file()):
+        copy = target / file.relative_to(source)
+        if not copy.is_file():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            part = copy.with_name(f"{copy.name}.{os.getpid()}.part")
+            part.write_bytes(file.read_bytes())
+            part.replace(copy)
+    return target
+
+
+def weights_digest(*checkpoints: str | Path, turn: Transform | None = None) -> str:
+    """Hash of the safetensors files of checkpoints, in order, and of the transform that goes with them.
+
+    Raises:
+        PairError: a checkpoint has none.
+    """
+    h = hashlib.sha256()
+    for checkpoint in checkpoints:
+        files = sorted(_folder(checkpoint).glob("*.safetensors"))
+        if not files:
+            raise PairError(f"'{checkpoint}': no weights in safetensors; allowed: *.safetensors, not *.bin")
+        for file in files:
+            h.update(file.name.encode())
+            with file.open("rb") as opened:
+                for block in iter(lambda opened=opened: opened.read(1 << 22), b""):
+                    h.update(block)
+    if turn is not None:  # not its file: the metadata of safetensors stand in any order
+        h.update(turn.digest)
+    return h.hexdigest()
+
+
+def _folder(checkpoint: str | Path) -> Path:
+    """The folder of a checkpoint; of a name on the hub, where its download lies."""
+    if Path(checkpoint).is_dir():
+        return Path(checkpoint)
+    found = cached_file(str(checkpoint), "config.json")
+    assert found is not None
+    return Path(found).parent
+
+
+def config_of(path: str, role: str) -> Any:
+    """The configuration of a checkpoint that can be opened.
+
+    Raises:
+        PairError: not readable, quantised, or in the format of a model's own repository.
+    """
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    try:
+        config: Any = AutoConfig.from_pretrained(path)
+    except (OSError, ValueError) as err:
+        raise PairError(f"{role} '{path}': not a readable checkpoint ({_line(err)})") from None
+    if getattr(config, "quantization_config", None):
+        raise PairError(f"{role} '{path}' is quantised; allowed: float weights, compression is a setting")
+    if hasattr(config, "mm_vision_tower"):
+        raise PairError(f"{role} '{path}' is in its repository's own format; allowed: its '-hf' conversion")
+    return config
+
+
+def opened(of: Any, path: str, role: str, parts: tuple[str, ...] = ("",), **arguments: Any) -> Any:
+    """The model of a checkpoint, nothing trainable, in evaluation.
+
+    Args:
+        of: a class of transformers.
+        role: "teacher" or "student", for messages.
+        parts: beginnings of the names of tensors that must be in the files.
+        arguments: of `from_pretrained`.
+
+    Raises:
+        PairError: the checkpoint cannot be read, or its files lack a tensor.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model, found = of.from_pretrained(
+                path,
+                use_safetensors=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # as far as here, where the error has a name
+                **arguments,
+            )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as err:
+        raise PairError(f"{role} '{path}': its weights cannot be read ({_line(err)})") from None
+    odd = {name: f"'{name}' of shape {list(wanted)}" for name, _, wanted in found["mismatched_keys"]}
+    absent = {name: f"'{name}'" for name in found["missing_keys"]} | odd
+    absent = {name: words for name, words in sorted(absent.items()) if name.startswith(parts)}
+    if absent:
+        more = f" and {len(absent) - 1} more tensors" if len(absent) > 1 else ""
+        raise PairError(f"{role} '{path}': its files lack {next(iter(absent.values()))}{more}")
+    return model.requires_grad_(False).eval()
+
+
+def _line(err: Exception) -> str:
+    return (str(err).strip() or type(err).__name__).splitlines()[0]

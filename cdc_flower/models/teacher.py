@@ -1,0 +1,77 @@
+"""The teacher: only the cloud opens it.
+
+It must have the student's vision tower and tokenizer; a teacher that does not is refused, because tokens of
+one tower would mean nothing to the other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoTokenizer, LlavaForConditionalGeneration
+
+from cdc_flower.config import PairConfig
+from cdc_flower.models.folders import PairError, opened, paths, weights_digest
+from cdc_flower.models.shared import Shared, checked_config, tokenizer_digest, tower_digest, tower_shape
+from cdc_flower.models.vlm import parts
+
+
+@dataclass(frozen=True, eq=False)
+class Teacher:
+    """The model that teaches, and what the whole pair is known by."""
+
+    model: nn.Module
+    digest: str  # as `pair_digest`
+
+
+def pair_digest(config: PairConfig, shared: Shared, data_name: str) -> str:
+    """sha256 hex of both checkpoints and of the transform; opens no model."""
+    found = paths(config, data_name)
+    return weights_digest(found.teacher, found.student, turn=shared.transform)
+
+
+def teacher_config(config: PairConfig, data_name: str) -> dict[str, Any]:
+    """The teacher's `config.json`, defaults filled in; opens no weights."""
+    return checked_config(paths(config, data_name).teacher, "teacher").to_dict()
+
+
+@lru_cache(maxsize=2)
+def load_teacher(config: PairConfig, shared: Shared, data_name: str) -> Teacher:
+    """Load the teacher and compare its tower and tokenizer with the student's.
+
+    Raises:
+        PairError: nothing found, another architecture, a checkpoint that is not whole, or a tower or
+            tokenizer that differs.
+    """
+    path = paths(config, data_name).teacher
+    shape = checked_config(path, "teacher")
+    _same("vision tower", tower_shape(shape), tower_shape(shared.config))
+    digests = (tokenizer_digest(t) for t in (AutoTokenizer.from_pretrained(path), shared.text.tokenizer))
+    _same("tokenizer", *(d[:12] for d in digests))
+    model = opened(LlavaForConditionalGeneration, path, "teacher", dtype="auto")
+    _same(
+        "vision tower",
+        *(d[:12] for d in (tower_digest(model.model.vision_tower, shape), shared.tower_digest)),
+    )
+    return Teacher(_placed(model), pair_digest(config, shared, data_name))
+
+
+def _placed(model: nn.Module) -> nn.Module:
+    """On a GPU in bfloat16, where there is one."""
+    if not torch.cuda.is_available():
+        return model.float()
+    for part in parts(model):
+        part.to(torch.bfloat16)
+    return model.cuda()
+
+
+def _same(what: str, teacher: str, student: str) -> None:
+    if teacher != student:
+        raise PairError(
+            f"teacher and student do not share one {what} ({teacher} against {student}); tokens "
+            "of one would mean nothing to the other"
+        )

@@ -1,0 +1,114 @@
+"""A checkpoint is found, known by its bytes, and opened whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import LlavaForConditionalGeneration
+
+from cdc_flower.config import ConfigError, PairConfig
+from cdc_flower.models import folders
+from cdc_flower.models.folders import PairError, config_of, install, opened, paths, weights_digest
+
+
+@pytest.fixture
+def student(pair_folder, tmp_path) -> Path:
+    return shutil.copytree(pair_folder / "student", tmp_path / "student")
+
+
+def open_student(folder: Path):
+    return opened(LlavaForConditionalGeneration, str(folder), "student", dtype=torch.float32)
+
+
+def change_config(folder: Path, **more) -> None:
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **more}))
+
+
+def test_one_of_teacher_and_student_is_not_enough(pair_folder):
+    with pytest.raises(PairError, match="go together"):
+        paths(PairConfig(teacher=str(pair_folder / "teacher")), "x")
+
+
+def test_no_weights_found_says_where_it_looked_and_what_to_do(monkeypatch, tmp_path):
+    monkeypatch.setenv("CDC_FLOWER_CACHE", str(tmp_path))
+    with pytest.raises(ConfigError, match=r"no weights found for 'nowhere'; looked in .*cdc-flower pretrain"):
+        paths(PairConfig(), "nowhere")
+
+
+def test_a_folder_that_is_no_pair_is_refused(tmp_path):
+    with pytest.raises(PairError, match=r"no pair\.json"):
+        paths(PairConfig(folder=str(tmp_path)), "x")
+
+
+def test_weights_are_found_in_the_cache_where_the_package_has_only_the_card(
+    monkeypatch, tmp_path, pair_folder
+):
+    package, bundle = tmp_path / "package", tmp_path / "bundle"
+    shutil.copytree(pair_folder, package / "toy")
+    monkeypatch.setenv("CDC_FLOWER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(folders, "WEIGHTS", package)
+    installed = install("toy")
+    (bundle / "toy").mkdir(parents=True)
+    shutil.copy(package / "toy" / "pair.json", bundle / "toy")
+    monkeypatch.setattr(folders, "WEIGHTS", bundle)
+    assert folders.find_pair(PairConfig(), "toy") == installed
+
+
+def test_a_tensor_that_the_files_lack_is_an_error_that_names_it(student):
+    file = student / "model.safetensors"
+    tensors = load_file(file)
+    name = next(n for n in sorted(tensors) if "layers.0.mlp.up_proj" in n)
+    save_file({n: t for n, t in tensors.items() if n != name}, file, {"format": "pt"})
+    with pytest.raises(PairError, match=rf"student '{student}': its files lack '.*layers.0.mlp.up_proj"):
+        open_student(student)
+
+
+def test_a_tensor_of_another_shape_is_an_error_that_names_it(student):
+    file = student / "model.safetensors"
+    tensors = load_file(file)
+    name = next(n for n in sorted(tensors) if "layers.0.mlp.up_proj" in n)
+    save_file({**tensors, name: tensors[name][:-1].contiguous()}, file, {"format": "pt"})
+    with pytest.raises(PairError, match=r"its files lack '.*up_proj.weight' of shape") as told:
+        open_student(student)
+    assert "\n" not in str(told.value)
+
+
+def test_a_missing_shard_is_said_in_one_line(pair_folder, tmp_path):
+    model = LlavaForConditionalGeneration.from_pretrained(pair_folder / "student")
+    model.save_pretrained(tmp_path, max_shard_size="200KB")
+    next(tmp_path.glob("model-00002-*")).unlink()
+    with pytest.raises(PairError, match="its weights cannot be read") as told:
+        open_student(tmp_path)
+    assert "\n" not in str(told.value)
+
+
+def test_weights_in_pickle_are_neither_opened_nor_hashed(student):
+    (student / "model.safetensors").rename(student / "pytorch_model.bin")
+    with pytest.raises(PairError, match="its weights cannot be read"):
+        open_student(student)
+    with pytest.raises(PairError, match="no weights in safetensors"):
+        weights_digest(student)
+
+
+def test_damaged_weights_are_said_in_one_line(student):
+    (student / "model.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}      ")
+    with pytest.raises(PairError, match=r"its (weights cannot be read|files lack)"):
+        open_student(student)
+
+
+def test_a_quantised_checkpoint_is_refused(student):
+    change_config(student, quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True})
+    with pytest.raises(PairError, match="is quantised; allowed: float weights"):
+        config_of(str(student), "student")
+
+
+def test_the_format_of_llavas_own_repository_is_refused(student):
+    change_config(student, mm_vision_tower="openai/clip-vit-large-patch14-336")
+    with pytest.raises(PairError, match="own format; allowed: its '-hf' conversion"):
+        config_of(str(student), "student")

@@ -1,0 +1,125 @@
+"""What both sides need is in the student's checkpoint; nothing of the teacher's is opened for it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import (
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlavaForConditionalGeneration,
+    SiglipVisionConfig,
+)
+
+from cdc_flower.config import PairConfig
+from cdc_flower.models import shared as module
+from cdc_flower.models import transform
+from cdc_flower.models.folders import PairError, weights_digest
+from cdc_flower.models.shared import load_shared, tower_digest
+
+
+def bare(student, teacher="nowhere") -> PairConfig:
+    return PairConfig(teacher=str(teacher), student=str(student))
+
+
+def test_it_says_what_it_is(shared):
+    assert (shared.n_tokens, shared.width, shared.name, shared.family) == (64, 64, "scenes", "llava")
+    assert (shared.side, shared.patch) == (96, 12)
+    assert shared.card["format"] == 1
+    assert shared.text.decode(shared.text.answer_ids("Southeast")) == "southeast"
+
+
+def test_no_file_of_the_teacher_is_opened(shared, pair_folder, tmp_path):
+    folder = shutil.copytree(pair_folder, tmp_path / "pair", ignore=shutil.ignore_patterns("teacher"))
+    assert load_shared(PairConfig(folder=str(folder)), "scenes").digest == shared.digest
+    assert load_shared(bare(pair_folder / "student"), "x").tower_digest == shared.tower_digest
+
+
+def test_the_tower_alone_is_that_of_the_whole_model(shared):
+    whole = LlavaForConditionalGeneration.from_pretrained(shared.student_path, dtype=torch.float32)
+    want = whole.model.vision_tower.state_dict()
+    assert want.keys() == shared.tower.state_dict().keys()
+    assert all(torch.equal(t, want[n]) for n, t in shared.tower.state_dict().items())
+    assert tower_digest(whole.model.vision_tower, whole.config) == shared.tower_digest
+
+
+def test_bare_checkpoints_have_no_card_and_no_transform(shared, pair_folder):
+    found = load_shared(bare(pair_folder / "student"), "x")
+    assert found.transform is None
+    assert found.digest == weights_digest(pair_folder / "student")
+    assert found.text.suffix == "\n{question} ASSISTANT:"
+
+
+def test_a_pair_brings_the_transform_of_its_tower_and_no_other(shared, pair_folder, tmp_path):
+    assert shared.transform is not None
+    folder = shutil.copytree(pair_folder, tmp_path / "pair")
+    turn = transform.estimate(np.random.default_rng(0).standard_normal((9, 64, 64)))
+    transform.save(turn, folder, shared.tower_digest)
+    found = load_shared(PairConfig(folder=str(folder)), "scenes")
+    assert found.transform is not None
+    assert found.transform.digest == turn.digest
+    assert found.digest != shared.digest, "--resume sees it"
+    other = shutil.copytree(folder, tmp_path / "other")
+    transform.save(turn, other, "another tower")
+    assert load_shared(PairConfig(folder=str(other)), "scenes").transform is None
+
+
+def test_another_architecture_is_refused_by_name(tmp_path):
+    tiny = LlamaConfig(
+        hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, vocab_size=16
+    )
+    LlamaForCausalLM(tiny).save_pretrained(tmp_path)
+    with pytest.raises(PairError, match="architecture 'llama'; allowed: llava"):
+        load_shared(bare(tmp_path), "x")
+
+
+def test_a_tower_without_a_weight_is_refused(pair_folder, tmp_path):
+    folder = shutil.copytree(pair_folder / "student", tmp_path / "student")
+    tensors = load_file(folder / "model.safetensors")
+    name = next(n for n in sorted(tensors) if "vision_tower" in n and "fc1.weight" in n)
+    del tensors[name]
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(PairError, match=r"its files lack 'model.vision_tower.*fc1.weight'"):
+        load_shared(bare(folder), "x")
+
+
+def test_one_tower_in_two_float_types_is_the_same_where_its_values_are(shared):
+    config = shared.config
+    tower = CLIPVisionModel(CLIPVisionConfig(**config.vision_config.to_dict()))
+    with torch.no_grad():
+        for p in tower.parameters():
+            p.copy_(p.bfloat16().half())
+    digest = tower_digest(tower, config)
+    assert tower_digest(tower.bfloat16(), config) == digest
+    assert tower_digest(tower.half(), config) == digest
+    with torch.no_grad():
+        next(tower.parameters()).view(-1)[0] += 2.0**-9  # more than bfloat16 holds beside 1
+    assert tower_digest(tower.float(), config) != digest
+
+
+@pytest.mark.parametrize(("strategy", "clip", "siglip"), [("default", 64, None), ("full", 65, 64)])
+def test_tokens_are_counted_with_a_class_token_where_the_tower_has_one(
+    shared, pair_folder, tmp_path, strategy, clip, siglip
+):
+    raw = json.loads((pair_folder / "student" / "config.json").read_text())
+    for kind, wanted in (("clip", clip), ("siglip", siglip)):
+        folder = tmp_path / kind
+        folder.mkdir()
+        vision = raw["vision_config"]
+        if kind == "siglip":
+            names = ("image_size", "patch_size", "hidden_size", "num_hidden_layers", "intermediate_size")
+            vision = SiglipVisionConfig(**{n: vision[n] for n in names}).to_dict()
+        text = json.dumps({**raw, "vision_config": vision, "vision_feature_select_strategy": strategy})
+        (folder / "config.json").write_text(text)
+        if wanted is None:
+            with pytest.raises(PairError, match="has no class token to drop"):
+                module.checked_config(str(folder), "student")
+        else:
+            assert module._tokens_of(module.checked_config(str(folder), "student")) == wanted

@@ -1,0 +1,50 @@
+"""The teacher has the student's tower and tokenizer, or it is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from transformers import LlavaForConditionalGeneration
+
+from cdc_flower.config import PairConfig
+from cdc_flower.models.folders import PairError, weights_digest
+from cdc_flower.models.shared import load_shared
+from cdc_flower.models.teacher import load_teacher, pair_digest, teacher_config
+
+
+def teacher_of(pair_folder, student, teacher=None):
+    config = PairConfig(teacher=str(teacher or pair_folder / "teacher"), student=str(student))
+    return load_teacher(config, load_shared(config, "x"), "x")
+
+
+def test_its_digest_is_that_of_the_pair(shared, teacher, config, pair_folder):
+    assert teacher.digest == pair_digest(config.pair, shared, "scenes") == shared.card["digest"]
+    bare = teacher_of(pair_folder, pair_folder / "student")
+    assert bare.digest == weights_digest(pair_folder / "teacher", pair_folder / "student")
+
+
+def test_its_configuration_is_read_without_its_weights(teacher, config):
+    found = teacher_config(config.pair, "scenes")
+    assert found["text_config"]["hidden_size"] == teacher.model.config.text_config.hidden_size
+
+
+def test_towers_that_differ_are_refused(pair_folder, tmp_path):
+    other = shutil.copytree(pair_folder / "student", tmp_path / "student")
+    model = LlavaForConditionalGeneration.from_pretrained(other)
+    with torch.no_grad():
+        model.model.vision_tower.encoder.layers[0].mlp.fc1.weight.add_(0.01)
+    model.save_pretrained(other)
+    with pytest.raises(PairError, match="do not share one vision tower"):
+        teacher_of(pair_folder, other)
+
+
+def test_tokenizers_that_differ_are_refused(pair_folder, tmp_path):
+    other = shutil.copytree(pair_folder / "student", tmp_path / "student")
+    content = json.loads((other / "tokenizer.json").read_text())
+    content["model"]["vocab"]["zebra"] = len(content["model"]["vocab"])
+    (other / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(PairError, match="do not share one tokenizer"):
+        teacher_of(pair_folder, other)
