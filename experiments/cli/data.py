@@ -1,32 +1,16 @@
-"""The commands `cdc-flower data ...`, and the options that all commands share."""
+"""The commands `cdc-flower data ...`: check, show, import."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from cdc_flower.config import ConfigError, parse
-from experiments.run import settings
+from experiments.cli.options import Preset, Sets, chosen_settings
 
 data_app = typer.Typer(no_args_is_help=True, help="Check, look at and import data packs.")
-
-Preset = Annotated[
-    str | None, typer.Option(help="Settings by name; default: the preset of the data, or 'none'.")
-]
-Sets = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting; repeatable.")
-]
-
-
-def chosen_settings(data: str | None, preset: str | None, sets: list[str] | None) -> dict[str, Any]:
-    """The checked settings of a command; names the preset that is used on standard error."""
-    found, name = settings.resolve(data, preset, sets or [])
-    if name not in (None, "none"):
-        typer.echo(f"preset {name}: experiments/presets/{name}.toml", err=True)
-    parse(found)
-    return found
 
 
 @data_app.command("check")

@@ -1,8 +1,7 @@
-"""The commands `cdc-flower fleet ...` and `cdc-flower calibrate`: devices, their costs, their hours."""
+"""The commands `cdc-flower fleet ...`: devices, their costs, their hours."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +9,7 @@ import typer
 
 from cdc_flower.config import ConfigError
 from cdc_flower.fleet.settings import FleetConfig
+from experiments.cli.tables import new_table, show, writable
 
 fleet_app = typer.Typer(no_args_is_help=True, help="Devices: profiles, costs, availability.")
 DEFAULTS = FleetConfig()
@@ -47,26 +47,6 @@ def _profiles(files: list[Path] | None) -> dict[str, Any]:
     return found
 
 
-def _show(*shown: Any) -> None:
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 200  # a file or a pipe: nothing is cut
-    for one in shown:
-        console.print(one)
-
-
-def _table(*heads: str) -> Any:
-    from rich import box
-    from rich.table import Table
-
-    made = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    for i, head in enumerate(heads):
-        made.add_column(head, justify="left" if i == 0 else "right", no_wrap=True)
-    return made
-
-
 @fleet_app.command("profiles")
 def profiles(
     files: Files = None,
@@ -76,11 +56,11 @@ def profiles(
     from cdc_flower.fleet.cost.profiles import UNITS
 
     known = _profiles(files)
-    table = _table("profile", "class", *(f"{SHORT[f]}\n{UNITS[f]}" for f in UNITS))
+    table = new_table("profile", "class", *(f"{SHORT[f]}\n{UNITS[f]}" for f in UNITS))
     for p in known.values():
         figures = [getattr(p, f) for f in UNITS]
         table.add_row(p.name, p.device_class, *("-" if v is None else f"{v:.3g}" for v in figures))
-    _show(table)
+    show(table)
     if sources:
         for p in known.values():
             typer.echo(f"{p.name}")
@@ -129,10 +109,10 @@ def costs(
         lines = [("profile", *models), ("---", *["---"] * len(models)), *rows]
         typer.echo("\n".join(f"| {' | '.join(line)} |" for line in lines))
         return
-    table = _table("profile", *models)
+    table = new_table("profile", *models)
     for row in rows:
         table.add_row(*row)
-    _show(table)
+    show(table)
 
 
 def _amount(value: float, unit: str) -> str:
@@ -184,23 +164,16 @@ def trace(
             fleet.classes, seed or 0, days or DEFAULTS.trace_days, _zones(zones or DEFAULTS.zones)
         )
     if out is not None:
-        _writable(out)
+        writable(out)
         traces.write_trace(out, found)
     intervals = len(found.start)
     typer.echo(
         f"{len(found)} devices, {found.period / traces.DAY:g} days, {intervals} intervals, online "
         f"{found.online_per_period.mean() / found.period:.1%} of the time"
     )
-    _show(_hours(found))
+    show(_hours(found))
     if out is not None:
         typer.echo(f"trace: {out}")
-
-
-def _writable(out: Path) -> None:
-    """Refuse a file that cannot be written, before anything is computed."""
-    if out.is_dir() or not out.resolve().parent.is_dir():
-        what = "is a folder" if out.is_dir() else "no such folder"
-        raise ConfigError(f"--out '{out}': {what}; allowed: a file in a folder that is there")
 
 
 def _zones(text: str) -> tuple[float, ...]:
@@ -214,7 +187,7 @@ def _hours(found: Any) -> Any:
     """Share of the devices online, and of those that also charge and are left alone, by hour of the day."""
     import numpy as np
 
-    table = _table("hour UTC", "online", "charging", "idle", "all three")
+    table = new_table("hour UTC", "online", "charging", "idle", "all three")
     table.add_column("online (all three dark)", no_wrap=True)
     days = max(1, round(found.period / 86_400))
     looked_at = np.linspace(0, days - 1, min(days, 30)).astype(int).tolist()
@@ -232,76 +205,3 @@ def _hours(found: Any) -> Any:
             "█" * dark + "░" * light,
         )
     return table
-
-
-# --- calibrate ----------------------------------------------------------------------------------------------
-
-
-def calibrate(
-    out: Annotated[Path | None, typer.Option(help="Profile file; default NAME.json.")] = None,
-    name: Annotated[str, typer.Option(help="Of the profile; default here.", show_default=False)] = "here",
-    like: Annotated[
-        str, typer.Option(help="Profile for what is not measured; default minipc.", show_default=False)
-    ] = "minipc",
-    up: Annotated[float | None, typer.Option(help="Mbit/s to the cloud.")] = None,
-    down: Annotated[float | None, typer.Option(help="Mbit/s from the cloud.")] = None,
-    rtt: Annotated[float | None, typer.Option(help="Round trip to the cloud, ms.")] = None,
-    loss: Annotated[float | None, typer.Option(help="Share of packets lost, 0 to below 1.")] = None,
-    idle_watts: Annotated[
-        float | None, typer.Option(help="Of the whole device, doing nothing for us.")
-    ] = None,
-    compute_watts: Annotated[float | None, typer.Option(help="Of the whole device, computing.")] = None,
-    radio_watts: Annotated[float | None, typer.Option(help="Of the whole device, transferring.")] = None,
-    threads: Annotated[int, typer.Option(help="Of torch; default: as it has them.", show_default=False)] = 0,
-    accelerator: Annotated[bool, typer.Option("--accelerator", help="The CUDA device, not the CPU.")] = False,
-    check: Annotated[
-        bool, typer.Option("--check", help="Also answer questions and compare with the prediction.")
-    ] = False,
-    quick: Annotated[bool, typer.Option("--quick", help="Seconds instead of a minute; rough.")] = False,
-) -> None:
-    """Measure this machine and write its profile, for a mix."""
-    from cdc_flower.fleet.cost.profiles import UNITS, read_profiles, write_profiles
-    from experiments.bench import calibrate as calibrating
-
-    known = read_profiles()
-    if like not in known:
-        raise ConfigError(f"--like {like!r}; allowed: {', '.join(known)}")
-    scaled = {
-        "up_bw": (up, 1e6),
-        "down_bw": (down, 1e6),
-        "rtt": (rtt, 1e-3),
-        "loss": (loss, 1),
-        "idle_power": (idle_watts, 1),
-        "compute_power": (compute_watts, 1),
-        "radio_power": (radio_watts, 1),
-    }
-    given = {figure: value * unit for figure, (value, unit) in scaled.items() if value is not None}
-    target = out or Path(f"{name}.json")
-    _writable(target)
-    replace(known[like], name=name, **given)  # refuses what is out of its range before a minute is spent
-    measured = calibrating.measure(threads, accelerator, quick)
-    found = calibrating.profile(name, measured, known[like], given)
-    write_profiles(target, [found])
-    table = _table("figure", "value", "unit")
-    table.add_column("source")
-    for figure in UNITS:
-        value = getattr(found, figure)
-        table.add_row(figure, "-" if value is None else f"{value:.4g}", UNITS[figure], found.sources[figure])
-    _show(table)
-    if check:
-        compared = _table("model", "compression", "questions", "measured s", "predicted s", "ratio")
-        for row in calibrating.check(found, threads, quick):
-            compared.add_row(
-                row.model,
-                row.compression,
-                str(row.questions),
-                f"{row.measured:.3g}",
-                f"{row.predicted:.3g}",
-                f"{row.ratio:.3g}",
-            )
-        _show(compared)
-    typer.echo(f"profile: {target}")
-    typer.echo(
-        f"use it: --set fleet.mix=FILE.toml, with these lines in FILE.toml beside it:\n"
-        f'profiles = ["{target.name}"]\n[mix]\n{name} = 100'
-    )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.cli import app as cli
+from experiments.cli import compare as comparing
 from experiments.run import simulate
 from experiments.run.simulate import EngineError
 
@@ -86,7 +86,7 @@ def test_ctrl_c_ends_with_130(command, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "chosen_settings", interrupted)
+    monkeypatch.setattr(comparing, "chosen_settings", interrupted)
     code, _, err = command("compare")
     assert (code, err) == (130, "interrupted\n")
 

@@ -1,0 +1,82 @@
+"""`cdc-flower calibrate`: this machine as a profile of a device."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cdc_flower.config import ConfigError
+from experiments.cli.tables import new_table, show, writable
+
+
+def calibrate(
+    out: Annotated[Path | None, typer.Option(help="Profile file; default NAME.json.")] = None,
+    name: Annotated[str, typer.Option(help="Of the profile; default here.", show_default=False)] = "here",
+    like: Annotated[
+        str, typer.Option(help="Profile for what is not measured; default minipc.", show_default=False)
+    ] = "minipc",
+    up: Annotated[float | None, typer.Option(help="Mbit/s to the cloud.")] = None,
+    down: Annotated[float | None, typer.Option(help="Mbit/s from the cloud.")] = None,
+    rtt: Annotated[float | None, typer.Option(help="Round trip to the cloud, ms.")] = None,
+    loss: Annotated[float | None, typer.Option(help="Share of packets lost, 0 to below 1.")] = None,
+    idle_watts: Annotated[
+        float | None, typer.Option(help="Of the whole device, doing nothing for us.")
+    ] = None,
+    compute_watts: Annotated[float | None, typer.Option(help="Of the whole device, computing.")] = None,
+    radio_watts: Annotated[float | None, typer.Option(help="Of the whole device, transferring.")] = None,
+    threads: Annotated[int, typer.Option(help="Of torch; default: as it has them.", show_default=False)] = 0,
+    accelerator: Annotated[bool, typer.Option("--accelerator", help="The CUDA device, not the CPU.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Also answer questions and compare with the prediction.")
+    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Seconds instead of a minute; rough.")] = False,
+) -> None:
+    """Measure this machine and write its profile, for a mix."""
+    from cdc_flower.fleet.cost.profiles import UNITS, read_profiles, write_profiles
+    from experiments.bench import calibrate as calibrating
+
+    known = read_profiles()
+    if like not in known:
+        raise ConfigError(f"--like {like!r}; allowed: {', '.join(known)}")
+    scaled = {
+        "up_bw": (up, 1e6),
+        "down_bw": (down, 1e6),
+        "rtt": (rtt, 1e-3),
+        "loss": (loss, 1),
+        "idle_power": (idle_watts, 1),
+        "compute_power": (compute_watts, 1),
+        "radio_power": (radio_watts, 1),
+    }
+    given = {figure: value * unit for figure, (value, unit) in scaled.items() if value is not None}
+    target = out or Path(f"{name}.json")
+    writable(target)
+    replace(known[like], name=name, **given)  # refuses what is out of its range before a minute is spent
+    measured = calibrating.measure(threads, accelerator, quick)
+    found = calibrating.profile(name, measured, known[like], given)
+    write_profiles(target, [found])
+    table = new_table("figure", "value", "unit")
+    table.add_column("source")
+    for figure in UNITS:
+        value = getattr(found, figure)
+        table.add_row(figure, "-" if value is None else f"{value:.4g}", UNITS[figure], found.sources[figure])
+    show(table)
+    if check:
+        compared = new_table("model", "compression", "questions", "measured s", "predicted s", "ratio")
+        for row in calibrating.check(found, threads, quick):
+            compared.add_row(
+                row.model,
+                row.compression,
+                str(row.questions),
+                f"{row.measured:.3g}",
+                f"{row.predicted:.3g}",
+                f"{row.ratio:.3g}",
+            )
+        show(compared)
+    typer.echo(f"profile: {target}")
+    typer.echo(
+        f"use it: --set fleet.mix=FILE.toml, with these lines in FILE.toml beside it:\n"
+        f'profiles = ["{target.name}"]\n[mix]\n{name} = 100'
+    )

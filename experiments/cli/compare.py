@@ -1,0 +1,81 @@
+"""`cdc-flower compare`: methods or the arms of a study, side by side."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cdc_flower.config import METHODS, ConfigError, parse
+from experiments.cli.options import Data, NoPretrain, Out, Preset, Sets, chosen_settings
+from experiments.run.settings import assignments
+
+
+def compare(
+    data: Data = None,
+    preset: Preset = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(help="Comma list, in the order of the table; default: all.", show_default=False),
+    ] = None,
+    arms: Annotated[
+        str | None, typer.Option(help="Instead: a study of experiments/studies, or a TOML file like it.")
+    ] = None,
+    seeds: Annotated[
+        int,
+        typer.Option(help="Runs per method, default 1; from 2 on with 95 % intervals.", show_default=False),
+    ] = 1,
+    out: Out = None,
+    workers: Annotated[int | None, typer.Option(help="Processes; default one per core.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep finished runs of the same settings, go on with others.")
+    ] = False,
+    no_pretrain: NoPretrain = False,
+    sets: Sets = None,
+) -> None:
+    """Run methods side by side: table, summary, report."""
+    from experiments.run import arms as studies
+    from experiments.run import compare as comparing
+
+    chosen: Any = METHODS if methods is None else tuple(m.strip() for m in methods.split(",") if m.strip())
+    settings = chosen_settings(data, preset, sets)
+    if arms is not None:
+        if methods is not None:
+            raise ConfigError("--methods and --arms; allowed: one of them, arms name their methods")
+        study, chosen = studies.read(arms)
+        settings = {
+            **settings,
+            **study,
+            **{k: v for k, v in assignments(sets or []).items() if k != "data.pack"},
+        }
+        out = out or Path("results") / f"{parse(settings).data.name}-{Path(arms).stem}"
+    try:
+        made = comparing.run(
+            settings, chosen, seeds=seeds, out=out, workers=workers, resume=resume, pretrain=not no_pretrain
+        )
+    except comparing.Interrupted as stopped:
+        _show(stopped.comparison)
+        raise
+    _show(made)
+    if made.status == "failed":
+        for name, why in made.index["failed"].items():
+            typer.echo(f"error: {name}: {why}", err=True)
+        raise typer.Exit(1)
+
+
+def _show(comparison: Any) -> None:
+    from rich.console import Console
+
+    from experiments.report import terminal
+    from experiments.report.notes import notes
+    from experiments.report.page import REPORT
+
+    console = Console(highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = 100  # a file or a pipe
+    console.print(terminal.table(comparison, console.width))
+    for line in notes(comparison):
+        console.print(line, markup=False)
+    typer.echo(f"report: {comparison.out / REPORT}")

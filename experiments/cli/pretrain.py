@@ -1,0 +1,47 @@
+"""`cdc-flower pretrain`: a pair of models for a data pack."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cdc_flower.config import parse
+from experiments.cli.options import Data, Preset, Sets, chosen_settings
+from experiments.pretrain.recipes import RECIPES, Recipe, shortened
+
+
+def pretrain(
+    data: Data = None,
+    preset: Preset = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the pair; default: in the cache, where runs find it.")
+    ] = None,
+    steps_share: Annotated[
+        float,
+        typer.Option(help="Share of every stage's steps, for a quick try; default 1.", show_default=False),
+    ] = 1.0,
+    sets: Sets = None,
+) -> None:
+    """Train a pair of models for a data pack.
+
+    Tower, teacher and student; the same command goes on where it was stopped.
+    """
+    config = parse(chosen_settings(data, preset, sets))
+    name = config.data.name
+    recipe = shortened(RECIPES.get(name, Recipe()), steps_share)
+
+    from experiments.report.terminal import Screen, share
+    from experiments.run import pairs, pool
+
+    kept = pairs.folder(name if steps_share == 1 else f"{name}-quick")  # a quick try is no pair to run with
+    target = (out or kept).absolute()
+    pool.silence()
+    with Screen(1) as screen, screen.preparing(f"pair for {name}") as tell:
+        card = pairs.train(config, target, recipe, tell)
+    for role, scores in card["scores"].items():
+        by_domain = ", ".join(f"{domain} {share(value)} %" for domain, value in scores["by_domain"].items())
+        typer.echo(f"{role}: {by_domain}")
+    found = target == pairs.folder(name).absolute()
+    typer.echo(f"pair: {target}" + ("" if found else f"  (use it with --set pair.folder={target})"))

@@ -1,0 +1,58 @@
+"""`cdc-flower probe`: the choices of one part of the method, without training every arm."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cdc_flower.config import parse
+from experiments.cli.options import Data, NoPretrain, Out, Preset, Sets, chosen_settings
+
+
+class Probe(StrEnum):
+    """The part of the method that a probe looks at."""
+
+    uplink = "uplink"
+    downlink = "downlink"
+    compressions = "compressions"
+
+
+def probe(
+    part: Annotated[
+        Probe,
+        typer.Argument(
+            help="uplink: which tokens tell the teacher most; downlink: which codec loses least; "
+            "compressions: whether devices of several can share an adapter."
+        ),
+    ],
+    data: Data = None,
+    preset: Preset = None,
+    seeds: Annotated[
+        int, typer.Option(help="Default 1; from 2 on with 95 % intervals.", show_default=False)
+    ] = 1,
+    out: Out = None,
+    no_pretrain: NoPretrain = False,
+    sets: Sets = None,
+) -> None:
+    """Compare the choices of one part of the method.
+
+    Without training every arm; writes probe.csv.
+    """
+    config = parse(chosen_settings(data, preset, sets))
+    target = (out or Path("results") / f"{config.data.name}-probe-{part}").absolute()
+
+    from rich.console import Console
+
+    from experiments.probes import probe
+    from experiments.report.terminal import Screen
+    from experiments.run import pairs, pool
+
+    pool.silence()
+    with Screen(1) as screen, screen.preparing("pair") as tell:
+        pairs.ensure(config, screen.say, tell, not no_pretrain)
+        found = probe.run(str(part), config, seeds, tell)
+    Console(highlight=False).print(probe.table(found))
+    typer.echo(f"rows: {probe.write(found, target)}")

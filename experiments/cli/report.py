@@ -1,0 +1,25 @@
+"""`cdc-flower report`: the page of a comparison again, from what lies in its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    folder: Path,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown, too.")] = False,
+) -> None:
+    """Write the report of a comparison again.
+
+    And its summary.json, from what lies in its folder.
+    """
+    from experiments.report import page, summary, terminal
+
+    comparison = summary.read(folder)
+    summary.write_summary(comparison)
+    if markdown:
+        typer.echo(terminal.markdown(comparison))
+    typer.echo(f"report: {page.write(folder)}")

@@ -1,0 +1,111 @@
+"""`cdc-flower settings` and `cdc-flower methods`: what can be chosen, for people and for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import typer
+
+from cdc_flower import config
+from cdc_flower.config import ConfigError
+from experiments.cli.tables import new_table, show
+
+SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+sections = getattr(config, "sections", lambda: config.STAGES)
+Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+
+def settings(
+    stage: Annotated[
+        str | None, typer.Argument(help="One stage, such as uplink; default all.", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the settings: default, range, meaning, and who reads each."""
+    if stage is not None and stage not in sections():
+        raise ConfigError(f"unknown stage '{stage}'; allowed: {', '.join(sections())}")
+    rows = [row for name, cls in sections().items() if stage in (None, name) for row in of_stage(name, cls)]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    wide = sys.stdout.isatty()
+    made = new_table("setting", "default")
+    for head in ("allowed", "read by", "meaning"):
+        made.add_column(head, no_wrap=not wide, overflow="fold")
+    for row in rows:
+        made.add_row(
+            row["key"],
+            shown(row["default"]),
+            allowed(row).replace("[", r"\["),
+            row["reader"],
+            row["meaning"].replace("[", r"\["),
+        )
+    show(made)
+
+
+def of_stage(stage: str, cls: Any) -> list[dict[str, Any]]:
+    """The settings of a stage's dataclass: key, type, default, bounds and values where there are some,
+    meaning, reader.
+    """
+    rows = []
+    for name, field in cls.__pydantic_fields__.items():
+        kind = field.annotation
+        values = list(get_args(kind)) if get_origin(kind) is Literal else None
+        bounds = {sign: getattr(m, sign) for m in field.metadata for sign in SIGNS if hasattr(m, sign)}
+        rows.append(
+            {
+                "key": f"{stage}.{name.replace('_', '-')}",
+                "type": type(field.default).__name__,
+                "default": field.default,
+                **({"values": values} if values else {}),
+                **bounds,
+                "meaning": field.description,
+                "reader": field.json_schema_extra["reader"],
+            }
+        )
+    return rows
+
+
+def shown(value: Any) -> str:
+    """A default as `--set` takes it."""
+    return "''" if value == "" else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def allowed(row: dict[str, Any]) -> str:
+    """What a setting may be, in a few characters: "nf4, int8", ">= 1, <= 95", "text"."""
+    if "values" in row:
+        return ", ".join(map(str, row["values"]))
+    bounds = ", ".join(f"{SIGNS[sign]} {row[sign]:g}" for sign in SIGNS if sign in row)
+    return bounds or {"bool": "true, false", "str": "text"}.get(row["type"], "a number")
+
+
+def methods(as_json: Json = False) -> None:
+    """List the methods that are installed: what each is, what it asks for, its own settings."""
+    from dataclasses import asdict
+
+    from strategies.method import methods as installed
+
+    rows = [
+        {
+            "name": name,
+            "about": method.about,
+            "traits": asdict(method.traits),
+            "settings": [
+                row["key"] for stage, cls in method.settings.items() for row in of_stage(stage, cls)
+            ],
+        }
+        for name, method in installed().items()
+    ]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    made = new_table("method")
+    for head in ("about", "traits", "own settings"):
+        made.add_column(head, overflow="fold")
+    for row in rows:
+        has = ", ".join(trait.replace("_", " ") for trait, value in row["traits"].items() if value)
+        sections_of = dict.fromkeys(key.partition(".")[0] for key in row["settings"])
+        made.add_row(row["name"], row["about"], has or "-", ", ".join(sections_of) or "-")
+    show(made)

@@ -1,0 +1,110 @@
+"""`cdc-flower simulate`: one run of one method, on an engine of choice."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cdc_flower.config import METHODS, ConfigError, parse
+from experiments.cli.options import Data, NoPretrain, Out, Preset, Sets, chosen_settings
+from experiments.run.settings import assignments
+
+
+class Engine(StrEnum):
+    """Where a simulation runs."""
+
+    local = "local"
+    fleet = "fleet"
+    flower = "flower"
+
+
+def simulate(
+    method: Annotated[
+        str | None, typer.Option(help=f"One of {', '.join(METHODS)}; default cdc.", show_default=False)
+    ] = None,
+    data: Data = None,
+    preset: Preset = None,
+    engine: Annotated[
+        Engine,
+        typer.Option(
+            help="local (default): this process; fleet: Ray workers; flower: `flwr run .`.",
+            show_default=False,
+        ),
+    ] = Engine.local,
+    workers: Annotated[
+        int, typer.Option(help="fleet: processes; default one per core.", show_default=False)
+    ] = 0,
+    ray_address: Annotated[
+        str,
+        typer.Option(help="fleet: a Ray cluster, host:port or auto; default: its own.", show_default=False),
+    ] = "",
+    gpu_fraction: Annotated[
+        float, typer.Option(help="fleet: of a GPU, per worker; default none.", show_default=False)
+    ] = 0.0,
+    out: Out = None,
+    live: Annotated[bool, typer.Option("--live", help="Show the run as it goes on.")] = False,
+    resume: Annotated[
+        Path | None,
+        typer.Option(help="Go on with the run in this folder, with its settings; only rounds can be set."),
+    ] = None,
+    no_pretrain: NoPretrain = False,
+    sets: Sets = None,
+) -> None:
+    """Run one method and write its run folder."""
+    of_fleet = {"--workers": workers, "--ray-address": ray_address, "--gpu-fraction": gpu_fraction}
+    if engine is not Engine.fleet and any(of_fleet.values()):
+        given = ", ".join(name for name, value in of_fleet.items() if value)
+        raise ConfigError(f"{given} with --engine {engine.value}; allowed: --engine fleet")
+    if resume is None:
+        found = {**chosen_settings(data, preset, sets), "run.method": method or "cdc"}
+        config = parse(found)
+        target = Path(out or config.run.out_dir or f"results/{config.run.method}-{config.run.seed}")
+        config = parse({**found, "run.out-dir": str(target.absolute())})
+    else:
+        config = _resumed(resume, sets, {"method": method, "data": data, "preset": preset, "out": out})
+
+    from cdc_flower import results
+    from experiments.report.live import Watch
+    from experiments.report.terminal import Screen, share, size
+    from experiments.run import pairs, pool
+    from experiments.run import simulate as simulating
+
+    pool.silence()
+    shown = Watch(target) if live else Screen(1)
+    with shown as screen, screen.preparing(f"{config.run.method} · seed {config.run.seed}") as tell:
+        pairs.ensure(config, screen.say, tell, not no_pretrain)
+        engines = {
+            Engine.local: simulating.local,
+            Engine.fleet: partial(
+                simulating.fleet, workers=workers, ray_address=ray_address, gpu_fraction=gpu_fraction
+            ),
+            Engine.flower: simulating.flower,
+        }
+        folder = engines[engine](config, tell, resume is not None)
+    run = results.read(folder)
+    for domain, accuracy in results.final_accuracy(run.rounds).items():
+        typer.echo(f"{domain}: {share(accuracy)} %")
+    total = results.totals(run.devices)
+    ended = run.devices["status"].value_counts()
+    typer.echo(
+        f"up {size(total['uplink_bytes'])}, down {size(total['downlink_bytes'])}; of {total['tasks']} "
+        f"device-tasks {ended.get('failed', 0)} failed, {ended.get('missing', 0)} had no answer in time"
+    )
+    typer.echo(f"run folder: {folder}")
+
+
+def _resumed(folder: Path, sets: list[str] | None, options: dict[str, Any]) -> Any:
+    """The config to resume with; `options` are those that a resumed run has from its folder."""
+    from experiments.run import simulate as simulating
+
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise ConfigError(
+            f"--{given[0]} with --resume: a run goes on with its own settings; "
+            "allowed: --set run.rounds=N, --engine"
+        )
+    return simulating.resumed(folder, assignments(sets or []))
