@@ -1,6 +1,7 @@
 # cdc_flower. Type `make` for the list of targets.
 PYTHON ?= python3
 OUT ?= results/demo
+TESTERS ?= 2
 BIN := .venv/bin
 STAMP := .venv/.installed
 
@@ -30,8 +31,8 @@ bench: install ## how near the wire is to its limits; with OUT=folder also bench
 bench-fleet: install ## what a device-task costs, beside Flower's own simulation; with OUT=folder also bench-fleet.json
 	@$(BIN)/python -m experiments.bench.fleet $(if $(filter file,$(origin OUT)),,--out "$(OUT)")
 
-test: install ## the tests
-	@$(BIN)/python -m pytest
+test: install ## the tests, a file at a time on each of TESTERS processes (2)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TESTERS) --dist loadfile
 
 lint: install ## ruff, pyright, and whether every test can be imported
 	@$(BIN)/ruff check .

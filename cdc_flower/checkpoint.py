@@ -40,9 +40,13 @@ _log = logging.getLogger(__name__)
 class Saved(Protocol):
     """Who has state to go on with: a fresh object that was given `load(state())` goes on as the old one."""
 
-    def state(self) -> Part: ...
+    def state(self) -> Part:
+        """What `load` needs to go on from here."""
+        ...
 
-    def load(self, state: Mapping[str, Any]) -> None: ...
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state()` was taken."""
+        ...
 
 
 class CheckpointError(ValueError):
@@ -64,7 +68,7 @@ def found(folder: Path) -> dict[int, Path]:
 def save(folder: Path, round: int, parts: Mapping[str, Mapping[str, Value]], keep: int = 2) -> Path:
     """Write the checkpoint of a round; afterwards it is on the disk, or the older ones are as they were.
 
-    Files of later rounds are removed, because they belong to a line that was left behind.
+    Files of later rounds are removed, because they belong to a lineage that was left behind.
 
     Args:
         folder: made when absent.

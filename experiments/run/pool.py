@@ -58,6 +58,7 @@ class Job:
 
     @property
     def name(self) -> str:
+        """For people: arm and seed."""
         return f"{self.arm} · seed {self.seed}"
 
 

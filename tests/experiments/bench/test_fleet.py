@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from cdc_flower.fleet.engines.workers import start_ray
 from experiments.bench import fleet as bench_fleet
 
 RAYS_OWN = ["ignore:.*subprocess .* is still running:ResourceWarning", "ignore:unclosed file:ResourceWarning"]
@@ -13,6 +14,17 @@ def test_the_middle_of_two_is_the_smaller():
     assert [bench_fleet.median(v) for v in ([3], [4, 2], [9, 1, 5])] == [3, 2, 5]
 
 
+@pytest.fixture
+def ray():
+    """One Ray for all grids of the bench, which start and stop their own otherwise."""
+    import ray
+
+    assert start_ray("", 1)
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.usefixtures("ray")
 @pytest.mark.filterwarnings(*RAYS_OWN)
 def test_a_quick_bench_writes_its_figures(tmp_path, capsys):
     bench_fleet.main(["--quick", "--workers", "1", "--out", str(tmp_path)])

@@ -20,7 +20,7 @@ def test_every_setting_is_listed_once_with_default_meaning_and_reader(listed):
     assert {row["key"]: row["default"] for row in listed} == flat(parse({}))
     for row in listed:
         assert len(row["meaning"]) > 8, row["key"]
-        assert {word for word in row["reader"].split(", ")} <= {"device", "cloud", "simulator", "all"}
+        assert set(row["reader"].split(", ")) <= {"device", "cloud", "simulator", "all"}
 
 
 def test_listed_values_and_bounds_are_those_that_are_checked(listed):
