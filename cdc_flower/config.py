@@ -10,17 +10,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from cdc_flower import plugins
 from cdc_flower.fleet.settings import FleetConfig
 from cdc_flower.setting import STRICT, setting
 
-Method = Literal["static", "cdc", "upload_all", "fedavg_lora", "fedprox_lora", "fedavg_full", "fedavg_pseudo"]
-METHODS: tuple[str, ...] = get_args(Method)
+T = TypeVar("T")
 TokenScore = Literal["attention", "sampled", "entropy", "mc_dropout", "norm", "random", "released"]
 Axis = Literal["object", "question", "style", "mixed"]
 
@@ -33,7 +34,7 @@ class ConfigError(ValueError):
 class RunConfig:
     """What to run, how long, and where its results go."""
 
-    method: Method = setting("cdc", "what is run (`cdc-flower methods`)")
+    method: str = setting("cdc", "what is run (`cdc-flower methods`)")
     seed: int = setting(0, "of every random draw", ge=0, lt=2**31)
     rounds: int = setting(14, "how many are run", "simulator", ge=1)
     devices: int = setting(8, "how many there are", "simulator", ge=1, le=10**7)
@@ -46,7 +47,7 @@ class RunConfig:
     checkpoint_every: int = setting(1, "rounds between checkpoints to resume from; 0 = none", "cloud", ge=0)
     round_timeout: float = setting(600.0, "the longest that the cloud waits for answers [s]", "cloud", gt=0)
     out_dir: str = setting("", "the run folder; absolute under `flwr run`; '' = results/<method>-<seed>")
-    tensorboard: bool = setting(False, "write TensorBoard files, too", "simulator")
+    callbacks: str = setting("", "what else happens after rounds, by name: tensorboard", "simulator")
     fail_devices: str = setting(
         "", "devices that raise, 'round:device,...', to try what happens then", "device"
     )
@@ -175,25 +176,6 @@ class DownlinkConfig:
     max_bytes: int = setting(256 * 2**20, "a larger frame is refused unread [bytes]", "device", ge=1)
 
 
-@dataclass(frozen=True, config=STRICT)
-class FedAvgConfig:
-    """Training on the device, for the FedAvg family."""
-
-    epochs: int = setting(1, "over what a device trains on, per round", "device", ge=1)
-    batch: int = setting(8, "samples a step", "device", ge=1)
-    lr: float = setting(3e-3, "learning rate of AdamW, for the adapter", "device", gt=0)
-    lr_full: float = setting(1e-3, "learning rate of AdamW, for all weights (fedavg_full)", "device", gt=0)
-    memory: int = setting(64, "past samples a device may train on again", "device", ge=0)
-    confidence: float = setting(0.8, "fedavg_pseudo: own answers below it do not teach", "device", ge=0, le=1)
-
-
-@dataclass(frozen=True, config=STRICT)
-class FedProxConfig:
-    """FedProx beyond FedAvg."""
-
-    mu: float = setting(0.01, "of the proximal term", "device", ge=0)
-
-
 STAGES: dict[str, type] = {
     "run": RunConfig,
     "data": DataConfig,
@@ -203,10 +185,23 @@ STAGES: dict[str, type] = {
     "cloud": CloudConfig,
     "downlink": DownlinkConfig,
     "fleet": FleetConfig,
-    "fedavg": FedAvgConfig,
-    "fedprox": FedProxConfig,
 }
-"""Stage name -> its dataclass."""
+"""Stage name -> its dataclass. Methods add sections of their own, see `sections`."""
+
+
+@lru_cache(maxsize=1)
+def sections() -> dict[str, type]:
+    """`STAGES`, then the sections of all methods that are installed; loads the methods.
+
+    Raises:
+        ConfigError: a method whose section has the name of a stage or of another's section.
+    """
+    found = dict(STAGES)
+    for name in plugins.names(plugins.METHODS):
+        for section, cls in plugins.load(plugins.METHODS, name).settings.items():
+            if found.setdefault(section, cls) is not cls:
+                raise ConfigError(f"method '{name}': section '{section}' is taken; allowed: another name")
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,8 +216,11 @@ class Config:
     cloud: CloudConfig
     downlink: DownlinkConfig
     fleet: FleetConfig
-    fedavg: FedAvgConfig
-    fedprox: FedProxConfig
+    methods: tuple[tuple[str, Any], ...] = ()  # section -> settings of methods; () on a device
+
+    def of(self, cls: type[T]) -> T:
+        """The settings of a method's section, by their class."""
+        return next(found for _, found in self.methods if type(found) is cls)
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -231,16 +229,19 @@ class Config:
         return () if names == ("none",) else names
 
 
-_OWNER = {
-    f"{stage}.{f.name.replace('_', '-')}": (stage, f.name)
-    for stage, cls in STAGES.items()
-    for f in dataclasses.fields(cls)
-}
+@lru_cache(maxsize=1)
+def _owner() -> dict[str, tuple[str, str]]:
+    """`stage.key` -> its stage and the name of its field."""
+    return {
+        f"{stage}.{f.name.replace('_', '-')}": (stage, f.name)
+        for stage, cls in sections().items()
+        for f in dataclasses.fields(cls)
+    }
 
 
 def keys() -> tuple[str, ...]:
     """All run-config keys, `stage.key`, in the order of the stages."""
-    return tuple(_OWNER)
+    return tuple(_owner())
 
 
 def full_key(key: str) -> str:
@@ -250,18 +251,16 @@ def full_key(key: str) -> str:
         ConfigError: there is none like it; names the nearest.
     """
     kebab = key.replace("_", "-")
-    for name in (kebab, key.replace("_", ".", 1).replace("_", "-")):
-        if name in _OWNER:
+    for name in (key, kebab, key.replace("_", ".", 1).replace("_", "-")):
+        if name in _owner():
             return name
     raise ConfigError(f"unknown setting '{key}'; {_hint(kebab)}")
 
 
 def _hint(key: str) -> str:
     last = key.rpartition(".")[2]
-    same = [k for k in _OWNER if k.rpartition(".")[2] == last]
-    near = [*same, *(k for k in get_close_matches(key, _OWNER, n=3) if k not in same)]
-    if key in RENAMED:
-        near = [RENAMED[key]]
+    same = [k for k in _owner() if k.rpartition(".")[2] == last]
+    near = [RENAMED[key]] if key in RENAMED else same or get_close_matches(key, _owner(), n=3)
     return f"did you mean {' or '.join(near)}?" if near else "allowed: `cdc-flower settings` lists them"
 
 
@@ -289,6 +288,7 @@ RENAMED: dict[str, str] = {
     "local-memory": "fedavg.memory",
     "pseudo-confidence": "fedavg.confidence",
     "proximal-mu": "fedprox.mu",
+    "tensorboard": "run.callbacks",
 }
 """Keys of version 0.1 whose last part has changed -> what to say now."""
 
@@ -299,19 +299,10 @@ def parse(settings: Mapping[str, Any]) -> Config:
     Raises:
         ConfigError: unknown key, or a value that is not allowed; one line.
     """
-    stages: dict[str, dict[str, Any]] = {name: {} for name in STAGES}
-    for key, value in settings.items():
-        stage, name = _OWNER[full_key(key)]
-        stages[stage][name] = value
-    built = {}
-    for stage, values in stages.items():
-        try:
-            built[stage] = TypeAdapter(STAGES[stage]).validate_python(values)
-        except ValidationError as err:
-            first = err.errors()[0]
-            key = f"{stage}.{str(first['loc'][0]).replace('_', '-')}"
-            raise ConfigError(f"setting '{key}' = {first['input']!r}: {first['msg']}") from None
-    config = Config(**built)
+    config = _built(sections(), {full_key(key): value for key, value in settings.items()})
+    known = plugins.names(plugins.METHODS)
+    if config.run.method not in known:
+        raise ConfigError(f"setting 'run.method' = {config.run.method!r}; allowed: {', '.join(known)}")
     for axis in config.axes:
         if axis not in ("object", "question", "style", "mixed"):
             raise ConfigError(
@@ -321,6 +312,37 @@ def parse(settings: Mapping[str, Any]) -> Config:
     return config
 
 
+def parse_stages(run_config: Mapping[str, Any]) -> Config:
+    """A run config as a device reads it: without the sections of methods, whose code it does not have.
+
+    Raises:
+        ConfigError: a value that is not allowed.
+    """
+    own = {key: value for key, value in run_config.items() if key.partition(".")[0] in STAGES}
+    return _built(STAGES, own)
+
+
+def _built(stages: Mapping[str, type], settings: Mapping[str, Any]) -> Config:
+    """The stages from values under their full keys."""
+    values: dict[str, dict[str, Any]] = {name: {} for name in stages}
+    for key, value in settings.items():
+        stage, _, name = key.partition(".")
+        values[stage][name.replace("-", "_")] = value
+    built: dict[str, Any] = {}
+    for stage, cls in stages.items():
+        try:
+            built[stage] = TypeAdapter(cls).validate_python(values[stage])
+        except ValidationError as err:
+            first = err.errors()[0]
+            key = f"{stage}.{str(first['loc'][0]).replace('_', '-')}"
+            raise ConfigError(f"setting '{key}' = {first['input']!r}: {first['msg']}") from None
+    return Config(
+        **{stage: built[stage] for stage in STAGES},
+        methods=tuple((name, found) for name, found in built.items() if name not in STAGES),
+    )
+
+
 def flat(config: Config) -> dict[str, Any]:
     """The flat run config of `config`, every key present; `parse(flat(c)) == c`."""
-    return {key: getattr(getattr(config, stage), name) for key, (stage, name) in _OWNER.items()}
+    stages = {**{stage: getattr(config, stage) for stage in STAGES}, **dict(config.methods)}
+    return {key: getattr(stages[stage], name) for key, (stage, name) in _owner().items() if stage in stages}

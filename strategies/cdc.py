@@ -1,14 +1,10 @@
-"""CDC (arXiv 2312.16279) as a Flower strategy: uncertain tokens come up, what the cloud learned from them
-goes down.
+"""CDC (arXiv 2312.16279): tokens of uncertain samples come up, what the cloud learned from them goes down.
 
-A round is one TRAIN message per device. Down goes the UPDATE frame from the version that device has to the
-newest (nothing when it has it), up comes a TOKEN_BATCH frame, or one of pictures that become tokens here
-(`received`). The cloud learns from all token batches in the order of the devices (`cloud.distill`), and the
-mirror makes the next version of the adapter (`downlink.versions`). Which adapter a device has is known from
-its last reply alone, by version and digest, so a device that was away gets what it missed when it is asked
-again, and one whose version is of another line (the cloud was restored from an older checkpoint) gets what
-fits any device. `upload_all` is the same method with another kind of device work: every sample, every token,
-float16, no budget."""
+A round is one TRAIN message per device. Down goes the UPDATE frame from the version that the device has to
+the newest (nothing when it has it), up comes a TOKEN_BATCH frame, or one of pictures that become tokens here
+(`received`). The cloud learns from all batches in the order of the devices (`cloud.distill`), and the
+lineage makes the next version of the adapter (`strategies.lineage`).
+"""
 
 from __future__ import annotations
 
@@ -16,15 +12,12 @@ import json
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from logging import INFO
-from typing import Any
+from dataclasses import replace
+from typing import Any, Self
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy
-from flwr.supercore import log
 from torch import nn
 
 from cdc_flower.checkpoint import Saved
@@ -33,37 +26,30 @@ from cdc_flower.config import Config
 from cdc_flower.data.domains import SOURCE
 from cdc_flower.data.world import World
 from cdc_flower.downlink import update
-from cdc_flower.downlink.versions import Jumps, Mirror
+from cdc_flower.downlink.versions import Mirror
 from cdc_flower.draws import generator
+from cdc_flower.fleet.cost.charges import CloudWork
 from cdc_flower.fleet.time.clock import staleness_weight
 from cdc_flower.models import adapters
 from cdc_flower.models.shared import Shared
 from cdc_flower.models.student import twin_model
-from cdc_flower.models.teacher import load_teacher
+from cdc_flower.models.teacher import Teacher
 from cdc_flower.uplink.token_batch import Sample, TokenBatch
 from cdc_flower.wire import keys
 from cdc_flower.wire.frame import FrameError
 from cdc_flower.wire.messages import frame_of, payload
-from strategies.base import Fleet
+from strategies.checks import check_uplink
+from strategies.fleet import Fleet
+from strategies.lineage import Lineage
+from strategies.method import Method, Setup, Traits
+from strategies.pictures import Example
 from strategies.received import READ
-from strategies.traits import Traits
 
-TRAITS = Traits(labels=False, device_backprop=False)
 EXAMPLES = 12  # uploaded samples kept to look at
 NO_TOKENS = np.zeros((0, 0), np.float32)  # instead of a kept sample's own: nobody looks at them
 
 
-@dataclass(frozen=True)
-class Example:
-    """An uploaded sample, without its tokens, and what the teacher said to it."""
-
-    round: int
-    device: int
-    sample: Sample
-    teacher_answer: str
-
-
-class CDC(Strategy):
+class CDC(Method):
     """The strategy, from plain objects, so that it works in any ServerApp.
 
     ```python
@@ -72,22 +58,30 @@ class CDC(Strategy):
     @app.main()
     def main(grid, context):
         config = parse(context.run_config)
-        shared = load_shared(config.pair, "scenes")
-        strategy = strategies.cdc.build(config, shared, load_world(config, shared))
+        strategy = CDC.build(prepare(config))  # prepare: strategies.run
         result = strategy.start(grid, strategy.initial_arrays(), num_rounds=config.run.rounds)
-        adapters.write(model, result.arrays["p"].numpy())
+        newest = result.arrays["p"].numpy()  # (P,) float32: cdc_flower.models.adapters.write(model, newest)
     ```
+
+    A TRAIN message holds, under `keys.CONFIG`, the device work, the round and the newest version, and under
+    `keys.ARRAYS` the UPDATE frame, if there is one. A reply holds under `keys.METRICS` the version the device
+    has and its counts, under `keys.CONFIG` the 8-byte digest of its adapter, under `keys.ARRAYS` its frame.
 
     Args:
         fleet: the devices.
         cloud: what learns; anything with the methods `learn` and `importance` of `cloud.distill.Cloud`, and
             for checkpoints its `state` and `load`.
-        mirror: the adapter line.
-        shared: names the shapes that a token batch must have.
-        config: its uplink caps are used.
+        mirror: the versions of the adapter.
+        shared: names the shapes that a batch must have.
+        teacher: its tower reads pictures, where devices send those.
+        config: its uplink settings are used.
         model: where `cloud` trains, for evaluation by others.
-        work: "cdc" or "upload_all", a key of the client's `WORK`.
     """
+
+    name = "cdc"
+    about = "devices send tokens of uncertain samples, the cloud distils its teacher into their adapter"
+    traits = Traits(labels=False, device_backprop=False, takes_late=True)
+    work = "clients.cdc:work"
 
     def __init__(
         self,
@@ -95,53 +89,70 @@ class CDC(Strategy):
         cloud: Any,
         mirror: Mirror,
         shared: Shared,
+        teacher: Teacher,
         config: Config,
         model: nn.Module,
-        work: str = "cdc",
     ) -> None:
-        self.fleet, self.cloud, self.mirror, self.shared = fleet, cloud, mirror, shared
-        self.config, self.model, self.work = config, model, work
-        self.known: dict[int, tuple[int, bytes]] = {}  # device -> version and digest of the adapter it has
-        self.ordered: dict[int, bytes] = {}  # device -> digest it was brought to, until it answers
-        self.refused: set[int] = set()  # devices that did not come to the adapter they were brought
+        self.fleet, self.cloud, self.lineage = fleet, cloud, Lineage(mirror)
+        self.shared, self.teacher, self.config, self.model = shared, teacher, config, model
         self.metrics: dict[str, float] = {}  # of the last round
         self.examples: deque[Example] = deque(maxlen=EXAMPLES)
 
-    def initial_arrays(self) -> ArrayRecord:
-        """The newest adapter (P,) float32, what `start` takes and `Result.arrays` ends with."""
-        return ArrayRecord({keys.PAYLOAD: Array(self.mirror.adapter(self.mirror.newest))})
+    @classmethod
+    def build(cls, setup: Setup) -> Self:
+        """Assemble the method from a configuration."""
+        config, shared, teacher = setup.config, setup.shared, setup.teacher()
+        twin, down = twin_model(shared, config.pair), config.downlink
+        first, layout = adapters.read(twin), adapters.layout(twin)
+        mirror = Mirror(first, layout, down.codec, down.budget, down.history)
+        source = source_samples(config, shared, setup.world)
+        cloud = Cloud(config, shared, teacher, twin, source)
+        return cls(Fleet.of(config), cloud, mirror, shared, teacher, config, twin)
+
+    @classmethod
+    def check(cls, setup: Setup) -> None:
+        """Refuse uplink settings that fit neither the models nor the pictures."""
+        check_uplink(setup.config, setup.shared, setup.world)
+
+    def adapter_of(self, device: int) -> np.ndarray:
+        """The newest adapter (P,) float32, the same for all."""
+        return self.lineage.newest()
+
+    def cloud_work(self, samples: int) -> CloudWork:
+        """The teacher answers what came, the twin learns `cloud.steps` batches; nothing without a sample."""
+        cloud = self.config.cloud
+        if not samples:
+            return CloudWork()
+        pictures = samples if self.config.uplink.unit != "tokens" else 0
+        return CloudWork(samples, cloud.steps, cloud.batch, cloud.feature_weight > 0, pictures)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
+        """Every device gets what it missed."""
+
         def content(device: int) -> RecordDict:
-            frame = self.mirror.frame_for(*self.known.get(device, (0, None)), self._jumps(device))
-            self.ordered[device] = self.mirror.digest
-            order = ConfigRecord(
-                {keys.WORK: self.work, keys.ROUND: server_round, keys.VERSION: self.mirror.newest}
-            )
-            records = RecordDict({keys.CONFIG: order})
+            frame = self.lineage.frame_for(device)
+            newest = self.lineage.mirror.newest
+            order = {keys.WORK: self.work, keys.ROUND: server_round, keys.VERSION: newest}
+            records = RecordDict({keys.CONFIG: ConfigRecord(order)})
             if frame is not None:
                 records[keys.ARRAYS] = payload(frame)
             return records
 
         return self.fleet.ask(grid, server_round, MessageType.TRAIN, content)
 
-    def _jumps(self, device: int) -> Jumps:
-        if device in self.refused:
-            return "none"
-        return "start" if device in self.ordered else "all"
-
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Learn from all samples that came; the arrays are the newest adapter."""
         batches, answered, stale = self._receive(server_round, replies)
         self.fleet.require(server_round, answered)
         samples = [(batch, sample) for batch in batches for sample in batch.samples]
         self.metrics = {"answered": answered, "stale": stale, "uploaded": len(samples)}
         if samples:
             self._learn(server_round, samples)
-        self.metrics["version"] = self.mirror.newest
+        self.metrics["version"] = self.lineage.mirror.newest
         return self.initial_arrays(), MetricRecord(dict(self.metrics))
 
     def _receive(self, round: int, replies: Iterable[Message]) -> tuple[list[TokenBatch], int, int]:
@@ -156,7 +167,7 @@ class CDC(Strategy):
                     problem = str(err)
             if self.fleet.enter(device, reply, refused=bool(problem)):
                 answered += 1
-                stale += self.known[device] != (self.mirror.newest, self.mirror.digest)
+                stale += self.lineage.is_stale(device)
             else:
                 self.fleet.warn(round, device, reply, problem)
             if batch is not None:
@@ -170,23 +181,19 @@ class CDC(Strategy):
         digest = content.config_records.get(keys.CONFIG, ConfigRecord()).get(keys.DIGEST)
         if not isinstance(digest, bytes) or len(digest) != update.DIGEST_BYTES:
             raise FrameError("the answer does not say, in 8 bytes, which adapter the device has")
-        self.known[device] = version, digest
-        if self.ordered.pop(device, digest) == digest:
-            self.refused.discard(device)
-        else:
-            self.refused.add(device)
+        self.lineage.heard(device, version, digest)
         frame = frame_of(content)
         if not frame:
             return None
-        unit = self.config.uplink.unit if self.work == "cdc" else "tokens"
-        batch = READ[unit](frame, self.shared, self.config, self.fleet.seconds)
+        read = READ[self.config.uplink.unit]
+        batch = read(frame, self.shared, self.teacher, self.config, self.fleet.seconds)
         if (batch.device, batch.round) != (device, self.fleet.round_of(device)):
             raise FrameError(f"the batch says device {batch.device}, round {batch.round}")
         return batch
 
     def _learn(self, round: int, samples: list[tuple[TokenBatch, Sample]]) -> None:
         began = time.perf_counter()
-        stale = [max(0, self.mirror.newest - batch.version) for batch, _ in samples]
+        stale = [max(0, self.lineage.mirror.newest - batch.version) for batch, _ in samples]
         learned = self.cloud.learn(
             [CloudSample(s.tokens, s.positions, list(s.question_ids)) for _, s in samples],
             round,
@@ -194,7 +201,7 @@ class CDC(Strategy):
         )
         taught = time.perf_counter()
         fisher = self.config.downlink.importance == "fisher"
-        self.mirror.advance(learned.adapter, self.cloud.importance() if fisher else None)
+        self.lineage.advance(learned.adapter, self.cloud.importance() if fisher else None)
         self.fleet.seconds["cloud"] += taught - began
         self.fleet.seconds["codec"] += time.perf_counter() - taught
         self.metrics |= {
@@ -216,46 +223,22 @@ class CDC(Strategy):
             own.sort(key=lambda e: -e.sample.uncertainty)
             self.examples.extend(own[: max(1, EXAMPLES // len(devices))])
 
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        return self.fleet.ask_counts(grid, server_round)
-
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        return self.fleet.add_counts(server_round, replies)
-
     def parts(self) -> dict[str, Saved]:
-        """What a checkpoint holds of the method."""
-        return {"strategy": self, "fleet": self.fleet, "mirror": self.mirror, "cloud": self.cloud}
+        """Everything that lives from round to round."""
+        own = {"strategy": self, "lineage": self.lineage, "mirror": self.lineage.mirror, "cloud": self.cloud}
+        return {**super().parts(), **own}
 
     def state(self) -> dict[str, Any]:
-        """What this object itself knows: who has which version, the last metrics, the examples."""
+        """The last metrics and the examples."""
         return {
-            "devices": np.array(list(self.known), np.int64),
-            "versions": np.array([version for version, _ in self.known.values()], np.int64),
-            "digests": b"".join(digest for _, digest in self.known.values()),
-            "ordered": np.array(list(self.ordered), np.int64),
-            "ordered_digests": b"".join(self.ordered.values()),
-            "refused": np.array(sorted(self.refused), np.int64),
             "metrics": json.dumps(self.metrics),
             "examples": json.dumps([_written(example) for example in self.examples]),
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on where `state()` was taken."""
-        versions = zip(state["versions"].tolist(), _digests(state["digests"]), strict=True)
-        self.known = dict(zip(state["devices"].tolist(), versions, strict=True))
-        ordered = zip(state["ordered"].tolist(), _digests(state["ordered_digests"]), strict=True)
-        self.ordered, self.refused = dict(ordered), set(state["refused"].tolist())
         self.metrics = json.loads(state["metrics"])
         self.examples = deque(map(_example, json.loads(state["examples"])), maxlen=EXAMPLES)
-
-    def summary(self) -> None:
-        log(INFO, "\t%s: adapter version %s", self.work, self.mirror.newest)
-
-
-def _digests(row: bytes) -> list[bytes]:
-    return [row[i : i + update.DIGEST_BYTES] for i in range(0, len(row), update.DIGEST_BYTES)]
 
 
 def _written(example: Example) -> dict[str, Any]:
@@ -290,18 +273,3 @@ def source_samples(config: Config, shared: Shared, world: World) -> list[CloudSa
         CloudSample(np.asarray(world.train_tokens[i], np.float32), every, shared.text.question_ids(str(q)))
         for i, q in zip(frame["image_row"], frame["question"], strict=True)
     ]
-
-
-def build(config: Config, shared: Shared, world: World, work: str = "cdc") -> CDC:
-    """Assemble the method from a configuration."""
-    twin = twin_model(shared, config.pair)
-    down = config.downlink
-    mirror = Mirror(adapters.read(twin), adapters.layout(twin), down.codec, down.budget, down.history)
-    teacher = load_teacher(config.pair, shared, config.data.name)
-    cloud = Cloud(config, shared, teacher, twin, source_samples(config, shared, world))
-    return CDC(Fleet.of(config), cloud, mirror, shared, config, twin, work)
-
-
-def build_all(config: Config, shared: Shared, world: World) -> CDC:
-    """`upload_all`: the upper arm, same cloud and same downlink."""
-    return build(config, shared, world, "upload_all")

@@ -11,7 +11,7 @@ import numpy as np
 from cdc_flower.config import Config, ConfigError
 from cdc_flower.data.features import open_picture
 from cdc_flower.data.world import World
-from cdc_flower.fleet.cost.charges import Charges, charges, cloud_charges
+from cdc_flower.fleet.cost.charges import Charges, charges, cloud_profile
 from cdc_flower.fleet.time.availability import availability
 from cdc_flower.fleet.time.traces import Trace
 from cdc_flower.models import vlm
@@ -19,47 +19,57 @@ from cdc_flower.models.shared import Shared
 from cdc_flower.uplink import token_batch
 from cdc_flower.uplink.pictures import picture_batch
 from cdc_flower.uplink.pictures.picture_batch import FORMS, PictureBatch, PictureSample, Raster
-from strategies.base import wanted
+from strategies.fleet import wanted
+from strategies.method import Setup, method, methods
 
-TAKES_LATE = ("cdc", "upload_all")  # methods that can use an answer to an earlier round
 MESSAGE_BYTES = 272  # what a message adds to its frame, at most
 TRIED = 8  # pictures coded to see what an uplink budget must hold
 
 
-def check(config: Config, shared: Shared, world: World) -> None:
-    """Refuse settings that do not fit the pair or the data.
+def check(setup: Setup) -> None:
+    """Refuse settings of a run that do not fit models, data or fleet, whatever the method.
 
     Raises:
         ConfigError: names the setting and what is allowed.
     """
-    run, up = config.run, config.uplink
+    config = setup.config
+    run = config.run
     asked = wanted(run.devices, run.cohort)
     if run.min_devices > asked:
         raise ConfigError(
             f"setting 'run.min-devices' = {run.min_devices}: a round asks {asked} devices; "
             f"allowed: up to {asked}"
         )
-    check_fleet(config, shared, world)
+    check_fleet(setup)
     if not re.fullmatch(r"(\s*\d+:\d+\s*(,\s*\d+:\d+\s*)*)?", run.fail_devices):
         raise ConfigError(
             f"setting 'run.fail-devices' = {run.fail_devices!r}; allowed: round:device pairs, e.g. '2:1,4:0'"
         )
-    if run.method == "cdc":
-        if up.tokens_kept > shared.n_tokens:
-            raise ConfigError(
-                f"setting 'uplink.tokens-kept' = {up.tokens_kept}: a picture has {shared.n_tokens} tokens; "
-                f"allowed: 0 (all) to {shared.n_tokens}"
-            )
-        if up.transform == "pca" and shared.transform is None:
-            raise ConfigError(
-                f"setting 'uplink.transform' = 'pca': pair '{shared.name}' has no transform of its vision "
-                "tower; allowed: none, or estimate one (docs/method.md)"
-            )
-        least, what = LEAST[up.unit](config, shared, world)
-        if up.budget < least:
-            raise ConfigError(
-                f"setting 'uplink.budget' = {up.budget}: {what} {least} bytes; allowed: at least {least}"
-            )
+
+
+def check_uplink(config: Config, shared: Shared, world: World) -> None:
+    """Refuse uplink settings that fit neither the models nor the pictures.
+
+    Raises:
+        ConfigError: names the setting and what is allowed.
+    """
+    up = config.uplink
+    if up.tokens_kept > shared.n_tokens:
+        raise ConfigError(
+            f"setting 'uplink.tokens-kept' = {up.tokens_kept}: a picture has {shared.n_tokens} tokens; "
+            f"allowed: 0 (all) to {shared.n_tokens}"
+        )
+    if up.transform == "pca" and shared.transform is None:
+        raise ConfigError(
+            f"setting 'uplink.transform' = 'pca': pair '{shared.name}' has no transform of its vision "
+            "tower; allowed: none, or estimate one (docs/method.md)"
+        )
+    least, what = LEAST[up.unit](config, shared, world)
+    if 0 < up.budget < least:
+        raise ConfigError(
+            f"setting 'uplink.budget' = {up.budget}: {what} {least} bytes; "
+            f"allowed: 0 (no limit), or at least {least}"
+        )
 
 
 @lru_cache(maxsize=1)  # the check and the grid ask for the same
@@ -73,13 +83,14 @@ def fleet(config: Config, shared: Shared, world: World) -> tuple[Charges, Trace]
     return charged, availability(config.fleet, charged.devices.classes, config.run.seed)
 
 
-def check_fleet(config: Config, shared: Shared, world: World) -> None:
+def check_fleet(setup: Setup) -> None:
     """Refuse a virtual fleet that cannot run.
 
     Raises:
         ConfigError: names the setting and what is allowed.
     """
-    rules, method = config.fleet, config.run.method
+    config = setup.config
+    rules, name = config.fleet, config.run.method
     if rules.mode == "off":
         if config.pair.compression == "auto":
             raise ConfigError(
@@ -88,14 +99,15 @@ def check_fleet(config: Config, shared: Shared, world: World) -> None:
             )
         return
     for key, value in (("fleet.mode", rules.mode), ("fleet.late", rules.late)):
-        if value in ("async", "take") and method not in TAKES_LATE:
+        if value in ("async", "take") and not method(name).traits.takes_late:
+            able = [other for other, found in methods().items() if found.traits.takes_late]
             raise ConfigError(
-                f"setting '{key}' = '{value}': method '{method}' averages the answers of one round; "
-                f"allowed: methods {', '.join(TAKES_LATE)}"
+                f"setting '{key}' = '{value}': method '{name}' averages the answers of one round; "
+                f"allowed: methods {', '.join(able)}"
             )
     fleet.cache_clear()  # files may have changed since the last run of this process
-    charged, trace = fleet(config, shared, world)
-    cloud_charges(config, shared, charged)
+    _, trace = fleet(config, setup.shared, setup.world)
+    cloud_profile(config)
     if not trace.ever(rules.need_charging, rules.need_idle):
         raise ConfigError(
             f"setting 'fleet.trace' = '{rules.trace}': no device is ever online and, where asked for, "
@@ -107,13 +119,13 @@ def _least_tokens(config: Config, shared: Shared, world: World) -> tuple[int, st
     up = config.uplink
     longest = max(len(shared.text.question_ids(q)) for q in set(world.train["question"].astype(str)))
     least = MESSAGE_BYTES + token_batch.sample_bytes(
-        up.tokens_kept,
+        up.tokens_kept or shared.n_tokens,
         shared.width,
         up.token_bits,
         longest + shared.max_answer_tokens,
         shared.transform_for(up) is not None,
     )
-    return least, f"one sample of {up.tokens_kept} tokens needs up to"
+    return least, f"one sample of {up.tokens_kept or shared.n_tokens} tokens needs up to"
 
 
 def _least_picture(config: Config, shared: Shared, world: World) -> tuple[int, str]:

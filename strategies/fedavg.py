@@ -4,37 +4,41 @@ Only what makes runs comparable is added: seeded cohorts, replies in the order o
 The server's own copy stays float32; both directions carry float16, so that FedAvg pays half of what its
 textbook form would. A reply with a value that is not finite is refused and counted (Flower would average it
 into a model of NaN).
-
-`fedavg_lora`: adapter, true labels. `fedavg_pseudo`: adapter, the device's own confident answers.
-`fedavg_full`: all weights of projector and language model, true labels."""
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
+from pydantic.dataclasses import dataclass
 from torch import nn
 
 from cdc_flower.checkpoint import Saved
-from cdc_flower.config import Config
-from cdc_flower.data.world import World
+from cdc_flower.fleet.cost.charges import CloudWork
 from cdc_flower.models import adapters
-from cdc_flower.models.shared import Shared
 from cdc_flower.models.student import full_model, twin_model
+from cdc_flower.setting import STRICT, setting
 from cdc_flower.wire import keys
-from strategies.base import Fleet
-from strategies.traits import Traits
+from strategies.fleet import Fleet
+from strategies.method import Method, Setup, Traits
 
-TRAITS = {
-    "fedavg_lora": Traits(labels=True, device_backprop=True),
-    "fedavg_full": Traits(labels=True, device_backprop=True),
-    "fedavg_pseudo": Traits(labels=False, device_backprop=True),
-}
+
+@dataclass(frozen=True, config=STRICT)
+class FedAvgSettings:
+    """Training on the device."""
+
+    epochs: int = setting(1, "over what a device trains on, per round", "device", ge=1)
+    batch: int = setting(8, "samples a step", "device", ge=1)
+    lr: float = setting(3e-3, "learning rate of AdamW, for the adapter", "device", gt=0)
+    lr_full: float = setting(1e-3, "learning rate of AdamW, for all weights (fedavg_full)", "device", gt=0)
+    memory: int = setting(64, "past samples a device may train on again", "device", ge=0)
+    confidence: float = setting(0.8, "fedavg_pseudo: own answers below it do not teach", "device", ge=0, le=1)
 
 
 def half(flat: np.ndarray) -> np.ndarray:
@@ -43,55 +47,78 @@ def half(flat: np.ndarray) -> np.ndarray:
         return np.asarray(flat).astype(np.float16)
 
 
-class SeededFedAvg(FedAvg):
-    """Flower's FedAvg with devices by partition. Call `bind` after the constructor."""
+class FedAvgLora(Method, FedAvg):
+    """Flower's FedAvg of the adapter, from true labels, with devices by partition.
 
-    fleet: Fleet
-    model: nn.Module
-    labels: str
-    full: bool
-    metrics: dict[str, float]
+    A TRAIN message holds the weights (P,) float16 under `keys.ARRAYS` and, under `keys.CONFIG`, beside work
+    and round, the settings of training, `keys.LABELS` ("true" or "own") and `keys.FULL`. A reply holds the
+    trained weights and, under `keys.METRICS`, `keys.EXAMPLES`, "loss" and the device's counts.
+    """
 
-    def bind(self, fleet: Fleet, model: nn.Module, *, labels: str, full: bool) -> Self:
-        """Say whom to ask and for what.
+    name = "fedavg_lora"
+    about = "devices train the adapter on true labels, the server averages"
+    traits = Traits(labels=True, device_backprop=True)
+    settings: ClassVar = {"fedavg": FedAvgSettings}
+    work = "clients.fedavg:work"
+    full = False  # all weights of projector and language model, instead of the adapter
+
+    order: dict[str, Any]
+
+    @classmethod
+    def build(cls, setup: Setup) -> Self:
+        """The strategy of a run."""
+        return cls().bound(setup)
+
+    def bound(self, setup: Setup) -> Self:
+        """The strategy, bound to what a run has."""
+        make = full_model if self.full else twin_model
+        config = setup.config
+        return self.bind(Fleet.of(config), make(setup.shared, config.pair), config.of(FedAvgSettings))
+
+    def bind(self, fleet: Fleet, model: nn.Module, own: FedAvgSettings) -> Self:
+        """Say whom to ask and for what: Flower's constructors take other things.
 
         Args:
             fleet: the devices.
             model: its trainable tensors are what is averaged.
-            labels: "true" or "own".
-            full: all weights instead of the adapter.
+            own: go to the devices with every message.
         """
-        self.fleet, self.model, self.labels, self.full, self.metrics = fleet, model, labels, full, {}
-        self._global = adapters.read(model)
+        self.fleet, self.model, self.metrics = fleet, model, {}
+        self._newest = adapters.read(model)
+        self.order = {
+            keys.WORK: self.work,
+            keys.LABELS: "true" if self.traits.labels else "own",
+            keys.FULL: self.full,
+            "epochs": own.epochs,
+            "batch": own.batch,
+            "lr": own.lr_full if self.full else own.lr,
+            "memory": own.memory,
+            "confidence": own.confidence,
+        }
         return self
 
-    def initial_arrays(self) -> ArrayRecord:
-        """The weights (P,) float32 before the first round."""
-        return ArrayRecord({keys.PAYLOAD: Array(self._global)})
+    def adapter_of(self, device: int) -> np.ndarray:
+        """The averaged weights (P,) float32, the same for all."""
+        return self._newest
+
+    def cloud_work(self, samples: int) -> CloudWork:
+        """None: averaging weights is not charged."""
+        return CloudWork()
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        body = ArrayRecord({keys.PAYLOAD: Array(half(arrays[keys.PAYLOAD].numpy()))})
-        order = ConfigRecord(
-            {
-                **config,
-                keys.WORK: "fedavg",
-                keys.ROUND: server_round,
-                keys.LABELS: self.labels,
-                keys.FULL: self.full,
-            }
-        )
-        return self.fleet.ask(
-            grid,
-            server_round,
-            MessageType.TRAIN,
-            lambda _: RecordDict({keys.ARRAYS: body, keys.CONFIG: order}),
-        )
+        """The weights and the settings of training, to every device of the cohort."""
+        self._newest = arrays[keys.PAYLOAD].numpy()
+        body = ArrayRecord({keys.PAYLOAD: Array(half(self._newest))})
+        order = ConfigRecord({**config, **self.order, keys.ROUND: server_round})
+        records = {keys.ARRAYS: body, keys.CONFIG: order}
+        return self.fleet.ask(grid, server_round, MessageType.TRAIN, lambda _: RecordDict(records))
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Flower's average of what can be used."""
         answered, taught = 0, []
         for device, reply in self.fleet.answers(replies).items():
             flat, problem = (
@@ -107,7 +134,9 @@ class SeededFedAvg(FedAvg):
             else:
                 self.fleet.warn(server_round, device, reply, problem)
         self.fleet.require(server_round, answered)
-        new, metrics = super().aggregate_train(server_round, taught)
+        new, metrics = FedAvg.aggregate_train(self, server_round, taught)
+        if new is not None:
+            self._newest = new[keys.PAYLOAD].numpy()
         kept = ("loss",)
         self.metrics = {
             "answered": answered,
@@ -130,23 +159,15 @@ class SeededFedAvg(FedAvg):
             flat = record[keys.PAYLOAD].numpy()
         except (TypeError, ValueError) as err:
             return None, f"the array cannot be read: {err}"
-        if flat.dtype != np.float16 or flat.shape != self._global.shape:
-            return None, f"array is {flat.dtype} of shape {flat.shape}, expected float16 {self._global.shape}"
+        if flat.dtype != np.float16 or flat.shape != self._newest.shape:
+            return None, f"array is {flat.dtype} of shape {flat.shape}, expected float16 {self._newest.shape}"
         if not np.isfinite(flat).all():
             return None, "array has values that are not finite"
         return flat, ""
 
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        return self.fleet.ask_counts(grid, server_round)
-
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        return self.fleet.add_counts(server_round, replies)
-
     def parts(self) -> dict[str, Saved]:
-        """What a checkpoint holds of the method, beside the weights, which Flower carries."""
-        return {"strategy": self, "fleet": self.fleet}
+        """Beside the weights, which Flower carries."""
+        return {**super().parts(), "strategy": self}
 
     def state(self) -> dict[str, Any]:
         """The last metrics: FedAvg keeps nothing else from round to round."""
@@ -157,13 +178,17 @@ class SeededFedAvg(FedAvg):
         self.metrics = json.loads(state["metrics"])
 
 
-def build_lora(config: Config, shared: Shared, world: World) -> SeededFedAvg:
-    return SeededFedAvg().bind(Fleet.of(config), twin_model(shared, config.pair), labels="true", full=False)
+class FedAvgFull(FedAvgLora):
+    """FedAvg of all weights of projector and language model."""
+
+    name = "fedavg_full"
+    about = "devices train all weights on true labels, the server averages"
+    full = True
 
 
-def build_full(config: Config, shared: Shared, world: World) -> SeededFedAvg:
-    return SeededFedAvg().bind(Fleet.of(config), full_model(shared, config.pair), labels="true", full=True)
+class FedAvgPseudo(FedAvgLora):
+    """FedAvg of the adapter, from the device's own confident answers."""
 
-
-def build_pseudo(config: Config, shared: Shared, world: World) -> SeededFedAvg:
-    return SeededFedAvg().bind(Fleet.of(config), twin_model(shared, config.pair), labels="own", full=False)
+    name = "fedavg_pseudo"
+    about = "devices train the adapter on their own confident answers, the server averages"
+    traits = Traits(labels=False, device_backprop=True)

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+from typing import ClassVar, Self
+
 from flwr.serverapp.strategy import FedProx
+from pydantic.dataclasses import dataclass
 
-from cdc_flower.config import Config
-from cdc_flower.data.world import World
-from cdc_flower.models.shared import Shared
-from cdc_flower.models.student import twin_model
-from strategies.base import Fleet
-from strategies.fedavg import SeededFedAvg
-from strategies.traits import Traits
-
-TRAITS = Traits(labels=True, device_backprop=True)
+from cdc_flower.setting import STRICT, setting
+from strategies.fedavg import FedAvgLora, FedAvgSettings
+from strategies.method import Setup
 
 
-class SeededFedProx(FedProx, SeededFedAvg):
-    """Flower's FedProx, which puts `proximal-mu` into the config and leaves the rest to `SeededFedAvg`."""
+@dataclass(frozen=True, config=STRICT)
+class FedProxSettings:
+    """Beyond those of FedAvg."""
+
+    mu: float = setting(0.01, "of the proximal term", "device", ge=0)
 
 
-def build(config: Config, shared: Shared, world: World) -> SeededFedProx:
-    strategy = SeededFedProx(proximal_mu=config.fedprox.mu)
-    return strategy.bind(Fleet.of(config), twin_model(shared, config.pair), labels="true", full=False)
+class FedProxLora(FedProx, FedAvgLora):
+    """Flower's FedProx, which puts `proximal-mu` into the config and leaves the rest to `FedAvgLora`."""
+
+    name = "fedprox_lora"
+    about = "as fedavg_lora, devices held near the server's weights by a proximal term"
+    settings: ClassVar = {"fedavg": FedAvgSettings, "fedprox": FedProxSettings}
+
+    @classmethod
+    def build(cls, setup: Setup) -> Self:
+        """The strategy of a run."""
+        return cls(proximal_mu=setup.config.of(FedProxSettings).mu).bound(setup)

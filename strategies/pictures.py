@@ -7,12 +7,23 @@ In a deployment this join is impossible, because pictures stay on the devices; h
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from math import isqrt
 from typing import Any
 
 from cdc_flower.data.world import World
 from cdc_flower.models.shared import Shared
-from strategies.cdc import Example
+from cdc_flower.uplink.token_batch import Sample
+
+
+@dataclass(frozen=True)
+class Example:
+    """An uploaded sample, without its tokens, and what the teacher said to it."""
+
+    round: int
+    device: int
+    sample: Sample
+    teacher_answer: str
 
 
 def pictures(examples: Iterable[Example], shared: Shared, world: World) -> Iterator[dict[str, Any]]:

@@ -15,6 +15,7 @@ from PIL import Image
 from cdc_flower.config import Config
 from cdc_flower.models import vlm
 from cdc_flower.models.shared import Shared
+from cdc_flower.models.teacher import Teacher
 from cdc_flower.uplink import token_batch
 from cdc_flower.uplink.pictures import mosaic, picture_batch
 from cdc_flower.uplink.pictures.picture_batch import FORMS, Raster
@@ -23,8 +24,8 @@ from cdc_flower.wire.frame import FrameError
 
 BATCH = 64  # pictures per call of the tower
 
-Read = Callable[[bytes, Shared, Config, MutableMapping[str, float]], TokenBatch]
-"""Frame, what is shared, settings, host seconds by stage (added to) -> the batch; raises FrameError."""
+Read = Callable[[bytes, Shared, Teacher, Config, MutableMapping[str, float]], TokenBatch]
+"""Frame, shared, teacher, settings, host seconds by stage (added to) -> the batch; raises FrameError."""
 
 
 @contextmanager
@@ -36,7 +37,9 @@ def _timed(seconds: MutableMapping[str, float], stage: str) -> Iterator[None]:
         seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - began
 
 
-def tokens(frame: bytes, shared: Shared, config: Config, seconds: MutableMapping[str, float]) -> TokenBatch:
+def tokens(
+    frame: bytes, shared: Shared, teacher: Teacher, config: Config, seconds: MutableMapping[str, float]
+) -> TokenBatch:
     """A TOKEN_BATCH frame."""
     with _timed(seconds, "codec"):
         return token_batch.decode(
@@ -50,7 +53,9 @@ def tokens(frame: bytes, shared: Shared, config: Config, seconds: MutableMapping
         )
 
 
-def pictures(frame: bytes, shared: Shared, config: Config, seconds: MutableMapping[str, float]) -> TokenBatch:
+def pictures(
+    frame: bytes, shared: Shared, teacher: Teacher, config: Config, seconds: MutableMapping[str, float]
+) -> TokenBatch:
     """A PICTURE_BATCH frame: all N tokens of a whole picture, or those whose patches came.
 
     Patches stand on a grey canvas while the tower reads them, so each of their tokens has seen the others'

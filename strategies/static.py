@@ -1,30 +1,24 @@
-"""The lower arm: the compressed student as shipped, never adapted. Devices answer, nothing is sent and
-nothing learned.
-"""
+"""The student as it was shipped: nothing goes up, nothing comes down. What a method adds is added to this."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Self
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy
 from torch import nn
 
-from cdc_flower.checkpoint import Saved
-from cdc_flower.config import Config
-from cdc_flower.data.world import World
+from cdc_flower.fleet.cost.charges import CloudWork
 from cdc_flower.models import adapters
-from cdc_flower.models.shared import Shared
 from cdc_flower.models.student import twin_model
 from cdc_flower.wire import keys
-from strategies.base import Fleet
-from strategies.traits import Traits
-
-TRAITS = Traits(labels=False, device_backprop=False)
+from strategies.fleet import Fleet
+from strategies.method import Method, Setup, Traits
 
 
-class Static(Strategy):
+class Static(Method):
     """Ask devices to answer; its messages drive the simulation and are no traffic of a method.
 
     Args:
@@ -32,18 +26,34 @@ class Static(Strategy):
         model: the student as deployed, in float, for evaluation.
     """
 
+    name = "static"
+    about = "the student as it was shipped"
+    traits = Traits(labels=False, device_backprop=False, adapts=False)
+    work = "clients.static:work"
+
     def __init__(self, fleet: Fleet, model: nn.Module) -> None:
         self.fleet, self.model = fleet, model
         self.metrics: dict[str, float] = {}
+        self._initial = adapters.read(model)
 
-    def initial_arrays(self) -> ArrayRecord:
-        """The adapter of version 0, float32."""
-        return ArrayRecord({keys.PAYLOAD: Array(adapters.read(self.model))})
+    @classmethod
+    def build(cls, setup: Setup) -> Self:
+        """The strategy of a run."""
+        return cls(Fleet.of(setup.config, counted=False), twin_model(setup.shared, setup.config.pair))
+
+    def adapter_of(self, device: int) -> np.ndarray:
+        """Version 0 (P,) float32."""
+        return self._initial
+
+    def cloud_work(self, samples: int) -> CloudWork:
+        """None."""
+        return CloudWork()
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        order = ConfigRecord({keys.WORK: "static", keys.ROUND: server_round})
+        """Let devices answer."""
+        order = ConfigRecord({keys.WORK: self.work, keys.ROUND: server_round})
         return self.fleet.ask(
             grid, server_round, MessageType.TRAIN, lambda _: RecordDict({keys.CONFIG: order})
         )
@@ -51,26 +61,7 @@ class Static(Strategy):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Count who answered."""
         answers = self.fleet.answers(replies)
         self.fleet.require(server_round, sum([self.fleet.enter(d, r) for d, r in answers.items()]))
         return None, None
-
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        return self.fleet.ask_counts(grid, server_round)
-
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        return self.fleet.add_counts(server_round, replies)
-
-    def parts(self) -> dict[str, Saved]:
-        """What a checkpoint holds: the ledger and the counts; nothing else ever changes."""
-        return {"fleet": self.fleet}
-
-    def summary(self) -> None:
-        """Nothing to say beyond the name."""
-
-
-def build(config: Config, shared: Shared, world: World) -> Static:
-    """The strategy of a run."""
-    return Static(Fleet.of(config, counted=False), twin_model(shared, config.pair))

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import jsonschema
 
-from cdc_flower.config import METHODS, keys
+from cdc_flower import plugins
+from cdc_flower.config import keys
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -27,4 +28,4 @@ def test_every_setting_and_method_in_a_command_exists():
     named = re.findall(r"--set ([a-z.-]+)=", README)
     assert named
     assert set(named) <= set(keys())
-    assert [m for m in METHODS if f"`{m}`" not in README] == []
+    assert [m for m in plugins.names(plugins.METHODS) if f"`{m}`" not in README] == []

@@ -16,6 +16,7 @@ ROUND = "server-round"  # in CONFIG; Flower's own name
 VERSION = "version"  # in CONFIG: the newest version; in METRICS: the version the device has now
 DIGEST = "digest"  # in CONFIG of a reply: 8 bytes naming the adapter the device has now
 LABELS = "labels"  # in CONFIG: "true" or "own"
+ANSWERS = "answers"  # in CONFIG of an EVALUATE reply: the texts a device answered, in the order of its stream
 FULL = "full"  # in CONFIG: all weights, not the adapter
 PROXIMAL_MU = "proximal-mu"  # in CONFIG; set by Flower's FedProx
 

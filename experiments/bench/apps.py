@@ -67,8 +67,8 @@ def timed(grid: Any) -> list[float]:
 @real.main()
 def run(grid: Grid, context: Context) -> None:
     """An ordinary run; the seconds of its train phases go beside its folder."""
-    from strategies import server_app
+    from strategies.run import run as run_on
 
     seconds = timed(grid)
-    folder = server_app.run(grid, context)
+    folder = run_on(grid, context)
     folder.with_suffix(".seconds").write_text(json.dumps(seconds))

@@ -205,13 +205,13 @@ def _fleet_phases(settings: dict[str, Any], workers: int) -> list[float]:
     from flwr.app import Context, RecordDict
 
     from experiments.bench.apps import timed
-    from strategies import server_app
+    from strategies.run import BUNDLE, run
 
     run_config = flat(parse(settings))
-    bundle, devices = server_app.BUNDLE, settings["run.devices"]
-    with fleet(devices, workers, CLIENT, settings=run_config, bundle=bundle) as grid:
+    devices = settings["run.devices"]
+    with fleet(devices, workers, CLIENT, settings=run_config, bundle=BUNDLE) as grid:
         seconds = timed(grid)
-        server_app.run(grid, Context(1, 1, {}, RecordDict(), run_config))
+        run(grid, Context(1, 1, {}, RecordDict(), run_config))
     return seconds
 
 

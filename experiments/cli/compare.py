@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cdc_flower.config import METHODS, ConfigError, parse
+from cdc_flower.config import ConfigError, parse
 from experiments.cli.options import Data, NoPretrain, Out, Preset, Sets, chosen_settings
 from experiments.run.settings import assignments
 
@@ -39,7 +39,7 @@ def compare(
     from experiments.run import arms as studies
     from experiments.run import compare as comparing
 
-    chosen: Any = METHODS if methods is None else tuple(m.strip() for m in methods.split(",") if m.strip())
+    chosen: Any = None if methods is None else tuple(m.strip() for m in methods.split(",") if m.strip())
     settings = chosen_settings(data, preset, sets)
     if arms is not None:
         if methods is not None:

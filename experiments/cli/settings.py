@@ -8,12 +8,10 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
-from cdc_flower import config
-from cdc_flower.config import ConfigError
+from cdc_flower.config import ConfigError, sections
 from experiments.cli.tables import new_table, show
 
 SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
-sections = getattr(config, "sections", lambda: config.STAGES)
 Json = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 

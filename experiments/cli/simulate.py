@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from cdc_flower.config import METHODS, ConfigError, parse
+from cdc_flower import plugins
+from cdc_flower.config import ConfigError, parse
 from experiments.cli.options import Data, NoPretrain, Out, Preset, Sets, chosen_settings
 from experiments.run.settings import assignments
 
@@ -24,7 +25,10 @@ class Engine(StrEnum):
 
 def simulate(
     method: Annotated[
-        str | None, typer.Option(help=f"One of {', '.join(METHODS)}; default cdc.", show_default=False)
+        str | None,
+        typer.Option(
+            help=f"One of {', '.join(plugins.names(plugins.METHODS))}; default cdc.", show_default=False
+        ),
     ] = None,
     data: Data = None,
     preset: Preset = None,

@@ -42,8 +42,9 @@ from cdc_flower.wire import keys
 from clients import client_app
 from experiments.report.summary import interval
 from experiments.report.terminal import share
-from strategies import server_app
 from strategies.accuracy import accuracy, wearing
+from strategies.cdc import CDC
+from strategies.run import prepare
 
 Tell = Callable[[str, int, int], None]
 MASKED = (0.3, 0.56, 0.8, 0.9)  # share of the tokens that stays on the device, besides none
@@ -72,7 +73,8 @@ def run(probe: str, config: Config, seeds: int, tell: Tell) -> pd.DataFrame:
     rows = []
     for i in range(seeds):
         now = parse({**flat(config), "run.seed": config.run.seed + i})
-        shared, world = server_app.prepare(now, tell)
+        setup = prepare(now, tell)
+        shared, world = setup.shared, setup.world
         rows += [{"seed": now.run.seed, **row} for row in PROBES[probe](now, shared, world, tell)]
     return pd.DataFrame(rows)
 
@@ -202,7 +204,7 @@ def _line(
     the importance of its tensors.
     """
     dense = parse({**flat(config), "run.method": "cdc", "downlink.codec": "fp16"})
-    strategy = server_app.STRATEGIES["cdc"](dense, shared, world)
+    strategy = CDC.build(prepare(dense))
     line: list[np.ndarray] = []
     importance: list[Sequence[float] | None] = []
 

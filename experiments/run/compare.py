@@ -19,14 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from cdc_flower import results
-from cdc_flower.config import METHODS, Config, ConfigError, flat, full_key, parse
+from cdc_flower.config import Config, ConfigError, flat, full_key, parse
 from experiments.report import page, summary
 from experiments.report.summary import Comparison
 from experiments.report.terminal import Screen
 from experiments.run import pairs, pool
 from experiments.run.pool import Job
+from strategies import method as registry
 
-ENGINE = "strategies.server_app"
+ENGINE = "strategies.run"
 ARM_NAME = r"[A-Za-z0-9][A-Za-z0-9 =+_.,-]*"
 
 
@@ -40,7 +41,7 @@ class Interrupted(KeyboardInterrupt):
 
 def run(
     settings: Mapping[str, Any] | None = None,
-    methods: Sequence[str] | Mapping[str, Mapping[str, Any]] = METHODS,
+    methods: Sequence[str] | Mapping[str, Mapping[str, Any]] | None = None,
     seeds: int = 1,
     out: str | Path | None = None,
     workers: int | None = None,
@@ -54,8 +55,9 @@ def run(
 
     Args:
         settings: flat run config; keys that are missing take their defaults.
-        methods: what to compare, in the order of the table: names of methods, or arms (name -> the settings
-            that make it, `method` among them where it is not `cdc`).
+        methods: what to compare, in the order of the table: names of methods (by default all
+            that are installed), or arms: name -> the settings that make it, `run.method` among them where
+            that is not `cdc`.
         seeds: runs per arm; their seeds are `seed`, `seed` + 1, ...
         out: the folder; default results/<name of the data>. An earlier comparison in it is replaced.
         workers: processes; default one per core; 0 = run in this process. Scripts that call this need the
@@ -75,7 +77,7 @@ def run(
     pool.refuse_in_a_worker()
     _check(seeds, workers)
     shared = {full_key(key): value for key, value in {**(settings or {}), **overrides}.items()}
-    arms = _arms(methods, shared)
+    arms = _arms(tuple(registry.methods()) if methods is None else methods, shared)
     configs = {name: parse({**shared, **arm}) for name, arm in arms.items()}
     base = next(iter(configs.values()))
     _check_one_stream(configs)
@@ -108,8 +110,8 @@ def run(
             pairs.ensure(base, screen.say, tell, pretrain)
         with screen.preparing("preparing") as tell:
             for config in configs.values():
-                shared, world = module.prepare(config, tell)
-        digests = module.digests(config, shared, world)
+                setup = module.prepare(config, tell)
+        digests = {"pair_digest": setup.digest, "data_digest": setup.world.pack.digest}
         before = {job: begun(job, digests) if resume else None for job in jobs}
         kept = [job for job in jobs if before[job] == "completed"]
         todo = [dataclasses.replace(job, resume=before[job] is not None) for job in jobs if job not in kept]
@@ -175,11 +177,10 @@ def _arms(
             for name, arm in methods.items()
         }
     for method in methods:
-        if method not in METHODS:
-            raise ConfigError(f"unknown method '{method}'; allowed: {', '.join(METHODS)}")
+        registry.method(method)
     if not methods or len(set(methods)) < len(methods):
         raise ConfigError(
-            f"methods = {','.join(methods)!r}; allowed: each of {', '.join(METHODS)} at most once"
+            f"methods = {','.join(methods)!r}; allowed: each of {', '.join(registry.names())} at most once"
         )
     return {method: {"run.method": method} for method in methods}
 
@@ -236,8 +237,8 @@ def _forget(todo: Sequence[Job]) -> None:
 
 def traits(method: str) -> dict[str, bool]:
     """What a method says of itself: `labels`, `device_backprop`, `adapts`."""
-    labels, device_backprop = importlib.import_module("strategies").TRAITS[method]
-    return {"labels": labels, "device_backprop": device_backprop, "adapts": method != "static"}
+    found = registry.method(method).traits
+    return {"labels": found.labels, "device_backprop": found.device_backprop, "adapts": found.adapts}
 
 
 def _conclude(folder: Path, index: dict[str, Any], wall: float) -> Comparison:

@@ -53,7 +53,7 @@ class Job:
     arm: str
     seed: int
     settings: dict[str, Any] = field(hash=False)
-    engine: str = "strategies.server_app"
+    engine: str = "strategies.run"
     resume: bool = False
 
     @property

@@ -69,9 +69,9 @@ def resumed(folder: Path, changes: Mapping[str, Any]) -> Config:
 
 def local(config: Config, progress: Progress, resume: bool = False) -> Path:
     """Run in this process, devices one after another; returns the run folder."""
-    from strategies import server_app
+    from strategies.run import run_local
 
-    return server_app.run_local(config, progress, resume=resume)
+    return run_local(config, progress, resume=resume)
 
 
 def fleet(
@@ -84,9 +84,9 @@ def fleet(
     gpu_fraction: float = 0.0,
 ) -> Path:
     """Run on Ray workers, bundles of devices at a time; returns the run folder. See `fleet.FleetGrid`."""
-    from strategies import server_app
+    from strategies.run import run_fleet
 
-    return server_app.run_fleet(
+    return run_fleet(
         config, progress, resume=resume, workers=workers, ray_address=ray_address, gpu_fraction=gpu_fraction
     )
 
@@ -105,7 +105,7 @@ def flower(config: Config, progress: Progress, resume: bool = False, app: Path =
         EngineError: the engine did not start, or the run ended otherwise than `finished:completed`.
     """
     from cdc_flower.models import folders
-    from strategies import server_app
+    from strategies.run import prepare
 
     if resume:
         raise ConfigError(
@@ -113,7 +113,7 @@ def flower(config: Config, progress: Progress, resume: bool = False, app: Path =
         )
     check_app(app)
     folders.install(config.data.name)  # the app's copy carries no weights
-    server_app.prepare(config, progress)  # refuses here and now what the app would refuse once Ray is up
+    prepare(config, progress)  # refuses here and now what the app would refuse once Ray is up
     out = Path(config.run.out_dir)
 
     def tell(status: str) -> None:

@@ -17,7 +17,7 @@ import pytest
 from cdc_flower import results
 from cdc_flower.config import flat, parse
 from experiments.run import simulate
-from strategies.server_app import run_local
+from strategies.run import run_local
 
 BINARIES = Path(sys.executable).parent
 

@@ -21,7 +21,7 @@ UP = {"static": 0, "cdc": 100, "fedprox_lora": 2000}
 def prepare(config, progress=None):
     progress("vision tokens", 2, 2)
     digest = os.environ.get("FAKE_PAIR", "p")
-    return SimpleNamespace(digest=digest), SimpleNamespace(pack=SimpleNamespace(digest="d"))
+    return SimpleNamespace(digest=digest, world=SimpleNamespace(pack=SimpleNamespace(digest="d")))
 
 def digests(config, pair, world):
     return {"pair_digest": pair.digest, "data_digest": world.pack.digest}

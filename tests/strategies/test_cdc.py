@@ -25,8 +25,9 @@ from clients.client_app import app as client_app
 from clients.store import Adapter, held
 from clients.task import resident
 from strategies import cdc
-from strategies.base import Fleet, FleetError
+from strategies.fleet import Fleet, FleetError
 from strategies.pictures import pictures
+from strategies.run import prepare
 
 LAYOUT = Layout(("a", "b"), ((4, 4), (3,)))
 
@@ -57,7 +58,7 @@ def play(strategy, fake_devices):
     def run(frame_of_device, rounds=1):
         def train(device, content):
             order = content["config"]
-            has = {"digest": strategy.mirror.digest}
+            has = {"digest": strategy.lineage.mirror.digest}
             reply = RecordDict(
                 {"metrics": MetricRecord({"version": order["version"]}), "config": ConfigRecord(has)}
             )
@@ -81,7 +82,7 @@ def batch(device: int, round: int, shared) -> bytes:
 def strategy(shared) -> cdc.CDC:
     config = parse({"run.devices": 3, "run.samples-per-round": 4})
     mirror = Mirror(np.zeros(LAYOUT.total, np.float32), LAYOUT, "fp16", 10_000, 4)
-    return cdc.CDC(Fleet.of(config), FakeCloud(), mirror, shared, config, model=None)
+    return cdc.CDC(Fleet.of(config), FakeCloud(), mirror, shared, None, config, None)
 
 
 def test_it_works_in_another_persons_app(run_settings):
@@ -91,8 +92,7 @@ def test_it_works_in_another_persons_app(run_settings):
     @app.main()
     def main(grid, context):
         config = parse(context.run_config)
-        shared = load_shared(config.pair, "scenes")
-        strategy = cdc.build(config, shared, load_world(config, shared))
+        strategy = cdc.CDC.build(prepare(config))
         kept["first"] = strategy.initial_arrays()["p"].numpy()
         kept["result"] = strategy.start(grid, strategy.initial_arrays(), num_rounds=config.run.rounds)
 
@@ -114,7 +114,7 @@ def test_samples_reach_the_cloud_in_the_order_of_the_devices(strategy, play, sha
 def test_result_arrays_are_the_newest_adapter_of_the_mirror(strategy, play, shared):
     result = play(lambda d, r: batch(d, r, shared), rounds=3)
     np.testing.assert_array_equal(result.arrays["p"].numpy(), np.full(LAYOUT.total, 3.0, np.float32))
-    assert strategy.mirror.newest == 3
+    assert strategy.lineage.mirror.newest == 3
 
 
 def test_samples_of_an_older_version_count_less(strategy, play, shared):
@@ -136,18 +136,18 @@ def test_a_frame_of_another_device_or_round_is_refused(strategy, play, shared):
 
 def test_without_samples_there_is_no_new_version_and_nothing_goes_down(strategy, play):
     play(lambda d, r: b"", rounds=2)
-    assert strategy.mirror.newest == 0
+    assert strategy.lineage.mirror.newest == 0
     assert strategy.cloud.given == []
     assert strategy.metrics == {"answered": 3, "stale": 0, "uploaded": 0, "version": 0}
 
 
 def test_a_device_that_says_it_has_an_old_version_gets_what_it_missed(strategy, play, fake_devices, shared):
-    first = strategy.mirror.digest
+    first = strategy.lineage.mirror.digest
     play(lambda d, r: batch(d, r, shared), rounds=2)
-    strategy.known[1] = (0, first)  # as after a restart of the device
-    strategy.mirror.frame_for = lambda version, digest, jumps: b"%d %s" % (version, digest)
+    strategy.lineage.known[1] = (0, first)  # as after a restart of the device
+    strategy.lineage.mirror.frame_for = lambda version, digest, jumps: b"%d %s" % (version, digest)
     sent = list(strategy.configure_train(3, None, None, fake_devices(None)))
-    second = update.digest(strategy.mirror.adapter(1))
+    second = update.digest(strategy.lineage.mirror.adapter(1))
     assert [frame_of(m.content) for m in sent] == [b"1 " + second, b"0 " + first, b"1 " + second]
 
 
@@ -166,22 +166,24 @@ def test_a_device_that_does_not_say_what_it_has_is_refused(strategy, fake_device
     with pytest.raises(FleetError, match="0 of 3 devices answered"):
         strategy.start(fake_devices(lambda *_: RecordDict(records)), strategy.initial_arrays(), num_rounds=1)
     assert [r.status for r in strategy.fleet.ledger.rows()] == ["failed"] * 3
-    assert strategy.known == {}
+    assert strategy.lineage.known == {}
 
 
 @pytest.mark.parametrize(("answers", "jumps"), [(True, "all"), (False, "start"), ("another", "none")])
 def test_which_jumps_a_device_is_offered(strategy, play, fake_devices, shared, answers, jumps):
     strategy.fleet.min_devices = 0
     play(lambda d, r: batch(d, r, shared))
-    digest = strategy.mirror.digest if answers is True else b"anothers"
+    digest = strategy.lineage.mirror.digest if answers is True else b"anothers"
     has = {"metrics": MetricRecord({"version": 1}), "config": ConfigRecord({"digest": digest})}
     grid = fake_devices(lambda *_: RecordDict(has))
     asked = list(strategy.configure_train(2, None, None, grid))
     strategy.aggregate_train(2, grid.send_and_receive(asked) if answers else [])
-    again = cdc.CDC(strategy.fleet, strategy.cloud, strategy.mirror, shared, strategy.config, model=None)
-    again.load(strategy.state())  # as after a restart of the cloud
+    again = cdc.CDC(
+        strategy.fleet, strategy.cloud, strategy.lineage.mirror, shared, None, strategy.config, None
+    )
+    again.lineage.load(strategy.lineage.state())  # as after a restart of the cloud
     offered = []
-    again.mirror.frame_for = lambda version, digest, jumps: offered.append(jumps)
+    again.lineage.mirror.frame_for = lambda version, digest, jumps: offered.append(jumps)
     list(again.configure_train(3, None, None, grid))
     assert offered == [jumps] * 3
 
@@ -191,9 +193,8 @@ class Run:
 
     def __init__(self, settings):
         config = parse(settings)
-        shared = load_shared(config.pair, "scenes")
         self.grid = LocalGrid(client_app, 3, settings)
-        self.strategy = cdc.build(config, shared, load_world(config, shared))
+        self.strategy = cdc.CDC.build(prepare(config))
         self.layout, self.down = adapters.layout(self.strategy.model), config.downlink
 
     def round(self, number):
@@ -213,25 +214,25 @@ class Run:
 def test_a_cloud_restored_from_an_older_checkpoint_brings_its_devices_along(run_settings, remembered):
     """Version 2 of the devices and version 2 of the restored cloud are two adapters."""
     run = Run(run_settings(rounds=6))
-    mirror = run.strategy.mirror
+    mirror = run.strategy.lineage.mirror
     run.round(1)
     saved = mirror.state()
     run.round(2)
     run.strategy._learn = lambda round, samples: None  # from here on the test makes the versions
     run.round(3)
-    run.strategy.mirror = run.restore(saved)
-    run.strategy.mirror.advance(run.strategy.mirror.adapter(1) + np.float32(0.01))
-    assert mirror.newest == run.strategy.mirror.newest == 2
+    run.strategy.lineage.mirror = run.restore(saved)
+    run.strategy.lineage.mirror.advance(run.strategy.lineage.mirror.adapter(1) + np.float32(0.01))
+    assert mirror.newest == run.strategy.lineage.mirror.newest == 2
     if not remembered:  # the cloud lost what was said; a chain from version 0 fits none, a jump all
-        run.strategy.known.clear()
-        frame = run.strategy.mirror.frame_for(0)
+        run.strategy.lineage.known.clear()
+        frame = run.strategy.lineage.mirror.frame_for(0)
         assert run.round(4)[1] == (0 if update.stands_alone(frame, 10**6) else 3)
     uploaded, stale = run.round(5)
     assert uploaded > 0
     assert stale == 0
     for device in range(3):
         adapter = held(run.grid.context(device), Adapter.of(np.zeros(0, np.float32), 0))
-        now, before = (m.adapter(2).tobytes() for m in (run.strategy.mirror, mirror))
+        now, before = (m.adapter(2).tobytes() for m in (run.strategy.lineage.mirror, mirror))
         assert adapter.version == 2
         assert adapter.flat.tobytes() == now != before
 

@@ -8,9 +8,9 @@ import torch
 from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 from torch import nn
 
-from strategies.base import Fleet, FleetError
-from strategies.fedavg import SeededFedAvg
-from strategies.fedprox import SeededFedProx
+from strategies.fedavg import FedAvgLora, FedAvgSettings
+from strategies.fedprox import FedProxLora
+from strategies.fleet import Fleet, FleetError
 
 
 class Model(nn.Module):
@@ -40,9 +40,9 @@ def devices(fake_devices):
     return make
 
 
-def fedavg(kind=SeededFedAvg, min_devices=1, **more):
+def fedavg(kind=FedAvgLora, min_devices=1, **more):
     fleet = Fleet(devices=3, seed=0, share=1.0, min_devices=min_devices)
-    return kind(**more).bind(fleet, Model(), labels="true", full=False)
+    return kind(**more).bind(fleet, Model(), FedAvgSettings())
 
 
 def test_the_average_is_weighted_by_examples_in_float32(devices):
@@ -98,7 +98,7 @@ def test_when_all_are_refused_the_run_stops_instead_of_going_on_with_old_weights
 
 
 def test_fedprox_tells_the_devices_mu_and_fedavg_does_not(devices):
-    for kind, more, mu in ((SeededFedProx, {"mu": 0.25}, 0.25), (SeededFedAvg, {}, None)):
+    for kind, more, mu in ((FedProxLora, {"proximal_mu": 0.25}, 0.25), (FedAvgLora, {}, None)):
         heard: list[dict] = []
         strategy = fedavg(kind, **more)
         strategy.start(devices(lambda d, w: (w, 1), heard), strategy.initial_arrays(), num_rounds=1)

@@ -20,7 +20,7 @@ import pytest
 
 from cdc_flower import results
 from cdc_flower.config import parse
-from strategies.server_app import run_local
+from strategies.run import run_local
 
 REPOSITORY = Path(__file__).parents[2]
 FLWR = Path(sys.executable).with_name("flwr")

@@ -13,14 +13,15 @@ from flwr.app import Array, ArrayRecord, Context, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg
 
 from cdc_flower import checkpoint, results
-from cdc_flower.config import METHODS, ConfigError, parse
+from cdc_flower.config import ConfigError, parse
 from cdc_flower.fleet.engines import local_grid as grid
 from cdc_flower.fleet.engines.local_grid import LocalGrid
 from clients import store
 from clients.client_app import app as client_app
-from strategies import server_app
+from strategies import run as running
+from strategies.method import names
 from strategies.resumed import Resumed
-from strategies.server_app import run_local
+from strategies.run import run_local
 
 
 class Stopped(Exception):
@@ -101,7 +102,7 @@ def test_a_run_that_stops_after_any_round_ends_as_one_that_never_stopped(method,
         shutil.rmtree(made["run.out-dir"])
 
 
-@pytest.mark.parametrize("method", [m for m in METHODS if m not in ("cdc", "fedavg_lora")])
+@pytest.mark.parametrize("method", [m for m in names() if m not in ("cdc", "fedavg_lora")])
 def test_every_other_method_resumes(method, settings, tmp_path):
     made = settings(method=method, rounds=3)
     assert interrupted(made, ("rounds", 2)) == uninterrupted(made, tmp_path)
@@ -298,10 +299,10 @@ def test_an_engine_that_keeps_its_states_writes_no_checkpoint_and_does_not_resum
 
     made = settings(rounds=1)
     grid, context = Foreign(client_app, 3, made), Context(1, 1, {}, RecordDict(), made)
-    folder = server_app.run(grid, context)
+    folder = running.run(grid, context)
     assert not (folder / "checkpoints").exists()
     with pytest.raises(ConfigError, match="engine 'Foreign' keeps the devices' states to itself"):
-        server_app.run(grid, context, resume=True)
+        running.run(grid, context, resume=True)
 
 
 def test_flowers_own_strategy_goes_on_counting(fake_devices):

@@ -12,16 +12,21 @@ import pytest
 from flwr.app import Context, RecordDict
 
 from cdc_flower import results
-from cdc_flower.config import METHODS, ConfigError, parse
+from cdc_flower.config import ConfigError, parse
 from cdc_flower.downlink import update
 from cdc_flower.fleet.engines.local_grid import LocalGrid
 from clients import task
 from clients.client_app import app as client_app
-from strategies import STRATEGIES, TRAITS, server_app
-from strategies.base import FleetError
-from strategies.server_app import run, run_local
+from strategies import run as running
+from strategies import server_app
+from strategies.checks import check_uplink
+from strategies.fleet import FleetError
+from strategies.method import methods
+from strategies.run import prepare, run, run_local, teacher_accuracy
 
-LABEL_FREE_WITH_TRAFFIC = ("cdc", "upload_all", "fedavg_pseudo")
+METHODS = methods()
+LABEL_FREE_WITH_TRAFFIC = ("cdc", "fedavg_pseudo")
+ALL_UP = {"tokens_kept": 0, "token_bits": 16, "uplink_transform": "none", "uplink_budget": 0}
 
 
 class Recording(LocalGrid):
@@ -54,13 +59,6 @@ def uplinks(grid: Recording) -> list[tuple]:
     ]
 
 
-def test_every_method_of_the_config_has_a_strategy_and_traits():
-    assert tuple(STRATEGIES) == METHODS
-    assert set(TRAITS) == set(METHODS)
-    assert [m for m in METHODS if TRAITS[m].labels] == ["fedavg_lora", "fedprox_lora", "fedavg_full"]
-    assert [m for m in METHODS if not TRAITS[m].device_backprop] == ["static", "cdc", "upload_all"]
-
-
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_is_complete_and_its_bytes_are_counted(method, run_settings):
     said = []
@@ -75,11 +73,11 @@ def test_a_run_is_complete_and_its_bytes_are_counted(method, run_settings):
     assert heard.groupby("round")["n"].sum().tolist() == [18, 18, 18]
     totals = found.run["totals"]
     assert (totals["uplink_bytes"] > 0) == (totals["downlink_bytes"] > 0) == (method != "static")
-    assert (totals["flops_backward"] > 0) == TRAITS[method].device_backprop
+    assert (totals["flops_backward"] > 0) == METHODS[method].traits.device_backprop
     assert totals["flops_forward"] > 0
     assert said[-1] == ("rounds", 3, 3)
     assert found.run["host_seconds"]["devices"] > 0
-    assert (len(found.pictures) > 0) == (method in ("cdc", "upload_all"))
+    assert (len(found.pictures) > 0) == (method == "cdc")
 
 
 @pytest.mark.parametrize("method", ["cdc", "fedavg_lora"])
@@ -105,7 +103,7 @@ def test_no_label_is_in_any_uplink(method, run_settings, monkeypatch):
         return type(world)(**{**vars(world), "train": world.train.assign(answer=other)})
 
     monkeypatch.setattr(task, "load_world", permuted)
-    monkeypatch.setattr(server_app, "load_world", permuted)
+    monkeypatch.setattr(running, "load_world", permuted)
     assert uplinks(recorded(settings)) == told
 
 
@@ -129,7 +127,7 @@ def test_cdc_stays_within_its_byte_budget_with_the_whole_message(run_settings):
     found = results.read(run_local(parse(settings)))
     assert found.devices["uplink_bytes"].max() <= 1500
     assert found.devices["uploaded_samples"].between(1, 5).all()
-    sent = results.read(run_local(parse(run_settings(method="upload_all"))))
+    sent = results.read(run_local(parse(run_settings(**ALL_UP))))
     assert (sent.devices["uploaded_samples"] == 6).all()
     assert (sent.devices["tokens_sent"] == 6 * 64).all()
 
@@ -212,15 +210,17 @@ def test_a_budget_below_the_smallest_picture_is_refused(unit, run_settings):
 
 def test_units_that_do_not_fit_the_pair_are_refused(run_settings):
     config = parse(run_settings(uplink_unit="patches"))
-    shared, world = server_app.prepare(config)
-    other = dataclasses.replace(shared, n_tokens=65)  # as with a class token
+    setup = prepare(config)
+    other = dataclasses.replace(setup.shared, n_tokens=65)  # as with a class token
     with pytest.raises(ConfigError, match="'uplink.unit' = 'patches': pair 'scenes' has 65 tokens"):
-        server_app.check(config, other, world)
-    server_app.check(parse(run_settings(uplink_unit="jpeg")), other, world)
-    small = copy.deepcopy(shared.processor)
+        check_uplink(config, other, setup.world)
+    check_uplink(parse(run_settings(uplink_unit="jpeg")), other, setup.world)
+    small = copy.deepcopy(setup.shared.processor)
     small.size = {"height": 48, "width": 48}
-    with pytest.raises(ConfigError, match=f"'uplink.unit' = 'patches': .* reads {shared.side}x{shared.side}"):
-        server_app.check(config, dataclasses.replace(shared, processor=small), world)
+    with pytest.raises(
+        ConfigError, match=f"'uplink.unit' = 'patches': .* reads {setup.shared.side}x{setup.shared.side}"
+    ):
+        check_uplink(config, dataclasses.replace(setup.shared, processor=small), setup.world)
 
 
 def test_a_transform_is_refused_where_the_pair_has_none(run_settings, pair_folder, tmp_path):
@@ -238,7 +238,7 @@ def test_under_flwr_a_relative_out_dir_is_refused(run_settings):
 
 
 def test_the_teachers_accuracy_is_by_domain(run_settings):
-    found = server_app.teacher_accuracy(parse(run_settings()))
+    found = teacher_accuracy(parse(run_settings()))
     assert set(found) == {"source", "object", "question"}
     assert all(0 <= v <= 1 for v in found.values())
 

@@ -32,7 +32,7 @@ from clients import cdc as device_work
 from clients.store import Adapter, held
 from clients.task import Resident
 from strategies import cdc
-from strategies.base import Asked, Fleet
+from strategies.fleet import Asked, Fleet
 
 LAYOUT = Layout(("a", "b"), ((6, 5), (10,)))
 INITIAL = np.round(np.random.default_rng(0).standard_normal(LAYOUT.total) * 2**20).astype(np.float32) / 2**20
@@ -150,9 +150,9 @@ class Rounds(RuleBasedStateMachine):
         super().__init__()
         fleet = self.fleet(devices=3, seed=0, share=1.0, min_devices=0)
         mirror = self.mirror(INITIAL, *LINE)
-        self.cdc = self.strategy(fleet, Cloud(), mirror, PAIR, CONFIG, None)  # type: ignore[arg-type]
+        self.cdc = self.strategy(fleet, Cloud(), mirror, PAIR, None, CONFIG, None)  # type: ignore[arg-type]
         self.grid, self.number = Unreliable(), 0
-        self.saved = mirror.state(), self.cdc.state()
+        self.saved = mirror.state(), self.cdc.lineage.state()
 
     @rule(fates=st.tuples(FATES, FATES, FATES))
     def a_round(self, fates):
@@ -163,15 +163,15 @@ class Rounds(RuleBasedStateMachine):
 
     @rule()
     def the_cloud_saves(self):
-        self.saved = self.cdc.mirror.state(), self.cdc.state()
+        self.saved = self.cdc.lineage.mirror.state(), self.cdc.lineage.state()
 
     @rule(remembers=st.booleans())
     def the_cloud_goes_back(self, remembers):
         line, strategy = self.saved
-        self.cdc.mirror.load(line)
-        self.cdc.load(strategy)
+        self.cdc.lineage.mirror.load(line)
+        self.cdc.lineage.load(strategy)
         if not remembers:
-            self.cdc.known = {}
+            self.cdc.lineage.known = {}
 
     @rule(device=st.integers(0, 2))
     def a_device_loses_its_state(self, device):
@@ -180,18 +180,18 @@ class Rounds(RuleBasedStateMachine):
     @rule()
     def two_quiet_rounds_bring_all_to_the_newest(self):
         self.a_round([QUIET] * 3)
-        newest, digest = self.cdc.mirror.newest, self.cdc.mirror.digest
+        newest, digest = self.cdc.lineage.mirror.newest, self.cdc.lineage.mirror.digest
         self.a_round([QUIET] * 3)
         assert self.cdc.metrics["uploaded"] == 3
         assert self.cdc.metrics["stale"] == 0
         for device in range(3):
             adapter = held(self.grid.context(device), STUDENT.initial)
             assert (adapter.version, adapter.digest) == (newest, digest)
-            assert adapter.flat.tobytes() == self.cdc.mirror.adapter(newest).tobytes()
+            assert adapter.flat.tobytes() == self.cdc.lineage.mirror.adapter(newest).tobytes()
 
     @invariant()
     def a_device_that_the_mirror_knows_holds_what_the_mirror_says(self):
-        mirror = self.cdc.mirror
+        mirror = self.cdc.lineage.mirror
         for device in range(3):
             adapter = held(self.grid.context(device), STUDENT.initial)
             if mirror.frame_for(adapter.version, adapter.digest) is None:
@@ -232,10 +232,10 @@ class Stubborn(cdc.CDC):
     """Never believes that a device has gone back."""
 
     def _decode(self, device, content):
-        before = self.known.get(device)
+        before = self.lineage.known.get(device)
         batch = super()._decode(device, content)
         if before is not None:
-            self.known[device] = max(before, self.known[device])
+            self.lineage.known[device] = max(before, self.lineage.known[device])
         return batch
 
 

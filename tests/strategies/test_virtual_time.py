@@ -14,7 +14,7 @@ from cdc_flower.config import ConfigError, parse
 from cdc_flower.fleet.cost import roofline
 from cdc_flower.fleet.cost.profiles import TABLE
 from clients import cdc, task
-from strategies.server_app import run_local
+from strategies.run import run_local
 
 SCENES = Path(cdc_flower.__file__).parent / "weights" / "scenes"
 SLOW = {"mix": "pi4=50%,phone-high=50%", "cost_model": "llava-qwen-0.5b", "compression": "nf4"}

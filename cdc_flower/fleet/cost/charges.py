@@ -10,7 +10,9 @@ settings of distillation.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -20,9 +22,7 @@ from cdc_flower.fleet.cost import cost_models, roofline
 from cdc_flower.fleet.cost.profiles import Devices, Profile, fleet, parse_mix, read_profiles
 from cdc_flower.fleet.cost.roofline import Shapes
 from cdc_flower.models.shared import Shared
-from cdc_flower.models.teacher import teacher_config
 
-DISTILS = ("cdc", "upload_all")  # methods whose cloud computes; averaging weights is not charged
 TEACH_BATCH = 64  # samples that the teacher answers together
 HALF = 0.5  # of the bytes that `roofline` counts for float32: the cloud computes in float16
 
@@ -125,19 +125,35 @@ def compressions(config: Config, charged: Shapes, longest: int) -> dict[str, str
 
 
 @dataclass(frozen=True)
-class CloudCharges:
-    """What the cloud does after a round: the teacher answers what came, the twin learns `cloud.steps`
-    batches.
+class CloudWork:
+    """What a method's cloud computes after a round.
 
-    An upper bound: every sample and lesson is charged as a complete picture with an answer of full length,
-    and steps also where the teacher was sure of nothing. The lessons of before round 1 are not charged.
+    Attributes:
+        taught: samples that the teacher answers.
+        steps, batch: of distillation; every sample of a batch goes through the student, there and back.
+        hidden: the teacher's hidden states are computed in every step, too.
+        pictures: that go through the tower first.
+    """
+
+    taught: int = 0
+    steps: int = 0
+    batch: int = 0
+    hidden: bool = False
+    pictures: int = 0
+
+
+@dataclass(frozen=True)
+class CloudCharges:
+    """Seconds of the cloud's work.
+
+    An upper bound: every sample is charged as a complete picture with an answer of full length, and
+    steps also where the teacher was sure of nothing. What is computed before round 1 is not charged.
 
     Attributes:
         on: the machine.
         student: shapes of the model that devices are charged for.
         teacher: FLOPs and weights of the teacher in students, as in the pair that really runs.
         length: positions of a question about a complete picture.
-        config: of the run.
         answer: tokens of an answer, at most.
     """
 
@@ -145,36 +161,34 @@ class CloudCharges:
     student: Shapes
     teacher: float
     length: int
-    config: Config
     answer: int
 
-    def seconds(self, samples: float) -> float:
-        """Seconds between a round in which so many samples came and the next; none without a sample."""
-        if not samples:
-            return 0.0
-        s, k, cloud = self.student, self.teacher, self.config.cloud
-        batches = math.ceil(samples / TEACH_BATCH)
+    def seconds(self, work: CloudWork) -> float:
+        """Seconds between a round and the next."""
+        s, k = self.student, self.teacher
+        batches = math.ceil(work.taught / TEACH_BATCH)
         weights = HALF * roofline.prefill(s, "none", 0, 0).bytes_moved
         read = roofline.prefill(s, "none", self.length, s.patches).flops
         more = roofline.decode(s, "none", self.length, self.answer - 1).flops
-        lesson = roofline.prefill(s, "none", self.length + self.answer, s.patches, self.answer).flops
-        step = 2 * cloud.batch * lesson, 2 * weights  # there, and back through frozen weights
-        if cloud.feature_weight:
-            step = step[0] + k * cloud.batch * lesson, step[1] + k * weights
-        tower = roofline.tower(s) if self.config.uplink.unit != "tokens" else roofline.Pass(0, 0)
+        sample = roofline.prefill(s, "none", self.length + self.answer, s.patches, self.answer).flops
+        step = 2 * work.batch * sample, 2 * weights  # there, and back through frozen weights
+        if work.hidden:
+            step = step[0] + k * work.batch * sample, step[1] + k * weights
+        tower = roofline.tower(s)
+        shown = math.ceil(work.pictures / TEACH_BATCH)
         return float(
-            self._seconds(samples * tower.flops, batches * tower.bytes_moved)
-            + self._seconds(k * samples * read, k * batches * weights)
-            + self._seconds(k * samples * more, k * batches * (self.answer - 1) * weights)
-            + cloud.steps * self._seconds(*step)
+            self._seconds(work.pictures * tower.flops, shown * tower.bytes_moved)
+            + self._seconds(k * work.taught * read, k * batches * weights)
+            + self._seconds(k * work.taught * more, k * batches * (self.answer - 1) * weights)
+            + (work.steps and work.steps * self._seconds(*step))
         )
 
     def _seconds(self, flops: float, bytes_moved: float) -> float:
         return roofline.seconds(self.on, flops, bytes_moved, "fp16")
 
 
-def cloud_charges(config: Config, shared: Shared, charged: Charges) -> CloudCharges | None:
-    """The cloud of a run; None where it takes no time.
+def cloud_profile(config: Config) -> Profile | None:
+    """The cloud's machine; None where the cloud takes no time.
 
     Raises:
         ConfigError: a profile that is unknown.
@@ -186,19 +200,24 @@ def cloud_charges(config: Config, shared: Shared, charged: Charges) -> CloudChar
             f"setting 'fleet.cloud-profile' = '{name}'; allowed: '' (the cloud takes no time), "
             + ", ".join(known)
         )
-    if not name or config.run.method not in DISTILS:
-        return None
-    own, teacher = charged.own, roofline.shapes(teacher_config(config.pair, config.data.name), 0)
-    length = charged.text + own.patches
+    return known[name] if name else None
+
+
+def cloud_charges(
+    on: Profile, charged: Charges, teacher: Mapping[str, Any], max_answer_tokens: int
+) -> CloudCharges:
+    """The cloud of a run.
+
+    Args:
+        on: the machine.
+        charged: the fleet of the run.
+        teacher: its config.
+        max_answer_tokens: the longest answer.
+    """
+    own, length = charged.own, charged.text + charged.own.patches
     size = (
-        roofline.prefill(teacher, "none", length, own.patches).flops
+        roofline.prefill(roofline.shapes(teacher, 0), "none", length, own.patches).flops
         / roofline.prefill(own, "none", length, own.patches).flops
     )
-    return CloudCharges(
-        known[name],
-        charged.charged,
-        size,
-        charged.text + charged.charged.patches,
-        config,
-        shared.max_answer_tokens,
-    )
+    student = charged.charged
+    return CloudCharges(on, student, size, charged.text + student.patches, max_answer_tokens)

@@ -94,7 +94,7 @@ class TimedGrid(OwnGrid):
         charges: Charges,
         trace: Trace,
         wanted: int,
-        cloud: Callable[[float], float] = lambda samples: 0.0,
+        cloud: Callable[[int], float] = lambda samples: 0.0,
     ) -> None:
         self.inner, self.rules, self.charges, self.trace, self.wanted = inner, rules, charges, trace, wanted
         self.cloud = cloud
@@ -181,7 +181,7 @@ class TimedGrid(OwnGrid):
         after, report = clock.play(self.clock, tasks, *fixed)
         come = [self._replies.get(d) for d in (*report.answered.tolist(), *report.late_device.tolist())]
         counts = [_count(_metrics(reply), keys.UPLOADED) for reply in come]
-        seconds = self.cloud(sum(min(count, self.charges.samples) for count in counts))
+        seconds = self.cloud(int(sum(min(count, self.charges.samples) for count in counts)))
         if seconds:
             after, report = clock.play(self.clock, tasks, *fixed, cloud_seconds=seconds)
         return after, report, seconds

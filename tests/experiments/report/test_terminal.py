@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from cdc_flower.config import METHODS
 from experiments.report import terminal as screen
 from experiments.report.summary import MEASURES
+
+METHODS = ("static", "cdc", "fedavg_lora", "fedprox_lora", "fedavg_full", "fedavg_pseudo")
 
 
 def comparison(intervals):

@@ -15,7 +15,7 @@ from cdc_flower.fleet.engines import fleet_grid
 from cdc_flower.fleet.engines.fleet_grid import FleetGrid
 from cdc_flower.fleet.engines.local_grid import LocalGrid, node_id
 from cdc_flower.wire.messages import state_bytes, state_of
-from strategies import server_app
+from strategies.run import run_fleet, run_local
 
 pytestmark = [
     pytest.mark.usefixtures("ray"),
@@ -187,9 +187,9 @@ def test_a_run_is_the_same_on_every_number_of_workers(run_settings, tmp_path):
     )
     found = {}
     for name, start in {
-        "local": server_app.run_local,
-        "one": lambda config: server_app.run_fleet(config, workers=1),
-        "two": lambda config: server_app.run_fleet(config, workers=2),
+        "local": run_local,
+        "one": lambda config: run_fleet(config, workers=1),
+        "two": lambda config: run_fleet(config, workers=2),
     }.items():
         folder = start(parse({**settings, "run.out-dir": str(tmp_path / name)}))
         run = results.read(folder)

@@ -145,6 +145,10 @@ def _number(metrics: MetricRecord, name: str) -> float:
     return max(0, value) if isinstance(value, int | float) and math.isfinite(value) else 0
 
 
+Judge = Callable[[int, int, Sequence[str]], Mapping[str, tuple[int, int]]]
+"""Device, round, its answers in order -> domain -> (correct, answered)."""
+
+
 @dataclass(frozen=True)
 class Asked:
     """What is kept of a TRAIN message: in which round it was sent, and how many bytes its content had."""
@@ -157,9 +161,11 @@ class Asked:
 class Fleet:
     """The devices as a strategy sees them: who was asked, what went down and came up, in which order.
 
-    Attributes: counted: whether train messages are traffic of the method (those of `static` only drive the
-        simulation). rules: whom to ask in virtual time. nodes: device -> node id, found at the first round
-        where not given. prequential: round -> domain -> (correct, answered), from the evaluate replies.
+    Attributes: judge: which answers of a device are right, by domain; the simulator knows, a
+        deployment does not. counted: whether train messages are traffic of the method (those of `static`
+        only drive the simulation). rules: whom to ask in virtual time. nodes: device -> node id, found at the
+        first round where not given. prequential: round -> domain -> (correct, answered), from the evaluate
+        replies.
         seconds: stage -> host seconds."""
 
     devices: int
@@ -168,6 +174,7 @@ class Fleet:
     min_devices: int
     node_timeout: float = 60.0
     counted: bool = True
+    judge: Judge = field(default=lambda device, round, answers: {})
     rules: FleetConfig = field(default_factory=FleetConfig)
     nodes: dict[int, int] = field(default_factory=dict)
     ledger: Ledger = field(default_factory=Ledger)
@@ -182,7 +189,7 @@ class Fleet:
     def of(cls, config: Config, *, counted: bool = True) -> Fleet:
         run, virtual = config.run, config.fleet.mode != "off"
         least, timeout = 0 if virtual else run.min_devices, min(60.0, run.round_timeout)
-        return cls(run.devices, run.seed, run.cohort, least, timeout, counted, config.fleet)
+        return cls(run.devices, run.seed, run.cohort, least, timeout, counted, rules=config.fleet)
 
     def ask(self, grid: Grid, round: int, kind: str, content: Callable[[int], RecordDict]) -> list[Message]:
         """Messages to the round's cohort; `content(device)` makes each one's records."""
@@ -270,8 +277,8 @@ class Fleet:
                 f"setting 'run.min-devices' = {self.min_devices}"
             )
 
-    def ask_counts(self, grid: Grid, round: int) -> list[Message]:
-        """Evaluate messages for the prequential counts of those that were to answer in this round."""
+    def ask_answers(self, grid: Grid, round: int) -> list[Message]:
+        """EVALUATE messages to those that were to answer in this round: what did you answer in that round?"""
         self._counts = {
             d: Message(
                 RecordDict({keys.CONFIG: ConfigRecord({keys.ROUND: asked_in})}),
@@ -283,15 +290,16 @@ class Fleet:
         }
         return list(self._counts.values())
 
-    def add_counts(self, round: int, replies: Iterable[Message]) -> MetricRecord:
-        """Sum the counts over devices; domain -> [correct, answered]."""
+    def add_answers(self, round: int, replies: Iterable[Message]) -> MetricRecord:
+        """Judge the answers and sum over devices; domain -> [correct, answered]."""
         sums: dict[str, list[int]] = {}
-        for reply in matched(self._counts, replies).values():
+        for device, reply in matched(self._counts, replies).items():
             if reply is None or not reply.has_content():
                 continue
-            for domain, (right, total) in reply.content.metric_records.get(
-                keys.METRICS, MetricRecord()
-            ).items():
+            said = reply.content.config_records.get(keys.CONFIG, ConfigRecord()).get(keys.ANSWERS)
+            if not isinstance(said, list):
+                continue
+            for domain, (right, total) in self.judge(device, self._worked[device], said).items():
                 have = sums.setdefault(domain, [0, 0])
                 sums[domain] = [have[0] + right, have[1] + total]
         self.prequential[round] = {d: (r, t) for d, (r, t) in sorted(sums.items())}

@@ -9,7 +9,7 @@ from flwr.app import ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from cdc_flower.fleet.engines.local_grid import LocalGrid, node_id
-from strategies.base import Fleet, FleetError, cohort, discover, matched, wait_for_nodes
+from strategies.fleet import Fleet, FleetError, cohort, discover, matched, wait_for_nodes
 
 
 def answering(*silent: int) -> LocalGrid:
@@ -61,7 +61,9 @@ def test_discovery_names_the_device_that_did_not_answer():
 
 
 def test_waiting_for_nodes_is_bounded_and_says_what_to_do():
-    with pytest.raises(FleetError, match=r"4 nodes connected within 0 s.*'devices' = 9.*num-supernodes=9"):
+    with pytest.raises(
+        FleetError, match=r"4 nodes connected within 0 s.*'run.devices' = 9.*num-supernodes=9"
+    ):
         wait_for_nodes(answering(), 9, 0.0)
 
 

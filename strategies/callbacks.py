@@ -1,0 +1,218 @@
+"""What happens after each round of a run: held-out accuracy, tables, a checkpoint, and what is asked for.
+
+A callback is `(Round) -> None`. Three are always there, in this order; more are named in the setting
+`run.callbacks` and found in the entry-point group `cdc_flower.callbacks`: a function `(config) -> callback`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from flwr.app import ArrayRecord, MetricRecord
+from flwr.serverapp import Grid
+
+from cdc_flower import checkpoint, plugins
+from cdc_flower.checkpoint import Part, Saved
+from cdc_flower.config import Config, ConfigError
+from cdc_flower.fleet.engines import adapter_files
+from cdc_flower.fleet.time.timed_grid import TimedGrid
+from cdc_flower.results import RunFolder
+from cdc_flower.wire import keys
+from strategies.accuracy import accuracy, items, wearing
+from strategies.fleet import Fleet
+from strategies.method import Method, Setup
+from strategies.resumed import Earlier
+
+SHOWN = 8  # devices whose adapters are evaluated, where each has its own
+
+
+@dataclass(frozen=True)
+class Round:
+    """A round that has ended, round 0 before the first.
+
+    Attributes:
+        number: from 0.
+        measured: domain -> held-out accuracy 0..1; None in a round without an evaluation.
+        prequential: domain -> (correct, answered) on the stream in this round.
+        metrics: of method and clock.
+        folder: of the run.
+    """
+
+    number: int
+    measured: Mapping[str, float] | None
+    prequential: Mapping[str, tuple[int, int]]
+    metrics: Mapping[str, float]
+    folder: RunFolder
+
+
+Callback = Callable[[Round], None]
+
+
+def tensorboard(config: Config) -> Callback:
+    """Accuracy and metrics as TensorBoard files in the run folder.
+
+    Raises:
+        ConfigError: the package is not installed.
+    """
+    try:
+        from torch.utils.tensorboard.writer import SummaryWriter
+    except ImportError:
+        raise ConfigError(
+            "setting 'run.callbacks' = 'tensorboard': the tensorboard package is not installed; allowed: "
+            "without it, or `pip install tensorboard`"
+        ) from None
+    boards: list[Any] = []
+
+    def write(round: Round) -> None:
+        if not boards:
+            boards.append(SummaryWriter(str(round.folder.path / "tensorboard"), purge_step=round.number))
+        (board,) = boards
+        for domain, value in (round.measured or {}).items():
+            board.add_scalar(f"accuracy_test/{domain}", value, round.number)
+        for domain, (right, total) in round.prequential.items():
+            board.add_scalar(f"accuracy_prequential/{domain}", right / max(1, total), round.number)
+        for name, value in round.metrics.items():
+            board.add_scalar(f"metrics/{name}", float(value), round.number)
+        board.flush()
+
+    return write
+
+
+def chosen(config: Config) -> list[Callback]:
+    """The callbacks of the setting `run.callbacks`.
+
+    Raises:
+        ConfigError: one that is not registered, or cannot be used.
+    """
+    found = []
+    for name in filter(None, (n.strip() for n in config.run.callbacks.split(","))):
+        if name not in plugins.names(plugins.CALLBACKS):
+            allowed = ", ".join(plugins.names(plugins.CALLBACKS))
+            raise ConfigError(f"setting 'run.callbacks' = {config.run.callbacks!r}; allowed: {allowed}")
+        found.append(plugins.load(plugins.CALLBACKS, name)(config))
+    return found
+
+
+@dataclass
+class After:
+    """Flower's `evaluate_fn` of a run: `finished` is called before round 1 (as round 0) and after each.
+
+    Attributes:
+        parts: who has a part in a checkpoint; {} = no checkpoints.
+        saved_states: the devices', in the last checkpoint.
+        arrays: after the last round.
+    """
+
+    setup: Setup
+    method: Method
+    grid: Grid
+    folder: RunFolder
+    parts: dict[str, Saved]
+    callbacks: list[Callback]
+    progress: Callable[[str, int, int], None] | None = None
+    saved_states: Part = field(default_factory=dict)
+    arrays: ArrayRecord | None = None
+    _measured: tuple[bytes, dict[str, float]] | None = None
+
+    def resumed(self, found: Earlier, arrays: ArrayRecord) -> None:
+        """Go on where an earlier run stopped; the tables on disk become those of then."""
+        self.arrays, self.saved_states = arrays, found.parts["devices"]
+        self._write_devices()
+        self._say("rounds", found.round)
+
+    def finished(self, round: int, arrays: ArrayRecord) -> MetricRecord:
+        """Evaluate, write the tables, save, and tell whoever else wants to know."""
+        run, fleet = self.setup.config.run, self.method.fleet
+        measured = None
+        if round in (0, run.rounds) or round % run.eval_every == 0:
+            self._say("evaluation", round)
+            with self.folder.stage("evaluation"):
+                measured = self._accuracy()
+        self.folder.stage_seconds.update(fleet.seconds)
+        clock = self.grid if isinstance(self.grid, TimedGrid) else None
+        if clock is not None:
+            self.folder.stage_seconds["clock"] = clock.host_seconds
+        self._write_devices()
+        heard = fleet.prequential.get(round, {})
+        metrics = {**self.method.metrics, **(clock.last if clock is not None else {})}
+        self.folder.round(round, measured, heard, metrics, items(self.setup.world))
+        self.arrays = arrays
+        self._checkpoint(round, arrays)
+        for callback in self.callbacks:
+            callback(Round(round, measured, heard, metrics, self.folder))
+        self._say("rounds", round)
+        return MetricRecord(dict(measured or {}))
+
+    def end(self, status: str) -> None:
+        """Bring the folder up to date for the last time."""
+        self._write_devices(account_digest(self.method.fleet, self.grid))
+        last = None if self.arrays is None else self.arrays[keys.PAYLOAD].numpy().tobytes()
+        self.folder.finish(status, None if last is None else hashlib.sha256(last).hexdigest())
+
+    def _write_devices(self, digest: str | None = None) -> None:
+        self.folder.devices(account(self.method.fleet, self.grid), digest)
+
+    def _checkpoint(self, round: int, arrays: ArrayRecord) -> None:
+        run = self.setup.config.run
+        every = run.checkpoint_every if self.parts else 0
+        if every and (round == run.rounds or round % every == 0):
+            with self.folder.stage("checkpoint"):
+                self._save(round, arrays)
+        elif self.parts and not every:
+            self._sweep(self.parts["devices"].state())
+
+    def _save(self, round: int, arrays: ArrayRecord) -> None:
+        parts: dict[str, Part] = {name: part.state() for name, part in self.parts.items()}
+        parts["arrays"] = {name: array.numpy() for name, array in arrays.items()}
+        parts["folder"] = self.folder.state()
+        last = round == self.setup.config.run.rounds  # kept for whoever asks for more rounds
+        checkpoint.save(self.folder.checkpoints, round, parts, keep=1 if last else 2)
+        self._sweep(parts["devices"], {} if last else self.saved_states)
+        self.saved_states = parts["devices"]
+
+    def _sweep(self, *states: Part) -> None:
+        """Let go of the adapters that neither a device nor a checkpoint that is kept names."""
+        named = (bytes(state) for part in states for state in part.values())  # type: ignore[arg-type]
+        adapter_files.sweep(self.folder.path / adapter_files.FOLDER, named)
+
+    def _accuracy(self) -> dict[str, float]:
+        """Held-out accuracy by domain: of the one adapter, or the mean over up to `SHOWN` devices' own."""
+        devices = self.setup.config.run.devices
+        shown = (
+            np.unique(np.linspace(0, devices - 1, SHOWN).astype(int)) if self.method.traits.personal else [0]
+        )
+        flats = [self.method.adapter_of(int(device)) for device in shown]
+        key = b"".join(hashlib.sha256(flat.tobytes()).digest() for flat in flats)
+        if self._measured is None or self._measured[0] != key:
+            found = []
+            for flat in flats:
+                with wearing(self.method.model, flat) as model:
+                    found.append(accuracy(model, self.setup.shared, self.setup.world))
+            mean = {domain: float(np.mean([f[domain] for f in found])) for domain in found[0]}
+            self._measured = key, mean
+        return self._measured[1]
+
+    def _say(self, stage: str, round: int) -> None:
+        if self.progress is not None:
+            self.progress(stage, round, self.setup.config.run.rounds)
+
+
+def account(fleet: Fleet, grid: Grid) -> pd.DataFrame:
+    """The ledger as a table, with virtual time where there is one."""
+    ledger, times = fleet.ledger.frame(), grid.table() if isinstance(grid, TimedGrid) else pd.DataFrame()
+    if not len(times):
+        return ledger
+    return ledger.merge(times, on=["round", "device"], how="left", validate="one_to_one")
+
+
+def account_digest(fleet: Fleet, grid: Grid) -> str:
+    """Of all in `account` but the host's seconds."""
+    digest = fleet.ledger.digest()
+    if not isinstance(grid, TimedGrid):
+        return digest
+    return hashlib.sha256(f"{digest}{grid.digest()}".encode()).hexdigest()

@@ -1,0 +1,228 @@
+"""A run of any method over any grid, from a flat run config to a run folder, the same on every engine.
+
+Everything that can be wrong with the settings is refused before the first round. What happens after each
+round (held-out accuracy, tables, checkpoint) are callbacks; prequential accuracy comes from the answers that
+devices gave, judged here, where the labels are.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from flwr.app import Array, ArrayRecord, Context, RecordDict
+from flwr.serverapp import Grid
+
+from cdc_flower.checkpoint import Saved
+from cdc_flower.config import Config, flat, parse
+from cdc_flower.data.world import load_world
+from cdc_flower.fleet.cost.charges import cloud_charges, cloud_profile
+from cdc_flower.fleet.engines.local_grid import DeviceStates, HasStates, LocalGrid
+from cdc_flower.fleet.time.timed_grid import TimedGrid
+from cdc_flower.models.shared import load_shared
+from cdc_flower.models.teacher import Teacher, load_teacher, teacher_config
+from cdc_flower.results import RunFolder, package_versions
+from strategies.accuracy import accuracy
+from strategies.callbacks import After, chosen
+from strategies.checks import check, fleet
+from strategies.fleet import discover, wanted
+from strategies.method import Method, Setup, method
+from strategies.pictures import pictures
+from strategies.resumed import Resumed, earlier, put_back
+
+Progress = Callable[[str, int, int], None]
+"""`progress(stage, done, total)`; in a run `done` and `total` are rounds."""
+CLIENT_APP = "clients.client_app:app"  # found by name, as Flower does it: strategies do not import clients
+BUNDLE = "clients.bundle:run"
+
+
+def run(grid: Grid, context: Context, progress: Progress | None = None, *, resume: bool = False) -> Path:
+    """One run over any grid.
+
+    Args:
+        grid: where the devices are.
+        context: its `run_config` is the flat run config.
+        progress: see `Progress`.
+        resume: go on after the newest checkpoint in the run folder, from the beginning where there is none.
+
+    Returns:
+        the run folder.
+
+    Raises:
+        ConfigError: a setting, the data or the pair cannot be used; nothing was started.
+        FleetError: too few devices.
+    """
+    config = parse(context.run_config)
+    torch.set_num_threads(1)  # the order of sums, and with it the ledger, is then the same on every engine
+    folder = RunFolder(out_dir(config))
+    with folder.stage("load"):
+        setup = prepare(config, progress)
+        playing = method(config.run.method).build(setup)
+        playing.fleet.judge = setup.world.judge
+        if config.fleet.mode != "off":
+            playing.fleet.nodes = discover(grid, config.run.devices, config.run.round_timeout)
+            grid = timed(grid, setup, playing, playing.fleet.nodes)
+    engine = grid.inner if isinstance(grid, TimedGrid) else grid
+    facts: dict[str, Any] = {
+        "pair_digest": setup.digest,
+        "pair": setup.shared.name,
+        "data_digest": setup.world.pack.digest,
+        "engine": type(engine).__name__,
+    }
+    parts = _parts(grid, playing)
+    found = earlier(folder, config, facts, bool(parts)) if resume else None
+    if found is not None:
+        put_back(parts, found, folder.path)
+        facts["resumed_after"] = found.round
+    callbacks = chosen(config)
+    folder.begin(config, package_versions(), facts, found and (found.round, found.parts["folder"]))
+    after = After(setup, playing, grid, folder, parts, callbacks, progress)
+    status = "failed"
+    try:
+        if found is None:
+            _play(config, playing, grid, playing.initial_arrays(), after.finished)
+        else:
+            arrays = ArrayRecord({k: Array(v) for k, v in found.parts["arrays"].items()})
+            after.resumed(found, arrays)
+            resumed = Resumed(playing, found.round)
+            _play(config, resumed, grid, arrays, resumed.evaluation(after.finished), found.round)
+        playing.fleet.close()
+        status = "completed"
+    except KeyboardInterrupt:
+        status = "interrupted"
+        raise
+    finally:
+        folder.pictures(pictures(getattr(playing, "examples", ()), setup.shared, setup.world))
+        after.end(status)
+    return folder.path
+
+
+def _play(
+    config: Config, strategy: Any, grid: Grid, arrays: ArrayRecord, evaluate: Any, done: int = 0
+) -> None:
+    """All rounds from `arrays` on, but for the first `done`."""
+    rounds, timeout = config.run.rounds - done, config.run.round_timeout
+    strategy.start(grid, arrays, num_rounds=rounds, timeout=timeout, evaluate_fn=evaluate)
+
+
+def timed(grid: Grid, setup: Setup, playing: Method, nodes: Mapping[int, int]) -> TimedGrid:
+    """The grid in virtual time.
+
+    Raises:
+        ConfigError: a mix, cost model or trace that cannot be used, or a fleet in which no device can ever be
+            asked.
+    """
+    config = setup.config
+    charged, trace = fleet(config, setup.shared, setup.world)
+    on = cloud_profile(config)
+    seconds = []
+    if on is not None and playing.cloud_work(1) != playing.cloud_work(0):
+        teacher = teacher_config(config.pair, config.data.name)
+        cloud = cloud_charges(on, charged, teacher, setup.shared.max_answer_tokens)
+        seconds = [lambda samples: cloud.seconds(playing.cloud_work(samples))]
+    enough = wanted(config.run.devices, config.run.cohort)
+    return TimedGrid(grid, nodes, config.fleet, charged, trace, enough, *seconds)
+
+
+def _parts(grid: Grid, playing: Method) -> dict[str, Saved]:
+    """Who has a part in a checkpoint, beside the arrays and the run folder: everything that lives from round
+    to round. {} on a grid that keeps its devices' states to itself: no checkpoints there.
+    """
+    engine, clock = (grid.inner, {"clock": grid}) if isinstance(grid, TimedGrid) else (grid, {})
+    if not isinstance(engine, HasStates):
+        return {}
+    return {**playing.parts(), **clock, "devices": DeviceStates(engine)}
+
+
+def out_dir(config: Config) -> Path:
+    """The run folder: the setting, else results/<method>-<seed>."""
+    named = config.run.out_dir or f"results/{config.run.method}-{config.run.seed}"
+    return Path(named).expanduser().absolute()
+
+
+def prepare(config: Config, progress: Progress | None = None) -> Setup:
+    """Load models and data, compute the vision tokens where they are not cached, and check what only these
+    can tell.
+
+    Raises:
+        ConfigError: see `check`, `load_shared`, `load_teacher`, `load_world`.
+    """
+    shared = load_shared(config.pair, config.data.name)
+    world = load_world(config, shared, progress)
+
+    @lru_cache(maxsize=1)
+    def teacher() -> Teacher:
+        return load_teacher(config.pair, shared, config.data.name)
+
+    setup = Setup(config, shared, world, teacher)
+    check(setup)
+    method(config.run.method).check(setup)
+    return setup
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Flower's logger prints a page a run; over our own grids progress says what is happening."""
+    logger = logging.getLogger("flwr")
+    level = logger.level
+    logger.setLevel(max(level, logging.WARNING))
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def run_local(
+    config: Config, progress: Progress | None = None, *, roundtrip: bool = False, resume: bool = False
+) -> Path:
+    """One run in this process, devices one after another; `roundtrip` as in `LocalGrid`, `resume` as in
+    `run`. Returns the run folder.
+    """
+    module, name = CLIENT_APP.split(":")
+    client_app = getattr(importlib.import_module(module), name)
+    settings = {**flat(config), "run.out-dir": str(out_dir(config))}  # devices' adapters stay for a resume
+    with _quiet():
+        grid = LocalGrid(client_app, config.run.devices, settings, roundtrip=roundtrip)
+        return run(grid, Context(1, 1, {}, RecordDict(), settings), progress, resume=resume)
+
+
+def run_fleet(
+    config: Config,
+    progress: Progress | None = None,
+    *,
+    resume: bool = False,
+    workers: int = 0,
+    ray_address: str = "",
+    gpu_fraction: float = 0.0,
+) -> Path:
+    """One run on Ray workers: arguments as in `FleetGrid`, results as in `run_local`. Returns the run
+    folder.
+    """
+    from cdc_flower.fleet.engines.fleet_grid import FleetGrid
+
+    settings = {**flat(config), "run.out-dir": str(out_dir(config))}  # workers have folders of their own
+    with (
+        _quiet(),
+        FleetGrid(
+            CLIENT_APP,
+            config.run.devices,
+            settings,
+            bundle=BUNDLE,
+            workers=workers,
+            ray_address=ray_address,
+            gpu_fraction=gpu_fraction,
+        ) as grid,
+    ):
+        return run(grid, Context(1, 1, {}, RecordDict(), settings), progress, resume=resume)
+
+
+def teacher_accuracy(config: Config, progress: Progress | None = None) -> dict[str, float]:
+    """Held-out accuracy of the teacher by domain: the ceiling."""
+    setup = prepare(config, progress)
+    return accuracy(setup.teacher().model, setup.shared, setup.world, progress)

@@ -1,0 +1,64 @@
+"""Methods are known by what they say of themselves, wherever they come from."""
+
+from __future__ import annotations
+
+import pytest
+
+from cdc_flower import plugins
+from cdc_flower.config import ConfigError, parse, sections
+from strategies import method as registry
+from strategies.method import DEFINED, Method, Traits, method, methods, names
+
+
+def test_names_are_known_without_importing_a_method():
+    assert set(names()) >= {"static", "cdc", "fedavg_lora", "fedavg_full", "fedavg_pseudo", "fedprox_lora"}
+
+
+def test_every_method_says_what_a_reader_of_a_table_must_know():
+    found = methods()
+    assert set(found) == set(names())
+    for name, cls in found.items():
+        assert cls.name == name
+        assert cls.about
+        assert isinstance(cls.traits, Traits)
+    assert [n for n, cls in found.items() if cls.traits.labels] == [
+        "fedavg_full",
+        "fedavg_lora",
+        "fedprox_lora",
+    ]
+    assert [n for n, cls in found.items() if not cls.traits.device_backprop] == ["static", "cdc"]
+
+
+def test_a_table_begins_with_what_does_not_adapt_then_comes_what_needs_no_gradients():
+    assert list(methods())[:2] == ["static", "cdc"]
+
+
+def test_an_unknown_method_is_refused_with_those_that_are_installed():
+    with pytest.raises(ConfigError, match=r"unknown method 'fedsgd'; allowed: cdc, .*static"):
+        method("fedsgd")
+    with pytest.raises(ConfigError, match=r"'run.method' = 'fedsgd'; allowed: cdc, "):
+        parse({"run.method": "fedsgd"})
+
+
+@pytest.mark.parametrize("missing", DEFINED)
+def test_a_method_that_lacks_something_is_refused_when_it_is_loaded(missing, monkeypatch):
+    """`cloud_work` among them: a cloud that is charged nothing says so."""
+    given = {name: lambda self: None for name in DEFINED if name != missing}
+    half = type(
+        "Half", (Method,), {"name": "half", "about": "a half", "traits": Traits(False, False), **given}
+    )
+    monkeypatch.setattr(registry, "names", lambda: ("half",))
+    monkeypatch.setattr(plugins, "load", lambda group, name: half)
+    with pytest.raises(ConfigError, match=rf"it lacks {missing}\(\)"):
+        method("half")
+
+
+def test_settings_of_a_method_are_settings_like_all_others():
+    from strategies.fedavg import FedAvgSettings
+
+    config = parse({"fedavg.epochs": 3, "fedavg.lr-full": "0.5"})
+    assert config.of(FedAvgSettings).epochs == 3
+    assert config.of(FedAvgSettings).lr_full == 0.5
+    assert sections()["fedavg"] is FedAvgSettings
+    with pytest.raises(ConfigError, match=r"setting 'fedavg.epochs' = 0"):
+        parse({"fedavg.epochs": 0})
