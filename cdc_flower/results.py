@@ -151,7 +151,6 @@ class RunFolder:
         self._ledger_digest: str | None = None
         self._started = time.perf_counter()
         self._seconds_before = 0.0  # wall seconds of the run before it resumed
-        self._board: Any = None
 
     @property
     def checkpoints(self) -> Path:
@@ -174,9 +173,8 @@ class RunFolder:
             resumed: the round after which an earlier run goes on, and the `state()` of its folder then.
 
         Raises:
-            ConfigError: TensorBoard is asked for and not installed, or the folder cannot be made.
+            ConfigError: the folder cannot be made.
         """
-        writer = _summary_writer() if config.run.tensorboard else None
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as err:
@@ -195,9 +193,6 @@ class RunFolder:
             self.path / "config.json",
             {"config": flat(config), "seeds": {"run": config.run.seed}, "versions": dict(versions), **extra},
         )
-        if writer is not None:
-            purge = None if resumed is None else resumed[0] + 1
-            self._board = writer(str(self.path / "tensorboard"), purge_step=purge)
 
     def state(self) -> dict[str, Any]:
         """The tables as Parquet, and the seconds so far; the ledger's owner saves it."""
@@ -250,13 +245,6 @@ class RunFolder:
         for name, value in metrics.items():
             self._metrics[round, name] = {"round": round, "name": name, "value": float(value)}
         self._write_rounds()
-        if self._board is not None:
-            for (at, domain, kind), row in self._rounds.items():
-                if at == round:
-                    self._board.add_scalar(f"accuracy_{kind}/{domain}", row["accuracy"], round)
-            for name, value in metrics.items():
-                self._board.add_scalar(f"metrics/{name}", float(value), round)
-            self._board.flush()
 
     def _add_round(self, at: int, domain: str, kind: str, accuracy: float, n: int) -> None:
         if not 0.0 <= accuracy <= 1.0:
@@ -326,8 +314,6 @@ class RunFolder:
                 "wall_seconds": round(self._wall(), 3),
             },
         )
-        if self._board is not None:
-            self._board.close()
 
     def _write_rounds(self) -> None:
         self._write_frame("rounds.parquet", _frame(self._rounds.values(), ROUND_COLUMNS))
@@ -335,17 +321,6 @@ class RunFolder:
 
     def _write_frame(self, name: str, frame: pd.DataFrame) -> None:
         _replace(self.path / name, lambda temp: frame.to_parquet(temp, index=False))
-
-
-def _summary_writer() -> Any:
-    try:
-        from torch.utils.tensorboard.writer import SummaryWriter
-    except ImportError:
-        raise ConfigError(
-            "setting 'run.tensorboard' = True: the tensorboard package is not installed; allowed: "
-            "False, or pip install 'cdc-flower[tensorboard]'"
-        ) from None
-    return SummaryWriter
 
 
 def final_accuracy(rounds: pd.DataFrame) -> dict[str, float]:
