@@ -1,7 +1,6 @@
 """A run folder is readable at every moment, and its derived numbers mean what they say."""
 
 import json
-import sys
 
 import pandas as pd
 import pytest

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from clients.counts import answering
 from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 
 from cdc_flower.wire import keys
-from clients.counts import answering
 from clients.inference import Ask, Work
 from clients.store import Adapter
 from clients.task import Task, resident
@@ -22,8 +22,5 @@ def work(task: Task) -> Work:
     seen = np.concatenate(tokens).mean(0, dtype=np.float32).astype(np.float16)
     metrics = {keys.UPLOADED: len(asked), **answering(task, tokens, asked, answers.ids).metrics()}
     return RecordDict(
-        {
-            keys.ARRAYS: ArrayRecord({keys.PAYLOAD: Array(seen)}),
-            keys.METRICS: MetricRecord(metrics),
-        }
+        {keys.ARRAYS: ArrayRecord({keys.PAYLOAD: Array(seen)}), keys.METRICS: MetricRecord(metrics)}
     )
