@@ -1,31 +1,38 @@
-"""What README.md says about files and formats is so."""
+"""What README.md and the documents say about files, settings and formats is so."""
 
 import json
 import re
 from pathlib import Path
 
 import jsonschema
+import pytest
 
 from cdc_flower import plugins
 from cdc_flower.config import keys
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+README, GUIDE = ROOT / "README.md", ROOT / "docs" / "guide.md"
+DOCUMENTS = [README, *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def test_the_example_summary_follows_the_schema():
-    example = json.loads(re.search(r"```json\n(.*?)```", README, re.S)[1])
+    example = json.loads(re.search(r"```json\n(.*?)```", GUIDE.read_text(), re.S)[1])
     jsonschema.validate(example, json.loads((ROOT / "docs/summary.schema.json").read_text()))
 
 
-def test_every_link_to_a_file_leads_somewhere():
-    links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)
+def test_every_link_to_a_file_leads_somewhere(document):
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", document.read_text())
+    assert [link for link in links if not (document.parent / link).exists()] == []
 
 
-def test_every_setting_and_method_in_a_command_exists():
-    named = re.findall(r"--set ([a-z.-]+)=", README)
-    assert named
+@pytest.mark.parametrize("document", [d for d in DOCUMENTS if d.name != "log.md"], ids=lambda p: p.name)
+def test_every_setting_in_a_command_exists(document):
+    named = re.findall(r"--set ([a-z.-]+)=", document.read_text())
     assert set(named) <= set(keys())
-    assert [m for m in plugins.names(plugins.METHODS) if f"`{m}`" not in README] == []
+
+
+def test_the_readme_names_every_method_and_is_short():
+    text = README.read_text()
+    assert [m for m in plugins.names(plugins.METHODS) if f"`{m}`" not in text] == []
+    assert len(text.splitlines()) <= 160
