@@ -229,7 +229,7 @@ def _applied(
 def updated(task: Task, message: Message, context: Context, student: Resident) -> tuple[Adapter, bool]:
     """The adapter after the message, and whether it is the version the cloud wanted the device to have."""
     adapter, layout = held(context, student.initial), student.layout
-    frame, cap = frame_of(message.content), task.config.downlink.max_bytes
+    frame, cap = frame_of(message.content), update.MAX_BYTES
     if frame:
         try:
             start = student.initial if update.stands_alone(frame, cap) else adapter

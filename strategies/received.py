@@ -47,7 +47,7 @@ def tokens(
             shared.n_tokens,
             shared.width,
             shared.vocab,
-            config.uplink.max_bytes,
+            token_batch.MAX_BYTES,
             max_samples=config.run.samples_per_round,
             transform=shared.transform,
         )
@@ -68,7 +68,7 @@ def pictures(
             form,
             raster,
             shared.vocab,
-            config.uplink.max_bytes,
+            token_batch.MAX_BYTES,
             max_samples=config.run.samples_per_round,
         )
         places = [np.asarray(s.positions) for s in batch.samples]
