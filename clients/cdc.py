@@ -2,50 +2,40 @@
 
 Forward passes alone, no label: UTS (arXiv 2312.16279, section 3.2) in two stages and a byte budget, which
 holds for the whole message and not just for the frame. No picture either, unless the setting `uplink.unit`
-asks for one of the controls: the whole picture, or the patches of the kept tokens. `work_all` is the upper
-arm `upload_all`: every sample with every token, float16. An update that cannot be applied (another version, a
-damaged frame) leaves the adapter as it was; the device answers with it, sends no tokens, and says which
-adapter it has, so that the cloud sends the right update next time. It says so by version and digest: a cloud
-that was restored from an older checkpoint gives a version's number to another adapter."""
+asks for one of the controls: the whole picture, or the patches of the kept tokens. With `uplink.tokens-kept`
+0 all tokens of a sample go up, with `uplink.budget` 0 all samples do. An update that cannot be applied
+(another version, a damaged frame) leaves the adapter as it was; the device answers with it, sends no tokens,
+and says which adapter it has, so that the cloud sends the right update next time. It says so by version and
+digest: a cloud that was restored from an older checkpoint gives a version's number to another adapter."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cache, lru_cache
+from dataclasses import dataclass, fields
+from functools import cache
 from logging import WARNING
 
 import numpy as np
-from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, MetricRecord, RecordDict
 from flwr.supercore import log
-from torch import nn
 
 from cdc_flower.config import UplinkConfig
 from cdc_flower.downlink import update
 from cdc_flower.models import adapters, vlm
+from cdc_flower.session import kept
 from cdc_flower.uplink import select, token_batch
 from cdc_flower.uplink.pictures import picture_batch
 from cdc_flower.uplink.pictures.picture_batch import FORMS, PictureBatch, PictureSample, Raster
 from cdc_flower.uplink.scores import SAMPLE_SCORES, TOKEN_SCORES, Reading
 from cdc_flower.uplink.token_batch import Sample, TokenBatch
 from cdc_flower.wire import keys
+from cdc_flower.wire.counts import Counts
 from cdc_flower.wire.frame import FrameError
 from cdc_flower.wire.messages import frame_of, message_bytes, payload
-from clients import evaluate
+from clients.counts import answering, passes
 from clients.inference import Ask, Work
-from clients.store import Adapter, held, hold
-from clients.task import (
-    Resident,
-    Task,
-    as_read,
-    decoded,
-    pass_flops,
-    pictures,
-    question_length,
-    questions,
-    resident,
-    shape,
-)
+from clients.store import Adapter
+from clients.task import Resident, Task, resident
 
 BATCH = 32  # samples in a pass of a token score that needs passes of its own
 
@@ -61,9 +51,7 @@ class _Round:
     asked: list[list[int]]
     answers: vlm.Answers
 
-    def frame(
-        self, chosen: Sequence[int], positions: Sequence[np.ndarray], uncertainty: np.ndarray, bits: int
-    ) -> bytes:
+    def frame(self, chosen: Sequence[int], positions: Sequence[np.ndarray], uncertainty: np.ndarray) -> bytes:
         """The TOKEN_BATCH frame of samples `chosen`; `positions` and `uncertainty` are of all samples."""
         samples = tuple(
             Sample(
@@ -80,7 +68,7 @@ class _Round:
             TokenBatch(self.task.device, self.task.round, self.adapter.version, samples),
             self.task.shared.n_tokens,
             self.task.shared.width,
-            bits,
+            self.task.config.uplink.token_bits,
             self.task.shared.transform_for(self.task.config.uplink),
         )
 
@@ -91,7 +79,7 @@ Frame = Callable[[Sequence[int]], bytes]
 
 def token_frames(now: _Round, positions: Sequence[np.ndarray], uncertainty: np.ndarray) -> Frame:
     """Frames of the kept tokens."""
-    return lambda chosen: now.frame(chosen, positions, uncertainty, now.task.config.uplink.token_bits)
+    return lambda chosen: now.frame(chosen, positions, uncertainty)
 
 
 def picture_frames(now: _Round, positions: Sequence[np.ndarray], uncertainty: np.ndarray) -> Frame:
@@ -102,7 +90,7 @@ def picture_frames(now: _Round, positions: Sequence[np.ndarray], uncertainty: np
     @cache
     def sample(i: int) -> PictureSample:
         where = np.asarray(positions[i][:0] if whole else positions[i], np.uint16)
-        pixels = as_read(now.task, now.task.rows[i])
+        pixels = now.task.as_read(now.task.items[i])
         return PictureSample(
             index=i,
             positions=where,
@@ -140,20 +128,25 @@ UNITS = {
 """Values of the setting `uplink.unit`."""
 
 
+def scored(config: UplinkConfig) -> bool:
+    """Whether tokens are chosen by a score, or all of a picture go up."""
+    return UNITS[config.unit].scored and config.tokens_kept > 0
+
+
 def reading(config: UplinkConfig) -> str:
     """The token score that is read off the pass that answers; "" where there is none."""
     rule = TOKEN_SCORES[config.token_score]
-    return config.token_score if UNITS[config.unit].scored and isinstance(rule, Reading) else ""
+    return config.token_score if scored(config) and isinstance(rule, Reading) else ""
 
 
-def token_flops(task: Task, model: nn.Module, asked: Sequence[list[int]]) -> int:
-    """FLOPs that choosing tokens needs beyond the answers."""
-    up = task.config.uplink
-    if UNITS[up.unit].scored and up.token_score == "mc_dropout":
-        return up.mc_passes * pass_flops(task, model, asked, [0] * len(asked))
-    if reading(up) == "entropy":  # the model's prediction at every vision token
-        return shape(model).forward(0, predicted=task.shared.n_tokens * len(asked))
-    return 0
+def choosing(now: _Round) -> Counts:
+    """What choosing tokens takes beyond the answers, as the score says."""
+    config = now.task.config.uplink
+    if not scored(config):
+        return Counts()
+    rule = TOKEN_SCORES[config.token_score]
+    again = passes(now.task, now.tokens, now.asked, [0] * len(now.asked)) * rule.passes(config)
+    return again + Counts(predicted=rule.predicted * sum(map(len, now.tokens)))
 
 
 def token_scores(now: _Round) -> np.ndarray:
@@ -163,12 +156,12 @@ def token_scores(now: _Round) -> np.ndarray:
     if isinstance(rule, Reading):
         assert now.answers.read is not None
         return rule.draw(now.answers.read, rng)
-    found, length = [], question_length(now.task.shared, now.task.world)
-    adapters.write(now.student.model, now.adapter.flat)
+    found, model = [], now.student.model
+    adapters.write(model, now.adapter.flat)
     for start in range(0, len(now.asked), BATCH):
         some = slice(start, start + BATCH)
-        inputs = vlm.collate(text, now.tokens[some], now.asked[some], length=length)
-        found.append(rule(now.student.model, text, inputs, rng, config))
+        inputs = vlm.collate(text, now.tokens[some], now.asked[some], length=now.task.source.longest)
+        found.append(rule(model, text, inputs.to(next(model.parameters()).device), rng, config))
     return np.concatenate(found)
 
 
@@ -178,26 +171,18 @@ def select_within_budget(now: _Round) -> tuple[bytes, int, int]:
     The frame is b"" where not one sample fits.
     """
     config = now.task.config.uplink
-    unit = UNITS[config.unit]
     uncertainty = SAMPLE_SCORES[config.sample_score](now.answers, now.task.rng("sample score"))
-    positions = [np.arange(now.task.shared.n_tokens)] * len(now.asked)
-    if unit.scored:
+    positions = [np.arange(len(tokens)) for tokens in now.tokens]
+    if scored(config):
         positions = select.top(token_scores(now), config.tokens_kept, config.token_direction)
-    frames = unit.frames(now, positions, uncertainty)
+    frames = UNITS[config.unit].frames(now, positions, uncertainty)
     frame_of_some = cache(frames)  # the one that is sent was weighed before
-    order = np.argsort(-uncertainty, kind="stable").tolist()
-    chosen = select.within_budget(
-        order, lambda some: len(frame_of_some(tuple(some))), config.budget - overhead()
-    )
+    chosen = np.argsort(-uncertainty, kind="stable").tolist()
+    if config.budget:
+        room = config.budget - overhead()
+        chosen = select.within_budget(chosen, lambda some: len(frame_of_some(tuple(some))), room)
     frame = frame_of_some(tuple(chosen)) if chosen else b""
     return frame, len(chosen), sum(len(positions[i]) for i in chosen)
-
-
-def everything(now: _Round) -> tuple[bytes, int, int]:
-    """`upload_all`: every sample with every token in float16."""
-    every = [np.arange(now.task.shared.n_tokens)] * len(now.asked)
-    frame = now.frame(range(len(now.asked)), every, now.answers.entropy, bits=16)
-    return frame, len(every), sum(map(len, every))
 
 
 def reply(frame: bytes, digest: bytes, metrics: dict[str, int | float]) -> RecordDict:
@@ -212,12 +197,12 @@ def reply(frame: bytes, digest: bytes, metrics: dict[str, int | float]) -> Recor
 @cache
 def overhead() -> int:
     """An upper bound of the bytes a message adds to its frame."""
-    counts = (keys.VERSION, keys.UPLOADED, keys.TOKENS, keys.DECODED)
-    metrics = {**dict.fromkeys(counts, 2**32), keys.FORWARD: 2**62, keys.BACKWARD: 2**62, keys.SECONDS: 1.0}
+    counts = dict.fromkeys((keys.VERSION, keys.UPLOADED, keys.TOKENS), 2**32)
+    metrics = {**counts, keys.COUNTS: [2**34] * len(fields(Counts)), keys.SECONDS: 1.0}
     return message_bytes(reply(b"-", bytes(update.DIGEST_BYTES), metrics)) + 16
 
 
-@lru_cache(maxsize=8)
+@kept(8)
 def _applied(
     frame: bytes, adapter: Adapter, layout: bytes, sizes: tuple[int, ...], max_bytes: int
 ) -> Adapter:
@@ -226,55 +211,34 @@ def _applied(
     return adapter if flat is adapter.flat else Adapter.of(flat, version)
 
 
-def updated(task: Task, message: Message, context: Context, student: Resident) -> tuple[Adapter, bool]:
+def updated(task: Task, student: Resident) -> tuple[Adapter, bool]:
     """The adapter after the message, and whether it is the version the cloud wanted the device to have."""
-    adapter, layout = held(context, student.initial), student.layout
-    frame, cap = frame_of(message.content), update.MAX_BYTES
+    adapter, layout = task.store.held(student.initial), student.layout
+    frame, cap = frame_of(task.sent), task.config.downlink.max_bytes
     if frame:
         try:
             start = student.initial if update.stands_alone(frame, cap) else adapter
             adapter = _applied(frame, start, layout.digest, layout.sizes, cap)
-            hold(context, adapter)
+            task.store.hold(adapter)
         except FrameError as err:
             log(WARNING, "device %s keeps version %s: %s", task.device, adapter.version, err)
             return adapter, False
     return adapter, adapter.version == task.order[keys.VERSION]
 
 
-def _work(task: Task, message: Message, context: Context, everything_up: bool) -> Work:
-    student = resident(task.shared, task.models)
-    adapter, current = updated(task, message, context, student)
-    tokens, asked = pictures(task, task.rows), questions(task, task.rows)
-    score = reading(task.config.uplink) if current and not everything_up else ""
-    answers = yield Ask(task, student.model, adapter, tokens, asked, score)
-    evaluate.record(context.state, task.world, task.rows, answers.texts, task.round)
-    spent = pass_flops(task, student.model, asked, [len(ids) for ids in answers.ids])
-    now = _Round(task, student, adapter, tokens, asked, answers)
-    frame, uploaded, kept = b"", 0, 0
-    if current and everything_up:
-        frame, uploaded, kept = everything(now)
-    elif current:
-        frame, uploaded, kept = select_within_budget(now)
-        spent += token_flops(task, student.model, asked)
-    return reply(
-        frame,
-        adapter.digest,
-        {
-            keys.VERSION: adapter.version,
-            keys.UPLOADED: uploaded,
-            keys.TOKENS: kept,
-            keys.DECODED: decoded(task, answers),
-            keys.FORWARD: spent,
-            keys.BACKWARD: 0,
-        },
-    )
-
-
-def work(task: Task, message: Message, context: Context) -> Work:
+def work(task: Task) -> Work:
     """One round of `cdc` on a device."""
-    return _work(task, message, context, everything_up=False)
-
-
-def work_all(task: Task, message: Message, context: Context) -> Work:
-    """One round of `upload_all` on a device."""
-    return _work(task, message, context, everything_up=True)
+    student = resident(task.shared, task.models)
+    adapter, current = updated(task, student)
+    tokens, asked = task.tokens(task.items), task.questions(task.items)
+    score = reading(task.config.uplink) if current else ""
+    answers = yield Ask(task, student.model, adapter, tokens, asked, score)
+    task.store.say(task.round, answers.texts)
+    now = _Round(task, student, adapter, tokens, asked, answers)
+    counts = answering(task, tokens, asked, answers.ids)
+    frame, uploaded, kept_tokens = b"", 0, 0
+    if current:
+        frame, uploaded, kept_tokens = select_within_budget(now)
+        counts += choosing(now)
+    own = {keys.VERSION: adapter.version, keys.UPLOADED: uploaded, keys.TOKENS: kept_tokens}
+    return reply(frame, adapter.digest, {**own, **counts.metrics()})

@@ -1,28 +1,35 @@
 """The ClientApp: an ordinary Flower app whose `train` looks up what kind of work the server asks for.
 
-QUERY says which device answers, TRAIN does the round's work, EVALUATE hands out the prequential counts of
-that round."""
+QUERY says which device answers, TRAIN does the round's work, EVALUATE says what was answered in that round.
+A server can name work that is written here or that an installed package announces, and nothing else: an order
+never makes a device import what it was not given."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.metadata import entry_points
 
 from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from cdc_flower.config import ConfigError
+from cdc_flower.session import kept
 from cdc_flower.wire import keys
 from clients import cdc, evaluate, fedavg, static
 from clients.inference import Work, alone
-from clients.task import Task, task
+from clients.task import Task
 
-WORK: dict[str, Callable[[Task, Message, Context], Work]] = {
-    "cdc": cdc.work,
-    "upload_all": cdc.work_all,
-    "static": static.work,
-    "fedavg": fedavg.work,
+DeviceWork = Callable[[Task], Work]
+"""One round of a method on a device; what it returns becomes the reply's content."""
+
+WORK: dict[str, DeviceWork] = {
+    "clients.cdc:work": cdc.work,
+    "clients.static:work": static.work,
+    "clients.fedavg:work": fedavg.work,
 }
-"""Name in the message's config -> device work; what it returns becomes the reply's content."""
+"""Name in the message's config -> device work that every device has."""
+GROUP = "cdc_flower.device_work"
+"""Entry points by which other packages announce theirs; a message names the value, "module:function"."""
 
 app = ClientApp()
 
@@ -57,13 +64,26 @@ def query(message: Message, context: Context) -> Message:
 
 def begin(message: Message, context: Context) -> Work:
     """The round's work, which the message asks for; nothing is done before it is driven."""
-    now = task(message, context)
+    now = Task.of(message, context)
     if (now.round, now.device) in failures(now.config.run.fail_devices):
         raise InjectedFailure(f"device {now.device} fails in round {now.round} (setting 'run.fail-devices')")
-    kind = str(now.order[keys.WORK])
-    if kind not in WORK:
-        raise ConfigError(f"work '{kind}' is unknown to this client; allowed: {', '.join(WORK)}")
-    return (yield from WORK[kind](now, message, context))
+    return (yield from work_of(str(now.order[keys.WORK]))(now))
+
+
+@kept(16)
+def work_of(name: str) -> DeviceWork:
+    """The work of a name.
+
+    Raises:
+        ConfigError: nothing of that name was installed on this device.
+    """
+    if name in WORK:
+        return WORK[name]
+    announced = {entry.value: entry for entry in entry_points(group=GROUP)}
+    if name not in announced:
+        allowed = ", ".join([*WORK, *announced])
+        raise ConfigError(f"work '{name}' is unknown to this client; allowed: {allowed}")
+    return announced[name].load()
 
 
 @app.train()
@@ -74,5 +94,5 @@ def train(message: Message, context: Context) -> Message:
 
 @app.evaluate()
 def evaluate_(message: Message, context: Context) -> Message:
-    """The round's prequential counts."""
+    """What was answered in the round."""
     return Message(evaluate.evaluate(message, context), reply_to=message)

@@ -25,7 +25,7 @@ from cdc_flower.models.shared import Shared
 from cdc_flower.uplink.scores import TOKEN_SCORES, Reading
 from cdc_flower.wire import keys
 from clients.store import Adapter
-from clients.task import Task, question_length
+from clients.task import Task
 
 ROWS = 128  # samples in a forward pass, at most (make bench-fleet: the best of 32 to 256)
 LEAST = 4, 16  # and at least: in the pass over pictures, and in a step of one token
@@ -55,7 +55,7 @@ class Ask:
     @property
     def length(self) -> int:
         """Token ids that every question is padded to."""
-        return question_length(self.task.shared, self.task.world)
+        return self.task.source.longest
 
     @property
     def group(self) -> tuple[Any, ...]:

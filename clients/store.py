@@ -1,38 +1,38 @@
-"""Adapters that devices hold, by their digest.
+"""What a device keeps from round to round, in Flower's `context.state`: above all which adapter it holds.
 
-All devices of a version hold the same bits, so `context.state`, which travels with every message and stands
-in every checkpoint, has a device's version and digest and not its adapter (300 KB and more). On our own grids
-the adapters lie in `<out-dir>/adapters/<digest>.npy`, each written once by whoever has it first, for all
-processes and for a run that is resumed; the server removes those that nobody needs (`fleet.adapter_files`).
-On Flower's engines nobody sees all states, so a device has a folder of its own in there, with the adapter it
-holds and the one before, for a process that dies before it has answered. With no `run.out-dir` the adapter is
-in the state. A file is checked against its digest when it is read. One that is gone or damaged costs a device
-its updates: it is back at version 0, and its answer says so."""
+All devices of a version hold the same bits, so the state, which travels with every message and stands in
+every checkpoint, has a device's version and digest and not its adapter (300 KB and more). Where an engine
+says that its devices share a folder (node config `adapters` = "shared"), the adapters lie in
+`<out-dir>/adapters/<digest>.npy`, each written once by whoever has it first, for all processes and for a run
+that is resumed; the server removes those that nobody needs (`fleet.engines.adapter_files`). Elsewhere nobody
+sees all states, so a device has a folder of its own in there, with the adapter it holds and the one before,
+for a process that dies before it has answered. With no `run.out-dir` the adapter is in the state. A file is
+checked against its digest when it is read. One that is gone or damaged costs a device its updates: it is back
+at version 0, and its answer says so."""
 
 from __future__ import annotations
 
 import os
-import tempfile
-from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from logging import WARNING
 from pathlib import Path
 
 import numpy as np
-from flwr.app import ConfigRecord, Context
+from flwr.app import ConfigRecord, Context, RecordDict
 from flwr.supercore import log
 
+from cdc_flower.data.features import whole
 from cdc_flower.downlink import update
-from cdc_flower.fleet.engines.adapter_files import FOLDER, PART, path_of, sweep
-from cdc_flower.fleet.engines.local_grid import node_id
+from cdc_flower.fleet.engines.adapter_files import FOLDER, path_of, sweep
+from cdc_flower.session import kept, session
 from cdc_flower.wire import keys
 from cdc_flower.wire.messages import state_bytes
 
 KEPT_BYTES = 2**28  # of adapters in memory, per process
-_KEPT: OrderedDict[bytes, np.ndarray] = OrderedDict()  # by digest, those used last at the end
-_HELD = "held"  # in context.state
-_FLAT = "flat"  # in that record: the adapter itself, where there is no folder
+SHELF = "adapters by digest"
+_HELD, _SAID = "held", "said"  # records of the state
+_FLAT = "flat"  # in the first: the adapter itself, where there is no folder
 
 
 @dataclass(frozen=True)
@@ -51,59 +51,71 @@ class Adapter:
         return cls(version, update.digest(flat), flat)
 
 
-def held(context: Context, initial: Adapter) -> Adapter:
-    """The adapter a device holds: `initial` until it got an update, or when the one it got cannot be read."""
-    record = context.state.config_records.get(_HELD)
-    if record is None:
-        return initial
-    version, digest = int(record[keys.VERSION]), bytes(record[keys.DIGEST])  # type: ignore[arg-type]
-    folder = _folder(context)
-    if folder is None:
-        return Adapter(version, digest, np.frombuffer(record[_FLAT], np.float32))  # type: ignore[arg-type]
-    flat = _read(folder, digest)
-    if flat is None:
-        log(
-            WARNING,
-            "adapter %s of version %s cannot be read: the device is back at version %s",
-            digest.hex(),
-            version,
-            initial.version,
-        )
-        return initial
-    return Adapter(version, digest, flat)
+@dataclass(frozen=True)
+class Store:
+    """The memory of one device.
 
-
-def hold(context: Context, adapter: Adapter) -> None:
-    """Keep an adapter for the next round.
-
-    Raises:
-        OSError: it cannot be written.
+    Attributes:
+        state: the records that Flower keeps; a method may add its own, under its own name.
+        folder: of adapters; None = they are in the state.
+        shared: all devices use that folder, and somebody else removes what is not needed.
     """
-    folder = _folder(context)
-    record = ConfigRecord({keys.VERSION: adapter.version, keys.DIGEST: adapter.digest})
-    if folder is None:
-        record[_FLAT] = _data(adapter)
-    else:
-        _write(folder, adapter)
-        if not _shared(context):
-            sweep(folder, (state_bytes(context.state), adapter.digest))
-    context.state[_HELD] = record
+
+    state: RecordDict
+    folder: Path | None = None
+    shared: bool = False
+
+    @classmethod
+    def of(cls, context: Context) -> Store:
+        """The memory of the device that a context belongs to."""
+        node, out = context.node_config, str(context.run_config.get("run.out-dir", ""))
+        shared = node.get(keys.ADAPTERS) == keys.SHARED
+        if not out:
+            return cls(context.state)
+        folder = Path(out).expanduser() / FOLDER
+        return cls(context.state, folder if shared else folder / f"device-{node.get(keys.DEVICE, 0)}", shared)
+
+    def held(self, initial: Adapter) -> Adapter:
+        """The adapter of the device: `initial` until it got an update, or when that cannot be read."""
+        record = self.state.config_records.get(_HELD)
+        if record is None:
+            return initial
+        version, digest = int(record[keys.VERSION]), bytes(record[keys.DIGEST])  # type: ignore[arg-type]
+        if self.folder is None:
+            return Adapter(version, digest, np.frombuffer(record[_FLAT], np.float32))  # type: ignore[arg-type]
+        flat = _read(self.folder, digest)
+        if flat is None:
+            lost = "adapter %s of version %s cannot be read: the device is back at version %s"
+            log(WARNING, lost, digest.hex(), version, initial.version)
+            return initial
+        return Adapter(version, digest, flat)
+
+    def hold(self, adapter: Adapter) -> None:
+        """Keep an adapter for the next round.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        record = ConfigRecord({keys.VERSION: adapter.version, keys.DIGEST: adapter.digest})
+        if self.folder is None:
+            record[_FLAT] = _data(adapter)
+        else:
+            _write(self.folder, adapter)
+            if not self.shared:
+                sweep(self.folder, (state_bytes(self.state), adapter.digest))
+        self.state[_HELD] = record
+
+    def say(self, round: int, answers: Sequence[str]) -> None:
+        """Keep what the device answered in a round."""
+        self.state[_SAID] = ConfigRecord({keys.ROUND: round, keys.ANSWERS: list(answers)})
+
+    def said(self, round: int) -> list[str]:
+        """What the device answered in a round; nothing where it did not work in it, or in another since."""
+        record = self.state.config_records.get(_SAID)
+        return list(record[keys.ANSWERS]) if record and record[keys.ROUND] == round else []  # type: ignore[arg-type]
 
 
-def _shared(context: Context) -> bool:
-    """Whether all devices use one folder: on our grids, whose node ids say so (Flower's are random)."""
-    return context.node_id == node_id(int(context.node_config.get(keys.DEVICE, -1)))
-
-
-def _folder(context: Context) -> Path | None:
-    out = str(context.run_config.get("run.out-dir", ""))
-    if not out:
-        return None
-    folder = Path(out).expanduser() / FOLDER
-    return folder if _shared(context) else folder / f"device-{context.node_config.get(keys.DEVICE, 0)}"
-
-
-@lru_cache(maxsize=2)
+@kept(2)
 def _data(adapter: Adapter) -> bytes:
     """Its bytes, once for all devices that hold it."""
     return adapter.flat.tobytes()
@@ -111,9 +123,10 @@ def _data(adapter: Adapter) -> bytes:
 
 def _read(folder: Path, digest: bytes) -> np.ndarray | None:
     """The adapter of a digest; None where there is none, or a damaged one, whose file is then removed."""
-    if digest in _KEPT:
-        _KEPT.move_to_end(digest)
-        return _KEPT[digest]
+    shelf = session().shelf(SHELF)
+    if digest in shelf:
+        shelf.move_to_end(digest)
+        return shelf[digest]
     path = path_of(folder, digest)
     try:
         flat = np.load(path, allow_pickle=False)
@@ -132,18 +145,14 @@ def _read(folder: Path, digest: bytes) -> np.ndarray | None:
 def _write(folder: Path, adapter: Adapter) -> None:
     target = path_of(folder, adapter.digest)
     if not target.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(prefix=".", suffix=PART, dir=folder)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.save(file, adapter.flat, allow_pickle=False)
-            os.replace(part, target)
-        finally:
-            Path(part).unlink(missing_ok=True)
+        os.makedirs(folder, exist_ok=True)
+        with whole(target) as file:
+            np.save(file, adapter.flat, allow_pickle=False)
     _keep(adapter.digest, adapter.flat)
 
 
 def _keep(digest: bytes, flat: np.ndarray) -> None:
-    _KEPT[digest] = flat
-    while len(_KEPT) > 1 and sum(kept.nbytes for kept in _KEPT.values()) > KEPT_BYTES:
-        _KEPT.popitem(last=False)
+    shelf = session().shelf(SHELF)
+    shelf[digest] = flat
+    while len(shelf) > 1 and sum(held.nbytes for held in shelf.values()) > KEPT_BYTES:
+        shelf.popitem(last=False)

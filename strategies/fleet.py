@@ -32,10 +32,13 @@ from flwr.serverapp import Grid
 from flwr.supercore import log
 
 from cdc_flower.config import Config
+from cdc_flower.fleet.cost.roofline import Shapes
+from cdc_flower.fleet.cost.work import flops
 from cdc_flower.fleet.engines.local_grid import UNAVAILABLE
 from cdc_flower.fleet.settings import FleetConfig
 from cdc_flower.ledger import Ledger, Row
 from cdc_flower.wire import keys
+from cdc_flower.wire.counts import Counts
 from cdc_flower.wire.messages import message_bytes, with_id
 
 WORKER_DIED = (
@@ -161,12 +164,16 @@ class Asked:
 class Fleet:
     """The devices as a strategy sees them: who was asked, what went down and came up, in which order.
 
-    Attributes: judge: which answers of a device are right, by domain; the simulator knows, a
-        deployment does not. counted: whether train messages are traffic of the method (those of `static`
-        only drive the simulation). rules: whom to ask in virtual time. nodes: device -> node id, found at the
-        first round where not given. prequential: round -> domain -> (correct, answered), from the evaluate
-        replies.
-        seconds: stage -> host seconds."""
+    Attributes:
+        judge: which answers of a device are right, by domain; the simulator knows, a deployment does not.
+        shapes: of the student, to make FLOPs of what devices count.
+        counted: whether train messages are traffic of the method (those of `static` only drive the
+            simulation).
+        rules: whom to ask in virtual time.
+        nodes: device -> node id, found at the first round where not given.
+        prequential: round -> domain -> (correct, answered), from the evaluate replies.
+        seconds: stage -> host seconds.
+    """
 
     devices: int
     seed: int
@@ -175,6 +182,7 @@ class Fleet:
     node_timeout: float = 60.0
     counted: bool = True
     judge: Judge = field(default=lambda device, round, answers: {})
+    shapes: Shapes | None = None
     rules: FleetConfig = field(default_factory=FleetConfig)
     nodes: dict[int, int] = field(default_factory=dict)
     ledger: Ledger = field(default_factory=Ledger)
@@ -237,6 +245,7 @@ class Fleet:
         content = reply.content if reply is not None and reply.has_content() else RecordDict()
         metrics = content.metric_records.get(keys.METRICS, MetricRecord())
         seconds = _number(metrics, keys.SECONDS)
+        forward, backward = flops(self.shapes, Counts.of(metrics)) if self.shapes else (0, 0)
         self.ledger.add(
             Row(
                 asked.round,
@@ -246,8 +255,8 @@ class Fleet:
                 downlink_bytes=asked.downlink_bytes,
                 uploaded_samples=int(_number(metrics, keys.UPLOADED)),
                 tokens_sent=int(_number(metrics, keys.TOKENS)),
-                flops_forward=int(_number(metrics, keys.FORWARD)),
-                flops_backward=int(_number(metrics, keys.BACKWARD)),
+                flops_forward=forward,
+                flops_backward=backward,
                 host_seconds=seconds,
             )
         )

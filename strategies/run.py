@@ -21,7 +21,9 @@ from flwr.serverapp import Grid
 
 from cdc_flower.checkpoint import Saved
 from cdc_flower.config import Config, flat, parse
+from cdc_flower.data.source import publish
 from cdc_flower.data.world import load_world
+from cdc_flower.fleet.cost import roofline
 from cdc_flower.fleet.cost.charges import cloud_charges, cloud_profile
 from cdc_flower.fleet.engines.local_grid import DeviceStates, HasStates, LocalGrid
 from cdc_flower.fleet.time.timed_grid import TimedGrid
@@ -65,6 +67,7 @@ def run(grid: Grid, context: Context, progress: Progress | None = None, *, resum
         setup = prepare(config, progress)
         playing = method(config.run.method).build(setup)
         playing.fleet.judge = setup.world.judge
+        playing.fleet.shapes = roofline.shapes(setup.shared.student_config(), config.pair.lora_rank)
         if config.fleet.mode != "off":
             playing.fleet.nodes = discover(grid, config.run.devices, config.run.round_timeout)
             grid = timed(grid, setup, playing, playing.fleet.nodes)
@@ -140,6 +143,15 @@ def _parts(grid: Grid, playing: Method) -> dict[str, Saved]:
     return {**playing.parts(), **clock, "devices": DeviceStates(engine)}
 
 
+def publish_streams(setup: Setup) -> None:
+    """Write what devices read, where every client process of the run finds it."""
+    config, shared, world = setup.config, setup.shared, setup.world
+    auto = config.pair.compression == "auto"
+    compression = fleet(config, shared, world)[0].compression if auto else ()
+    labels = method(config.run.method).traits.labels
+    publish(config, shared, world, compression=compression, labels=labels)
+
+
 def out_dir(config: Config) -> Path:
     """The run folder: the setting, else results/<method>-<seed>."""
     named = config.run.out_dir or f"results/{config.run.method}-{config.run.seed}"
@@ -147,8 +159,8 @@ def out_dir(config: Config) -> Path:
 
 
 def prepare(config: Config, progress: Progress | None = None) -> Setup:
-    """Load models and data, compute the vision tokens where they are not cached, and check what only these
-    can tell.
+    """Load models and data, compute the vision tokens where they are not cached, check what only these can
+    tell, and publish what devices read.
 
     Raises:
         ConfigError: see `check`, `load_shared`, `load_teacher`, `load_world`.
@@ -163,6 +175,7 @@ def prepare(config: Config, progress: Progress | None = None) -> Setup:
     setup = Setup(config, shared, world, teacher)
     check(setup)
     method(config.run.method).check(setup)
+    publish_streams(setup)
     return setup
 
 

@@ -12,6 +12,7 @@ import io
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -131,7 +132,7 @@ def features_of(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         grids: list[Grid] = []
-        with _whole(path) as file:
+        with whole(path) as file:
             rows = width = 0
             for tokens, grid in _encoded(images, encode, tower, progress, stage):
                 if not grids:
@@ -143,7 +144,7 @@ def features_of(
             file.seek(0)
             _header(file, rows, width)
         counts = np.array(grids, np.int64)
-        with _whole(index_path(path)) as file:
+        with whole(index_path(path)) as file:
             np.save(file, np.column_stack([_starts(counts[:, 0]), counts]), allow_pickle=False)
     except OSError as err:
         raise ConfigError(
@@ -185,20 +186,13 @@ def _encoded(
             progress(stage, done, len(pictures))
 
 
-class _whole:
+@contextmanager
+def whole(path: Path) -> Iterator[IO[bytes]]:
     """A file that appears under its name when everything is in it, and not at all where something raises."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> IO[bytes]:
-        handle, part = tempfile.mkstemp(prefix=f".{self.path.stem}.", suffix=".part", dir=self.path.parent)
-        self.part, self.file = Path(part), os.fdopen(handle, "wb")
-        return self.file
-
-    def __exit__(self, kind: type[BaseException] | None, *raised: object) -> None:
-        self.file.close()
-        if kind is None:
-            os.replace(self.part, self.path)
-        else:
-            self.part.unlink(missing_ok=True)
+    handle, part = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=".part", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+        os.replace(part, path)
+    finally:
+        Path(part).unlink(missing_ok=True)

@@ -7,8 +7,9 @@ what `cdc_flower.data.source` has written for them. What is left of a picture af
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import isqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +24,11 @@ from cdc_flower.data.domains import SOURCE, check_domains, domains
 from cdc_flower.data.features import Features, Grid, Progress, cache_folder, features_of
 from cdc_flower.data.packs import Pack
 from cdc_flower.data.partition import partition
+from cdc_flower.data.prequential import prequential
 from cdc_flower.data.schedule import Streams
 from cdc_flower.draws import generator
+from cdc_flower.session import session
+from cdc_flower.tasks import TASKS
 
 if TYPE_CHECKING:
     from cdc_flower.models.shared import Shared
@@ -50,6 +54,20 @@ class World:
     train_tokens: Features
     test_tokens: Features
     streams: Sequence[list[np.ndarray]]
+
+    @cached_property
+    def domains(self) -> np.ndarray:
+        """(train rows,) object: the domain of each."""
+        return self.train["drift_domain"].to_numpy(object)
+
+    @cached_property
+    def answers(self) -> np.ndarray:
+        """(train rows,) object: the label of each, a string."""
+        return self.train["answer"].astype(str).to_numpy(object)
+
+    def judge(self, device: int, round: int, answers: Sequence[str]) -> dict[str, tuple[float, int]]:
+        """How many of a device's answers of a round are right, by domain: see `prequential`."""
+        return prequential(TASKS["exact"], self, device, round, answers)
 
 
 def _encode(shared: Shared, images: list[Image.Image]) -> list[tuple[np.ndarray, Grid]]:
@@ -89,6 +107,9 @@ def held_out(test: pd.DataFrame, wanted: tuple[str, ...], count: int, items: str
     return test.iloc[np.sort(np.concatenate(kept))].reset_index(drop=True)
 
 
+_KEPT = 4  # packs, grounds and worlds, of each, per process
+
+
 @dataclass(frozen=True)
 class _Ground:
     """The part of a world that no seed changes."""
@@ -100,27 +121,6 @@ class _Ground:
     test_tokens: Features
 
 
-_PACKS: dict[DataConfig, Pack] = {}
-_GROUNDS: dict[tuple[Any, ...], _Ground] = {}
-_WORLDS: dict[tuple[Any, ...], World] = {}
-_KEPT = 4  # of each, per process
-
-
-def _remember(cache: dict[Any, Any], key: Any, make: Callable[[], Any]) -> Any:
-    if key not in cache:
-        value = make()
-        while len(cache) >= _KEPT:
-            del cache[next(iter(cache))]
-        cache[key] = value
-    return cache[key]
-
-
-def forget() -> None:
-    """Empty the cache of this process, e.g. after a pack folder was changed."""
-    for cache in (_PACKS, _GROUNDS, _WORLDS):
-        cache.clear()
-
-
 def told_by_card(data: DataConfig, card: Mapping[str, Any]) -> DataConfig:
     """The `known_*` settings; from the pair's card where none is set."""
     known = card.get("known", {})
@@ -130,7 +130,7 @@ def told_by_card(data: DataConfig, card: Mapping[str, Any]) -> DataConfig:
 
 
 def _ground(config: Config, shared: Shared, progress: Progress | None) -> _Ground:
-    pack: Pack = _remember(_PACKS, config.data, lambda: packs.load(config.data, seed=1))
+    pack = session().once("packs", config.data, lambda: packs.load(config.data, seed=1), _KEPT)
     wanted = (SOURCE, *dict.fromkeys(config.axes))
     train_domain = domains(pack.train, config.data)
     test_domain = domains(pack.test, config.data, reference=pack.train)
@@ -174,11 +174,11 @@ def load_world(config: Config, shared: Shared, progress: Progress | None = None)
     base = (config.data, config.axes, config.pair.token_cache, shared.tower_digest)
 
     def make() -> World:
-        ground: _Ground = _remember(_GROUNDS, base, lambda: _ground(config, shared, progress))
+        ground = session().once("grounds", base, lambda: _ground(config, shared, progress), _KEPT)
         domain = ground.train["drift_domain"].to_numpy(dtype=str)
         parts = partition(ground.train, config.data, run.devices, run.seed)
         streams = Streams(domain, parts, config)
         return World(ground.pack, ground.train, ground.test, ground.train_tokens, ground.test_tokens, streams)
 
     key = (*base, config.drift, run.seed, run.devices, run.rounds, run.samples_per_round)
-    return _remember(_WORLDS, key, make)
+    return session().once("worlds", key, make, _KEPT)

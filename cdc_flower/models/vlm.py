@@ -9,7 +9,6 @@ position id, so the language model sees a gap and not another picture. The seque
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -19,6 +18,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedTokenizerBase
+
+from cdc_flower.tasks.exact import normalise
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,6 @@ class Text:
     def decode(self, ids: Sequence[int]) -> str:
         """The words of an answer, normalised."""
         return normalise(str(self.tokenizer.decode(list(ids), skip_special_tokens=True)))
-
-
-def normalise(answer: str) -> str:
-    """Answers are compared in lower case, without outer punctuation and doubled spaces."""
-    return re.sub(r"\s+", " ", answer.lower()).strip(" .,!?;:")
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,33 @@ from cdc_flower.models import vlm
 
 SHARPNESS = 3.0  # of `sampled`: 0 is chance, infinity is `attention`; 2 to 4 are alike (docs/log.md)
 
+
+@dataclass(frozen=True)
+class Scored:
+    """A score of its own passes, or of none.
+
+    Attributes:
+        score: the function.
+        passes: complete passes over picture and question that it takes, by the settings.
+        predicted: positions that `lm_head` reads for it, for each vision token.
+    """
+
+    score: Callable[[nn.Module, vlm.Text, vlm.Inputs, np.random.Generator, UplinkConfig], np.ndarray]
+    passes: Callable[[UplinkConfig], int] = lambda config: 0
+    predicted: int = 0
+
+    def __call__(
+        self,
+        model: nn.Module,
+        text: vlm.Text,
+        inputs: vlm.Inputs,
+        rng: np.random.Generator,
+        config: UplinkConfig,
+    ) -> np.ndarray:
+        return self.score(model, text, inputs, rng, config)
+
+
 SampleScore = Callable[[vlm.Answers, np.random.Generator], np.ndarray]
-TokenScore = Callable[[nn.Module, vlm.Text, vlm.Inputs, np.random.Generator, UplinkConfig], np.ndarray]
 
 
 def mixed(answers: vlm.Answers, rng: np.random.Generator) -> np.ndarray:
@@ -60,10 +85,16 @@ class Reading:
     Attributes:
         read: from the pass to (B, N).
         draw: what a device's own chance makes of it; the identity where there is none.
+        predicted: positions that `lm_head` reads for it, for each vision token.
     """
 
     read: vlm.Read
     draw: Callable[[np.ndarray, np.random.Generator], np.ndarray] = lambda found, rng: found
+    predicted: int = 0
+
+    def passes(self, config: UplinkConfig) -> int:
+        """None beyond the pass that answers."""
+        return 0
 
     @torch.no_grad()
     def __call__(
@@ -157,13 +188,13 @@ def released(
     return (masks * f[None] * 2).var(0, ddof=1).mean(-1)
 
 
-TOKEN_SCORES: dict[str, TokenScore] = {
+TOKEN_SCORES: dict[str, Reading | Scored] = {
     "attention": Reading(attention),
     "sampled": Reading(attention, drawn),
-    "entropy": Reading(entropy),
-    "mc_dropout": mc_dropout,
-    "norm": norm,
-    "random": random,
-    "released": released,
+    "entropy": Reading(entropy, predicted=1),
+    "mc_dropout": Scored(mc_dropout, passes=lambda config: config.mc_passes),
+    "norm": Scored(norm),
+    "random": Scored(random),
+    "released": Scored(released),
 }
-"""Name -> (B, N) float32."""
+"""Name -> (B, N) float32, and what that takes."""

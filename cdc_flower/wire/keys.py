@@ -11,20 +11,20 @@ METRICS = "metrics"  # MetricRecord, device -> cloud
 PAYLOAD = "p"  # the one array in an ArrayRecord
 STYPE = "cdc.frame"  # stype of an Array that is a frame of `cdc_flower.wire.frame`
 
-WORK = "work"  # in CONFIG: a key of `clients.client_app.WORK`
+WORK = "work"  # in CONFIG: device work as "module:function", see `clients.client_app`
 ROUND = "server-round"  # in CONFIG; Flower's own name
 VERSION = "version"  # in CONFIG: the newest version; in METRICS: the version the device has now
 DIGEST = "digest"  # in CONFIG of a reply: 8 bytes naming the adapter the device has now
-LABELS = "labels"  # in CONFIG: "true" or "own"
+LABELS = "labels"  # in CONFIG: TRUE or OWN, whose answers devices learn from
+TRUE, OWN = "true", "own"
 ANSWERS = "answers"  # in CONFIG of an EVALUATE reply: the texts a device answered, in the order of its stream
 FULL = "full"  # in CONFIG: all weights, not the adapter
 PROXIMAL_MU = "proximal-mu"  # in CONFIG; set by Flower's FedProx
 
 DEVICE = "partition-id"  # in a QUERY reply, and Flower's own name in node_config
+ADAPTERS, SHARED = "adapters", "shared"  # in node_config: all devices keep adapters in one folder
 EXAMPLES = "num-examples"  # in METRICS; Flower's weight in averages
 UPLOADED = "uploaded"  # samples in the frame
 TOKENS = "tokens"  # vision tokens in the frame
-DECODED = "decoded"  # answer tokens generated, end tokens included
-FORWARD = "flops-forward"
-BACKWARD = "flops-backward"
+COUNTS = "counts"  # what was computed: a list, see `cdc_flower.wire.counts`
 SECONDS = "host-seconds"

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from flwr.app import ConfigRecord
+from flwr.app import ConfigRecord, RecordDict
 from rich.console import Console
 
 from cdc_flower.config import flat, parse
@@ -221,18 +221,23 @@ def model_alone(rows: int) -> float:
     """
     import torch
 
+    from cdc_flower.data.source import publish, source
     from cdc_flower.data.world import load_world
     from cdc_flower.models.shared import load_shared
     from cdc_flower.models.student import device_model
-    from clients import inference, task
+    from cdc_flower.wire import keys
+    from clients import inference
+    from clients.store import Store
+    from clients.task import Task
 
     torch.set_num_threads(1)
     config = parse({**TASKS, "run.devices": 1, "run.samples-per-round": rows})
     shared = load_shared(config.pair, "scenes")
-    world, model = load_world(config, shared), device_model(shared, config.pair)
-    of_round = task.Task(config, shared, world, 0, 1, ConfigRecord())
-    tokens, asked = task.pictures(of_round, of_round.rows), task.questions(of_round, of_round.rows)
-    inputs = inference.batch(shared, task.question_length(shared, world), tokens, asked)
+    model = device_model(shared, config.pair)
+    publish(config, shared, load_world(config, shared))
+    own, sent = source(config, shared, 0), RecordDict({keys.CONFIG: ConfigRecord()})
+    task = Task(config, shared, own, 0, 1, sent, Store(RecordDict()))
+    inputs = inference.batch(shared, own.longest, task.tokens(task.items), task.questions(task.items))
     score = config.uplink.token_score
     return seconds(lambda: inference.answer_batch(model, shared, inputs, score)) / rows
 

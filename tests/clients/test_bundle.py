@@ -9,18 +9,18 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from cdc_flower.downlink.versions import Mirror
 from cdc_flower.fleet.engines.local_grid import identify, node_id
 from cdc_flower.wire import keys
+from cdc_flower.wire.counts import Counts
 from cdc_flower.wire.messages import attempt, payload
 from clients import bundle
 from clients.client_app import app
 from clients.task import resident
 
 ROUNDS = (
-    (1, "train", "cdc"),
-    (2, "train", "cdc"),
+    (1, "train", "clients.cdc:work"),
+    (2, "train", "clients.cdc:work"),
     (2, "evaluate", ""),
     (3, "query", ""),
-    (3, "train", "static"),
-    (3, "train", "upload_all"),
+    (3, "train", "clients.static:work"),
 )
 
 
@@ -78,7 +78,7 @@ def test_devices_of_several_versions_one_of_which_fails(make_task, run_settings,
     replies, states = together
     assert replies[1][3][0] == 2
     assert "device 3 fails in round 2" in replies[1][3][1]
-    assert states[3]["prequential"]["server-round"] == 3
+    assert states[3]["said"]["server-round"] == 3
     assert [replies[1][d][0][keys.VERSION] for d in (0, 1, 2, 4)] == [0, 1, 2, 2]
     assert all(r[0][keys.UPLOADED] for r in replies[0])
     assert replies[3][4][0] == {keys.DEVICE: 4}
@@ -86,12 +86,13 @@ def test_devices_of_several_versions_one_of_which_fails(make_task, run_settings,
 
 def test_every_work_reports_its_seconds_and_its_decoded_tokens(run_settings, make_task):
     settings = run_settings(devices=2, out_dir="")
+    make_task(devices=2)  # its source is there
     identify()
     contexts = [Context(1, 1, {"partition-id": d}, RecordDict(), dict(settings)) for d in (0, 1)]
-    order = ConfigRecord({keys.WORK: "cdc", keys.ROUND: 1, keys.VERSION: 0})
+    order = ConfigRecord({keys.WORK: "clients.cdc:work", keys.ROUND: 1, keys.VERSION: 0})
     content = RecordDict({keys.CONFIG: order})
     messages = [Message(content, dst_node_id=d + 5, message_type="train") for d in (0, 1)]
     replies = bundle.run(messages, contexts)
     for reply in replies:
         assert 0 < reply.content["metrics"][keys.SECONDS] < 60
-        assert 6 <= reply.content["metrics"][keys.DECODED] <= 18
+        assert 6 <= Counts.of(reply.content["metrics"]).decoded <= 18

@@ -7,54 +7,75 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from flwr.app import Array, ArrayRecord, Context, Message, MessageType, RecordDict
+from flwr.app import Array, ArrayRecord
 
-from cdc_flower.fleet.engines.local_grid import identify
 from cdc_flower.models import adapters, vlm
 from cdc_flower.wire import keys
+from cdc_flower.wire.counts import Counts
 from clients.fedavg import fit, memory, own_answers, trainee, true_answers, work
 from clients.inference import alone, answer
-from clients.task import pictures, question_length, questions
+
+ORDER = {
+    "epochs": 1,
+    "batch": 8,
+    "lr": 1e-2,
+    "memory": 64,
+    "confidence": 0.0,
+    keys.LABELS: "true",
+    keys.FULL: False,
+}
 
 
-def moved(task, mu: float) -> tuple[float, float]:
+@pytest.fixture
+def task_of(make_task):
+    """`task_of(device=0, round=1, settings={...}, **order)`."""
+
+    def make(device=0, round=1, settings=None, **order):
+        said = {name.replace("_", "-"): value for name, value in order.items()}
+        return make_task(device, round, order={**ORDER, **said}, **(settings or {}))
+
+    return make
+
+
+def lesson(task, model):
+    """Tokens, questions and labels of this round."""
+    return task.tokens(task.items), task.questions(task.items), true_answers(task, model, task.items)[1]
+
+
+def moved(task) -> tuple[float, float]:
     """How far the adapter goes in `fit`, and the loss."""
     model = trainee(task.shared, task.config.pair, False)
     start = adapters.read(model)
-    rows = task.rows
-    _, targets, *_ = true_answers(task, model, rows)
-    loss, _ = fit(task, model, pictures(task, rows), questions(task, rows), targets, lr=1e-2, mu=mu)
+    loss, _ = fit(task, model, *lesson(task, model))
     distance = float(np.linalg.norm(adapters.read(model) - start))
     adapters.write(model, start)
     return distance, loss
 
 
-def test_memory_is_the_last_rows_of_earlier_rounds_and_all_of_this_one(make_task):
-    stream = make_task().world.streams[0]
-    assert memory(make_task(round=1)).tolist() == stream[0].tolist()
-    kept = memory(make_task(round=3, memory=4))
-    assert kept.tolist() == [*np.concatenate(stream[:2])[-4:], *stream[2]]
-    assert memory(make_task(round=3, memory=0)).tolist() == stream[2].tolist()
+def test_memory_is_the_last_items_of_earlier_rounds_and_all_of_this_one(task_of):
+    stream = [task_of().source.items(round) for round in (1, 2, 3)]
+    assert memory(task_of(round=1)).tolist() == stream[0].tolist()
+    assert memory(task_of(round=3, memory=4)).tolist() == [*np.concatenate(stream[:2])[-4:], *stream[2]]
+    assert memory(task_of(round=3, memory=0)).tolist() == stream[2].tolist()
 
 
-def test_training_lowers_the_loss_and_is_the_same_twice(make_task):
-    many, one = make_task(fedavg_epochs=12), make_task(fedavg_epochs=1)
-    assert moved(many, 0.0)[1] < 0.7 * moved(one, 0.0)[1]
-    assert moved(one, 0.0) == moved(one, 0.0)
+def test_training_lowers_the_loss_and_is_the_same_twice(task_of):
+    many, one = task_of(epochs=12), task_of(epochs=1)
+    assert moved(many)[1] < 0.7 * moved(one)[1]
+    assert moved(one) == moved(one)
 
 
-def test_the_proximal_term_keeps_the_weights_near(make_task):
-    task = make_task(fedavg_epochs=8)
-    assert moved(task, 10.0)[0] < 0.8 * moved(task, 0.0)[0]
+def test_the_proximal_term_keeps_the_weights_near(task_of):
+    assert moved(task_of(epochs=8, proximal_mu=10.0))[0] < 0.8 * moved(task_of(epochs=8))[0]
 
 
-def test_the_first_step_is_that_of_adamw_on_the_mean_answer_loss(make_task):
+def test_the_first_step_is_that_of_adamw_on_the_mean_answer_loss(task_of):
     """Against ten plain lines."""
-    task = make_task(fedavg_epochs=1, fedavg_batch=64)
+    task = task_of(batch=64)
     model = trainee(task.shared, task.config.pair, False)
     start = adapters.read(model)
-    work = pictures(task, task.rows), questions(task, task.rows), true_answers(task, model, task.rows)[1]
-    fit(task, model, *work, lr=1e-2, mu=0.0)
+    work = lesson(task, model)
+    fit(task, model, *work)
     got = adapters.read(model)
     adapters.write(model, start)
     inputs = vlm.collate(task.shared.text, *work)
@@ -69,49 +90,52 @@ def test_the_first_step_is_that_of_adamw_on_the_mean_answer_loss(make_task):
     np.testing.assert_allclose((start - got)[sure], step[sure], rtol=2e-3)
 
 
-def test_own_answers_are_those_the_model_is_sure_of(make_task):
-    task = make_task()
+def test_own_answers_are_those_the_model_is_sure_of_and_need_no_label(task_of):
+    task = task_of(labels="own")
     model = trainee(task.shared, task.config.pair, False)
-    length = question_length(task.shared, task.world)
-    answers = answer(model, task.shared, length, pictures(task, task.rows), questions(task, task.rows))
+    tokens, asked = task.tokens(task.items), task.questions(task.items)
+    answers = answer(model, task.shared, task.source.longest, tokens, asked)
     middle = float(np.median(answers.confidence))
-    chosen, targets, spent, generated = own_answers(make_task(fedavg_confidence=middle), model, task.rows)
+    chosen, targets, counts = own_answers(task_of(labels="own", confidence=middle), model, task.items)
     assert chosen.tolist() == np.flatnonzero(answers.confidence >= middle).tolist()
     assert targets == [answers.ids[i] for i in chosen]
-    assert spent > 0
-    assert generated >= len(answers.ids)
+    assert counts.passes == len(task.items)
+    assert counts.decoded >= len(answers.ids)
+    with pytest.raises(PermissionError, match="labels are for methods"):
+        true_answers(task, model, task.items)
 
 
-def test_a_device_that_is_sure_of_nothing_answers_with_the_weights_it_got(make_task):
-    task = make_task(order={keys.FULL: False, keys.LABELS: "own"}, fedavg_confidence=1.0)
+def test_a_device_that_is_sure_of_nothing_answers_with_the_weights_it_got(task_of):
+    task = task_of(labels="own", confidence=1.0)
     sent = adapters.read(trainee(task.shared, task.config.pair, False)).astype(np.float16)
-    content = RecordDict({keys.ARRAYS: ArrayRecord({keys.PAYLOAD: Array(sent)})})
-    identify()
-    message = Message(content, 0, MessageType.TRAIN)
-    reply = alone(work(task, message, Context(1, 1, {}, RecordDict(), {})))
+    task.sent[keys.ARRAYS] = ArrayRecord({keys.PAYLOAD: Array(sent)})
+    reply = alone(work(task))
     assert reply[keys.METRICS][keys.EXAMPLES] == 0
+    assert Counts.of(reply[keys.METRICS]).trained == 0
     np.testing.assert_array_equal(reply[keys.ARRAYS][keys.PAYLOAD].numpy(), sent)
 
 
-def test_full_training_covers_projector_and_language_model_but_not_the_tower(make_task):
-    task = make_task()
+def test_trained_positions_count_twice_where_all_weights_have_gradients(task_of):
+    found = []
+    for full in (False, True):
+        task = task_of(epochs=2, full=full, lr=0.0)
+        model = trainee(task.shared, task.config.pair, full)
+        found.append(fit(task, model, *lesson(task, model))[1])
+    assert found[0].passes == found[1].passes == 2 * 6
+    assert (found[0].trained, found[1].trained) == (found[0].positions, 2 * found[0].positions)
+
+
+def test_full_training_covers_projector_and_language_model_but_not_the_tower(task_of):
+    task = task_of()
     names = adapters.layout(trainee(task.shared, task.config.pair, True)).names
     assert any("language_model" in n for n in names)
     assert any("projector" in n for n in names)
     assert not any("vision_tower" in n for n in names)
 
 
-def test_nothing_to_learn_is_no_step(make_task):
-    task = make_task()
+def test_nothing_to_learn_is_no_step(task_of):
+    task = task_of()
     model = trainee(task.shared, task.config.pair, False)
     start = adapters.read(model)
-    empty = np.zeros((0, task.shared.n_tokens, task.shared.width), np.float16)
-    assert fit(task, model, empty, [], [], lr=1.0, mu=0.0) == (0.0, 0)
+    assert fit(task, model, [], [], []) == (0.0, Counts())
     np.testing.assert_array_equal(adapters.read(model), start)
-
-
-@pytest.mark.parametrize("spec", ["2:1", " 2:1, 4:0", ""])
-def test_fault_injection_reads_round_and_device(spec):
-    from clients.client_app import failures
-
-    assert failures(spec) == ({(2, 1)} if spec == "2:1" else {(2, 1), (4, 0)} if spec else set())

@@ -8,7 +8,7 @@ import pytest
 from cdc_flower.models import adapters
 from clients.inference import ROWS, Ask, alone, answer, drive
 from clients.store import Adapter
-from clients.task import pictures, question_length, questions, resident
+from clients.task import resident
 
 FIELDS = ("entropy", "margin", "log_prob", "confidence", "read")
 
@@ -25,8 +25,8 @@ def asked_of(task):
     moved = np.random.default_rng(0).normal(0, 0.1, len(student.initial.flat)).astype(np.float32)
     adapters.write(student.model, student.initial.flat + moved)
     rows = np.arange(40)
-    tokens, asked = pictures(task, rows), questions(task, rows)
-    length = question_length(task.shared, task.world)
+    tokens, asked = task.tokens(rows), task.questions(rows)
+    length = task.source.longest
 
     def ask(some):
         pictures, words = [tokens[i] for i in some], [asked[i] for i in some]
@@ -61,7 +61,7 @@ def test_full_batches_are_cut_where_they_are_full(make_task):
 def work(task, model, adapter, rows, times=1):
     found = []
     for _ in range(times):
-        ask = Ask(task, model, adapter, pictures(task, rows), questions(task, rows), "attention")
+        ask = Ask(task, model, adapter, task.tokens(rows), task.questions(rows), "attention")
         found.append((yield ask))
     return found
 
@@ -91,7 +91,7 @@ def test_what_one_device_raises_is_its_own(make_task):
     student = resident(task.shared, task.config.pair)
 
     def fails():
-        yield Ask(task, student.model, student.initial, pictures(task, np.arange(2)), [[1]] * 2)
+        yield Ask(task, student.model, student.initial, task.tokens(np.arange(2)), [[1]] * 2)
         raise RuntimeError("no battery")
 
     def spoils():  # its tokens do not fit the model's

@@ -7,18 +7,27 @@ import pytest
 from flwr.app import Context, RecordDict
 
 from cdc_flower.downlink import update
-from cdc_flower.fleet.engines.local_grid import node_id
+from cdc_flower.fleet.engines.local_grid import node_config
+from cdc_flower.session import session
 from cdc_flower.wire.messages import message_bytes, state_bytes, state_of
 from clients import store
-from clients.store import Adapter, held, hold
+from clients.store import Adapter, Store
 
 INITIAL = Adapter.of(np.zeros(3000, np.float32), 0)
 
 
 def context(out="", device=0, own=True) -> Context:
     """Of a device on one of our grids, or on an engine of Flower's."""
-    node = node_id(device) if own else 77 + device
-    return Context(1, node, {"partition-id": device}, RecordDict(), {"run.out-dir": str(out)})
+    node = node_config(device, 5) if own else {"partition-id": device}
+    return Context(1, 77 + device, node, RecordDict(), {"run.out-dir": str(out)})
+
+
+def hold(context, adapter):
+    Store.of(context).hold(adapter)
+
+
+def held(context, initial):
+    return Store.of(context).held(initial)
 
 
 def adapter(version=7, seed=0) -> Adapter:
@@ -52,7 +61,7 @@ def test_the_state_is_small_and_the_adapter_lies_on_disk_once(tmp_path):
 def test_another_process_finds_it(tmp_path):
     here = context(tmp_path)
     hold(here, adapter())
-    store._KEPT.clear()  # as in a process that has read nothing
+    session().close()  # as in a process that has read nothing
     assert held(here, INITIAL).flat.tobytes() == adapter().flat.tobytes()
 
 
@@ -73,7 +82,7 @@ def test_a_file_that_cannot_be_trusted_puts_the_device_back_to_version_0(tmp_pat
             np.save(file, adapter().flat.astype(np.float64))
         case "pickled":
             np.save(file, np.array([{"a": 1}], object), allow_pickle=True)
-    store._KEPT.clear()
+    session().close()
     assert held(here, INITIAL) is INITIAL
 
 
@@ -89,7 +98,7 @@ def test_memory_is_bounded_where_there_are_files(tmp_path, monkeypatch):
     here = context(tmp_path)
     for version in range(1, 9):
         hold(here, adapter(version, seed=version))
-    assert sum(a.nbytes for a in store._KEPT.values()) <= 30_000
+    assert sum(a.nbytes for a in session().shelf(store.SHELF).values()) <= 30_000
     assert held(here, INITIAL) == adapter(8, seed=8)
 
 
@@ -98,10 +107,10 @@ def test_a_damaged_file_is_written_again(tmp_path):
     hold(device, adapter(1, seed=1))
     (path,) = tmp_path.rglob("*.npy")
     path.write_bytes(b"damaged")
-    store._KEPT.clear()
+    session().close()
     assert held(device, INITIAL) == INITIAL
     hold(device, adapter(1, seed=1))
-    store._KEPT.clear()
+    session().close()
     assert held(device, INITIAL) == adapter(1, seed=1)
 
 
@@ -120,7 +129,7 @@ def test_on_flowers_engines_a_device_keeps_the_adapter_it_holds_and_the_one_befo
     for version in range(1, 6):
         before = state_bytes(devices[0].state)
         hold(devices[0], adapter(version, seed=version))
-    store._KEPT.clear()
+    session().close()
     assert len(list(tmp_path.rglob("*.npy"))) == 3
     assert held(devices[0], INITIAL) == adapter(5, seed=5)
     assert held(devices[1], INITIAL) == adapter(1, seed=1)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from cdc_flower.models import adapters
-from clients.task import pictures, questions, resident
+from clients.task import resident
 
 
 def test_the_initial_adapter_stays_version_0_whatever_devices_write(make_task):
@@ -18,14 +19,24 @@ def test_the_initial_adapter_stays_version_0_whatever_devices_write(make_task):
     adapters.write(student.model, before)
 
 
-def test_rows_pictures_and_questions_belong_together(make_task):
+def test_items_tokens_and_questions_belong_together(make_task, world_of):
     task = make_task(device=1, round=2)
-    frame = task.world.train.iloc[task.rows]
-    tokens = pictures(task, task.rows)
+    world = world_of(task)
+    frame = world.train.iloc[world.streams[1][1]]
+    tokens = task.tokens(task.items)
     assert [t.shape for t in tokens] == [(task.shared.n_tokens, task.shared.width)] * 6
     for i, (row, question) in enumerate(zip(frame["image_row"], frame["question"], strict=True)):
-        np.testing.assert_array_equal(tokens[i], task.world.train_tokens[row])
-        assert questions(task, task.rows)[i] == task.shared.text.question_ids(question)
+        np.testing.assert_array_equal(tokens[i], world.train_tokens[row])
+        assert task.questions(task.items)[i] == task.shared.text.question_ids(question)
+
+
+def test_labels_are_for_those_whose_order_says_so(make_task, world_of):
+    taught = make_task(order={"labels": "true"})
+    labels = world_of(taught).train["answer"].iloc[taught.items]
+    assert taught.labels(taught.items) == [taught.shared.text.answer_ids(a) for a in labels]
+    for order in ({"labels": "own"}, {}):
+        with pytest.raises(PermissionError):
+            make_task(order=order).labels([0])
 
 
 def test_random_draws_differ_between_devices_rounds_and_purposes(make_task):

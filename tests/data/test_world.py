@@ -14,6 +14,7 @@ from cdc_flower.data import world
 from cdc_flower.data.features import Grid, cache_folder, index_path
 from cdc_flower.data.packs import write_pack
 from cdc_flower.data.world import load_world
+from cdc_flower.session import session
 from tests.conftest import full
 
 
@@ -72,7 +73,7 @@ def tower(monkeypatch, tmp_path) -> Tower:
     fake = Tower()
     monkeypatch.setattr(world, "_encode", fake)
     monkeypatch.setenv("CDC_FLOWER_CACHE", str(tmp_path / "cache"))
-    world.forget()
+    session().close()
     write_pack(tmp_path / "pack", split(0, 100), split(100, 70))
     return fake
 
@@ -142,7 +143,7 @@ def test_the_tower_is_asked_once_for_each_picture_and_never_again(config, tower,
         ("tokens of test pictures", 64, 70),
         ("tokens of test pictures", 70, 70),
     ]
-    world.forget()
+    session().close()
     again = load_world(config(seed=3), PAIR)
     assert len(tower.batches) == 4, "the second process reads the file"
     assert isinstance(again.train_tokens.flat, np.memmap)
@@ -184,7 +185,7 @@ def test_a_torn_token_file_is_computed_anew(config, tower, tear, which):
     data = path.read_bytes()
     path.unlink()
     path.write_bytes(tear(data))
-    world.forget()
+    session().close()
     assert np.array_equal(load_world(config(), PAIR).train_tokens.flat, whole)
     assert tower.batches == [64, 36, 64, 6, 64, 36]
 

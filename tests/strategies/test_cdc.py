@@ -22,7 +22,7 @@ from cdc_flower.uplink import token_batch
 from cdc_flower.uplink.token_batch import Sample, TokenBatch
 from cdc_flower.wire.messages import frame_of, payload
 from clients.client_app import app as client_app
-from clients.store import Adapter, held
+from clients.store import Adapter, Store
 from clients.task import resident
 from strategies import cdc
 from strategies.fleet import Fleet, FleetError
@@ -38,6 +38,9 @@ class FakeCloud:
     def __init__(self) -> None:
         self.given: list[tuple[int, list]] = []
         self.adapter = np.zeros(LAYOUT.total, np.float32)
+
+    def importance(self) -> None:
+        return None
 
     def learn(self, samples, round, weights=None) -> Learned:
         self.given.append((round, list(samples)))
@@ -228,7 +231,7 @@ def test_a_cloud_restored_from_an_older_checkpoint_brings_its_devices_along(run_
     assert uploaded > 0
     assert stale == 0
     for device in range(3):
-        adapter = held(run.grid.context(device), Adapter.of(np.zeros(0, np.float32), 0))
+        adapter = Store.of(run.grid.context(device)).held(Adapter.of(np.zeros(0, np.float32), 0))
         now, before = (m.adapter(2).tobytes() for m in (run.strategy.lineage.mirror, mirror))
         assert adapter.version == 2
         assert adapter.flat.tobytes() == now != before

@@ -16,6 +16,7 @@ from cdc_flower import checkpoint, results
 from cdc_flower.config import ConfigError, parse
 from cdc_flower.fleet.engines import local_grid as grid
 from cdc_flower.fleet.engines.local_grid import LocalGrid
+from cdc_flower.session import session
 from clients import store
 from clients.client_app import app as client_app
 from strategies import run as running
@@ -88,7 +89,7 @@ def interrupted(settings, *stops) -> dict:
     for i, stop in enumerate(stops):
         with pytest.raises(Stopped):
             run_local(parse(settings), stop_at(*stop), resume=i > 0)
-        store._KEPT.clear()  # as in a new process: what devices hold is read from the disk
+        session().shelf(store.SHELF).clear()  # as in a new process: what devices hold is read from the disk
     return outcome(run_local(parse(settings), resume=True))
 
 
@@ -109,7 +110,7 @@ def test_every_other_method_resumes(method, settings, tmp_path):
 
 
 def test_a_run_that_stops_within_rounds_and_again_and_again_ends_the_same(settings, tmp_path):
-    made = settings(fail_devices="2:1,3:0", cohort=1.0, feature_weight=0.1)
+    made = settings(fail_devices="2:1,3:0", cohort=1.0, feature_weight=0.1, anchor_weight=0.5)
     stops = [("evaluation", 0), ("rounds", 1), ("evaluation", 2), ("evaluation", 2), ("evaluation", 4)]
     assert interrupted(made, *stops) == uninterrupted(made, tmp_path)
 
@@ -243,7 +244,7 @@ def test_a_run_resumes_from_each_checkpoint_that_is_kept(kept, settings, tmp_pat
     assert len(files) == 2
     for newer in files[kept + 1 :]:
         newer.unlink()
-    store._KEPT.clear()
+    session().shelf(store.SHELF).clear()
     assert interrupted(made) == whole
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,6 @@ from cdc_flower import results
 from cdc_flower.config import ConfigError, parse
 from cdc_flower.downlink import update
 from cdc_flower.fleet.engines.local_grid import LocalGrid
-from clients import task
 from clients.client_app import app as client_app
 from strategies import run as running
 from strategies import server_app
@@ -43,7 +43,7 @@ class Recording(LocalGrid):
 
 
 def recorded(settings) -> Recording:
-    grid = Recording(client_app, settings["devices"], settings)
+    grid = Recording(client_app, settings["run.devices"], settings)
     run(grid, Context(1, 1, {}, RecordDict(), settings))
     return grid
 
@@ -95,14 +95,13 @@ def test_the_same_seed_gives_the_same_ledger_and_accuracy_also_over_protobuf(met
 def test_no_label_is_in_any_uplink(method, run_settings, monkeypatch):
     settings = run_settings(method=method)
     told = uplinks(recorded(settings))
-    real = task.load_world
+    real = running.load_world
 
     def permuted(config, shared, *rest):
         world = real(config, shared, *rest)
         other = np.random.default_rng(0).permutation(world.train["answer"].to_numpy())
-        return type(world)(**{**vars(world), "train": world.train.assign(answer=other)})
+        return replace(world, train=world.train.assign(answer=other))
 
-    monkeypatch.setattr(task, "load_world", permuted)
     monkeypatch.setattr(running, "load_world", permuted)
     assert uplinks(recorded(settings)) == told
 
@@ -111,14 +110,14 @@ def test_true_labels_do_reach_the_labelled_arm(run_settings, monkeypatch):
     """The counterpart: were labels never read, the test above would hold for any method."""
     settings = run_settings(method="fedavg_lora", rounds=1)
     told = uplinks(recorded(settings))
-    real = task.load_world
+    real = running.load_world
 
     def permuted(config, shared, *rest):
         world = real(config, shared, *rest)
         other = np.random.default_rng(0).permutation(world.train["answer"].to_numpy())
-        return type(world)(**{**vars(world), "train": world.train.assign(answer=other)})
+        return replace(world, train=world.train.assign(answer=other))
 
-    monkeypatch.setattr(task, "load_world", permuted)
+    monkeypatch.setattr(running, "load_world", permuted)
     assert uplinks(recorded(settings)) != told
 
 
@@ -241,6 +240,16 @@ def test_the_teachers_accuracy_is_by_domain(run_settings):
     found = teacher_accuracy(parse(run_settings()))
     assert set(found) == {"source", "object", "question"}
     assert all(0 <= v <= 1 for v in found.values())
+
+
+def test_importance_weights_reach_the_updates_and_the_devices_follow(run_settings):
+    frames = {}
+    for importance in ("none", "fisher"):
+        found = results.read(run_local(parse(run_settings(importance=importance, cloud_lr=0.05))))
+        assert set(found.devices["status"]) == {"ok"}
+        frames[importance] = found.devices["downlink_bytes"].tolist()
+    assert frames["none"][:3] == frames["fisher"][:3]  # the first round has nothing to send
+    assert frames["none"] != frames["fisher"]
 
 
 @pytest.mark.parametrize("unit", ["tokens", "jpeg", "patches"])

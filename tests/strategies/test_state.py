@@ -29,7 +29,7 @@ from cdc_flower.uplink import token_batch
 from cdc_flower.uplink.token_batch import Sample, TokenBatch
 from cdc_flower.wire.messages import frame_of, message_bytes, over_the_wire, payload
 from clients import cdc as device_work
-from clients.store import Adapter, held
+from clients.store import Adapter, Store
 from clients.task import Resident
 from strategies import cdc
 from strategies.fleet import Asked, Fleet
@@ -51,6 +51,9 @@ class Cloud:
     def __init__(self):
         self.rng = np.random.default_rng(1)
 
+    def importance(self):
+        return list(self.rng.uniform(0.5, 2, len(LAYOUT.sizes)))
+
     def learn(self, samples, round, weights=None):
         step = self.rng.standard_normal(LAYOUT.total).astype(np.float32)
         return Learned(INITIAL + step, len(samples), 0, {}, [""] * len(samples))
@@ -68,8 +71,9 @@ def device_app() -> ClientApp:
     @app.train()
     def train(message, context):
         device, order = context.node_config["partition-id"], message.content["config"]
-        task = SimpleNamespace(config=CONFIG, device=device, order=order)
-        adapter, current = device_work.updated(task, message, context, STUDENT)
+        own = {"sent": message.content, "store": Store.of(context)}
+        task = SimpleNamespace(config=CONFIG, device=device, order=order, **own)
+        adapter, current = device_work.updated(task, STUDENT)
         sample = Sample(0, np.array([1], np.uint16), np.ones((1, 8), np.float32), [1], [2], 0.5)
         batch = TokenBatch(device, order["server-round"], adapter.version, (sample,))
         frame = token_batch.encode(batch, PAIR.n_tokens, PAIR.width, 8) if current else b""
@@ -182,7 +186,7 @@ class Rounds(RuleBasedStateMachine):
         assert self.cdc.metrics["uploaded"] == 3
         assert self.cdc.metrics["stale"] == 0
         for device in range(3):
-            adapter = held(self.grid.context(device), STUDENT.initial)
+            adapter = Store.of(self.grid.context(device)).held(STUDENT.initial)
             assert (adapter.version, adapter.digest) == (newest, digest)
             assert adapter.flat.tobytes() == self.cdc.lineage.mirror.adapter(newest).tobytes()
 
@@ -190,7 +194,7 @@ class Rounds(RuleBasedStateMachine):
     def a_device_that_the_mirror_knows_holds_what_the_mirror_says(self):
         mirror = self.cdc.lineage.mirror
         for device in range(3):
-            adapter = held(self.grid.context(device), STUDENT.initial)
+            adapter = Store.of(self.grid.context(device)).held(STUDENT.initial)
             if mirror.frame_for(adapter.version, adapter.digest) is None:
                 assert adapter.flat.tobytes() == mirror.adapter(mirror.newest).tobytes()
 

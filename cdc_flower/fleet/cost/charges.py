@@ -1,16 +1,15 @@
 """What a device-task costs a device, and a round the cloud: seconds of work by roofline, from counts.
 
-A reply says FLOPs and generated tokens of the student that really ran. They are counted back into passes of
-that student, and the passes are charged in the shapes of the cost model: the student's own, or those of a
-model that a small pair stands for. So a kind of device work needs no cost of its own: whatever it computes
-shows in its FLOPs. The cloud says nothing: what it does follows from the samples that arrived and the
-settings of distillation.
+A reply says what the student that really ran computed, in counts (`wire.counts`). They are charged in the
+shapes of the cost model: the student's own, or those of a model that a small pair stands for. So a kind of
+device work needs no cost of its own: whatever it computes shows in its counts. The cloud says nothing: what
+it does follows from the samples that arrived and the settings of distillation.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +21,7 @@ from cdc_flower.fleet.cost import cost_models, roofline
 from cdc_flower.fleet.cost.profiles import Devices, Profile, fleet, parse_mix, read_profiles
 from cdc_flower.fleet.cost.roofline import Shapes
 from cdc_flower.models.shared import Shared
+from cdc_flower.wire.counts import Counts
 
 TEACH_BATCH = 64  # samples that the teacher answers together
 HALF = 0.5  # of the bytes that `roofline` counts for float32: the cloud computes in float16
@@ -47,22 +47,20 @@ class Charges:
     text: int
     samples: int
 
-    def seconds(
-        self, device: np.ndarray, forward: np.ndarray, backward: np.ndarray, decoded: np.ndarray
-    ) -> np.ndarray:
-        """Seconds of work of m tasks.
+    def seconds(self, device: np.ndarray, counts: Sequence[Counts]) -> np.ndarray:
+        """Seconds of work of m tasks: passes over complete samples, as many as their positions make up.
 
         Args:
             device: (m,) int64.
-            forward, backward: (m,) FLOPs of the student that ran.
-            decoded: (m,) answer tokens it generated, end tokens included.
+            counts: of what each computed.
         """
-        length = self.text + self.own.patches
-        one = roofline.prefill(self.own, "none", length, self.own.patches)
+        one = self.text + self.own.patches  # positions of a complete sample
+        positions, back, decoded = (
+            np.array([getattr(c, name) for c in counts], np.float64)
+            for name in ("positions", "trained", "decoded")
+        )
         steps = np.maximum(0.0, decoded - self.samples)  # an answer's first token comes with the prefill
-        spent_decoding = steps * roofline.decode(self.own, "none", length, 1).flops
-        prefills = np.maximum(0.0, forward - spent_decoding) / one.flops
-        trained = backward / one.flops
+        prefills, trained = np.maximum(0.0, positions - steps) / one, back / one
         total = np.zeros(len(device))
         names = np.array(self.compression)[device]
         for name in sorted(set(names.tolist())):

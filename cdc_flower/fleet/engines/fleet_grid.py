@@ -27,7 +27,7 @@ import numpy as np
 from flwr.app import Context, Error, Message
 from flwr.supercore.task_identity import TaskIdentity
 
-from cdc_flower.fleet.engines.local_grid import OwnGrid, identify, new_ids, node_id
+from cdc_flower.fleet.engines.local_grid import OwnGrid, identify, new_ids, node_config, node_id
 from cdc_flower.fleet.engines.workers import Workers
 from cdc_flower.wire.messages import RAISED, attempt, state_bytes, state_of, with_id
 
@@ -87,7 +87,7 @@ class _Worker:
             Context(
                 TaskIdentity.run_id,
                 message.metadata.dst_node_id,
-                {"partition-id": device, "num-partitions": self.devices},
+                node_config(device, self.devices),
                 state_of(state),
                 dict(self.run_config),
             )
@@ -111,7 +111,7 @@ class FleetGrid(OwnGrid):
 
     Args:
         client_app: "module:attribute" of the ClientApp that every device runs.
-        devices: how many; device `i` gets `node_config` {"partition-id": i, "num-partitions": devices}.
+        devices: how many; device `i` gets the `node_config` of that name.
         run_config: flat run config, given to every device.
         bundle: "module:attribute" of a `Bundle` that does the same for many messages at once; "" = the
             ClientApp is called message by message.

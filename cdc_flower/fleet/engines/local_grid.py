@@ -24,6 +24,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
+from cdc_flower.wire import keys
 from cdc_flower.wire.messages import attempt, copied, over_the_wire, state_bytes, state_of, with_id
 
 UNAVAILABLE = 5  # Flower's ErrorCode.NODE_UNAVAILABLE
@@ -33,6 +34,13 @@ SERVER_NODE = 1  # Flower's SUPERLINK_NODE_ID
 def node_id(device: int) -> int:
     """The node id of a device: the same in every run, and unlike the device's number."""
     return int.from_bytes(hashlib.sha256(f"device {device}".encode()).digest()[:8], "big") >> 1
+
+
+def node_config(device: int, devices: int) -> dict[str, Any]:
+    """What a device of our grids is told: which it is, of how many, and that all keep adapters in one
+    folder, because the server sees all states and removes what nobody needs.
+    """
+    return {keys.DEVICE: device, "num-partitions": devices, keys.ADAPTERS: keys.SHARED}
 
 
 def new_ids() -> Iterator[str]:
@@ -115,7 +123,7 @@ class LocalGrid(OwnGrid):
 
     Args:
         client_app: what every device runs.
-        devices: how many; device `i` gets `node_config` {"partition-id": i, "num-partitions": devices}.
+        devices: how many; device `i` gets the `node_config` of that name.
         run_config: flat run config, given to every device.
         roundtrip: send every message and reply through Flower's protobuf serialisation.
     """
@@ -130,11 +138,7 @@ class LocalGrid(OwnGrid):
             node_id(i): _Node(
                 i,
                 Context(
-                    TaskIdentity.run_id,
-                    node_id(i),
-                    {"partition-id": i, "num-partitions": devices},
-                    RecordDict(),
-                    dict(run_config),
+                    TaskIdentity.run_id, node_id(i), node_config(i, devices), RecordDict(), dict(run_config)
                 ),
             )
             for i in range(devices)

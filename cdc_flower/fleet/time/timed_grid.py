@@ -38,10 +38,10 @@ from cdc_flower.fleet.time.clock import STATUSES, Tasks
 from cdc_flower.fleet.time.network import down_seconds
 from cdc_flower.fleet.time.traces import Trace
 from cdc_flower.wire import keys
+from cdc_flower.wire.counts import Counts
 from cdc_flower.wire.messages import message_bytes, with_id
 
 NEVER = 1e12  # s of work of a device whose answer the grid behind never gave
-COUNTS = (keys.FORWARD, keys.BACKWARD, keys.DECODED)
 
 
 class TaskRow(NamedTuple):
@@ -196,12 +196,12 @@ class TimedGrid(OwnGrid):
     def _work(self, device: np.ndarray, reached: np.ndarray, found: Mapping[int, Message]) -> np.ndarray:
         """Seconds of work (m,): nothing where the message never came or the device failed."""
         metrics = [_metrics(found.get(d)) for d in device.tolist()]
-        counts = [np.array([_count(m, name) for m in metrics]) for name in COUNTS]
+        counts = [Counts.of(m) for m in metrics]
         worked = np.array([bool(m) for m in metrics], bool)
         silent = np.array([d not in found for d in device.tolist()], bool) & reached
         seconds = np.zeros(len(device))
         rows = np.flatnonzero(worked)
-        seconds[rows] = self.charges.seconds(device[rows], *(c[rows] for c in counts))
+        seconds[rows] = self.charges.seconds(device[rows], [counts[row] for row in rows])
         return np.where(silent, NEVER, seconds)
 
     def _up(self, device: np.ndarray, found: Mapping[int, Message]) -> np.ndarray:

@@ -19,11 +19,12 @@ from cdc_flower.fleet.settings import FleetConfig
 from cdc_flower.fleet.time.timed_grid import UNAVAILABLE, TimedGrid
 from cdc_flower.fleet.time.traces import COLUMNS, Trace, always, from_frame
 from cdc_flower.wire import keys
+from cdc_flower.wire.counts import Counts
 from tests.fleet.cost.test_roofline import STUDENT
 
 PROFILES = read_profiles()
 SHAPES = roofline.shapes(STUDENT, 16)
-PASS = roofline.prefill(SHAPES, "none", 20 + SHAPES.patches, SHAPES.patches).flops
+PASS = 20 + SHAPES.patches  # positions
 RULES = FleetConfig(mode="sync", deadline=100.0)
 PI = PROFILES["pi4"]
 
@@ -31,8 +32,7 @@ PI = PROFILES["pi4"]
 def seconds_of(passes: float) -> float:
     """How long a pi4 works on a task of so many passes."""
     fleet = Charges(Devices.of([PI]), ("none",), SHAPES, SHAPES, 20, 1)
-    zero = np.zeros(1)
-    return float(fleet.seconds(np.zeros(1, np.int64), np.array([passes * PASS]), zero, zero)[0])
+    return float(fleet.seconds(np.zeros(1, np.int64), [Counts(positions=passes * PASS)])[0])
 
 
 def passes_for(seconds: float) -> float:
@@ -59,14 +59,8 @@ class World:
             self.reached.append(device)
             if self.work[device] < 0:
                 raise RuntimeError("broken")
-            flops = int(passes_for(self.work[device]) * PASS)
-            metrics = {
-                keys.DEVICE: device,
-                keys.FORWARD: flops,
-                keys.BACKWARD: 0,
-                keys.DECODED: 1,
-                keys.UPLOADED: self.uploaded,
-            }
+            counts = Counts(positions=round(passes_for(self.work[device]) * PASS), decoded=1)
+            metrics = {keys.DEVICE: device, **counts.metrics(), keys.UPLOADED: self.uploaded}
             return Message(RecordDict({keys.METRICS: MetricRecord(metrics)}), reply_to=message)
 
         @app.query()
@@ -242,17 +236,16 @@ def test_a_round_is_one_list():
 def test_compressions_cost_what_their_storage_and_arithmetic_cost():
     phones = Devices.of([PROFILES["phone-mid"]] * 2)
     fleet = Charges(phones, ("none", "int8"), SHAPES, SHAPES, 20, 1)
-    flops, zero = np.full(2, 1000 * PASS), np.zeros(2)
-    none, int8 = fleet.seconds(np.arange(2), flops, zero, zero)
+    none, int8 = fleet.seconds(np.arange(2), [Counts(positions=1000 * PASS)] * 2)
     assert int8 == pytest.approx(none / 4, rel=0.05)  # bound by arithmetic; this phone's int8 is four times
 
 
 def test_training_costs_its_passes_and_decoding_its_reads():
     fleet = Charges(Devices.of([PI]), ("none",), SHAPES, SHAPES, 20, 1)
-    one, zero, none = np.zeros(1, np.int64), np.zeros(1), np.array([1.0])
-    rest = fleet.seconds(one, zero, zero, none)
-    trained = fleet.seconds(one, zero, np.array([2 * PASS]), none)
+    one = np.zeros(1, np.int64)
+    rest = fleet.seconds(one, [Counts(decoded=1)])
+    trained = fleet.seconds(one, [Counts(decoded=1, trained=2 * PASS)])
     assert trained - rest == pytest.approx(2 * (seconds_of(1) - seconds_of(0)))
-    step = roofline.decode(SHAPES, "none", 20 + SHAPES.patches, 1)
-    decoded = fleet.seconds(one, np.array([3 * step.flops]), zero, np.array([4.0]))  # prefill gives the first
+    step = roofline.decode(SHAPES, "none", PASS, 1)
+    decoded = fleet.seconds(one, [Counts(positions=3, decoded=4)])  # the prefill gives the first
     assert decoded - rest == pytest.approx(3 * roofline.work_seconds(PI, [step]))

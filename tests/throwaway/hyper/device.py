@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from clients.counts import answering
 from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 
 from cdc_flower.wire import keys
+from clients.counts import answering
 from clients.inference import Ask, Work
 from clients.store import Adapter
 from clients.task import Task, resident
