@@ -136,7 +136,6 @@ class UplinkConfig:
     )
     budget: int = setting(20_000, "of a device's message in a round; 0 = no limit [bytes]", "device", ge=0)
     mc_passes: int = setting(4, "passes of the score mc_dropout", "device", ge=2)
-    max_bytes: int = setting(64 * 2**20, "a larger frame is refused unread [bytes]", "cloud", ge=1)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -167,13 +166,11 @@ class CloudConfig:
 class DownlinkConfig:
     """DWC: what goes back. `codec` is a key of `cdc_flower.downlink.codecs.CODECS`."""
 
-    codec: Literal["dyadic", "deadzone", "fp16", "int8", "nf4", "topk", "topk_int4", "stc"] = setting(
+    codec: Literal["dyadic", "fp16", "int8", "nf4", "topk", "topk_int4", "stc"] = setting(
         "dyadic", "of an update of the adapter", "cloud"
     )
     budget: int = setting(10_000, "of an update, for codecs that can aim at one [bytes]", "cloud", ge=1)
-    importance: Literal["none", "fisher"] = setting("fisher", "weights of an update's errors", "cloud")
     history: int = setting(16, "versions a device may lag behind and still get what changed", "cloud", ge=1)
-    max_bytes: int = setting(256 * 2**20, "a larger frame is refused unread [bytes]", "device", ge=1)
 
 
 STAGES: dict[str, type] = {
@@ -274,13 +271,11 @@ RENAMED: dict[str, str] = {
     "uplink-unit": "uplink.unit",
     "token-transform": "uplink.transform",
     "uplink-budget": "uplink.budget",
-    "max-uplink-bytes": "uplink.max-bytes",
     "akd-steps": "cloud.steps",
     "akd-batch": "cloud.batch",
     "akd-lr": "cloud.lr",
     "average": "cloud.ema-decay",
     "downlink-budget": "downlink.budget",
-    "max-downlink-bytes": "downlink.max-bytes",
     "local-epochs": "fedavg.epochs",
     "local-batch": "fedavg.batch",
     "local-lr": "fedavg.lr",

@@ -214,7 +214,7 @@ def _applied(
 def updated(task: Task, student: Resident) -> tuple[Adapter, bool]:
     """The adapter after the message, and whether it is the version the cloud wanted the device to have."""
     adapter, layout = task.store.held(student.initial), student.layout
-    frame, cap = frame_of(task.sent), task.config.downlink.max_bytes
+    frame, cap = frame_of(task.sent), update.MAX_BYTES
     if frame:
         try:
             start = student.initial if update.stands_alone(frame, cap) else adapter

@@ -69,8 +69,8 @@ class CDC(Method):
 
     Args:
         fleet: the devices.
-        cloud: what learns; anything with the methods `learn` and `importance` of `cloud.distill.Cloud`, and
-            for checkpoints its `state` and `load`.
+        cloud: what learns; anything with the method `learn` of `cloud.distill.Cloud`, and for checkpoints its
+            `state` and `load`.
         mirror: the versions of the adapter.
         shared: names the shapes that a batch must have.
         teacher: its tower reads pictures, where devices send those.
@@ -200,8 +200,7 @@ class CDC(Method):
             staleness_weight(np.array(stale), self.config.fleet.staleness_power),
         )
         taught = time.perf_counter()
-        fisher = self.config.downlink.importance == "fisher"
-        self.lineage.advance(learned.adapter, self.cloud.importance() if fisher else None)
+        self.lineage.advance(learned.adapter)
         self.fleet.seconds["cloud"] += taught - began
         self.fleet.seconds["codec"] += time.perf_counter() - taught
         self.metrics |= {

@@ -8,7 +8,7 @@ cumulative update from version 0.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -59,9 +59,9 @@ class Lineage:
         """Whether a device that answered lacks the newest adapter."""
         return self.known[device] != (self.mirror.newest, self.mirror.digest)
 
-    def advance(self, target: np.ndarray, weights: Sequence[float] | None = None) -> int:
+    def advance(self, target: np.ndarray) -> int:
         """Make the next version, as near to `target` (P,) as codec and budget allow; its number."""
-        return self.mirror.advance(target, weights)
+        return self.mirror.advance(target)
 
     def newest(self) -> np.ndarray:
         """The newest adapter (P,) float32, exactly as devices of that version hold it."""

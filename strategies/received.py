@@ -47,7 +47,7 @@ def tokens(
             shared.n_tokens,
             shared.width,
             shared.vocab,
-            config.uplink.max_bytes,
+            token_batch.MAX_BYTES,
             max_samples=config.run.samples_per_round,
             transform=shared.transform,
         )
@@ -64,12 +64,7 @@ def pictures(
     form, raster = config.uplink.unit, Raster(shared.side, shared.patch)
     with _timed(seconds, "codec"):
         batch, seen = picture_batch.decode(
-            frame,
-            form,
-            raster,
-            shared.vocab,
-            config.uplink.max_bytes,
-            max_samples=config.run.samples_per_round,
+            frame, form, raster, shared.vocab, token_batch.MAX_BYTES, max_samples=config.run.samples_per_round
         )
         places = [np.asarray(s.positions) for s in batch.samples]
         if FORMS[form].whole:

@@ -125,17 +125,6 @@ class Cloud:
         """The running mean of the adapter (P,); the learning rate never falls, so one step is noisy."""
         return _flat(self.mean)
 
-    def importance(self) -> list[float] | None:
-        """Mean squared gradient of each tensor, as AdamW keeps it: the Fisher diagonal, roughly.
-
-        Positive; None before the first step.
-        """
-        moments = [self.optimizer.state[p].get("exp_avg_sq") for p in self.params]
-        if any(m is None for m in moments):
-            return None
-        means = np.array([float(m.mean()) for m in moments])
-        return list(np.maximum(means, max(1e-6 * means.max(), 1e-30)))
-
     def state(self) -> dict[str, Any]:
         """The twin's adapter, the running mean, the optimizer's moments and the past, as flat float32 arrays.
 

@@ -2,7 +2,7 @@
 
 `fp16` and `int8` are dense; `nf4` is the 4-bit block format of QLoRA (arXiv 2305.14314); `topk` sends fp16
 values with 32-bit indices; `topk_int4` and `stc` (sparse ternary compression, Sattler et al., arXiv
-1903.02891) send their positions as entropy-coded gaps, by the coder of `deadzone` where the paper has Golomb
+1903.02891) send their positions as entropy-coded gaps, by the coder of `dyadic` where the paper has Golomb
 codes. The sparse ones choose the largest elements of the whole vector; the error feedback of `stc` is the
 mirror (`versions.py`), as it is for every codec. Layout of the payloads: `docs/wire-format.md`.
 """
@@ -66,7 +66,7 @@ def _scales(payload: bytes, count: int, at: int, name: str) -> NDArray[np.float3
     return scales
 
 
-def encode_fp16(delta, sizes, budget, weights) -> bytes:
+def encode_fp16(delta, sizes, budget) -> bytes:
     """P float16; beyond 65504 saturated."""
     return _half(delta).tobytes()
 
@@ -78,7 +78,7 @@ def decode_fp16(payload, sizes) -> NDArray[np.float32]:
     return _finite(np.frombuffer(payload, "<f2").astype(np.float32), "fp16")
 
 
-def encode_int8(delta, sizes, budget, weights) -> bytes:
+def encode_int8(delta, sizes, budget) -> bytes:
     """One absmax scale per tensor; an error of at most `scale / 254`."""
     cuts = np.cumsum(np.asarray(sizes, np.int64))[:-1]
     tensors = np.split(delta, cuts) if len(sizes) else []
@@ -98,7 +98,7 @@ def decode_int8(payload, sizes) -> NDArray[np.float32]:
     return (symbols.astype(np.float64) / 127 * np.repeat(scales.astype(np.float64), sizes)).astype(np.float32)
 
 
-def encode_nf4(delta, sizes, budget, weights) -> bytes:
+def encode_nf4(delta, sizes, budget) -> bytes:
     """One absmax scale per 64 elements of the vector; an error of at most 0.152 scales."""
     blocks = np.pad(delta, (0, -len(delta) % NF4_BLOCK)).reshape(-1, NF4_BLOCK)
     scales = np.abs(blocks).max(axis=1).astype("<f4")
@@ -124,7 +124,7 @@ def _largest(delta: NDArray[np.float32]) -> NDArray[np.int64]:
     return order[: int(np.count_nonzero(delta))]
 
 
-def encode_topk(delta, sizes, budget, weights) -> bytes:
+def encode_topk(delta, sizes, budget) -> bytes:
     """The largest `budget // 6` elements: u32 places, float16 values.
 
     Fewer where fewer are not zero; b"" below 6 bytes. A value beyond 65504 saturates.
@@ -196,7 +196,7 @@ def _tensors(index: NDArray[np.int64], sizes: Sequence[int]) -> tuple[NDArray[np
     return counts, np.flatnonzero(counts)
 
 
-def encode_topk_int4(delta, sizes, budget, weights) -> bytes:
+def encode_topk_int4(delta, sizes, budget) -> bytes:
     """The largest elements in 4 bits with one absmax scale per tensor; an error of at most `scale / 14`."""
 
     def write(index):
@@ -243,7 +243,7 @@ def decode_topk_int4(payload, sizes) -> NDArray[np.float32]:
     return out
 
 
-def encode_stc(delta, sizes, budget, weights) -> bytes:
+def encode_stc(delta, sizes, budget) -> bytes:
     """The signs of the largest elements and one magnitude per tensor, their mean.
 
     Never more elements than the error gains by: with one magnitude it is `sum(x**2) - sum(kept |x|)**2 / k`.

@@ -1,8 +1,8 @@
 """The registry of update codecs: one signature, one numeric id each in the UPDATE frame.
 
-`encode(delta, sizes, budget, weights) -> payload` and `decode(payload, sizes) -> float32 (P,)`. Encoders
+`encode(delta, sizes, budget) -> payload` and `decode(payload, sizes) -> float32 (P,)`. Encoders
 return bytes only: decoding them is the one way to learn what was sent, so the cloud's mirror and the devices
-cannot differ. `dyadic` and `deadzone` are the method; the others are what the field sends (`baselines.py`).
+cannot differ. `dyadic` is the method; the others are what the field sends (`baselines.py`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cdc_flower.downlink import baselines, deadzone
+from cdc_flower.downlink import baselines, dyadic
 
 
 @dataclass(frozen=True)
@@ -35,20 +35,13 @@ class Codec:
     _decode: Callable[[bytes, Sequence[int]], NDArray[np.float32]]
     encode_exact: Callable[[NDArray[np.float64], Sequence[int]], bytes | None] | None = None
 
-    def encode(
-        self,
-        delta: NDArray[np.float32],
-        sizes: Sequence[int],
-        budget: int,
-        weights: Sequence[float] | None = None,
-    ) -> bytes:
+    def encode(self, delta: NDArray[np.float32], sizes: Sequence[int], budget: int) -> bytes:
         """The payload of `delta` (P,) float32; at most `budget` bytes if `budgeted`.
 
         Args:
             delta: what to add to the adapter.
             sizes: elements of each tensor, summing to P.
             budget: bytes, >= 1.
-            weights: importance of the squared error per tensor, positive; used by `deadzone` and `dyadic`.
 
         Raises:
             ValueError: NaN or infinity in `delta`, sizes that do not sum to P, a budget below 1.
@@ -63,7 +56,7 @@ class Codec:
             raise ValueError(f"delta has {bad} elements that are NaN or infinite")
         if budget < 1:
             raise ValueError(f"budget of {budget} bytes; allowed: at least 1")
-        return self._encode(delta, sizes, budget, weights)
+        return self._encode(delta, sizes, budget)
 
     def decode(self, payload: bytes, sizes: Sequence[int]) -> NDArray[np.float32]:
         """The vector (P,) float32, always finite. Memory is bounded by the sizes, not by what the payload
@@ -78,14 +71,13 @@ class Codec:
 CODECS: dict[str, Codec] = {
     c.name: c
     for c in (
-        Codec("deadzone", 1, True, deadzone.encode, deadzone.decode),
+        Codec("dyadic", 1, True, dyadic.encode, dyadic.decode, dyadic.encode_exact),
         Codec("fp16", 2, False, baselines.encode_fp16, baselines.decode_fp16),
         Codec("int8", 3, False, baselines.encode_int8, baselines.decode_int8),
         Codec("topk", 4, True, baselines.encode_topk, baselines.decode_topk),
         Codec("nf4", 5, False, baselines.encode_nf4, baselines.decode_nf4),
         Codec("topk_int4", 6, True, baselines.encode_topk_int4, baselines.decode_topk_int4),
         Codec("stc", 7, True, baselines.encode_stc, baselines.decode_stc),
-        Codec("dyadic", 8, True, deadzone.encode_dyadic, deadzone.decode, deadzone.encode_exact),
     )
 }
 """Codec name (config key `codec`) -> Codec."""

@@ -1,7 +1,9 @@
-"""The search for the step, or for the dead zone, whose payload fills a byte budget.
+"""The step and the dead zone whose payload fills a byte budget with the least error.
 
-It begins at a quantile of the magnitudes, closes in on a sample of the weights, then on token counts of all
-significant ones, and ends on real bytes: two or three looks at the weights in all.
+For a step, a power of two, the dead zone is widened until the bytes fit. The steps tried are the largest one
+at which sending all that is at least half of it would fill the budget, and its neighbours: the finer, of
+which fewer values go, and the coarser, where no dead zone is needed. Sizes are computed from token counts;
+only what is nearly right is written.
 """
 
 from __future__ import annotations
@@ -12,314 +14,131 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from cdc_flower.downlink import quantizer
-from cdc_flower.downlink.significant import Significant, Symbols, collect, sample, symbols
+from cdc_flower.downlink.significant import Significant, Symbols, collect, survey, symbols
 
-_TURNS = 24
-_SLOPE = 2.5  # log bytes over log step where little is sent, to begin with
-_SAMPLED = 2**17  # weights; smaller vectors are searched as they are
-_MIN_SAMPLE, _MAX_SAMPLE = 2**14, 2**18  # weights of a sample
-_SAMPLE_CLASSES = 6
-_OVER = 1.2  # a power of two is taken up to so many times the best step
-_OVER_DENSE = 2.0  # the same where most weights are sent
-_DENSE = 0.5  # share of the weights from which a dead zone is no way to save bytes
-_LEAST_DEAD = 0.5  # of a step; what is smaller than half a step is nearer to nothing
-_COARSER = 4  # octaves tried where no dead zone fills half of the budget
-_ROUNDING = 0.35, 0.5  # of magnitudes beyond a dead zone of any width
-_MARGIN = 0.94  # candidates are kept down to this part of the dead zone of the step expected
-
-
-def rounding(density: float) -> float:
-    """The rounding offset `rho` for a share of non-zero symbols: 1/2 where all are sent, 0.35 where few are.
-
-    Measured at 0.6 bit per element: 1 % less error than plain rounding on Laplace and Student-t3, none on
-    Gaussian; the optimum is flat (0.15 to 0.3 differ by less than 0.3 %).
-    """
-    return 0.5 - 0.15 * (1.0 - density)
-
-
-def float32(value: float) -> float:
-    """The nearest float32, at most the largest."""
-    return float(np.float32(min(value, quantizer.LARGEST)))
+SMALLEST_STEP = float(np.finfo(np.float32).tiny)
+OCTAVES = range(-126, 128)  # of steps that are normal float32
+RELATIVE_ERROR_FLOOR = 1e-4
+LEAST_DEAD = 0.5  # of a step; what is smaller is nearer to nothing
+_TURNS = 16  # of looking for a dead zone
+_WRITES = 5  # payloads written, at least one that fits among them or more
+_LOOKED_AT = 2**14  # magnitudes that the first guess is made from
 
 
 class Search:
-    """The step of one update: candidates are collected anew only where the step leaves their range."""
+    """The step of one update; candidates are collected anew only where the dead zone leaves their range.
+
+    Args:
+        delta: (P,) float32, finite.
+        bounds: (T + 1,), the elements of each tensor.
+        write: the payload of symbols.
+        around: bytes of a payload that are neither symbols nor the tables and heads of its classes.
+    """
 
     def __init__(
         self,
-        delta,
-        bounds,
-        factors,
-        peak: float,
-        low: float,
+        delta: NDArray[np.float32],
+        bounds: NDArray[np.int64],
         write: Callable[[Symbols], bytes],
         around: Callable[[Symbols], int],
     ):
-        """
-        Args:
-            delta: (P,) float32, finite.
-            bounds: (T + 1,), the elements of each tensor.
-            factors: (T,) step of a tensor over the common step, or None.
-            peak: the largest magnitude of `delta`, > 0.
-            low: the smallest step wanted.
-            write: the payload of symbols.
-            around: bytes of a payload that are neither symbols nor the tables and heads of its classes.
-        """
-        self._delta, self._bounds, self._factors = delta, bounds, factors
-        self._write, self._around = write, around
-        spread = 1.0 if factors is None else 1.0 / float(factors.min())
-        self._low = float32(low)
-        self._peak, self._high = peak, float32(max(self._low, 2.0 * peak * spread))
+        self._delta, self._bounds, self._write, self._around = delta, bounds, write, around
+        self._peak, energy, nonzero = survey(delta) if len(delta) else (0.0, 0.0, 0)
+        floor = RELATIVE_ERROR_FLOOR * math.sqrt(12 * energy / max(nonzero, 1))
+        self._finest = _octave(max(floor, SMALLEST_STEP))
         self._found: Significant | None = None
-        self._labels: tuple[float, NDArray[np.int64]] | None = None
 
     def within(self, budget: int) -> bytes:
-        """The longest payload found of at most `budget` bytes; b"" if there is none."""
-        rho, slope = None, None
-        if len(self._delta) > _SAMPLED:
-            guess, rho, slope = self._on_a_sample(budget)
-        else:
-            guess = self._first(self._delta, self._bounds, budget)
-        return self._fill(lambda step: self._plan(step, rho), budget, self._low, self._high, guess, slope)
+        """The payload found that leaves the least error in at most `budget` bytes; b"" if there is none."""
+        if self._peak < SMALLEST_STEP:
+            return b""
+        octave = max(_octave(_guess(self._delta, 8 * budget / len(self._delta))), self._finest)
+        size = self._bytes(self._plan(octave))
+        while size < budget and octave > self._finest:
+            octave -= 1
+            size = self._bytes(self._plan(octave))
+        while size >= budget and octave + 1 in OCTAVES:
+            above = self._bytes(self._plan(octave + 1))
+            if above < budget:
+                break
+            octave, size = octave + 1, above
+        finer = octave - 1 if size > budget and octave > self._finest else octave
+        tried = [self._fitting(self._plan(o), budget) for o in range(finer, octave + 1)]
+        if octave + 1 in OCTAVES:
+            tried.append(self._fitting(self._plan(octave + 1), budget))
+        return self._written(max(tried, key=lambda plan: plan.gain), budget)
 
-    def within_dyadic(self, budget: int) -> bytes:
-        """As `within`, with a step that is a power of two, near the best one: the dead zone fills the budget.
-
-        The error is 1 to 5 % larger, at an unlucky place in the octave 12 % (24 % at 1.6 bits an element);
-        where most elements are sent it may double, because there a step serves several budgets alike.
-        """
-        if len(self._delta) > _SAMPLED:
-            best, _, _ = self._on_a_sample(budget)
-        else:
-            guess = self._first(self._delta, self._bounds, budget)
-            best, _ = _solve(
-                lambda step, last: self._about(self._plan(step, None)),
-                budget,
-                self._low,
-                self._high,
-                guess,
-                window=0.05,
-            )
-        self._collect(0.6 * best)
-        assert self._found is not None
-        dense = self._found.above(0.6 * best) > _DENSE * len(self._delta)
-        over, payload = _OVER_DENSE if dense else _OVER, b""
-        octave = math.floor(math.log2(over * best))
-        for step in (2.0 ** min(octave + more, 127) for more in range(_COARSER)):
-            plan = self._dyadic_plans(step)
-            high = float32(max(self._high / step, _LEAST_DEAD))
-            guess = min(max(0.6 * best / step, _LEAST_DEAD), high)
-            found = self._fill(plan, budget, _LEAST_DEAD, high, guess, None)
-            payload = max(payload, found, key=len)
-            if 2 * len(payload) > budget or self._about(plan(_LEAST_DEAD)) <= budget:
-                break  # else bytes jump below half of the budget, as where many values are equal
-        return payload
-
-    def _dyadic_plans(self, step: float) -> Callable[[float], Symbols]:
-        """The symbols at a step with dead zones of any width."""
-        labels = None
-
-        def plan(dead: float) -> Symbols:
-            nonlocal labels
-            self._collect(dead * step)
-            assert self._found is not None
-            rho = min(max(1 - dead, _ROUNDING[0]), _ROUNDING[1])
-            plan = symbols(self._found, step, rho, labels, dead=dead)
-            labels = plan.labels if labels is None else labels
-            return plan
-
-        return plan
-
-    def _about(self, plan: Symbols) -> float:
-        """The bytes of a payload, from its token counts."""
-        return self._around(plan) + plan.fixed + plan.bits / 8 if plan.count else 1
-
-    def _fill(
-        self,
-        plan_of: Callable[[float], Symbols],
-        budget: int,
-        low: float,
-        high: float,
-        guess: float,
-        slope: float | None,
-    ) -> bytes:
-        """The longest payload found of at most `budget` bytes; b"" if there is none.
-
-        Args:
-            plan_of: the symbols at a step, or at a dead zone; the larger, the fewer.
-            budget, low, high, guess, slope: as of `_solve`.
-        """
-        best = b""
-
-        def size(at: float, last: bool) -> float:
-            nonlocal best
-            plan = plan_of(at)
-            about = self._about(plan)
-            near = 0.994 * budget - 24 < about <= budget + 8 or (at == low and about < budget)
-            if plan.count and (near or last):
-                payload = self._write(plan)
-                if len(best) < len(payload) <= budget:
-                    best = payload
-                return len(payload)
-            return about
-
-        at, _ = _solve(size, budget, low, high, guess, slope)
-        if len(best) < 0.9 * budget:  # bytes jump here, as where many values are equal
-            size(at, True)
-        while not best and at < high:
-            at = float32(min(1.02 * at, high))
-            size(at, True)
+    def _written(self, plan: Symbols, budget: int) -> bytes:
+        """The payload of a plan, moved by what its size was misjudged by; b"" if nothing fits."""
+        aim, best = float(budget), b""
+        for turn in range(50):
+            if not plan.count or aim < 1 or (best and turn >= _WRITES):
+                break
+            payload = self._write(plan)
+            left = budget - len(payload)
+            if len(best) < len(payload) <= budget:
+                best = payload
+            if left >= 0 and (left <= max(8.0, 0.004 * budget) or plan.dead == LEAST_DEAD):
+                break
+            aim = self._bytes(plan) + left - (1 if left < 0 else 0) if turn < _WRITES else 0.97 * aim
+            plan = self._fitting(self._plan(_octave(plan.step), labels=plan.labels), aim)
         return best
 
-    def _on_a_sample(self, budget: int) -> tuple[float, float, float]:
-        """The step that a sample would take, its rounding offset, and log bytes over log step around it.
+    def _plan(
+        self, octave: int, dead: float = LEAST_DEAD, labels: NDArray[np.int64] | None = None
+    ) -> Symbols:
+        """The symbols at a step and a dead zone; classes as given, or those that suit it."""
+        step = math.ldexp(1.0, octave)
+        if self._found is None or dead * step < self._found.threshold:
+            self._found = None  # before the new ones take its place
+            self._found = collect(self._delta, self._bounds, dead * step, self._peak)
+        return symbols(self._found, step, dead, labels)
 
-        The step is moved by the share of non-zero symbols in all weights against that in the sample: bytes
-        follow their number closely.
+    def _bytes(self, plan: Symbols) -> float:
+        """About the bytes of a payload, from its token counts."""
+        return self._around(plan) + plan.fixed + plan.bits / 8 if plan.count else 1.0
+
+    def _fitting(self, plan: Symbols, budget: float) -> Symbols:
+        """The plan of the same step with the narrowest dead zone found at which about `budget` bytes do.
+
+        Log bytes is nearly straight in log dead zone: between an end that is too long and one that fits the
+        next is interpolated, with the end that stays halved in weight (the Illinois rule).
         """
-        size = min(max(len(self._delta) // 16, _MIN_SAMPLE), _MAX_SAMPLE)
-        few, bounds = sample(self._delta, self._bounds, size)
-        part = len(few) / len(self._delta)
-        found, floor, labels = None, math.inf, None
-
-        def at(step: float) -> Symbols:
-            nonlocal found, floor
-            if found is None or 0.5 * step < floor:
-                floor = max(0.5 * step / 4, 0.5 * self._low)
-                found = collect(few, bounds, self._factors, floor, self._peak)
-            return symbols(found, step, _rho(found, step, len(few)), labels, _SAMPLE_CLASSES)
-
-        def bytes_of(step: float, last: bool) -> float:
-            nonlocal labels
-            plan = at(step)
-            if not plan.count:
-                return 1
-            labels = plan.labels if labels is None else labels
-            return plan.fixed + plan.bits / 8 / part
-
-        guess = self._first(few, bounds, round(budget * part))
-        step, slope = _solve(bytes_of, budget, self._low, self._high, guess, window=0.012)
-        plan = at(step)
-        assert found is not None
-        rho = _rho(found, step, len(few))
-        self._collect((1 - rho) * step, _MARGIN)
+        fits, octave = None, _octave(plan.step)
         assert self._found is not None
-        seen, there = (f.above((1 - rho) * step) for f in (found, self._found))
-        if seen and there:
-            wanted = (plan.fixed + plan.bits / 8 / part * there * part / seen) / (0.998 * budget)
-            moved = step * wanted ** (1 / slope)
-            step = min(max(moved, _MARGIN * step, self._low), step / _MARGIN, self._high)
-        return float32(step), rho, slope
-
-    def _collect(self, need: float, margin: float = 0.7) -> None:
-        """Candidates from `need` on; rather from some way below it."""
-        if self._found is None or need < self._found.threshold:
-            floor = min(need, max(need * margin, 0.5 * self._low))
-            self._found = collect(self._delta, self._bounds, self._factors, floor, self._peak)
-
-    def _first(self, few: NDArray[np.float32], bounds: NDArray[np.int64], budget: int) -> float:
-        magnitudes = np.abs(few)
-        if self._factors is not None:
-            magnitudes = magnitudes / np.repeat(self._factors, np.diff(bounds))
-        magnitudes = magnitudes[:: max(len(few) // _MIN_SAMPLE, 1)]
-        guess = _guess(magnitudes, 8 * budget / len(few))
-        return min(max(guess, self._low), self._high)
-
-    def _plan(self, step: float, rho: float | None) -> Symbols:
-        """The symbols at a step; classes may be those of a step nearby."""
-        self._collect(0.5 * step if rho is None else (1 - rho) * step, 0.7 if rho is None else _MARGIN)
-        assert self._found is not None
-        labels = None
-        if self._labels is not None and 0.8 < self._labels[0] / step < 1.25:
-            labels = self._labels[1]
-        plan = symbols(
-            self._found, step, _rho(self._found, step, len(self._delta)) if rho is None else rho, labels
-        )
-        if labels is None:
-            self._labels = step, plan.labels
-        return plan
-
-
-def _rho(found: Significant, step: float, elements: int) -> float:
-    return rounding(found.above(0.6 * step) / max(elements, 1))
-
-
-def _solve(
-    size: Callable[[float, bool], float],
-    budget: int,
-    low: float,
-    high: float,
-    guess: float,
-    slope: float | None = None,
-    window: float = 0.004,
-) -> tuple[float, float]:
-    """The smallest step found whose size is within the budget, and near it by `window` of it.
-
-    Log bytes is nearly straight in log step once both ends are near: from the guess on along the slope, then
-    between the ends by interpolation.
-
-    Args:
-        size: bytes at a step; the flag says that few turns are left.
-        budget: bytes.
-        low, high: the smallest and the largest step.
-        guess: where to begin.
-        slope: how fast log bytes falls with log step around the guess, if known.
-        window: share of the budget that may be left.
-
-    Returns:
-        The step, and the slope between the ends last seen.
-    """
-    aim, best = budget * (1 - window / 2), high
-    floor, ceiling = math.log2(low), math.log2(high)
-    bottom, top, over, under = floor, ceiling, 0.0, 0.0
-    at, jump, side, stalled = min(max(math.log2(guess), floor), ceiling), 0.0, 0, 0
-    before = 0.0
-    for turn in range(_TURNS):
-        step = low if at <= floor else float32(2.0**at)
-        bytes_ = size(step, turn > _TURNS - 4)
-        fits = bytes_ <= budget
-        stalled, side = (stalled + 1 if side == (1 if fits else -1) else 0), 1 if fits else -1
-        if fits:
-            best, top, under = step, at, bytes_
-            if bytes_ >= budget - max(min(3 + budget // 128, 8), window * budget) or step == low:
-                break
-        else:
-            bottom, over = at, bytes_
-            if step >= high:
-                break
-        if over and under > 1 and stalled < 2:
-            slope = min(max(math.log2(over / under) / (top - bottom), 0.1), 50.0)
-            share = math.log2(over / aim) / math.log2(over / under)
-            at = bottom + min(max(share, 0.03), 0.97) * (top - bottom)
-        elif over and under:
-            at = (bottom + top) / 2
-        else:
-            need = math.log2(max(bytes_, 1) / aim)
-            if jump:
-                slope = min(max((before - need) / jump, 0.1), 50.0)
-                least = 2 * abs(jump) if stalled > 1 else 0.001
+        low = high = at = math.log2(plan.dead)
+        over, under, jump = 0.0, 0.0, 0.01
+        for _ in range(_TURNS):
+            size = self._bytes(plan)
+            if size <= budget:
+                fits, high, under, over = plan, at, math.log2(size / budget), over / 2
+                if at == low or size >= 0.998 * budget:
+                    break
             else:
-                slope, least = slope or _SLOPE, 0.001
-            jump = math.copysign(max(1.05 * abs(need) / slope, least), 1 if not fits else -1)
-            before, at = need, min(max(at + jump, floor), ceiling)
-        if over and under and top - bottom < 1e-6:
-            break
-    return best, slope or _SLOPE
+                low, over, under = at, math.log2(size / budget), under / 2
+            if fits is None:
+                jump = min(max(2 * jump, 0.5 * over), 4.0)
+                at = low + jump
+            else:
+                at = low + min(max(over / (over - under), 0.03), 0.97) * (high - low)
+            plan = self._plan(octave, 2.0**at, plan.labels)
+        return fits or symbols(self._found, plan.step, math.inf)
 
 
-def _guess(magnitudes: NDArray[np.floating], bits: float) -> float:
+def _octave(step: float) -> int:
+    """The exponent of the largest power of two that is no larger, as far as float32 has it."""
+    return min(max(math.frexp(step)[1] - 1, OCTAVES[0]), OCTAVES[-1])
+
+
+def _guess(delta: NDArray[np.float32], bits: float) -> float:
     """A first step for so many bits per element: that of which a share fits if gaps, signs and sizes cost
     what they do for a Laplace distribution.
-
-    Args:
-        magnitudes: of the elements, over the step factors of their tensors.
-        bits: per element.
     """
+    magnitudes = np.abs(delta[:: max(len(delta) // _LOOKED_AT, 1)])
     low, high = 1e-9, 0.75
     for _ in range(24):
         share = (low * high) ** 0.5
         cost = -share * math.log2(share) - (1 - share) * math.log2(1 - share) + 2.3 * share
         low, high = (share, high) if cost < bits else (low, share)
     rank = len(magnitudes) - 1 - min(int(low * len(magnitudes)), len(magnitudes) - 1)
-    return float(np.partition(magnitudes, rank)[rank]) / 0.63
+    return max(float(np.partition(magnitudes, rank)[rank]) / 0.63, SMALLEST_STEP)

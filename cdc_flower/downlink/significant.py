@@ -1,9 +1,8 @@
-"""What of an update can be sent at all: the values near or above the dead zone, and their symbols at a step.
+"""What of an update can be sent at all: the values at or above a dead zone, and their symbols at a step.
 
-A search for the step looks at every weight once or twice, in blocks that stay in the cache, and works on the
-candidates alone from then on. Before that it finds the neighbourhood of the step on a sample of whole blocks.
-Candidates stand in chunks, so that nothing but they grows with the update: 8 bytes each. Sizes are computed
-from token counts; nothing is coded until the step is nearly right.
+A search looks at every weight a few times, in blocks that stay in the cache, and works on the candidates
+alone in between. Candidates stand in chunks, so that nothing but they grows with the update: 8 bytes each.
+Sizes are computed from token counts; nothing is coded until the dead zone is nearly right.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from numpy.typing import NDArray
 from cdc_flower.wire import coder_models
 
 MAX_CLASSES = 15
-SAMPLE_BLOCK = 2048  # neighbouring weights stay together in a sample, because gaps are between neighbours
 _BLOCK = 2**16  # weights looked at together
 _CHUNK = 2**15  # candidates worked on together, at least, but for the last
 _EXACT = 2.0**20  # ratios up to here are rounded in float32
-_CLASS_HEAD = 5.0  # bytes of a class: number of symbols, two centroids
+_CLASS_HEAD = 3.0  # bytes of a class: its number of symbols
+_ROUNDING = 0.35, 0.5  # of magnitudes beyond a dead zone of any width
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +29,7 @@ class Chunk:
 
     Attributes:
         where: (K,) int32 or int64, places in the vector.
-        value: (K,) float32 or float64, magnitudes over the step factor of their tensor.
+        value: (K,) float32 or float64, their magnitudes.
         first: the first tensor that has one of them.
         cuts: (M + 1,) int64, those of tensor `first + t` are `cuts[t]:cuts[t + 1]`; the last has some.
     """
@@ -56,10 +55,6 @@ class Significant:
     counts: NDArray[np.int64]
     bounds: NDArray[np.int64]
     threshold: float
-
-    def above(self, value: float) -> int:
-        """How many are at least `value`, which is at least the threshold."""
-        return sum(int(np.count_nonzero(c.value >= value)) for c in self.chunks)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,26 +82,26 @@ class Symbols:
     Attributes:
         found: the candidates.
         step: the common step.
-        rho: the rounding offset.
-        dead: magnitudes below this many steps are not sent; None = 1 - rho.
+        dead: magnitudes below this many steps are not sent.
         count: K, non-zero symbols.
         labels: (T,) int64, class of each tensor, 0 = all zero, else 1.. from dense to sparse.
         bits: size of everything that grows with K.
         fixed: bytes of tables and heads.
+        gain: by how much the squared error is smaller than that of sending nothing.
     """
 
     found: Significant
     step: float
-    rho: float
-    dead: float | None
+    dead: float
     count: int
     labels: NDArray[np.int64]
     bits: float
     fixed: float
+    gain: float
 
     def parts(self) -> Iterator[Part]:
         """The symbols, chunk by chunk."""
-        return (_quantized(chunk, self.step, self.rho, self.dead) for chunk in self.found.chunks)
+        return (_quantized(chunk, self.step, self.dead) for chunk in self.found.chunks)
 
 
 def survey(delta: NDArray[np.float32]) -> tuple[float, float, int]:
@@ -121,41 +116,22 @@ def survey(delta: NDArray[np.float32]) -> tuple[float, float, int]:
     return peak, energy, nonzero
 
 
-def sample(
-    delta: NDArray[np.float32], bounds: NDArray[np.int64], size: int
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Evenly spread blocks of about `size` elements in all, and the bounds of the tensors within them."""
-    blocks = max(size // SAMPLE_BLOCK, 1)
-    starts = (np.arange(blocks) * (len(delta) - SAMPLE_BLOCK)) // max(blocks - 1, 1)
-    index = (starts[:, None] + np.arange(SAMPLE_BLOCK)).ravel()
-    return delta[index], np.searchsorted(index, bounds).astype(np.int64)
-
-
 def collect(
-    delta: NDArray[np.float32],
-    bounds: NDArray[np.int64],
-    factors: NDArray[np.float64] | None,
-    threshold: float,
-    peak: float,
+    delta: NDArray[np.float32], bounds: NDArray[np.int64], threshold: float, peak: float
 ) -> Significant:
-    """The elements whose magnitude, over the step factor of their tensor, is at least `threshold`.
+    """The elements whose magnitude is at least `threshold`.
 
     Args:
         delta: (P,) float32.
         bounds: (T + 1,), the elements of each tensor.
-        factors: (T,) step of a tensor over the common step; None = 1 everywhere.
         threshold: > 0, of float32 range.
         peak: the largest magnitude of `delta`.
     """
     place_type = np.int32 if len(delta) < 2**31 else np.int64
-    exact = peak < _EXACT * threshold and (factors is None or peak < _EXACT * threshold * factors.min())
-    kind = np.float32 if exact else np.float64
+    kind = np.float32 if peak < _EXACT * threshold else np.float64
     chunks, places, values, waiting = [], [], [], 0
     for start in range(0, len(delta), _BLOCK):
         block = np.abs(delta[start : start + _BLOCK])
-        if factors is not None:
-            block = block.astype(kind, copy=False)
-            block /= _per_element(factors.astype(kind), bounds, start, start + len(block))
         index = np.flatnonzero(block >= block.dtype.type(threshold))
         values.append(block[index].astype(kind, copy=False))
         index += start
@@ -172,12 +148,6 @@ def collect(
     return Significant(tuple(chunks), counts, bounds, threshold)
 
 
-def _per_element(factors, bounds, start: int, stop: int) -> NDArray[np.floating]:
-    first, last = np.searchsorted(bounds, (start, stop - 1), side="right") - 1
-    inside = np.clip(bounds[first : last + 2], start, stop)
-    return np.repeat(factors[first : last + 1], np.diff(inside))
-
-
 def _chunk(places, values, bounds) -> Chunk:
     where = places[0] if len(places) == 1 else np.concatenate(places)
     value = values[0] if len(values) == 1 else np.concatenate(values)
@@ -186,15 +156,14 @@ def _chunk(places, values, bounds) -> Chunk:
     return Chunk(where, value, int(first), cuts)
 
 
-def _quantized(chunk: Chunk, step: float, rho: float, dead: float | None) -> Part:
-    """`floor(value / step + rho)` where it is not zero; with `dead` at least 1 from there on, 0 below."""
-    ratio = chunk.value / chunk.value.dtype.type(step)
+def _quantized(chunk: Chunk, step: float, dead: float) -> Part:
+    """`floor(value / step + rho)`, at least 1, from `dead` steps on, 0 below; rho is 1 - dead, clipped."""
+    ratio, rho = chunk.value / chunk.value.dtype.type(step), min(max(1 - dead, _ROUNDING[0]), _ROUNDING[1])
     if ratio.dtype == np.float32:
         magnitude = (ratio + np.float32(rho)).astype(np.int32)
     else:
         magnitude = np.minimum(ratio + rho, float(coder_models.MAX_VALUE)).astype(np.int64)
-    if dead is not None:
-        magnitude = np.where(ratio >= dead, np.maximum(magnitude, 1), 0)
+    magnitude = np.where(ratio >= dead, np.maximum(magnitude, 1), 0)
     chosen = np.flatnonzero(magnitude)
     if len(chosen) == len(magnitude):
         return Part(chunk.where, magnitude, ratio, chunk.first, chunk.cuts)
@@ -202,36 +171,28 @@ def _quantized(chunk: Chunk, step: float, rho: float, dead: float | None) -> Par
     return Part(chunk.where[chosen], magnitude[chosen], ratio[chosen], chunk.first, cuts)
 
 
-def symbols(
-    found: Significant,
-    step: float,
-    rho: float,
-    labels: NDArray[np.int64] | None = None,
-    classes: int = MAX_CLASSES,
-    dead: float | None = None,
-) -> Symbols:
+def symbols(found: Significant, step: float, dead: float, labels: NDArray[np.int64] | None = None) -> Symbols:
     """The symbols at a step and what they cost.
 
     Args:
-        found: candidates down to `(1 - rho) * step` (with `dead`, `dead * step`) at least.
+        found: candidates down to `dead * step` at least.
         step: > 0.
-        rho: the rounding offset: a symbol is `floor(value / step + rho)`.
-        labels: classes found at a step nearby, to be kept.
-        classes: how many to begin merging with; fewer are found faster.
         dead: magnitudes from so many steps on are sent, as 1 at least, and smaller ones are not.
+        labels: classes found at a dead zone nearby, to be kept.
     """
-    rank, n = _groups(found, labels, classes)
+    rank, n = _groups(found, labels)
     counts, sums = np.zeros(len(rank), np.int64), np.zeros((n, 2))
     hist = np.zeros((n, 2, coder_models.MAX_TOKEN))
-    last = -1
+    last, gain = -1, 0.0
     for chunk in found.chunks:
-        part = _quantized(chunk, step, rho, dead)
+        part = _quantized(chunk, step, dead)
         each = np.diff(part.cuts)
         if not len(part.where):
             continue
         gap = coder_models.tokens_of(_gaps(part, each, found.bounds, last))
         size = coder_models.tokens_of(part.magnitude - 1)
         last = int(part.where[-1])
+        gain += float((part.magnitude * (2 * part.ratio - part.magnitude)).sum(dtype=np.float64))
         here = slice(part.first, part.first + len(each))
         counts[here] += each
         of = rank[here]
@@ -250,18 +211,16 @@ def symbols(
     sums[:, 1] = np.bincount(rank[live], np.diff(found.bounds)[live], n)
     merged, bits, fixed = _merged(hist, sums, fix=labels is not None)
     labels = np.where(live, merged[rank] + 1, 0)
-    return Symbols(found, step, rho, dead, int(counts.sum()), labels, bits, fixed)
+    return Symbols(found, step, dead, int(counts.sum()), labels, bits, fixed, gain * step * step)
 
 
-def _groups(
-    found: Significant, labels: NDArray[np.int64] | None, classes: int
-) -> tuple[NDArray[np.int64], int]:
+def _groups(found: Significant, labels: NDArray[np.int64] | None) -> tuple[NDArray[np.int64], int]:
     """The group (T,) of each tensor, from dense to sparse, and how many there are."""
     if labels is not None:
         return np.maximum(labels - 1, 0), max(int(labels.max(initial=0)), 1)
     live = np.flatnonzero(found.counts)
     order = live[np.argsort(-found.counts[live] / np.diff(found.bounds)[live], kind="stable")]
-    n = max(min(len(order), classes, 1 + int(found.counts.sum()) // 256), 1)
+    n = max(min(len(order), MAX_CLASSES, 1 + int(found.counts.sum()) // 256), 1)
     rank = np.zeros(len(found.counts), np.int64)
     rank[order] = np.arange(len(order)) * n // max(len(order), 1)
     return rank, n

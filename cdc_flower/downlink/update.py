@@ -22,6 +22,7 @@ from cdc_flower.wire.frame import FrameError, Kind, envelope, pack, unpack
 
 CHAIN, SNAPSHOT, JUMP = 0, 1, 2
 MAX_CHAIN = 4096
+MAX_BYTES = 256 * 2**20  # a device refuses a longer frame unread
 DIGEST_BYTES = 8
 _HEAD = struct.Struct(f"<BII{DIGEST_BYTES}s{DIGEST_BYTES}s")  # mode, base, target, layout, result
 ENVELOPE = envelope(2) + _HEAD.size + 1  # bytes around one codec payload

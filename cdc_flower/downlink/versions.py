@@ -103,12 +103,11 @@ class Mirror:
             flat = update.add(flat, payload, self._sizes)
         return flat
 
-    def advance(self, target: NDArray[np.float32], weights: Sequence[float] | None = None) -> int:
+    def advance(self, target: NDArray[np.float32]) -> int:
         """Make the next version: as near to `target` (P,) as the codec and its budget allow.
 
         Args:
             target: what training arrived at.
-            weights: importance of the squared error per tensor, for codecs that use it.
 
         Returns:
             The new newest version. Nothing has changed if an error is raised.
@@ -119,7 +118,7 @@ class Mirror:
         target = _checked(target, len(self._newest_flat))
         with np.errstate(over="ignore"):
             delta = target - self._newest_flat
-        payload = self._codec.encode(delta, self._sizes, max(1, self._budget - update.ENVELOPE), weights)
+        payload = self._codec.encode(delta, self._sizes, max(1, self._budget - update.ENVELOPE))
         payload = bytes((self._codec.id,)) + payload
         flat = update.add(self._newest_flat, payload, self._sizes)
         self._newest_flat = _checked(flat, len(flat))

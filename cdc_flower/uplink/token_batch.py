@@ -31,6 +31,7 @@ from cdc_flower.wire import coder, coder_models, columns, packing
 from cdc_flower.wire.frame import FrameError, Kind, envelope, pack, unpack
 
 BITS = (3, 4, 8, 16)
+MAX_BYTES = 64 * 2**20  # the cloud refuses a longer frame of tokens or pictures unread
 _HEAD = struct.Struct("<IIIIHHB")  # device, round, version, samples, n_tokens, width, bits
 SECTIONS = 1 + sample_columns.COUNT + 2  # the head, the columns of samples, scales, values
 _SCALES, _VALUES = sample_columns.COUNT, sample_columns.COUNT + 1  # places behind the head

@@ -13,15 +13,11 @@ import struct
 import zlib
 from enum import IntEnum
 
-import numpy as np
-from numpy.typing import NDArray
-
 MAGIC = b"CDCF"
 FORMAT = 1
 MAX_SECTIONS = 0xFFFF
 _HEAD = struct.Struct("<4sBBH")  # magic, format, kind, number of sections
 _CRC = struct.Struct("<I")
-_VECTOR = struct.Struct("<BIQ")  # bits, version, elements
 
 
 class FrameError(ValueError):
@@ -34,8 +30,7 @@ class Kind(IntEnum):
 
     TOKEN_BATCH = 1  # device -> cloud: cdc_flower.uplink.token_batch
     UPDATE = 2  # cloud -> device: cdc_flower.downlink.update
-    ADAPTER = 3  # either way: one dense float vector, for the FedAvg family
-    PICTURE_BATCH = 4  # device -> cloud: cdc_flower.uplink.pictures.picture_batch
+    PICTURE_BATCH = 3  # device -> cloud: cdc_flower.uplink.pictures.picture_batch
 
 
 def envelope(sections: int) -> int:
@@ -100,41 +95,3 @@ def unpack(data: bytes, kind: Kind, max_bytes: int) -> list[bytes]:
         sections.append(bytes(view[start : start + length]))
         start += length
     return sections
-
-
-def pack_adapter(flat: NDArray[np.float32], version: int = 0, bits: int = 32) -> bytes:
-    """An ADAPTER frame: `flat` (P,) as float32, or rounded to float16 with `bits=16`.
-
-    Raises:
-        ValueError: not one dimension, a non-finite element (after rounding), bits not 16 or 32.
-    """
-    if bits not in (16, 32):
-        raise ValueError(f"adapter frames carry 16 or 32 bits per element, not {bits}")
-    flat = np.asarray(flat)
-    if flat.ndim != 1:
-        raise ValueError(f"an adapter is one flat vector; got shape {flat.shape}")
-    with np.errstate(over="ignore"):
-        values = flat.astype("<f2" if bits == 16 else "<f4")
-    if not np.isfinite(values).all():
-        raise ValueError(f"adapter has elements that are not finite in float{bits}")
-    return pack(Kind.ADAPTER, _VECTOR.pack(bits, version, len(values)), values.tobytes())
-
-
-def unpack_adapter(data: bytes, size: int, max_bytes: int) -> tuple[NDArray[np.float32], int]:
-    """The vector (size,) float32 and the version of an ADAPTER frame.
-
-    Raises:
-        FrameError: anything wrong with the frame, another number of elements, a non-finite element.
-    """
-    sections = unpack(data, Kind.ADAPTER, max_bytes)
-    if len(sections) != 2 or len(sections[0]) != _VECTOR.size:
-        raise FrameError("adapter frame: expected a header and one vector")
-    bits, version, count = _VECTOR.unpack(sections[0])
-    if bits not in (16, 32):
-        raise FrameError(f"adapter frame: {bits} bits per element; allowed: 16, 32")
-    if count != size or len(sections[1]) != count * bits // 8:
-        raise FrameError(f"adapter frame: {count} elements in {len(sections[1])} bytes, expected {size}")
-    flat = np.frombuffer(sections[1], "<f2" if bits == 16 else "<f4").astype(np.float32)
-    if not np.isfinite(flat).all():
-        raise FrameError("adapter frame: an element is not finite")
-    return flat, version

@@ -33,7 +33,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cdc_flower.config import DownlinkConfig
-from cdc_flower.downlink import deadzone, update
+from cdc_flower.downlink import dyadic, update
 from cdc_flower.downlink.codecs import CODECS
 from cdc_flower.wire import coder
 
@@ -128,23 +128,23 @@ class Sizes:
 
 
 def take_apart(payload: bytes, sizes: Sequence[int]) -> Sizes:
-    """Bytes of a dead-zone payload against its limits: positions sum log2 C(N, K) over the classes; values
+    """Bytes of a `dyadic` payload against its limits: positions sum log2 C(N, K) over the classes; values
     the empirical entropy of each class's magnitudes and a bit per sign.
 
     A stream's bytes are its model and its symbols under it; that the coder writes whole words belongs to the
     whole.
     """
-    _, classes = deadzone.read(payload, sizes)
+    _, classes = dyadic.read(payload, sizes)
     positions = positions_limit = values = values_limit = 0.0
     coded, shares, signs = [], [], 0
     for c in classes:
         k, gaps, beyond = c.count, c.gaps.take(c.count), c.sizes.take(c.count)
         positions += coder.information(gaps, (k, c.elements)) / 8
-        values += (coder.information(beyond, deadzone.EVEN) + k) / 8
+        values += (coder.information(beyond, dyadic.EVEN) + k) / 8
         positions_limit += choose_bits(c.elements, k) / 8
         values_limit += (entropy_bits(beyond) + k) / 8
         coded += [gaps, beyond]
-        shares += [(k, c.elements), deadzone.EVEN]
+        shares += [(k, c.elements), dyadic.EVEN]
         signs += k
     body = len(coder.encode(coded, shares)) + (signs + 7) // 8
     frame = len(payload) + update.ENVELOPE
@@ -209,13 +209,10 @@ def _speed(largest: int) -> Iterator[Figure]:
             budget = round(n * bits / 8)
             payloads = [CODECS[CODEC].encode(x, sizes, budget) for x in updates]
             for what, work, inputs in (
-                *(
-                    (
-                        f"encode ({name})",
-                        lambda x, c=CODECS[name], s=sizes, b=budget: c.encode(x, s, b),
-                        itertools.cycle(updates),
-                    )
-                    for name in (CODEC, "deadzone")
+                (
+                    "encode",
+                    lambda x, s=sizes, b=budget: CODECS[CODEC].encode(x, s, b),
+                    itertools.cycle(updates),
                 ),
                 ("decode", lambda p, s=sizes: CODECS[CODEC].decode(p, s), itertools.cycle(payloads)),
             ):
@@ -329,7 +326,7 @@ def layout_sizes() -> tuple[int, ...]:
 
 def _downlink(sizes: Sequence[int]) -> Iterator[Figure]:
     """(g): a frame at the default budget against the dense adapter in float16."""
-    dense, budget = 2 * sum(sizes), DownlinkConfig().downlink_budget
+    dense, budget = 2 * sum(sizes), DownlinkConfig().budget
     for kind in ("layers", "student3"):
         x = draw(kind, sizes)
         sent = len(CODECS[CODEC].encode(x, sizes, budget - update.ENVELOPE)) + update.ENVELOPE

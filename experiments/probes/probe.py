@@ -146,7 +146,7 @@ def _read_by_teacher(
             TokenBatch(0, 1, 0, samples), shared.n_tokens, shared.width, bits, transform
         )
         size += len(frame)
-        cap = config.uplink.max_bytes
+        cap = token_batch.MAX_BYTES
         arrived = token_batch.decode(
             frame, shared.n_tokens, shared.width, shared.vocab, cap, transform=transform
         ).samples
@@ -169,17 +169,16 @@ def _read_by_teacher(
 
 def downlink(config: Config, shared: Shared, world: World, tell: Tell) -> Iterator[dict[str, Any]]:
     """What a device answers when the same line of adapters has come through each codec at each budget."""
-    line, importance = _line(config, shared, world)
+    line = _line(config, shared, world)
     twin = twin_model(shared, config.pair)
     start, layout = adapters.read(twin), adapters.layout(twin)
     dense = 2 * len(start)
-    arms = [(n, n, f) for n, codec in CODECS.items() for f in (FACTORS if codec.budgeted else (1,))]
-    arms += [(f"{n}, fisher", n, f) for n in ("dyadic", "deadzone") for f in FACTORS]
-    for at, (arm, codec, factor) in enumerate(arms):
+    arms = [(n, f) for n, codec in CODECS.items() for f in (FACTORS if codec.budgeted else (1,))]
+    for at, (codec, factor) in enumerate(arms):
         mirror, sizes = Mirror(start, layout, codec, dense // factor, len(line)), []
-        for target, weights in zip(line, importance, strict=True):
+        for target in line:
             held = mirror.newest
-            mirror.advance(target, weights if arm != codec else None)
+            mirror.advance(target)
             sizes.append(len(mirror.frame_for(held) or b""))
         arrived = mirror.adapter(mirror.newest)
         apart = float(np.linalg.norm(arrived - line[-1]) / np.linalg.norm(line[-1] - start))
@@ -187,7 +186,7 @@ def downlink(config: Config, shared: Shared, world: World, tell: Tell) -> Iterat
             found = accuracy(model, shared, world)
         for domain, right in found.items():
             yield {
-                "arm": arm,
+                "arm": codec,
                 "budget": dense // factor,
                 "bytes": float(np.mean(sizes)),
                 "domain": domain,
@@ -197,28 +196,22 @@ def downlink(config: Config, shared: Shared, world: World, tell: Tell) -> Iterat
         tell("probe of the downlink", at + 1, len(arms))
 
 
-def _line(
-    config: Config, shared: Shared, world: World
-) -> tuple[list[np.ndarray], list[Sequence[float] | None]]:
-    """What codecs have to carry: the adapter (P,) after every round of a run with dense float16 updates, and
-    the importance of its tensors.
-    """
+def _line(config: Config, shared: Shared, world: World) -> list[np.ndarray]:
+    """What codecs have to carry: the adapter (P,) after every round of a run with dense float16 updates."""
     dense = parse({**flat(config), "run.method": "cdc", "downlink.codec": "fp16"})
     strategy = CDC.build(prepare(dense))
     line: list[np.ndarray] = []
-    importance: list[Sequence[float] | None] = []
 
     def finished(round: int, arrays: ArrayRecord) -> MetricRecord:
         if round:
             line.append(arrays[keys.PAYLOAD].numpy().copy())
-            importance.append(strategy.cloud.importance())
         return MetricRecord({})
 
     run = dense.run
     grid = LocalGrid(client_app.app, run.devices, flat(dense))
     start = strategy.initial_arrays()
     strategy.start(grid, start, num_rounds=run.rounds, timeout=run.round_timeout, evaluate_fn=finished)
-    return line, importance
+    return line
 
 
 # --- compressions -------------------------------------------------------------------------------------------
@@ -232,7 +225,7 @@ def compressions(config: Config, shared: Shared, world: World, tell: Tell) -> It
     total, at = len(of) * (2 + len(of)), 0
     worn = {"none, as shipped": adapters.read(twin_model(shared, config.pair))}
     for name, one in of.items():
-        worn[f"for {name}"] = _line(one, shared, world)[0][-1]
+        worn[f"for {name}"] = _line(one, shared, world)[-1]
         at += 1
         tell("probe of the compressions", at, total)
     for student, one in of.items():

@@ -13,26 +13,32 @@ FINITE = st.floats(-1e6, 1e6, width=32)
 TENSORS = st.lists(st.lists(FINITE, max_size=12), min_size=1, max_size=5)
 
 
-def _found(tensors, threshold, factors=None):
+def _found(tensors, threshold):
     x = np.array([v for t in tensors for v in t], np.float32)
     bounds = np.cumsum([0, *map(len, tensors)])
-    return x, significant.collect(x, bounds, factors, threshold, float(np.abs(x).max(initial=1.0)))
+    return x, significant.collect(x, bounds, threshold, float(np.abs(x).max(initial=1.0)))
 
 
-@given(TENSORS, st.floats(1e-3, 1e3), st.floats(0.35, 0.5), st.sampled_from([2, 7, 2**16]))
-def test_symbols_are_those_of_the_definition(tensors, step, rho, block):
+@given(TENSORS, st.floats(1e-3, 1e3), st.floats(0.5, 3), st.sampled_from([2, 7, 2**16]))
+def test_symbols_and_what_they_gain_are_those_of_the_definition(tensors, step, dead, block):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(significant, "_BLOCK", block)
         patch.setattr(significant, "_CHUNK", block)
-        x, found = _found(tensors, (1 - rho) * step * 0.99)
-    plan = significant.symbols(found, step, rho)
+        x, found = _found(tensors, dead * step * 0.99)
+    plan = significant.symbols(found, step, dead)
     whole = np.zeros(len(x), np.int64)
     for part in plan.parts():
         whole[part.where] = part.magnitude
-    quotient = np.abs(x.astype(np.float64)) / step + rho
+    ratio = np.abs(x.astype(np.float64)) / step
+    quotient = ratio + min(max(1 - dead, 0.35), 0.5)
+    expected = np.where(ratio >= dead, np.maximum(quotient.astype(np.int64), 1), 0)
     near = np.abs(quotient - np.rint(quotient)) < 1e-6 * quotient  # float32 may round to the other side
-    assert np.array_equal(whole[~near], quotient.astype(np.int64)[~near])
+    near |= np.abs(ratio - dead) < 1e-6 * dead
+    assert np.array_equal(whole[~near], expected[~near])
     assert plan.count == np.count_nonzero(whole)
+    magnitude = np.abs(x.astype(np.float64))
+    spared = (magnitude**2).sum() - ((magnitude - whole * step) ** 2).sum()
+    assert plan.gain == pytest.approx(spared, rel=1e-3, abs=1e-4 * (magnitude**2).sum())
     sent = [bool(whole[a:b].any()) for a, b in zip(found.bounds, found.bounds[1:], strict=False)]
     assert (plan.labels > 0).tolist() == sent
 
@@ -48,16 +54,6 @@ def test_sizes_do_not_depend_on_the_chunks(tensors, block):
     assert plans[0].bits == pytest.approx(plans[1].bits)
     assert plans[0].fixed == plans[1].fixed
     assert plans[0].labels.tolist() == plans[1].labels.tolist()
-
-
-def test_a_step_factor_scales_the_values_of_its_tensor_alone():
-    tensors, factors = [[1.0, 5.0], [], [4.0, 8.0]], np.array([1.0, 3.0, 4.0])
-    found = _found(tensors, 1.5, factors)[1]
-    (chunk,) = found.chunks
-    assert chunk.where.tolist() == [1, 3]
-    assert chunk.value.tolist() == [5.0, 2.0]
-    assert found.counts.tolist() == [1, 0, 1]
-    assert found.above(4.0) == 1
 
 
 def test_tensors_of_two_densities_become_two_classes_from_dense_to_sparse():

@@ -149,7 +149,8 @@ class Line(RuleBasedStateMachine):
                 or (before.shipped is not INITIAL and frame != flight.snapshot)
             )
             return
-        assert after.same(flight.goal) or (after.same(before) and frame != flight.frame)
+        forged = after.same(before) or after.flat.tobytes() == flight.goal.flat.tobytes()  # version alone
+        assert after.same(flight.goal) or (forged and frame != flight.frame)
         self.become(flight.device, after)
 
     @precondition(lambda self: self.air)
@@ -247,9 +248,9 @@ class Unchecked(Mirror):
 class Forgetful(Mirror):
     """Keeps a frame it made for an older newest version."""
 
-    def advance(self, target, weights=None):
+    def advance(self, target):
         kept = dict(self._frames)
-        newest = super().advance(target, weights)
+        newest = super().advance(target)
         self._frames.update(kept)
         return newest
 
@@ -257,16 +258,16 @@ class Forgetful(Mirror):
 class Hoarding(Mirror):
     """Never lets a version go."""
 
-    def advance(self, target, weights=None):
+    def advance(self, target):
         self._history = 10**6
-        return super().advance(target, weights)
+        return super().advance(target)
 
 
 class Rounding(Mirror):
     """Keeps the oldest adapter in half precision when the window moves."""
 
-    def advance(self, target, weights=None):
-        newest = super().advance(target, weights)
+    def advance(self, target):
+        newest = super().advance(target)
         self._base = self._base.astype(np.float16).astype(np.float32)
         return newest
 

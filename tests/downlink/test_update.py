@@ -155,7 +155,7 @@ def _head(mode=0, base=0, target=1, layout=LAYOUT, result=b"12345678"):
         ([_head(target=3), b"x"], "1 payloads from version 0 to 3"),
         ([_head(base=1, target=0), b"x"], "1 payloads from version 1 to 0"),
         ([_head(), b""], "unknown codec none"),
-        ([_head(), b"\xee"], "unknown codec 238; allowed: 1 deadzone, 2 fp16, 3 int8, 4 topk"),
+        ([_head(), b"\xee"], "unknown codec 238; allowed: 1 dyadic, 2 fp16, 3 int8, 4 topk"),
         ([_head(), b"\x02\x00"], "1 bytes for 5 elements"),
         ([_head(mode=1, base=1), b"\x00", b"\x00"], "one payload and one version"),
         ([_head(mode=1), b"\x00"], "one payload and one version"),

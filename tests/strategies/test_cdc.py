@@ -39,9 +39,6 @@ class FakeCloud:
         self.given: list[tuple[int, list]] = []
         self.adapter = np.zeros(LAYOUT.total, np.float32)
 
-    def importance(self) -> None:
-        return None
-
     def learn(self, samples, round, weights=None) -> Learned:
         self.given.append((round, list(samples)))
         self.weights = None if weights is None else weights.tolist()

@@ -110,7 +110,7 @@ def test_every_other_method_resumes(method, settings, tmp_path):
 
 
 def test_a_run_that_stops_within_rounds_and_again_and_again_ends_the_same(settings, tmp_path):
-    made = settings(fail_devices="2:1,3:0", cohort=1.0, feature_weight=0.1, anchor_weight=0.5)
+    made = settings(fail_devices="2:1,3:0", cohort=1.0, feature_weight=0.1)
     stops = [("evaluation", 0), ("rounds", 1), ("evaluation", 2), ("evaluation", 2), ("evaluation", 4)]
     assert interrupted(made, *stops) == uninterrupted(made, tmp_path)
 

@@ -51,9 +51,6 @@ class Cloud:
     def __init__(self):
         self.rng = np.random.default_rng(1)
 
-    def importance(self):
-        return list(self.rng.uniform(0.5, 2, len(LAYOUT.sizes)))
-
     def learn(self, samples, round, weights=None):
         step = self.rng.standard_normal(LAYOUT.total).astype(np.float32)
         return Learned(INITIAL + step, len(samples), 0, {}, [""] * len(samples))

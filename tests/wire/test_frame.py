@@ -3,21 +3,11 @@
 import struct
 import zlib
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc_flower.wire.frame import (
-    FORMAT,
-    FrameError,
-    Kind,
-    envelope,
-    pack,
-    pack_adapter,
-    unpack,
-    unpack_adapter,
-)
+from cdc_flower.wire.frame import FORMAT, FrameError, Kind, envelope, pack, unpack
 
 SECTIONS = st.lists(st.binary(max_size=200), max_size=12)
 
@@ -87,40 +77,3 @@ def test_a_frame_above_the_cap_is_refused_unread():
 def test_too_many_sections_cannot_be_packed():
     with pytest.raises(ValueError, match="at most 65535"):
         pack(Kind.UPDATE, *[b""] * 65536)
-
-
-FLOATS = st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), max_size=50)
-
-
-@given(FLOATS, st.integers(0, 2**32 - 1))
-def test_an_adapter_comes_back_bit_for_bit(values, version):
-    flat = np.array(values, np.float32)
-    data = pack_adapter(flat, version)
-    back, number = unpack_adapter(data, len(flat), len(data))
-    assert back.tobytes() == flat.tobytes()
-    assert number == version
-
-
-def test_a_half_adapter_is_half_as_long_and_rounded():
-    flat = np.linspace(-3, 3, 1001, dtype=np.float32)
-    data = pack_adapter(flat, bits=16)
-    assert len(data) == 2002 + envelope(2) + 13
-    back, _ = unpack_adapter(data, 1001, 10**6)
-    assert np.array_equal(back, flat.astype(np.float16).astype(np.float32))
-
-
-@pytest.mark.parametrize("bad", [[np.nan], [np.inf], [1e6]])
-def test_an_adapter_that_is_not_finite_is_not_packed(bad):
-    with pytest.raises(ValueError, match="not finite"):
-        pack_adapter(np.array(bad, np.float32), bits=16)
-
-
-def test_an_adapter_that_is_not_finite_is_refused():
-    head = struct.pack("<BIQ", 32, 0, 1)
-    with pytest.raises(FrameError, match="not finite"):
-        unpack_adapter(pack(Kind.ADAPTER, head, np.array([np.nan], "<f4").tobytes()), 1, 100)
-
-
-def test_an_adapter_of_another_size_is_refused():
-    with pytest.raises(FrameError, match="3 elements in 12 bytes, expected 4"):
-        unpack_adapter(pack_adapter(np.zeros(3, np.float32)), 4, 100)

@@ -11,14 +11,14 @@ from functools import cache, partial
 import numpy as np
 import pytest
 
-from cdc_flower.downlink import deadzone, update
+from cdc_flower.downlink import dyadic, update
 from cdc_flower.downlink.codecs import CODECS
 from cdc_flower.models.transform import Transform
 from cdc_flower.uplink.pictures import picture_batch
 from cdc_flower.uplink.pictures.picture_batch import FORMS, PictureBatch, PictureSample, Raster
 from cdc_flower.uplink.token_batch import BITS, Sample, TokenBatch, decode, encode
 from cdc_flower.wire import columns
-from cdc_flower.wire.frame import FrameError, Kind, pack, pack_adapter, unpack, unpack_adapter
+from cdc_flower.wire.frame import FrameError, Kind, pack, unpack
 
 N, D, VOCAB = 64, 24, 300
 SIZES = (400, 0, 7, 600)
@@ -76,16 +76,16 @@ def _base():
     return np.random.default_rng(1).standard_normal(sum(SIZES)).astype(np.float32)
 
 
-def _update(name, weights=None):
+def _update(name):
     delta = np.random.default_rng(2).laplace(scale=0.01, size=sum(SIZES)).astype(np.float32)
-    payload = bytes((CODECS[name].id,)) + CODECS[name].encode(delta, SIZES, 500, weights)
+    payload = bytes((CODECS[name].id,)) + CODECS[name].encode(delta, SIZES, 500)
     flat = update.add(update.add(_base(), payload, SIZES), payload, SIZES)
     return update.chain_frame([payload, payload], 0, LAYOUT, update.digest(flat))
 
 
 def _jump():
     delta = np.round(np.random.default_rng(3).laplace(scale=2, size=sum(SIZES))) / 32
-    payload = bytes((CODECS["dyadic"].id,)) + deadzone.encode_exact(delta, SIZES)
+    payload = bytes((CODECS["dyadic"].id,)) + dyadic.encode_exact(delta, SIZES)
     return update.jump_frame(payload, 0, 9, LAYOUT, update.digest(update.add(_base(), payload, SIZES)))
 
 
@@ -107,10 +107,8 @@ FRAMES = {
         for form in FORMS
     },
     **{f"update-{name}": (Kind.UPDATE, lambda name=name: _update(name), _read_update) for name in CODECS},
-    "update-weighted": (Kind.UPDATE, lambda: _update("deadzone", [1, 1, 9, 2]), _read_update),
     "update-jump": (Kind.UPDATE, _jump, _read_update),
     "update-snapshot": (Kind.UPDATE, lambda: update.snapshot_frame(_base(), 5, LAYOUT), _read_update),
-    "adapter": (Kind.ADAPTER, lambda: pack_adapter(_base()), lambda d: unpack_adapter(d, sum(SIZES), CAP)),
 }
 
 
@@ -184,8 +182,8 @@ def test_a_few_bytes_that_claim_the_most_take_no_more_memory_than_declared():
     peak = _peak(lambda: picture_batch.decode(data, "jpeg", whole, 2, CAP, **limits))
     assert peak < samples * (256**2 * 12 + 64 * 100)
     size = 200_000
-    payload = CODECS["deadzone"].encode(np.ones(size, np.float32), [size], 10**6)
-    assert _peak(lambda: CODECS["deadzone"].decode(payload, [size])) < 96 * size
+    payload = CODECS["dyadic"].encode(np.ones(size, np.float32), [size], 10**6)
+    assert _peak(lambda: CODECS["dyadic"].decode(payload, [size])) < 96 * size
 
 
 def _peak(call):

@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 
-from cdc_flower.draws import generator
 from cdc_flower.fleet.cost.profiles import Devices
 from cdc_flower.fleet.cost.roofline import joules
 from cdc_flower.fleet.settings import FleetConfig
@@ -171,11 +170,6 @@ class Report:
         """The devices that answered in time, (a,) int64, by device."""
         return self.device[self.status == STATUSES.index("in")]
 
-    @property
-    def empty(self) -> bool:
-        """Nobody's answer came in this round."""
-        return not len(self.answered) and not len(self.late_device)
-
 
 def start(devices: Devices, charge: float = 1.0) -> State:
     """The clock before the first round, batteries charged to a share of their capacity."""
@@ -202,14 +196,6 @@ def candidates(state: State, devices: Devices, trace: Trace, config: FleetConfig
 def staleness_weight(staleness: np.ndarray, power: float) -> np.ndarray:
     """(1 + s)^-power of an answer that was begun s versions ago (FedAsync, arXiv 1903.03934)."""
     return (1.0 + np.asarray(staleness, np.float64)) ** -power
-
-
-def ask(candidates: np.ndarray, wanted: int, config: FleetConfig, seed: int, round: int) -> np.ndarray:
-    """The devices asked in a round: `over_selection` times as many as wanted, or all there are; drawn by seed
-    and round, by device.
-    """
-    count = min(len(candidates), config.to_ask(wanted))
-    return np.sort(generator(seed, "fleet/cohort", round).choice(candidates, count, replace=False))
 
 
 # --- a round ------------------------------------------------------------------------------------------------

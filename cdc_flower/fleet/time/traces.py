@@ -10,11 +10,8 @@ index by device and a bisection over all of them together.
 from __future__ import annotations
 
 import json
-import math
-from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -143,32 +140,6 @@ class Trace:
         late = periods * self.period + self.start[at - device] + rest - self._before[at]
         out[work] = np.where(seconds <= ahead, start + seconds, np.maximum(late, start + seconds))
         return out
-
-    def finish_one(self, device: int, start: float, seconds: float) -> float:
-        """`finish` of one device, without the cost of arrays."""
-        if seconds <= 0 or start == math.inf:
-            return start
-        begins, ends, before = self._lists[device]
-        total = before[-1]
-        if total <= 0:
-            return math.inf
-        whole, moment = divmod(start, self.period)
-        i = bisect_right(begins, moment) - 1
-        if i >= 0 and moment + seconds <= ends[i]:
-            return start + seconds
-        wanted = whole * total + (before[i] + min(moment, ends[i]) - begins[i] if i >= 0 else 0.0) + seconds
-        periods = max(math.ceil(wanted / total) - 1, 0)
-        rest = min(wanted - periods * total, total)
-        at = max(bisect_left(before, rest) - 1, 0)
-        return max(periods * self.period + begins[at] + rest - before[at], start + seconds)
-
-    @cached_property
-    def _lists(self) -> list[tuple[list[float], list[float], list[float]]]:
-        start, end, before, offsets = (a.tolist() for a in (self.start, self.end, self._before, self.offsets))
-        return [
-            (start[lo:hi], end[lo:hi], before[lo + i : hi + i + 1])
-            for i, (lo, hi) in enumerate(pairwise(offsets))
-        ]
 
     # --- changes ---
 

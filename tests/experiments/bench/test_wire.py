@@ -37,12 +37,12 @@ def test_a_verdict_follows_from_its_target(value, target, ok):
 @pytest.mark.parametrize("kind", bench.DISTRIBUTIONS)
 def test_an_update_taken_apart_adds_up_and_stays_near_its_limits(kind):
     sizes = bench.even(20_000, 7)
-    payload = CODECS["deadzone"].encode(bench.draw(kind, sizes), sizes, 2000)
+    payload = CODECS["dyadic"].encode(bench.draw(kind, sizes), sizes, 2000)
     parts = bench.take_apart(payload, sizes)
     assert parts.frame == len(payload) + update.ENVELOPE
     coded = parts.positions + parts.values
     assert coded <= parts.frame - parts.envelope <= coded + 4 + 8 + 2  # words counted, rounded up, signs
-    assert 1 <= parts.positions / parts.positions_limit < 1.01
+    assert parts.positions / parts.positions_limit < 1.01  # below 1 where tensors of a class differ
     assert parts.whole < 1.03
     assert parts.envelope <= 64 + 16 * len(sizes)
 

@@ -59,7 +59,7 @@ def test_a_higher_quality_costs_more_and_is_nearer(codec):
         ({"pixels": np.zeros((4, 4, 4), np.uint8)}, r"\(H, W, 3\) uint8"),
         ({"pixels": np.zeros((4, 4, 3), np.float32)}, r"\(H, W, 3\) uint8"),
         ({"pixels": np.zeros((0, 4, 3), np.uint8)}, r"\(H, W, 3\) uint8"),
-        ({"downlink.codec": "PNG"}, "'PNG'; allowed: JPEG, WEBP"),
+        ({"codec": "PNG"}, "'PNG'; allowed: JPEG, WEBP"),
         ({"quality": 0}, "quality 0; allowed: 1..95"),
         ({"quality": 96}, "quality 96; allowed: 1..95"),
     ],
