@@ -34,7 +34,6 @@ QUICK: Sides = ((80, 64, 192), (256, 256, 256))
 REPEATS = 7
 CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
 ARRAY, SMALL_ARRAY = 2**28, 2**24  # bytes of one array
-LIKE = "minipc"
 CHECKED = "tiny-llava-1.4b"  # `check` runs `LAYERS` layers of it, with random weights
 LAYERS = 4
 

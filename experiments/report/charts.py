@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
@@ -23,7 +23,7 @@ INK, GRID = "#010203", "#030201"  # stand-ins, replaced by the page's colours
 COLOURS = ("#8c8c8c", "#1f86d0", "#009e73", "#e69f00", "#cc79a7", "#d55e00", "#9467bd", "#56b4e9")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 1.5, 1, 1.5)))
-RC = {
+RC: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "cdc-flower",
     "font.family": "sans-serif",
@@ -231,14 +231,14 @@ def _short(count: float) -> str:
 
 
 def forgetting_panel(
-    forgotten: Mapping[str, tuple[float, float | None, float | None]], looks: Mapping[str, Style]
+    forgotten: Mapping[str, Sequence[float]], looks: Mapping[str, Style]
 ) -> str:
-    """Bars: source accuracy lost against the best round. `forgotten`: arm -> (mean, low, high)."""
+    """Bars: source accuracy lost against the best round. `forgotten`: arm -> (mean, low, high), the ends NaN for one seed."""
 
     def draw(axes: Any) -> None:
         for place, (arm, (mean, low, high)) in enumerate(forgotten.items()):
             axes.barh(place, 100 * mean, color=looks[arm].colour, height=0.6)
-            if low is not None and high is not None:
+            if not pd.isna(low):
                 axes.plot([100 * max(low, 0), 100 * high], [place, place], color=INK, linewidth=1.2)
             axes.annotate(f" {100 * mean:.1f}", (100 * mean, place), va="center", fontsize=8, color=INK)
         axes.set_yticks(range(len(forgotten)), list(forgotten))

@@ -71,9 +71,7 @@ def _figures(comparison: Comparison, looks: dict[str, charts.Style]) -> dict[str
     domains = sorted(tested, key=lambda d: (d != "source", d))
     rows = comparison.methods.to_dict("records")
     lost = {
-        r["method"]: tuple(
-            None if pd.isna(r[k]) else r[k] for k in ("forgetting", "forgetting_low", "forgetting_high")
-        )
+        r["method"]: tuple(r[k] for k in ("forgetting", "forgetting_low", "forgetting_high"))
         for r in rows
         if not pd.isna(r["forgetting"])
     }

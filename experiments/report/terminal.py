@@ -202,7 +202,8 @@ def table(comparison: Any, width: int = 100) -> Table:
     What does not fit is left out whole (see `SPARE`), and the caption says so: nothing is wrapped or cut.
     """
     index, cells = comparison.index, rows(comparison)
-    heads, left_out = list(HEADS), []
+    all_heads: list[str] = list(HEADS)
+    heads, left_out = list(all_heads), []
     plain = [tuple(cell.partition(" ±")[0] for cell in row) for row in cells]
     steps = [*SPARE[:2], "", *SPARE[2:]]  # "" = the intervals
     while steps and _width(heads, cells) > width:
@@ -210,7 +211,7 @@ def table(comparison: Any, width: int = 100) -> Table:
         if less == "":
             if plain != cells:
                 left_out.append("intervals")
-                cells = plain = [tuple(row[HEADS.index(h)] for h in heads) for row in plain]
+                cells = plain = [tuple(row[all_heads.index(h)] for h in heads) for row in plain]
             continue
         left_out.append(less)
         at = heads.index(less)
