@@ -230,10 +230,8 @@ def _short(count: float) -> str:
     return f"{count:g} TB"
 
 
-def forgetting_panel(
-    forgotten: Mapping[str, Sequence[float]], looks: Mapping[str, Style]
-) -> str:
-    """Bars: source accuracy lost against the best round. `forgotten`: arm -> (mean, low, high), the ends NaN for one seed."""
+def forgetting_panel(forgotten: Mapping[str, Sequence[float]], looks: Mapping[str, Style]) -> str:
+    """Bars: source accuracy lost against the best round. `forgotten`: arm -> mean, low, high."""
 
     def draw(axes: Any) -> None:
         for place, (arm, (mean, low, high)) in enumerate(forgotten.items()):

@@ -43,3 +43,26 @@ def test_a_run_without_a_round_has_empty_drawings():
         charts.forgetting_panel({}, looks),
     )
     assert all(svg.startswith("<svg ") for svg in drawn)
+
+
+def test_bytes_are_cumulative_over_rounds_and_mean_over_seeds():
+    devices = pd.DataFrame(
+        [("m", s, r, 10 * (s + 1), 1) for s in (0, 1) for r in (1, 2)],
+        columns=["method", "seed", "round", "uplink_bytes", "downlink_bytes"],
+    )
+    assert charts.bytes_until(devices) == {("m", 1): 16.0, ("m", 2): 32.0}
+
+
+def test_prequential_accuracy_weighs_samples_not_domains():
+    rounds = pd.DataFrame(
+        {
+            "method": "m",
+            "seed": 0,
+            "round": 1,
+            "kind": "prequential",
+            "domain": ["source", "object"],
+            "accuracy": [1.0, 0.0],
+            "n": [30, 10],
+        }
+    )
+    assert charts.prequential(rounds)["mean"].tolist() == [0.75]

@@ -4,27 +4,10 @@ import re
 from html.parser import HTMLParser
 
 import pandas as pd
-import pytest
 
-from experiments.report import charts, page
-from experiments.report.notes import notes
-from experiments.report.terminal import share, size
-from experiments.run import compare
+from experiments.report import page
 
 VOID = {"meta", "br", "image", "path", "use", "link", "img"}
-
-
-@pytest.fixture
-def comparison(engine, tmp_path):
-    return compare.run(
-        {"run.rounds": 4, "run.devices": 2},
-        ("static", "cdc", "fedprox_lora", "fedavg_lora"),
-        2,
-        tmp_path / "out",
-        0,
-        progress=False,
-        engine=engine,
-    )
 
 
 class Balance(HTMLParser):
@@ -79,81 +62,3 @@ def test_pictures_are_spread_over_the_rounds():
 
 def test_the_page_is_the_same_each_time(comparison):
     assert page.render(comparison) == page.render(comparison)
-
-
-def test_bytes_are_cumulative_over_rounds_and_mean_over_seeds():
-    devices = pd.DataFrame(
-        [("m", s, r, 10 * (s + 1), 1) for s in (0, 1) for r in (1, 2)],
-        columns=["method", "seed", "round", "uplink_bytes", "downlink_bytes"],
-    )
-    assert charts.bytes_until(devices) == {("m", 1): 16.0, ("m", 2): 32.0}
-
-
-def test_prequential_accuracy_weighs_samples_not_domains():
-    rounds = pd.DataFrame(
-        {
-            "method": "m",
-            "seed": 0,
-            "round": 1,
-            "kind": "prequential",
-            "domain": ["source", "object"],
-            "accuracy": [1.0, 0.0],
-            "n": [30, 10],
-        }
-    )
-    assert charts.prequential(rounds)["mean"].tolist() == [0.75]
-
-
-def test_notes_conclude_nothing_from_runs_that_were_not_completed(comparison):
-    comparison.runs.loc[0, "status"] = "interrupted"
-    (line,) = notes(comparison)
-    assert line.startswith(f"1 of {len(comparison.runs)} runs were not completed")
-
-
-def test_notes_say_who_is_ahead_whichever_way_it_falls(comparison):
-    lines = " ".join(notes(comparison))
-    assert "cdc closes" in lines
-    assert "fedavg_lora, which learns from true labels, ends not ahead of cdc" in lines
-    comparison.methods.loc[comparison.methods["method"] == "fedavg_lora", "acc_drift"] = 0.99
-    assert "ends ahead of cdc" in " ".join(notes(comparison))
-
-
-def test_the_arms_of_a_study_are_set_against_its_first_by_seed(engine, tmp_path):
-    arms = {
-        "nothing": {"run.method": "static"},
-        "ours": {"run.method": "cdc"},
-        "all": {"run.method": "fedprox_lora"},
-    }
-    small = {"run.rounds": 4, "run.devices": 2}
-    made = compare.run(small, arms, 2, tmp_path / "out", 0, progress=False, engine=engine)
-    assert notes(made) == [
-        "ours against nothing, points, by seed: drift +45.0 ±0.0, source +0.0 ±0.0.",
-        "all against nothing, points, by seed: drift +50.0 ±0.0, source +0.0 ±0.0.",
-    ]
-    gap = made.methods.set_index("method")["gap_closed"]
-    assert gap["nothing"] == 0.0
-    assert gap["all"] > gap["ours"] > 0.5  # from the arm whose method is static, whatever its name
-    alone = compare.run(small, arms, 1, tmp_path / "one", 0, progress=False, engine=engine)
-    assert notes(alone) == []
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [
-        (0, "0 B"),
-        (999, "999 B"),
-        (1000, "1 kB"),
-        (12_345, "12.3 kB"),
-        (999_900, "1 MB"),
-        (5e12, "5 TB"),
-        (None, "-"),
-    ],
-)
-def test_sizes_for_people(count, text):
-    assert size(count) == text
-
-
-def test_shares_for_people():
-    assert share(0.914) == "91.4"
-    assert share(0.914, 0.9, 0.93) == "91.4 ±1.5"
-    assert share(None) == "-"

@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from cdc_flower.config import ConfigError
 from experiments.report import summary
 
 
@@ -37,3 +38,8 @@ def test_intervals_of_many_seeds_stay_within_0_002_of_the_table(n, quantile):
 def test_drift_is_the_unweighted_mean_of_all_domains_but_the_source():
     assert summary.drift_mean({"source": 0.0, "object": 0.5, "question": 1.0}) == 0.75
     assert summary.drift_mean({"source": 1.0}) is None
+
+
+def test_reading_something_else_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"comparison\.json is missing"):
+        summary.read(tmp_path)

@@ -100,3 +100,25 @@ def test_markdown_has_a_row_of_as_many_cells_for_the_teacher_and_every_method():
     assert [row[0] for row in cells] == ["method", "---", "teacher", *METHODS]
     assert {len(row) for row in cells} == {len(screen.COLUMNS)}
     assert cells[3][3] == "91.2 ±12.0"
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1 kB"),
+        (12_345, "12.3 kB"),
+        (999_900, "1 MB"),
+        (5e12, "5 TB"),
+        (None, "-"),
+    ],
+)
+def test_sizes_for_people(count, text):
+    assert screen.size(count) == text
+
+
+def test_shares_for_people():
+    assert screen.share(0.914) == "91.4"
+    assert screen.share(0.914, 0.9, 0.93) == "91.4 ±1.5"
+    assert screen.share(None) == "-"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import logging
 from dataclasses import replace
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -14,9 +12,7 @@ from rich.console import Console
 
 from cdc_flower import results
 from cdc_flower.config import parse
-from experiments.cli import app as cli
 from experiments.report.view import BLOCKS, State, line, of_run, sparkline, view
-from experiments.run import simulate
 
 FULL = State(
     title="cdc · seed 0",

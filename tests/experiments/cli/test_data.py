@@ -1,0 +1,32 @@
+"""Packs are checked and counted; what is no pack is refused in one line."""
+
+import pytest
+
+from cdc_flower.config import parse
+from cdc_flower.data import packs
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["check", "nowhere"], "nowhere"),
+        (["show", "nowhere"], "nowhere"),
+        (["import-jsonl", "nowhere", "out", "--map", "x"], "--map 'x'; allowed: column=field"),
+    ],
+)
+def test_what_is_no_pack_is_refused(refused, arguments, message):
+    assert message in refused("data", *arguments)
+
+
+def test_a_pack_is_checked_and_counted(command, tmp_path):
+    pack = packs.load(parse({"data.scenes-train": 40, "data.scenes-test": 20}).data)
+    for split in ("train", "test"):
+        frame, images = getattr(pack, split), getattr(pack, f"{split}_images")
+        frame["image"] = [images[i] for i in frame["image_id"]]
+    packs.write_pack(tmp_path / "pack", pack.train, pack.test)
+    code, out, _ = command("data", "check", tmp_path / "pack")
+    assert code == 0
+    assert f"train: {len(pack.train)} questions on 40 pictures" in out
+    code, out, _ = command("data", "show", tmp_path / "pack", "--set", "data.known-questions=what")
+    assert code == 0
+    assert "question" in out

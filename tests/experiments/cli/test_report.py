@@ -1,0 +1,21 @@
+"""The report of a comparison is written again from its folder."""
+
+import pytest
+
+from experiments.run import compare
+
+
+@pytest.mark.parametrize(("arguments", "message"), [(["nowhere"], "comparison.json is missing")])
+def test_a_folder_without_a_comparison_is_refused(refused, arguments, message):
+    assert message in refused("report", *arguments)
+
+
+def test_the_report_is_written_again_with_the_table_as_markdown(command, engine, tmp_path):
+    small = {"run.rounds": 2, "run.devices": 2}
+    compare.run(small, ("static", "cdc"), 1, tmp_path / "out", 0, progress=False, engine=engine)
+    written = (tmp_path / "out/report.html").read_text()
+    (tmp_path / "out/report.html").unlink()
+    code, out, _ = command("report", tmp_path / "out", "--markdown")
+    assert code == 0
+    assert "\n| method | labels |" in f"\n{out}"
+    assert (tmp_path / "out/report.html").read_text() == written

@@ -1,0 +1,46 @@
+"""Many questions of a picture in one sequence cost nothing in meaning; the tokenizer is of whole words."""
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from cdc_flower.models import vlm
+from experiments.pretrain import language
+
+
+@torch.no_grad()
+def test_questions_of_one_picture_do_not_see_each_other(shared, teacher):
+    rng = np.random.default_rng(0)
+    asked = [
+        [
+            ("what colour is the disc?", "red"),
+            ("how many stars are there?", "three"),
+            ("where is the star?", "top left"),
+        ],
+        [("is there a disc?", "yes")],
+    ]
+    turns = [
+        [(shared.text.question_ids(q), shared.text.answer_ids(a)) for q, a in picture] for picture in asked
+    ]
+    kept = [np.array([0, 5, 9, 40]), np.arange(shared.n_tokens)]
+    tokens = [rng.normal(size=(len(k), shared.width)).astype(np.float32) for k in kept]
+    together = language.turns_loss(
+        teacher.model, shared.text, language.collate_turns(shared.text, tokens, kept, turns), 0.0
+    )
+    alone = []
+    for picture, t, k in zip(turns, tokens, kept, strict=True):
+        for question, answer in picture:
+            inputs = vlm.collate(shared.text, [t], [question], [answer], [k])
+            logits = vlm.forward(teacher.model, shared.text, inputs).logits[0]
+            alone.append(nn.functional.cross_entropy(logits, inputs.answer_ids[0], reduction="none"))
+    torch.testing.assert_close(together, torch.cat(alone).mean(), atol=1e-5, rtol=1e-5)
+
+
+def test_the_tokenizer_knows_every_word_in_lower_case_and_no_question_mark():
+    frame = pd.DataFrame({"question": ["What Colour, is it?", "is it?"], "answer": ["Dark Red", "no"]})
+    made = language.make_tokenizer(frame)
+    special = {"<pad>", "<s>", "</s>", "<unk>", "<image>"}
+    assert set(made.get_vocab()) - special == {"what", "colour", ",", "is", "it", "dark", "red", "no"}
+    ids = made("WHAT colour, is it?", add_special_tokens=False)["input_ids"]
+    assert made.convert_ids_to_tokens(ids) == ["what", "colour", ",", "is", "it"]

@@ -1,0 +1,63 @@
+"""What the tower learns: regions by name where there are boxes, pictures by their questions where not."""
+
+import pandas as pd
+import pytest
+
+from experiments.pretrain import tower
+
+
+def test_boxes_pool_the_patches_they_cover():
+    quarter = tower._box_pool((0.0, 0.0, 0.5, 0.5), 4).reshape(4, 4)
+    assert quarter.sum() == pytest.approx(1)
+    assert (quarter[:2, :2] == 0.25).all()
+    wide = tower._box_pool((0.5, 0.25, 1.0, 0.375), 4).reshape(4, 4)  # half of two patches
+    assert wide[1, 2] == wide[1, 3] == 0.5
+    assert wide.sum() == pytest.approx(1)
+    across = tower._box_pool((0.125, 0.0, 0.5, 0.25), 4)  # half of the first patch, all of the second
+    assert across[:2].tolist() == pytest.approx([1 / 3, 2 / 3])
+
+
+def test_with_boxes_each_region_is_judged_by_every_name():
+    frame = pd.DataFrame(
+        {
+            "image_id": ["b", "b", "a"],
+            "question": "q",
+            "answer": "x",
+            "attributes": ["red@0,0,0.5,1;disc@0,0,0.5,1;star@0.5,0,1,1"] * 2 + ["red@0,0,1,1"],
+        }
+    )
+    goal = tower.targets(frame, ["a", "b"], 2)
+    assert goal.names == ["disc", "red", "star"]
+    assert goal.known.all()
+    found = {
+        (int(i), tuple(p)): [n for n, y in zip(goal.names, row, strict=True) if y]
+        for i, p, row in zip(goal.image, goal.pool, goal.label, strict=True)
+    }
+    assert found == {
+        (1, (0.5, 0, 0.5, 0)): ["disc", "red"],
+        (1, (0, 0.5, 0, 0.5)): ["star"],
+        (0, (0.25, 0.25, 0.25, 0.25)): ["red"],
+    }
+
+
+def test_without_boxes_a_picture_is_judged_by_what_was_asked_and_by_its_classes():
+    frame = pd.DataFrame(
+        {
+            "image_id": ["a", "a", "b", "b"],
+            "question": ["what?", "dark?", "what?", "rare?"],
+            "answer": ["cat", "no", "dog", "odd"],
+            "qtype": "t",
+            "domain": "d",
+            "user": "u",
+            "group": ["pets", "pets", "wild", "wild"],
+            "view": [1, 2, 1, 2],
+        }
+    )  # `view` differs within a picture
+    goal = tower.targets(frame, ["a", "b"], 2, min_count=2)
+    assert goal.names == ["group=pets", "group=wild", "what?=cat", "what?=dog"]
+    assert goal.image.tolist() == [0, 1]
+    assert (goal.pool == 0.25).all()
+    assert goal.label.tolist() == [[1, 0, 1, 0], [0, 1, 0, 1]]
+    assert goal.known.all()
+    more = tower.targets(pd.concat([frame, frame.iloc[1:2]]), ["a", "b"], 2, min_count=2)
+    assert more.known[:, more.names.index("dark?=no")].tolist() == [True, False]

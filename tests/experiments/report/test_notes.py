@@ -1,0 +1,37 @@
+"""What is concluded from a comparison follows from its numbers, whichever way they fall."""
+
+from experiments.report.notes import notes
+from experiments.run import compare
+
+
+def test_notes_conclude_nothing_from_runs_that_were_not_completed(comparison):
+    comparison.runs.loc[0, "status"] = "interrupted"
+    (line,) = notes(comparison)
+    assert line.startswith(f"1 of {len(comparison.runs)} runs were not completed")
+
+
+def test_notes_say_who_is_ahead_whichever_way_it_falls(comparison):
+    lines = " ".join(notes(comparison))
+    assert "cdc closes" in lines
+    assert "fedavg_lora, which learns from true labels, ends not ahead of cdc" in lines
+    comparison.methods.loc[comparison.methods["method"] == "fedavg_lora", "acc_drift"] = 0.99
+    assert "ends ahead of cdc" in " ".join(notes(comparison))
+
+
+def test_the_arms_of_a_study_are_set_against_its_first_by_seed(engine, tmp_path):
+    arms = {
+        "nothing": {"run.method": "static"},
+        "ours": {"run.method": "cdc"},
+        "all": {"run.method": "fedprox_lora"},
+    }
+    small = {"run.rounds": 4, "run.devices": 2}
+    made = compare.run(small, arms, 2, tmp_path / "out", 0, progress=False, engine=engine)
+    assert notes(made) == [
+        "ours against nothing, points, by seed: drift +45.0 ±0.0, source +0.0 ±0.0.",
+        "all against nothing, points, by seed: drift +50.0 ±0.0, source +0.0 ±0.0.",
+    ]
+    gap = made.methods.set_index("method")["gap_closed"]
+    assert gap["nothing"] == 0.0
+    assert gap["all"] > gap["ours"] > 0.5  # from the arm whose method is static, whatever its name
+    alone = compare.run(small, arms, 1, tmp_path / "one", 0, progress=False, engine=engine)
+    assert notes(alone) == []

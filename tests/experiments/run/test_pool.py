@@ -1,0 +1,55 @@
+"""Workers change nothing in the numbers, are replaced where they die, and say why where none starts."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments.run import pool
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_workers_give_the_same_numbers_as_this_process_and_keep_their_noise_in_logs(run, tmp_path, capfd):
+    here, apart = run(out=tmp_path / "here"), run(out=tmp_path / "apart", workers=2)
+    assert here.methods.to_dict("records") == apart.methods.to_dict("records")
+    assert "noise of cdc" in (tmp_path / "apart/runs/cdc-0.log").read_text()
+    assert capfd.readouterr().out.count("noise") == 3  # of the runs in this process
+
+
+def test_a_worker_that_dies_is_replaced(run, monkeypatch):
+    monkeypatch.setenv("FAKE_DEATH", "1")
+    made = run(methods=("fedavg_full", "static"), workers=1)
+    assert made.index["failed"] == {"fedavg_full · seed 0": "its process died (exit code 9)"}
+    assert made.methods["method"].tolist() == ["static"]
+
+
+def test_a_script_without_the_main_guard_is_told_so(engine, tmp_path):
+    program = (
+        "from experiments.run import compare\n"
+        f"compare.run({{'run.rounds': 4}}, ('static', 'cdc'), out={str(tmp_path / 'out')!r}, workers=1, "
+        f"progress=False, engine={engine!r})\n"
+    )
+    (tmp_path / "program.py").write_text(program)
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "program.py")],
+        env=environment,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("Traceback") == 1  # of the script, none of its workers
+    assert "WorkerError: a worker ended while it started" in done.stderr
+    assert 'if __name__ == "__main__":' in done.stderr
+
+
+def test_no_worker_that_starts_is_an_error_and_not_an_empty_table(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(pool, "_serve", os._exit)
+    with pytest.raises(pool.WorkerError):
+        run(workers=2)
+    assert json.loads((tmp_path / "out/summary.json").read_text())["status"] == "failed"
