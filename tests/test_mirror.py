@@ -15,7 +15,6 @@ ELSEWHERE = {
     "cdc_flower/wire/keys.py": "tests/strategies/test_runs.py",
     "cdc_flower/wire/messages.py": "tests/fleet/engines/test_local_grid.py",
     "strategies/accuracy.py": "tests/strategies/test_runs.py",
-    "strategies/callbacks.py": "tests/strategies/test_runs.py",
     "strategies/checks.py": "tests/strategies/test_runs.py",
     "strategies/fedprox.py": "tests/strategies/test_fedavg.py",
     "strategies/pictures.py": "tests/strategies/test_runs.py",
