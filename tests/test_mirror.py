@@ -6,10 +6,13 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("cdc_flower", "strategies", "clients", "experiments")
 ELSEWHERE = {
     "cdc_flower/data/features.py": "tests/data/test_world.py",
+    "cdc_flower/data/prequential.py": "tests/strategies/test_fleet.py",
+    "cdc_flower/data/source.py": "tests/data/test_world.py",
     "cdc_flower/downlink/baselines.py": "tests/downlink/test_codecs.py",
-    "cdc_flower/downlink/search.py": "tests/downlink/test_deadzone.py",
+    "cdc_flower/downlink/search.py": "tests/downlink/test_dyadic.py",
     "cdc_flower/fleet/settings.py": "tests/test_config.py",
     "cdc_flower/plugins.py": "tests/strategies/test_method.py",
+    "cdc_flower/session.py": "tests/clients/test_store.py",
     "cdc_flower/setting.py": "tests/test_config.py",
     "cdc_flower/wire/coder_models.py": "tests/wire/test_coder.py",
     "cdc_flower/wire/keys.py": "tests/strategies/test_runs.py",
@@ -21,7 +24,7 @@ ELSEWHERE = {
     "strategies/run.py": "tests/strategies/test_runs.py",
     "strategies/server_app.py": "tests/strategies/test_flwr_run.py",
     "strategies/static.py": "tests/strategies/test_runs.py",
-    "clients/client_app.py": "tests/clients/test_bundle.py",
+    "clients/counts.py": "tests/clients/test_cdc.py",
     "clients/static.py": "tests/strategies/test_runs.py",
     "experiments/bench/apps.py": "tests/experiments/bench/test_fleet.py",
 }
