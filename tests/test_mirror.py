@@ -22,7 +22,6 @@ ELSEWHERE = {
     "strategies/fedprox.py": "tests/strategies/test_fedavg.py",
     "strategies/pictures.py": "tests/strategies/test_runs.py",
     "strategies/run.py": "tests/strategies/test_runs.py",
-    "strategies/server_app.py": "tests/strategies/test_flwr_run.py",
     "strategies/static.py": "tests/strategies/test_runs.py",
     "clients/counts.py": "tests/clients/test_cdc.py",
     "clients/static.py": "tests/strategies/test_runs.py",

@@ -12,18 +12,22 @@ import json
 import os
 import warnings
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 from safetensors import SafetensorError
 from transformers import AutoConfig
-from transformers.utils import cached_file
 from transformers.utils import logging as hf_logging
+from transformers.utils.hub import cached_file
 
 from cdc_flower.config import ConfigError, PairConfig
 from cdc_flower.models.transform import Transform
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
+PACKAGE = "cdc-flower"
 
 
 class PairError(ConfigError):
@@ -68,8 +72,8 @@ def paths(config: PairConfig, data_name: str) -> Paths:
 def find_pair(config: PairConfig, data_name: str) -> Path:
     """The pair folder: the explicit setting, then the cache folder, then the package.
 
-    A Flower app bundle carries code and JSON but no weights, so the card in the bundle names the digest under
-    which `install` put the weights into the cache.
+    A Flower app bundle carries code and JSON but no weights; the card in it names the digest under which
+    `install` has put the weights into the cache, or does so now from the installed package.
 
     Raises:
         PairError: none found; says where it looked.
@@ -89,8 +93,10 @@ def find_pair(config: PairConfig, data_name: str) -> Path:
         tried.append(cache_folder() / "pairs" / f"{data_name}-{digest[:12]}")
     tried += [cache_folder() / "pairs" / data_name, packaged]
     for folder in tried:
-        if (folder / "pair.json").is_file() and (folder / "student" / "model.safetensors").is_file():
+        if _has_weights(folder):
             return folder
+    if (found := install(data_name)) in tried:
+        return found
     raise PairError(
         f"no weights found for '{data_name}'; looked in {', '.join(map(str, tried))}; "
         "train a pair with `cdc-flower pretrain --data DATA`, or set 'pair.folder', or 'pair.teacher' and "
@@ -100,8 +106,8 @@ def find_pair(config: PairConfig, data_name: str) -> Path:
 
 def install(data_name: str = "scenes") -> Path | None:
     """Copy a packaged pair into the cache folder, where code that runs from an app bundle finds it."""
-    source = WEIGHTS / data_name
-    if not (source / "student" / "model.safetensors").is_file():
+    source = next((w / data_name for w in (WEIGHTS, _installed()) if _has_weights(w / data_name)), None)
+    if source is None:
         return None
     digest = json.loads((source / "pair.json").read_text())["digest"]
     target = cache_folder() / "pairs" / f"{data_name}-{digest[:12]}"
@@ -113,6 +119,21 @@ def install(data_name: str = "scenes") -> Path | None:
             part.write_bytes(file.read_bytes())
             part.replace(copy)
     return target
+
+
+def _has_weights(folder: Path) -> bool:
+    return (folder / "pair.json").is_file() and (folder / "student" / "model.safetensors").is_file()
+
+
+def _installed() -> Path:
+    """The weights of the installed package; this file may be a copy without any, in a Flower app."""
+    try:
+        found = metadata.distribution(PACKAGE)
+    except metadata.PackageNotFoundError:
+        return WEIGHTS
+    url = json.loads(found.read_text("direct_url.json") or "{}").get("url", "")
+    root = url2pathname(urlparse(url).path) if url.startswith("file:") else str(found.locate_file(""))
+    return Path(root) / "cdc_flower" / "weights"
 
 
 def weights_digest(*checkpoints: str | Path, turn: Transform | None = None) -> str:

@@ -58,6 +58,13 @@ def test_weights_are_found_in_the_cache_where_the_package_has_only_the_card(
     shutil.copy(package / "toy" / "pair.json", bundle / "toy")
     monkeypatch.setattr(folders, "WEIGHTS", bundle)
     assert folders.find_pair(PairConfig(), "toy") == installed
+    shutil.rmtree(tmp_path / "cache")  # another cache, before anybody has installed anything into it
+    monkeypatch.setattr(folders, "_installed", lambda: package)
+    assert folders.find_pair(PairConfig(), "toy") == installed
+
+
+def test_the_installed_package_is_found_from_a_copy_without_weights():
+    assert (folders._installed() / "scenes" / "student" / "model.safetensors").is_file()
 
 
 def test_a_tensor_that_the_files_lack_is_an_error_that_names_it(student):
