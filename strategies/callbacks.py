@@ -21,7 +21,7 @@ from cdc_flower.checkpoint import Part, Saved
 from cdc_flower.config import Config, ConfigError
 from cdc_flower.fleet.engines import adapter_files
 from cdc_flower.fleet.time.timed_grid import TimedGrid
-from cdc_flower.results import RunFolder
+from cdc_flower.run_folder import RunFolder
 from cdc_flower.wire import keys
 from strategies.accuracy import accuracy, items, wearing
 from strategies.fleet import Fleet

@@ -20,6 +20,7 @@ from flwr.supercore import log
 from cdc_flower import checkpoint, results
 from cdc_flower.checkpoint import Part, Saved
 from cdc_flower.config import Config, ConfigError, flat
+from cdc_flower.run_folder import RunFolder
 
 FREE = (
     "run.rounds",
@@ -73,9 +74,7 @@ class Earlier:
     parts: dict[str, Part]
 
 
-def earlier(
-    folder: results.RunFolder, config: Config, facts: Mapping[str, Any], has_states: bool
-) -> Earlier | None:
+def earlier(folder: RunFolder, config: Config, facts: Mapping[str, Any], has_states: bool) -> Earlier | None:
     """The newest checkpoint of the run in `folder`; None, with a line that says so, where there is none.
 
     Args:

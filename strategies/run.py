@@ -29,7 +29,8 @@ from cdc_flower.fleet.engines.local_grid import DeviceStates, HasStates, LocalGr
 from cdc_flower.fleet.time.timed_grid import TimedGrid
 from cdc_flower.models.shared import load_shared
 from cdc_flower.models.teacher import Teacher, load_teacher, teacher_config
-from cdc_flower.results import RunFolder, package_versions
+from cdc_flower.results import package_versions
+from cdc_flower.run_folder import RunFolder
 from strategies.accuracy import accuracy
 from strategies.callbacks import After, chosen
 from strategies.checks import check, fleet

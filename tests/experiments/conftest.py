@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pandas as pd
 from PIL import Image
 from cdc_flower.config import ConfigError, flat
-from cdc_flower.results import RunFolder
+from cdc_flower.run_folder import RunFolder
 
 DRIFT = {"static": 0.40, "cdc": 0.85, "fedprox_lora": 0.90}
 UP = {"static": 0, "cdc": 100, "fedprox_lora": 2000}

@@ -9,6 +9,7 @@ import pytest
 
 from cdc_flower import results
 from cdc_flower.config import ConfigError, parse
+from cdc_flower.run_folder import RunFolder
 from strategies import callbacks
 from strategies.callbacks import Round, chosen, tensorboard
 from strategies.run import run_local
@@ -31,7 +32,7 @@ def test_tensorboard_gets_accuracy_and_metrics(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     write = tensorboard(parse({}))
-    write(Round(1, {"source": 0.5}, {"source": (1, 4)}, {"loss": 2.0}, results.RunFolder(tmp_path)))
+    write(Round(1, {"source": 0.5}, {"source": (1, 4)}, {"loss": 2.0}, RunFolder(tmp_path)))
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     tags = {"accuracy_test/source": 0.5, "accuracy_prequential/source": 0.25, "metrics/loss": 2.0}

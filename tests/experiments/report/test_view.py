@@ -12,6 +12,7 @@ from rich.console import Console
 
 from cdc_flower import results
 from cdc_flower.config import parse
+from cdc_flower.run_folder import RunFolder
 from experiments.report.view import BLOCKS, State, line, of_run, sparkline, view
 
 FULL = State(
@@ -73,7 +74,7 @@ def test_before_anything_has_happened_there_are_dashes():
 @pytest.fixture
 def folder(tmp_path):
     """A run of two rounds in virtual time: 3 devices asked, 1 in, in the last round."""
-    made = results.RunFolder(tmp_path / "run")
+    made = RunFolder(tmp_path / "run")
     made.begin(parse({"run.rounds": 5}), {}, {})
     columns = ["round", "device", "status", "uplink_bytes", "downlink_bytes"]
     rows = [(1, 0, "ok", 10, 1), (2, 0, "ok", 20, 2), (2, 1, "missing", 0, 4), (2, 2, "failed", 0, 8)]

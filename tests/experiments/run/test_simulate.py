@@ -4,8 +4,8 @@ import tomllib
 
 import pytest
 
-from cdc_flower import results
 from cdc_flower.config import ConfigError, flat, parse
+from cdc_flower.run_folder import RunFolder
 from experiments.run import simulate
 from experiments.run.settings import flattened
 
@@ -34,7 +34,7 @@ def run_folder(tmp_path):
     """A run of three rounds as it lies there; `ended` says how."""
 
     def make(ended):
-        folder = results.RunFolder(tmp_path / "run")
+        folder = RunFolder(tmp_path / "run")
         folder.begin(parse({"run.rounds": 3, "run.out-dir": "elsewhere", "cloud.steps": 7}), {}, {})
         folder.round(3, {"source": 0.5}, {}, {})
         if ended:
