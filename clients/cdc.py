@@ -25,9 +25,9 @@ from cdc_flower.models import adapters, vlm
 from cdc_flower.session import kept
 from cdc_flower.uplink import select, token_batch
 from cdc_flower.uplink.pictures import picture_batch
-from cdc_flower.uplink.pictures.picture_batch import FORMS, PictureBatch, PictureSample, Raster
+from cdc_flower.uplink.pictures.picture_batch import FORMS
+from cdc_flower.uplink.sample import Batch, Sample
 from cdc_flower.uplink.scores import SAMPLE_SCORES, TOKEN_SCORES, Reading
-from cdc_flower.uplink.token_batch import Sample, TokenBatch
 from cdc_flower.wire import keys
 from cdc_flower.wire.counts import Counts
 from cdc_flower.wire.frame import FrameError
@@ -56,6 +56,7 @@ class _Round:
         samples = tuple(
             Sample(
                 index=int(i),
+                grid=self.task.shared.grid,
                 positions=np.asarray(positions[i], np.uint16),
                 tokens=np.asarray(self.tokens[i][positions[i]], np.float32),
                 question_ids=self.asked[i],
@@ -65,8 +66,7 @@ class _Round:
             for i in chosen
         )
         return token_batch.encode(
-            TokenBatch(self.task.device, self.task.round, self.adapter.version, samples),
-            self.task.shared.n_tokens,
+            Batch(self.task.device, self.task.round, self.adapter.version, samples),
             self.task.shared.width,
             self.task.config.uplink.token_bits,
             self.task.shared.transform_for(self.task.config.uplink),
@@ -85,24 +85,25 @@ def token_frames(now: _Round, positions: Sequence[np.ndarray], uncertainty: np.n
 def picture_frames(now: _Round, positions: Sequence[np.ndarray], uncertainty: np.ndarray) -> Frame:
     """Frames of pictures, whole or in patches. Each is decoded and coded once; only its code is kept."""
     up, shared = now.task.config.uplink, now.task.shared
-    raster, whole = Raster(shared.side, shared.patch), FORMS[up.unit].whole
+    whole = FORMS[up.unit].whole
 
     @cache
-    def sample(i: int) -> PictureSample:
+    def sample(i: int) -> Sample:
         where = np.asarray(positions[i][:0] if whole else positions[i], np.uint16)
         pixels = now.task.as_read(now.task.items[i])
-        return PictureSample(
+        return Sample(
             index=i,
+            grid=shared.grid,
             positions=where,
-            picture=picture_batch.coded(pixels, where, up.unit, raster, up.picture_quality),
+            picture=picture_batch.coded(pixels, where, up.unit, shared.patch, up.picture_quality),
             question_ids=now.asked[i],
             answer_ids=now.answers.ids[i],
             uncertainty=float(uncertainty[i]),
         )
 
     def frame(chosen: Sequence[int]) -> bytes:
-        batch = PictureBatch(now.task.device, now.task.round, now.adapter.version, tuple(map(sample, chosen)))
-        return picture_batch.encode(batch, up.unit, raster)
+        batch = Batch(now.task.device, now.task.round, now.adapter.version, tuple(map(sample, chosen)))
+        return picture_batch.encode(batch, up.unit, shared.patch)
 
     return frame
 

@@ -34,7 +34,7 @@ from cdc_flower.models import adapters
 from cdc_flower.models.shared import Shared
 from cdc_flower.models.student import twin_model
 from cdc_flower.models.teacher import Teacher
-from cdc_flower.uplink.token_batch import Sample, TokenBatch
+from cdc_flower.uplink.sample import NO_TOKENS, Batch, Sample
 from cdc_flower.wire import keys
 from cdc_flower.wire.frame import FrameError
 from cdc_flower.wire.messages import frame_of, payload
@@ -46,7 +46,6 @@ from strategies.pictures import Example
 from strategies.received import READ
 
 EXAMPLES = 12  # uploaded samples kept to look at
-NO_TOKENS = np.zeros((0, 0), np.float32)  # instead of a kept sample's own: nobody looks at them
 
 
 class CDC(Method):
@@ -155,7 +154,7 @@ class CDC(Method):
         self.metrics["version"] = self.lineage.mirror.newest
         return self.initial_arrays(), MetricRecord(dict(self.metrics))
 
-    def _receive(self, round: int, replies: Iterable[Message]) -> tuple[list[TokenBatch], int, int]:
+    def _receive(self, round: int, replies: Iterable[Message]) -> tuple[list[Batch], int, int]:
         """Token batches by device, how many devices answered, how many of them lack the newest adapter."""
         batches, answered, stale = [], 0, 0
         for device, reply in self.fleet.answers(replies).items():
@@ -174,7 +173,7 @@ class CDC(Method):
                 batches.append(batch)
         return batches, answered, stale
 
-    def _decode(self, device: int, content: RecordDict) -> TokenBatch | None:
+    def _decode(self, device: int, content: RecordDict) -> Batch | None:
         version = content.metric_records.get(keys.METRICS, MetricRecord()).get(keys.VERSION)
         if not isinstance(version, int):
             raise FrameError("the answer does not say which version the device has")
@@ -191,7 +190,7 @@ class CDC(Method):
             raise FrameError(f"the batch says device {batch.device}, round {batch.round}")
         return batch
 
-    def _learn(self, round: int, samples: list[tuple[TokenBatch, Sample]]) -> None:
+    def _learn(self, round: int, samples: list[tuple[Batch, Sample]]) -> None:
         began = time.perf_counter()
         stale = [max(0, self.lineage.mirror.newest - batch.version) for batch, _ in samples]
         learned = self.cloud.learn(
@@ -210,7 +209,7 @@ class CDC(Method):
         }
         self._keep_examples(samples, learned.teacher_answers)
 
-    def _keep_examples(self, samples: list[tuple[TokenBatch, Sample]], answers: list[str]) -> None:
+    def _keep_examples(self, samples: list[tuple[Batch, Sample]], answers: list[str]) -> None:
         """The most uncertain samples of each device, devices in turn."""
         devices = sorted({batch.device for batch, _ in samples})
         every = [
@@ -248,6 +247,7 @@ def _written(example: Example) -> dict[str, Any]:
         "device": example.device,
         "teacher_answer": example.teacher_answer,
         "index": sample.index,
+        "grid": list(sample.grid),
         "positions": sample.positions.tolist(),
         "question_ids": [int(i) for i in sample.question_ids],
         "answer_ids": [int(i) for i in sample.answer_ids],
@@ -258,8 +258,8 @@ def _written(example: Example) -> dict[str, Any]:
 def _example(written: dict[str, Any]) -> Example:
     """The example `_written` was given."""
     own = {name: written.pop(name) for name in ("round", "device", "teacher_answer")}
-    positions = np.array(written.pop("positions"), np.uint16)
-    return Example(sample=Sample(positions=positions, tokens=NO_TOKENS, **written), **own)
+    positions, grid = np.array(written.pop("positions"), np.uint16), tuple(written.pop("grid"))
+    return Example(sample=Sample(positions=positions, grid=grid, **written), **own)
 
 
 def source_samples(config: Config, shared: Shared, world: World) -> list[CloudSample]:

@@ -18,7 +18,8 @@ from cdc_flower.models import vlm
 from cdc_flower.models.shared import Shared
 from cdc_flower.uplink import token_batch
 from cdc_flower.uplink.pictures import picture_batch
-from cdc_flower.uplink.pictures.picture_batch import FORMS, PictureBatch, PictureSample, Raster
+from cdc_flower.uplink.pictures.picture_batch import FORMS
+from cdc_flower.uplink.sample import Batch, Sample
 from strategies.fleet import wanted
 from strategies.method import Setup, method, methods
 
@@ -135,24 +136,24 @@ def _least_picture(config: Config, shared: Shared, world: World) -> tuple[int, s
         ConfigError: the pair's tokens are not one a patch, or its processor gives another size than its tower
             reads.
     """
-    up, raster = config.uplink, Raster(shared.side, shared.patch)
+    up, grid = config.uplink, shared.grid
     whole = FORMS[up.unit].whole
-    if not whole and (raster.n_tokens != shared.n_tokens or shared.side % shared.patch):
+    if grid[0] != grid[1] * grid[2] or shared.side % shared.patch:
         raise ConfigError(
             f"setting 'uplink.unit' = '{up.unit}': pair '{shared.name}' has {shared.n_tokens} tokens "
-            f"of {shared.side} pixels in patches of {shared.patch}, not one a patch; allowed: tokens, jpeg"
+            f"of {shared.side} pixels in patches of {shared.patch}, not one a patch; allowed: tokens"
         )
     names = list(dict.fromkeys(world.train["image_id"]))[:TRIED]
     images = [open_picture(world.pack.train_images[str(name)]) for name in names]
-    kept = np.arange(0 if whole else up.tokens_kept, dtype=np.uint16)
+    kept = np.arange(0 if whole else up.tokens_kept or shared.n_tokens, dtype=np.uint16)
     sizes = []
     for pixels in vlm.as_read(shared.processor, images):
         try:
-            data = picture_batch.coded(pixels, kept, up.unit, raster, up.picture_quality)
+            data = picture_batch.coded(pixels, kept, up.unit, shared.patch, up.picture_quality)
         except ValueError as err:
             raise ConfigError(f"setting 'uplink.unit' = '{up.unit}': {err}") from None
-        batch = PictureBatch(0, 1, 0, (PictureSample(0, kept, data, [0], [0], 0.0),))
-        sizes.append(MESSAGE_BYTES + len(picture_batch.encode(batch, up.unit, raster)))
+        batch = Batch(0, 1, 0, (Sample(0, grid, kept, [0], [0], 0.0, picture=data),))
+        sizes.append(MESSAGE_BYTES + len(picture_batch.encode(batch, up.unit, shared.patch)))
     return min(sizes), f"the smallest of {len(sizes)} pictures in quality {up.picture_quality} needs"
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from cdc_flower.data.world import World
 from cdc_flower.models.shared import Shared
-from cdc_flower.uplink.token_batch import Sample
+from cdc_flower.uplink.sample import Sample
 
 
 @dataclass(frozen=True)

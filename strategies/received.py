@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image
@@ -18,13 +19,13 @@ from cdc_flower.models.shared import Shared
 from cdc_flower.models.teacher import Teacher
 from cdc_flower.uplink import token_batch
 from cdc_flower.uplink.pictures import mosaic, picture_batch
-from cdc_flower.uplink.pictures.picture_batch import FORMS, Raster
-from cdc_flower.uplink.token_batch import Sample, TokenBatch
+from cdc_flower.uplink.pictures.picture_batch import FORMS
+from cdc_flower.uplink.sample import MAX_BYTES, Batch
 from cdc_flower.wire.frame import FrameError
 
 BATCH = 64  # pictures per call of the tower
 
-Read = Callable[[bytes, Shared, Teacher, Config, MutableMapping[str, float]], TokenBatch]
+Read = Callable[[bytes, Shared, Teacher, Config, MutableMapping[str, float]], Batch]
 """Frame, shared, teacher, settings, host seconds by stage (added to) -> the batch; raises FrameError."""
 
 
@@ -39,15 +40,15 @@ def _timed(seconds: MutableMapping[str, float], stage: str) -> Iterator[None]:
 
 def tokens(
     frame: bytes, shared: Shared, teacher: Teacher, config: Config, seconds: MutableMapping[str, float]
-) -> TokenBatch:
+) -> Batch:
     """A TOKEN_BATCH frame."""
     with _timed(seconds, "codec"):
         return token_batch.decode(
             frame,
-            shared.n_tokens,
+            shared.fits,
             shared.width,
             shared.vocab,
-            token_batch.MAX_BYTES,
+            MAX_BYTES,
             max_samples=config.run.samples_per_round,
             transform=shared.transform,
         )
@@ -55,25 +56,25 @@ def tokens(
 
 def pictures(
     frame: bytes, shared: Shared, teacher: Teacher, config: Config, seconds: MutableMapping[str, float]
-) -> TokenBatch:
+) -> Batch:
     """A PICTURE_BATCH frame: all N tokens of a whole picture, or those whose patches came.
 
     Patches stand on a grey canvas while the tower reads them, so each of their tokens has seen the others'
     patches and nothing else.
     """
-    form, raster = config.uplink.unit, Raster(shared.side, shared.patch)
+    form, patch = config.uplink.unit, shared.patch
     with _timed(seconds, "codec"):
         batch, seen = picture_batch.decode(
-            frame, form, raster, shared.vocab, token_batch.MAX_BYTES, max_samples=config.run.samples_per_round
+            frame, form, patch, shared.fits, shared.vocab, MAX_BYTES, max_samples=config.run.samples_per_round
         )
         places = [np.asarray(s.positions) for s in batch.samples]
         if FORMS[form].whole:
-            places = [np.arange(shared.n_tokens, dtype=np.uint16)] * len(batch.samples)
+            places = [np.arange(s.grid[0], dtype=np.uint16) for s in batch.samples]
         else:
             grey = vlm.grey(shared.processor)
             seen = [
-                mosaic.place(pixels, where, raster.side, raster.patch, grey)
-                for pixels, where in zip(seen, places, strict=True)
+                mosaic.place(pixels, s.positions, *s.grid[1:], patch, grey)
+                for pixels, s in zip(seen, batch.samples, strict=True)
             ]
     with _timed(seconds, "cloud"):
         outputs = [
@@ -86,9 +87,8 @@ def pictures(
         kept = output[where].astype(np.float32)
         if not np.isfinite(kept).all():
             raise FrameError(f"picture batch: the tower gives no finite tokens for sample {sample.index}")
-        words = sample.question_ids, sample.answer_ids, sample.uncertainty
-        samples.append(Sample(sample.index, where, kept, *words))
-    return TokenBatch(batch.device, batch.round, batch.version, tuple(samples))
+        samples.append(replace(sample, positions=where, tokens=kept, picture=b""))
+    return replace(batch, samples=tuple(samples))
 
 
 READ: dict[str, Read] = {"tokens": tokens, "jpeg": pictures, "patches": pictures}

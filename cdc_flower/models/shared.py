@@ -59,6 +59,15 @@ class Shared:
         """Pixels of a side of one of its patches."""
         return self.config.vision_config.patch_size
 
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """How the tokens of a picture lie: how many, rows, columns."""
+        return self.n_tokens, self.side // self.patch, self.side // self.patch
+
+    def fits(self, grid: tuple[int, int, int]) -> bool:
+        """Whether a picture of this pair can have such a grid."""
+        return tuple(grid) == self.grid
+
     def student_config(self) -> dict[str, Any]:
         """The student's `config.json`, defaults filled in."""
         return self.config.to_dict()

@@ -18,54 +18,30 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from math import ceil, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cdc_flower.models.transform import DIGEST_BYTES, GROUPS, Transform
-from cdc_flower.uplink import sample_columns
-from cdc_flower.uplink.sample_columns import HALF_MAX, MAX_SAMPLES, MAX_TEXT
+from cdc_flower.uplink.sample import (
+    COUNT,
+    HALF_MAX,
+    MAX_SAMPLES,
+    MAX_TEXT,
+    Batch,
+    Fits,
+    pack_samples,
+    unpack_samples,
+)
 from cdc_flower.wire import coder, coder_models, columns, packing
 from cdc_flower.wire.frame import FrameError, Kind, envelope, pack, unpack
 
 BITS = (3, 4, 8, 16)
-MAX_BYTES = 64 * 2**20  # the cloud refuses a longer frame of tokens or pictures unread
-_HEAD = struct.Struct("<IIIIHHB")  # device, round, version, samples, n_tokens, width, bits
-SECTIONS = 1 + sample_columns.COUNT + 2  # the head, the columns of samples, scales, values
-_SCALES, _VALUES = sample_columns.COUNT, sample_columns.COUNT + 1  # places behind the head
-
-
-@dataclass(frozen=True, eq=False)
-class Sample:
-    """One sample a device uploads.
-
-    Attributes:
-        index: its place among the samples of the device's round.
-        positions: (K,) uint16, strictly rising, below N.
-        tokens: (K, D) float32, the kept rows of the vision tower's output.
-        question_ids: token ids of the question.
-        answer_ids: token ids of the device's own answer.
-        uncertainty: why it was chosen; finite, kept to float16.
-    """
-
-    index: int
-    positions: NDArray[np.uint16]
-    tokens: NDArray[np.float32]
-    question_ids: Sequence[int]
-    answer_ids: Sequence[int]
-    uncertainty: float
-
-
-@dataclass(frozen=True, eq=False)
-class TokenBatch:
-    """What one device uploads in one round; `version` is that of the adapter that gave the answers."""
-
-    device: int
-    round: int
-    version: int
-    samples: tuple[Sample, ...]
+_HEAD = struct.Struct("<IIIIHB")  # device, round, version, samples, width, bits; then the table of grids
+SECTIONS = 1 + COUNT + 2  # the head, the columns of samples, scales, values
+_SCALES, _VALUES = COUNT, COUNT + 1  # places behind the head
 
 
 def sample_bytes(n_tokens_kept: int, width: int, bits: int, max_text: int, transformed: bool = False) -> int:
@@ -78,7 +54,7 @@ def sample_bytes(n_tokens_kept: int, width: int, bits: int, max_text: int, trans
         max_text: question and answer ids together.
         transformed: whether a `Transform` is used; real frames are a half of this bound then.
     """
-    fixed = envelope(SECTIONS) + _HEAD.size + (SECTIONS - 1) + 4 + 4 * 2
+    fixed = envelope(SECTIONS) + _HEAD.size + 7 + (SECTIONS - 1) + 4 + 4 * 2
     if transformed and bits < 16:  # coded symbols cost at most what all up to the largest would, evenly used
         largest = 2 * _highest(width, bits)
         bits = largest.bit_length()
@@ -126,14 +102,11 @@ def dequantize(symbols: NDArray[np.integer], scales: NDArray[np.float16]) -> NDA
     return symbols.astype(np.float32) * scales.astype(np.float32)[:, None]
 
 
-def encode(
-    batch: TokenBatch, n_tokens: int, width: int, bits: int, transform: Transform | None = None
-) -> bytes:
+def encode(batch: Batch, width: int, bits: int, transform: Transform | None = None) -> bytes:
     """The TOKEN_BATCH frame. A batch without samples is legal.
 
     Args:
         batch: what to send.
-        n_tokens: N, vision tokens of a whole picture, at most 65535.
         width: D, at most 65535.
         bits: 3, 4 or 8 per value with a scale per token, or 16 for float16.
         transform: quantise the components that it gives; float16 is sent as it is.
@@ -145,7 +118,9 @@ def encode(
     if bits not in BITS:
         raise ValueError(f"{bits} bits per value; allowed: {', '.join(map(str, BITS))}")
     for sample in batch.samples:
-        _check(sample, n_tokens, width)
+        if np.shape(sample.tokens) != (len(sample.positions), width):
+            shapes = f"{len(sample.positions)} positions, tokens {np.shape(sample.tokens)}"
+            raise ValueError(f"sample {sample.index}: {shapes}, D {width}")
     samples = batch.samples
     empty = np.zeros((0, width), np.float32)
     tokens = np.concatenate([empty, *(np.asarray(s.tokens, np.float32) for s in samples)])
@@ -162,18 +137,11 @@ def encode(
     else:
         symbols, half = quantize(tokens, bits)
         scales, values = half.astype("<f2").view("<u2"), _pack_symbols(symbols.ravel(), bits)
-    head = _HEAD.pack(batch.device, batch.round, batch.version, len(samples), n_tokens, width, bits)
-    packed = [*sample_columns.pack_samples(samples), columns.pack_column(np.asarray(scales, np.int64), 2)]
+    table, packed = pack_samples(samples)
+    head = _HEAD.pack(batch.device, batch.round, batch.version, len(samples), width, bits) + table
+    packed.append(columns.pack_column(np.asarray(scales, np.int64), 2))
     named = [] if transform is None or bits == 16 else [transform.digest]
     return pack(Kind.TOKEN_BATCH, head, *packed, values, *named)
-
-
-def _check(sample: Sample, n_tokens: int, width: int) -> None:
-    where = f"sample {sample.index}"
-    positions = np.asarray(sample.positions, np.int64)
-    if positions.ndim != 1 or np.shape(sample.tokens) != (len(positions), width):
-        raise ValueError(f"{where}: positions {positions.shape}, tokens {np.shape(sample.tokens)}, D {width}")
-    sample_columns.check(sample, n_tokens)
 
 
 def _pack_symbols(symbols: NDArray[np.int8], bits: int) -> bytes:
@@ -205,7 +173,7 @@ def _unpack_symbols(data: bytes, count: int, bits: int) -> NDArray[np.int8]:
 
 def decode(
     data: bytes,
-    n_tokens: int,
+    fits: Fits,
     width: int,
     vocab: int,
     max_bytes: int,
@@ -213,15 +181,15 @@ def decode(
     max_samples: int = MAX_SAMPLES,
     max_text: int = MAX_TEXT,
     transform: Transform | None = None,
-) -> TokenBatch:
+) -> Batch:
     """The batch of a TOKEN_BATCH frame, tokens as the quantiser defines them.
 
-    Memory is bounded by the arguments alone, about `max_samples * (n_tokens * width * 14 + max_text * 100)`
-    bytes (50 instead of 14 with a transform), whatever the frame claims.
+    Memory is bounded by the arguments alone, about `max_samples * (N * width * 14 + max_text * 100)` bytes
+    (50 instead of 14 with a transform) with N the most tokens that fit, whatever the frame claims.
 
     Args:
         data: the frame.
-        n_tokens: N of this pair.
+        fits: which grids a picture of this pair can have.
         width: D of this pair.
         vocab: ids must lie below it.
         max_bytes: a longer frame is refused unread.
@@ -234,16 +202,14 @@ def decode(
             not have written for these arguments.
     """
     head, *sections = unpack(data, Kind.TOKEN_BATCH, max_bytes) or [b""]
-    if len(head) != _HEAD.size or len(sections) not in (SECTIONS - 1, SECTIONS):
+    if len(head) < _HEAD.size or len(sections) not in (SECTIONS - 1, SECTIONS):
         raise FrameError(
             f"token batch: {len(sections) + 1} sections, head of {len(head)} bytes; "
-            f"expected {SECTIONS} or {SECTIONS + 1}, and {_HEAD.size}"
+            f"expected {SECTIONS} or {SECTIONS + 1}, and at least {_HEAD.size}"
         )
-    device, round_, version, count, found_n, found_d, bits = _HEAD.unpack(head)
-    if (found_n, found_d) != (n_tokens, width):
-        raise FrameError(
-            f"token batch: made for {found_n} tokens of width {found_d}, this pair has {n_tokens} of {width}"
-        )
+    device, round_, version, count, found, bits = _HEAD.unpack_from(head)
+    if found != width:
+        raise FrameError(f"token batch: made for tokens of width {found}, this pair has {width}")
     if bits not in BITS:
         raise FrameError(f"token batch: {bits} bits per value; allowed: {', '.join(map(str, BITS))}")
     named = sections[SECTIONS - 1] if len(sections) == SECTIONS else None
@@ -254,23 +220,12 @@ def decode(
             f"token batch: {bits} bits with transform {named[:DIGEST_BYTES].hex()}; this "
             f"pair has {transform.digest.hex() if transform else 'none'}"
         )
-    rows = sample_columns.unpack_samples(
-        sections, count, n_tokens, vocab, max_samples, max_text, "token batch"
-    )
+    table = head[_HEAD.size :]
+    rows = unpack_samples(table, sections, count, fits, vocab, max_samples, max_text, "token batch")
     at = np.concatenate(([0], np.cumsum([len(row.positions) for row in rows], dtype=np.int64)))
     tokens = _tokens(sections, int(at[-1]), width, bits, transform)
-    samples = tuple(
-        Sample(
-            row.index,
-            row.positions,
-            tokens[at[i] : at[i + 1]],
-            row.question_ids,
-            row.answer_ids,
-            row.uncertainty,
-        )
-        for i, row in enumerate(rows)
-    )
-    return TokenBatch(device, round_, version, samples)
+    samples = tuple(replace(row, tokens=tokens[at[i] : at[i + 1]]) for i, row in enumerate(rows))
+    return Batch(device, round_, version, samples)
 
 
 def _gather(data: bytes, total: int, width: int, bits: int, transform: Transform) -> NDArray[np.integer]:

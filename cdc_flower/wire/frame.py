@@ -3,8 +3,8 @@
 Flower carries one opaque blob per message (a record per tensor costs about 200 bytes each, more than a whole
 update). A frame is that blob: 12 bytes and 4 per section around the payload. The reader takes a cap in bytes,
 checks every length before it slices, never unpickles, and raises one typed error. The layout is written down
-byte by byte in `docs/wire-format.md`, and golden frames are committed: a reader of format 1 keeps reading
-format 1.
+byte by byte in `docs/wire-format.md`, and golden frames are committed: a reader of format 2 keeps reading
+format 2. (Format 1 was never released.)
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import zlib
 from enum import IntEnum
 
 MAGIC = b"CDCF"
-FORMAT = 1
+FORMAT = 2
 MAX_SECTIONS = 0xFFFF
 _HEAD = struct.Struct("<4sBBH")  # magic, format, kind, number of sections
 _CRC = struct.Struct("<I")

@@ -251,7 +251,7 @@ def _uplink() -> Iterator[Figure]:
     from cdc_flower.models.student import twin_model
     from cdc_flower.uplink import select, token_batch
     from cdc_flower.uplink.pictures import picture_batch
-    from cdc_flower.uplink.pictures.picture_batch import Raster
+    from cdc_flower.uplink.sample import NO_POSITIONS, Batch, Sample
     from cdc_flower.uplink.scores import TOKEN_SCORES
 
     torch.set_num_threads(1)
@@ -269,46 +269,26 @@ def _uplink() -> Iterator[Figure]:
     scores = TOKEN_SCORES[config.uplink.token_score](student, shared.text, inputs, rng, config.uplink)
     places = select.top(scores, config.uplink.tokens_kept, config.uplink.token_direction)
 
-    def frame(positions, bits: int) -> int:
-        samples = tuple(
-            token_batch.Sample(
-                i,
-                np.asarray(p, np.uint16),
-                np.asarray(tokens[i][p], np.float32),
-                asked[i],
-                answers.ids[i],
-                float(answers.entropy[i]),
-            )
-            for i, p in enumerate(positions)
-        )
-        batch = token_batch.TokenBatch(0, 1, 0, samples)
-        return len(token_batch.encode(batch, shared.n_tokens, shared.width, bits, shared.transform))
+    def sample(i: int, positions, **content) -> Sample:
+        words = asked[i], answers.ids[i], float(answers.entropy[i])
+        return Sample(i, shared.grid, np.asarray(positions, np.uint16), *words, **content)
 
-    sent = frame(places, config.uplink.token_bits) / len(asked)
+    kept = [sample(i, p, tokens=np.asarray(tokens[i][p], np.float32)) for i, p in enumerate(places)]
+    bits, n = config.uplink.token_bits, len(asked)
+    batch = Batch(0, 1, 0, tuple(kept))
+    sent = len(token_batch.encode(batch, shared.width, bits, shared.transform)) / n
     features = 2 * shared.n_tokens * shared.width
-    what = f"{config.uplink.tokens_kept} of {shared.n_tokens} tokens, {config.uplink.token_bits} bit"
+    what = f"{config.uplink.tokens_kept} of {shared.n_tokens} tokens, {bits} bit"
     what += ", transformed" if shared.transform else ""
     yield figure(f"float16 features of all tokens / uplink ({what}), bytes a sample", features, sent, ">= 20")
-    raster = Raster(shared.side, shared.patch)
     pixels = vlm.as_read(shared.processor, images)
     for quality in (30, JPEG_QUALITY, 90):
-        coded = [picture_batch.coded(p, np.zeros(0, np.uint16), "jpeg", raster, quality) for p in pixels]
-        whole = picture_batch.PictureBatch(
-            0,
-            1,
-            0,
-            tuple(
-                picture_batch.PictureSample(
-                    i, np.zeros(0, np.uint16), data, asked[i], answers.ids[i], float(answers.entropy[i])
-                )
-                for i, data in enumerate(coded)
-            ),
-        )
-        total = len(picture_batch.encode(whole, "jpeg", raster)) / len(asked)
+        coded = [picture_batch.coded(p, NO_POSITIONS, "jpeg", shared.patch, quality) for p in pixels]
+        whole = Batch(0, 1, 0, tuple(sample(i, NO_POSITIONS, picture=data) for i, data in enumerate(coded)))
         yield figure(
             f"uplink / (JPEG quality {quality} + question), bytes a sample",
             sent,
-            total,
+            len(picture_batch.encode(whole, "jpeg", shared.patch)) / n,
             "<= 0.5" if quality == JPEG_QUALITY else "",
         )
 

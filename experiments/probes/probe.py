@@ -36,8 +36,8 @@ from cdc_flower.models.shared import Shared
 from cdc_flower.models.student import device_model, twin_model
 from cdc_flower.models.teacher import load_teacher
 from cdc_flower.uplink import select, token_batch
+from cdc_flower.uplink.sample import MAX_BYTES, Batch, Sample
 from cdc_flower.uplink.scores import TOKEN_SCORES
-from cdc_flower.uplink.token_batch import Sample, TokenBatch
 from cdc_flower.wire import keys
 from clients import client_app
 from experiments.report.summary import interval
@@ -138,17 +138,21 @@ def _read_by_teacher(
     for start in range(0, len(rows), BATCH):
         some = range(start, min(start + BATCH, len(rows)))
         samples = tuple(
-            Sample(i - start, chosen[i].astype(np.uint16), tokens[i][chosen[i]], asked[i], [], 0.0)
+            Sample(
+                i - start,
+                shared.grid,
+                chosen[i].astype(np.uint16),
+                asked[i],
+                [],
+                0.0,
+                tokens=tokens[i][chosen[i]],
+            )
             for i in some
         )
-        bits = config.uplink.token_bits
-        frame = token_batch.encode(
-            TokenBatch(0, 1, 0, samples), shared.n_tokens, shared.width, bits, transform
-        )
+        frame = token_batch.encode(Batch(0, 1, 0, samples), shared.width, config.uplink.token_bits, transform)
         size += len(frame)
-        cap = token_batch.MAX_BYTES
         arrived = token_batch.decode(
-            frame, shared.n_tokens, shared.width, shared.vocab, cap, transform=transform
+            frame, shared.fits, shared.width, shared.vocab, MAX_BYTES, transform=transform
         ).samples
         inputs = vlm.collate(
             shared.text,

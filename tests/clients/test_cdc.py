@@ -15,7 +15,6 @@ from cdc_flower.downlink.versions import Mirror
 from cdc_flower.models import adapters
 from cdc_flower.uplink import token_batch
 from cdc_flower.uplink.pictures import mosaic, picture_batch
-from cdc_flower.uplink.pictures.picture_batch import Raster
 from cdc_flower.uplink.scores import TOKEN_SCORES
 from cdc_flower.wire.counts import Counts
 from cdc_flower.wire.frame import FrameError
@@ -38,7 +37,7 @@ def memory() -> Store:
 def decoded(task, content):
     shared = task.shared
     return token_batch.decode(
-        frame_of(content), shared.n_tokens, shared.width, shared.vocab, 2**20, transform=shared.transform
+        frame_of(content), shared.fits, shared.width, shared.vocab, 2**20, transform=shared.transform
     )
 
 
@@ -170,8 +169,8 @@ def test_the_bytes_around_the_frame_are_foreseen_and_few(make_task):
 def pictures_of(task, content):
     """The batch of a PICTURE_BATCH frame and its pictures."""
     shared, up = task.shared, task.config.uplink
-    raster = Raster(shared.side, shared.patch)
-    return picture_batch.decode(frame_of(content), up.unit, raster, shared.vocab, up.budget)
+    frame = frame_of(content)
+    return picture_batch.decode(frame, up.unit, shared.patch, shared.fits, shared.vocab, up.budget)
 
 
 @pytest.mark.parametrize("unit", ["jpeg", "patches"])

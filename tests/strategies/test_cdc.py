@@ -19,7 +19,7 @@ from cdc_flower.models import adapters
 from cdc_flower.models.adapters import Layout
 from cdc_flower.models.shared import load_shared
 from cdc_flower.uplink import token_batch
-from cdc_flower.uplink.token_batch import Sample, TokenBatch
+from cdc_flower.uplink.sample import Batch, Sample
 from cdc_flower.wire.messages import frame_of, payload
 from clients.client_app import app as client_app
 from clients.store import Adapter, Store
@@ -69,10 +69,9 @@ def play(strategy, fake_devices):
 
 
 def batch(device: int, round: int, shared) -> bytes:
-    sample = Sample(
-        0, np.array([0, 5], np.uint16), np.full((2, shared.width), device, np.float32), [7], [8], 0.5
-    )
-    return token_batch.encode(TokenBatch(device, round, 0, (sample,)), shared.n_tokens, shared.width, 8)
+    tokens = np.full((2, shared.width), device, np.float32)
+    sample = Sample(0, shared.grid, np.array([0, 5], np.uint16), [7], [8], 0.5, tokens=tokens)
+    return token_batch.encode(Batch(device, round, 0, (sample,)), shared.width, 8)
 
 
 @pytest.fixture
@@ -240,7 +239,7 @@ def test_examples_show_the_picture_the_device_saw(run_settings):
     world = load_world(config, shared)
     row = world.train.iloc[world.streams[2][1][3]]
     asked = shared.text.question_ids(str(row["question"]))
-    sample = Sample(3, np.array([0, 63], np.uint16), np.zeros((2, shared.width), np.float32), asked, [], 1.0)
+    sample = Sample(3, shared.grid, np.array([0, 63], np.uint16), asked, [], 1.0)
     (shown,) = pictures([cdc.Example(2, 2, sample, "red")], shared, world)
     assert shown["image"] == world.pack.train_images[row["image_id"]]
     assert (shown["side"], shown["positions"], shown["teacher_answer"]) == (8, [0, 63], "red")

@@ -11,7 +11,7 @@ from PIL import Image
 from cdc_flower.config import parse
 from cdc_flower.models import vlm
 from cdc_flower.uplink.pictures import mosaic, picture_batch
-from cdc_flower.uplink.pictures.picture_batch import PictureBatch, PictureSample, Raster
+from cdc_flower.uplink.sample import Batch, Sample
 from cdc_flower.wire.frame import FrameError
 from strategies import received
 
@@ -26,17 +26,24 @@ def seen(shared) -> np.ndarray:
 
 
 def frame(shared, seen, form, kept, quality=95) -> bytes:
-    raster = Raster(shared.side, shared.patch)
     samples = tuple(
-        PictureSample(i, where, picture_batch.coded(pixels, where, form, raster, quality), [7, i], [8], 0.5)
+        Sample(
+            i,
+            shared.grid,
+            where,
+            [7, i],
+            [8],
+            0.5,
+            picture=picture_batch.coded(pixels, where, form, shared.patch, quality),
+        )
         for i, (pixels, where) in enumerate(zip(seen, kept, strict=True))
     )
-    return picture_batch.encode(PictureBatch(1, 2, 3, samples), form, raster)
+    return picture_batch.encode(Batch(1, 2, 3, samples), form, shared.patch)
 
 
 def read(data, shared, form, **more):
     seconds = defaultdict(float)
-    batch = received.READ[form](data, shared, parse({"uplink.unit": form, **more}), seconds)
+    batch = received.READ[form](data, shared, None, parse({"uplink.unit": form, **more}), seconds)
     assert seconds["codec"] > 0
     return batch, seconds
 
@@ -59,7 +66,7 @@ def test_patches_give_the_tokens_of_a_grey_canvas_at_their_places_alone(shared, 
     batch, _ = read(frame(shared, seen, "patches", kept), shared, "patches")
     grey = vlm.grey(shared.processor)
     canvases = [
-        mosaic.place(mosaic.cut(p, w, shared.patch), w, shared.side, shared.patch, grey)
+        mosaic.place(mosaic.cut(p, w, shared.patch), w, *shared.grid[1:], shared.patch, grey)
         for p, w in zip(seen, kept, strict=True)
     ]
     true = shared.encode(_images(canvases)).astype(np.float32)

@@ -26,7 +26,7 @@ from cdc_flower.downlink.versions import Mirror
 from cdc_flower.fleet.engines.local_grid import LocalGrid
 from cdc_flower.models.adapters import Layout
 from cdc_flower.uplink import token_batch
-from cdc_flower.uplink.token_batch import Sample, TokenBatch
+from cdc_flower.uplink.sample import Batch, Sample
 from cdc_flower.wire.messages import frame_of, message_bytes, over_the_wire, payload
 from clients import cdc as device_work
 from clients.store import Adapter, Store
@@ -37,7 +37,8 @@ from strategies.fleet import Asked, Fleet
 LAYOUT = Layout(("a", "b"), ((6, 5), (10,)))
 INITIAL = np.round(np.random.default_rng(0).standard_normal(LAYOUT.total) * 2**20).astype(np.float32) / 2**20
 CONFIG = parse({"run.devices": 3, "run.samples-per-round": 4})
-PAIR = SimpleNamespace(n_tokens=4, width=8, vocab=9, transform=None)
+GRID = (4, 2, 2)
+PAIR = SimpleNamespace(grid=GRID, fits=lambda grid: grid == GRID, width=8, vocab=9, transform=None)
 LINE = (LAYOUT, "dyadic", 150, 3)
 STUDENT = Resident(None, LAYOUT, Adapter.of(INITIAL, 0))  # type: ignore[arg-type]
 
@@ -71,9 +72,9 @@ def device_app() -> ClientApp:
         own = {"sent": message.content, "store": Store.of(context)}
         task = SimpleNamespace(config=CONFIG, device=device, order=order, **own)
         adapter, current = device_work.updated(task, STUDENT)
-        sample = Sample(0, np.array([1], np.uint16), np.ones((1, 8), np.float32), [1], [2], 0.5)
-        batch = TokenBatch(device, order["server-round"], adapter.version, (sample,))
-        frame = token_batch.encode(batch, PAIR.n_tokens, PAIR.width, 8) if current else b""
+        sample = Sample(0, GRID, np.array([1]), [1], [2], 0.5, tokens=np.ones((1, 8), np.float32))
+        batch = Batch(device, order["server-round"], adapter.version, (sample,))
+        frame = token_batch.encode(batch, PAIR.width, 8) if current else b""
         metrics = {"version": adapter.version, "uploaded": int(current)}
         return Message(device_work.reply(frame, adapter.digest, metrics), reply_to=message)
 

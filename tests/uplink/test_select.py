@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdc_flower.uplink import select
-from cdc_flower.uplink.token_batch import Sample, TokenBatch, encode
+from cdc_flower.uplink.sample import Batch, Sample
+from cdc_flower.uplink.token_batch import encode
 
 SCORE = st.floats(allow_nan=True, width=32) | st.sampled_from([0.0, -0.0, 1.0])
 
@@ -65,8 +66,9 @@ def _batch(rng, n, kept, n_tokens, width, text):
     for i in range(n):
         where = np.sort(rng.choice(n_tokens, kept, replace=False)).astype(np.uint16)
         tokens = rng.standard_normal((kept, width)).astype(np.float32)
-        samples.append(Sample(i, where, tokens, rng.integers(0, 2**31, text - 1).tolist(), [3], 0.5))
-    return TokenBatch(0, 1, 0, tuple(samples))
+        asked = rng.integers(0, 2**31, text - 1).tolist()
+        samples.append(Sample(i, (n_tokens, 1, n_tokens), where, asked, [3], 0.5, tokens=tokens))
+    return Batch(0, 1, 0, tuple(samples))
 
 
 @pytest.mark.parametrize("bits", [4, 8, 16])
@@ -74,7 +76,7 @@ def _batch(rng, n, kept, n_tokens, width, text):
 def test_one_sample_never_costs_more_than_its_declared_bound(bits, kept, width, text):
     batch = _batch(np.random.default_rng(0), 1, kept, 64, width, text)
     bound = select.sample_bytes(kept, width, bits, text)
-    size = len(encode(batch, 64, width, bits))
+    size = len(encode(batch, width, bits))
     assert size <= bound
     assert bound - size < 64 + 0.2 * bound
 
@@ -83,7 +85,7 @@ def test_the_real_frame_of_the_chosen_samples_fits_the_budget():
     batch = _batch(np.random.default_rng(1), 24, 16, 64, 32, 9)
 
     def size(some):
-        return len(encode(TokenBatch(0, 1, 0, tuple(batch.samples[i] for i in some)), 64, 32, 8))
+        return len(encode(Batch(0, 1, 0, tuple(batch.samples[i] for i in some)), 32, 8))
 
     chosen = select.within_budget(range(24), size, 6000)
     assert 0 < len(chosen) < 24

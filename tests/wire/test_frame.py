@@ -51,7 +51,7 @@ def _forge(version=FORMAT, kind=int(Kind.UPDATE), count=1, lengths=(3,), payload
     ("frame", "says"),
     [
         (_forge(magic=b"NOPE"), "not a frame"),
-        (_forge(version=2), "format version 2; this reader knows 1"),
+        (_forge(version=1), "format version 1; this reader knows 2"),
         (_forge(kind=1), r"kind 1 \(TOKEN_BATCH\); expected 2 \(UPDATE\)"),
         (_forge(kind=77), r"kind 77 \(unknown\)"),
         (_forge(lengths=(4,)), "section lengths declare 20"),

@@ -15,8 +15,9 @@ from cdc_flower.downlink import dyadic, update
 from cdc_flower.downlink.codecs import CODECS
 from cdc_flower.models.transform import Transform
 from cdc_flower.uplink.pictures import picture_batch
-from cdc_flower.uplink.pictures.picture_batch import FORMS, PictureBatch, PictureSample, Raster
-from cdc_flower.uplink.token_batch import BITS, Sample, TokenBatch, decode, encode
+from cdc_flower.uplink.pictures.picture_batch import FORMS
+from cdc_flower.uplink.sample import Batch, Sample
+from cdc_flower.uplink.token_batch import BITS, decode, encode
 from cdc_flower.wire import columns
 from cdc_flower.wire.frame import FrameError, Kind, pack, unpack
 
@@ -26,6 +27,9 @@ LAYOUT = b"layout01"
 CAP = 2**16
 WORDS = (b"\xff\xff\xff\xff", b"\0\0\0\0", b"\0\0\xc0\x7f", b"\xff\xff\xff\x7f")  # ones, zero, NaN, 2**31 - 1
 GROWTH = 128 * 2**20  # bytes of resident memory all mutants of one kind may add
+
+
+GRIDS = (N, 1, N), (N, N, 1)
 
 
 def _turn():
@@ -38,18 +42,19 @@ def _tokens(bits, transform=None):
     samples = tuple(
         Sample(
             i,
+            GRIDS[i % 2],
             np.sort(rng.choice(N, 9, replace=False)),
-            rng.standard_normal((9, D)).astype(np.float32),
             rng.integers(0, VOCAB, 7).tolist(),
             rng.integers(0, VOCAB, 2).tolist(),
             0.5,
+            tokens=rng.standard_normal((9, D)).astype(np.float32),
         )
         for i in range(3)
     )
-    return encode(TokenBatch(1, 2, 3, samples), N, D, bits, transform)
+    return encode(Batch(1, 2, 3, samples), D, bits, transform)
 
 
-RASTER = Raster(32, 8)
+PATCH, PICTURE = 8, (16, 4, 4)
 
 
 def _pictures(form):
@@ -57,19 +62,22 @@ def _pictures(form):
     rng = np.random.default_rng(0)
     samples = []
     for i in range(3):
-        where = np.sort(rng.choice(RASTER.n_tokens, 0 if FORMS[form].whole else 6, replace=False))
-        pixels = rng.integers(0, 256, (RASTER.side, RASTER.side, 3), np.uint8)
-        data = picture_batch.coded(pixels, where, form, RASTER, 60)
-        samples.append(PictureSample(i, where, data, rng.integers(0, VOCAB, 7).tolist(), [1, 2], 0.5))
+        where = np.sort(rng.choice(16, 0 if FORMS[form].whole else 6, replace=False))
+        pixels = rng.integers(0, 256, (32, 32, 3), np.uint8)
+        data = picture_batch.coded(pixels, where, form, PATCH, 60)
+        words = rng.integers(0, VOCAB, 7).tolist(), [1, 2], 0.5
+        samples.append(Sample(i, PICTURE, where, *words, picture=data))
     sections = unpack(
-        picture_batch.encode(PictureBatch(1, 2, 3, tuple(samples)), form, RASTER), Kind.PICTURE_BATCH, CAP
+        picture_batch.encode(Batch(1, 2, 3, tuple(samples)), form, PATCH), Kind.PICTURE_BATCH, CAP
     )
     sections[-1] = bytes((columns.RAW,)) + b"".join(s.picture for s in samples)
     return pack(Kind.PICTURE_BATCH, *sections)
 
 
 def _read_pictures(form, data):
-    return picture_batch.decode(data, form, RASTER, VOCAB, CAP, max_samples=16, max_text=64)
+    return picture_batch.decode(
+        data, form, PATCH, (PICTURE,).__contains__, VOCAB, CAP, max_samples=16, max_text=64
+    )
 
 
 def _base():
@@ -90,7 +98,9 @@ def _jump():
 
 
 def _read_tokens(data):
-    return decode(data, N, D, VOCAB, CAP, max_samples=16, max_text=64, transform=_turn_cached())
+    return decode(
+        data, GRIDS.__contains__, D, VOCAB, CAP, max_samples=16, max_text=64, transform=_turn_cached()
+    )
 
 
 def _read_update(data):
@@ -167,19 +177,18 @@ def test_a_few_bytes_that_claim_the_most_take_no_more_memory_than_declared():
     samples, n, d = 32, 64, 96
     where = np.arange(n)
     ones, zero = [1] * 64, np.zeros((n, d), np.float32)
-    full = tuple(Sample(i, where, zero, ones, ones, 0.0) for i in range(samples))
-    data = encode(TokenBatch(0, 1, 0, full), n, d, 8)
+    full = tuple(Sample(i, (n, 1, n), where, ones, ones, 0.0, tokens=zero) for i in range(samples))
+    data = encode(Batch(0, 1, 0, full), d, 8)
     assert len(data) < 1000
-    assert _peak(lambda: decode(data, n, d, 2, CAP, max_samples=samples, max_text=64)) < samples * (
-        n * d * 32 + 64 * 100
-    )
-    whole = Raster(256, 8)
-    flat = picture_batch.coded(np.zeros((256, 256, 3), np.uint8), where, "jpeg", whole, 30)
-    full = tuple(PictureSample(i, where[:0], flat, ones, ones, 0.0) for i in range(samples))
-    data = picture_batch.encode(PictureBatch(0, 1, 0, full), "jpeg", whole)
+    assert _peak(
+        lambda: decode(data, lambda _: True, d, 2, CAP, max_samples=samples, max_text=64)
+    ) < samples * (n * d * 32 + 64 * 100)
+    flat = picture_batch.coded(np.zeros((256, 256, 3), np.uint8), where, "jpeg", 8, 30)
+    full = tuple(Sample(i, (1024, 32, 32), where[:0], ones, ones, 0.0, picture=flat) for i in range(samples))
+    data = picture_batch.encode(Batch(0, 1, 0, full), "jpeg", 8)
     assert len(data) < 2500
     limits = {"max_samples": samples, "max_text": 64}
-    peak = _peak(lambda: picture_batch.decode(data, "jpeg", whole, 2, CAP, **limits))
+    peak = _peak(lambda: picture_batch.decode(data, "jpeg", 8, lambda _: True, 2, CAP, **limits))
     assert peak < samples * (256**2 * 12 + 64 * 100)
     size = 200_000
     payload = CODECS["dyadic"].encode(np.ones(size, np.float32), [size], 10**6)

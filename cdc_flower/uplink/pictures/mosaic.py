@@ -1,8 +1,8 @@
 """Parts of a picture as one smaller picture: the patches of the kept tokens, and the canvas they go back to.
 
-Token i of a tower is that of the patch in row i // g and column i % g, g patches a side. The mosaic holds the
-kept ones in their order, row by row, in a rectangle that is near a square and has few cells to spare; those
-repeat the last patch, which costs a codec next to nothing.
+Token i of a tower is that of the patch in row i // cols and column i % cols of the picture's grid. The mosaic
+holds the kept ones in their order, row by row, in a rectangle that is near a square and has few cells to
+spare; those repeat the last patch, which costs a codec next to nothing.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ def cut(pixels: NDArray[np.uint8], positions: NDArray[np.integer], patch: int) -
     """The mosaic (rows * patch, columns * patch, 3) uint8 of some patches of a picture.
 
     Args:
-        pixels: (side, side, 3) uint8.
+        pixels: (H, W, 3) uint8, whole patches.
         positions: (K,) tokens whose patches are kept, at least one.
-        patch: pixels of a patch's side; it divides the picture's.
+        patch: pixels of a patch's side; it divides both of the picture's.
     """
     rows, columns = shape(len(positions))
     order = np.append(positions, np.repeat(positions[-1:], rows * columns - len(positions)))
@@ -53,18 +53,22 @@ def cut(pixels: NDArray[np.uint8], positions: NDArray[np.integer], patch: int) -
 
 
 def place(
-    pixels: NDArray[np.uint8], positions: NDArray[np.integer], side: int, patch: int, grey: NDArray[np.uint8]
+    pixels: NDArray[np.uint8],
+    positions: NDArray[np.integer],
+    rows: int,
+    cols: int,
+    patch: int,
+    grey: NDArray[np.uint8],
 ) -> NDArray[np.uint8]:
-    """The canvas (side, side, 3) uint8 with the patches of a mosaic where they belong.
+    """The canvas (rows * patch, cols * patch, 3) uint8 with the patches of a mosaic where they belong.
 
     Args:
         pixels: what `cut` gave.
         positions: those it was given.
-        side: of the canvas.
+        rows, cols: of the canvas, in patches.
         patch: pixels of a patch's side.
         grey: (3,) uint8, the colour of all that was not sent.
     """
-    grid = side // patch
-    cells = np.broadcast_to(grey, (grid * grid, patch, patch, 3)).astype(np.uint8)
+    cells = np.broadcast_to(grey, (rows * cols, patch, patch, 3)).astype(np.uint8)
     cells[np.asarray(positions, np.int64)] = _cells(pixels, patch)[: len(positions)]
-    return _picture(cells, grid)
+    return _picture(cells, rows)

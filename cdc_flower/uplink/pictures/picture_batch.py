@@ -1,28 +1,40 @@
-"""What a device may send instead of tokens: its pictures, whole or in parts, as the controls for the tokens.
+"""What a device may send instead of tokens: its pictures, whole or in parts.
+
+Two uses. Where teacher and student have different vision towers, tokens of one mean nothing to the other, and
+a picture is what both can read: this is the way to go for such pairs. Where the towers are equal it is the
+control that tokens have to be measured against, at equal bytes. The cloud sees the picture: nothing about
+this is private.
 
 Two forms: `jpeg`, the whole picture as the tower's processor reads it, and `patches`, a mosaic of the patches
-of the kept tokens. Both are lossy pictures in one column (`wire.picture`); everything else of a sample stands
-in the columns that a token batch has, so that the arms differ in nothing but the picture. The cloud runs the
-tower itself. It sees the picture: nothing about this is private.
+of the kept tokens. Both are lossy pictures in one column (`picture`); everything else of a sample stands in
+the columns that a token batch has, so that the arms differ in nothing but the picture. The cloud runs the
+tower itself. One token is one patch here: towers that merge patches are not served.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cdc_flower.uplink import sample_columns
 from cdc_flower.uplink.pictures import mosaic, picture
-from cdc_flower.uplink.sample_columns import MAX_SAMPLES, MAX_TEXT
+from cdc_flower.uplink.sample import (
+    COUNT,
+    MAX_SAMPLES,
+    MAX_TEXT,
+    Batch,
+    Fits,
+    Sample,
+    pack_samples,
+    unpack_samples,
+)
 from cdc_flower.wire import columns
 from cdc_flower.wire.frame import FrameError, Kind, pack, unpack
 
-_HEAD = struct.Struct("<IIIIHHB")  # device, round, version, samples, side, patch, form
-SECTIONS = 1 + sample_columns.COUNT + 2  # the head, the columns of samples, lengths, pictures
+_HEAD = struct.Struct("<IIIIHB")  # device, round, version, samples, patch, form; then the table of grids
+SECTIONS = 1 + COUNT + 2  # the head, the columns of samples, lengths, pictures
 _WHAT = "picture batch"
 
 
@@ -32,7 +44,7 @@ class Form:
 
     Attributes:
         id: on the wire.
-        codec: a key of `wire.picture.CODECS`.
+        codec: a key of `picture.CODECS`.
         whole: the whole picture, or the patches of the kept tokens.
     """
 
@@ -46,86 +58,50 @@ FORMS = {"jpeg": Form(1, "JPEG", whole=True), "patches": Form(2, "WEBP", whole=F
 (docs/wire-format.md)."""
 
 
-@dataclass(frozen=True)
-class Raster:
-    """What a tower reads: a square of `side` pixels in square patches of `patch`, one token each."""
-
-    side: int
-    patch: int
-
-    @property
-    def n_tokens(self) -> int:
-        """Patches of a picture."""
-        return (self.side // self.patch) ** 2
-
-
-@dataclass(frozen=True, eq=False)
-class PictureSample:
-    """One sample a device uploads with its picture; words and uncertainty as in `token_batch.Sample`.
-
-    Attributes:
-        index: its place among the samples of the device's round.
-        positions: (K,) uint16, strictly rising, the tokens whose patches are sent; (0,) with a whole picture.
-        picture: what `coded` gave.
-        question_ids: token ids of the question.
-        answer_ids: token ids of the device's own answer.
-        uncertainty: why it was chosen; finite, kept to float16.
-    """
-
-    index: int
-    positions: NDArray[np.uint16]
-    picture: bytes
-    question_ids: Sequence[int]
-    answer_ids: Sequence[int]
-    uncertainty: float
-
-
-@dataclass(frozen=True, eq=False)
-class PictureBatch:
-    """What one device uploads in one round; `version` is that of the adapter that gave the answers."""
-
-    device: int
-    round: int
-    version: int
-    samples: tuple[PictureSample, ...]
-
-
-def _size(form: Form, raster: Raster, kept: int) -> tuple[int, int]:
+def _size(form: Form, sample: Sample, patch: int) -> tuple[int, int]:
     """Height and width in pixels of a sample's picture."""
-    if form.whole:
-        return raster.side, raster.side
-    rows, wide = mosaic.shape(kept)
-    return rows * raster.patch, wide * raster.patch
+    rows, cols = sample.grid[1:] if form.whole else mosaic.shape(len(sample.positions))
+    return rows * patch, cols * patch
+
+
+def _refusal(form: Form, sample: Sample) -> str:
+    """Why a sample cannot go up in this form; "" where it can."""
+    n, rows, cols = sample.grid
+    if n != rows * cols or not n:
+        return f"{n} tokens in {rows} x {cols}; allowed: one for each patch"
+    if form.whole == bool(len(sample.positions)):
+        return f"{len(sample.positions)} positions; allowed: {'none' if form.whole else 'at least one'}"
+    return ""
 
 
 def coded(
-    pixels: NDArray[np.uint8], positions: NDArray[np.integer], form: str, raster: Raster, quality: int
+    pixels: NDArray[np.uint8], positions: NDArray[np.integer], form: str, patch: int, quality: int
 ) -> bytes:
     """The picture of a sample, or of the patches of its kept tokens, coded.
 
     Args:
-        pixels: (side, side, 3) uint8, what the tower's processor made of the picture (`vlm.as_read`).
+        pixels: (rows * patch, cols * patch, 3) uint8, what the tower's processor made of the picture.
         positions: (K,) the kept tokens; not used with a whole picture.
         form: a key of `FORMS`.
-        raster: of the tower.
+        patch: pixels of a patch's side.
         quality: 1..95.
 
     Raises:
-        ValueError: a picture of another size, no token with `patches`, another quality.
+        ValueError: a picture that is not whole patches, no token with `patches`, another quality.
     """
-    if pixels.shape != (raster.side, raster.side, 3):
-        raise ValueError(f"picture of {pixels.shape}; this tower reads {raster.side}x{raster.side}")
-    some = pixels if FORMS[form].whole else mosaic.cut(pixels, positions, raster.patch)
+    if not pixels.size or pixels.shape[0] % patch or pixels.shape[1] % patch:
+        raise ValueError(f"picture of {pixels.shape}; this tower reads patches of {patch}")
+    some = pixels if FORMS[form].whole else mosaic.cut(pixels, positions, patch)
     return picture.pack_picture(some, FORMS[form].codec, quality)
 
 
-def encode(batch: PictureBatch, form: str, raster: Raster) -> bytes:
+def encode(batch: Batch, form: str, patch: int) -> bytes:
     """The PICTURE_BATCH frame. A batch without samples is legal.
 
     Args:
-        batch: what to send.
+        batch: what to send; of each sample the picture, not the tokens.
         form: a key of `FORMS`.
-        raster: of the tower; its side is at most 65535.
+        patch: pixels of a patch's side, at most 65535.
 
     Raises:
         ValueError: a sample that does not fit these; nothing is sent that the reader would refuse for its
@@ -133,49 +109,42 @@ def encode(batch: PictureBatch, form: str, raster: Raster) -> bytes:
     """
     way = FORMS[form]
     for sample in batch.samples:
-        sample_columns.check(sample, raster.n_tokens)
-        if way.whole == bool(len(sample.positions)):
-            raise ValueError(
-                f"sample {sample.index}: {len(sample.positions)} positions; "
-                f"allowed in form {form}: {'none' if way.whole else 'at least one'}"
-            )
-        cap = picture.longest(*_size(way, raster, len(sample.positions)))
+        if why := _refusal(way, sample):
+            raise ValueError(f"sample {sample.index}: {why} in form {form}")
+        cap = picture.longest(*_size(way, sample, patch))
         if len(sample.picture) > cap:
             raise ValueError(f"sample {sample.index}: picture of {len(sample.picture)} bytes; allowed: {cap}")
-    head = _HEAD.pack(
-        batch.device, batch.round, batch.version, len(batch.samples), raster.side, raster.patch, way.id
-    )
+    table, packed = pack_samples(batch.samples)
+    head = _HEAD.pack(batch.device, batch.round, batch.version, len(batch.samples), patch, way.id)
     lengths = np.array([len(s.picture) for s in batch.samples], np.int64)
     pictures = np.frombuffer(b"".join(s.picture for s in batch.samples), np.uint8)
-    return pack(
-        Kind.PICTURE_BATCH,
-        head,
-        *sample_columns.pack_samples(batch.samples),
-        columns.pack_column(lengths, 4),
-        columns.pack_column(pictures, 1),
-    )
+    coded_columns = columns.pack_column(lengths, 4), columns.pack_column(pictures, 1)
+    return pack(Kind.PICTURE_BATCH, head + table, *packed, *coded_columns)
 
 
 def decode(
     data: bytes,
     form: str,
-    raster: Raster,
+    patch: int,
+    fits: Fits,
     vocab: int,
     max_bytes: int,
     *,
     max_samples: int = MAX_SAMPLES,
     max_text: int = MAX_TEXT,
-) -> tuple[PictureBatch, list[NDArray[np.uint8]]]:
-    """The batch of a PICTURE_BATCH frame, and its pictures decoded: (side, side, 3) uint8 each with a whole
-    picture, else the mosaic (H, W, 3) uint8 of that many patches.
+) -> tuple[Batch, list[NDArray[np.uint8]]]:
+    """The batch of a PICTURE_BATCH frame, and its pictures decoded: (rows * patch, cols * patch, 3) uint8
+    each with a whole picture, else the mosaic (H, W, 3) uint8 of that many patches.
 
-    Memory is bounded by the arguments alone, about `max_samples * (side**2 * 12 + max_text * 100)` bytes,
-    whatever the frame claims; a picture is decoded only if its header says the size that it must have.
+    Memory is bounded by the arguments alone, about `max_samples * (N * patch**2 * 12 + max_text * 100)` bytes
+    with N the most tokens that fit, whatever the frame claims; a picture is decoded only if its header says
+    the size that it must have.
 
     Args:
         data: the frame.
         form: a key of `FORMS`; a frame of another form is refused.
-        raster: of this pair's tower.
+        patch: pixels of a patch's side, of this pair's tower.
+        fits: which grids a picture of this pair can have.
         vocab: ids must lie below it.
         max_bytes: a longer frame is refused unread.
         max_samples: samples a device may see in a round; bounds their number and their index.
@@ -186,38 +155,32 @@ def decode(
             that is not whole.
     """
     head, *sections = unpack(data, Kind.PICTURE_BATCH, max_bytes) or [b""]
-    if len(head) != _HEAD.size or len(sections) != SECTIONS - 1:
+    if len(head) < _HEAD.size or len(sections) != SECTIONS - 1:
         raise FrameError(
             f"{_WHAT}: {len(sections) + 1} sections, head of {len(head)} bytes; "
-            f"expected {SECTIONS} and {_HEAD.size}"
+            f"expected {SECTIONS} and at least {_HEAD.size}"
         )
-    device, round_, version, count, side, patch, found = _HEAD.unpack(head)
-    if (side, patch) != (raster.side, raster.patch):
-        raise FrameError(
-            f"{_WHAT}: made for {side} pixels in patches of {patch}, "
-            f"this pair has {raster.side} in {raster.patch}"
-        )
+    device, round_, version, count, found_patch, found = _HEAD.unpack_from(head)
+    if found_patch != patch:
+        raise FrameError(f"{_WHAT}: made of patches of {found_patch} pixels, this pair has {patch}")
     way = FORMS[form]
     if found != way.id:
         raise FrameError(f"{_WHAT}: of form {found}; expected {way.id} ({form})")
-    rows = sample_columns.unpack_samples(
-        sections, count, raster.n_tokens, vocab, max_samples, max_text, _WHAT
-    )
+    table = head[_HEAD.size :]
+    rows = unpack_samples(table, sections, count, fits, vocab, max_samples, max_text, _WHAT)
     for row in rows:
-        if way.whole == bool(len(row.positions)):
-            raise FrameError(f"{_WHAT}: {len(row.positions)} tokens kept in a sample of form {form}")
-    sizes = [_size(way, raster, len(row.positions)) for row in rows]
+        if why := _refusal(way, row):
+            raise FrameError(f"{_WHAT}: sample {row.index}: {why} in form {form}")
+    sizes = [_size(way, row, patch) for row in rows]
     lengths = columns.unpack_column(sections[-2], count, 4, "picture lengths")
     for length, size in zip(lengths, sizes, strict=True):
         if length > picture.longest(*size):
             raise FrameError(f"{_WHAT}: a picture of {length} bytes; allowed: {picture.longest(*size)}")
     at = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64))).tolist()
     every = columns.unpack_column(sections[-1], at[-1], 1, "pictures").tobytes()
-    samples, pixels = [], []
-    for i, (row, size) in enumerate(zip(rows, sizes, strict=True)):
-        data = every[at[i] : at[i + 1]]
-        pixels.append(picture.unpack_picture(data, *size, way.codec, f"{_WHAT}: picture {i}"))
-        samples.append(
-            PictureSample(row.index, row.positions, data, row.question_ids, row.answer_ids, row.uncertainty)
-        )
-    return PictureBatch(device, round_, version, tuple(samples)), pixels
+    samples = tuple(replace(row, picture=every[at[i] : at[i + 1]]) for i, row in enumerate(rows))
+    pixels = [
+        picture.unpack_picture(sample.picture, *size, way.codec, f"{_WHAT}: picture {i}")
+        for i, (sample, size) in enumerate(zip(samples, sizes, strict=True))
+    ]
+    return Batch(device, round_, version, samples), pixels

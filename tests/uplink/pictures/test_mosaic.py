@@ -18,7 +18,7 @@ def test_kept_patches_come_back_to_their_places_and_the_rest_is_grey(kept):
     small = mosaic.cut(PIXELS, where, PATCH)
     rows, columns = mosaic.shape(len(where))
     assert small.shape == (rows * PATCH, columns * PATCH, 3)
-    canvas = mosaic.place(small, where, SIDE, PATCH, GREY)
+    canvas = mosaic.place(small, where, 4, 4, PATCH, GREY)
     assert canvas.shape == PIXELS.shape
     assert canvas.dtype == np.uint8
     for token in range(16):
