@@ -19,7 +19,7 @@ $(STAMP): requirements.lock pyproject.toml $(wildcard cdc_flower/weights/*/pair.
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
-	@$(BIN)/python -c "from cdc_flower.models import pair; pair.install()"  # into the cache, where flwr run finds it
+	@$(BIN)/python -c "from cdc_flower.models import folders; folders.install()"  # into the cache, where flwr run finds it
 	@touch $@
 
 demo: install ## compare all methods on the embedded data; OUT=folder for the results

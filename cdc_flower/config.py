@@ -110,8 +110,6 @@ class PairConfig:
         "nf4", "of the student's weights; auto = the least that fits a device's RAM"
     )
     lora_rank: int = setting(16, "r of the adapter; its alpha is 2 r", ge=1)
-    prompt_prefix: str = setting("", "used with teacher and student; a pair folder brings its own")
-    prompt_suffix: str = setting("", "used with teacher and student; a pair folder brings its own")
     max_answer_tokens: int = setting(8, "the longest answer, its end token not counted", ge=1)
     token_cache: str = setting("", "folder of cached tower outputs; '' = the user's cache folder")
 
@@ -268,6 +266,8 @@ RENAMED: dict[str, str] = {
     "pace": "fleet.mode",
     "drift-mode": "drift.ramp",
     "lora-alpha": "pair.lora-rank",
+    **dict.fromkeys(("prompt-prefix", "pair.prompt-prefix"), "chat_template.jinja of the checkpoint"),
+    **dict.fromkeys(("prompt-suffix", "pair.prompt-suffix"), "chat_template.jinja of the checkpoint"),
     "uplink-unit": "uplink.unit",
     "token-transform": "uplink.transform",
     "uplink-budget": "uplink.budget",

@@ -156,7 +156,7 @@ def token_scores(now: _Round) -> np.ndarray:
     rule, text = TOKEN_SCORES[config.token_score], now.task.shared.text
     if isinstance(rule, Reading):
         assert now.answers.read is not None
-        return rule.draw(now.answers.read, rng)
+        return rule.draw(np.stack(now.answers.read), rng)
     found, model = [], now.student.model
     adapters.write(model, now.adapter.flat)
     for start in range(0, len(now.asked), BATCH):

@@ -14,8 +14,8 @@ def passes(
     task: Task, tokens: Sequence[np.ndarray], asked: Sequence[list[int]], answered: Sequence[int]
 ) -> Counts:
     """Reading complete pictures, questions and so many answer tokens each, every sample once."""
-    n, prefix = sum(map(len, tokens)), len(task.shared.text.prefix_ids)
-    read = n + sum(prefix + len(q) + a for q, a in zip(asked, answered, strict=True))
+    n, prefix = sum(map(len, tokens)), len(task.shared.text.prefix_ids())
+    read = sum(prefix + len(q) + a for q, a in zip(asked, answered, strict=True))
     return Counts(len(asked), read, n, sum(a + 1 for a in answered))
 
 

@@ -107,7 +107,7 @@ def fit(
             picked = ([from_[i] for i in some] for from_ in (tokens, asked, answers))
             inputs = vlm.collate(task.shared.text, *picked).to(device)
             assert inputs.answer_ids is not None
-            logits = vlm.forward(model, task.shared.text, inputs).logits
+            logits = vlm.forward(model, inputs).logits
             loss = F.cross_entropy(logits.flatten(0, 1), inputs.answer_ids.flatten(), ignore_index=-100)
             losses.append(loss.item())
             if mu:

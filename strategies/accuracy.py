@@ -47,7 +47,7 @@ def accuracy(
             [shared.text.answer_ids(str(a)) for a in part["answer"]],
         )
         with torch.no_grad():
-            right[start : start + BATCH] = vlm.correct(model, shared.text, inputs.to(device))
+            right[start : start + BATCH] = vlm.correct(model, inputs.to(device))
         if progress is not None:
             progress("held-out accuracy", min(start + BATCH, len(frame)), len(frame))
     model.train(mode)

@@ -80,7 +80,7 @@ def pictures(
         outputs = [
             row
             for start in range(0, len(seen), BATCH)
-            for row in shared.encode([Image.fromarray(p) for p in seen[start : start + BATCH]])
+            for row, _ in shared.encode([Image.fromarray(p) for p in seen[start : start + BATCH]])
         ]
     samples = []
     for sample, where, output in zip(batch.samples, places, outputs, strict=True):

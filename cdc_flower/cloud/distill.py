@@ -199,7 +199,7 @@ class Cloud:
             [q.answer_ids for q in batch],
             [q.sample.positions for q in batch],
         ).to(device)
-        out = vlm.forward(self.twin, text, inputs)
+        out = vlm.forward(self.twin, inputs)
         assert inputs.answer_ids is not None
         a, k = inputs.answer_ids.shape[1], batch[0].top_ids.shape[1]
         top_ids = np.zeros((len(batch), a, k), np.int64)
@@ -222,7 +222,7 @@ class Cloud:
         }
         if cloud.feature_weight:
             with torch.no_grad():
-                teacher = vlm.forward(self.teacher.model, text, inputs)
+                teacher = vlm.forward(self.teacher.model, inputs)
             terms["feature"] = cloud.feature_weight * losses.feature(
                 self.align(out.hidden), teacher.hidden.float(), out.mask, cloud.wavelet
             )

@@ -40,7 +40,7 @@ class Source(Protocol):
 
     @property
     def longest(self) -> int:
-        """Token ids of the longest question that any device is asked: batches are padded to it."""
+        """Length of the longest prompt of any device: batches are padded to it."""
         ...
 
     @property
@@ -82,7 +82,7 @@ class Published:
         rows: (items, 2) int32: of each item its picture and its question.
         questions: the words of every question.
         features: vision tokens of all pictures.
-        longest: token ids of the longest question.
+        longest: length of the longest prompt.
         compressions: of each device; empty where the run config says it.
         pictures: all encoded pictures, one after another (bytes,) uint8, and where each ends.
         labels: the file of true answers, which may be absent.
@@ -170,6 +170,14 @@ def _labels_path(folder: Path) -> Path:
     return folder.parent.parent / "labels" / f"{folder.name}.json"
 
 
+def _longest(shared: Shared, world: World) -> int:
+    """Length of the longest prompt: of the widest picture and the longest question."""
+    questions = set(world.train["question"].astype(str))
+    grids = {Grid(*grid) for grid in world.train_tokens.index[:, 1:].tolist()}
+    picture = max(len(shared.text.prefix_ids(grid)) for grid in grids)
+    return picture + max(len(shared.text.question_ids(q)) for q in questions)
+
+
 def publish(
     config: Config, shared: Shared, world: World, *, compression: Sequence[str] = (), labels: bool = False
 ) -> Path:
@@ -193,7 +201,7 @@ def publish(
     meta = {
         "data": world.pack.digest,
         "features": os.path.relpath(tokens, folder.parent),
-        "longest": max(len(shared.text.question_ids(q)) for q in set(world.train["question"].astype(str))),
+        "longest": _longest(shared, world),
         "compression": hashlib.sha256(json.dumps(list(compression)).encode()).hexdigest(),
     }
     try:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import isqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,8 +70,7 @@ class World:
 
 
 def _encode(shared: Shared, images: list[Image.Image]) -> list[tuple[np.ndarray, Grid]]:
-    found = shared.encode(images)
-    return [(tokens, Grid(len(tokens), isqrt(len(tokens)), isqrt(len(tokens)))) for tokens in found]
+    return shared.encode(images)
 
 
 def _with_domains(

@@ -22,12 +22,9 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-LORA_TARGETS = (
-    r".*language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
-    r"|.*embed_tokens|.*lm_head"
-)
+from cdc_flower.models.families import family_of
+
 GRID = 2.0**-20  # float32 holds sums and differences of its multiples exactly up to 16
-SAVED_WHOLE = ["multi_modal_projector", "input_layernorm", "post_attention_layernorm", "language_model.norm"]
 
 
 @dataclass(frozen=True)
@@ -54,19 +51,20 @@ class Layout:
 
 
 def attach(model: nn.Module, rank: int, seed: int = 0) -> PeftModel:
-    """Wrap a LLaVA student with the adapter, version 0: LoRA B = 0, so its answers are the bare student's
+    """Wrap a student with the adapter, version 0: LoRA B = 0, so its answers are the bare student's
     (its logits within 1e-4).
 
     The random LoRA A comes from `seed` alone, so that every device and the cloud start with equal bits. All
     weights are rounded to multiples of `GRID`, on which sums of updates of the codec `dyadic` are exact.
     """
+    family = family_of(model)
     config = LoraConfig(
         r=rank,
         lora_alpha=2 * rank,
         lora_dropout=0.0,
         bias="none",
-        target_modules=LORA_TARGETS,
-        modules_to_save=SAVED_WHOLE,
+        target_modules=family.lora_targets,
+        modules_to_save=family.saved_whole,
         task_type=None,
     )
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():

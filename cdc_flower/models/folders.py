@@ -122,7 +122,8 @@ def install(data_name: str = "scenes") -> Path | None:
 
 
 def _has_weights(folder: Path) -> bool:
-    return (folder / "pair.json").is_file() and (folder / "student" / "model.safetensors").is_file()
+    parts = "pair.json", "student/model.safetensors", "student/chat_template.jinja"
+    return all((folder / part).is_file() for part in parts)  # copies of older versions have no template
 
 
 def _installed() -> Path:
@@ -144,7 +145,7 @@ def weights_digest(*checkpoints: str | Path, turn: Transform | None = None) -> s
     """
     h = hashlib.sha256()
     for checkpoint in checkpoints:
-        files = sorted(_folder(checkpoint).glob("*.safetensors"))
+        files = sorted(folder_of(checkpoint).glob("*.safetensors"))
         if not files:
             raise PairError(f"'{checkpoint}': no weights in safetensors; allowed: *.safetensors, not *.bin")
         for file in files:
@@ -157,7 +158,7 @@ def weights_digest(*checkpoints: str | Path, turn: Transform | None = None) -> s
     return h.hexdigest()
 
 
-def _folder(checkpoint: str | Path) -> Path:
+def folder_of(checkpoint: str | Path) -> Path:
     """The folder of a checkpoint; of a name on the hub, where its download lies."""
     if Path(checkpoint).is_dir():
         return Path(checkpoint)

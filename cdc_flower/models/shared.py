@@ -8,6 +8,7 @@ no file of the teacher's.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,15 +19,15 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import nn
-from transformers import AutoImageProcessor, AutoTokenizer, LlavaForConditionalGeneration
+from transformers import AutoImageProcessor, AutoTokenizer, GenerationConfig
 
 from cdc_flower.config import PairConfig, UplinkConfig
-from cdc_flower.models import transform, vlm
-from cdc_flower.models.folders import PairError, Paths, config_of, opened, paths, weights_digest
+from cdc_flower.data.features import Grid
+from cdc_flower.models import transform
+from cdc_flower.models.families import FAMILIES
+from cdc_flower.models.folders import PairError, config_of, folder_of, opened, paths, weights_digest
+from cdc_flower.models.inputs import Text
 from cdc_flower.models.transform import Transform
-from cdc_flower.models.vlm import Text
-
-LLAVA_PREFIX, LLAVA_SUFFIX = "USER: ", "\n{question} ASSISTANT:"
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,12 +43,16 @@ class Shared:
     config: Any  # the student's, of transformers
     text: Text
     processor: Any  # image processor of the checkpoints (PIL backend)
-    n_tokens: int  # N
     width: int  # D
     vocab: int  # V
     max_answer_tokens: int
     card: dict[str, Any]  # pair.json, {} for bare checkpoints
     transform: Transform | None = None  # of tokens, where the pair folder has one for this tower
+
+    @property
+    def n_tokens(self) -> int:
+        """N, where every picture has the same number of tokens; else that of the smallest."""
+        return FAMILIES[self.family].smallest(self.config).n
 
     @property
     def side(self) -> int:
@@ -76,9 +81,9 @@ class Shared:
         """The transform that tokens are sent in; None where the setting or the pair has none."""
         return None if config.transform == "none" else self.transform
 
-    def encode(self, images: Sequence[Image.Image]) -> np.ndarray:
-        """Vision tokens of pictures: (B, N, D) float16."""
-        return vlm.encode_images(self.tower, self.config, self.processor, images)
+    def encode(self, images: Sequence[Image.Image]) -> list[tuple[np.ndarray, Grid]]:
+        """Vision tokens (n, D) float16 of each picture, and how they lie."""
+        return FAMILIES[self.family].encode(self.tower, self.config, self.processor, images)
 
 
 def tower_digest(tower: nn.Module, config: Any) -> str:
@@ -87,7 +92,7 @@ def tower_digest(tower: nn.Module, config: Any) -> str:
     Weights are compared as float16: a tower stored as float32 or bfloat16 is the same as one in float16 where
     every value rounds to it, and otherwise another.
     """
-    h = hashlib.sha256(repr((config.vision_feature_layer, config.vision_feature_select_strategy)).encode())
+    h = hashlib.sha256(FAMILIES[config.model_type].tower_key(config).encode())
     for name, p in sorted(tower.state_dict().items()):
         h.update(name.encode())
         h.update(p.detach().cpu().to(torch.float16).contiguous().numpy().tobytes())
@@ -114,41 +119,52 @@ def checked_config(path: str, role: str) -> Any:
         PairError: not readable, of another architecture, or with a tower that cannot be used.
     """
     config = config_of(path, role)
-    if config.model_type != "llava":
-        raise PairError(f"{role} '{path}' is of architecture '{config.model_type}'; allowed: llava")
-    drops = config.vision_feature_select_strategy == "default"
-    if drops and not _has_class_token(config):
-        raise PairError(
-            f"{role} '{path}': tower '{config.vision_config.model_type}' has no class token to drop; "
-            "allowed: vision_feature_select_strategy 'full'"
-        )
+    if config.model_type not in FAMILIES:
+        known = ", ".join(FAMILIES)
+        raise PairError(f"{role} '{path}' is of architecture '{config.model_type}'; allowed: {known}")
+    why = FAMILIES[config.model_type].refusal(config)
+    if why:
+        raise PairError(f"{role} '{path}': {why}")
     return config
 
 
-def _has_class_token(config: Any) -> bool:
-    return "siglip" not in config.vision_config.model_type
+def _text(path: str, config: Any) -> Text:
+    """Tokenizer, chat template and end tokens of a checkpoint.
+
+    Raises:
+        PairError: no chat template, or one that does not write a picture once.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    older = folder_of(path) / "chat_template.json"  # where processors kept it before transformers 4.48
+    if not tokenizer.chat_template and older.is_file():
+        tokenizer.chat_template = json.loads(older.read_text(encoding="utf-8"))["chat_template"]
+    if not tokenizer.chat_template:
+        raise PairError(
+            f"student '{path}' has no chat template; add a file chat_template.jinja that writes the prompt "
+            "of a user's turn with one picture and a question"
+        )
+    try:
+        ends: Any = GenerationConfig.from_pretrained(path).eos_token_id
+    except OSError:
+        ends = None
+    ends = tokenizer.eos_token_id if ends is None else ends
+    ends = tuple(ends) if isinstance(ends, list) else (ends,)
+    text = Text(tokenizer, FAMILIES[config.model_type], config, ends)
+    count = text.prompt("?").count(text.image)
+    if count != 1:
+        says = f"its chat template writes '{text.image}' {count} times; allowed: once"
+        raise PairError(f"student '{path}': {says}")
+    return text
 
 
-def _tokens_of(config: Any) -> int:
-    vision = config.vision_config
-    n = (vision.image_size // vision.patch_size) ** 2
-    full = config.vision_feature_select_strategy == "full"
-    return n + 1 if full and _has_class_token(config) else n
-
-
-def _tower(path: str) -> nn.Module:
+def load_tower(path: str) -> nn.Module:
     """The vision tower of a checkpoint alone, in float32: the language model is opened without its layers."""
     config = config_of(path, "student")
     config.text_config.num_hidden_layers = 0
-    model = opened(
-        LlavaForConditionalGeneration,
-        path,
-        "student",
-        ("model.vision_tower",),
-        config=config,
-        dtype=torch.float32,
-    )
-    tower = model.model.vision_tower
+    family = FAMILIES[config.model_type]
+    parts, of = (f"model.{family.tower}.",), family.model_class
+    model = opened(of, path, "student", parts, config=config, dtype=torch.float32)
+    tower = getattr(model.model, family.tower)
     return tower.cuda() if torch.cuda.is_available() else tower
 
 
@@ -161,12 +177,10 @@ def load_shared(config: PairConfig, data_name: str) -> Shared:
     """
     found = paths(config, data_name)
     shape = checked_config(found.student, "student")
-    tower = _tower(found.student)
+    tower = load_tower(found.student)
     digest = tower_digest(tower, shape)
-    layers = shape.vision_feature_layer
-    width = shape.vision_config.hidden_size * (1 if isinstance(layers, int) else len(layers))
+    width = FAMILIES[shape.model_type].width(shape)
     turn = transform.load(found.folder or Path(found.student), width, digest)
-    n = _tokens_of(shape)
     return Shared(
         name=found.name,
         family=shape.model_type,
@@ -175,18 +189,11 @@ def load_shared(config: PairConfig, data_name: str) -> Shared:
         tower=tower,
         tower_digest=digest,
         config=shape,
-        text=Text(AutoTokenizer.from_pretrained(found.student), *_prompt(config, found), n),
+        text=_text(found.student, shape),
         processor=AutoImageProcessor.from_pretrained(found.student, backend="pil"),
-        n_tokens=n,
         width=width,
         vocab=shape.text_config.vocab_size,
         max_answer_tokens=config.max_answer_tokens,
         card=found.card,
         transform=turn,
     )
-
-
-def _prompt(config: PairConfig, found: Paths) -> tuple[str, str]:
-    if found.card:
-        return found.card["prompt_prefix"], found.card["prompt_suffix"]
-    return config.prompt_prefix or LLAVA_PREFIX, config.prompt_suffix or LLAVA_SUFFIX

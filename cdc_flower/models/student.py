@@ -17,42 +17,46 @@ import torch
 from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 from torch import nn
-from transformers import BitsAndBytesConfig, LlavaForConditionalGeneration
+from transformers import BitsAndBytesConfig
 
 from cdc_flower.config import PairConfig
 from cdc_flower.models import adapters
+from cdc_flower.models.families import FAMILIES
 from cdc_flower.models.folders import opened
 from cdc_flower.models.shared import Shared
 
 MIXED = "nf4"  # the compression of the twin where devices have several ("auto")
-_FLOAT_PARTS = [r".*vision_tower.*", r".*multi_modal_projector.*", "lm_head"]
 
 
-def _quantization(compression: str) -> BitsAndBytesConfig | None:
+def _quantization(compression: str, float_parts: list[str]) -> BitsAndBytesConfig | None:
     if compression == "none":
         return None
     if compression == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=_FLOAT_PARTS)
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=float_parts)
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_compute_dtype=torch.float32,
-        llm_int8_skip_modules=_FLOAT_PARTS,
+        llm_int8_skip_modules=float_parts,
     )
 
 
-def _load(shared: Shared, compression: str) -> LlavaForConditionalGeneration:
+def _load(shared: Shared, compression: str) -> Any:
     """The student checkpoint, compressed on the way in; nothing trainable. "auto" is `MIXED`."""
     compression = MIXED if compression == "auto" else compression
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)  # a line a layer in int8
+    family = FAMILIES[shared.family]
     model = opened(
-        LlavaForConditionalGeneration,
+        family.model_class,
         shared.student_path,
         "student",
         dtype=torch.float32,
         attn_implementation="eager",
-        quantization_config=_quantization(compression),
+        quantization_config=_quantization(compression, family.float_parts),
     )
+    setattr(model.model, family.tower, shared.tower)  # the pass does not use it; no second copy in memory
+    if compression == "none" and torch.cuda.is_available():
+        model.cuda()  # bitsandbytes has put the others there
     for module in model.modules():
         if isinstance(module, Linear4bit):
             # On CPUs with AVX512-BF16 bitsandbytes would round the block scales to bfloat16 at the first
@@ -105,12 +109,12 @@ def _twin(shared: Shared, config: PairConfig) -> nn.Module:
 
 def twin_model(shared: Shared, config: PairConfig) -> nn.Module:
     """A new float copy of the deployed student with the adapter at version 0."""
-    return copy.deepcopy(_twin(shared, config))
+    return copy.deepcopy(_twin(shared, config), {id(shared.tower): shared.tower})
 
 
 def full_model(shared: Shared, config: PairConfig) -> nn.Module:
     """The deployed student in float, all projector and language-model weights trainable (for full FedAvg)."""
     model = dequantised(_load(shared, config.compression))
     for name, p in model.named_parameters():
-        p.requires_grad_("vision_tower" not in name)
+        p.requires_grad_(not name.startswith(f"model.{FAMILIES[shared.family].tower}."))
     return model

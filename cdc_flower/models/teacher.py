@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoTokenizer, LlavaForConditionalGeneration
+from transformers import AutoTokenizer
 
 from cdc_flower.config import PairConfig
+from cdc_flower.models.families import FAMILIES
 from cdc_flower.models.folders import PairError, opened, paths, weights_digest
 from cdc_flower.models.shared import Shared, checked_config, tokenizer_digest, tower_digest, tower_shape
-from cdc_flower.models.vlm import parts
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,24 +49,17 @@ def load_teacher(config: PairConfig, shared: Shared, data_name: str) -> Teacher:
     """
     path = paths(config, data_name).teacher
     shape = checked_config(path, "teacher")
+    _same("family", shape.model_type, shared.family)
     _same("vision tower", tower_shape(shape), tower_shape(shared.config))
     digests = (tokenizer_digest(t) for t in (AutoTokenizer.from_pretrained(path), shared.text.tokenizer))
     _same("tokenizer", *(d[:12] for d in digests))
-    model = opened(LlavaForConditionalGeneration, path, "teacher", dtype="auto")
-    _same(
-        "vision tower",
-        *(d[:12] for d in (tower_digest(model.model.vision_tower, shape), shared.tower_digest)),
-    )
-    return Teacher(_placed(model), pair_digest(config, shared, data_name))
-
-
-def _placed(model: nn.Module) -> nn.Module:
-    """On a GPU in bfloat16, where there is one."""
-    if not torch.cuda.is_available():
-        return model.float()
-    for part in parts(model):
-        part.to(torch.bfloat16)
-    return model.cuda()
+    family = FAMILIES[shared.family]
+    model = opened(family.model_class, path, "teacher", dtype="auto")
+    own = tower_digest(getattr(model.model, family.tower), shape)
+    _same("vision tower", own[:12], shared.tower_digest[:12])
+    setattr(model.model, family.tower, nn.Identity())  # `shared.tower` is it; the pass starts at the tokens
+    model = model.to(torch.bfloat16).cuda() if torch.cuda.is_available() else model.float()
+    return Teacher(model, pair_digest(config, shared, data_name))
 
 
 def _same(what: str, teacher: str, student: str) -> None:

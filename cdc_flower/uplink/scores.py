@@ -70,10 +70,6 @@ SAMPLE_SCORES: dict[str, SampleScore] = {
 """Name -> (B,) float64, higher = more uncertain."""
 
 
-def _vision(out: vlm.Output, inputs: vlm.Inputs) -> slice:
-    return slice(out.prefix_len, out.prefix_len + inputs.positions.shape[1])
-
-
 def _array(scores: Tensor) -> np.ndarray:
     return scores.float().cpu().numpy()
 
@@ -105,7 +101,7 @@ class Reading:
         rng: np.random.Generator,
         config: UplinkConfig,
     ) -> np.ndarray:
-        out = vlm.forward(model, text, inputs, attention=True)
+        out = vlm.forward(model, inputs, attention=True)
         return self.draw(_array(self.read(model, out, inputs)), rng)
 
 
@@ -115,15 +111,16 @@ def attention(model: nn.Module, out: vlm.Output, inputs: vlm.Inputs) -> Tensor:
     The last position (the one that writes the answer) counts as much as the mean of all.
     """
     assert out.attentions is not None
-    spot = _vision(out, inputs)
-    rows = inputs.text_mask.float()
+    first = int(inputs.question.min())  # no question begins before
+    place = torch.arange(first, out.mask.shape[1], device=out.mask.device)
+    rows = (out.mask[:, first:] & (place >= inputs.question[:, None])).float()
     rows = rows / rows.sum(1, keepdim=True)
-    last = nn.functional.one_hot(inputs.question_len - 1, rows.shape[1]).float()
+    last = nn.functional.one_hot(inputs.length - 1 - first, rows.shape[1]).float()
     weight = 0.5 * rows + 0.5 * last  # (B, T)
-    total = torch.zeros(inputs.positions.shape, device=weight.device)
+    total = torch.zeros(out.mask.shape, device=weight.device)
     for layer in out.attentions:
-        total += torch.einsum("bt,btk->bk", weight, layer.float().mean(1)[:, spot.stop :, spot])
-    return total / len(out.attentions)
+        total += torch.einsum("bt,bts->bs", weight, layer.float().mean(1)[:, first:])
+    return inputs.at_tokens(total / len(out.attentions))
 
 
 def drawn(attended: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -137,7 +134,7 @@ def drawn(attended: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def entropy(model: nn.Module, out: vlm.Output, inputs: vlm.Inputs) -> Tensor:
     """Entropy of the language model's own prediction at the token's place in the sequence, in nats."""
-    logits = vlm.parts(model)[2](out.hidden[:, _vision(out, inputs)])
+    logits = vlm.parts(model)[2](inputs.at_tokens(out.hidden))
     logp = logits.float().log_softmax(-1)
     return -(logp.exp() * logp).sum(-1)
 
@@ -156,7 +153,7 @@ def mc_dropout(
         keep = torch.from_numpy(rng.random(tuple(inputs.positions.shape)) < 0.5).to(inputs.positions.device)
         keep &= inputs.positions >= 0
         some = replace(inputs, positions=torch.where(keep, inputs.positions, -1), answer_ids=None)
-        probs.append(vlm.forward(model, text, some).logits[:, -1].float().softmax(-1))
+        probs.append(vlm.forward(model, some).logits[:, -1].float().softmax(-1))
         present.append(keep.float())
     p, m = torch.stack(probs), torch.stack(present)  # (S, B, V), (S, B, N)
     p = p - p.mean(0)

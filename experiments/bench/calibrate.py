@@ -206,7 +206,7 @@ def check(on: Profile, threads: int = 0, quick: bool = False) -> Iterator[Check]
     the shapes of a model of the table (`CHECKED`), random weights, one question, because the student is so
     small that its time is that of calling functions. Pictures go through the tower, too.
     """
-    from cdc_flower.models.shared import load_shared
+    from cdc_flower.models.shared import load_shared, load_tower
 
     shared, repeats = load_shared(PairConfig(), "scenes"), 1 if quick else 3
     with _threads(threads):
@@ -219,14 +219,13 @@ def check(on: Profile, threads: int = 0, quick: bool = False) -> Iterator[Check]
             return
         with tempfile.TemporaryDirectory() as folder:
             config = _layers_of(CHECKED, folder)
-            vision = config["vision_config"]
-            shapes = roofline.shapes(config, 0)
             large = replace(
                 shared,
                 student_path=folder,
-                width=vision["hidden_size"],
-                n_tokens=shapes.patches,
-                text=replace(shared.text, n_tokens=shapes.patches),
+                config=config,
+                tower=load_tower(folder),
+                width=config.vision_config.hidden_size,
+                text=replace(shared.text, config=config),
             )
             for compression in ("nf4", "int8", "none"):
                 yield _checked(
@@ -239,7 +238,7 @@ def check(on: Profile, threads: int = 0, quick: bool = False) -> Iterator[Check]
                 )
 
 
-def _layers_of(name: str, folder: str) -> Mapping[str, Any]:
+def _layers_of(name: str, folder: str) -> Any:
     """Write a checkpoint of `LAYERS` layers of the shapes, in language model and tower; its config."""
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
@@ -249,10 +248,11 @@ def _layers_of(name: str, folder: str) -> Mapping[str, Any]:
         vision_config=CLIPVisionConfig(**of["vision_config"] | {"num_hidden_layers": LAYERS}),
         vision_feature_layer=of["vision_feature_layer"],
         tie_word_embeddings=False,
+        image_token_index=4,  # of the tokenizer of scenes
     )
     torch.manual_seed(0)
     LlavaForConditionalGeneration(config).save_pretrained(folder)
-    return config.to_dict()
+    return config
 
 
 def _checked(name: str, shared: Any, config: PairConfig, questions: int, on: Profile, repeats: int) -> Check:
@@ -278,7 +278,7 @@ def _checked(name: str, shared: Any, config: PairConfig, questions: int, on: Pro
     took = _best(answer, repeats, torch.device("cpu"))
     steps = max(min(len(ids) + 1, cost_models.ANSWER) for ids in found[-1].ids)
     shapes = roofline.shapes(base.config.to_dict(), config.lora_rank)
-    length = len(text.prefix_ids) + shared.n_tokens + len(asked[0])
+    length = len(text.prefix_ids()) + len(asked[0])
     work = _together(shapes, config.compression, length, steps, questions)
     return Check(name, config.compression, questions, took, float(roofline.work_seconds(on, work)))
 

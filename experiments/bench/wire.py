@@ -260,7 +260,7 @@ def _uplink() -> Iterator[Figure]:
     pack = scenes.generate(60, 20, seed=1)
     rows = pack.train.iloc[:: max(len(pack.train) // 32, 1)][:32]
     images = [Image.open(io.BytesIO(pack.train_images[i])).convert("RGB") for i in rows["image_id"]]
-    tokens = shared.encode(images)
+    tokens = [of_one for of_one, _ in shared.encode(images)]
     asked = [shared.text.question_ids(str(q)) for q in rows["question"]]
     student = twin_model(shared, config.pair)
     inputs = vlm.collate(shared.text, tokens, asked)

@@ -27,6 +27,10 @@ from experiments.pretrain.optimise import Progress, optimise
 from experiments.pretrain.recipes import LanguageModel, Recipe
 from experiments.pretrain.tower import Targets, wide_init
 
+TEMPLATE = """{{ bos_token }}{% for turn in messages %}{% for part in turn['content'] %}\
+{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endfor %}"""
+"""The prompt of these pairs: the picture, then the question."""
+
 
 def make_tokenizer(frame: pd.DataFrame) -> PreTrainedTokenizerFast:
     """One word, one id: lower case, split at spaces and punctuation; from all training text."""
@@ -45,6 +49,7 @@ def make_tokenizer(frame: pd.DataFrame) -> PreTrainedTokenizerFast:
         unk_token="<unk>",
         additional_special_tokens=["<image>"],
         clean_up_tokenization_spaces=False,
+        chat_template=TEMPLATE,
     )
 
 
@@ -135,10 +140,9 @@ def _name_regions(
 class Turns:
     """Several questions about each picture in one sequence, none of which sees another."""
 
-    inputs: vlm.Inputs  # text_ids: the turns one after the other
-    labels: torch.Tensor  # (B, T) int64, -100 where nothing is asked
-    turn: torch.Tensor  # (B, T) int64, which turn a text position belongs to
-    place: torch.Tensor  # (B, T) int64, position within the turn
+    inputs: vlm.Inputs  # the question: the turns one after the other, each at the positions it has alone
+    labels: torch.Tensor  # (B, S) int64, -100 where nothing is asked
+    turn: torch.Tensor  # (B, S) int64, which turn a position belongs to; -1 before the first
 
 
 def collate_turns(
@@ -150,41 +154,33 @@ def collate_turns(
     """Pad pictures with their (question ids, answer ids) lists."""
     rows = [[q + a + [text.eos] for q, a in picture] for picture in turns]
     inputs = vlm.collate(text, tokens, [[i for ids in row for i in ids] for row in rows], None, kept)
-    labels, turn = torch.full_like(inputs.text_ids, -100), torch.zeros_like(inputs.text_ids)
-    place = torch.zeros_like(inputs.text_ids)
+    labels, turn = torch.full_like(inputs.ids, -100), torch.full_like(inputs.ids, -1)
+    place = len(text.prefix_ids())
     for i, (picture, row) in enumerate(zip(turns, rows, strict=True)):
-        start = 0
+        start = int(inputs.question[i])
         for t, ((question, _), ids) in enumerate(zip(picture, row, strict=True)):
             end = start + len(ids)
             labels[i, start + len(question) : end] = torch.tensor(ids[len(question) :])
             turn[i, start:end] = t
-            place[i, start:end] = torch.arange(len(ids))
+            inputs.position_ids[i, start:end] = place + torch.arange(len(ids))
             start = end
-    return Turns(inputs, labels, turn, place)
+    return Turns(inputs, labels, turn)
 
 
-def turns_loss(model: nn.Module, text: vlm.Text, batch: Turns, smoothing: float) -> torch.Tensor:
+def turns_loss(model: nn.Module, batch: Turns, smoothing: float) -> torch.Tensor:
     """Mean cross entropy over the answers' tokens.
 
     Each question sees the picture and itself, at the positions it would have alone.
     """
-    _, lm, head = vlm.parts(model)
-    embeds, position_ids, mask = vlm.embed(model, text, batch.inputs)
-    b, size = mask.shape
-    first = size - batch.turn.shape[1]
-    position_ids = position_ids.clone()
-    position_ids[:, first:] = len(text.prefix_ids) + text.n_tokens + batch.place
-    turn = torch.cat([torch.full((b, first), -1), batch.turn], 1)
-    seen = torch.ones(size, size, dtype=torch.bool).tril()[None] & mask[:, None]
+    turn, size = batch.turn, batch.turn.shape[1]
+    seen = torch.ones(size, size, dtype=torch.bool).tril()[None] & batch.inputs.mask[:, None]
     seen &= (turn[:, None] == -1) | (turn[:, :, None] == turn[:, None])
     seen |= torch.eye(size, dtype=torch.bool)[None]  # a padding row must see something
-    bias = torch.where(seen, 0.0, torch.finfo(embeds.dtype).min)[:, None]
-    hidden = lm(
-        inputs_embeds=embeds, position_ids=position_ids, attention_mask=bias, use_cache=False
-    ).last_hidden_state
-    asked = batch.labels != -100
-    logits = head(hidden[:, first - 1 : -1][asked])
-    return nn.functional.cross_entropy(logits, batch.labels[asked], label_smoothing=smoothing)
+    bias = torch.where(seen, 0.0, torch.finfo(torch.float32).min)[:, None]
+    hidden = vlm.run(model, batch.inputs, bias, use_cache=False).last_hidden_state
+    asked = batch.labels[:, 1:] != -100
+    logits = vlm.parts(model)[2](hidden[:, :-1][asked])
+    return nn.functional.cross_entropy(logits, batch.labels[:, 1:][asked], label_smoothing=smoothing)
 
 
 def train_language(
@@ -209,7 +205,7 @@ def train_language(
     answers = [text.answer_ids(a) for a in frame["answer"]]
     rows_of = frame.reset_index(drop=True).groupby("image_row").indices
     pictures = np.array(sorted(rows_of))
-    n = text.n_tokens
+    n = tokens.shape[1]
     _centre(model, tokens, recipe.seed)
     if name == "student" and recipe.student_words:
         _name_regions(model, text, goal, tokens)
@@ -230,7 +226,7 @@ def train_language(
             [(questions[r], answers[r]) for r in rng.permutation(rows_of[i])[: recipe.turns]] for i in picked
         ]
         batch = collate_turns(text, [tokens[i][p] for i, p in zip(picked, kept, strict=True)], kept, turns)
-        return turns_loss(model, text, batch, recipe.label_smoothing)
+        return turns_loss(model, batch, recipe.label_smoothing)
 
     model.train()
     optimise(name, trained, loss_of, steps, recipe.lr, recipe, folder, fingerprint, progress)
@@ -251,7 +247,9 @@ def accuracy(
     rng, right = np.random.default_rng(1), []
     for i in range(0, len(frame), 128):
         rows = frame.iloc[i : i + 128]
-        spots = [np.sort(rng.permutation(text.n_tokens)[: kept or text.n_tokens]) for _ in range(len(rows))]
+        spots = [
+            np.sort(rng.permutation(tokens.shape[1])[: kept or tokens.shape[1]]) for _ in range(len(rows))
+        ]
         inputs = vlm.collate(
             text,
             [tokens[r][s] for r, s in zip(rows["image_row"], spots, strict=True)],
@@ -259,5 +257,5 @@ def accuracy(
             [text.answer_ids(a) for a in rows["answer"]],
             spots,
         )
-        right.append(vlm.correct(model, text, inputs))
+        right.append(vlm.correct(model, inputs))
     return pd.Series(np.concatenate(right)).groupby(frame[by].to_numpy()).mean().round(4).to_dict()

@@ -30,6 +30,7 @@ from cdc_flower.config import Config, ConfigError
 from cdc_flower.data import packs
 from cdc_flower.data.domains import domains
 from cdc_flower.models import folders, transform, vlm
+from cdc_flower.models.families import FAMILIES
 from cdc_flower.models.shared import tower_digest
 from experiments.pretrain.language import accuracy, make_llava, make_tokenizer, train_language
 from experiments.pretrain.optimise import Progress
@@ -37,7 +38,6 @@ from experiments.pretrain.recipes import RECIPES, LanguageModel, Recipe
 from experiments.pretrain.tower import pixels_of, targets, train_tower
 
 __all__ = ["RECIPES", "LanguageModel", "Recipe", "pretrain"]
-SUFFIX = "{question}"
 
 
 def _write_checkpoint(
@@ -122,7 +122,6 @@ def pretrain(
             "no training sample is of the source domain; check known-styles, known-objects, known-questions"
         )
     tokenizer = make_tokenizer(frames["train"])
-    text = vlm.Text(tokenizer, "", SUFFIX, (recipe.image_side // recipe.patch) ** 2)
     (out / "pair.json").unlink(missing_ok=True)  # the card of other weights
     goal = targets(pack.train, list(pack.train_images), recipe.image_side // recipe.patch)
     made, scores = {}, {}
@@ -131,9 +130,10 @@ def pretrain(
         ("student", recipe.student, recipe.student_steps, source),
     ):
         made[role] = make_llava(tower, lm, tokenizer, recipe.seed)
+        text = vlm.Text(tokenizer, FAMILIES["llava"], made[role].config, (tokenizer.eos_token_id,))
         timed(
             role,
-            lambda role=role, steps=steps, rows=rows: train_language(
+            lambda role=role, text=text, steps=steps, rows=rows: train_language(
                 role,
                 made[role],
                 text,
@@ -152,7 +152,7 @@ def pretrain(
         scores[role] = {
             "by_domain": accuracy(*test),
             "by_qtype": accuracy(*test, by="qtype"),
-            "quarter_of_tokens": accuracy(*test, kept=text.n_tokens // 4),
+            "quarter_of_tokens": accuracy(*test, kept=tokens["train"].shape[1] // 4),
         }
     pictures = tokens["train"][np.unique(source["image_row"])]
     turn = transform.estimate(pictures)
@@ -161,8 +161,6 @@ def pretrain(
     card = {
         "format": 1,
         "name": pack.name,
-        "prompt_prefix": "",
-        "prompt_suffix": SUFFIX,
         "data": pack.digest,
         "digest": folders.weights_digest(out / "teacher", out / "student", turn=turn),
         "known": known,

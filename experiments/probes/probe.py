@@ -161,9 +161,7 @@ def _read_by_teacher(
             [shared.text.answer_ids(str(rows["answer"].iloc[i])) for i in some],
             [s.positions for s in arrived],
         )
-        right.append(
-            vlm.correct(load_teacher(config.pair, shared, config.data.name).model, shared.text, inputs)
-        )
+        right.append(vlm.correct(load_teacher(config.pair, shared, config.data.name).model, inputs))
     found = pd.Series(np.concatenate(right)).groupby(rows["drift_domain"].to_numpy(dtype=str)).mean()
     return {str(k): float(v) for k, v in found.items()}, size / len(rows)
 

@@ -190,7 +190,7 @@ def _check_one_stream(configs: Mapping[str, Config]) -> None:
 
     def shared(config: Config) -> tuple[Any, ...]:
         pair, run = config.pair, config.run
-        models = pair.folder, pair.teacher, pair.student, pair.prompt_prefix, pair.prompt_suffix
+        models = pair.folder, pair.teacher, pair.student
         stream = run.seed, run.devices, run.cohort, run.samples_per_round
         return config.data, config.drift, models, pair.max_answer_tokens, stream
 

@@ -79,7 +79,7 @@ def test_the_first_step_is_that_of_adamw_on_the_mean_answer_loss(task_of):
     got = adapters.read(model)
     adapters.write(model, start)
     inputs = vlm.collate(task.shared.text, *work)
-    logp = vlm.forward(model, task.shared.text, inputs).logits.log_softmax(-1)
+    logp = vlm.forward(model, inputs).logits.log_softmax(-1)
     wanted = inputs.answer_ids != -100
     loss = -logp.gather(-1, inputs.answer_ids.clamp_min(0)[..., None])[..., 0][wanted].mean()
     grads = torch.autograd.grad(loss, adapters.trainable(model))

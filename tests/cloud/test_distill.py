@@ -53,7 +53,7 @@ def loss_on(shared, teacher, cloud: Cloud, samples: list[CloudSample]) -> float:
     for lesson in teach(shared, teacher, samples)[0]:
         s = lesson.sample
         inputs = vlm.collate(shared.text, [s.tokens], [s.question_ids], [lesson.answer_ids], [s.positions])
-        logp = vlm.forward(cloud.twin, shared.text, inputs).logits[0].log_softmax(-1)
+        logp = vlm.forward(cloud.twin, inputs).logits[0].log_softmax(-1)
         wanted = torch.tensor([*lesson.answer_ids, shared.text.eos])
         found.append(-logp.gather(-1, wanted[:, None]).mean().item())
     return float(np.mean(found))
@@ -203,7 +203,7 @@ def test_a_lesson_holds_the_teachers_own_logits_of_its_answer(shared, teacher, s
     s = lesson.sample
     inputs = vlm.collate(shared.text, [s.tokens], [s.question_ids], [lesson.answer_ids], [s.positions])
     with torch.no_grad():
-        logits = vlm.forward(teacher.model, shared.text, inputs).logits[0]
+        logits = vlm.forward(teacher.model, inputs).logits[0]
     assert lesson.top_ids.shape == (len(lesson.answer_ids) + 1, min(distill.TOP, shared.vocab))
     np.testing.assert_array_equal(lesson.top_ids[: len(lesson.answer_ids), 0], lesson.answer_ids)
     found = logits.gather(-1, torch.from_numpy(lesson.top_ids)).numpy()

@@ -16,7 +16,7 @@ def _loss(shared, model):
     tokens = torch.randn(2, shared.n_tokens, shared.width, generator=torch.Generator().manual_seed(1)).numpy()
     questions = [shared.text.question_ids("what is this?"), shared.text.question_ids("what colour is it?")]
     inputs = vlm.collate(shared.text, tokens, questions, [[4, 5], [6]])
-    return vlm.forward(model, shared.text, inputs).logits.square().mean()
+    return vlm.forward(model, inputs).logits.square().mean()
 
 
 def _moved(shared, config):

@@ -55,8 +55,8 @@ def test_nf4_moves_the_weights(shared, config):
 def test_device_and_twin_answer_alike(shared, config, inputs, compression, bound):
     # int8 layers of bitsandbytes also round their inputs, so there the twin is exact in the weights only.
     settings = _with(config, compression)
-    a = vlm.forward(device_model(shared, settings), shared.text, inputs).logits
-    b = vlm.forward(twin_model(shared, settings), shared.text, inputs).logits
+    a = vlm.forward(device_model(shared, settings), inputs).logits
+    b = vlm.forward(twin_model(shared, settings), inputs).logits
     assert float((a - b).detach().abs().max()) <= bound
 
 
@@ -67,10 +67,10 @@ def test_twin_trained_is_device_running(shared, config, inputs):
     try:
         adapters.write(device, moved)
         adapters.write(twin, moved)
-        a, b = (vlm.forward(m, shared.text, inputs).logits.detach() for m in (device, twin))
+        a, b = (vlm.forward(m, inputs).logits.detach() for m in (device, twin))
         assert float((a - b).abs().max()) <= 1e-4
         adapters.write(twin, start)
-        assert float((vlm.forward(twin, shared.text, inputs).logits.detach() - a).abs().max()) > 1e-3
+        assert float((vlm.forward(twin, inputs).logits.detach() - a).abs().max()) > 1e-3
     finally:
         adapters.write(device, start)
 
@@ -79,9 +79,9 @@ def test_version_zero_answers_like_the_bare_student_and_is_the_same_everywhere(s
     one, two = twin_model(shared, config.pair), twin_model(shared, config.pair)
     assert np.array_equal(adapters.read(one), adapters.read(two))
     assert np.array_equal(adapters.read(one), adapters.read(device_model(shared, config.pair)))
-    wrapped = vlm.forward(one, shared.text, inputs).logits
+    wrapped = vlm.forward(one, inputs).logits
     with one.disable_adapter():
-        bare = vlm.forward(one, shared.text, inputs).logits
+        bare = vlm.forward(one, inputs).logits
     torch.testing.assert_close(wrapped, bare, rtol=0, atol=1e-4)  # weights rounded by at most 2**-21
     assert torch.equal(wrapped.argmax(-1), bare.argmax(-1))
     flat = adapters.read(one).astype(np.float64)
@@ -115,7 +115,7 @@ def test_the_adapter_loads_in_peft(shared, config, inputs, tmp_path):
     adapters.save(twin, tmp_path)
     bare = full_model(shared, config.pair).eval()
     loaded = PeftModel.from_pretrained(bare, str(tmp_path)).eval()
-    want, got = (vlm.forward(m, shared.text, inputs).logits.detach() for m in (twin, loaded))
+    want, got = (vlm.forward(m, inputs).logits.detach() for m in (twin, loaded))
     torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)
 
 

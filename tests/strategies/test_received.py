@@ -50,7 +50,7 @@ def read(data, shared, form, **more):
 
 def test_a_whole_picture_gives_all_tokens_of_its_tower(shared, seen):
     batch, seconds = read(frame(shared, seen, "jpeg", [np.zeros(0, np.uint16)] * 3), shared, "jpeg")
-    true = shared.encode(_images(seen)).astype(np.float32)
+    true = [tokens.astype(np.float32) for tokens, _ in shared.encode(_images(seen))]
     assert (batch.device, batch.round, batch.version) == (1, 2, 3)
     for i, sample in enumerate(batch.samples):
         assert sample.positions.tolist() == list(range(shared.n_tokens))
@@ -69,7 +69,7 @@ def test_patches_give_the_tokens_of_a_grey_canvas_at_their_places_alone(shared, 
         mosaic.place(mosaic.cut(p, w, shared.patch), w, *shared.grid[1:], shared.patch, grey)
         for p, w in zip(seen, kept, strict=True)
     ]
-    true = shared.encode(_images(canvases)).astype(np.float32)
+    true = [tokens.astype(np.float32) for tokens, _ in shared.encode(_images(canvases))]
     for sample, where, tokens in zip(batch.samples, kept, true, strict=True):
         assert sample.positions.tolist() == where.tolist()
         assert sample.tokens.shape == (len(where), shared.width)
@@ -113,7 +113,7 @@ def test_the_settings_caps_hold(shared, seen):
 
 def test_tokens_that_are_not_finite_are_refused(shared, seen, monkeypatch):
     data = frame(shared, seen, "jpeg", [np.zeros(0, np.uint16)] * 3)
-    infinite = np.full((3, shared.n_tokens, shared.width), np.inf)
-    monkeypatch.setattr(type(shared), "encode", lambda *_: infinite)
+    infinite = np.full((shared.n_tokens, shared.width), np.inf)
+    monkeypatch.setattr(type(shared), "encode", lambda *_: [(infinite, shared.text.grid)] * 3)
     with pytest.raises(FrameError, match="no finite tokens for sample 0"):
         read(data, shared, "jpeg")

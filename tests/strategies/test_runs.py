@@ -210,7 +210,9 @@ def test_a_budget_below_the_smallest_picture_is_refused(unit, run_settings):
 def test_units_that_do_not_fit_the_pair_are_refused(run_settings):
     config = parse(run_settings(uplink_unit="patches"))
     setup = prepare(config)
-    other = dataclasses.replace(setup.shared, n_tokens=65)  # as with a class token
+    shape = copy.deepcopy(setup.shared.config)
+    shape.vision_feature_select_strategy = "full"  # with a class token
+    other = dataclasses.replace(setup.shared, config=shape)
     with pytest.raises(ConfigError, match="'uplink.unit' = 'patches': pair 'scenes' has 65 tokens"):
         check_uplink(config, other, setup.world)
     check_uplink(parse(run_settings(uplink_unit="jpeg")), other, setup.world)

@@ -68,8 +68,7 @@ def test_the_same_generator_gives_the_same_scores(name, student, shared, inputs)
 def test_a_score_of_a_picture_does_not_depend_on_its_neighbours_in_the_batch(name, student, shared, inputs):
     whole = score(name, student, shared, inputs)
     fields = {k: v[:1] for k, v in vars(inputs).items() if v is not None}
-    length = int(inputs.question_len[0])
-    fields |= {k: fields[k][:, :length] for k in ("text_ids", "text_mask")}
+    fields |= {k: fields[k][:, : int(inputs.length[0])] for k in ("ids", "position_ids", "mask")}
     alone = score(name, student, shared, dataclasses.replace(inputs, **fields))
     np.testing.assert_allclose(alone[0], whole[0], rtol=1e-3, atol=1e-6)
 
@@ -84,13 +83,11 @@ def test_attention_shares_are_not_negative_and_sum_to_at_most_one(student, share
 def test_attention_is_the_mean_over_layers_and_heads_of_the_questions_rows(student, shared, inputs):
     scores = score("attention", student, shared, inputs)
     with torch.no_grad():
-        out = vlm.forward(student, shared.text, inputs, attention=True)
-    start = out.prefix_len
-    stop = start + shared.n_tokens
+        out = vlm.forward(student, inputs, attention=True)
     for b in range(3):
-        n = int(inputs.question_len[b])
-        rows = torch.stack(out.attentions)[:, b, :, stop : stop + n, start:stop].mean((0, 1))  # (n, N)
-        expected = (rows.mean(0) + rows[n - 1]) / 2
+        start, stop = int(inputs.question[b]), int(inputs.length[b])
+        rows = torch.stack(out.attentions)[:, b, :, start:stop, inputs.slots[b]].mean((0, 1))  # (n, N)
+        expected = (rows.mean(0) + rows[-1]) / 2
         np.testing.assert_allclose(scores[b], expected.numpy(), rtol=1e-4, atol=1e-7)
 
 
@@ -131,7 +128,7 @@ def test_random_scores_know_nothing_of_the_picture(student, shared, inputs):
 def stub(weights: np.ndarray, asked: list[np.ndarray]):
     """A forward pass whose answer's log odds are the sum of the weights of the tokens that are present."""
 
-    def forward(model, text, inputs):
+    def forward(model, inputs):
         present = (inputs.positions >= 0).float()
         asked.extend(present.numpy())
         logit = present @ torch.tensor(weights, dtype=torch.float32)
@@ -141,7 +138,8 @@ def stub(weights: np.ndarray, asked: list[np.ndarray]):
 
 
 def planted(n: int) -> vlm.Inputs:
-    return vlm.collate(SimpleNamespace(eos=0), np.zeros((1, n, 2), np.float32), [[1]])
+    every, none = torch.arange(n)[None], torch.zeros(1, 0, dtype=torch.int64)
+    return vlm.Inputs(torch.zeros(1, n, 2), every, every, none, none, none.bool(), none, none, None)
 
 
 def test_mc_dropout_ranks_a_planted_decisive_token_above_all_others(monkeypatch):

@@ -90,7 +90,7 @@ def charges(config: Config, shared: Shared, world: World) -> Charges:
     own = roofline.shapes(own_config, rank)
     charged = roofline.shapes(cost_models.load(settings.cost_model, own_config), rank)
     questions = [len(shared.text.question_ids(str(q))) for q in world.train["question"].unique()]
-    prefix = len(shared.text.prefix_ids)
+    prefix = len(shared.text.prefix_ids()) - shared.n_tokens
     longest = prefix + charged.patches + max(questions) + shared.max_answer_tokens
     chosen = compressions(config, charged, longest)
     devices = fleet(settings.mix, config.run.devices, config.run.seed)

@@ -26,13 +26,13 @@ def test_questions_of_one_picture_do_not_see_each_other(shared, teacher):
     kept = [np.array([0, 5, 9, 40]), np.arange(shared.n_tokens)]
     tokens = [rng.normal(size=(len(k), shared.width)).astype(np.float32) for k in kept]
     together = language.turns_loss(
-        teacher.model, shared.text, language.collate_turns(shared.text, tokens, kept, turns), 0.0
+        teacher.model, language.collate_turns(shared.text, tokens, kept, turns), 0.0
     )
     alone = []
     for picture, t, k in zip(turns, tokens, kept, strict=True):
         for question, answer in picture:
             inputs = vlm.collate(shared.text, [t], [question], [answer], [k])
-            logits = vlm.forward(teacher.model, shared.text, inputs).logits[0]
+            logits = vlm.forward(teacher.model, inputs).logits[0]
             alone.append(nn.functional.cross_entropy(logits, inputs.answer_ids[0], reduction="none"))
     torch.testing.assert_close(together, torch.cat(alone).mean(), atol=1e-5, rtol=1e-5)
 

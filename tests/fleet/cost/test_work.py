@@ -25,8 +25,8 @@ def test_torch_counts_the_same_on_a_real_pass(shared, config, rank):
     asked, told = shared.text.question_ids("where is the star?"), shared.text.answer_ids("south")
     inputs = vlm.collate(shared.text, tokens, [asked] * B, [told] * B)
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        vlm.forward(model, shared.text, inputs)
-    length = len(shared.text.prefix_ids) + shared.n_tokens + inputs.text_ids.shape[1]
+        vlm.forward(model, inputs)
+    length = inputs.ids.shape[1]
     counts = Counts(B, B * length, B * shared.n_tokens, B * (len(told) + 1), trained=2 * B * length)
     forward, back = flops(roofline.shapes(shared.student_config(), rank), counts)
     assert forward == pytest.approx(counter.get_total_flops(), rel=0.05)

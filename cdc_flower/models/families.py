@@ -1,0 +1,37 @@
+"""The families of models that are known.
+
+A further one is a file beside `llava.py` and a line here; or, in another package, an entry point of the group
+`cdc_flower.families`, a subclass of `Family` under its `model_type`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from cdc_flower import plugins
+from cdc_flower.models.family import Family, bare
+from cdc_flower.models.llava import Llava
+from cdc_flower.models.smolvlm import Idefics3, SmolVLM
+
+GROUP = "cdc_flower.families"
+
+FAMILIES: dict[str, Family] = {family.model_type: family for family in (Llava(), SmolVLM(), Idefics3())}
+FAMILIES |= {name: plugins.load(GROUP, name)() for name in plugins.names(GROUP)}
+"""`model_type` of a checkpoint -> its family."""
+
+
+def family_of(model: nn.Module) -> Family:
+    """The family of a loaded model, plain or wrapped by peft."""
+    return FAMILIES[bare(model).config.model_type]
+
+
+def parts(model: nn.Module) -> tuple[nn.Module, Any, nn.Module]:
+    """(projector, language model, lm_head) of a model, plain or wrapped by peft."""
+    family, base = family_of(model), bare(model)
+    return (
+        base.model.get_submodule(family.projector),
+        base.model.get_submodule(family.language),
+        base.lm_head,
+    )

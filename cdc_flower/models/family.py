@@ -1,0 +1,111 @@
+"""What a family of vision-language models has to say of itself; everything else here is the same for all.
+
+A *token* is a row at the tap: after the last step of the vision side without weights, before the first
+weights whose size depends on the language model. Models of one family with equal towers share their tokens,
+whatever their size, and one token is one place in the language model's sequence. Projected tokens go into the
+class's own forward pass as `mm_encoder_outputs`; how they are scattered, and what is done to them there,
+stays its business.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from PIL import Image
+from torch import Tensor, nn
+
+from cdc_flower.data.features import Grid
+
+
+class Family(ABC):
+    """One family: the names of its parts and the steps in which families differ.
+
+    Attributes:
+        model_type: of its `config.json`.
+        model_class: of transformers.
+        tower: name of the vision tower in `model.model`; it may have further steps without weights.
+        projector: name in `model.model` of what maps a token to the language model's width.
+        language: name of the language model in `model.model`.
+        tap: which values a token is, in words.
+        notes: what does not work yet, in words.
+    """
+
+    model_type: ClassVar[str]
+    model_class: ClassVar[Any]
+    tower: ClassVar[str]
+    projector: ClassVar[str]
+    language: ClassVar[str]
+    tap: ClassVar[str]
+    notes: ClassVar[str] = ""
+
+    def refusal(self, config: Any) -> str:
+        """Why a checkpoint of this family cannot be used, in words; "" where it can."""
+        return ""
+
+    @abstractmethod
+    def width(self, config: Any) -> int:
+        """D, values of a token."""
+
+    @abstractmethod
+    def tower_key(self, config: Any) -> str:
+        """What of the configuration changes the tokens of a tower with equal weights."""
+
+    @abstractmethod
+    def grid(self, config: Any) -> Grid | None:
+        """The grid of every picture; None where it depends on the picture."""
+
+    def smallest(self, config: Any) -> Grid:
+        """The grid of the smallest picture."""
+        grid = self.grid(config)
+        assert grid is not None
+        return grid
+
+    @abstractmethod
+    def layout(self, config: Any, processor: Any, size: tuple[int, int]) -> Grid:
+        """The grid of a picture of (height, width) pixels."""
+
+    @abstractmethod
+    def encode(
+        self, tower: nn.Module, config: Any, processor: Any, images: Sequence[Image.Image]
+    ) -> list[tuple[np.ndarray, Grid]]:
+        """Tokens (n, D) float16 of each picture, and how they lie."""
+
+    def project(self, model: Any, tokens: Tensor) -> Tensor:
+        """Tokens (M, D) in the language model's width: (M, H)."""
+        return model.model.get_submodule(self.projector)(tokens)
+
+    def image_words(self, config: Any, grid: Grid, image: str) -> str:
+        """What the prompt has in the place of `image`, the word for a picture: `grid.n` such words in all."""
+        return image * grid.n
+
+    def positions(self, ids: np.ndarray, grid: Grid) -> np.ndarray:
+        """Position ids (S,) of the complete sequence `ids` (S,); those of the tokens present are taken."""
+        return np.arange(len(ids))
+
+    def arguments(self, ids: Tensor) -> dict[str, Tensor]:
+        """Further arguments of the forward pass for ids (B, S)."""
+        return {}
+
+    @property
+    def float_parts(self) -> list[str]:
+        """Patterns of modules that compression leaves in float."""
+        return [rf".*{self.tower}.*", rf".*{self.projector}.*", "lm_head"]
+
+    @property
+    def lora_targets(self) -> str:
+        """A pattern of the modules that get LoRA; none of them is in the tower."""
+        layer = r"\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
+        return rf".*{self.language}({layer}|\.embed_tokens)|.*lm_head"
+
+    @property
+    def saved_whole(self) -> list[str]:
+        """Ends of the names of modules that are trained and sent whole."""
+        return [self.projector, "input_layernorm", "post_attention_layernorm", f"{self.language}.norm"]
+
+
+def bare(model: nn.Module) -> Any:
+    """The transformers model itself, out of peft's wrapper if there is one."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]

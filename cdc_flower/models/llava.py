@@ -1,0 +1,74 @@
+"""LLaVA 1.5 and its like: a CLIP or SigLIP tower, a projector of two layers, one square a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+from transformers import LlavaForConditionalGeneration
+
+from cdc_flower.data.features import Grid
+from cdc_flower.models.family import Family
+
+
+class Llava(Family):
+    """`LlavaForConditionalGeneration`: llava-hf/llava-1.5-7b-hf and 13b, bczhou/tiny-llava-v1-hf."""
+
+    model_type = "llava"
+    model_class = LlavaForConditionalGeneration
+    tower = "vision_tower"
+    projector = "multi_modal_projector"
+    language = "language_model"
+    tap = "hidden states of the tower at vision_feature_layer, without the class token"
+
+    def refusal(self, config: Any) -> str:
+        """A tower without a class token cannot drop it."""
+        drops = config.vision_feature_select_strategy == "default"
+        if drops and not _has_class_token(config):
+            kind = config.vision_config.model_type
+            return (
+                f"tower '{kind}' has no class token to drop; allowed: vision_feature_select_strategy 'full'"
+            )
+        return ""
+
+    def width(self, config: Any) -> int:
+        """Width of the tower, once for each of its layers that are read."""
+        layers = config.vision_feature_layer
+        return config.vision_config.hidden_size * (1 if isinstance(layers, int) else len(layers))
+
+    def tower_key(self, config: Any) -> str:
+        """Which layers are read, and whether the class token stays."""
+        return repr((config.vision_feature_layer, config.vision_feature_select_strategy))
+
+    def grid(self, config: Any) -> Grid:
+        """The tower's patches."""
+        side = config.vision_config.image_size // config.vision_config.patch_size
+        whole = config.vision_feature_select_strategy == "full" and _has_class_token(config)
+        return Grid(side * side + whole, side, side)
+
+    def layout(self, config: Any, processor: Any, size: tuple[int, int]) -> Grid:
+        """The same for every picture."""
+        return self.grid(config)
+
+    @torch.no_grad()
+    def encode(
+        self, tower: nn.Module, config: Any, processor: Any, images: Sequence[Image.Image]
+    ) -> list[tuple[np.ndarray, Grid]]:
+        """See `Family.encode`."""
+        pixels = processor(images=[im.convert("RGB") for im in images], return_tensors="pt")["pixel_values"]
+        weight = next(tower.parameters())
+        states = tower(pixels.to(weight.device, weight.dtype), output_hidden_states=True).hidden_states
+        layers = config.vision_feature_layer
+        chosen = torch.cat([states[i] for i in ([layers] if isinstance(layers, int) else layers)], -1)
+        if config.vision_feature_select_strategy == "default":
+            chosen = chosen[:, 1:]
+        grid = self.grid(config)
+        return [(tokens, grid) for tokens in chosen.float().cpu().numpy().astype(np.float16)]
+
+
+def _has_class_token(config: Any) -> bool:
+    return "siglip" not in config.vision_config.model_type

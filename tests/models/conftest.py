@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cdc_flower.config import PairConfig
+from cdc_flower.models.families import FAMILIES
+from cdc_flower.models.shared import Shared, load_shared
+from tests import tiny_smolvlm
+
+QUESTIONS = ["where is the star?", "is there a red heart?", "what is at the top?"]
+WORDS = " ".join(QUESTIONS).replace("?", "") + " red {star} answer"
+
+
+@dataclass(frozen=True)
+class Made:
+    """A checkpoint on disk, what is shared of it, and its model as transformers loads it."""
+
+    shared: Shared
+    model: Any
+    images: list[Image.Image]
+    tokens: list[np.ndarray]
+    grids: list[Any]
+    asked: list[list[int]]
+
+
+@pytest.fixture(scope="session")
+def tiny_folders(pair_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Family -> the folder of a checkpoint with random weights."""
+    folder = tmp_path_factory.mktemp("tiny")
+    return {
+        "llava": pair_folder / "student",
+        "smolvlm": tiny_smolvlm.write(folder / "smolvlm", WORDS),
+        "idefics3": tiny_smolvlm.write(folder / "idefics3", WORDS, idefics3=True),
+    }
+
+
+@pytest.fixture(scope="session")
+def make(tiny_folders: dict[str, Path]) -> Callable[[str], Made]:
+    made: dict[str, Made] = {}
+
+    def of(family: str) -> Made:
+        if family not in made:
+            path = str(tiny_folders[family])
+            shared = load_shared(PairConfig(teacher="nowhere", student=path), "x")
+            model: Any = FAMILIES[family].model_class.from_pretrained(
+                path, dtype=torch.float32, attn_implementation="eager"
+            )
+            rng = np.random.default_rng(1)
+            sizes = (96, 96), (40, 80), (80, 30)
+            images = [Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)) for size in sizes]
+            tokens, grids = zip(*shared.encode(images), strict=True)
+            asked = [shared.text.question_ids(q) for q in QUESTIONS]
+            made[family] = Made(shared, model.eval(), images, list(tokens), list(grids), asked)
+        return made[family]
+
+    return of
+
+
+@pytest.fixture(params=sorted(FAMILIES))
+def made(request: pytest.FixtureRequest, make: Callable[[str], Made]) -> Made:
+    """Every family in turn."""
+    return make(request.param)

@@ -1,0 +1,149 @@
+"""The laws that every family keeps: what goes through our seam is what the class does from pixels."""
+
+from __future__ import annotations
+
+import bitsandbytes as bnb
+import numpy as np
+import pytest
+import torch
+
+from cdc_flower.config import PairConfig
+from cdc_flower.models import adapters, vlm
+from cdc_flower.models.families import FAMILIES, family_of, parts
+from cdc_flower.models.student import device_model, full_model, twin_model
+from tests.models.conftest import QUESTIONS
+
+
+@pytest.fixture(autouse=True)
+def no_gradients():
+    with torch.no_grad():
+        yield
+
+
+def pixels_and_ids(made, i):
+    """What the class's own processor would hand over for one picture and question."""
+    text, processor = made.shared.text, made.shared.processor
+    found = processor(images=[made.images[i].convert("RGB")], return_tensors="pt")
+    ids = [*text.prefix_ids(made.grids[i]), *made.asked[i]]
+    pixels = {k: v for k, v in found.items() if k.startswith("pixel")}
+    return {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids)).long(), **pixels}
+
+
+def test_tokens_have_the_shape_that_the_layout_says(made):
+    family = FAMILIES[made.shared.family]
+    for image, tokens, grid in zip(made.images, made.tokens, made.grids, strict=True):
+        assert tokens.shape == (grid.n, made.shared.width)
+        assert tokens.dtype == np.float16
+        assert family.layout(made.shared.config, made.shared.processor, image.size[::-1]) == grid
+    assert (family.grid(made.shared.config) is None) == (len(set(made.grids)) > 1)
+
+
+def test_a_picture_has_the_same_tokens_alone_and_in_company(made):
+    for image, tokens in zip(made.images, made.tokens, strict=True):
+        ((alone, _),) = made.shared.encode([image])
+        np.testing.assert_allclose(alone, tokens, atol=2e-3)
+
+
+def test_logits_are_those_of_the_class_from_pixels(made):
+    inputs = vlm.collate(made.shared.text, made.tokens, made.asked, grids=made.grids)
+    ours = vlm.forward(made.model, inputs).logits[:, -1]
+    for i in range(len(made.images)):
+        theirs = made.model(**pixels_and_ids(made, i)).logits[0, -1]
+        torch.testing.assert_close(ours[i], theirs, atol=5e-3, rtol=1e-3)  # tokens are float16 here
+
+
+def test_answers_are_those_of_generate(made):
+    inputs = vlm.collate(made.shared.text, made.tokens, made.asked, grids=made.grids)
+    ours = vlm.answer(made.model, made.shared.text, inputs, 6).ids
+    for i, ids in enumerate(ours):
+        given = pixels_and_ids(made, i)
+        out = made.model.generate(**given, max_new_tokens=6, do_sample=False)
+        theirs = out[0, given["input_ids"].shape[1] :].tolist()
+        ends = [j for j, t in enumerate(theirs) if t in made.shared.text.ends]
+        assert ids == theirs[: ends[0]] if ends else ids == theirs
+
+
+def test_a_kept_subset_is_the_full_sequence_with_the_others_masked(made):
+    rng = np.random.default_rng(0)
+    kept = [np.sort(rng.permutation(g.n)[: g.n // 3 + i]) for i, g in enumerate(made.grids)]
+    some = [t[k] for t, k in zip(made.tokens, kept, strict=True)]
+    sparse = vlm.collate(made.shared.text, some, made.asked, None, kept, grids=made.grids)
+    whole = vlm.collate(made.shared.text, made.tokens, made.asked, grids=made.grids)
+    for row, k in zip(whole.positions, kept, strict=True):
+        row[~torch.isin(row, torch.from_numpy(k))] = -1
+    absent, masked = vlm.forward(made.model, sparse), vlm.forward(made.model, whole)
+    assert absent.hidden.shape[1] < masked.hidden.shape[1]
+    torch.testing.assert_close(absent.logits, masked.logits, atol=1e-5, rtol=1e-5)
+    every = vlm.forward(made.model, vlm.collate(made.shared.text, made.tokens, made.asked, grids=made.grids))
+    assert not torch.allclose(absent.logits, every.logits, atol=1e-4)
+
+
+def test_padding_changes_nothing(made):
+    answers = [[5, 6], [7], [5, 6, 7]]
+    together = vlm.collate(made.shared.text, made.tokens, made.asked, answers, length=130, grids=made.grids)
+    found = vlm.forward(made.model, together).logits
+    assert together.ids.shape[1] == 130
+    for i, a in enumerate(answers):
+        one = [x[i : i + 1] for x in (made.tokens, made.asked, answers)]
+        alone = vlm.forward(made.model, vlm.collate(made.shared.text, *one, grids=made.grids[i : i + 1]))
+        torch.testing.assert_close(found[i, : len(a) + 1], alone.logits[0], atol=1e-5, rtol=1e-4)
+
+
+def test_the_pictures_id_elsewhere_is_a_word_like_others(made):
+    picture = made.shared.text.image_id
+    asked = [[*made.asked[0], picture, 5], *made.asked[1:]]
+    answers = [[picture, 6], [7], [picture]]
+    inputs = vlm.collate(made.shared.text, made.tokens, asked, answers, grids=made.grids)
+    found = vlm.forward(made.model, inputs)
+    embeds = made.model.get_input_embeddings()(inputs.ids)
+    there = inputs.slots >= 0
+    row = torch.arange(3)[:, None].expand_as(there)
+    embeds[row[there], inputs.slots[there]] = family_of(made.model).project(made.model, inputs.tokens[there])
+    want = parts(made.model)[1](
+        inputs_embeds=embeds, attention_mask=inputs.mask.long(), position_ids=inputs.position_ids
+    )
+    torch.testing.assert_close(found.hidden[inputs.mask], want.last_hidden_state[inputs.mask])
+
+
+def test_the_adapter_is_nowhere_in_the_tower_and_changes_nothing_at_first(made):
+    twin = twin_model(made.shared, PairConfig(lora_rank=2, compression="none"))
+    family, names = family_of(twin), adapters.layout(twin).names
+    assert not any(f".{family.tower}." in n for n in names)
+    assert any(family.projector in n for n in names)
+    for part in ("q_proj.lora_A", "down_proj.lora_A", "embed_tokens.lora", "lm_head.lora", "input_layernorm"):
+        assert any(part in n for n in names), part
+    assert any(f"{family.language}.norm" in n for n in names)
+    inputs = vlm.collate(made.shared.text, made.tokens, made.asked, grids=made.grids)
+    want, got = vlm.forward(made.model, inputs).logits, vlm.forward(twin, inputs).logits
+    torch.testing.assert_close(got, want, atol=2e-4, rtol=1e-3)
+    with twin.disable_adapter():
+        torch.testing.assert_close(vlm.forward(twin, inputs).logits, want, atol=1e-5, rtol=1e-5)
+
+
+def test_nf4_is_in_the_language_model_alone_and_its_twin_answers_alike(made):
+    config = PairConfig(lora_rank=2)
+    device, twin = device_model(made.shared, config), twin_model(made.shared, config)
+    family = family_of(device)
+    packed = [n for n, m in device.named_modules() if isinstance(m, bnb.nn.Linear4bit)]
+    assert len(packed) == 7 * made.shared.config.text_config.num_hidden_layers
+    assert all(f".{family.language}.layers." in n for n in packed)
+    inputs = vlm.collate(made.shared.text, made.tokens, made.asked, grids=made.grids)
+    a, b = (vlm.forward(m, inputs).logits for m in (device, twin))
+    torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
+def test_all_but_the_tower_can_be_trained(made):
+    model = full_model(made.shared, PairConfig())
+    names = [n for n, p in model.named_parameters() if p.requires_grad]
+    family = family_of(model)
+    assert not any(f".{family.tower}." in n for n in names)
+    assert {"lm_head.weight"} < set(names)
+    assert all(p.requires_grad for part in parts(model) for p in part.parameters())
+
+
+def test_the_registry_says_what_a_family_is():
+    for name, family in FAMILIES.items():
+        assert family.model_type == name
+        assert family.tap
+        assert family.model_class.config_class.model_type == name
+    assert len(QUESTIONS) == 3
