@@ -124,3 +124,37 @@ def test_an_out_dir_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="setting 'run.out-dir'"):
         begun(tmp_path / "file")
+
+
+def test_a_folder_that_goes_on_has_the_tables_of_its_state_and_the_seconds_of_both(tmp_path):
+    first = begun(tmp_path / "run", rounds=4)
+    first.round(1, {"source": 0.1 + 0.2}, {"source": (1, 3)}, {"loss": 1 / 3, "nan": float("nan")})
+    first.devices(LEDGER)
+    first.pictures([SAMPLE])
+    first.stage_seconds["cloud"] += 2.0
+    saved = first.state()
+    first.round(2, {"source": 0.5}, {}, {})  # after the checkpoint
+    first.pictures([SAMPLE])
+    first.finish("interrupted")
+
+    second = RunFolder(tmp_path / "run")
+    second.stage_seconds["cloud"] += 1.0
+    second.begin(parse({"run.rounds": 6}), {}, {"resumed_after": 1}, (1, saved))
+    now = results.read(tmp_path / "run")
+    assert (now.status, now.config["run.rounds"], now.info["resumed_after"]) == ("interrupted", 6, 1)
+    assert now.rounds.to_dict("list") == {
+        "round": [1, 1],
+        "domain": ["source"] * 2,
+        "kind": ["test", "prequential"],
+        "accuracy": [0.1 + 0.2, 1 / 3],
+        "n": [0, 3],
+    }
+    assert now.metrics["value"].tolist()[0] == 1 / 3
+    assert list(now.pictures["positions"][0]) == [3, 1]
+    assert len(now.pictures) == 1
+    second.round(2, {"source": 0.5}, {}, {})
+    second.finish("completed", adapter_digest="ab")
+    ended = results.read(tmp_path / "run").run
+    assert ended["host_seconds"]["cloud"] == 3.0
+    assert ended["wall_seconds"] >= saved["wall_seconds"]
+    assert (ended["rounds_done"], ended["adapter_digest"]) == (2, "ab")

@@ -145,7 +145,7 @@ def trace(
 ) -> None:
     """Read or generate an availability trace, say what is in it, and convert it."""
     from cdc_flower.fleet.cost import profiles as fleets
-    from cdc_flower.fleet.time import availability as habits
+    from cdc_flower.fleet.time import availability
     from cdc_flower.fleet.time import traces
 
     made = {"--days": days, "--mix": mix, "--zones": zones, "--seed": seed}
@@ -160,7 +160,7 @@ def trace(
         if devices > traces.MOST_DEVICES:
             raise ConfigError(f"--devices: {devices:g} devices; allowed: up to {traces.MOST_DEVICES:g}")
         fleet = fleets.fleet(mix or DEFAULTS.mix, devices, seed or 0)
-        found = habits.generate(
+        found = availability.generate(
             fleet.classes, seed or 0, days or DEFAULTS.trace_days, _zones(zones or DEFAULTS.zones)
         )
     if out is not None:

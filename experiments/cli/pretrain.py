@@ -32,13 +32,13 @@ def pretrain(
     name = config.data.name
     recipe = shortened(RECIPES.get(name, Recipe()), steps_share)
 
-    from experiments.report.terminal import Screen, share
+    from experiments.report.terminal import Terminal, share
     from experiments.run import pairs, pool
 
     kept = pairs.folder(name if steps_share == 1 else f"{name}-quick")  # a quick try is no pair to run with
     target = (out or kept).absolute()
     pool.silence()
-    with Screen(1) as screen, screen.preparing(f"pair for {name}") as tell:
+    with Terminal(1) as terminal, terminal.preparing(f"pair for {name}") as tell:
         card = pairs.train(config, target, recipe, tell)
     for role, scores in card["scores"].items():
         by_domain = ", ".join(f"{domain} {share(value)} %" for domain, value in scores["by_domain"].items())

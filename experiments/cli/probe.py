@@ -47,12 +47,12 @@ def probe(
     from rich.console import Console
 
     from experiments.probes import probe
-    from experiments.report.terminal import Screen
+    from experiments.report.terminal import Terminal
     from experiments.run import pairs, pool
 
     pool.silence()
-    with Screen(1) as screen, screen.preparing("pair") as tell:
-        pairs.ensure(config, screen.say, tell, not no_pretrain)
+    with Terminal(1) as terminal, terminal.preparing("pair") as tell:
+        pairs.ensure(config, terminal.say, tell, not no_pretrain)
         found = probe.run(str(part), config, seeds, tell)
     Console(highlight=False).print(probe.table(found))
     typer.echo(f"rows: {probe.write(found, target)}")

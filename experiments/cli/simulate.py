@@ -73,14 +73,14 @@ def simulate(
 
     from cdc_flower import results
     from experiments.report.live import Watch
-    from experiments.report.terminal import Screen, share, size
+    from experiments.report.terminal import Terminal, share, size
     from experiments.run import pairs, pool
     from experiments.run import simulate as simulating
 
     pool.silence()
-    shown = Watch(target) if live else Screen(1)
-    with shown as screen, screen.preparing(f"{config.run.method} · seed {config.run.seed}") as tell:
-        pairs.ensure(config, screen.say, tell, not no_pretrain)
+    shown = Watch(target) if live else Terminal(1)
+    with shown as terminal, terminal.preparing(f"{config.run.method} · seed {config.run.seed}") as tell:
+        pairs.ensure(config, terminal.say, tell, not no_pretrain)
         engines = {
             Engine.local: simulating.local,
             Engine.fleet: partial(

@@ -28,7 +28,7 @@ WATCHED = ("flwr", "cdc_flower", "strategies", "clients")  # loggers whose lines
 
 
 class Watch:
-    """Shows a run; stands in for `screen.Screen` where one run is made.
+    """Shows a run; stands in for `terminal.Terminal` where one run is made.
 
     Args:
         folder: the run folder.

@@ -18,7 +18,7 @@ from rich.table import Table
 from experiments.run.pool import Event, Job
 
 
-class Screen:
+class Terminal:
     """Progress of a comparison. Use as a context; call `listen` with events, `preparing` before the jobs.
 
     Args:
@@ -45,7 +45,7 @@ class Screen:
         self.quarters: dict[Any, int] = {}
         self.overall: TaskID | None = None
 
-    def __enter__(self) -> Screen:
+    def __enter__(self) -> Terminal:
         if self.live:
             self.bars.start()
         return self

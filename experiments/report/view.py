@@ -121,8 +121,8 @@ def view(state: State) -> RenderableType:
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column()
     facts.add_row("virtual time", _span(state.hours))
-    pace = f"{state.seconds[-1]:.1f} s a round, {_clock(state.left)} left" if state.seconds else "-"
-    facts.add_row("this host", pace)
+    speed = f"{state.seconds[-1]:.1f} s a round, {_clock(state.left)} left" if state.seconds else "-"
+    facts.add_row("this host", speed)
     facts.add_row("devices", _devices(state))
     facts.add_row("sent so far", f"up {size(state.up)}, down {size(state.down)}")
     parts: list[RenderableType] = [head, Text(), facts, Text(), _accuracies(state)]

@@ -22,7 +22,7 @@ from cdc_flower import results
 from cdc_flower.config import Config, ConfigError, flat, full_key, parse
 from experiments.report import page, summary
 from experiments.report.summary import Comparison
-from experiments.report.terminal import Screen
+from experiments.report.terminal import Terminal
 from experiments.run import pairs, pool
 from experiments.run.pool import Job
 from strategies import method as registry
@@ -104,11 +104,11 @@ def run(
         "host_seconds": {"preparation": 0.0, "total": 0.0},
     }
     pool.silence()
-    with Screen(len(jobs), show=progress) as screen:
+    with Terminal(len(jobs), show=progress) as terminal:
         module = importlib.import_module(engine)
-        with screen.preparing("pair") as tell:
-            pairs.ensure(base, screen.say, tell, pretrain)
-        with screen.preparing("preparing") as tell:
+        with terminal.preparing("pair") as tell:
+            pairs.ensure(base, terminal.say, tell, pretrain)
+        with terminal.preparing("preparing") as tell:
             for config in configs.values():
                 setup = module.prepare(config, tell)
         digests = {"pair_digest": setup.digest, "data_digest": setup.world.pack.digest}
@@ -116,23 +116,23 @@ def run(
         kept = [job for job in jobs if before[job] == "completed"]
         todo = [dataclasses.replace(job, resume=before[job] is not None) for job in jobs if job not in kept]
         todo.sort(key=lambda job: (job.seed, not index["traits"][job.arm]["adapts"]))  # the shortest last
-        screen.jobs = len(todo)
-        with screen.preparing("teacher") as tell:
+        terminal.jobs = len(todo)
+        with terminal.preparing("teacher") as tell:
             teacher = module.teacher_accuracy(base, tell)
         index["teacher"] = dict(teacher)
         index["host_seconds"]["preparation"] = time.perf_counter() - started
         folder.mkdir(parents=True, exist_ok=True)
         results.write_json(folder / summary.INDEX, index)
         for job in kept:
-            screen.say(f"{job.name}: kept")
+            terminal.say(f"{job.name}: kept")
         for job in todo:
             if job.resume:
-                screen.say(f"{job.name}: goes on")
+                terminal.say(f"{job.name}: goes on")
         _forget(todo)
         interrupted = False
         try:
             cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-            failed = pool.run(todo, cores if workers is None else workers, screen.listen)
+            failed = pool.run(todo, cores if workers is None else workers, terminal.listen)
             index["status"] = "failed" if failed else "completed"
             index["failed"] = {job.name: why for job, why in failed.items()}
         except KeyboardInterrupt:

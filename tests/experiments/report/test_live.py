@@ -38,7 +38,7 @@ def test_a_terminal_gets_the_view_with_warnings_in_it_and_the_loggers_get_their_
     config = parse(run_settings(rounds=2, eval_every=2, fail_devices="1:1"))
     shown = io.StringIO()
     console = Console(file=shown, force_terminal=True, width=100, height=30)
-    with Watch(Path(config.run.out_dir), console) as screen, screen.preparing("cdc · seed 0") as tell:
+    with Watch(Path(config.run.out_dir), console) as terminal, terminal.preparing("cdc · seed 0") as tell:
         simulate.local(config, tell)
     assert "round 2 of 2" in shown.getvalue()
     assert "! round 1: device 1" in shown.getvalue()

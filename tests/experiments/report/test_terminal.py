@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from experiments.report import terminal as screen
+from experiments.report import terminal
 from experiments.report.summary import MEASURES
 
 METHODS = ("static", "cdc", "fedavg_lora", "fedprox_lora", "fedavg_full", "fedavg_pseudo")
@@ -42,7 +42,7 @@ def comparison(intervals):
 
 def lines(intervals, width):
     console = Console(file=io.StringIO(), width=width, highlight=False)
-    console.print(screen.table(comparison(intervals), width))
+    console.print(terminal.table(comparison(intervals), width))
     return console.file.getvalue().splitlines()
 
 
@@ -86,7 +86,7 @@ def test_a_narrow_terminal_is_told_what_it_does_not_see():
 
 def test_a_log_gets_a_line_per_quarter_of_a_stage_whatever_its_loss_is():
     console = Console(file=io.StringIO(), width=80)
-    with screen.Screen(1, console) as shown, shown.preparing("pair") as tell:
+    with terminal.Terminal(1, console) as shown, shown.preparing("pair") as tell:
         for step in range(0, 101, 10):
             tell(f"tower (loss {1 / (step + 1):.3f})", step, 100)
         tell("teacher (loss 1.000)", 30, 100)
@@ -95,10 +95,10 @@ def test_a_log_gets_a_line_per_quarter_of_a_stage_whatever_its_loss_is():
 
 
 def test_markdown_has_a_row_of_as_many_cells_for_the_teacher_and_every_method():
-    shown = screen.markdown(comparison(True)).splitlines()
+    shown = terminal.markdown(comparison(True)).splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in shown]
     assert [row[0] for row in cells] == ["method", "---", "teacher", *METHODS]
-    assert {len(row) for row in cells} == {len(screen.COLUMNS)}
+    assert {len(row) for row in cells} == {len(terminal.COLUMNS)}
     assert cells[3][3] == "91.2 ±12.0"
 
 
@@ -115,10 +115,10 @@ def test_markdown_has_a_row_of_as_many_cells_for_the_teacher_and_every_method():
     ],
 )
 def test_sizes_for_people(count, text):
-    assert screen.size(count) == text
+    assert terminal.size(count) == text
 
 
 def test_shares_for_people():
-    assert screen.share(0.914) == "91.4"
-    assert screen.share(0.914, 0.9, 0.93) == "91.4 ±1.5"
-    assert screen.share(None) == "-"
+    assert terminal.share(0.914) == "91.4"
+    assert terminal.share(0.914, 0.9, 0.93) == "91.4 ±1.5"
+    assert terminal.share(None) == "-"
