@@ -187,6 +187,7 @@ def select_within_budget(now: _Round) -> tuple[bytes, int, int]:
 
 
 def reply(frame: bytes, digest: bytes, metrics: dict[str, int | float]) -> RecordDict:
+    """The content of a reply: metrics, digest of the adapter, and the frame where there is one."""
     records = RecordDict(
         {keys.METRICS: MetricRecord(metrics), keys.CONFIG: ConfigRecord({keys.DIGEST: digest})}
     )

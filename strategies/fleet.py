@@ -195,6 +195,7 @@ class Fleet:
 
     @classmethod
     def of(cls, config: Config, *, counted: bool = True) -> Fleet:
+        """The fleet that a config describes."""
         run, virtual = config.run, config.fleet.mode != "off"
         least, timeout = 0 if virtual else run.min_devices, min(60.0, run.round_timeout)
         return cls(run.devices, run.seed, run.cohort, least, timeout, counted, rules=config.fleet)

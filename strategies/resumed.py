@@ -47,22 +47,27 @@ class Resumed(Strategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
+        """The strategy's, of the round it really is."""
         return self.strategy.configure_train(self.done + server_round, arrays, config, grid)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """The strategy's, of the round it really is."""
         return self.strategy.aggregate_train(self.done + server_round, replies)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
+        """The strategy's, of the round it really is."""
         return self.strategy.configure_evaluate(self.done + server_round, arrays, config, grid)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """The strategy's, of the round it really is."""
         return self.strategy.aggregate_evaluate(self.done + server_round, replies)
 
     def summary(self) -> None:
+        """The strategy's."""
         self.strategy.summary()
 
 

@@ -47,6 +47,7 @@ class Scored:
         rng: np.random.Generator,
         config: UplinkConfig,
     ) -> np.ndarray:
+        """A score of every token, (B, N); see `TOKEN_SCORES`."""
         return self.score(model, text, inputs, rng, config)
 
 
@@ -101,6 +102,7 @@ class Reading:
         rng: np.random.Generator,
         config: UplinkConfig,
     ) -> np.ndarray:
+        """A score of every token, (B, N); see `TOKEN_SCORES`."""
         out = vlm.forward(model, inputs, attention=True)
         return self.draw(_array(self.read(model, out, inputs)), rng)
 

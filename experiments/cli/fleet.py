@@ -145,8 +145,7 @@ def trace(
 ) -> None:
     """Read or generate an availability trace, say what is in it, and convert it."""
     from cdc_flower.fleet.cost import profiles as fleets
-    from cdc_flower.fleet.time import availability
-    from cdc_flower.fleet.time import traces
+    from cdc_flower.fleet.time import availability, traces
 
     made = {"--days": days, "--mix": mix, "--zones": zones, "--seed": seed}
     if file is not None:

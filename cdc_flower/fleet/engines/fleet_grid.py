@@ -164,6 +164,7 @@ class FleetGrid(OwnGrid):
         self._states = {device: state for device, state in states.items() if state}
 
     def get_node_ids(self) -> Iterable[int]:
+        """Nodes of all devices, by device."""
         return [node_id(i) for i in range(self.devices)]
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
@@ -179,6 +180,7 @@ class FleetGrid(OwnGrid):
         return [message.metadata.message_id for message in messages]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Work on the messages of these ids that are not yet pulled; their replies."""
         return self._play([self._pushed.pop(i) for i in list(message_ids) if i in self._pushed], None)
 
     def send_and_receive(

@@ -71,9 +71,11 @@ class DeviceStates:
         self.grid = grid
 
     def state(self) -> dict[str, Any]:
+        """Device, as text -> its state as bytes."""
         return {str(device): data for device, data in self.grid.states().items()}
 
     def load(self, state: Mapping[str, Any]) -> None:
+        """Give the devices their states back."""
         self.grid.restore({int(device): data for device, data in state.items()})
 
 
@@ -98,10 +100,12 @@ class OwnGrid(Grid):
     _run: Run | None = None
 
     def set_run(self, run: Run) -> None:
+        """Flower tells which run it is."""
         self._run = run
 
     @property
     def run(self) -> Run:
+        """The run that Flower told."""
         if self._run is None:
             raise RuntimeError(f"{type(self).__name__} has no run; call set_run first")
         return self._run
@@ -160,6 +164,7 @@ class LocalGrid(OwnGrid):
             node.context.state = state_of(states[node.device]) if node.device in states else RecordDict()
 
     def get_node_ids(self) -> Iterable[int]:
+        """Nodes of all devices, by device."""
         return list(self._nodes)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
@@ -180,6 +185,7 @@ class LocalGrid(OwnGrid):
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Work on the messages of these ids that are not yet pulled; their replies."""
         return [self._work(self._pushed.pop(i)) for i in list(message_ids) if i in self._pushed]
 
     def send_and_receive(

@@ -111,10 +111,12 @@ class TimedGrid(OwnGrid):
     # --- Flower's interface ---------------------------------------------------------------------------------
 
     def set_run(self, run: Run) -> None:
+        """As the grid inside."""
         self.inner.set_run(run)
 
     @property
     def run(self) -> Run:
+        """As the grid inside."""
         return self.inner.run
 
     def get_node_ids(self) -> Iterable[int]:
@@ -135,6 +137,7 @@ class TimedGrid(OwnGrid):
         return self.inner.push_messages(messages)
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """As the grid inside, outside virtual time."""
         return self.inner.pull_messages(message_ids)
 
     def send_and_receive(
