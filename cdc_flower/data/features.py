@@ -21,9 +21,10 @@ import numpy as np
 from PIL import Image
 
 from cdc_flower.config import ConfigError
-from cdc_flower.data import packs
 
 BATCH = 64  # pictures per call of the tower
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+"""What is opened: common bitmap formats alone."""
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many are done, and how many there are."""
@@ -78,7 +79,7 @@ def cache_folder(setting: str = "") -> Path:
 
 def open_picture(data: bytes) -> Image.Image:
     """A picture of a pack, in RGB; packs were checked when they were read."""
-    return Image.open(io.BytesIO(data), formats=packs.FORMATS).convert("RGB")
+    return Image.open(io.BytesIO(data), formats=FORMATS).convert("RGB")
 
 
 def index_path(path: Path) -> Path:

@@ -24,13 +24,13 @@ import pyarrow.parquet as pq
 from PIL import Image, UnidentifiedImageError
 
 from cdc_flower.config import ConfigError, DataConfig
+from cdc_flower.data.features import FORMATS
 
 TEXT_COLUMNS = ("image_id", "question", "answer", "qtype", "domain", "user")
 COLUMNS = ("image", *TEXT_COLUMNS)
 """The columns every pack has; more are allowed and kept."""
 NOT_EMPTY = ("image_id", "question", "answer")
 SPLITS = ("train", "test")
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 MAX_PIXELS = 16 * 2**20
 """A picture with more pixels is refused before it is decoded."""
 _ALLOWED = "'scenes' or the path of a folder with train.parquet and test.parquet"

@@ -172,13 +172,24 @@ def _memory() -> dict[str, float]:
     }
 
 
+def _peak() -> float:
+    """MB: the largest that a worker of a FleetGrid has been."""
+    processes = psutil.Process().children(recursive=True)
+    workers = [p.pid for p in processes if "_Worker" in "".join(p.cmdline())]
+    lines = [line for pid in workers for line in Path(f"/proc/{pid}/status").read_text().splitlines()]
+    return max((int(line.split()[1]) for line in lines if line.startswith("VmHWM")), default=0) / 1e3
+
+
 def rounds(folder: Path, workers: int, quick: bool) -> Iterator[Figure]:
     """(b), (e): the train phase of CDC, inference included, and what the model alone would take."""
     for samples, devices in ((2, 4),) if quick else ((2, 256), (32, 64)):
         small = {"run.rounds": 2, "run.eval-every": 2} if quick else {}
         settings = {**TASKS, **small, "run.samples-per-round": samples, "run.devices": devices}
         what = f"CDC, {devices} devices of {samples} samples: device-tasks/s"
-        phases = _fleet_phases({**settings, "run.out-dir": str(folder / f"fleet-{samples}")}, workers)
+        own = {**settings, "run.out-dir": str(folder / f"fleet-{samples}")}
+        phases, peak = _fleet_phases(own, workers)
+        if samples == 2:
+            yield Figure("peak RSS of a worker of CDC, which holds no teacher, MB", peak, peak, 1.0, "", True)
         rate = devices / median(phases[1:])
         if not quick:
             out = folder / f"flower-{samples}"
@@ -200,8 +211,8 @@ def rounds(folder: Path, workers: int, quick: bool) -> Iterator[Figure]:
         yield figure(name, took * 1e3, alone[best] * 1e3)
 
 
-def _fleet_phases(settings: dict[str, Any], workers: int) -> list[float]:
-    """Seconds of the train phases of a run on a FleetGrid."""
+def _fleet_phases(settings: dict[str, Any], workers: int) -> tuple[list[float], float]:
+    """Seconds of the train phases of a run on a FleetGrid, and the peak memory of its workers in MB."""
     from flwr.app import Context, RecordDict
 
     from experiments.bench.apps import timed
@@ -212,7 +223,8 @@ def _fleet_phases(settings: dict[str, Any], workers: int) -> list[float]:
     with fleet(devices, workers, CLIENT, settings=run_config, bundle=BUNDLE) as grid:
         seconds = timed(grid)
         run(grid, Context(1, 1, {}, RecordDict(), run_config))
-    return seconds
+        peak = _peak()
+    return seconds, peak
 
 
 def model_alone(rows: int) -> float:

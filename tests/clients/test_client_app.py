@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from importlib.metadata import EntryPoint
 
 import pytest
@@ -27,3 +29,12 @@ def test_work_is_what_is_here_or_was_installed_and_nothing_else(monkeypatch):
         with pytest.raises(ConfigError, match=r"unknown to this client; allowed: clients\.cdc:work"):
             work_of(name)
     session().close()
+
+
+def test_a_device_does_not_even_import_what_reads_packs_labels_or_teachers():
+    code = "import sys, clients.bundle; print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(found.stdout.split())
+    assert "clients.cdc" in loaded
+    for name in ("strategies", "cdc_flower.data.world", "cdc_flower.models.teacher", "pandas", "pyarrow"):
+        assert name not in loaded
