@@ -20,6 +20,7 @@ from pydantic.dataclasses import dataclass
 from cdc_flower import plugins
 from cdc_flower.fleet.settings import FleetConfig
 from cdc_flower.setting import STRICT, setting
+from cdc_flower.tasks import TASKS
 
 T = TypeVar("T")
 TokenScore = Literal["attention", "sampled", "entropy", "mc_dropout", "norm", "random", "released"]
@@ -71,6 +72,7 @@ class DataConfig:
     items: Literal["test", "tuning"] = setting(
         "test", "tuning = other items of the test split, to choose settings by", "simulator"
     )
+    task: str = setting("exact", "when an answer is right (`cdc_flower.tasks`)", "simulator")
     scenes_train: int = setting(3000, "pictures of the devices, for scenes", "simulator", ge=1)
     scenes_test: int = setting(800, "pictures of the test split, for scenes", "simulator", ge=1)
     style_column: str = setting("domain", "the column that says a picture's style", "simulator")
@@ -184,15 +186,19 @@ STAGES: dict[str, type] = {
 """Stage name -> its dataclass. Methods add sections of their own, see `sections`."""
 
 
-@lru_cache(maxsize=1)
 def sections() -> dict[str, type]:
     """`STAGES`, then the sections of all methods that are installed; loads the methods.
 
     Raises:
         ConfigError: a method whose section has the name of a stage or of another's section.
     """
+    return _sections(plugins.names(plugins.METHODS))
+
+
+@lru_cache(maxsize=1)
+def _sections(methods: tuple[str, ...]) -> dict[str, type]:
     found = dict(STAGES)
-    for name in plugins.names(plugins.METHODS):
+    for name in methods:
         for section, cls in plugins.load(plugins.METHODS, name).settings.items():
             if found.setdefault(section, cls) is not cls:
                 raise ConfigError(f"method '{name}': section '{section}' is taken; allowed: another name")
@@ -224,12 +230,16 @@ class Config:
         return () if names == ("none",) else names
 
 
-@lru_cache(maxsize=1)
 def _owner() -> dict[str, tuple[str, str]]:
     """`stage.key` -> its stage and the name of its field."""
+    return _owner_of(plugins.names(plugins.METHODS))
+
+
+@lru_cache(maxsize=1)
+def _owner_of(methods: tuple[str, ...]) -> dict[str, tuple[str, str]]:
     return {
         f"{stage}.{f.name.replace('_', '-')}": (stage, f.name)
-        for stage, cls in sections().items()
+        for stage, cls in _sections(methods).items()
         for f in dataclasses.fields(cls)
     }
 
@@ -298,6 +308,8 @@ def parse(settings: Mapping[str, Any]) -> Config:
     known = plugins.names(plugins.METHODS)
     if config.run.method not in known:
         raise ConfigError(f"setting 'run.method' = {config.run.method!r}; allowed: {', '.join(known)}")
+    if config.data.task not in TASKS:
+        raise ConfigError(f"setting 'data.task' = {config.data.task!r}; allowed: {', '.join(TASKS)}")
     for axis in config.axes:
         if axis not in ("object", "question", "style", "mixed"):
             raise ConfigError(

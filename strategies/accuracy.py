@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
-import torch
 from torch import nn
 
 from cdc_flower.data.world import World
@@ -32,22 +31,26 @@ def wearing(model: nn.Module, flat: np.ndarray) -> Iterator[nn.Module]:
 def accuracy(
     model: nn.Module, shared: Shared, world: World, progress: Callable[[str, int, int], None] | None = None
 ) -> dict[str, float]:
-    """Domain -> share of test items whose greedy answer is the label, 0..1."""
-    frame, right = world.test, np.zeros(len(world.test), bool)
+    """Domain -> mean worth of the greedy answers to the test items, 0..1.
+
+    Answers are compared as text, by the task that judges the stream.
+    """
+    frame, right = world.test, np.zeros(len(world.test))
     device = next(model.parameters()).device
     mode = model.training
     model.eval()
     for start in range(0, len(frame), BATCH):
         part = frame.iloc[start : start + BATCH]
-        tokens = np.stack([world.test_tokens[i] for i in part["image_row"]])
+        rows = part["image_row"].tolist()
         inputs = vlm.collate(
             shared.text,
-            tokens,
+            [world.test_tokens[i] for i in rows],
             [shared.text.question_ids(str(q)) for q in part["question"]],
-            [shared.text.answer_ids(str(a)) for a in part["answer"]],
+            grids=[world.test_tokens.grid(i) for i in rows],
         )
-        with torch.no_grad():
-            right[start : start + BATCH] = vlm.correct(model, inputs.to(device))
+        said = vlm.answer(model, shared.text, inputs.to(device), shared.max_answer_tokens).texts
+        true = part["answer"].astype(str)
+        right[start : start + BATCH] = [world.worth(a, b) for a, b in zip(said, true, strict=True)]
         if progress is not None:
             progress("held-out accuracy", min(start + BATCH, len(frame)), len(frame))
     model.train(mode)

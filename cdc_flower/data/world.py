@@ -27,7 +27,7 @@ from cdc_flower.data.prequential import prequential
 from cdc_flower.data.schedule import Streams
 from cdc_flower.draws import generator
 from cdc_flower.session import session
-from cdc_flower.tasks import TASKS
+from cdc_flower.tasks import TASKS, Worth, exact
 
 if TYPE_CHECKING:
     from cdc_flower.models.shared import Shared
@@ -45,6 +45,7 @@ class World:
             columns.
         train_tokens, test_tokens: vision tokens of the pictures of both splits.
         streams: [device][round - 1] -> (samples_per_round,) int64 positions in `train`.
+        worth: of an answer, beside the label.
     """
 
     pack: Pack
@@ -53,6 +54,7 @@ class World:
     train_tokens: Features
     test_tokens: Features
     streams: Sequence[list[np.ndarray]]
+    worth: Worth = exact
 
     @cached_property
     def domains(self) -> np.ndarray:
@@ -66,7 +68,7 @@ class World:
 
     def judge(self, device: int, round: int, answers: Sequence[str]) -> dict[str, tuple[float, int]]:
         """How many of a device's answers of a round are right, by domain: see `prequential`."""
-        return prequential(TASKS["exact"], self, device, round, answers)
+        return prequential(self.worth, self, device, round, answers)
 
 
 def _encode(shared: Shared, images: list[Image.Image]) -> list[tuple[np.ndarray, Grid]]:
@@ -176,7 +178,10 @@ def load_world(config: Config, shared: Shared, progress: Progress | None = None)
         domain = ground.train["drift_domain"].to_numpy(dtype=str)
         parts = partition(ground.train, config.data, run.devices, run.seed)
         streams = Streams(domain, parts, config)
-        return World(ground.pack, ground.train, ground.test, ground.train_tokens, ground.test_tokens, streams)
+        worth = TASKS[config.data.task]
+        return World(
+            ground.pack, ground.train, ground.test, ground.train_tokens, ground.test_tokens, streams, worth
+        )
 
     key = (*base, config.drift, run.seed, run.devices, run.rounds, run.samples_per_round)
     return session().once("worlds", key, make, _KEPT)

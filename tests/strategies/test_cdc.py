@@ -88,7 +88,9 @@ def test_it_works_in_another_persons_app(run_settings):
     @app.main()
     def main(grid, context):
         config = parse(context.run_config)
-        strategy = cdc.CDC.build(prepare(config))
+        setup = prepare(config)
+        strategy = cdc.CDC.build(setup)
+        strategy.fleet.judge = setup.world.judge  # a simulation knows what is right
         kept["first"] = strategy.initial_arrays()["p"].numpy()
         kept["result"] = strategy.start(grid, strategy.initial_arrays(), num_rounds=config.run.rounds)
 
