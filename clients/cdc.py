@@ -19,10 +19,10 @@ import numpy as np
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 from flwr.supercore import log
 
-from cdc_flower.config import UplinkConfig
 from cdc_flower.downlink import update
 from cdc_flower.models import adapters, vlm
 from cdc_flower.session import kept
+from cdc_flower.stages import UplinkConfig
 from cdc_flower.uplink import select, token_batch
 from cdc_flower.uplink.pictures import picture_batch
 from cdc_flower.uplink.pictures.picture_batch import FORMS

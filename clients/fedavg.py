@@ -20,11 +20,11 @@ from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 from torch import nn
 from torch.nn import functional as F
 
-from cdc_flower.config import PairConfig
 from cdc_flower.models import adapters, vlm
 from cdc_flower.models.shared import Shared
 from cdc_flower.models.student import full_model, twin_model
 from cdc_flower.session import kept
+from cdc_flower.stages import PairConfig
 from cdc_flower.wire import keys
 from cdc_flower.wire.counts import Counts
 from clients.counts import answering, passes

@@ -16,7 +16,7 @@ import torch
 from flwr.app import Context, Message, RecordDict
 from torch import nn
 
-from cdc_flower.config import Config, PairConfig, parse_stages
+from cdc_flower.config import Config, parse_stages
 from cdc_flower.data.features import open_picture
 from cdc_flower.data.source import Source, source
 from cdc_flower.draws import generator
@@ -24,6 +24,7 @@ from cdc_flower.models import adapters, vlm
 from cdc_flower.models.shared import Shared, load_shared
 from cdc_flower.models.student import device_model
 from cdc_flower.session import kept
+from cdc_flower.stages import PairConfig
 from cdc_flower.wire import keys
 from clients.store import Adapter, Store
 

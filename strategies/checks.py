@@ -20,7 +20,7 @@ from cdc_flower.uplink import token_batch
 from cdc_flower.uplink.pictures import picture_batch
 from cdc_flower.uplink.pictures.picture_batch import FORMS
 from cdc_flower.uplink.sample import Batch, Sample
-from strategies.fleet import wanted
+from strategies.devices import wanted
 from strategies.method import Setup, method, methods
 
 MESSAGE_BYTES = 272  # what a message adds to its frame, at most

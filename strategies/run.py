@@ -34,7 +34,7 @@ from cdc_flower.run_folder import RunFolder
 from strategies.accuracy import accuracy
 from strategies.callbacks import After, chosen
 from strategies.checks import check, fleet
-from strategies.fleet import discover, wanted
+from strategies.devices import discover, wanted
 from strategies.method import Method, Setup, method
 from strategies.pictures import pictures
 from strategies.resumed import Resumed, earlier, put_back

@@ -23,6 +23,7 @@ ELSEWHERE = {
     "strategies/pictures.py": "tests/strategies/test_runs.py",
     "strategies/run.py": "tests/strategies/test_runs.py",
     "strategies/static.py": "tests/strategies/test_runs.py",
+    "cdc_flower/stages.py": "tests/test_config.py",
     "clients/counts.py": "tests/clients/test_cdc.py",
     "clients/static.py": "tests/strategies/test_runs.py",
     "experiments/bench/apps.py": "tests/experiments/bench/test_fleet.py",

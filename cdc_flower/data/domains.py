@@ -13,7 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from cdc_flower.config import ConfigError, DataConfig
+from cdc_flower.config import ConfigError
+from cdc_flower.stages import DataConfig
 
 SOURCE = "source"
 DOMAINS = (SOURCE, "object", "question", "style", "mixed")

@@ -23,8 +23,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, UnidentifiedImageError
 
-from cdc_flower.config import ConfigError, DataConfig
+from cdc_flower.config import ConfigError
 from cdc_flower.data.features import FORMATS
+from cdc_flower.stages import DataConfig
 
 TEXT_COLUMNS = ("image_id", "question", "answer", "qtype", "domain", "user")
 COLUMNS = ("image", *TEXT_COLUMNS)

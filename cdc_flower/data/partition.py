@@ -7,8 +7,9 @@ import warnings
 import numpy as np
 import pandas as pd
 
-from cdc_flower.config import ConfigError, DataConfig
+from cdc_flower.config import ConfigError
 from cdc_flower.draws import generator
+from cdc_flower.stages import DataConfig
 
 
 def partition(frame: pd.DataFrame, config: DataConfig, devices: int, seed: int) -> list[np.ndarray]:

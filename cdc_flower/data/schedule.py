@@ -11,9 +11,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from cdc_flower.config import Config, ConfigError, DriftConfig
+from cdc_flower.config import Config, ConfigError
 from cdc_flower.data.domains import SOURCE
 from cdc_flower.draws import generator
+from cdc_flower.stages import DriftConfig
 
 KEPT = 4096  # streams in memory, per process
 

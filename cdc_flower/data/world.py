@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from cdc_flower.config import Config, ConfigError, DataConfig
+from cdc_flower.config import Config, ConfigError
 from cdc_flower.data import packs
 from cdc_flower.data.domains import SOURCE, check_domains, domains
 from cdc_flower.data.features import Features, Grid, Progress, cache_folder, features_of
@@ -27,6 +27,7 @@ from cdc_flower.data.prequential import prequential
 from cdc_flower.data.schedule import Streams
 from cdc_flower.draws import generator
 from cdc_flower.session import session
+from cdc_flower.stages import DataConfig
 from cdc_flower.tasks import TASKS, Worth, exact
 
 if TYPE_CHECKING:

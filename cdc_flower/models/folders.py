@@ -23,8 +23,9 @@ from transformers import AutoConfig
 from transformers.utils import logging as hf_logging
 from transformers.utils.hub import cached_file
 
-from cdc_flower.config import ConfigError, PairConfig
+from cdc_flower.config import ConfigError
 from cdc_flower.models.transform import Transform
+from cdc_flower.stages import PairConfig
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
 PACKAGE = "cdc-flower"

@@ -21,13 +21,13 @@ from PIL import Image
 from torch import nn
 from transformers import AutoImageProcessor, AutoTokenizer, GenerationConfig
 
-from cdc_flower.config import PairConfig, UplinkConfig
 from cdc_flower.data.features import Grid
 from cdc_flower.models import transform
 from cdc_flower.models.families import FAMILIES
 from cdc_flower.models.folders import PairError, config_of, folder_of, opened, paths, weights_digest
 from cdc_flower.models.inputs import Text
 from cdc_flower.models.transform import Transform
+from cdc_flower.stages import PairConfig, UplinkConfig
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,11 +19,11 @@ from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 from torch import nn
 from transformers import BitsAndBytesConfig
 
-from cdc_flower.config import PairConfig
 from cdc_flower.models import adapters
 from cdc_flower.models.families import FAMILIES
 from cdc_flower.models.folders import opened
 from cdc_flower.models.shared import Shared
+from cdc_flower.stages import PairConfig
 
 MIXED = "nf4"  # the compression of the twin where devices have several ("auto")
 

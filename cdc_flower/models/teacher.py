@@ -14,10 +14,10 @@ import torch
 from torch import nn
 from transformers import AutoTokenizer
 
-from cdc_flower.config import PairConfig
 from cdc_flower.models.families import FAMILIES
 from cdc_flower.models.folders import PairError, opened, paths, weights_digest
 from cdc_flower.models.shared import Shared, checked_config, tokenizer_digest, tower_digest, tower_shape
+from cdc_flower.stages import PairConfig
 
 
 @dataclass(frozen=True, eq=False)

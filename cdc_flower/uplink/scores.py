@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cdc_flower.config import UplinkConfig
 from cdc_flower.models import vlm
+from cdc_flower.stages import UplinkConfig
 
 SHARPNESS = 3.0  # of `sampled`: 0 is chance, infinity is `attention`; 2 to 4 are alike (docs/log.md)
 

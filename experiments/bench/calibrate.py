@@ -22,10 +22,11 @@ from typing import Any
 import psutil
 import torch
 
-from cdc_flower.config import ConfigError, PairConfig
+from cdc_flower.config import ConfigError
 from cdc_flower.fleet.cost import cost_models, roofline
 from cdc_flower.fleet.cost.profiles import UNITS, Profile
 from cdc_flower.fleet.cost.roofline import Pass
+from cdc_flower.stages import PairConfig
 
 Sides = tuple[tuple[int, int, int], ...]
 SIDES: Sides = ((80, 64, 192), (512, 512, 512), (1024, 1024, 1024), (2048, 2048, 2048), (626, 2048, 5632))

@@ -32,9 +32,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cdc_flower.config import DownlinkConfig
 from cdc_flower.downlink import dyadic, update
 from cdc_flower.downlink.codecs import CODECS
+from cdc_flower.stages import DownlinkConfig
 from cdc_flower.wire import coder
 
 DISTRIBUTIONS = ("gaussian", "laplace", "student3", "layers")

@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from cdc_flower.config import PairConfig
 from cdc_flower.models.families import FAMILIES
 from cdc_flower.models.shared import Shared, load_shared
+from cdc_flower.stages import PairConfig
 from tests import tiny_smolvlm
 
 QUESTIONS = ["where is the star?", "is there a red heart?", "what is at the top?"]

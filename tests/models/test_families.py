@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from cdc_flower.config import PairConfig
 from cdc_flower.models import adapters, vlm
 from cdc_flower.models.families import FAMILIES, family_of, parts
 from cdc_flower.models.student import device_model, full_model, twin_model
+from cdc_flower.stages import PairConfig
 from tests.models.conftest import QUESTIONS
 
 

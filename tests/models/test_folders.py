@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import LlavaForConditionalGeneration
 
-from cdc_flower.config import ConfigError, PairConfig
+from cdc_flower.config import ConfigError
 from cdc_flower.models import folders
 from cdc_flower.models.folders import PairError, config_of, install, opened, paths, weights_digest
+from cdc_flower.stages import PairConfig
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import shutil
 import numpy as np
 import pytest
 
-from cdc_flower.config import PairConfig
 from cdc_flower.models import vlm
 from cdc_flower.models.folders import PairError
 from cdc_flower.models.shared import load_shared
+from cdc_flower.stages import PairConfig
 
 LLAVA = (
     "{% for message in messages %}{{ message['role'].upper() + ': ' }}{% for part in message['content'] %}"

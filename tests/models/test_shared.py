@@ -18,12 +18,12 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from cdc_flower.config import PairConfig
 from cdc_flower.models import shared as module
 from cdc_flower.models import transform
 from cdc_flower.models.families import FAMILIES
 from cdc_flower.models.folders import PairError, weights_digest
 from cdc_flower.models.shared import load_shared, tower_digest
+from cdc_flower.stages import PairConfig
 
 
 def bare(student, teacher="nowhere") -> PairConfig:

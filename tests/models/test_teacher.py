@@ -9,10 +9,10 @@ import pytest
 import torch
 from transformers import LlavaForConditionalGeneration
 
-from cdc_flower.config import PairConfig
 from cdc_flower.models.folders import PairError, weights_digest
 from cdc_flower.models.shared import load_shared
 from cdc_flower.models.teacher import load_teacher, pair_digest, teacher_config
+from cdc_flower.stages import PairConfig
 
 
 def teacher_of(pair_folder, student, teacher=None):

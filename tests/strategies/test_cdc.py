@@ -25,7 +25,8 @@ from clients.client_app import app as client_app
 from clients.store import Adapter, Store
 from clients.task import resident
 from strategies import cdc
-from strategies.fleet import Fleet, FleetError
+from strategies.devices import FleetError
+from strategies.fleet import Fleet
 from strategies.pictures import pictures
 from strategies.run import prepare
 

@@ -8,9 +8,10 @@ import torch
 from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 from torch import nn
 
+from strategies.devices import FleetError
 from strategies.fedavg import FedAvgLora, FedAvgSettings
 from strategies.fedprox import FedProxLora
-from strategies.fleet import Fleet, FleetError
+from strategies.fleet import Fleet
 
 
 class Model(nn.Module):

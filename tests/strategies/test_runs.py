@@ -20,7 +20,7 @@ from clients.client_app import app as client_app
 from strategies import run as running
 from strategies import server_app
 from strategies.checks import check_uplink
-from strategies.fleet import FleetError
+from strategies.devices import FleetError
 from strategies.method import methods
 from strategies.run import prepare, run, run_local, teacher_accuracy
 

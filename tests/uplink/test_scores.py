@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 import torch
 
-from cdc_flower.config import UplinkConfig
 from cdc_flower.models import vlm
 from cdc_flower.models.student import device_model
+from cdc_flower.stages import UplinkConfig
 from cdc_flower.uplink import scores as uncertainty
 from cdc_flower.uplink.scores import SAMPLE_SCORES, TOKEN_SCORES
 
