@@ -106,7 +106,7 @@ class CDC(Method):
         mirror = Mirror(first, layout, down.codec, down.budget, down.history)
         source = source_samples(config, shared, setup.world)
         cloud = Cloud(config, shared, teacher, twin, source)
-        return cls(Fleet.of(config), cloud, mirror, shared, teacher, config, twin)
+        return cls(setup.fleet(), cloud, mirror, shared, teacher, config, twin)
 
     @classmethod
     def check(cls, setup: Setup) -> None:

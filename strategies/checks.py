@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from functools import lru_cache
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from cdc_flower.fleet.time.availability import availability
 from cdc_flower.fleet.time.traces import Trace
 from cdc_flower.models import vlm
 from cdc_flower.models.shared import Shared
+from cdc_flower.session import kept, session
 from cdc_flower.uplink import token_batch
 from cdc_flower.uplink.pictures import picture_batch
 from cdc_flower.uplink.pictures.picture_batch import FORMS
@@ -73,7 +73,7 @@ def check_uplink(config: Config, shared: Shared, world: World) -> None:
         )
 
 
-@lru_cache(maxsize=1)  # the check and the grid ask for the same
+@kept(1)  # the check and the grid ask for the same
 def fleet(config: Config, shared: Shared, world: World) -> tuple[Charges, Trace]:
     """What work costs on each device of a virtual fleet, and when each is there.
 
@@ -106,7 +106,7 @@ def check_fleet(setup: Setup) -> None:
                 f"setting '{key}' = '{value}': method '{name}' averages the answers of one round; "
                 f"allowed: methods {', '.join(able)}"
             )
-    fleet.cache_clear()  # files may have changed since the last run of this process
+    session().shelf("strategies.checks.fleet").clear()  # files may have changed since the last run
     _, trace = fleet(config, setup.shared, setup.world)
     cloud_profile(config)
     if not trace.ever(rules.need_charging, rules.need_idle):

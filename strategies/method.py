@@ -8,7 +8,7 @@ registry and the traits.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -21,6 +21,7 @@ from cdc_flower import plugins
 from cdc_flower.checkpoint import Saved
 from cdc_flower.config import Config, ConfigError
 from cdc_flower.data.world import World
+from cdc_flower.fleet.cost import roofline
 from cdc_flower.fleet.cost.charges import CloudWork
 from cdc_flower.models.shared import Shared
 from cdc_flower.models.teacher import Teacher, pair_digest
@@ -64,6 +65,12 @@ class Setup:
     def digest(self) -> str:
         """sha256 hex of the pair: teacher, student and the transform of tokens."""
         return pair_digest(self.config.pair, self.shared, self.config.data.name)
+
+    def fleet(self, *, counted: bool = True) -> Fleet:
+        """The devices of the run, whose answers the world's labels judge; `counted` as in `Fleet`."""
+        shapes = roofline.shapes(self.shared.student_config(), self.config.pair.lora_rank)
+        made = Fleet.of(self.config, counted=counted)
+        return replace(made, judge=self.world.judge, shapes=shapes)
 
 
 class Method(Strategy):

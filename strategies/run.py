@@ -23,7 +23,6 @@ from cdc_flower.checkpoint import Saved
 from cdc_flower.config import Config, flat, parse
 from cdc_flower.data.source import publish
 from cdc_flower.data.world import load_world
-from cdc_flower.fleet.cost import roofline
 from cdc_flower.fleet.cost.charges import cloud_charges, cloud_profile
 from cdc_flower.fleet.engines.local_grid import DeviceStates, HasStates, LocalGrid
 from cdc_flower.fleet.time.timed_grid import TimedGrid
@@ -67,8 +66,6 @@ def run(grid: Grid, context: Context, progress: Progress | None = None, *, resum
     with folder.stage("load"):
         setup = prepare(config, progress)
         playing = method(config.run.method).build(setup)
-        playing.fleet.judge = setup.world.judge
-        playing.fleet.shapes = roofline.shapes(setup.shared.student_config(), config.pair.lora_rank)
         if config.fleet.mode != "off":
             playing.fleet.nodes = discover(grid, config.run.devices, config.run.round_timeout)
             grid = timed(grid, setup, playing, playing.fleet.nodes)

@@ -39,7 +39,7 @@ class Static(Method):
     @classmethod
     def build(cls, setup: Setup) -> Self:
         """The strategy of a run."""
-        return cls(Fleet.of(setup.config, counted=False), twin_model(setup.shared, setup.config.pair))
+        return cls(setup.fleet(counted=False), twin_model(setup.shared, setup.config.pair))
 
     def adapter_of(self, device: int) -> np.ndarray:
         """Version 0 (P,) float32."""

@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from cdc_flower.models.families import FAMILIES
 from cdc_flower.models.folders import PairError, config_of, folder_of, opened, paths, weights_digest
 from cdc_flower.models.inputs import Text
 from cdc_flower.models.transform import Transform
+from cdc_flower.session import kept
 from cdc_flower.stages import PairConfig, UplinkConfig
 
 
@@ -168,7 +168,7 @@ def load_tower(path: str) -> nn.Module:
     return tower.cuda() if torch.cuda.is_available() else tower
 
 
-@lru_cache(maxsize=4)
+@kept(4)
 def load_shared(config: PairConfig, data_name: str) -> Shared:
     """Load what both sides need, from the student's checkpoint and the pair's folder.
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import logging
-from functools import lru_cache
 from typing import Any, cast
 
 import torch
@@ -23,6 +22,7 @@ from cdc_flower.models import adapters
 from cdc_flower.models.families import FAMILIES
 from cdc_flower.models.folders import opened
 from cdc_flower.models.shared import Shared
+from cdc_flower.session import kept
 from cdc_flower.stages import PairConfig
 
 MIXED = "nf4"  # the compression of the twin where devices have several ("auto")
@@ -93,13 +93,13 @@ def dequantised(model: nn.Module) -> nn.Module:
     return model
 
 
-@lru_cache(maxsize=4)
+@kept(4)
 def device_model(shared: Shared, config: PairConfig) -> nn.Module:
     """The compressed student with its adapter at version 0; one resident copy per process and setting."""
     return adapters.attach(_load(shared, config.compression), config.lora_rank).eval()
 
 
-@lru_cache(maxsize=4)
+@kept(4)
 def _twin(shared: Shared, config: PairConfig) -> nn.Module:
     model: Any = dequantised(_load(shared, config.compression))
     model.config.quantization_config = None

@@ -7,7 +7,6 @@ one tower would mean nothing to the other.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from transformers import AutoTokenizer
 from cdc_flower.models.families import FAMILIES
 from cdc_flower.models.folders import PairError, opened, paths, weights_digest
 from cdc_flower.models.shared import Shared, checked_config, tokenizer_digest, tower_digest, tower_shape
+from cdc_flower.session import kept
 from cdc_flower.stages import PairConfig
 
 
@@ -39,7 +39,7 @@ def teacher_config(config: PairConfig, data_name: str) -> dict[str, Any]:
     return checked_config(paths(config, data_name).teacher, "teacher").to_dict()
 
 
-@lru_cache(maxsize=2)
+@kept(2)
 def load_teacher(config: PairConfig, shared: Shared, data_name: str) -> Teacher:
     """Load the teacher and compare its tower and tokenizer with the student's.
 

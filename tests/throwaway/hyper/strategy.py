@@ -15,7 +15,6 @@ from cdc_flower.models import adapters
 from cdc_flower.models.student import twin_model
 from cdc_flower.setting import STRICT, setting
 from cdc_flower.wire import keys
-from strategies.fleet import Fleet
 from strategies.method import Method, Setup, Traits
 
 
@@ -37,7 +36,7 @@ class Hyper(Method):
     @classmethod
     def build(cls, setup: Setup) -> Self:
         made = cls()
-        made.fleet, made.metrics = Fleet.of(setup.config), {}
+        made.fleet, made.metrics = setup.fleet(), {}
         made.model = twin_model(setup.shared, setup.config.pair)
         made.base, made.own = adapters.read(made.model), {}
         rng = np.random.default_rng(setup.config.run.seed)
