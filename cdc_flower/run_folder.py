@@ -150,7 +150,7 @@ class RunFolder:
         self,
         round: int,
         accuracy: Mapping[str, float] | None,
-        prequential: Mapping[str, tuple[int, int]],
+        prequential: Mapping[str, tuple[float, int]],
         metrics: Mapping[str, float],
         test_items: Mapping[str, int] | None = None,
     ) -> None:

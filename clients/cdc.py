@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from logging import WARNING
+from typing import Any
 
 import numpy as np
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
@@ -186,7 +187,7 @@ def select_within_budget(now: _Round) -> tuple[bytes, int, int]:
     return frame, len(chosen), sum(len(positions[i]) for i in chosen)
 
 
-def reply(frame: bytes, digest: bytes, metrics: dict[str, int | float]) -> RecordDict:
+def reply(frame: bytes, digest: bytes, metrics: Any) -> RecordDict:
     """The content of a reply: metrics, digest of the adapter, and the frame where there is one."""
     records = RecordDict(
         {keys.METRICS: MetricRecord(metrics), keys.CONFIG: ConfigRecord({keys.DIGEST: digest})}

@@ -104,8 +104,8 @@ def fit(
         losses, order = [], rng.permutation(len(asked))
         for at in range(0, len(order), size):
             some = order[at : at + size]
-            picked = ([from_[i] for i in some] for from_ in (tokens, asked, answers))
-            inputs = vlm.collate(task.shared.text, *picked).to(device)
+            seen, read, told = ([from_[i] for i in some] for from_ in (tokens, asked, answers))
+            inputs = vlm.collate(task.shared.text, seen, read, told).to(device)
             assert inputs.answer_ids is not None
             logits = vlm.forward(model, inputs).logits
             loss = F.cross_entropy(logits.flatten(0, 1), inputs.answer_ids.flatten(), ignore_index=-100)

@@ -104,7 +104,8 @@ def answer(
 
 def part(answers: vlm.Answers, rows: slice) -> vlm.Answers:
     """The answers of some rows."""
-    return vlm.Answers(**{name: v if v is None else v[rows] for name, v in vars(answers).items()})
+    parts: dict[str, Any] = {name: v if v is None else v[rows] for name, v in vars(answers).items()}
+    return vlm.Answers(**parts)
 
 
 def joined(found: Sequence[vlm.Answers]) -> vlm.Answers:

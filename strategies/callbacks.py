@@ -45,7 +45,7 @@ class Round:
 
     number: int
     measured: Mapping[str, float] | None
-    prequential: Mapping[str, tuple[int, int]]
+    prequential: Mapping[str, tuple[float, int]]
     metrics: Mapping[str, float]
     folder: RunFolder
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
@@ -59,7 +60,8 @@ def discover(grid: Grid, devices: int, timeout: float) -> dict[int, int]:
     found: dict[int, int] = {}
     for reply in grid.send_and_receive(messages, timeout=timeout):
         if reply.has_content():
-            found[int(reply.content.metric_records[keys.METRICS][keys.DEVICE])] = reply.metadata.src_node_id
+            said: Any = reply.content.metric_records[keys.METRICS]
+            found[int(said[keys.DEVICE])] = reply.metadata.src_node_id
     missing = [d for d in range(devices) if d not in found]
     if missing:
         raise FleetError(

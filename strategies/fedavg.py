@@ -128,22 +128,24 @@ class FedAvgLora(Method, FedAvg):
                 assert reply is not None
                 assert flat is not None
                 answered += 1
-                if reply.content.metric_records[keys.METRICS][keys.EXAMPLES] > 0:
+                said: Any = reply.content.metric_records[keys.METRICS]
+                if said[keys.EXAMPLES] > 0:
                     reply.content[keys.ARRAYS] = ArrayRecord({keys.PAYLOAD: Array(flat.astype(np.float32))})
                     taught.append(reply)
             else:
                 self.fleet.warn(server_round, device, reply, problem)
         self.fleet.require(server_round, answered)
-        new, metrics = FedAvg.aggregate_train(self, server_round, taught)
+        new, averaged = FedAvg.aggregate_train(self, server_round, taught)
+        metrics: Any = averaged or {}
         if new is not None:
             self._newest = new[keys.PAYLOAD].numpy()
         kept = ("loss",)
         self.metrics = {
             "answered": answered,
             "taught_devices": len(taught),
-            **{k: float(v) for k, v in (metrics or {}).items() if k in kept},
+            **{k: float(v) for k, v in metrics.items() if k in kept},
         }
-        return new, metrics
+        return new, averaged
 
     def _read(self, content: RecordDict) -> tuple[np.ndarray | None, str]:
         """A reply's array (P,) float16, or what is wrong with the reply."""

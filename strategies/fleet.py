@@ -53,7 +53,7 @@ def _number(metrics: MetricRecord, name: str) -> float:
     return max(0, value) if isinstance(value, int | float) and math.isfinite(value) else 0
 
 
-Judge = Callable[[int, int, Sequence[str]], Mapping[str, tuple[int, int]]]
+Judge = Callable[[int, int, Sequence[str]], Mapping[str, tuple[float, int]]]
 """Device, round, its answers in order -> domain -> (correct, answered)."""
 
 
@@ -91,7 +91,7 @@ class Fleet:
     rules: FleetConfig = field(default_factory=FleetConfig)
     nodes: dict[int, int] = field(default_factory=dict)
     ledger: Ledger = field(default_factory=Ledger)
-    prequential: dict[int, dict[str, tuple[int, int]]] = field(default_factory=dict)
+    prequential: dict[int, dict[str, tuple[float, int]]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     _asked: dict[int, Asked] = field(default_factory=dict)  # by device, the last time
     _open: dict[int, Message] = field(default_factory=dict)  # by device, what no answer has come to yet
@@ -133,9 +133,8 @@ class Fleet:
         """See `matched`: of the devices whose answer is awaited. Where late answers are taken, of those alone
         that have come, whenever they were asked.
         """
-        found = matched(self._open, replies)
-        if self.rules.takes_late:
-            found = {d: reply for d, reply in found.items() if reply is not None}
+        all_of_them, late = matched(self._open, replies), self.rules.takes_late
+        found = {d: reply for d, reply in all_of_them.items() if reply is not None or not late}
         self._open = {d: message for d, message in self._open.items() if d not in found}
         self._worked = {d: self._asked[d].round for d in found}
         return found
@@ -207,11 +206,11 @@ class Fleet:
 
     def add_answers(self, round: int, replies: Iterable[Message]) -> MetricRecord:
         """Judge the answers and sum over devices; domain -> [correct, answered]."""
-        sums: dict[str, list[int]] = {}
+        sums: dict[str, list[float]] = {}
         for device, reply in matched(self._counts, replies).items():
             if reply is None or not reply.has_content():
                 continue
-            said = reply.content.config_records.get(keys.CONFIG, ConfigRecord()).get(keys.ANSWERS)
+            said: Any = reply.content.config_records.get(keys.CONFIG, ConfigRecord()).get(keys.ANSWERS)
             if not isinstance(said, list):
                 continue
             for domain, (right, total) in self.judge(device, self._worked[device], said).items():

@@ -89,7 +89,8 @@ def run(grid: Grid, context: Context, progress: Progress | None = None, *, resum
         if found is None:
             _play(config, playing, grid, playing.initial_arrays(), after.finished)
         else:
-            arrays = ArrayRecord({k: Array(v) for k, v in found.parts["arrays"].items()})
+            saved: Any = found.parts["arrays"]
+            arrays = ArrayRecord({k: Array(v) for k, v in saved.items()})
             after.resumed(found, arrays)
             resumed = Resumed(playing, found.round)
             _play(config, resumed, grid, arrays, resumed.evaluation(after.finished), found.round)

@@ -6,13 +6,13 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("cdc_flower", "strategies", "clients", "experiments")
 ELSEWHERE = {
     "cdc_flower/data/features.py": "tests/data/test_world.py",
-    "cdc_flower/data/prequential.py": "tests/strategies/test_fleet.py",
-    "cdc_flower/data/source.py": "tests/data/test_world.py",
     "cdc_flower/downlink/baselines.py": "tests/downlink/test_codecs.py",
     "cdc_flower/downlink/search.py": "tests/downlink/test_dyadic.py",
     "cdc_flower/fleet/settings.py": "tests/test_config.py",
+    "cdc_flower/models/family.py": "tests/models/test_families.py",
+    "cdc_flower/models/llava.py": "tests/models/test_families.py",
+    "cdc_flower/models/vlm.py": "tests/models/test_inputs.py",
     "cdc_flower/plugins.py": "tests/strategies/test_method.py",
-    "cdc_flower/session.py": "tests/clients/test_store.py",
     "cdc_flower/setting.py": "tests/test_config.py",
     "cdc_flower/wire/coder_models.py": "tests/wire/test_coder.py",
     "cdc_flower/wire/keys.py": "tests/strategies/test_runs.py",

@@ -129,7 +129,7 @@ class Simulated:
 
     def question(self, item: int) -> str:
         """See `Source`."""
-        return self.published.questions[self.published.rows[item, 1]]
+        return self.published.questions[int(self.published.rows[item, 1])]
 
     def picture(self, item: int) -> bytes:
         """See `Source`."""

@@ -45,7 +45,8 @@ def run(model: nn.Module, inputs: Inputs, mask: Tensor, **arguments: Any) -> Any
     if bool(there.any()):
         weight = next(parts(base)[0].parameters())
         rows = family.project(base, inputs.tokens[there].to(weight.dtype))
-        pictures["image"] = BaseModelOutputWithPooling(pooler_output=[_at_every_id(base, inputs, rows)])
+        placed: Any = [_at_every_id(base, inputs, rows)]  # as transformers has it, whatever its type says
+        pictures["image"] = BaseModelOutputWithPooling(pooler_output=placed)
     return base.model(
         input_ids=inputs.ids,
         position_ids=inputs.position_ids,

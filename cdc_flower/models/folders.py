@@ -96,7 +96,8 @@ def find_pair(config: PairConfig, data_name: str) -> Path:
     for folder in tried:
         if _has_weights(folder):
             return folder
-    if (found := install(data_name)) in tried:
+    found = install(data_name)
+    if found is not None and found in tried:
         return found
     raise PairError(
         f"no weights found for '{data_name}'; looked in {', '.join(map(str, tried))}; "

@@ -118,7 +118,7 @@ def _rate(kind: str, sides: Sides, repeats: int, device: torch.device) -> float 
 def _product(kind: str, m: int, k: int, n: int, device: torch.device) -> Callable[[], Any]:
     if kind == "int8":
         a, b = (torch.randint(-127, 128, size, dtype=torch.int8, device=device) for size in ((m, k), (k, n)))
-        return lambda: torch._int_mm(a, b)
+        return lambda: torch.ops.aten._int_mm(a, b)
     dtype = torch.float32 if kind == "fp32" else torch.float16
     x, y = torch.randn(m, k, device=device).to(dtype), torch.randn(k, n, device=device).to(dtype)
     out = torch.empty(m, n, dtype=dtype, device=device)

@@ -384,7 +384,7 @@ def measure(quick: bool, largest: int) -> Iterator[Figure]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print, and write `bench.json` and `arms.md` where `--out` is given."""
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.bench.wire", description=__doc__.split("\n")[0]
+        prog="python -m experiments.bench.wire", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--out", type=Path, help="folder for bench.json and arms.md")
     parser.add_argument("--quick", action="store_true", help="speeds up to 1e6 weights only")

@@ -130,7 +130,8 @@ def pretrain(
         ("student", recipe.student, recipe.student_steps, source),
     ):
         made[role] = make_llava(tower, lm, tokenizer, recipe.seed)
-        text = vlm.Text(tokenizer, FAMILIES["llava"], made[role].config, (tokenizer.eos_token_id,))
+        end: Any = tokenizer.eos_token_id
+        text = vlm.Text(tokenizer, FAMILIES["llava"], made[role].config, (end,))
         timed(
             role,
             lambda role=role, text=text, steps=steps, rows=rows: train_language(

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -85,13 +85,14 @@ def run(probe: str, config: Config, seeds: int, tell: Tell) -> pd.DataFrame:
 def uplink(config: Config, shared: Shared, world: World, tell: Tell) -> Iterator[dict[str, Any]]:
     """What the teacher answers, from the tokens a score keeps, to questions of the devices' stream."""
     kept = [max(1, round(shared.n_tokens * (1 - masked))) for masked in MASKED]
-    arms = [(name, way, k) for name in TOKEN_SCORES for way in ("high", "low") for k in kept]
+    ways: tuple[Literal["high", "low"], ...] = ("high", "low")
+    arms = [(name, way, k) for name in TOKEN_SCORES for way in ways for k in kept]
     arms = [a for a in arms if a[:2] != ("random", "low")]
     rows = _drawn(world, config.run.seed)
     tokens = np.stack([world.train_tokens[i] for i in rows["image_row"]]).astype(np.float32)
     asked = [shared.text.question_ids(str(q)) for q in rows["question"]]
     scores = {name: _scores(name, config, shared, tokens, asked) for name in TOKEN_SCORES}
-    for at, (name, way, k) in enumerate([("all", "", shared.n_tokens), *arms]):
+    for at, (name, way, k) in enumerate([("all", ways[0], shared.n_tokens), *arms]):
         chosen = (
             [np.arange(shared.n_tokens)] * len(rows) if name == "all" else select.top(scores[name], k, way)
         )
@@ -173,7 +174,8 @@ def downlink(config: Config, shared: Shared, world: World, tell: Tell) -> Iterat
     """What a device answers when the same line of adapters has come through each codec at each budget."""
     line = _line(config, shared, world)
     twin = twin_model(shared, config.pair)
-    start, layout = adapters.read(twin), adapters.layout(twin)
+    start = adapters.read(twin)
+    layout: Any = adapters.layout(twin)  # its cached properties are properties, which no checker believes
     dense = 2 * len(start)
     arms = [(n, f) for n, codec in CODECS.items() for f in (FACTORS if codec.budgeted else (1,))]
     for at, (codec, factor) in enumerate(arms):
