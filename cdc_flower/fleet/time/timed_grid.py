@@ -34,8 +34,9 @@ from cdc_flower.fleet.cost.charges import Charges
 from cdc_flower.fleet.engines.local_grid import UNAVAILABLE, OwnGrid
 from cdc_flower.fleet.settings import FleetConfig
 from cdc_flower.fleet.time import clock
-from cdc_flower.fleet.time.clock import STATUSES, Tasks
+from cdc_flower.fleet.time.clock import STATUSES
 from cdc_flower.fleet.time.network import down_seconds
+from cdc_flower.fleet.time.tasks import Tasks
 from cdc_flower.fleet.time.traces import Trace
 from cdc_flower.wire import keys
 from cdc_flower.wire.counts import Counts

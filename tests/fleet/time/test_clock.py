@@ -14,8 +14,9 @@ from cdc_flower.fleet.cost.profiles import Devices, fleet, read_profiles
 from cdc_flower.fleet.settings import FleetConfig
 from cdc_flower.fleet.time import clock
 from cdc_flower.fleet.time.availability import generate
-from cdc_flower.fleet.time.clock import STATUSES, Tasks, candidates, play, start
+from cdc_flower.fleet.time.clock import STATUSES, candidates, play, start
 from cdc_flower.fleet.time.network import down_seconds, up_seconds
+from cdc_flower.fleet.time.tasks import Tasks
 from cdc_flower.fleet.time.traces import COLUMNS, Trace, always, from_frame
 
 PROFILES = read_profiles()
@@ -151,7 +152,7 @@ def test_a_late_task_may_still_die():
     assert state.level[1] == 0
 
 
-# --- the asynchronous pace ---------------------------------------------------------------------------------
+# --- the asynchronous mode ---------------------------------------------------------------------------------
 
 ASYNC = FleetConfig(mode="async", deadline=100.0, buffer=2)
 
@@ -166,7 +167,7 @@ def test_each_full_buffer_ends_a_round_and_old_answers_count():
     assert (third.end, third.late_device.tolist()) == (55.0, [4])  # no more can come
 
 
-def test_a_task_of_the_asynchronous_pace_is_given_up_after_its_own_deadline():
+def test_a_task_of_the_asynchronous_mode_is_given_up_after_its_own_deadline():
     state, first = play(start(BOARDS), tasks(30, 250), 1, BOARDS, always(5), replace(ASYNC, buffer=1))
     assert (first.end, state.pending.device.tolist()) == (30.0, [1])
     assert first.spent.work.tolist() == [30.0, 100.0]
@@ -261,9 +262,9 @@ def test_laws_of_rounds(config, seed, wanted, moment):
         assert ((state.level >= 0) & (state.level <= FLEET.battery)).all()
 
 
-paced = st.builds(
+in_any_mode = st.builds(
     FleetConfig,
-    pace=st.sampled_from(["rounds", "async"]),
+    mode=st.sampled_from(["sync", "async"]),
     buffer=st.integers(1, 6),
     late=st.sampled_from(["drop", "take"]),
     deadline=st.floats(1, 4000),
@@ -271,9 +272,9 @@ paced = st.builds(
 
 
 @settings(max_examples=40)
-@given(paced, st.integers(0, 99), st.integers(1, 15))
+@given(in_any_mode, st.integers(0, 99), st.integers(1, 15))
 def test_every_task_is_answered_lost_or_under_way_exactly_once(config, seed, wanted):
-    drops = config.pace == "rounds" and config.late == "drop"
+    drops = config.mode == "sync" and config.late == "drop"
     asked, settled = set(), []
     for _, work, state, report in played(config, seed, 6, wanted, 0.0):
         assert report.end >= report.begin
@@ -306,29 +307,3 @@ def test_equal_seeds_give_equal_rounds(config, seed):
 
     first, second = ([flat(report) for *_, report in played(config, seed, 4, 8, 0.0)] for _ in range(2))
     assert first == second
-
-
-@settings(max_examples=30)
-@given(st.floats(0, 1e7), st.floats(0, 1e7), st.floats(0, 1e4))
-def test_more_bytes_and_more_work_never_end_earlier(down, up, work):
-    def finish(down: float, work: float, up: float) -> np.ndarray:
-        return clock.plan(tasks(*[work] * N, down=down, up=up), FLEET, TRACE, 500.0, 1).finish
-
-    base = finish(down, work, up)
-    for more in (finish(down + 1000, work, up), finish(down, work + 10, up), finish(down, work, up + 1000)):
-        assert (more >= base - 1e-6).all()
-
-
-@pytest.mark.parametrize(
-    "bad",
-    [
-        (np.array([1, 0]), [0, 0], [0, 0], [0, 0]),
-        (np.array([0, 0]), [0, 0], [0, 0], [0, 0]),
-        (np.array([0, 1]), [0, -1], [0, 0], [0, 0]),
-        (np.array([0, 1]), [0, 0], [0, math.inf], [0, 0]),
-        (np.array([0, 1]), [0, 0], [0, 0], [0]),
-    ],
-)
-def test_tasks_out_of_order_or_out_of_range_are_refused(bad):
-    with pytest.raises(ValueError, match="of a round must"):
-        Tasks(bad[0], *(np.array(column, float) for column in bad[1:]))

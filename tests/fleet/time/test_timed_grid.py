@@ -198,7 +198,7 @@ def test_a_late_answer_that_is_taken_comes_in_the_round_of_its_arrival():
     assert world.grid.table().query("device == 0")["fate"].tolist() == ["late"]
 
 
-def test_the_asynchronous_pace_ends_with_the_buffer_and_gives_up_at_the_deadline():
+def test_the_asynchronous_mode_ends_with_the_buffer_and_gives_up_at_the_deadline():
     world = World(30, 10, 15, 250, rules=FleetConfig(mode="async", buffer=1, deadline=100.0))
     assert world.round(0, 1, 2, 3) == [1]
     assert world.round(1) == [2]
