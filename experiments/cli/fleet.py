@@ -145,29 +145,30 @@ def trace(
 ) -> None:
     """Read or generate an availability trace, say what is in it, and convert it."""
     from cdc_flower.fleet.cost import profiles as fleets
-    from cdc_flower.fleet.time import availability, traces
+    from cdc_flower.fleet.time import availability, trace_files
+    from cdc_flower.fleet.time.traces import DAY
 
     made = {"--days": days, "--mix": mix, "--zones": zones, "--seed": seed}
     if file is not None:
         for option, value in made.items():
             if value is not None:
                 raise ConfigError(f"{option} {value}: the trace of '{file}' is there; allowed: without FILE")
-        found = traces.read_trace(file, devices)
+        found = trace_files.read_trace(file, devices)
     elif devices is None:
         raise ConfigError("fleet trace: no FILE; allowed: a FILE to read, or --devices N to generate one")
     else:
-        if devices > traces.MOST_DEVICES:
-            raise ConfigError(f"--devices: {devices:g} devices; allowed: up to {traces.MOST_DEVICES:g}")
+        if devices > trace_files.MOST_DEVICES:
+            raise ConfigError(f"--devices: {devices:g} devices; allowed: up to {trace_files.MOST_DEVICES:g}")
         fleet = fleets.fleet(mix or DEFAULTS.mix, devices, seed or 0)
         found = availability.generate(
             fleet.classes, seed or 0, days or DEFAULTS.trace_days, _zones(zones or DEFAULTS.zones)
         )
     if out is not None:
         writable(out)
-        traces.write_trace(out, found)
+        trace_files.write_trace(out, found)
     intervals = len(found.start)
     typer.echo(
-        f"{len(found)} devices, {found.period / traces.DAY:g} days, {intervals} intervals, online "
+        f"{len(found)} devices, {found.period / DAY:g} days, {intervals} intervals, online "
         f"{found.online_per_period.mean() / found.period:.1%} of the time"
     )
     show(_hours(found))

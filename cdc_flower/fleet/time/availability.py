@@ -20,7 +20,8 @@ from cdc_flower.config import ConfigError
 from cdc_flower.draws import generator
 from cdc_flower.fleet.cost.profiles import CLASSES
 from cdc_flower.fleet.settings import FleetConfig
-from cdc_flower.fleet.time.traces import DAY, Trace, always, read_trace
+from cdc_flower.fleet.time.trace_files import read_trace
+from cdc_flower.fleet.time.traces import DAY, Trace, always
 
 HOUR = 3600.0  # s
 STAYS = 24  # at most so many a day after the night; what would follow is spent away

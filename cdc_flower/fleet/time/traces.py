@@ -2,35 +2,25 @@
 
 A trace is a table of intervals [start, end) in seconds in which a device is online, each with two flags.
 Between intervals it is away: it cannot be asked and its transfers rest. Time after the trace's period
-begins it anew, so that two days serve a run of any length. Read and written as parquet or JSON (FedScale's
-are pickles, which run code when read). The same arrays answer for one moment and 10,000 devices at once: an
-index by device and a bisection over all of them together.
+begins it anew, so that two days serve a run of any length. The same arrays answer for one moment and 10,000
+devices at once: an index by device and a bisection over all of them together.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-
-from cdc_flower.config import ConfigError
 
 DAY = 86_400.0  # s
-LONGEST = 1e12  # s, a period
-MOST_DEVICES = 10**7
-COLUMNS = {"device": "int64", "start": "float64", "end": "float64", "charging": "bool", "idle": "bool"}
-"""Columns of a trace's table -> dtype. Rows of a device stand in order of time."""
 
 
 @dataclass(frozen=True)
 class Trace:
-    """Intervals of n devices, k in all, by device and then by time. Built by `from_frame`, `read_trace`,
-    `always` or `habits.generate`, which check it.
+    """Intervals of n devices, k in all, by device and then by time. Built by `trace_files`,
+    `availability.generate` or `always`, which check it.
 
     Attributes:
         period: seconds after which it begins anew.
@@ -188,18 +178,6 @@ class Trace:
         order = np.lexsort((whose, up, time))
         return time[order], whose[order], up[order]
 
-    def frame(self) -> pd.DataFrame:
-        """The intervals as a table; columns as `COLUMNS`."""
-        return pd.DataFrame(
-            {
-                "device": self._device,
-                "start": self.start,
-                "end": self.end,
-                "charging": self.charging,
-                "idle": self.idle,
-            }
-        ).astype(COLUMNS)
-
 
 def _bisect(
     values: np.ndarray, lo: np.ndarray, hi: np.ndarray, x: np.ndarray, left: bool = False
@@ -227,142 +205,3 @@ def always(devices: int, period: float = DAY) -> Trace:
         np.ones(devices, bool),
         np.ones(devices, bool),
     )
-
-
-# --- tables and files ---------------------------------------------------------------------------------------
-
-
-def from_frame(table: pd.DataFrame, devices: int, period: float, name: str = "trace") -> Trace:
-    """Check a table of intervals (`COLUMNS`; rows of a device in order of time; other columns are ignored).
-
-    Args:
-        devices: how many the fleet has.
-        period: s.
-        name: what error messages call the table.
-
-    Raises:
-        ConfigError: a column or row that is not allowed; names the row (from 0) and what is allowed.
-    """
-    if isinstance(period, bool) or not isinstance(period, int | float) or not 1 <= period <= LONGEST:
-        raise ConfigError(f"{name}: period = {period!r}; allowed: a number of seconds from 1 to {LONGEST:g}")
-    if devices > MOST_DEVICES:
-        raise ConfigError(f"{name}: {devices} devices; allowed: up to {MOST_DEVICES}")
-    for column, kind in COLUMNS.items():
-        if column not in table.columns:
-            raise ConfigError(f"{name}: no column '{column}'; allowed: {', '.join(COLUMNS)}")
-        values = table[column]
-        fine = (
-            pd.api.types.is_bool_dtype(values)
-            if kind == "bool"
-            else pd.api.types.is_integer_dtype(values)
-            if kind == "int64"
-            else pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
-        )
-        gaps = values.isna().to_numpy()
-        if len(table) and (not fine or gaps.any()):
-            row = int(gaps.argmax())
-            value = values.astype(object).iloc[row]
-            raise ConfigError(f"{name}, row {row}: column '{column}' = {value!r}; allowed: {kind}, no gaps")
-    columns = {c: table[c].to_numpy(dtype=kind) for c, kind in COLUMNS.items()}
-    device, start, end = columns["device"], columns["start"], columns["end"]
-    order = np.argsort(device, kind="stable")
-    follows = np.zeros(len(order), bool)  # by place in `order`: the row before it is of the same device
-    follows[1:] = device[order][1:] == device[order][:-1]
-    previous = np.zeros(len(order))  # by row: start and end of the same device's row before it
-    ended = np.zeros(len(order))
-    previous[order[follows]] = start[order[np.flatnonzero(follows) - 1]]
-    ended[order[follows]] = end[order[np.flatnonzero(follows) - 1]]
-    rules = {
-        f"device {{device}} is unknown; allowed: 0 to {devices - 1}": (device < 0) | (device >= devices),
-        "[{start}, {end}) is not finite; allowed: finite seconds": ~(np.isfinite(start) & np.isfinite(end)),
-        "start {start} is negative; allowed: seconds from 0": start < 0,
-        "[{start}, {end}) ends before it has begun; allowed: end above start": end <= start,
-        f"[{{start}}, {{end}}) is longer than the trace; allowed: end up to {period:g} s": end > period,
-        "device {device} goes back in time from {previous} to {start}; allowed: rows of a device in order of "
-        "time": start < previous,
-        "[{start}, {end}) of device {device} overlaps the one before it, ending at {ended}; allowed: start "
-        "from there on": start < ended,
-    }
-    for text, broken in rules.items():
-        if broken.any():
-            row = int(broken.argmax())
-            raise ConfigError(
-                f"{name}, row {row}: "
-                + text.format(
-                    device=device[row],
-                    start=start[row],
-                    end=end[row],
-                    previous=previous[row],
-                    ended=ended[row],
-                )
-            )
-    offsets = np.searchsorted(device[order], np.arange(devices + 1))
-    return Trace(
-        float(period), offsets, start[order], end[order], columns["charging"][order], columns["idle"][order]
-    )
-
-
-def read_trace(path: Path | str, devices: int | None = None) -> Trace:
-    """A trace from ".parquet" or ".json", as `write_trace` writes it.
-
-    A parquet file made elsewhere needs the columns alone; its period is then its latest end.
-
-    Args:
-        devices: how many the fleet has; None = up to the highest number in the file.
-
-    Raises:
-        ConfigError: unreadable, another ending, or not allowed (see `from_frame`).
-    """
-    path = Path(path)
-    if path.suffix not in (".parquet", ".json"):
-        raise ConfigError(f"trace '{path}'; allowed: a file ending in .parquet or .json")
-    if not path.is_file():
-        raise ConfigError(f"trace '{path}' does not exist; allowed: a .parquet or .json file")
-    name = f"trace '{path}'"
-    try:
-        if path.suffix == ".parquet":
-            table = pd.read_parquet(path)
-            period = table.attrs.get("period")
-        else:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            table = pd.DataFrame(content["intervals"], columns=list(COLUMNS))
-            period = content["period"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as err:
-        what = str(err).splitlines()[0] if str(err) else ""
-        raise ConfigError(
-            f"{name} cannot be read ({type(err).__name__}: {what}); allowed: columns "
-            f'{", ".join(COLUMNS)}, and in JSON {{"period": s, "intervals": [[device, '
-            "start, end, charging, idle], ...]}"
-        ) from None
-    if period is None:
-        period = _largest(table, "end") or DAY
-    if devices is None:
-        devices = max(1, int(_largest(table, "device")) + 1)
-    return from_frame(table, devices, period, name)
-
-
-def _largest(table: pd.DataFrame, column: str) -> float:
-    """The largest number of a column that is perhaps none; 0 where there is no number."""
-    if column not in table.columns or not len(table):
-        return 0.0
-    numbers = np.asarray(pd.to_numeric(table[column], errors="coerce"), np.float64)
-    return float(np.max(numbers, where=np.isfinite(numbers), initial=0.0))
-
-
-def write_trace(path: Path | str, trace: Trace) -> None:
-    """Write ".parquet" or ".json".
-
-    Raises:
-        ConfigError: another ending.
-    """
-    path, table = Path(path), trace.frame()
-    if path.suffix == ".parquet":
-        table.attrs = {"period": trace.period}
-        table.to_parquet(path, index=False)
-    elif path.suffix == ".json":
-        rows = list(zip(*(table[c].tolist() for c in COLUMNS), strict=True))
-        path.write_text(
-            json.dumps({"period": trace.period, "intervals": rows}, allow_nan=False) + "\n", encoding="utf-8"
-        )
-    else:
-        raise ConfigError(f"trace '{path}'; allowed: a file ending in .parquet or .json")

@@ -8,7 +8,8 @@ import pytest
 from cdc_flower.fleet.cost.cost_models import table
 from cdc_flower.fleet.cost.profiles import read_profiles
 from cdc_flower.fleet.time.availability import generate
-from cdc_flower.fleet.time.traces import always, read_trace, write_trace
+from cdc_flower.fleet.time.trace_files import frame, read_trace, write_trace
+from cdc_flower.fleet.time.traces import always
 from experiments.cli import fleet as cli_fleet
 
 
@@ -63,7 +64,7 @@ def test_a_generated_trace_goes_to_parquet_and_json_and_back(command, tmp_path):
     assert command("fleet", "trace", tmp_path / "t.parquet", "--out", tmp_path / "t.json")[0] == 0
     second = read_trace(tmp_path / "t.json", 12)
     assert first.period == second.period == 3 * 86_400
-    pd.testing.assert_frame_equal(first.frame(), second.frame())
+    pd.testing.assert_frame_equal(frame(first), frame(second))
 
 
 def test_the_summary_counts_what_the_trace_says(command, tmp_path):

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from cdc_flower.config import ConfigError
 from cdc_flower.fleet.cost.profiles import CLASSES
 from cdc_flower.fleet.time.availability import generate
-from cdc_flower.fleet.time.traces import DAY, from_frame
+from cdc_flower.fleet.time.trace_files import frame, from_frame
+from cdc_flower.fleet.time.traces import DAY
 
 
 @settings(max_examples=25)
@@ -23,14 +24,14 @@ from cdc_flower.fleet.time.traces import DAY, from_frame
 def test_every_generated_trace_passes_the_checks_of_a_file(classes, seed, days, zones):
     trace = generate(classes, seed, days, zones)
     assert trace.period == days * DAY
-    checked = from_frame(trace.frame(), len(classes), trace.period)
-    assert checked.frame().equals(trace.frame())
+    checked = from_frame(frame(trace), len(classes), trace.period)
+    assert frame(checked).equals(frame(trace))
 
 
 def test_a_device_has_the_same_days_whatever_the_fleet_and_others_in_another_seed():
     few, many, other = (generate(["phone"] * n, seed, 2) for n, seed in ((3, 0), (50, 0), (3, 1)))
-    assert few.frame().equals(many.frame()[many.frame()["device"] < 3].reset_index(drop=True))
-    assert not few.frame().equals(other.frame())
+    assert frame(few).equals(frame(many)[frame(many)["device"] < 3].reset_index(drop=True))
+    assert not frame(few).equals(frame(other))
 
 
 def eligible(trace, hour: float) -> float:

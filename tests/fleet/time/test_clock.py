@@ -17,7 +17,8 @@ from cdc_flower.fleet.time.availability import generate
 from cdc_flower.fleet.time.clock import STATUSES, candidates, play, start
 from cdc_flower.fleet.time.network import down_seconds, up_seconds
 from cdc_flower.fleet.time.tasks import Tasks
-from cdc_flower.fleet.time.traces import COLUMNS, Trace, always, from_frame
+from cdc_flower.fleet.time.trace_files import COLUMNS, from_frame
+from cdc_flower.fleet.time.traces import Trace, always
 
 PROFILES = read_profiles()
 BOARDS = Devices.of([PROFILES["pi4"]] * 5)

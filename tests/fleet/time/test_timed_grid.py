@@ -17,7 +17,8 @@ from cdc_flower.fleet.cost.profiles import Devices, read_profiles
 from cdc_flower.fleet.engines.local_grid import LocalGrid, node_id
 from cdc_flower.fleet.settings import FleetConfig
 from cdc_flower.fleet.time.timed_grid import UNAVAILABLE, TimedGrid
-from cdc_flower.fleet.time.traces import COLUMNS, Trace, always, from_frame
+from cdc_flower.fleet.time.trace_files import COLUMNS, from_frame
+from cdc_flower.fleet.time.traces import Trace, always
 from cdc_flower.wire import keys
 from cdc_flower.wire.counts import Counts
 from tests.fleet.cost.test_roofline import STUDENT
