@@ -63,6 +63,10 @@ class Family(ABC):
         assert grid is not None
         return grid
 
+    def fits(self, config: Any, processor: Any, grid: Grid) -> bool:
+        """Whether a picture can have such a grid."""
+        return grid == self.grid(config)
+
     @abstractmethod
     def layout(self, config: Any, processor: Any, size: tuple[int, int]) -> Grid:
         """The grid of a picture of (height, width) pixels."""

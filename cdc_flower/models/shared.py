@@ -66,12 +66,12 @@ class Shared:
 
     @property
     def grid(self) -> tuple[int, int, int]:
-        """How the tokens of a picture lie: how many, rows, columns."""
-        return self.n_tokens, self.side // self.patch, self.side // self.patch
+        """How the tokens of a picture lie; where pictures differ, of the smallest."""
+        return FAMILIES[self.family].smallest(self.config)
 
     def fits(self, grid: tuple[int, int, int]) -> bool:
         """Whether a picture of this pair can have such a grid."""
-        return tuple(grid) == self.grid
+        return FAMILIES[self.family].fits(self.config, self.processor, Grid(*grid))
 
     def student_config(self) -> dict[str, Any]:
         """The student's `config.json`, defaults filled in."""

@@ -60,6 +60,14 @@ class SmolVLM(Family):
         """One tile."""
         return self._of_tiles(config, 0, 0)
 
+    def fits(self, config: Any, processor: Any, grid: Grid) -> bool:
+        """One tile, or as many as the processor can make."""
+        side = self._side(config)
+        most = -(-processor.size["longest_edge"] // processor.max_image_size["longest_edge"])
+        tiles = grid.rows // side, grid.cols // side
+        made = tiles[0] * tiles[1] > 1 and max(tiles) <= most
+        return grid == self.smallest(config) or (made and grid == self._of_tiles(config, *tiles))
+
     def layout(self, config: Any, processor: Any, size: tuple[int, int]) -> Grid:
         """The tiles that the processor makes, and the whole picture."""
         _, rows, cols = processor.get_number_of_image_patches(*size)

@@ -28,7 +28,9 @@ from cdc_flower.stages import PairConfig
 MIXED = "nf4"  # the compression of the twin where devices have several ("auto")
 
 
-def _quantization(compression: str, float_parts: list[str]) -> BitsAndBytesConfig | None:
+def quantization(compression: str, float_parts: list[str]) -> BitsAndBytesConfig | None:
+    """How bitsandbytes stores the student; None = as it is. "auto" is `MIXED`."""
+    compression = MIXED if compression == "auto" else compression
     if compression == "none":
         return None
     if compression == "int8":
@@ -42,8 +44,7 @@ def _quantization(compression: str, float_parts: list[str]) -> BitsAndBytesConfi
 
 
 def _load(shared: Shared, compression: str) -> Any:
-    """The student checkpoint, compressed on the way in; nothing trainable. "auto" is `MIXED`."""
-    compression = MIXED if compression == "auto" else compression
+    """The student checkpoint, compressed on the way in; nothing trainable."""
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)  # a line a layer in int8
     family = FAMILIES[shared.family]
     model = opened(
@@ -52,7 +53,7 @@ def _load(shared: Shared, compression: str) -> Any:
         "student",
         dtype=torch.float32,
         attn_implementation="eager",
-        quantization_config=_quantization(compression, family.float_parts),
+        quantization_config=quantization(compression, family.float_parts),
     )
     setattr(model.model, family.tower, shared.tower)  # the pass does not use it; no second copy in memory
     if compression == "none" and torch.cuda.is_available():

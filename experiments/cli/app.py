@@ -17,6 +17,7 @@ from cdc_flower.config import ConfigError
 from experiments.cli.calibrate import calibrate
 from experiments.cli.compare import compare
 from experiments.cli.data import data_app
+from experiments.cli.export import export, families
 from experiments.cli.fleet import fleet_app
 from experiments.cli.pretrain import pretrain
 from experiments.cli.probe import probe
@@ -31,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Compressed multimodal models on devices, and a cloud that keeps them right as their world drifts.",
 )
-for command in (compare, simulate, probe, pretrain, report, settings, methods, calibrate):
+for command in (compare, simulate, probe, pretrain, report, export, settings, methods, families, calibrate):
     app.command()(command)
 app.add_typer(data_app, name="data")
 app.add_typer(fleet_app, name="fleet")

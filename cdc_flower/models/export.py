@@ -1,0 +1,138 @@
+"""The adapted student of a run as plain checkpoints: for peft beside its base, or merged into one.
+
+The cloud distilled the adapter into the weights that devices run, the student's after compression and back.
+So the base is the student loaded with the same compression (`README.md` in the folder says how), and a merged
+checkpoint holds the values after compression, in float32.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cdc_flower import checkpoint, results
+from cdc_flower.config import Config, ConfigError, parse_stages
+from cdc_flower.fleet.engines import adapter_files
+from cdc_flower.models import adapters
+from cdc_flower.models.families import FAMILIES
+from cdc_flower.models.shared import Shared, load_shared
+from cdc_flower.models.student import full_model, quantization, twin_model
+from cdc_flower.models.teacher import pair_digest
+
+_PEFT = """# An adapter made by cdc-flower
+
+{what}
+
+```python
+import json
+from pathlib import Path
+from peft import PeftModel
+from transformers import {model_class}, BitsAndBytesConfig
+
+here = Path("{here}")
+{load}
+model = PeftModel.from_pretrained(base, here)
+```
+"""
+
+
+def export(run: Path, out: Path, device: int | None = None, merge: bool = False) -> Path:
+    """Write the adapted student of a run.
+
+    Args:
+        run: a run folder with a checkpoint of its own (`run.checkpoint-every`).
+        out: a folder that is not there yet, or empty.
+        device: whose adapter; None = the newest of the cloud.
+        merge: one checkpoint of plain weights, instead of a peft folder.
+
+    Returns:
+        `out`.
+
+    Raises:
+        ConfigError: no such run or device, no checkpoint, weights that have changed, or `out` is not empty.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"--out '{out}': is there already; allowed: a new or empty folder")
+    try:
+        found = results.read(run)
+    except results.ResultError as err:
+        raise ConfigError(str(err)) from None
+    config = parse_stages(found.config)
+    shared = load_shared(config.pair, config.data.name)
+    if pair_digest(config.pair, shared, config.data.name) != found.info.get("pair_digest"):
+        raise ConfigError(f"run '{run}': its models have changed since; allowed: the weights of the run")
+    newest = checkpoint.load_newest(run / "checkpoints")
+    if newest is None:
+        raise ConfigError(f"run '{run}': no checkpoint; allowed: a run with run.checkpoint-every above 0")
+    flat = _newest(newest[1]) if device is None else _of_device(run, newest[1], device)
+    model: Any = twin_model(shared, config.pair)
+    if len(flat) == adapters.layout(model).total:
+        adapters.write(model, flat)
+        if not merge:
+            return _peft(model, shared, config, out, f"Run `{run.name}`, {_whose(device)}.")
+        model = model.merge_and_unload()
+    else:  # a method that trains all weights
+        model = full_model(shared, config.pair)
+        adapters.write(model, flat)
+        if not merge:
+            raise ConfigError(f"run '{run}' trained all weights, there is no adapter; allowed: --merge")
+    return _whole(model, shared, out)
+
+
+def _whose(device: int | None) -> str:
+    return "the newest adapter" if device is None else f"the adapter that device {device} holds"
+
+
+def _newest(parts: dict[str, Any]) -> np.ndarray:
+    (flat,) = parts["arrays"].values()
+    return np.asarray(flat, np.float32)
+
+
+def _of_device(run: Path, parts: dict[str, Any], device: int) -> np.ndarray:
+    """The adapter that a device holds: the file that its state names, as in `adapter_files`."""
+    state = parts.get("devices", {}).get(str(device))
+    if state is None:
+        raise ConfigError(f"device {device}: not in run '{run}'; allowed: 0 to {len(parts['devices']) - 1}")
+    for file in sorted((run / adapter_files.FOLDER).glob("*.npy")):
+        if bytes.fromhex(file.stem) in bytes(state):
+            return np.load(file, allow_pickle=False)
+    raise ConfigError(
+        f"device {device}: holds no adapter but the first; allowed: no --device, or another one"
+    )
+
+
+def _peft(model: Any, shared: Shared, config: Config, out: Path, what: str) -> Path:
+    """Adapter, projector and norms, and how the base is loaded."""
+    family = FAMILIES[shared.family]
+    adapters.save(model, out)
+    given = quantization(config.pair.compression, family.float_parts)
+    arguments = "dtype=torch.float32"
+    if given is not None:
+        (out / "base_quantization.json").write_text(json.dumps(given.to_diff_dict(), indent=1, default=str))
+        arguments += ", quantization_config=BitsAndBytesConfig(**quantization)"
+    load = [
+        "quantization = json.loads((here / 'base_quantization.json').read_text())" if given else "",
+        f'base = {family.model_class.__name__}.from_pretrained("{shared.student_path}", {arguments})',
+    ]
+    words = _PEFT.format(
+        what=f"{what} Its base is the student in compression `{config.pair.compression}`: in another one, "
+        "answers are not those of the run.",
+        model_class=family.model_class.__name__,
+        here=out,
+        load="\n".join(filter(None, load)),
+    )
+    (out / "README.md").write_text(words.replace("import json\n", "import json\nimport torch\n"))
+    return out
+
+
+def _whole(model: Any, shared: Shared, out: Path) -> Path:
+    """Plain weights with tokenizer, chat template and picture processor."""
+    model.config.tie_word_embeddings = model.config.text_config.tie_word_embeddings = False
+    model._hf_peft_config_loaded = False
+    model.save_pretrained(out)
+    shared.text.tokenizer.save_pretrained(out)
+    shared.processor.save_pretrained(out)
+    return out

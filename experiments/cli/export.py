@@ -1,0 +1,48 @@
+"""`cdc-flower export` and `cdc-flower families`: what comes out of a run, and what models can go in."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from experiments.cli.settings import Json
+from experiments.cli.tables import new_table, show
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="A run folder, such as results/demo/runs/cdc-0.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write.")],
+    device: Annotated[
+        int | None, typer.Option(help="Whose adapter; default: the newest.", show_default=False)
+    ] = None,
+    merge: Annotated[bool, typer.Option("--merge", help="One checkpoint of plain weights.")] = False,
+) -> None:
+    """Write the adapted student of a run.
+
+    A folder for peft (adapter, projector, norms), or with --merge a whole checkpoint for transformers.
+    """
+    from cdc_flower.models import export as exporting
+
+    typer.echo(f"{'merged student' if merge else 'adapter'}: {exporting.export(run, out, device, merge)}")
+
+
+def families(as_json: Json = False) -> None:
+    """List the families of models that can be a pair."""
+    from cdc_flower.models.families import FAMILIES
+
+    rows = [
+        {"name": name, "class": family.model_class.__name__, "tap": family.tap, "notes": family.notes}
+        for name, family in FAMILIES.items()
+    ]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    made = new_table("family")
+    for head in ("class", "tap", "notes"):
+        made.add_column(head, overflow="fold")
+    for row in rows:
+        made.add_row(*row.values())
+    show(made)
