@@ -12,7 +12,21 @@ from pydantic.dataclasses import dataclass
 
 from cdc_flower.setting import STRICT, setting
 
-TokenScore = Literal["attention", "sampled", "entropy", "mc_dropout", "norm", "random", "released"]
+TokenScore = Literal[
+    "attention",
+    "sampled",
+    "entropy",
+    "mc_dropout",
+    "norm",
+    "random",
+    "released",
+    "-attention",
+    "-sampled",
+    "-entropy",
+    "-mc_dropout",
+    "-norm",
+    "-released",
+]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -111,15 +125,15 @@ class UplinkConfig:
     sample_score: Literal["mixed", "entropy", "margin", "released", "random"] = setting(
         "mixed", "which samples go first", "device"
     )
-    token_score: TokenScore = setting("sampled", "which of a sample's tokens go", "device")
-    token_direction: Literal["high", "low"] = setting("high", "keep the highest or the lowest", "device")
+    token_score: TokenScore = setting(
+        "sampled", "which of a sample's tokens go; -score = lowest first", "device"
+    )
     tokens_kept: int = setting(40, "tokens of a sample that go up; 0 = all of its N", "device", ge=0)
     token_bits: Literal[16, 8, 4, 3] = setting(3, "of a token's values; 16 = float16", "device")
     transform: Literal["auto", "pca", "none"] = setting(
         "auto", "axes that tokens are sent in; auto = pca where the pair has one"
     )
     budget: int = setting(20_000, "of a device's message in a round; 0 = no limit [bytes]", "device", ge=0)
-    mc_passes: int = setting(4, "passes of the score mc_dropout", "device", ge=2)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -131,10 +145,7 @@ class CloudConfig:
     lr: float = setting(5e-3, "learning rate of AdamW", "cloud", gt=0)
     ema_decay: float = setting(0.98, "per step, of the averaged adapter that is shipped", "cloud", ge=0, lt=1)
     tau: float = setting(1.0, "temperature of the KL term", "cloud", gt=0)
-    ce_weight: float = setting(1.0, "of the cross-entropy with the teacher's answer", "cloud", ge=0)
-    kl_weight: float = setting(1.0, "of the KL divergence from the teacher's logits", "cloud", ge=0)
-    feature_weight: float = setting(0.0, "of the distance of hidden states", "cloud", ge=0)
-    wavelet: bool = setting(False, "add the 3-level db6 term of the released code to it", "cloud")
+    losses: str = setting("ce,kl", "of ce, kl, feature, wavelet; ce=1,kl=0.5 gives weights", "cloud")
     confidence: float = setting(
         0.5, "teacher's answers below it are dropped and counted", "cloud", ge=0, le=1
     )

@@ -28,7 +28,7 @@ from cdc_flower.uplink import select, token_batch
 from cdc_flower.uplink.pictures import picture_batch
 from cdc_flower.uplink.pictures.picture_batch import FORMS
 from cdc_flower.uplink.sample import Batch, Sample
-from cdc_flower.uplink.scores import SAMPLE_SCORES, TOKEN_SCORES, Reading
+from cdc_flower.uplink.scores import SAMPLE_SCORES, token_score
 from cdc_flower.wire import keys
 from cdc_flower.wire.counts import Counts
 from cdc_flower.wire.frame import FrameError
@@ -137,8 +137,7 @@ def scored(config: UplinkConfig) -> bool:
 
 def reading(config: UplinkConfig) -> str:
     """The token score that is read off the pass that answers; "" where there is none."""
-    rule = TOKEN_SCORES[config.token_score]
-    return config.token_score if scored(config) and isinstance(rule, Reading) else ""
+    return config.token_score if scored(config) and token_score(config.token_score).read else ""
 
 
 def choosing(now: _Round) -> Counts:
@@ -146,24 +145,24 @@ def choosing(now: _Round) -> Counts:
     config = now.task.config.uplink
     if not scored(config):
         return Counts()
-    rule = TOKEN_SCORES[config.token_score]
-    again = passes(now.task, now.tokens, now.asked, [0] * len(now.asked)) * rule.passes(config)
+    rule = token_score(config.token_score)
+    again = passes(now.task, now.tokens, now.asked, [0] * len(now.asked)) * rule.passes
     return again + Counts(predicted=rule.predicted * sum(map(len, now.tokens)))
 
 
 def token_scores(now: _Round) -> np.ndarray:
     """Scores (B, N) of all samples by the configured rule, with the device's own draws."""
     config, rng = now.task.config.uplink, now.task.rng("token score")
-    rule, text = TOKEN_SCORES[config.token_score], now.task.shared.text
-    if isinstance(rule, Reading):
+    rule, text = token_score(config.token_score), now.task.shared.text
+    if rule.read:
         assert now.answers.read is not None
-        return rule.draw(np.stack(now.answers.read), rng)
+        return rule.of_read(np.stack(now.answers.read), rng)
     found, model = [], now.student.model
     adapters.write(model, now.adapter.flat)
     for start in range(0, len(now.asked), BATCH):
         some = slice(start, start + BATCH)
         inputs = vlm.collate(text, now.tokens[some], now.asked[some], length=now.task.source.longest)
-        found.append(rule(model, text, inputs.to(next(model.parameters()).device), rng, config))
+        found.append(rule(model, text, inputs.to(next(model.parameters()).device), rng))
     return np.concatenate(found)
 
 
@@ -176,13 +175,12 @@ def select_within_budget(now: _Round) -> tuple[bytes, int, int]:
     uncertainty = SAMPLE_SCORES[config.sample_score](now.answers, now.task.rng("sample score"))
     positions = [np.arange(len(tokens)) for tokens in now.tokens]
     if scored(config):
-        positions = select.top(token_scores(now), config.tokens_kept, config.token_direction)
+        positions = select.top(token_scores(now), config.tokens_kept)
     frames = UNITS[config.unit].frames(now, positions, uncertainty)
     frame_of_some = cache(frames)  # the one that is sent was weighed before
-    chosen = np.argsort(-uncertainty, kind="stable").tolist()
-    if config.budget:
-        room = config.budget - overhead()
-        chosen = select.within_budget(chosen, lambda some: len(frame_of_some(tuple(some))), room)
+    order = np.argsort(-uncertainty, kind="stable").tolist()
+    room = config.budget and max(1, config.budget - overhead())
+    chosen = select.within_budget(order, lambda some: len(frame_of_some(tuple(some))), room)
     frame = frame_of_some(tuple(chosen)) if chosen else b""
     return frame, len(chosen), sum(len(positions[i]) for i in chosen)
 

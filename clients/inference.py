@@ -22,7 +22,7 @@ from torch import nn
 
 from cdc_flower.models import adapters, vlm
 from cdc_flower.models.shared import Shared
-from cdc_flower.uplink.scores import TOKEN_SCORES, Reading
+from cdc_flower.uplink.scores import token_score
 from cdc_flower.wire import keys
 from clients.store import Adapter
 from clients.task import Task
@@ -42,7 +42,7 @@ class Ask:
         adapter: what the model is to wear.
         tokens: B arrays (n_i, D) float16.
         questions: B id lists.
-        score: a key of `TOKEN_SCORES` that is a `Reading`: what to read off the pass; "" = nothing.
+        score: name of a token score to read off the pass; "" = nothing.
     """
 
     task: Task
@@ -78,10 +78,8 @@ def batch(
 
 def answer_batch(model: nn.Module, shared: Shared, inputs: vlm.Inputs, score: str = "") -> vlm.Answers:
     """Answers of a batch, and the token score where one is named."""
-    rule = TOKEN_SCORES[score] if score else None
-    assert rule is None or isinstance(rule, Reading), score
     inputs = inputs.to(next(model.parameters()).device)
-    read = rule.read if rule else None
+    read = token_score(score).read if score else None
     return vlm.answer(model, shared.text, inputs, shared.max_answer_tokens, read=read, least=LEAST[1])
 
 

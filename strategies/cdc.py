@@ -22,12 +22,11 @@ from torch import nn
 
 from cdc_flower.checkpoint import Saved
 from cdc_flower.cloud.distill import Cloud, CloudSample
+from cdc_flower.cloud.losses import needs_teacher
+from cdc_flower.cloud.source import replay_pool
 from cdc_flower.config import Config
-from cdc_flower.data.domains import SOURCE
-from cdc_flower.data.world import World
 from cdc_flower.downlink import update
 from cdc_flower.downlink.versions import Mirror
-from cdc_flower.draws import generator
 from cdc_flower.fleet.cost.charges import CloudWork
 from cdc_flower.fleet.time.clock import staleness_weight
 from cdc_flower.models import adapters
@@ -105,7 +104,7 @@ class CDC(Method):
         layout: Any = adapters.layout(twin)  # its cached properties are properties, which no checker believes
         first = adapters.read(twin)
         mirror = Mirror(first, layout, down.codec, down.budget, down.history)
-        source = source_samples(config, shared, setup.world)
+        source = replay_pool(config, shared, setup.world)
         cloud = Cloud(config, shared, teacher, twin, source)
         return cls(setup.fleet(), cloud, mirror, shared, teacher, config, twin)
 
@@ -124,7 +123,7 @@ class CDC(Method):
         if not samples:
             return CloudWork()
         pictures = samples if self.config.uplink.unit != "tokens" else 0
-        return CloudWork(samples, cloud.steps, cloud.batch, cloud.feature_weight > 0, pictures)
+        return CloudWork(samples, cloud.steps, cloud.batch, needs_teacher(cloud.losses), pictures)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -195,7 +194,7 @@ class CDC(Method):
         began = time.perf_counter()
         stale = [max(0, self.lineage.mirror.newest - batch.version) for batch, _ in samples]
         learned = self.cloud.learn(
-            [CloudSample(s.tokens, s.positions, list(s.question_ids)) for _, s in samples],
+            [CloudSample(s.tokens, s.positions, list(s.question_ids), s.grid) for _, s in samples],
             round,
             staleness_weight(np.array(stale), self.config.fleet.staleness_power),
         )
@@ -261,15 +260,3 @@ def _example(written: dict[str, Any]) -> Example:
     own = {name: written.pop(name) for name in ("round", "device", "teacher_answer")}
     positions, grid = np.array(written.pop("positions"), np.uint16), tuple(written.pop("grid"))
     return Example(sample=Sample(positions=positions, grid=grid, **written), **own)
-
-
-def source_samples(config: Config, shared: Shared, world: World) -> list[CloudSample]:
-    """Unlabelled source samples for replay: what the cloud has left from training the student."""
-    rows = (world.train["drift_domain"].to_numpy() == SOURCE).nonzero()[0]
-    rows = generator(config.run.seed, "source replay").permutation(rows)[: config.cloud.source_replay]
-    frame = world.train.iloc[rows]
-    every = np.arange(shared.n_tokens)
-    return [
-        CloudSample(np.asarray(world.train_tokens[i], np.float32), every, shared.text.question_ids(str(q)))
-        for i, q in zip(frame["image_row"], frame["question"], strict=True)
-    ]

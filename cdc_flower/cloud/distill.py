@@ -1,7 +1,7 @@
 """AKD: the teacher answers what the devices sent, and the twin's adapter learns it (after arXiv 2312.16279).
 
 The teacher sees the same tokens as the device sent, nothing else: no picture, no label. Its answers and its
-largest logits are computed once per sample and kept with it, so a replayed lesson costs the student's pass
+largest logits are computed once per sample and kept with it, so replaying one costs the student's pass
 only. Departures from the released code: confidence weights and a threshold, KL on logits, replay;
 its feature and wavelet losses are options.
 """
@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from cdc_flower.cloud import losses
-from cdc_flower.cloud.replay import CloudSample, Lesson, Replay
+from cdc_flower.cloud.replay import CloudSample, PseudoLabelled, Replay
 from cdc_flower.config import Config
 from cdc_flower.models import adapters, vlm
 from cdc_flower.models.shared import Shared
@@ -41,9 +41,11 @@ class Learned:
 
 
 @torch.no_grad()
-def teach(shared: Shared, teacher: Teacher, samples: Sequence[CloudSample]) -> tuple[list[Lesson], list[str]]:
+def teach(
+    shared: Shared, teacher: Teacher, samples: Sequence[CloudSample]
+) -> tuple[list[PseudoLabelled], list[str]]:
     """The teacher's answers to samples, in order."""
-    lessons: list[Lesson] = []
+    labelled: list[PseudoLabelled] = []
     texts: list[str] = []
     device = next(teacher.model.parameters()).device
     for start in range(0, len(samples), TEACH_BATCH):
@@ -57,11 +59,16 @@ def teach(shared: Shared, teacher: Teacher, samples: Sequence[CloudSample]) -> t
             shared.max_answer_tokens,
             top_k=TOP,
         )
-        lessons += map(
-            Lesson, part, answers.ids, answers.top_ids, answers.top_logits, answers.confidence.tolist()
+        labelled += map(
+            PseudoLabelled,
+            part,
+            answers.ids,
+            answers.top_ids,
+            answers.top_logits,
+            answers.confidence.tolist(),
         )
         texts += answers.texts
-    return lessons, texts
+    return labelled, texts
 
 
 class Cloud:
@@ -83,8 +90,10 @@ class Cloud:
         self.config, self.shared, self.teacher = config, shared, teacher
         self.twin = adapters.train_merged(twin)
         cloud = config.cloud
-        source_lessons, _ = teach(shared, teacher, source)
-        sure = [q for q in source_lessons if q.confidence >= cloud.confidence]
+        self.weights = losses.weights(cloud.losses)
+        self._needs_teacher = losses.needs_teacher(cloud.losses)
+        source_labelled, _ = teach(shared, teacher, source)
+        sure = [q for q in source_labelled if q.confidence >= cloud.confidence]
         self.replay = Replay(sure, cloud.replay_bytes)
         self.params = adapters.trainable(twin)
         self.mean = [
@@ -99,15 +108,15 @@ class Cloud:
     def learn(self, samples: Sequence[CloudSample], round: int, weights: np.ndarray | None = None) -> Learned:
         """Let the teacher answer `samples` and distil for `akd_steps` steps.
 
-        Every batch holds `replay_share` lessons of the past. With no confident sample nothing is learned.
+        Every batch holds `replay_share` samples of the past. With no confident sample nothing is learned.
         `weights` (one per sample, up to 1) say how much each counts.
         """
         cloud = self.config.cloud
         rng = np.random.default_rng([self.config.run.seed, 3, round])
-        lessons, texts = teach(self.shared, self.teacher, samples)
+        labelled, texts = teach(self.shared, self.teacher, samples)
         if weights is not None:
-            lessons = [replace(q, weight=float(w)) for q, w in zip(lessons, weights, strict=True)]
-        fresh = [q for q in lessons if q.confidence >= cloud.confidence]
+            labelled = [replace(q, weight=float(w)) for q, w in zip(labelled, weights, strict=True)]
+        fresh = [q for q in labelled if q.confidence >= cloud.confidence]
         sums: dict[str, float] = {}
         if fresh:
             self.twin.train()
@@ -119,7 +128,7 @@ class Cloud:
             self.twin.eval()
             self.replay.add(fresh, rng)
         means = {name: total / max(1, cloud.steps) for name, total in sums.items()}
-        return Learned(self._shipped(), len(fresh), len(lessons) - len(fresh), means, texts)
+        return Learned(self._shipped(), len(fresh), len(labelled) - len(fresh), means, texts)
 
     def _shipped(self) -> np.ndarray:
         """The running mean of the adapter (P,); the learning rate never falls, so one step is noisy."""
@@ -128,7 +137,7 @@ class Cloud:
     def state(self) -> dict[str, Any]:
         """The twin's adapter, the running mean, the optimizer's moments and the past, as flat float32 arrays.
 
-        What never changes (the start, the source lessons) is made again from the settings.
+        What never changes (the start, the source samples) is made again from the settings.
         """
         moments = [self.optimizer.state.get(p, {}) for p in self._trained()]
         stepped = [m for m in moments if m]
@@ -168,12 +177,10 @@ class Cloud:
         """What the optimizer trains, in its order."""
         return [*self.params, *self.align.parameters()]
 
-    def _step(self, batch: list[Lesson]) -> dict[str, float]:
+    def _step(self, batch: list[PseudoLabelled]) -> dict[str, float]:
         """One optimizer step. Complete and partial pictures pass apart, so that neither pads the other."""
-        cloud, whole = self.config.cloud, self.shared.n_tokens
-        groups = [
-            [q for q in batch if (len(q.sample.positions) < whole) is partial] for partial in (True, False)
-        ]
+        cloud = self.config.cloud
+        groups = [[q for q in batch if q.sample.whole is whole] for whole in (False, True)]
         terms: dict[str, torch.Tensor] = {}
         for group in filter(None, groups):
             for name, value in self._terms(group).items():
@@ -188,8 +195,8 @@ class Cloud:
                 mean.lerp_(p, 1 - cloud.ema_decay)
         return {name: float(v.detach()) for name, v in terms.items()}
 
-    def _terms(self, batch: list[Lesson]) -> dict[str, torch.Tensor]:
-        """The weighted losses of a batch, each a mean over its lessons."""
+    def _terms(self, batch: list[PseudoLabelled]) -> dict[str, torch.Tensor]:
+        """The weighted losses of a batch, each a mean over its samples."""
         cloud, text = self.config.cloud, self.shared.text
         device = next(self.twin.parameters()).device
         inputs = vlm.collate(
@@ -208,25 +215,22 @@ class Cloud:
             top_ids[i, : len(q.top_ids)], top_logits[i, : len(q.top_ids)] = q.top_ids, q.top_logits
         sure = [q.weight * (q.confidence if cloud.confidence_weighted else 1.0) for q in batch]
         weight = torch.tensor(sure, device=device)
-        terms = {
-            "ce": cloud.ce_weight * losses.weighted_ce(out.logits, inputs.answer_ids, weight),
-            "kl": cloud.kl_weight
-            * losses.top_kl(
-                out.logits,
-                torch.from_numpy(top_ids).to(device),
-                torch.from_numpy(top_logits).to(device),
-                inputs.answer_ids != -100,
-                weight,
-                cloud.tau,
-            ),
-        }
-        if cloud.feature_weight:
+        hidden = None, None
+        if self._needs_teacher:
             with torch.no_grad():
-                teacher = vlm.forward(self.teacher.model, inputs)
-            terms["feature"] = cloud.feature_weight * losses.feature(
-                self.align(out.hidden), teacher.hidden.float(), out.mask, cloud.wavelet
-            )
-        return terms
+                teacher = vlm.forward(self.teacher.model, inputs).hidden.float()
+            hidden = self.align(out.hidden), teacher
+        seen = losses.Seen(
+            out.logits,
+            inputs.answer_ids,
+            torch.from_numpy(top_ids).to(device),
+            torch.from_numpy(top_logits).to(device),
+            weight,
+            cloud.tau,
+            out.mask,
+            *hidden,
+        )
+        return {name: w * losses.LOSSES[name].function(seen) for name, w in self.weights.items()}
 
 
 def round_half(x: float) -> int:

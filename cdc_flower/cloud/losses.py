@@ -1,19 +1,25 @@
 """AKD losses: what the twin is pulled towards (arXiv 2312.16279, section 3.3, and its released code).
 
     L = ce w CE(student, pseudo answer) + kl w tau^2 KL(teacher || student)
-        + feature L_feat
+        + feature MSE(hidden states) + wavelet DWT(hidden states)
 
-with w the teacher's confidence in its answer (or 1) and `ce`, `kl`, `feature` the weights of the
-settings. The released code has CE and feature terms only, unweighted; the KL on logits is possible because
-teacher and student share a vocabulary. CE and KL are means over the samples of a batch, L_feat over their
+with w the teacher's confidence in its answer (or 1) and `ce`, `kl`, `feature`, `wavelet` the weights of the
+setting `cloud.losses`. The released code has all but the KL, unweighted; the KL on logits is possible because
+teacher and student share a vocabulary. CE and KL are means over the samples of a batch, the others over their
 positions.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from cdc_flower.config import ConfigError
 
 DB6 = (
     -0.0010773010853084796,
@@ -66,18 +72,16 @@ def top_kl(
     return tau**2 * (weight * kl.sum(1) / mask.sum(1).clamp_min(1)).mean()
 
 
-def feature(student: Tensor, teacher: Tensor, mask: Tensor, wavelet: bool) -> Tensor:
-    """MSE of aligned final hidden states over the positions in `mask`, plus the wavelet term if asked.
+def feature(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+    """MSE of aligned final hidden states over the positions in `mask`.
 
     Args:
         student: (B, S, H), mapped to the teacher's width.
         teacher: (B, S, H).
         mask: (B, S) bool.
-        wavelet: adds `wavelet_l1`.
     """
     m = mask[..., None].float()
-    loss = ((student - teacher).square() * m).sum() / (m.sum() * student.shape[-1]).clamp_min(1)
-    return loss + wavelet_l1(student * m, teacher * m) if wavelet else loss
+    return ((student - teacher).square() * m).sum() / (m.sum() * student.shape[-1]).clamp_min(1)
 
 
 def wavelet_l1(student: Tensor, teacher: Tensor, levels: int = 3) -> Tensor:
@@ -94,3 +98,90 @@ def wavelet_l1(student: Tensor, teacher: Tensor, levels: int = 3) -> Tensor:
         loss = loss + F.conv1d(padded, high, stride=2).abs().mean()
         diff = F.conv1d(padded, low, stride=2)
     return loss
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a loss may look at, of a batch.
+
+    Attributes:
+        logits: student, (B, A, V).
+        answer_ids: (B, A) int64, padded with -100.
+        top_ids, top_logits: teacher, (B, A, k).
+        weight: (B,) of each sample.
+        tau: temperature.
+        mask: (B, S) bool, positions that are there.
+        hidden: student, (B, S, H), mapped to the teacher's width; None where no loss needs the teacher's.
+        teacher_hidden: (B, S, H); None likewise.
+    """
+
+    logits: Tensor
+    answer_ids: Tensor
+    top_ids: Tensor
+    top_logits: Tensor
+    weight: Tensor
+    tau: float
+    mask: Tensor
+    hidden: Tensor | None = None
+    teacher_hidden: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Loss:
+    """One term: a scalar of a batch, and whether it takes a pass of the teacher in every step."""
+
+    function: Callable[[Seen], Tensor]
+    needs_teacher_hidden: bool = False
+
+
+def _feature(seen: Seen) -> Tensor:
+    assert seen.hidden is not None
+    assert seen.teacher_hidden is not None
+    return feature(seen.hidden, seen.teacher_hidden, seen.mask)
+
+
+def _wavelet(seen: Seen) -> Tensor:
+    assert seen.hidden is not None
+    assert seen.teacher_hidden is not None
+    m = seen.mask[..., None].float()
+    return wavelet_l1(seen.hidden * m, seen.teacher_hidden * m)
+
+
+LOSSES: dict[str, Loss] = {
+    "ce": Loss(lambda s: weighted_ce(s.logits, s.answer_ids, s.weight)),
+    "kl": Loss(lambda s: top_kl(s.logits, s.top_ids, s.top_logits, s.answer_ids != -100, s.weight, s.tau)),
+    "feature": Loss(_feature, needs_teacher_hidden=True),
+    "wavelet": Loss(_wavelet, needs_teacher_hidden=True),
+}
+"""Name in the setting `cloud.losses` -> term."""
+
+
+def weights(setting: str) -> dict[str, float]:
+    """Name -> weight of "ce,kl" or "ce=1,kl=0.5,feature=0.1": what is named counts, 1 where no weight is.
+
+    Raises:
+        ConfigError: an unknown name, one twice, a weight that is no positive number, or no name at all.
+    """
+    found: dict[str, float] = {}
+    for part in filter(None, (p.strip() for p in setting.split(","))):
+        name, _, number = (p.strip() for p in part.partition("="))
+        if name not in LOSSES or name in found:
+            raise ConfigError(
+                f"setting 'cloud.losses' = {setting!r}: '{name}'; allowed: {', '.join(LOSSES)}, once"
+            )
+        try:
+            found[name] = float(number or 1)
+        except ValueError:
+            found[name] = math.nan
+        if not 0 < found[name] < math.inf:
+            raise ConfigError(f"setting 'cloud.losses' = {setting!r}: weight '{number}'; allowed: above 0")
+    if not found:
+        raise ConfigError(
+            f"setting 'cloud.losses' = {setting!r}; allowed: at least one of {', '.join(LOSSES)}"
+        )
+    return found
+
+
+def needs_teacher(setting: str) -> bool:
+    """Whether a step takes a pass of the teacher."""
+    return any(LOSSES[name].needs_teacher_hidden for name in weights(setting))

@@ -21,10 +21,16 @@ class CloudSample:
     tokens: np.ndarray  # (K, D) float32
     positions: np.ndarray  # (K,) int64, increasing
     question_ids: list[int]
+    grid: tuple[int, int, int]  # of the whole picture: tokens, rows, columns
+
+    @property
+    def whole(self) -> bool:
+        """Whether all tokens of the picture are here."""
+        return len(self.positions) == self.grid[0]
 
 
 @dataclass(frozen=True)
-class Lesson:
+class PseudoLabelled:
     """A sample with the teacher's answer to it: all that distillation reads."""
 
     sample: CloudSample
@@ -32,7 +38,7 @@ class Lesson:
     top_ids: np.ndarray  # (A, k) int64, A = answer length + 1
     top_logits: np.ndarray  # (A, k) float32
     confidence: float  # geometric mean of the answer's token probabilities
-    weight: float = 1.0  # of the lesson besides the confidence: less than 1 for a stale one
+    weight: float = 1.0  # of the sample besides the confidence: less than 1 for a stale one
 
     @property
     def nbytes(self) -> int:
@@ -51,35 +57,35 @@ class Lesson:
 class Replay:
     """`source` stays; `past` is a reservoir of at most `max_bytes`."""
 
-    source: list[Lesson]
+    source: list[PseudoLabelled]
     max_bytes: int
-    past: list[Lesson] = field(default_factory=list)
+    past: list[PseudoLabelled] = field(default_factory=list)
     seen: int = 0
     held: int = 0  # bytes of `past`
 
-    def add(self, lessons: list[Lesson], rng: np.random.Generator) -> None:
-        """Offer lessons to the reservoir."""
-        for lesson in lessons:
+    def add(self, labelled: list[PseudoLabelled], rng: np.random.Generator) -> None:
+        """Offer samples to the reservoir."""
+        for one in labelled:
             self.seen += 1
-            if self.held + lesson.nbytes <= self.max_bytes:
-                self.past.append(lesson)
-                self.held += lesson.nbytes
+            if self.held + one.nbytes <= self.max_bytes:
+                self.past.append(one)
+                self.held += one.nbytes
             elif self.past and rng.random() < len(self.past) / self.seen:
                 slot = int(rng.integers(len(self.past)))
-                grown = self.held - self.past[slot].nbytes + lesson.nbytes
+                grown = self.held - self.past[slot].nbytes + one.nbytes
                 if grown <= self.max_bytes:
-                    self.past[slot], self.held = lesson, grown
+                    self.past[slot], self.held = one, grown
 
     def state(self) -> dict[str, Any]:
-        """All but the source lessons, which are the same in every run of the same settings."""
+        """All but the source samples, which are the same in every run of the same settings."""
         return {"seen": self.seen, "held": self.held, **_columns(self.past)}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on where `state()` was taken."""
-        self.seen, self.held, self.past = int(state["seen"]), int(state["held"]), _lessons(state)
+        self.seen, self.held, self.past = int(state["seen"]), int(state["held"]), _labelled(state)
 
-    def draw(self, count: int, rng: np.random.Generator) -> list[Lesson]:
-        """`count` lessons with replacement, source and past in equal parts while both exist."""
+    def draw(self, count: int, rng: np.random.Generator) -> list[PseudoLabelled]:
+        """`count` samples with replacement, source and past in equal parts while both exist."""
         pools = [p for p in (self.source, self.past) if p]
         if not pools:
             return []
@@ -87,20 +93,20 @@ class Replay:
         return [pool[int(rng.integers(len(pool)))] for pool in turns]
 
 
-_ROWS = ("tokens", "positions", "question_ids", "answer_ids", "top_ids", "top_logits")
-"""What has several rows in a lesson: all lessons' rows one after another are one array."""
+_ROWS = ("tokens", "positions", "question_ids", "answer_ids", "top_ids", "top_logits", "grid")
+"""What has several rows in a sample: all samples' rows one after another are one array."""
 
 
-def _columns(lessons: Sequence[Lesson]) -> dict[str, Any]:
-    """Lessons as a few arrays: per lesson confidence, weight and counts of rows, then all rows of a kind.
+def _columns(labelled: Sequence[PseudoLabelled]) -> dict[str, Any]:
+    """Samples as a few arrays: of each confidence, weight and counts of rows, then all rows of a kind.
 
     Raises:
         ValueError: rows of a kind have different types, and one array of them would change some.
     """
     columns: dict[str, Any] = {
-        "lessons": len(lessons),
-        "confidence": np.array([q.confidence for q in lessons], np.float64),
-        "weight": np.array([q.weight for q in lessons], np.float64),
+        "samples": len(labelled),
+        "confidence": np.array([q.confidence for q in labelled], np.float64),
+        "weight": np.array([q.weight for q in labelled], np.float64),
     }
     rows = [
         (
@@ -110,29 +116,37 @@ def _columns(lessons: Sequence[Lesson]) -> dict[str, Any]:
             np.array(q.answer_ids, np.int64),
             q.top_ids,
             q.top_logits,
+            np.array(s.grid, np.int64),
         )
-        for q in lessons
+        for q in labelled
         for s in [q.sample]
     ]
     for name, arrays in zip(_ROWS, zip(*rows, strict=True), strict=False):
         if len({a.dtype for a in arrays}) > 1:
-            raise ValueError(f"lessons of different types of {name}")
+            raise ValueError(f"samples of different types of {name}")
         columns[f"{name}_count"] = np.array([len(a) for a in arrays], np.int64)
         columns[name] = np.concatenate(arrays)
     return columns
 
 
-def _lessons(columns: Mapping[str, Any]) -> list[Lesson]:
-    """The lessons `_columns` was given; each with memory of its own, so that one can be dropped alone."""
-    if not int(columns["lessons"]):
+def _labelled(columns: Mapping[str, Any]) -> list[PseudoLabelled]:
+    """The samples `_columns` was given; each with memory of its own, so that one can be dropped alone."""
+    if not int(columns["samples"]):
         return []
     parts = [
         [part.copy() for part in np.split(columns[name], np.cumsum(columns[f"{name}_count"])[:-1])]
         for name in _ROWS
     ]
     return [
-        Lesson(CloudSample(tokens, positions, asked.tolist()), answer.tolist(), ids, logits, sure, weight)
-        for tokens, positions, asked, answer, ids, logits, sure, weight in zip(
+        PseudoLabelled(
+            CloudSample(tokens, positions, asked.tolist(), tuple(grid.tolist())),
+            answer.tolist(),
+            ids,
+            logits,
+            sure,
+            weight,
+        )
+        for tokens, positions, asked, answer, ids, logits, grid, sure, weight in zip(
             *parts, columns["confidence"].tolist(), columns["weight"].tolist(), strict=True
         )
     ]

@@ -1,13 +1,12 @@
 """UTS scores: which samples, and which of their tokens, the student is unsure about (after arXiv 2312.16279).
 
-Sample scores read the student's own answer. Token scores are pure functions `(model, text, inputs, rng,
-config) -> (B, N)`, higher = more worth sending, except `released`, which is the rule of the authors' code
-and is meant to be kept LOW; those that one plain pass shows are a `Reading`, which a device takes off the
-pass that answers. Departures, with reasons in docs/method.md: the released sample rule multiplies
-probabilities and so uploads long answers; the released token rule applies dropout to the features
-themselves, which makes its variance the token's squared norm. `mc_dropout` here drops whole tokens and
-sends the rest through projector and language model. `random` and `norm` are the controls any score has to
-beat.
+Sample scores read the student's own answer. Token scores say how much a token is worth sending, and what
+finding that out takes; those that one plain pass shows are read off the pass that answers. A name with "-"
+before it keeps the lowest: "-released" is the rule of the authors' code. Departures, with reasons in
+docs/method.md: the released sample rule multiplies probabilities and so uploads long answers; the released
+token rule applies dropout to the features themselves, which makes its variance the token's squared norm.
+`mc_dropout` here drops whole tokens and sends the rest through projector and language model. `random` and
+`norm` are the controls any score has to beat.
 """
 
 from __future__ import annotations
@@ -20,35 +19,48 @@ import torch
 from torch import Tensor, nn
 
 from cdc_flower.models import vlm
-from cdc_flower.stages import UplinkConfig
 
 SHARPNESS = 3.0  # of `sampled`: 0 is chance, infinity is `attention`; 2 to 4 are alike (docs/log.md)
+MC_PASSES = 4  # of `mc_dropout`
+
+Own = Callable[[nn.Module, vlm.Text, vlm.Inputs, np.random.Generator], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Scored:
-    """A score of its own passes, or of none.
+class TokenScore:
+    """A score of vision tokens, higher = more worth sending, and what it takes.
 
     Attributes:
-        score: the function.
-        passes: complete passes over picture and question that it takes, by the settings.
+        read: (B, N) from the pass over picture and question, each sample's from its own row alone; None where
+            the score is `own`.
+        own: (B, N) from passes of its own, or from none.
+        draw: what a device's own chance makes of what was read; the identity where there is none.
+        passes: complete passes over picture and question beyond the one that answers.
         predicted: positions that `lm_head` reads for it, for each vision token.
+        sign: -1 where the lowest are kept.
     """
 
-    score: Callable[[nn.Module, vlm.Text, vlm.Inputs, np.random.Generator, UplinkConfig], np.ndarray]
-    passes: Callable[[UplinkConfig], int] = lambda config: 0
+    read: vlm.Read | None = None
+    own: Own | None = None
+    draw: Callable[[np.ndarray, np.random.Generator], np.ndarray] = lambda found, rng: found
+    passes: int = 0
     predicted: int = 0
+    sign: float = 1.0
 
+    def of_read(self, found: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """The score (B, N) of what `read` gave."""
+        return self.sign * self.draw(found, rng)
+
+    @torch.no_grad()
     def __call__(
-        self,
-        model: nn.Module,
-        text: vlm.Text,
-        inputs: vlm.Inputs,
-        rng: np.random.Generator,
-        config: UplinkConfig,
+        self, model: nn.Module, text: vlm.Text, inputs: vlm.Inputs, rng: np.random.Generator
     ) -> np.ndarray:
-        """A score of every token, (B, N); see `TOKEN_SCORES`."""
-        return self.score(model, text, inputs, rng, config)
+        """The score (B, N) float32 of a batch, by passes of its own."""
+        if self.read is None:
+            assert self.own is not None
+            return self.sign * self.own(model, text, inputs, rng)
+        out = vlm.forward(model, inputs, attention=True)
+        return self.of_read(_array(self.read(model, out, inputs)), rng)
 
 
 SampleScore = Callable[[vlm.Answers, np.random.Generator], np.ndarray]
@@ -73,38 +85,6 @@ SAMPLE_SCORES: dict[str, SampleScore] = {
 
 def _array(scores: Tensor) -> np.ndarray:
     return scores.float().cpu().numpy()
-
-
-@dataclass(frozen=True)
-class Reading:
-    """A score that the pass over picture and question shows, each sample's from its own row alone.
-
-    Attributes:
-        read: from the pass to (B, N).
-        draw: what a device's own chance makes of it; the identity where there is none.
-        predicted: positions that `lm_head` reads for it, for each vision token.
-    """
-
-    read: vlm.Read
-    draw: Callable[[np.ndarray, np.random.Generator], np.ndarray] = lambda found, rng: found
-    predicted: int = 0
-
-    def passes(self, config: UplinkConfig) -> int:
-        """None beyond the pass that answers."""
-        return 0
-
-    @torch.no_grad()
-    def __call__(
-        self,
-        model: nn.Module,
-        text: vlm.Text,
-        inputs: vlm.Inputs,
-        rng: np.random.Generator,
-        config: UplinkConfig,
-    ) -> np.ndarray:
-        """A score of every token, (B, N); see `TOKEN_SCORES`."""
-        out = vlm.forward(model, inputs, attention=True)
-        return self.draw(_array(self.read(model, out, inputs)), rng)
 
 
 def attention(model: nn.Module, out: vlm.Output, inputs: vlm.Inputs) -> Tensor:
@@ -143,15 +123,15 @@ def entropy(model: nn.Module, out: vlm.Output, inputs: vlm.Inputs) -> Tensor:
 
 @torch.no_grad()
 def mc_dropout(
-    model: nn.Module, text: vlm.Text, inputs: vlm.Inputs, rng: np.random.Generator, config: UplinkConfig
+    model: nn.Module, text: vlm.Text, inputs: vlm.Inputs, rng: np.random.Generator, passes: int = MC_PASSES
 ) -> np.ndarray:
-    """Variance of the answer caused by a token: tokens are dropped at random, whole, in `mc_passes` passes.
+    """Variance of the answer caused by a token: tokens are dropped at random, whole, in some passes.
 
     Per token, the squared distance between the mean next-token distribution of the passes that have it and of
     those that miss it, from one set of passes in which each token is missing with probability 1/2.
     """
     probs, present = [], []
-    for _ in range(config.mc_passes):
+    for _ in range(passes):
         keep = torch.from_numpy(rng.random(tuple(inputs.positions.shape)) < 0.5).to(inputs.positions.device)
         keep &= inputs.positions >= 0
         some = replace(inputs, positions=torch.where(keep, inputs.positions, -1), answer_ids=None)
@@ -164,36 +144,36 @@ def mc_dropout(
     return _array((with_token - without).square().sum(-1))
 
 
-def norm(
-    model: nn.Module, text: vlm.Text, inputs: vlm.Inputs, rng: np.random.Generator, config: UplinkConfig
-) -> np.ndarray:
+def norm(model: nn.Module, text: vlm.Text, inputs: vlm.Inputs, rng: np.random.Generator) -> np.ndarray:
     """Control: the token's squared norm over D."""
     return _array(inputs.tokens.square().mean(-1))
 
 
-def random(
-    model: nn.Module, text: vlm.Text, inputs: vlm.Inputs, rng: np.random.Generator, config: UplinkConfig
-) -> np.ndarray:
+def random(model: nn.Module, text: vlm.Text, inputs: vlm.Inputs, rng: np.random.Generator) -> np.ndarray:
     """Control: chance."""
     return rng.random(tuple(inputs.positions.shape)).astype(np.float32)
 
 
-def released(
-    model: nn.Module, text: vlm.Text, inputs: vlm.Inputs, rng: np.random.Generator, config: UplinkConfig
-) -> np.ndarray:
+def released(model: nn.Module, text: vlm.Text, inputs: vlm.Inputs, rng: np.random.Generator) -> np.ndarray:
     """The authors' released rule: variance over ten dropout masks (p = 1/2) of the features, mean over D."""
     f = inputs.tokens.cpu().numpy()
     masks = rng.random((10, *f.shape), dtype=np.float32) < 0.5
     return (masks * f[None] * 2).var(0, ddof=1).mean(-1)
 
 
-TOKEN_SCORES: dict[str, Reading | Scored] = {
-    "attention": Reading(attention),
-    "sampled": Reading(attention, drawn),
-    "entropy": Reading(entropy, predicted=1),
-    "mc_dropout": Scored(mc_dropout, passes=lambda config: config.mc_passes),
-    "norm": Scored(norm),
-    "random": Scored(random),
-    "released": Scored(released),
+TOKEN_SCORES: dict[str, TokenScore] = {
+    "attention": TokenScore(attention),
+    "sampled": TokenScore(attention, draw=drawn),
+    "entropy": TokenScore(entropy, predicted=1),
+    "mc_dropout": TokenScore(own=mc_dropout, passes=MC_PASSES),
+    "norm": TokenScore(own=norm),
+    "random": TokenScore(own=random),
+    "released": TokenScore(own=released),
 }
-"""Name -> (B, N) float32, and what that takes."""
+"""Name -> score."""
+
+
+def token_score(name: str) -> TokenScore:
+    """The score of a key of `TOKEN_SCORES`; with "-" before it, the one that keeps the lowest."""
+    score = TOKEN_SCORES[name.removeprefix("-")]
+    return replace(score, sign=-1.0) if name.startswith("-") else score

@@ -8,7 +8,6 @@ compress better the more samples there are.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,27 +17,21 @@ from cdc_flower.uplink.token_batch import sample_bytes
 __all__ = ["sample_bytes", "top", "within_budget"]
 
 
-def top(
-    scores: NDArray[np.floating], keep: int, direction: Literal["high", "low"] = "high"
-) -> list[NDArray[np.int64]]:
-    """Positions of the `keep` best tokens of each sample, rising.
+def top(scores: NDArray[np.floating], keep: int) -> list[NDArray[np.int64]]:
+    """Positions of the `keep` tokens of each sample with the highest scores, rising.
 
     Args:
-        scores: (B, N). NaN ranks last in either direction; ties go to the lower position.
+        scores: (B, N). NaN ranks last; ties go to the lower position.
         keep: tokens to keep; all N if it is larger.
-        direction: whether a high or a low score is better.
 
     Raises:
-        ValueError: scores that are not (B, N), a negative `keep`, another direction.
+        ValueError: scores that are not (B, N), a negative `keep`.
     """
     if np.ndim(scores) != 2:
         raise ValueError(f"scores must be (B, N), got shape {np.shape(scores)}")
-    if direction not in ("high", "low"):
-        raise ValueError(f"direction {direction!r}; allowed: high, low")
     if keep < 0:
         raise ValueError(f"keep = {keep}; allowed: 0 and more")
-    ranked = np.asarray(scores, np.float64) * (-1.0 if direction == "high" else 1.0)
-    order = np.argsort(ranked, axis=1, kind="stable")  # numpy sorts NaN to the end
+    order = np.argsort(-np.asarray(scores, np.float64), axis=1, kind="stable")  # numpy sorts NaN to the end
     return [np.sort(row[:keep]) for row in order]
 
 
@@ -50,13 +43,13 @@ def within_budget(
     Args:
         order: sample indices, best first.
         encoded_size: bytes of the frame that holds these samples.
-        budget: bytes.
+        budget: bytes; 0 = no limit.
 
     Returns:
         The prefix; empty if not even one sample fits. It always fits itself; where the size is not monotone
         (a longer prefix can compress a byte or two better) a longer one that fits too may be missed.
     """
-    if encoded_size(order) <= budget:
+    if not budget or encoded_size(order) <= budget:
         return list(order)
     low, high = 0, len(order) - 1
     while low < high:

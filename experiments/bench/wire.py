@@ -252,7 +252,7 @@ def _uplink() -> Iterator[Figure]:
     from cdc_flower.uplink import select, token_batch
     from cdc_flower.uplink.pictures import picture_batch
     from cdc_flower.uplink.sample import NO_POSITIONS, Batch, Sample
-    from cdc_flower.uplink.scores import TOKEN_SCORES
+    from cdc_flower.uplink.scores import token_score
 
     torch.set_num_threads(1)
     config = parse({})
@@ -266,8 +266,8 @@ def _uplink() -> Iterator[Figure]:
     inputs = vlm.collate(shared.text, tokens, asked)
     answers = vlm.answer(student, shared.text, inputs, shared.max_answer_tokens)
     rng = np.random.default_rng(0)
-    scores = TOKEN_SCORES[config.uplink.token_score](student, shared.text, inputs, rng, config.uplink)
-    places = select.top(scores, config.uplink.tokens_kept, config.uplink.token_direction)
+    scores = token_score(config.uplink.token_score)(student, shared.text, inputs, rng)
+    places = select.top(scores, config.uplink.tokens_kept)
 
     def sample(i: int, positions, **content) -> Sample:
         words = asked[i], answers.ids[i], float(answers.entropy[i])

@@ -94,7 +94,9 @@ def uplink(config: Config, shared: Shared, world: World, tell: Tell) -> Iterator
     scores = {name: _scores(name, config, shared, tokens, asked) for name in TOKEN_SCORES}
     for at, (name, way, k) in enumerate([("all", ways[0], shared.n_tokens), *arms]):
         chosen = (
-            [np.arange(shared.n_tokens)] * len(rows) if name == "all" else select.top(scores[name], k, way)
+            [np.arange(shared.n_tokens)] * len(rows)
+            if name == "all"
+            else select.top(scores[name] if way == "high" else -scores[name], k)
         )
         found, size = _read_by_teacher(config, shared, rows, tokens, asked, chosen)
         arm = {"all": "all tokens", "random": "random"}.get(name, f"{name} {way}")
@@ -121,7 +123,7 @@ def _scores(
     found = []
     for start in range(0, len(asked), BATCH):
         inputs = vlm.collate(shared.text, tokens[start : start + BATCH], asked[start : start + BATCH])
-        found.append(TOKEN_SCORES[name](model, shared.text, inputs, rng, config.uplink))
+        found.append(TOKEN_SCORES[name](model, shared.text, inputs, rng))
     return np.concatenate(found)
 
 

@@ -220,7 +220,7 @@ def test_a_better_quality_costs_more(make_task):
 
 def test_a_whole_picture_needs_no_token_score(make_task):
     def spent(unit):
-        task = make_task(uplink_unit=unit, token_score="mc_dropout", mc_passes=2)
+        task = make_task(uplink_unit=unit, token_score="mc_dropout")
         return Counts.of(done(task)["metrics"]).positions
 
     assert spent("tokens") == spent("patches") == pytest.approx(3 * spent("jpeg"), rel=0.15)

@@ -11,7 +11,7 @@ import torch
 
 from cdc_flower.cloud import distill
 from cdc_flower.cloud.distill import Cloud, teach
-from cdc_flower.cloud.replay import CloudSample, Lesson
+from cdc_flower.cloud.replay import CloudSample, PseudoLabelled
 from cdc_flower.config import Config, parse
 from cdc_flower.models import adapters, vlm
 from cdc_flower.models.student import twin_model
@@ -33,7 +33,7 @@ def samples(shared) -> list[CloudSample]:
     for i in range(12):
         positions = np.sort(rng.permutation(shared.n_tokens)[: 8 + i])
         tokens = rng.normal(size=(len(positions), shared.width)).astype(np.float32)
-        made.append(CloudSample(tokens, positions, shared.text.question_ids(QUESTIONS[i % 4])))
+        made.append(CloudSample(tokens, positions, shared.text.question_ids(QUESTIONS[i % 4]), shared.grid))
     return made
 
 
@@ -163,7 +163,7 @@ def test_each_batch_holds_the_replay_share_of_the_past(
 ):
     cloud = cloud_of(shared, teacher, with_settings(settings, replay_share=share), samples[:4])
     source = {id(q) for q in cloud.replay.source}
-    seen: list[list[Lesson]] = []
+    seen: list[list[PseudoLabelled]] = []
     monkeypatch.setattr(cloud, "_step", lambda batch: seen.append(batch) or {"ce": 0.0})
     cloud.learn(samples[4:], 1)
     assert [len(batch) for batch in seen] == [8] * 4
@@ -211,15 +211,20 @@ def test_a_lesson_holds_the_teachers_own_logits_of_its_answer(shared, teacher, s
 
 
 def test_feature_and_wavelet_terms_are_finite_and_named(shared, teacher, settings, samples):
-    config = with_settings(settings, feature_weight=0.5, wavelet=True, cloud_steps=2)
+    config = with_settings(settings, losses="ce,kl,feature=0.5,wavelet=0.5", cloud_steps=2)
     learned = cloud_of(shared, teacher, config).learn(samples, 1)
-    assert set(learned.losses) == {"ce", "kl", "feature"}
+    assert set(learned.losses) == {"ce", "kl", "feature", "wavelet"}
     assert np.isfinite(list(learned.losses.values())).all()
 
 
 def test_there_is_no_place_for_a_label():
     """What learning reads has no field for one; the answer is the teacher's."""
-    assert [f.name for f in dataclasses.fields(CloudSample)] == ["tokens", "positions", "question_ids"]
+    assert [f.name for f in dataclasses.fields(CloudSample)] == [
+        "tokens",
+        "positions",
+        "question_ids",
+        "grid",
+    ]
     assert "answer" not in inspect.signature(Cloud.learn).parameters
     assert list(inspect.signature(Cloud.learn).parameters)[:3] == ["self", "samples", "round"]
 
@@ -229,7 +234,7 @@ def test_halves_are_rounded_up(x, half):
     assert distill.round_half(x) == half
 
 
-@pytest.mark.parametrize("more", [{}, {"feature_weight": 0.1, "replay_bytes": 20_000}])
+@pytest.mark.parametrize("more", [{}, {"losses": "ce,kl,feature=0.1", "replay_bytes": 20_000}])
 def test_a_cloud_that_comes_back_goes_on_bit_for_bit(shared, teacher, settings, samples, more):
     config = with_settings(settings, **more)
     one = cloud_of(shared, teacher, config, samples[:3])

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from cdc_flower.cloud import losses
+from cdc_flower.config import ConfigError, parse
 
 B, A, V, S, H = 3, 4, 7, 20, 5
 
@@ -96,15 +97,20 @@ def test_kl_is_zero_when_the_student_agrees_and_positive_otherwise(case):
     assert losses.top_kl(logits, *every(teacher), mask, weight, 2.0).item() > 0.01
 
 
-@pytest.mark.parametrize("wavelet", [False, True])
-def test_the_feature_loss_is_zero_for_equal_states_and_blind_to_absent_positions(wavelet):
+@pytest.mark.parametrize("name", ["feature", "wavelet"])
+def test_the_losses_of_states_are_zero_for_equal_ones_and_blind_to_absent_positions(name):
     g = torch.Generator().manual_seed(1)
     states = torch.randn(2, S, H, generator=g, dtype=torch.float64)
     mask = torch.rand(2, S, generator=g) < 0.7
-    assert losses.feature(states, states, mask, wavelet).item() == 0
+
+    def loss(student):
+        seen = losses.Seen(*[states] * 5, tau=1.0, mask=mask, hidden=student, teacher_hidden=states)
+        return losses.LOSSES[name].function(seen).item()
+
+    assert loss(states) == 0
     noise = torch.where(mask[..., None], 0.0, torch.randn(2, S, H, generator=g, dtype=torch.float64) * 50)
-    assert losses.feature(states + noise, states, mask, wavelet).item() == 0
-    assert losses.feature(states + 0.1, states, mask, wavelet).item() > 0.009
+    assert loss(states + noise) == 0
+    assert loss(states + 0.1) > 0.009
 
 
 def test_the_feature_loss_is_the_mean_square_over_present_positions():
@@ -112,10 +118,7 @@ def test_the_feature_loss_is_the_mean_square_over_present_positions():
     a, b = (torch.randn(2, S, H, generator=g, dtype=torch.float64) for _ in range(2))
     mask = torch.rand(2, S, generator=g) < 0.5
     expected = np.mean((a.numpy() - b.numpy())[mask.numpy()] ** 2)
-    assert losses.feature(a, b, mask, wavelet=False).item() == pytest.approx(expected, rel=1e-12)
-    both = losses.feature(a, b, mask, wavelet=True).item()
-    m = mask[..., None]
-    assert both == pytest.approx(expected + losses.wavelet_l1(a * m, b * m).item(), rel=1e-12)
+    assert losses.feature(a, b, mask).item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_the_filter_is_an_orthonormal_one_with_six_vanishing_moments():
@@ -162,4 +165,19 @@ def test_gradients_are_those_of_finite_differences(case):
     g = torch.Generator().manual_seed(4)
     a, b = (torch.randn(1, 14, 2, generator=g, dtype=torch.float64) for _ in range(2))
     seen = torch.arange(14)[None] != 5
-    assert torch.autograd.gradcheck(lambda x: losses.feature(x, b, seen, True), a.requires_grad_())
+    assert torch.autograd.gradcheck(
+        lambda x: losses.feature(x, b, seen) + losses.wavelet_l1(x, b), a.requires_grad_()
+    )
+
+
+def test_losses_are_named_with_weights_or_without():
+    assert losses.weights("ce,kl") == {"ce": 1.0, "kl": 1.0}
+    assert losses.weights(" ce=1, feature = 0.1 ") == {"ce": 1.0, "feature": 0.1}
+    assert losses.weights(parse({}).cloud.losses) == {"ce": 1.0, "kl": 1.0}
+    assert [losses.needs_teacher(s) for s in ("ce,kl", "ce,wavelet=0.1")] == [False, True]
+
+
+@pytest.mark.parametrize("setting", ["ce,kll", "ce,ce", "ce=x", "ce=-1", "ce=0", "ce=nan", "ce=inf", ""])
+def test_losses_that_cannot_be_are_refused_in_one_line(setting):
+    with pytest.raises(ConfigError, match=r"^setting 'cloud.losses' = [^\n]*allowed: [^\n]*$"):
+        losses.weights(setting)

@@ -7,16 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cdc_flower.cloud.replay import CloudSample, Lesson, Replay
+from cdc_flower.cloud.replay import CloudSample, PseudoLabelled, Replay
 
 
-def lesson(name: int, tokens: int = 2) -> Lesson:
+def lesson(name: int, tokens: int = 2) -> PseudoLabelled:
     """A lesson that `name` identifies; `tokens` makes it larger."""
-    sample = CloudSample(np.zeros((tokens, 8), np.float32), np.arange(tokens), [name])
-    return Lesson(sample, [1], np.zeros((2, 4), np.int64), np.zeros((2, 4), np.float32), 0.9)
+    sample = CloudSample(np.zeros((tokens, 8), np.float32), np.arange(tokens), [name], (tokens, 1, tokens))
+    return PseudoLabelled(sample, [1], np.zeros((2, 4), np.int64), np.zeros((2, 4), np.float32), 0.9)
 
 
-def names(lessons: list[Lesson]) -> list[int]:
+def names(lessons: list[PseudoLabelled]) -> list[int]:
     return [q.sample.question_ids[0] for q in lessons]
 
 
@@ -31,7 +31,7 @@ def test_the_past_never_holds_more_bytes_than_allowed_and_counts_them_truly(size
     assert len(set(names(replay.past))) == len(replay.past)
 
 
-def test_a_lessons_bytes_are_those_of_its_arrays_and_ids():
+def test_a_labelled_bytes_are_those_of_its_arrays_and_ids():
     assert lesson(0, 3).nbytes == 3 * 8 * 4 + 3 * 8 + 8 * (1 + 1) + 2 * 4 * 8 + 2 * 4 * 4
 
 
@@ -88,7 +88,7 @@ def test_without_bytes_there_is_no_past():
     assert replay.past == []
 
 
-def test_the_same_seed_draws_the_same_lessons():
+def test_the_same_seed_draws_the_same_labelled():
     def run() -> list[int]:
         replay, rng = Replay([lesson(-1)], 5 * lesson(0).nbytes), np.random.default_rng(3)
         replay.add([lesson(i) for i in range(20)], rng)
@@ -105,13 +105,14 @@ SIZES = st.lists(st.integers(0, 12), max_size=20)
 def test_a_buffer_that_comes_back_holds_the_same_and_goes_on_the_same(sizes, seed):
     rng = np.random.default_rng(seed)
 
-    def some(names: range, count: int) -> list[Lesson]:
+    def some(names: range, count: int) -> list[PseudoLabelled]:
         return [
-            Lesson(
+            PseudoLabelled(
                 CloudSample(
                     rng.normal(size=(count, 8)).astype(np.float32),
                     np.sort(rng.permutation(40)[:count]).astype(np.uint16),
                     rng.integers(99, size=name % 4).tolist(),
+                    (40, 5, 8),
                 ),
                 rng.integers(99, size=name % 3).tolist(),
                 rng.integers(99, size=(1 + name % 3, 4)),
@@ -134,7 +135,7 @@ def test_a_buffer_that_comes_back_holds_the_same_and_goes_on_the_same(sizes, see
     assert list(map(exactly, one.past)) == list(map(exactly, two.past))
 
 
-def exactly(lesson: Lesson) -> list:
+def exactly(lesson: PseudoLabelled) -> list:
     s = lesson.sample
     arrays = (s.tokens, s.positions, lesson.top_ids, lesson.top_logits)
     told = [(a.dtype.str, a.shape, a.tobytes()) for a in arrays]
@@ -146,7 +147,13 @@ def test_rows_of_different_types_are_not_made_alike():
     replay = Replay([], 10**6, [lesson(0)])
     positions = wide.sample.positions.astype(np.uint16)
     replay.past.append(
-        Lesson(CloudSample(wide.sample.tokens, positions, [1]), [1], wide.top_ids, wide.top_logits, 0.9)
+        PseudoLabelled(
+            CloudSample(wide.sample.tokens, positions, [1], (2, 1, 2)),
+            [1],
+            wide.top_ids,
+            wide.top_logits,
+            0.9,
+        )
     )
     with pytest.raises(ValueError, match="different types of positions"):
         replay.state()

@@ -110,7 +110,7 @@ def test_every_other_method_resumes(method, settings, tmp_path):
 
 
 def test_a_run_that_stops_within_rounds_and_again_and_again_ends_the_same(settings, tmp_path):
-    made = settings(fail_devices="2:1,3:0", cohort=1.0, feature_weight=0.1)
+    made = settings(fail_devices="2:1,3:0", cohort=1.0, losses="ce,kl,feature=0.1")
     stops = [("evaluation", 0), ("rounds", 1), ("evaluation", 2), ("evaluation", 2), ("evaluation", 4)]
     assert interrupted(made, *stops) == uninterrupted(made, tmp_path)
 
@@ -120,7 +120,7 @@ def test_a_full_replay_buffer_and_a_window_of_versions_come_back(settings, tmp_p
     whole = uninterrupted(made, tmp_path)
     assert interrupted(made, ("rounds", 3), ("rounds", 4)) == whole
     _, parts = checkpoint.load_newest(Path(made["run.out-dir"]) / "checkpoints") or (0, {})
-    assert 0 < parts["cloud"]["replay.lessons"] < parts["cloud"]["replay.seen"]
+    assert 0 < parts["cloud"]["replay.samples"] < parts["cloud"]["replay.seen"]
     assert parts["mirror"]["oldest"] > 0
 
 

@@ -15,7 +15,7 @@ from cdc_flower.models import vlm
 from cdc_flower.models.student import device_model
 from cdc_flower.stages import UplinkConfig
 from cdc_flower.uplink import scores as uncertainty
-from cdc_flower.uplink.scores import SAMPLE_SCORES, TOKEN_SCORES
+from cdc_flower.uplink.scores import SAMPLE_SCORES, TOKEN_SCORES, token_score
 
 CONFIG = UplinkConfig()
 
@@ -37,12 +37,18 @@ def inputs(shared) -> vlm.Inputs:
 
 
 def score(name: str, student, shared, inputs: vlm.Inputs, seed: int = 0) -> np.ndarray:
-    return TOKEN_SCORES[name](student, shared.text, inputs, np.random.default_rng(seed), CONFIG)
+    return token_score(name)(student, shared.text, inputs, np.random.default_rng(seed))
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:
     """Correlation of ranks."""
     return float(np.corrcoef(*(pd.Series(x.ravel()).rank() for x in (a, b)))[0, 1])
+
+
+@pytest.mark.parametrize("name", ["attention", "sampled", "norm", "released"])
+def test_a_minus_before_its_name_turns_a_score_round(name, student, shared, inputs):
+    down = score(f"-{name}", student, shared, inputs)
+    np.testing.assert_array_equal(down, -score(name, student, shared, inputs))
 
 
 # --- token scores ----------------------------------------------------------------------------------------
@@ -147,9 +153,7 @@ def test_mc_dropout_ranks_a_planted_decisive_token_above_all_others(monkeypatch)
     weights[11] = 4.0
     monkeypatch.setattr(vlm, "forward", stub(weights, []))
     for seed in range(5):
-        scores = uncertainty.mc_dropout(
-            None, None, planted(16), np.random.default_rng(seed), UplinkConfig(mc_passes=64)
-        )
+        scores = uncertainty.mc_dropout(None, None, planted(16), np.random.default_rng(seed), passes=64)
         assert scores[0].argmax() == 11
         assert scores[0, 11] > 5 * np.delete(scores[0], 11).max()
 
@@ -162,16 +166,14 @@ def test_mc_dropout_tends_to_the_exact_effect_of_a_tokens_presence(monkeypatch):
     change = [yes[subsets[:, i] == 1].mean() - yes[subsets[:, i] == 0].mean() for i in range(5)]
     exact = 2 * np.square(change)  # over both words
     monkeypatch.setattr(vlm, "forward", stub(weights, []))
-    found = uncertainty.mc_dropout(
-        None, None, planted(5), np.random.default_rng(0), UplinkConfig(mc_passes=4000)
-    )
+    found = uncertainty.mc_dropout(None, None, planted(5), np.random.default_rng(0), passes=4000)
     np.testing.assert_allclose(found[0], exact, rtol=0.1, atol=2e-3)
 
 
 def test_mc_dropout_asks_as_often_as_it_is_set_to_with_half_of_the_tokens(monkeypatch):
     asked: list[np.ndarray] = []
     monkeypatch.setattr(vlm, "forward", stub(np.ones(40), asked))
-    uncertainty.mc_dropout(None, None, planted(40), np.random.default_rng(0), UplinkConfig(mc_passes=25))
+    uncertainty.mc_dropout(None, None, planted(40), np.random.default_rng(0), passes=25)
     assert len(asked) == 25
     assert np.mean(asked) == pytest.approx(0.5, abs=0.06)
 

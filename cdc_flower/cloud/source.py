@@ -1,0 +1,80 @@
+"""What the cloud replays that no device sent: unlabelled samples of what the student was trained on.
+
+Nothing of it is a picture that a device meets or that a result is reported on. For `scenes` it is the pool
+that the packaged pair was trained on, the generator with seed 0 (devices draw from seed 1). Of a pack it is
+what no device of the run meets in any round, by picture; where the devices' streams take every picture of the
+train split, nothing is left to replay, and a run that wants replay has to leave some (fewer rounds, fewer
+samples a round).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cdc_flower.cloud.replay import CloudSample
+from cdc_flower.config import Config
+from cdc_flower.data import packs
+from cdc_flower.data.domains import SOURCE, domains
+from cdc_flower.data.features import Features, cache_folder, features_of
+from cdc_flower.data.world import World, told_by_card
+from cdc_flower.draws import generator
+from cdc_flower.models.shared import Shared
+
+PRETRAINED = 0  # seed of the scenes that the packaged pair was trained on
+
+
+def replay_pool(config: Config, shared: Shared, world: World) -> list[CloudSample]:
+    """Up to `cloud.source-replay` unlabelled source samples, drawn by the run's seed; whole pictures.
+
+    Args:
+        config: of the run.
+        shared: reads the pictures; tower outputs are cached as those of the devices are.
+        world: whose streams and test items are left out.
+    """
+    count = config.cloud.source_replay
+    if not count:
+        return []
+    if config.data.pack == "scenes":
+        rows, tokens = _scenes(config, shared)
+    else:
+        rows, tokens = _unmet(world), world.train_tokens
+    rows = rows.iloc[generator(config.run.seed, "source replay").permutation(len(rows))[:count]]
+    found = []
+    for picture, question in zip(rows["image_row"].tolist(), rows["question"].astype(str), strict=True):
+        grid = tokens.grid(picture)
+        whole = np.asarray(tokens[picture], np.float32)
+        found.append(CloudSample(whole, np.arange(grid.n), shared.text.question_ids(question), tuple(grid)))
+    return found
+
+
+def _scenes(config: Config, shared: Shared) -> tuple[pd.DataFrame, Features]:
+    """Source rows of the first pictures that the pair was trained on, and the tower's outputs of these."""
+    pictures = min(config.data.scenes_train, config.cloud.source_replay)
+    data = told_by_card(replace(config.data, scenes_train=pictures), shared.card)
+    pack = packs.load(data, seed=PRETRAINED)
+    place = {name: row for row, name in enumerate(pack.train_images)}
+    rows = pack.train[domains(pack.train, data) == SOURCE]
+    stem = cache_folder(config.pair.token_cache) / "tokens" / f"{shared.tower_digest[:12]}-{pack.digest[:12]}"
+    tokens = features_of(
+        pack.train_images,
+        Path(f"{stem}-replay.npy"),
+        shared.encode,
+        shared.name,
+        stage="tokens of replayed pictures",
+    )
+    return rows.assign(image_row=[place[name] for name in rows["image_id"]]), tokens
+
+
+def _unmet(world: World) -> pd.DataFrame:
+    """Source rows of the train split whose picture is in no device's stream."""
+    met = np.zeros(len(world.train_tokens), bool)
+    picture = world.train["image_row"].to_numpy()
+    for stream in world.streams:
+        for rows in stream:
+            met[picture[rows]] = True
+    source = world.train["drift_domain"].to_numpy() == SOURCE
+    return world.train[source & ~met[picture]]
