@@ -144,7 +144,7 @@ def trace(
     out: Annotated[Path | None, typer.Option(help="Write it there, .parquet or .json.")] = None,
 ) -> None:
     """Read or generate an availability trace, say what is in it, and convert it."""
-    from cdc_flower.fleet.cost import profiles as fleets
+    from cdc_flower.fleet.cost import mixes
     from cdc_flower.fleet.time import availability, trace_files
     from cdc_flower.fleet.time.traces import DAY
 
@@ -159,7 +159,7 @@ def trace(
     else:
         if devices > trace_files.MOST_DEVICES:
             raise ConfigError(f"--devices: {devices:g} devices; allowed: up to {trace_files.MOST_DEVICES:g}")
-        fleet = fleets.fleet(mix or DEFAULTS.mix, devices, seed or 0)
+        fleet = mixes.fleet(mix or DEFAULTS.mix, devices, seed or 0)
         found = availability.generate(
             fleet.classes, seed or 0, days or DEFAULTS.trace_days, _zones(zones or DEFAULTS.zones)
         )

@@ -18,7 +18,8 @@ import numpy as np
 from cdc_flower.config import Config, ConfigError
 from cdc_flower.data.world import World
 from cdc_flower.fleet.cost import cost_models, roofline
-from cdc_flower.fleet.cost.profiles import Devices, Profile, fleet, parse_mix, read_profiles
+from cdc_flower.fleet.cost.mixes import fleet, parse_mix
+from cdc_flower.fleet.cost.profiles import Devices, Profile
 from cdc_flower.fleet.cost.roofline import Shapes
 from cdc_flower.models.shared import Shared
 from cdc_flower.wire.counts import Counts
@@ -105,7 +106,7 @@ def compressions(config: Config, charged: Shapes, longest: int) -> dict[str, str
     Raises:
         ConfigError: what is to run does not fit the RAM of a profile.
     """
-    shares, profiles = parse_mix(config.fleet.mix, read_profiles())
+    shares, profiles = parse_mix(config.fleet.mix)
     found = {}
     for name in shares:
         profile, fixed = profiles[name], config.pair.compression
@@ -192,7 +193,7 @@ def cloud_profile(config: Config) -> Profile | None:
         ConfigError: a profile that is unknown.
     """
     name = config.fleet.cloud_profile
-    _, known = parse_mix(config.fleet.mix, read_profiles())
+    _, known = parse_mix(config.fleet.mix)
     if name and name not in known:
         raise ConfigError(
             f"setting 'fleet.cloud-profile' = '{name}'; allowed: '' (the cloud takes no time), "

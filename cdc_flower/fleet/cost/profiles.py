@@ -1,11 +1,10 @@
-"""Devices: what boards, phones and computers can do, and which of them make up a fleet.
+"""Devices: what boards, phones and computers can do.
 
 `profiles.json` beside this module holds one profile for each device, every figure as `[value, source]`: a
 figure without a source cannot be written down. Figures are what is usable (a benchmark where there is one,
-else a share of the peak, marked "estimated"), not what is printed on the box. A mix says how many devices
-are of which profile. JSON and not TOML, because Python reads and writes it: whoever measures a machine
-writes the same file. Power is that of the whole device in one of three states; a device is in exactly one
-at a time.
+else a share of the peak, marked "estimated"), not what is printed on the box. JSON and not TOML, because
+Python reads and writes it: whoever measures a machine writes the same file. Power is that of the whole device
+in one of three states; a device is in exactly one at a time.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import dataclasses
 import json
 import math
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -24,7 +22,6 @@ from typing import Any
 import numpy as np
 
 from cdc_flower.config import ConfigError
-from cdc_flower.draws import generator
 
 TABLE = Path(__file__).with_name("profiles.json")
 CLASSES = ("board", "phone", "laptop", "pc")
@@ -55,7 +52,7 @@ class Profile:
 
     Attributes:
         name: letters, digits and hyphens.
-        device_class: one of `CLASSES`; decides when such devices are there (`traces.HABITS`).
+        device_class: one of `CLASSES`; decides when such devices are there (`availability.HABITS`).
         flops_fp32, flops_fp16, flops_int8: usable arithmetic, FLOP/s (multiply and add are 2).
         memory_bw: usable memory bandwidth, B/s.
         ram: bytes that a model and its work may take.
@@ -204,90 +201,6 @@ def write_profiles(path: Path | str, profiles: Sequence[Profile]) -> None:
     Path(path).write_text(json.dumps(table, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
-# --- the mix ------------------------------------------------------------------------------------------------
-
-
-def parse_mix(spec: str, profiles: Mapping[str, Profile]) -> tuple[dict[str, float], dict[str, Profile]]:
-    """Shares of a fleet, from text or from a TOML file.
-
-    Args:
-        spec: "pi4=40%,pi5=60%", or the path of a file ending in ".toml" with a table `[mix]` of percentages
-            (`pi4 = 40`) and, optionally, `profiles = ["mine.json"]`: further profiles, beside the file.
-        profiles: those known so far.
-
-    Returns:
-        Profile name -> share (the shares sum to 1), and all profiles known now.
-
-    Raises:
-        ConfigError: unreadable, an unknown profile, a share that is none, or shares that do not sum to 100 %.
-    """
-    known = dict(profiles)
-    if spec.strip().endswith(".toml"):
-        path = Path(spec.strip())
-        try:
-            content = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as err:
-            raise ConfigError(f"mix '{path}' cannot be read: {err.strerror}; allowed: a TOML file") from None
-        except ValueError as err:
-            raise ConfigError(f"mix '{path}': {err}; allowed: TOML with a table [mix]") from None
-        listed, files = content.get("mix"), content.get("profiles", [])
-        if not isinstance(listed, dict) or not isinstance(files, list):
-            raise ConfigError(f"mix '{path}'; allowed: a table [mix] of percentages, and profiles = [files]")
-        for file in files:
-            known |= read_profiles(path.parent / str(file))
-        pairs = [(str(name), share) for name, share in listed.items()]
-    else:
-        parts = [part.strip() for part in spec.split(",") if part.strip()]
-        pairs = [(name.strip(), share.strip()) for name, _, share in (part.partition("=") for part in parts)]
-    shares: dict[str, float] = {}
-    for name, share in pairs:
-        if name not in known:
-            raise ConfigError(f"mix {spec!r}: unknown profile '{name}'; allowed: {', '.join(sorted(known))}")
-        if name in shares:
-            raise ConfigError(f"mix {spec!r}: profile '{name}' stands there twice; allowed: once each")
-        shares[name] = _percent(spec, name, share)
-    if not math.isclose(sum(shares.values()), 1.0, abs_tol=1e-9):
-        raise ConfigError(
-            f"mix {spec!r}: the shares sum to {100 * sum(shares.values()):g} %; allowed: 100 "
-            "%, such as 'pi4=40%,pi5=60%'"
-        )
-    return shares, known
-
-
-def _percent(spec: str, name: str, share: Any) -> float:
-    try:
-        if isinstance(share, bool):
-            raise ValueError
-        number = float(share.removesuffix("%")) if isinstance(share, str) else float(share)
-        if isinstance(share, str) and not share.endswith("%"):
-            raise ValueError
-    except (TypeError, ValueError):
-        number = math.nan
-    if not 0 < number <= 100:
-        raise ConfigError(
-            f"mix {spec!r}: profile '{name}' = {share!r}; allowed: a percentage above 0 and up "
-            "to 100, such as '40%'"
-        )
-    return number / 100
-
-
-def deal(shares: Mapping[str, float], devices: int, seed: int) -> tuple[str, ...]:
-    """The profile of every device: counts by largest remainder (each within 1 of its share), places by seed.
-
-    Args:
-        shares: profile name -> share, summing to 1.
-        devices: how many.
-        seed: of the shuffle, so that a device's number says nothing about its profile.
-    """
-    names = list(shares)
-    exact = np.array([shares[name] for name in names]) * devices
-    counts = np.floor(exact + 1e-9).astype(np.int64)
-    rest = np.argsort(-(exact - counts), kind="stable")[: devices - counts.sum()]
-    counts[rest] += 1
-    placed = generator(seed, "fleet/mix").permutation(np.repeat(np.arange(len(names)), counts))
-    return tuple(names[i] for i in placed)
-
-
 # --- the fleet ----------------------------------------------------------------------------------------------
 
 
@@ -341,15 +254,3 @@ class Devices:
             classes=tuple(self.classes[i] for i in places),
             **columns,
         )
-
-
-def fleet(mix: str, devices: int, seed: int) -> Devices:
-    """A fleet of the packaged profiles (and those a mix file adds), exact in proportion.
-
-    Raises:
-        ConfigError: see `parse_mix`; or a fleet without devices.
-    """
-    if devices < 1:
-        raise ConfigError(f"a fleet of {devices} devices; allowed: at least 1")
-    shares, profiles = parse_mix(mix, read_profiles())
-    return Devices.of([profiles[name] for name in deal(shares, devices, seed)])

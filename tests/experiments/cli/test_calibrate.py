@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from cdc_flower.fleet.cost.profiles import UNITS, fleet, read_profiles
+from cdc_flower.fleet.cost.mixes import fleet
+from cdc_flower.fleet.cost.profiles import UNITS, read_profiles
 from experiments.cli import app as cli
 
 

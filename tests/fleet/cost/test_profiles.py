@@ -1,4 +1,4 @@
-"""Profiles, mixes and fleets: every figure has a source and a range, and a mix is exact."""
+"""Profiles: every figure has a source and a range."""
 
 from __future__ import annotations
 
@@ -9,20 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from cdc_flower.config import ConfigError
-from cdc_flower.fleet.cost.profiles import (
-    CLASSES,
-    UNITS,
-    Devices,
-    deal,
-    fleet,
-    parse_mix,
-    read_profiles,
-    write_profiles,
-)
+from cdc_flower.fleet.cost.profiles import CLASSES, UNITS, Devices, read_profiles, write_profiles
 
 PROFILES = read_profiles()
 PI5, PHONE = PROFILES["pi5"], PROFILES["phone-mid"]
@@ -119,56 +108,7 @@ def test_a_figure_without_a_source_cannot_be_written(tmp_path):
         read_profiles(tmp_path / "p.json")
 
 
-# --- mixes -----------------------------------------------------------------------------------------------
-
-
-@settings(max_examples=50)
-@given(st.lists(st.integers(1, 20), min_size=1, max_size=6), st.integers(1, 300), st.integers(0, 5))
-def test_a_mix_is_exact_to_within_one_device_and_reproducible(parts, devices, seed):
-    shares = {f"p{i}": part / sum(parts) for i, part in enumerate(parts)}
-    dealt = deal(shares, devices, seed)
-    assert len(dealt) == devices
-    assert dealt == deal(shares, devices, seed)
-    for name, share in shares.items():
-        assert abs(dealt.count(name) - share * devices) < 1
-
-
-def test_a_mix_that_divides_evenly_is_exact_and_seeds_place_it_differently():
-    shares, _ = parse_mix("pi4=40%, pi5=30%,phone-old=30%", PROFILES)
-    first, second = deal(shares, 50, 0), deal(shares, 50, 1)
-    assert sorted(first) == sorted(second) == sorted(["pi4"] * 20 + ["pi5"] * 15 + ["phone-old"] * 15)
-    assert first != second
-
-
-def test_a_mix_file_may_bring_its_own_profiles(tmp_path):
-    write_profiles(tmp_path / "mine.json", [replace(PI5, name="mine")])
-    (tmp_path / "mix.toml").write_text('profiles = ["mine.json"]\n[mix]\nmine = 25\npi4 = 75.0\n')
-    devices = fleet(str(tmp_path / "mix.toml"), 8, 0)
-    assert (devices.names.count("mine"), devices.names.count("pi4")) == (2, 6)
-
-
-@pytest.mark.parametrize(
-    ("spec", "named"),
-    [
-        ("pi4=40%,pi5=50%", ["90 %", "100"]),
-        ("", ["0 %"]),
-        ("pi6=100%", ["'pi6'", "pi4, pi5"]),
-        ("pi4=50%,pi4=50%", ["'pi4' stands there twice"]),
-        ("pi4=1", ["'pi4'", "'40%'"]),
-        ("pi4", ["'pi4'", "'40%'"]),
-        ("pi4=-10%,pi5=110%", ["'pi4'", "-10%"]),
-        ("pi4=nan%", ["'pi4'", "nan%"]),
-        ("nowhere.toml", ["cannot be read"]),
-    ],
-)
-def test_a_mix_that_is_not_allowed_is_refused(spec, named):
-    with pytest.raises(ConfigError) as error:
-        fleet(spec, 10, 0)
-    for part in named:
-        assert part in str(error.value)
-
-
-def test_a_fleet_has_the_figures_of_its_profiles():
+def test_devices_have_the_figures_of_their_profiles():
     devices = Devices.of([PHONE, PI5])
     assert len(devices) == 2
     assert devices.classes == ("phone", "board")
@@ -178,5 +118,3 @@ def test_a_fleet_has_the_figures_of_its_profiles():
     swapped = devices.rows(np.array([1, 0]))
     assert swapped.names == ("pi5", "phone-mid")
     assert swapped.rtt.tolist() == [PI5.rtt, PHONE.rtt]
-    with pytest.raises(ConfigError, match="0 devices"):
-        fleet("pi4=100%", 0, 0)

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cdc_flower.fleet.cost.profiles import Devices, fleet, read_profiles
+from cdc_flower.fleet.cost.mixes import fleet
+from cdc_flower.fleet.cost.profiles import Devices, read_profiles
 from cdc_flower.fleet.settings import FleetConfig
 from cdc_flower.fleet.time import clock
 from cdc_flower.fleet.time.availability import generate

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cdc_flower.fleet.cost.profiles import fleet
+from cdc_flower.fleet.cost.mixes import fleet
 from cdc_flower.fleet.time.availability import generate
 from cdc_flower.fleet.time.tasks import Tasks, draws, plan, spent
 
