@@ -67,7 +67,10 @@ def fleet(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_supernodes_give_the_ledger_of_a_local_grid(run_settings, fleet, tmp_path):
+def test_two_supernodes_give_the_ledger_of_a_local_grid_without_a_teacher(
+    run_settings, fleet, pair_folder, tmp_path
+):
+    """The server opens the teacher before the first round; from then on nobody can."""
     settings = run_settings(method="cdc", devices=2, rounds=2)
     local = results.read(run_local(parse(settings)))
     out = tmp_path / "deployed"
@@ -82,8 +85,16 @@ def test_two_supernodes_give_the_ledger_of_a_local_grid(run_settings, fleet, tmp
     )
     assert re.search(r"run (\d{6,})", started.stdout + started.stderr), started.stderr
     end = time.monotonic() + 400
-    while not (out / "run.json").exists() and time.monotonic() < end:
-        time.sleep(1)
+    teacher, away = pair_folder / "teacher", pair_folder / "nobody-s teacher"
+    try:
+        while not (out / "run.json").exists() and time.monotonic() < end:
+            time.sleep(0.1)
+            if teacher.exists() and (out / "config.json").exists():
+                teacher.rename(away)
+        assert away.exists()
+    finally:
+        if away.exists():
+            away.rename(teacher)
     deployed = results.read(out)
     assert deployed.status == "completed"
     assert deployed.run["ledger_digest"] == local.run["ledger_digest"]

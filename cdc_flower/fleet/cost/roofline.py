@@ -5,7 +5,7 @@ A step takes as long as its arithmetic or its memory traffic, whichever is longe
 decoding reads all of them for every token and is bound by bandwidth. Both come from the model's own shapes,
 read from its config. Counted as traffic: weights as stored, read once a pass, and the key-value cache. Not
 counted: activations, and the copy that a kernel which cannot multiply nf4 directly makes of the weights.
-Arithmetic is counted as in `cdc_flower.models.flops`, and the vision tower besides.
+Arithmetic is counted as in `cdc_flower.fleet.cost.work`, and the vision tower besides.
 """
 
 from __future__ import annotations
