@@ -17,11 +17,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from PIL import Image
 
 from cdc_flower.data.packs import NOT_EMPTY, SPLITS, PackError, check_picture, write_pack
+from cdc_flower.data.partition import hold_out
 
 NEEDED = ("image", "question", "answer")
 """Pack columns that a source must have."""
@@ -69,30 +69,6 @@ def _fields(mapping: Mapping[str, str] | None) -> dict[str, str]:
         if not isinstance(field, str) or not field:
             raise PackError(f"mapping: column '{column}' must name a field of the source, not {field!r}")
     return {column: column for column in (*NEEDED, *OPTIONAL)} | named
-
-
-def hold_out(rows: pd.DataFrame, share: float, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Cut rows into train and test so that no picture is in both.
-
-    Args:
-        rows: with column `image_id`.
-        share: of the pictures that are held out; at least one is, and at least one is not.
-        seed: of the choice.
-
-    Raises:
-        PackError: fewer than two pictures, or a share outside (0, 1).
-    """
-    if not 0 < share < 1:
-        raise PackError(f"test share {share}: allowed: above 0 and below 1")
-    names = sorted(rows["image_id"].unique())
-    if len(names) < 2:
-        raise PackError(
-            f"the source has no test split and {len(names)} pictures; at least 2 are needed to hold some out"
-        )
-    count = min(max(1, round(share * len(names))), len(names) - 1)
-    chosen = np.random.default_rng(seed).permutation(len(names))[:count]
-    held = rows["image_id"].isin([names[i] for i in chosen]).to_numpy(dtype=bool)
-    return rows.loc[~held].reset_index(drop=True), rows.loc[held].reset_index(drop=True)
 
 
 def _frame(rows: Iterable[dict[str, Any]], source: str) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Which rows belong to which device, by Flower Datasets' partitioners."""
+"""Which rows belong to which device, by Flower Datasets' partitioners, and which to a test split."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cdc_flower.config import ConfigError
+from cdc_flower.data.packs import PackError
 from cdc_flower.draws import generator
 from cdc_flower.stages import DataConfig
 
@@ -88,3 +89,27 @@ def partition(frame: pd.DataFrame, config: DataConfig, devices: int, seed: int) 
             f"allowed: a larger alpha or fewer devices ({str(err).split('.')[0]})"
         ) from None
     return [np.sort(np.asarray(part, dtype=np.int64)) for part in parts]
+
+
+def hold_out(rows: pd.DataFrame, share: float, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Cut rows into train and test so that no picture is in both.
+
+    Args:
+        rows: with column `image_id`.
+        share: of the pictures that are held out; at least one is, and at least one is not.
+        seed: of the choice.
+
+    Raises:
+        PackError: fewer than two pictures, or a share outside (0, 1).
+    """
+    if not 0 < share < 1:
+        raise PackError(f"test share {share}: allowed: above 0 and below 1")
+    names = sorted(rows["image_id"].unique())
+    if len(names) < 2:
+        raise PackError(
+            f"the source has no test split and {len(names)} pictures; at least 2 are needed to hold some out"
+        )
+    count = min(max(1, round(share * len(names))), len(names) - 1)
+    chosen = np.random.default_rng(seed).permutation(len(names))[:count]
+    held = rows["image_id"].isin([names[i] for i in chosen]).to_numpy(dtype=bool)
+    return rows.loc[~held].reset_index(drop=True), rows.loc[held].reset_index(drop=True)

@@ -310,12 +310,4 @@ def generate(n_train: int = 6000, n_test: int = 800, seed: int = 0) -> Pack:
     train, train_images = _split("train", n_train, seed)
     test, test_images = _split("test", n_test, seed)
     digest = hashlib.sha256(f"scenes-3:{n_train}:{n_test}:{seed}".encode()).hexdigest()
-    return Pack(
-        name="scenes",
-        folder=None,
-        digest=digest,
-        train=train,
-        test=test,
-        train_images=train_images,
-        test_images=test_images,
-    )
+    return Pack("scenes", None, digest, train, test, train_images, test_images)

@@ -165,7 +165,7 @@ def _traced() -> int:
 def _memory() -> dict[str, float]:
     """MB resident: of this process, and of the mean worker of a FleetGrid."""
     processes = psutil.Process().children(recursive=True)
-    workers = [p.memory_info().rss for p in processes if "_Worker" in "".join(p.cmdline())]
+    workers = [p.memory_info().rss for p in processes if "FleetWorker" in "".join(p.cmdline())]
     return {
         "RSS of the driver": psutil.Process().memory_info().rss / 1e6,
         "RSS of a worker": sum(workers) / max(1, len(workers)) / 1e6,
@@ -175,7 +175,7 @@ def _memory() -> dict[str, float]:
 def _peak() -> float:
     """MB: the largest that a worker of a FleetGrid has been."""
     processes = psutil.Process().children(recursive=True)
-    workers = [p.pid for p in processes if "_Worker" in "".join(p.cmdline())]
+    workers = [p.pid for p in processes if "FleetWorker" in "".join(p.cmdline())]
     lines = [line for pid in workers for line in Path(f"/proc/{pid}/status").read_text().splitlines()]
     return max((int(line.split()[1]) for line in lines if line.startswith("VmHWM")), default=0) / 1e3
 

@@ -7,13 +7,10 @@ from pathlib import Path
 
 import datasets
 import numpy as np
-import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
-from cdc_flower.data.importers import from_datasets, from_jsonl, hold_out
+from cdc_flower.data.importers import from_datasets, from_jsonl
 from cdc_flower.data.packs import PackError, read_pack
 
 
@@ -79,20 +76,6 @@ def test_without_a_test_split_whole_pictures_are_held_out_by_seed(tmp_path):
     assert len(a.train_images) == len(a.test_images) == 2
     assert not set(a.train_images) & set(a.test_images)
     assert a.digest == b.digest != c.digest
-
-
-@given(
-    st.lists(st.integers(0, 9), min_size=2, max_size=40).filter(lambda x: len(set(x)) > 1),
-    st.floats(0.01, 0.99),
-    st.integers(0, 99),
-)
-def test_held_out_rows_share_no_picture_with_the_others(ids, share, seed):
-    rows = pd.DataFrame({"image_id": [f"p{i}" for i in ids], "n": range(len(ids))})
-    train, test = hold_out(rows, share, seed)
-    assert not set(train["image_id"]) & set(test["image_id"])
-    assert sorted([*train["n"], *test["n"]]) == list(range(len(ids)))
-    assert len(train)
-    assert len(test)
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cdc_flower.config import ConfigError, parse
-from cdc_flower.data.partition import partition
+from cdc_flower.data.partition import hold_out, partition
 from tests.data.frames import frame
 
 
@@ -81,3 +82,17 @@ def test_an_impossible_partition_is_refused(settings_, devices, named):
         partition(frame(), parse(settings_).data, devices, 0)
     for part in named:
         assert part in str(error.value)
+
+
+@given(
+    st.lists(st.integers(0, 9), min_size=2, max_size=40).filter(lambda x: len(set(x)) > 1),
+    st.floats(0.01, 0.99),
+    st.integers(0, 99),
+)
+def test_held_out_rows_share_no_picture_with_the_others(ids, share, seed):
+    rows = pd.DataFrame({"image_id": [f"p{i}" for i in ids], "n": range(len(ids))})
+    train, test = hold_out(rows, share, seed)
+    assert not set(train["image_id"]) & set(test["image_id"])
+    assert sorted([*train["n"], *test["n"]]) == list(range(len(ids)))
+    assert len(train)
+    assert len(test)

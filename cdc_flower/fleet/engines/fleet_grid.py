@@ -13,89 +13,26 @@ do not import clients."""
 from __future__ import annotations
 
 import gc
-import importlib
 import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-from flwr.app import Context, Error, Message
-from flwr.supercore.task_identity import TaskIdentity
+from flwr.app import Error, Message
 
-from cdc_flower.fleet.engines.local_grid import OwnGrid, identify, new_ids, node_config, node_id
+from cdc_flower.fleet.engines.local_grid import OwnGrid, identify, new_ids, node_id
+from cdc_flower.fleet.engines.worker import FleetWorker, Sent
 from cdc_flower.fleet.engines.workers import Workers
-from cdc_flower.wire.messages import RAISED, attempt, state_bytes, state_of, with_id
+from cdc_flower.wire.messages import RAISED, with_id
 
 BUNDLE_SECONDS = 0.2  # a bundle is cut to take no less, so that handing it over costs little
 MOST = 1000  # tasks of a bundle: bounds what is in memory twice
 DEATHS = 3  # of workers with one bundle; then it is halved, and one message alone gets an error reply
-
-Bundle = Callable[[Sequence[Message], Sequence[Context]], Sequence[Message]]
-"""Messages and the contexts of their devices -> replies in that order; contexts are changed in place."""
-Sent = tuple[int, bytes, Message]
-"""Device, its serialised state (b"" where empty), message."""
-
-
-def _named(name: str) -> Any:
-    """What "module:attribute" names."""
-    module, _, attribute = name.partition(":")
-    return getattr(importlib.import_module(module), attribute)
-
-
-class _Worker:
-    """What runs in an actor."""
-
-    def __init__(
-        self,
-        client_app: str,
-        bundle: str,
-        devices: int,
-        run_config: dict[str, Any],
-        paths: Sequence[str],
-        gpu: bool,
-    ) -> None:
-        self.names, self.devices, self.run_config = (client_app, bundle), devices, run_config
-        sys.path += [p for p in paths if p not in sys.path]
-        if not gpu:
-            os.environ["CUDA_VISIBLE_DEVICES"] = ""
-        self.run: Bundle | None = None
-
-    def load(self) -> int:
-        """Import the client; returns this process's id."""
-        identify()
-        client_app, bundle = self.names
-        if bundle:
-            self.run = _named(bundle)
-        else:
-            app = _named(client_app)
-            self.run = lambda messages, contexts: [
-                attempt(app, m, c) for m, c in zip(messages, contexts, strict=True)
-            ]
-        gc.freeze()  # what is imported stays: it need not be looked through for garbage
-        return os.getpid()
-
-    def work(self, tasks: Sequence[Sent]) -> tuple[list[tuple[Message, bytes]], float]:
-        """Replies and new states, and the seconds it took."""
-        began = time.perf_counter()
-        assert self.run is not None
-        contexts = [
-            Context(
-                TaskIdentity.run_id,
-                message.metadata.dst_node_id,
-                node_config(device, self.devices),
-                state_of(state),
-                dict(self.run_config),
-            )
-            for device, state, message in tasks
-        ]
-        replies = self.run([message for *_, message in tasks], contexts)
-        found = [(r, state_bytes(c.state)) for r, c in zip(replies, contexts, strict=True)]
-        return found, time.perf_counter() - began
 
 
 @dataclass(eq=False)
@@ -113,7 +50,7 @@ class FleetGrid(OwnGrid):
         client_app: "module:attribute" of the ClientApp that every device runs.
         devices: how many; device `i` gets the `node_config` of that name.
         run_config: flat run config, given to every device.
-        bundle: "module:attribute" of a `Bundle` that does the same for many messages at once; "" = the
+        bundle: "module:attribute" of a `worker.Bundle` that does the same for many messages at once; "" = the
             ClientApp is called message by message.
         workers, ray_address, gpu_fraction: see `Workers`.
 
@@ -143,7 +80,7 @@ class FleetGrid(OwnGrid):
         self._pace: dict[str, float] = {}  # message type -> seconds a task of it takes at best
         settings, paths = dict(run_config), [os.path.abspath(p) for p in sys.path]
         arguments = client_app, bundle, devices, settings, paths, gpu_fraction > 0
-        self.workers = Workers(_Worker, arguments, workers, ray_address, gpu_fraction)
+        self.workers = Workers(FleetWorker, arguments, workers, ray_address, gpu_fraction)
 
     def __enter__(self) -> Self:
         return self
