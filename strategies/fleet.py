@@ -206,7 +206,7 @@ class Fleet:
 
     def add_answers(self, round: int, replies: Iterable[Message]) -> MetricRecord:
         """Judge the answers and sum over devices; domain -> [correct, answered]."""
-        sums: dict[str, list[float]] = {}
+        sums: dict[str, tuple[float, int]] = {}
         for device, reply in matched(self._counts, replies).items():
             if reply is None or not reply.has_content():
                 continue
@@ -214,9 +214,9 @@ class Fleet:
             if not isinstance(said, list):
                 continue
             for domain, (right, total) in self.judge(device, self._worked[device], said).items():
-                have = sums.setdefault(domain, [0, 0])
-                sums[domain] = [have[0] + right, have[1] + total]
-        self.prequential[round] = {d: (r, t) for d, (r, t) in sorted(sums.items())}
+                have = sums.get(domain, (0, 0))
+                sums[domain] = have[0] + right, have[1] + total
+        self.prequential[round] = dict(sorted(sums.items()))
         return MetricRecord({d: list(c) for d, c in self.prequential[round].items()})
 
     def state(self) -> dict[str, Any]:

@@ -86,6 +86,7 @@ def uplink(config: Config, shared: Shared, world: World, tell: Tell) -> Iterator
     """What the teacher answers, from the tokens a score keeps, to questions of the devices' stream."""
     kept = [max(1, round(shared.n_tokens * (1 - masked))) for masked in MASKED]
     ways: tuple[Literal["high", "low"], ...] = ("high", "low")
+    arms: list[tuple[str, Literal["high", "low"], int]]
     arms = [(name, way, k) for name in TOKEN_SCORES for way in ways for k in kept]
     arms = [a for a in arms if a[:2] != ("random", "low")]
     rows = _drawn(world, config.run.seed)
