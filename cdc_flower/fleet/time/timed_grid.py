@@ -14,13 +14,10 @@ Nobody being there is a round, too: an empty list that follows `get_node_ids` la
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,6 +33,7 @@ from cdc_flower.fleet.settings import FleetConfig
 from cdc_flower.fleet.time import clock
 from cdc_flower.fleet.time.clock import STATUSES
 from cdc_flower.fleet.time.network import down_seconds
+from cdc_flower.fleet.time.task_table import TaskTable
 from cdc_flower.fleet.time.tasks import Tasks
 from cdc_flower.fleet.time.traces import Trace
 from cdc_flower.wire import keys
@@ -43,30 +41,6 @@ from cdc_flower.wire.counts import Counts
 from cdc_flower.wire.messages import message_bytes, with_id
 
 NEVER = 1e12  # s of work of a device whose answer the grid behind never gave
-
-
-class TaskRow(NamedTuple):
-    """What happened to a device-task; times in virtual seconds.
-
-    Attributes:
-        fate: a name of `clock.STATUSES`.
-        finish: when its answer was complete; infinite where it never was.
-    """
-
-    round: int
-    device: int
-    profile: str
-    device_class: str
-    compression: str
-    fate: str
-    begin: float
-    finish: float
-    download_seconds: float
-    work_seconds: float
-    upload_seconds: float
-    offline_seconds: float
-    wait_seconds: float
-    joules: float
 
 
 class TimedGrid(OwnGrid):
@@ -107,7 +81,7 @@ class TimedGrid(OwnGrid):
         self._there: list[int] | None = None  # who could be asked, when that was asked last
         self._replies: dict[int, Message] = {}  # device -> its answer, on its way
         self._messages: dict[int, Message] = {}  # device -> what it was asked, while that is not settled
-        self._rows: dict[tuple[int, int], TaskRow] = {}  # by round and device
+        self._table = TaskTable(charges.devices, charges.compression)
 
     # --- Flower's interface ---------------------------------------------------------------------------------
 
@@ -223,14 +197,13 @@ class TimedGrid(OwnGrid):
         for device, status in zip(report.device.tolist(), report.status.tolist(), strict=True):
             if STATUSES[status] != "in" and device not in at_work:
                 never[device] = status
-        self._enter(report, at_work)
+        self._table.enter(report, at_work if self.rules.mode == "async" else set())
         fates = [STATUSES[s] for s in never.values()]
         if self.rules.mode == "sync":
             fates += ["late"] * len(at_work.intersection(report.device.tolist()))
         counted = {"in": len(fine), **{name: fates.count(name) for name in STATUSES[1:]}}
-        hours = report.end / 3600
         self.last = {
-            "hours": hours,
+            "hours": report.end / 3600,
             "cloud_seconds": cloud_seconds,
             "online": online,
             "asked": len(report.device),
@@ -251,62 +224,15 @@ class TimedGrid(OwnGrid):
 
     # --- what happened --------------------------------------------------------------------------------------
 
-    def _enter(self, report: clock.Report, at_work: set[int]) -> None:
-        """Rows of the round's tasks, and the fate of earlier ones that will never come."""
-        devices = self.charges.devices
-        spent = report.spent
-        numbers = (
-            report.finish,
-            spent.download,
-            spent.work,
-            spent.upload,
-            spent.offline,
-            spent.wait,
-            report.joules,
-        )
-        for device, status, *of_task in zip(
-            report.device.tolist(),
-            report.status.tolist(),
-            *(column.tolist() for column in numbers),
-            strict=True,
-        ):
-            waited_for = self.rules.mode == "async" and device in at_work
-            self._rows[report.round, device] = TaskRow(
-                report.round,
-                device,
-                devices.names[device],
-                devices.classes[device],
-                self.charges.compression[device],
-                "in" if waited_for else STATUSES[status],
-                report.begin,
-                *of_task,
-            )
-        lost = zip(
-            report.lost_device.tolist(), report.lost_round.tolist(), report.lost_status.tolist(), strict=True
-        )
-        for device, asked_in, status in lost:
-            row = self._rows[asked_in, device]
-            self._rows[asked_in, device] = row._replace(fate=STATUSES[status], finish=math.inf)
-
     def table(self) -> pd.DataFrame:
         """One row for each task so far, by round and device; seconds are virtual. A task that is still under
         way counts as late.
         """
-        pending = self.clock.pending
-        going = set(zip(pending.round.tolist(), pending.device.tolist(), strict=True))
-        return self._frame(row._replace(fate="late") if key in going else row for key, row in self._sorted())
-
-    def _sorted(self) -> list[tuple[tuple[int, int], TaskRow]]:
-        return sorted(self._rows.items())
-
-    @staticmethod
-    def _frame(rows: Iterable[TaskRow]) -> pd.DataFrame:
-        return pd.DataFrame(list(rows), columns=list(TaskRow._fields))
+        return self._table.frame(self.clock.pending)
 
     def digest(self) -> str:
-        """sha256 hex over `table`."""
-        lines = [json.dumps(row._asdict(), separators=(",", ":")) for _, row in self._sorted()]
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        """sha256 hex over all rows."""
+        return self._table.digest()
 
     # --- checkpoint -----------------------------------------------------------------------------------------
 
@@ -316,9 +242,7 @@ class TimedGrid(OwnGrid):
         for kind, messages in (("reply", self._replies), ("message", self._messages)):
             for device, message in messages.items():
                 packed[f"{kind}_{device}"] = message_to_proto(message).SerializeToString()
-        rows = io.BytesIO()
-        self._frame(row for _, row in self._sorted()).to_parquet(rows, index=False)
-        return packed | {"rows": rows.getvalue(), "last": json.dumps(self.last)}
+        return packed | {"rows": self._table.dumped(), "last": json.dumps(self.last)}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state()` said."""
@@ -332,8 +256,7 @@ class TimedGrid(OwnGrid):
                 if name.startswith(kind):
                     proto = ProtoMessage.FromString(bytes(value))
                     messages[int(name.removeprefix(kind))] = message_from_proto(proto)
-        rows = pd.read_parquet(io.BytesIO(state["rows"])).itertuples(index=False, name=None)
-        self._rows = {(row[0], row[1]): TaskRow(*row) for row in rows}
+        self._table.load(state["rows"])
         self.last = json.loads(str(state["last"]))
 
 
