@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -85,15 +85,14 @@ def run(probe: str, config: Config, seeds: int, tell: Tell) -> pd.DataFrame:
 def uplink(config: Config, shared: Shared, world: World, tell: Tell) -> Iterator[dict[str, Any]]:
     """What the teacher answers, from the tokens a score keeps, to questions of the devices' stream."""
     kept = [max(1, round(shared.n_tokens * (1 - masked))) for masked in MASKED]
-    ways: tuple[Literal["high", "low"], ...] = ("high", "low")
-    arms: list[tuple[str, Literal["high", "low"], int]]
-    arms = [(name, way, k) for name in TOKEN_SCORES for way in ways for k in kept]
+    arms = [("all", "", shared.n_tokens)]
+    arms += [(name, way, k) for name in TOKEN_SCORES for way in ("high", "low") for k in kept]
     arms = [a for a in arms if a[:2] != ("random", "low")]
     rows = _drawn(world, config.run.seed)
     tokens = np.stack([world.train_tokens[i] for i in rows["image_row"]]).astype(np.float32)
     asked = [shared.text.question_ids(str(q)) for q in rows["question"]]
     scores = {name: _scores(name, config, shared, tokens, asked) for name in TOKEN_SCORES}
-    for at, (name, way, k) in enumerate([("all", ways[0], shared.n_tokens), *arms]):
+    for at, (name, way, k) in enumerate(arms):
         chosen = (
             [np.arange(shared.n_tokens)] * len(rows)
             if name == "all"
@@ -103,7 +102,7 @@ def uplink(config: Config, shared: Shared, world: World, tell: Tell) -> Iterator
         arm = {"all": "all tokens", "random": "random"}.get(name, f"{name} {way}")
         for domain, right in found.items():
             yield {"arm": arm, "kept": k, "bytes": size, "domain": domain, "accuracy": right}
-        tell("probe of the uplink", at + 1, len(arms) + 1)
+        tell("probe of the uplink", at + 1, len(arms))
 
 
 def _drawn(world: World, seed: int) -> pd.DataFrame:
