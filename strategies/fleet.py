@@ -2,8 +2,8 @@
 exact bytes.
 
 Whom a round asks and whose reply is whose is in `devices`. What failed or never came is counted, and too few
-answers end the run (Flower's FedAvg would go on with the old weights and call the run completed). Query and evaluation messages are the experimenter's own and are not in
-the ledger.
+answers end the run (Flower's FedAvg would go on with the old weights and call the run completed). Query and
+evaluation messages are the experimenter's own and are not in the ledger.
 
 In virtual time (`fleet.mode` other than "off") the cohort is drawn from the nodes that are connected, with
 over-selection, and a round in which nobody answers is an empty round, not the end. Where late answers are

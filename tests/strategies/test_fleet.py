@@ -7,6 +7,7 @@ from flwr.app import Message, MetricRecord, RecordDict
 
 from strategies.devices import FleetError
 from strategies.fleet import Fleet
+from tests.strategies.test_devices import answering
 
 
 def test_too_few_answers_end_the_run():
