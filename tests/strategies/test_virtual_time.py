@@ -198,7 +198,7 @@ def test_a_fleet_that_cannot_run_is_refused(run_settings, more, says, tmp_path, 
     unplugged = '{"period": 4000, "intervals": [[0, 0, 900, false, true]]}'
     (tmp_path / "unplugged.json").write_text(unplugged)
     with pytest.raises(ConfigError, match=says):
-        run_local(parse(run_settings(**{"fleet.mode": "rounds", **more})))
+        run_local(parse(run_settings(**{"fleet.mode": "sync", **more})))
 
 
 def test_each_device_runs_the_least_compression_that_its_ram_holds(run_settings, tmp_path, monkeypatch):
@@ -223,7 +223,7 @@ def test_each_device_runs_the_least_compression_that_its_ram_holds(run_settings,
         over_selection=1.0,
         mix=str(tmp_path / "mix.toml"),
         compression="auto",
-        shared="",
+        **{"pair.folder": ""},
         lora_rank=16,
     )
     found = results.read(run_local(parse(given)))
@@ -238,7 +238,7 @@ def test_each_device_runs_the_least_compression_that_its_ram_holds(run_settings,
 )
 def test_a_deadline_nobody_can_meet_is_empty_rounds_and_not_the_end(run_settings, more):
     slow = {"mix": "pi4=100%", "cost_model": "llava-qwen-0.5b", "compression": "int8", "deadline": 1.0}
-    given = run_settings(**{"fleet.mode": "rounds", "fleet.trace": "always", "run.rounds": 2, **slow, **more})
+    given = run_settings(**{"fleet.mode": "sync", "fleet.trace": "always", "run.rounds": 2, **slow, **more})
     found = results.read(run_local(parse(given)))
     assert found.status == "completed"
     assert set(found.devices["status"]) == {"missing"}
