@@ -267,7 +267,6 @@ ASK: dict[str, Ask] = {
     "compare": _compare,
 }
 """Kind of question -> one question about a scene and its answer; None if the picture allows none."""
-KINDS = tuple(ASK)
 
 
 def _attributes(things: Sequence[Thing]) -> str:
