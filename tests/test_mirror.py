@@ -10,8 +10,6 @@ ELSEWHERE = {
     "cdc_flower/downlink/search.py": "tests/downlink/test_dyadic.py",
     "cdc_flower/fleet/engines/worker.py": "tests/fleet/engines/test_workers.py",
     "cdc_flower/fleet/settings.py": "tests/test_config.py",
-    "cdc_flower/models/family.py": "tests/models/test_families.py",
-    "cdc_flower/models/llava.py": "tests/models/test_families.py",
     "cdc_flower/models/vlm.py": "tests/models/test_inputs.py",
     "cdc_flower/plugins.py": "tests/strategies/test_method.py",
     "cdc_flower/setting.py": "tests/test_config.py",
