@@ -20,6 +20,7 @@ import numpy as np
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 from flwr.supercore import log
 
+from cdc_flower.data.features import Grid
 from cdc_flower.downlink import update
 from cdc_flower.models import adapters, vlm
 from cdc_flower.session import kept
@@ -49,6 +50,7 @@ class _Round:
     student: Resident
     adapter: Adapter
     tokens: list[np.ndarray]  # B arrays (n_i, D) float16
+    grids: list[Grid]
     asked: list[list[int]]
     answers: vlm.Answers
 
@@ -57,7 +59,7 @@ class _Round:
         samples = tuple(
             Sample(
                 index=int(i),
-                grid=self.task.shared.grid,
+                grid=self.grids[i],
                 positions=np.asarray(positions[i], np.uint16),
                 tokens=np.asarray(self.tokens[i][positions[i]], np.float32),
                 question_ids=self.asked[i],
@@ -94,7 +96,7 @@ def picture_frames(now: _Round, positions: Sequence[np.ndarray], uncertainty: np
         pixels = now.task.as_read(now.task.items[i])
         return Sample(
             index=i,
-            grid=shared.grid,
+            grid=now.grids[i],
             positions=where,
             picture=picture_batch.coded(pixels, where, up.unit, shared.patch, up.picture_quality),
             question_ids=now.asked[i],
@@ -146,7 +148,7 @@ def choosing(now: _Round) -> Counts:
     if not scored(config):
         return Counts()
     rule = token_score(config.token_score)
-    again = passes(now.task, now.tokens, now.asked, [0] * len(now.asked)) * rule.passes
+    again = passes(now.task, now.tokens, now.asked, [0] * len(now.asked), now.grids) * rule.passes
     return again + Counts(predicted=rule.predicted * sum(map(len, now.tokens)))
 
 
@@ -161,7 +163,8 @@ def token_scores(now: _Round) -> np.ndarray:
     adapters.write(model, now.adapter.flat)
     for start in range(0, len(now.asked), BATCH):
         some = slice(start, start + BATCH)
-        inputs = vlm.collate(text, now.tokens[some], now.asked[some], length=now.task.source.longest)
+        part, longest = (now.tokens[some], now.asked[some]), now.task.source.longest
+        inputs = vlm.collate(text, *part, length=longest, grids=now.grids[some])
         found.append(rule(model, text, inputs.to(next(model.parameters()).device), rng))
     return np.concatenate(found)
 
@@ -233,10 +236,11 @@ def work(task: Task) -> Work:
     adapter, current = updated(task, student)
     tokens, asked = task.tokens(task.items), task.questions(task.items)
     score = reading(task.config.uplink) if current else ""
-    answers = yield Ask(task, student.model, adapter, tokens, asked, score)
+    grids = task.grids(task.items)
+    answers = yield Ask(task, student.model, adapter, tokens, asked, score, grids)
     task.store.say(task.round, answers.texts)
-    now = _Round(task, student, adapter, tokens, asked, answers)
-    counts = answering(task, tokens, asked, answers.ids)
+    now = _Round(task, student, adapter, tokens, grids, asked, answers)
+    counts = answering(task, tokens, asked, answers.ids, grids)
     frame, uploaded, kept_tokens = b"", 0, 0
     if current:
         frame, uploaded, kept_tokens = select_within_budget(now)

@@ -20,6 +20,7 @@ import numpy as np
 from flwr.app import RecordDict
 from torch import nn
 
+from cdc_flower.data.features import Grid
 from cdc_flower.models import adapters, vlm
 from cdc_flower.models.shared import Shared
 from cdc_flower.uplink.scores import token_score
@@ -43,6 +44,7 @@ class Ask:
         tokens: B arrays (n_i, D) float16.
         questions: B id lists.
         score: name of a token score to read off the pass; "" = nothing.
+        grids: how the tokens of each lie; may be left out where all pictures have the same.
     """
 
     task: Task
@@ -51,6 +53,7 @@ class Ask:
     tokens: Sequence[np.ndarray]
     questions: Sequence[Sequence[int]]
     score: str = ""
+    grids: Sequence[Grid] | None = None
 
     @property
     def length(self) -> int:
@@ -61,7 +64,8 @@ class Ask:
     def group(self) -> tuple[Any, ...]:
         """Asks of equal groups may share batches."""
         apart = id(self) if self.task.models.compression == "int8" else 0
-        return self.model, self.task.shared, self.adapter.digest, self.length, self.score, apart
+        told = self.grids is not None
+        return self.model, self.task.shared, self.adapter.digest, self.length, self.score, told, apart
 
 
 Work = Generator[Ask, vlm.Answers, RecordDict]
@@ -69,11 +73,17 @@ Work = Generator[Ask, vlm.Answers, RecordDict]
 
 
 def batch(
-    shared: Shared, length: int, tokens: Sequence[np.ndarray], questions: Sequence[Sequence[int]]
+    shared: Shared,
+    length: int,
+    tokens: Sequence[np.ndarray],
+    questions: Sequence[Sequence[int]],
+    grids: Sequence[Grid] | None = None,
 ) -> vlm.Inputs:
     """One batch of B samples, padded to `length` token ids and to the least number of rows."""
     rows = np.minimum(np.arange(max(LEAST[0], len(questions))), len(questions) - 1)
-    return vlm.collate(shared.text, [tokens[i] for i in rows], [questions[i] for i in rows], length=length)
+    picked, asked = [tokens[i] for i in rows], [questions[i] for i in rows]
+    lie = None if grids is None else [grids[i] for i in rows]
+    return vlm.collate(shared.text, picked, asked, length=length, grids=lie)
 
 
 def answer_batch(model: nn.Module, shared: Shared, inputs: vlm.Inputs, score: str = "") -> vlm.Answers:
@@ -90,12 +100,14 @@ def answer(
     tokens: Sequence[np.ndarray],
     questions: Sequence[Sequence[int]],
     score: str = "",
+    grids: Sequence[Grid] | None = None,
 ) -> vlm.Answers:
     """Answer B questions of the same padded length in batches of up to `ROWS`."""
     found = []
     for start in range(0, len(questions), ROWS):
         some, asked = tokens[start : start + ROWS], questions[start : start + ROWS]
-        answers = answer_batch(model, shared, batch(shared, length, some, asked), score)
+        lie = None if grids is None else grids[start : start + ROWS]
+        answers = answer_batch(model, shared, batch(shared, length, some, asked, lie), score)
         found.append(part(answers, slice(len(asked))))
     return joined(found)
 
@@ -205,6 +217,7 @@ def _batch(asks: Sequence[Ask]) -> list[vlm.Answers]:
         [tokens for ask in asks for tokens in ask.tokens],
         [question for ask in asks for question in ask.questions],
         first.score,
+        None if first.grids is None else [grid for ask in asks for grid in ask.grids or ()],
     )
     ends = np.cumsum([len(ask.questions) for ask in asks]).tolist()
     return [part(answers, slice(*of_one)) for of_one in zip([0, *ends[:-1]], ends, strict=True)]

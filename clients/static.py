@@ -14,8 +14,9 @@ def work(task: Task) -> Work:
     """Answer this round's samples."""
     student = resident(task.shared, task.models)
     tokens, asked = task.tokens(task.items), task.questions(task.items)
-    answers = yield Ask(task, student.model, student.initial, tokens, asked)
+    grids = task.grids(task.items)
+    answers = yield Ask(task, student.model, student.initial, tokens, asked, grids=grids)
     task.store.say(task.round, answers.texts)
-    counts = answering(task, tokens, asked, answers.ids).metrics()
+    counts = answering(task, tokens, asked, answers.ids, grids).metrics()
     own = {keys.VERSION: 0, keys.UPLOADED: 0, keys.TOKENS: 0}
     return RecordDict({keys.METRICS: MetricRecord({**own, **counts})})

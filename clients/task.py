@@ -17,7 +17,7 @@ from flwr.app import Context, Message, RecordDict
 from torch import nn
 
 from cdc_flower.config import Config, parse_stages
-from cdc_flower.data.features import open_picture
+from cdc_flower.data.features import Grid, open_picture
 from cdc_flower.data.source import Source, source
 from cdc_flower.draws import generator
 from cdc_flower.models import adapters, vlm
@@ -85,6 +85,10 @@ class Task:
     def tokens(self, items: Iterable[int]) -> list[np.ndarray]:
         """Vision tokens (n_i, D) float16 of each item."""
         return [self.source.tokens(i) for i in items]
+
+    def grids(self, items: Iterable[int]) -> list[Grid]:
+        """How the vision tokens of each item lie."""
+        return [self.source.grid(int(i)) for i in items]
 
     def questions(self, items: Iterable[int]) -> list[list[int]]:
         """Token ids of each item's question."""

@@ -50,6 +50,7 @@ def load_teacher(config: PairConfig, shared: Shared, data_name: str) -> Teacher:
     path = paths(config, data_name).teacher
     shape = checked_config(path, "teacher")
     _same("family", shape.model_type, shared.family)
+    _same("id of a picture", str(shape.image_token_id), str(shared.text.image_id))
     _same("vision tower", tower_shape(shape), tower_shape(shared.config))
     digests = (tokenizer_digest(t) for t in (AutoTokenizer.from_pretrained(path), shared.text.tokenizer))
     _same("tokenizer", *(d[:12] for d in digests))
@@ -57,9 +58,17 @@ def load_teacher(config: PairConfig, shared: Shared, data_name: str) -> Teacher:
     model = opened(family.model_class, path, "teacher", dtype="auto")
     own = tower_digest(getattr(model.model, family.tower), shape)
     _same("vision tower", own[:12], shared.tower_digest[:12])
+    _cut(model.lm_head, shared.vocab)
     setattr(model.model, family.tower, nn.Identity())  # `shared.tower` is it; the pass starts at the tokens
     model = model.to(torch.bfloat16).cuda() if torch.cuda.is_available() else model.float()
     return Teacher(model, pair_digest(config, shared, data_name))
+
+
+def _cut(head: nn.Linear, vocab: int) -> None:
+    """Leave the ids that the student has, too: a vocabulary is often padded to another size in each model."""
+    if head.out_features > vocab:
+        head.weight = nn.Parameter(head.weight[:vocab].clone(), requires_grad=False)
+        head.out_features = vocab
 
 
 def _same(what: str, teacher: str, student: str) -> None:

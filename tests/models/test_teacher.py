@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from transformers import LlavaForConditionalGeneration
 
+from cdc_flower.models import vlm
 from cdc_flower.models.folders import PairError, weights_digest
 from cdc_flower.models.shared import load_shared
 from cdc_flower.models.teacher import load_teacher, pair_digest, teacher_config
@@ -48,3 +50,27 @@ def test_tokenizers_that_differ_are_refused(pair_folder, tmp_path):
     (other / "tokenizer.json").write_text(json.dumps(content))
     with pytest.raises(PairError, match="do not share one tokenizer"):
         teacher_of(pair_folder, other)
+
+
+@torch.no_grad()
+def test_a_teacher_with_more_rows_of_logits_speaks_of_the_students_ids_alone(
+    shared, teacher, pair_folder, tmp_path
+):
+    model = LlavaForConditionalGeneration.from_pretrained(pair_folder / "teacher", dtype=torch.float32)
+    model.resize_token_embeddings(shared.vocab + 16, mean_resizing=False)
+    folder = shutil.copytree(pair_folder / "teacher", tmp_path / "teacher")
+    model.save_pretrained(folder)
+    found = teacher_of(pair_folder, pair_folder / "student", folder)
+    tokens = np.random.default_rng(0).normal(size=(2, shared.n_tokens, shared.width))
+    inputs = vlm.collate(shared.text, tokens, [[5], [6, 7]])
+    wide, plain = (vlm.forward(t.model, inputs).logits for t in (found, teacher))
+    assert wide.shape[-1] == shared.vocab
+    torch.testing.assert_close(wide, plain)
+
+
+def test_another_id_of_a_picture_is_refused(pair_folder, tmp_path):
+    other = shutil.copytree(pair_folder / "teacher", tmp_path / "teacher")
+    text = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**text, "image_token_index": 5}))
+    with pytest.raises(PairError, match="do not share one id of a picture"):
+        teacher_of(pair_folder, pair_folder / "student", other)
