@@ -1,10 +1,9 @@
 """What the cloud replays that no device sent: unlabelled samples of what the student was trained on.
 
 Nothing of it is a picture that a device meets or that a result is reported on. For `scenes` it is the pool
-that the packaged pair was trained on, the generator with seed 0 (devices draw from seed 1). Of a pack it is
-what no device of the run meets in any round, by picture; where the devices' streams take every picture of the
-train split, nothing is left to replay, and a run that wants replay has to leave some (fewer rounds, fewer
-samples a round).
+that the packaged pair was trained on, the generator with seed 0 (devices draw from seed 1). Of a pack in a
+folder the world sets a share of the train pictures aside, by a stable hash of their names, which no device's
+stream has (`World.aside`).
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ def replay_pool(config: Config, shared: Shared, world: World) -> list[CloudSampl
     if config.data.pack == "scenes":
         rows, tokens = _scenes(config, shared)
     else:
-        rows, tokens = _unmet(world), world.train_tokens
+        rows, tokens = world.aside[world.aside["drift_domain"] == SOURCE], world.train_tokens
     rows = rows.iloc[generator(config.run.seed, "source replay").permutation(len(rows))[:count]]
     found = []
     for picture, question in zip(rows["image_row"].tolist(), rows["question"].astype(str), strict=True):
@@ -67,14 +66,3 @@ def _scenes(config: Config, shared: Shared) -> tuple[pd.DataFrame, Features]:
         stage="tokens of replayed pictures",
     )
     return rows.assign(image_row=[place[name] for name in rows["image_id"]]), tokens
-
-
-def _unmet(world: World) -> pd.DataFrame:
-    """Source rows of the train split whose picture is in no device's stream."""
-    met = np.zeros(len(world.train_tokens), bool)
-    picture = world.train["image_row"].to_numpy()
-    for stream in world.streams:
-        for rows in stream:
-            met[picture[rows]] = True
-    source = world.train["drift_domain"].to_numpy() == SOURCE
-    return world.train[source & ~met[picture]]

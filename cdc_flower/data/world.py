@@ -7,8 +7,9 @@ what `cdc_flower.data.source` has written for them. What is left of a picture af
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,7 @@ class World:
             columns.
         train_tokens, test_tokens: vision tokens of the pictures of both splits.
         streams: [device][round - 1] -> (samples_per_round,) int64 positions in `train`.
+        aside: train rows of a pack that no device has, for the cloud (`cloud.source`).
         worth: of an answer, beside the label.
     """
 
@@ -55,6 +57,7 @@ class World:
     train_tokens: Features
     test_tokens: Features
     streams: Sequence[list[np.ndarray]]
+    aside: pd.DataFrame = field(default_factory=pd.DataFrame)
     worth: Worth = exact
 
     @cached_property
@@ -108,6 +111,7 @@ def held_out(test: pd.DataFrame, wanted: tuple[str, ...], count: int, items: str
     return test.iloc[np.sort(np.concatenate(kept))].reset_index(drop=True)
 
 
+ASIDE = 0.2  # share of the train pictures of a pack that are the cloud's, where it replays the source
 _KEPT = 4  # packs, grounds and worlds, of each, per process
 
 
@@ -117,9 +121,31 @@ class _Ground:
 
     pack: Pack
     train: pd.DataFrame
+    aside: pd.DataFrame
     test: pd.DataFrame
     train_tokens: Features
     test_tokens: Features
+
+
+def is_aside(image_id: str, share: float) -> bool:
+    """Whether a picture of this name belongs to the share that is set aside; the same everywhere."""
+    return int.from_bytes(hashlib.sha256(f"aside {image_id}".encode()).digest()[:8], "big") < share * 2**64
+
+
+def _set_aside(train: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows that devices may have, and those of the pictures that are the cloud's; both numbered from 0."""
+    if config.data.pack in packs.GENERATED:
+        return train, train.iloc[:0]
+    names = {name: is_aside(str(name), ASIDE) for name in train["image_id"].unique()}
+    aside = train["image_id"].map(names).to_numpy(bool)
+    return train[~aside].reset_index(drop=True), train[aside].reset_index(drop=True)
+
+
+def encoded(
+    shared: Shared, images: Mapping[str, bytes], path: Path, progress: Progress | None, stage: str
+) -> Features:
+    """Vision tokens of pictures, from `path` or computed and stored there; see `features_of`."""
+    return features_of(images, path, lambda some: _encode(shared, some), shared.name, progress, stage)
 
 
 def told_by_card(data: DataConfig, card: Mapping[str, Any]) -> DataConfig:
@@ -145,17 +171,11 @@ def _ground(config: Config, shared: Shared, progress: Progress | None) -> _Groun
     )
     stem = cache_folder(config.pair.token_cache) / "tokens" / f"{shared.tower_digest[:12]}-{pack.digest[:12]}"
     tokens = [
-        features_of(
-            images,
-            Path(f"{stem}-{split}.npy"),
-            lambda pictures: _encode(shared, pictures),
-            shared.name,
-            progress,
-            f"tokens of {split} pictures",
-        )
+        encoded(shared, images, Path(f"{stem}-{split}.npy"), progress, f"tokens of {split} pictures")
         for split, images in (("train", pack.train_images), ("test", pack.test_images))
     ]
-    return _Ground(pack, train, test, *tokens)
+    kept, aside = _set_aside(train, config)
+    return _Ground(pack, kept, aside, test, *tokens)
 
 
 def load_world(config: Config, shared: Shared, progress: Progress | None = None) -> World:
@@ -180,9 +200,8 @@ def load_world(config: Config, shared: Shared, progress: Progress | None = None)
         parts = partition(ground.train, config.data, run.devices, run.seed)
         streams = Streams(domain, parts, config)
         worth = TASKS[config.data.task]
-        return World(
-            ground.pack, ground.train, ground.test, ground.train_tokens, ground.test_tokens, streams, worth
-        )
+        tokens = ground.train_tokens, ground.test_tokens
+        return World(ground.pack, ground.train, ground.test, *tokens, streams, ground.aside, worth)
 
     key = (*base, config.drift, run.seed, run.devices, run.rounds, run.samples_per_round)
     return session().once("worlds", key, make, _KEPT)
