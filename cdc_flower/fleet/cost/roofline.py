@@ -174,6 +174,13 @@ def tower(shapes: Shapes) -> Pass:
     return Pass(shapes.tower_flops, moved, TOWER_MATH[shapes.tower_bytes])
 
 
+def forward_flops(shapes: Shapes, positions: int, length: float, vision_tokens: int, predicted: int) -> float:
+    """FLOPs of passes over `positions` in sequences of mean `length`; the rest as of `prefill`."""
+    layers = 2 * (shapes.compressed + shapes.adapter) + 4 * shapes.layers * shapes.hidden * length
+    head = 2 * predicted * (shapes.head + shapes.adapter_head)
+    return positions * layers + 2 * vision_tokens * shapes.projector + head
+
+
 def prefill(shapes: Shapes, compression: str, length: int, vision_tokens: int, predicted: int = 1) -> Pass:
     """One sample's first pass.
 
@@ -183,12 +190,7 @@ def prefill(shapes: Shapes, compression: str, length: int, vision_tokens: int, p
         vision_tokens: those that go through the projector.
         predicted: positions that `lm_head` reads.
     """
-    attention = 4 * shapes.layers * shapes.hidden * length
-    flops = (
-        length * (2 * (shapes.compressed + shapes.adapter) + attention)
-        + 2 * vision_tokens * shapes.projector
-        + 2 * predicted * (shapes.head + shapes.adapter_head)
-    )
+    flops = forward_flops(shapes, length, length, vision_tokens, predicted)
     moved = _streamed(shapes, compression) + FLOAT * shapes.projector + _cache(shapes) * length
     return Pass(flops, moved, COMPRESSIONS[compression].math)
 

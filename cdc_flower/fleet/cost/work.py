@@ -8,7 +8,7 @@ al., arXiv 2001.08361), which is how devices count the positions.
 
 from __future__ import annotations
 
-from cdc_flower.fleet.cost.roofline import Shapes
+from cdc_flower.fleet.cost.roofline import Shapes, forward_flops
 from cdc_flower.wire.counts import Counts
 
 MOST = 2**62  # FLOPs: what a ledger can hold, whatever a device says
@@ -22,8 +22,6 @@ def flops(shapes: Shapes, counts: Counts) -> tuple[int, int]:
         counts: what it did.
     """
     length = counts.positions / counts.passes if counts.passes else 0.0
-    layers = 2 * (shapes.compressed + shapes.adapter) + 4 * shapes.layers * shapes.hidden * length
-    head = 2 * counts.predicted * (shapes.head + shapes.adapter_head)
-    forward = counts.positions * layers + 2 * counts.vision * shapes.projector + head
+    forward = forward_flops(shapes, counts.positions, length, counts.vision, counts.predicted)
     back = forward * counts.trained / counts.positions if counts.positions else 0.0
     return min(round(forward), MOST), min(round(back), MOST)
