@@ -29,7 +29,7 @@ from flwr.app import ConfigRecord, RecordDict
 from rich.console import Console
 
 from cdc_flower.config import flat, parse
-from experiments.bench.wire import Figure, figure, host, seconds, table
+from experiments.bench.figures import Figure, figure, host, seconds, table
 from experiments.run import simulate
 
 APPS = "experiments.bench.apps"

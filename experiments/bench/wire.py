@@ -15,140 +15,28 @@ import argparse
 import io
 import itertools
 import json
-import math
-import os
-import platform
 import sys
-import time
 import tracemalloc
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
-from cdc_flower.downlink import dyadic, update
+from cdc_flower.downlink import update
 from cdc_flower.downlink.codecs import CODECS
 from cdc_flower.stages import DownlinkConfig
-from cdc_flower.wire import coder
+from experiments.bench.figures import Figure, figure, host, seconds, table
+from experiments.bench.updates import DISTRIBUTIONS, TENSORS, Sizes, draw, even, take_apart
 
-DISTRIBUTIONS = ("gaussian", "laplace", "student3", "layers")
-TENSORS = 50
 BITS = (0.16, 0.32, 0.8, 2.0)  # of an update, per weight: 100, 50, 20 and 8 times below float16
 GRID = (10**4, 10**5, 10**6)
 SPEEDS = (10**4, 10**5, 10**6, 10**7)
 CODEC = DownlinkConfig().codec
 FACTORS = (10, 20, 50, 100, 200)  # times below dense float16: the five budgets of the table of arms
 JPEG_QUALITY = 75
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One line: `value` and `limit` in the same unit, `ratio` = value / limit, `target` bounds the ratio.
-
-    `target` reads "<= 1.01" or ">= 20"; "" = shown without a target, and `ok` is then true.
-    """
-
-    name: str
-    value: float
-    limit: float
-    ratio: float
-    target: str
-    ok: bool
-
-
-def figure(name: str, value: float, limit: float, target: str = "", ratio: float | None = None) -> Figure:
-    """A figure whose `ok` follows from its target; `ratio` where it is not value / limit (a mean of
-    ratios)."""
-    ratio = value / limit if ratio is None else ratio
-    ok = True
-    if target:
-        sign, number = target.split()
-        ok = ratio <= float(number) if sign == "<=" else ratio >= float(number)
-    return Figure(name, float(value), float(limit), float(ratio), target, bool(ok))
-
-
-def draw(kind: str, sizes: Sequence[int], seed: int = 0) -> NDArray[np.float32]:
-    """An update (P,) float32 of a distribution, with scales around 1e-3.
-
-    Raises:
-        ValueError: unknown distribution.
-    """
-    rng, n = np.random.default_rng([seed, DISTRIBUTIONS.index(kind)]), sum(sizes)
-    match kind:
-        case "gaussian":
-            x = rng.standard_normal(n, np.float32)
-        case "student3":
-            x = rng.standard_t(3, n).astype(np.float32)
-        case "laplace":
-            x = rng.laplace(size=n).astype(np.float32)
-        case _:
-            scale = 30.0 ** -rng.random(len(sizes))
-            x = (rng.laplace(size=n) * np.repeat(scale, sizes)).astype(np.float32)
-    x *= np.float32(1e-3)
-    return x
-
-
-def even(total: int, tensors: int = TENSORS) -> list[int]:
-    """Sizes of so many tensors of nearly equal size."""
-    return np.diff(np.arange(tensors + 1) * total // tensors).tolist()
-
-
-def entropy_bits(symbols: NDArray[np.integer]) -> float:
-    """Bits of all symbols at their own empirical distribution."""
-    counts = np.unique(symbols, return_counts=True)[1]
-    return float(-(counts * np.log2(counts / len(symbols))).sum())
-
-
-def choose_bits(n: int, k: int) -> float:
-    """log2 C(n, k)."""
-    return (math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)) / math.log(2)
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """One update taken apart: bytes as coded, the limits, and what is left around them."""
-
-    positions: float
-    positions_limit: float
-    values: float
-    values_limit: float
-    envelope: int
-    frame: int
-
-    @property
-    def whole(self) -> float:
-        """Coded bytes over both limits."""
-        return (self.frame - self.envelope) / (self.positions_limit + self.values_limit)
-
-
-def take_apart(payload: bytes, sizes: Sequence[int]) -> Sizes:
-    """Bytes of a `dyadic` payload against its limits: positions sum log2 C(N, K) over the classes; values
-    the empirical entropy of each class's magnitudes and a bit per sign.
-
-    A stream's bytes are its model and its symbols under it; that the coder writes whole words belongs to the
-    whole.
-    """
-    _, classes = dyadic.read(payload, sizes)
-    positions = positions_limit = values = values_limit = 0.0
-    coded, shares, signs = [], [], 0
-    for c in classes:
-        k, gaps, beyond = c.count, c.gaps.take(c.count), c.sizes.take(c.count)
-        positions += coder.information(gaps, (k, c.elements)) / 8
-        values += (coder.information(beyond, dyadic.EVEN) + k) / 8
-        positions_limit += choose_bits(c.elements, k) / 8
-        values_limit += (entropy_bits(beyond) + k) / 8
-        coded += [gaps, beyond]
-        shares += [(k, c.elements), dyadic.EVEN]
-        signs += k
-    body = len(coder.encode(coded, shares)) + (signs + 7) // 8
-    frame = len(payload) + update.ENVELOPE
-    return Sizes(positions, positions_limit, values, values_limit, frame - body, frame)
 
 
 def _limits() -> Iterator[Figure]:
@@ -179,19 +67,6 @@ def _means(what: str, some: list[Sizes], gated: bool) -> Iterator[Figure]:
     limits = [s.positions_limit + s.values_limit for s in some]
     yield row("update without envelope / both", [s.frame - s.envelope for s in some], limits, "<= 1.03")
     yield row("frame / both", [s.frame for s in some], limits, "")
-
-
-def seconds(call: Callable[[], Any], least: float = 0.3) -> float:
-    """CPU seconds of the fastest of at least three turns that together take `least` seconds."""
-    best, spent, turns = math.inf, 0.0, 0
-    while turns < 3 or (spent < least and turns < 200):
-        start = time.process_time()
-        call()
-        took = time.process_time() - start
-        best, spent, turns = min(best, max(took, 1e-9)), spent + took, turns + 1
-        if spent > 20:
-            break
-    return best
 
 
 def _speed(largest: int) -> Iterator[Figure]:
@@ -350,26 +225,6 @@ def arms_markdown(rows: list[tuple[str, str, int, int, float]], total: int) -> s
                 cells = [f"{error:.4f} at {size:,} B", *[""] * (len(FACTORS) - 1)]
             lines.append(f"| {kind} | `{name}` | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def host() -> str:
-    """One line on where the figures were measured."""
-    load = ", ".join(f"{v:.2f}" for v in os.getloadavg())
-    return (
-        f"{platform.machine()}, {os.cpu_count()} cores, load {load}; Python {platform.python_version()}, "
-        f"numpy {np.__version__}; speeds per CPU second of one thread"
-    )
-
-
-def table(figures: Sequence[Figure]) -> Table:
-    """The figures for a terminal."""
-    made = Table(box=box.SIMPLE)
-    for name in ("figure", "value", "limit", "ratio", "target", "ok"):
-        made.add_column(name, justify="left" if name in ("figure", "target") else "right")
-    for f in figures:
-        ok = ("yes" if f.ok else "NO") if f.target else ""
-        made.add_row(f.name, f"{f.value:,.5g}", f"{f.limit:,.5g}", f"{f.ratio:.4f}", f.target, ok)
-    return made
 
 
 def measure(quick: bool, largest: int) -> Iterator[Figure]:

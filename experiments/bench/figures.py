@@ -1,0 +1,74 @@
+"""What a bench prints: figures beside their limits and targets, how long calls take, and where that was."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line: `value` and `limit` in the same unit, `ratio` = value / limit, `target` bounds the ratio.
+
+    `target` reads "<= 1.01" or ">= 20"; "" = shown without a target, and `ok` is then true.
+    """
+
+    name: str
+    value: float
+    limit: float
+    ratio: float
+    target: str
+    ok: bool
+
+
+def figure(name: str, value: float, limit: float, target: str = "", ratio: float | None = None) -> Figure:
+    """A figure whose `ok` follows from its target; `ratio` where it is not value / limit (a mean of
+    ratios)."""
+    ratio = value / limit if ratio is None else ratio
+    ok = True
+    if target:
+        sign, number = target.split()
+        ok = ratio <= float(number) if sign == "<=" else ratio >= float(number)
+    return Figure(name, float(value), float(limit), float(ratio), target, bool(ok))
+
+
+def seconds(call: Callable[[], Any], least: float = 0.3) -> float:
+    """CPU seconds of the fastest of at least three turns that together take `least` seconds."""
+    best, spent, turns = math.inf, 0.0, 0
+    while turns < 3 or (spent < least and turns < 200):
+        start = time.process_time()
+        call()
+        took = time.process_time() - start
+        best, spent, turns = min(best, max(took, 1e-9)), spent + took, turns + 1
+        if spent > 20:
+            break
+    return best
+
+
+def host() -> str:
+    """One line on where the figures were measured."""
+    load = ", ".join(f"{v:.2f}" for v in os.getloadavg())
+    return (
+        f"{platform.machine()}, {os.cpu_count()} cores, load {load}; Python {platform.python_version()}, "
+        f"numpy {np.__version__}; speeds per CPU second of one thread"
+    )
+
+
+def table(figures: Sequence[Figure]) -> Table:
+    """The figures for a terminal."""
+    made = Table(box=box.SIMPLE)
+    for name in ("figure", "value", "limit", "ratio", "target", "ok"):
+        made.add_column(name, justify="left" if name in ("figure", "target") else "right")
+    for f in figures:
+        ok = ("yes" if f.ok else "NO") if f.target else ""
+        made.add_row(f.name, f"{f.value:,.5g}", f"{f.limit:,.5g}", f"{f.ratio:.4f}", f.target, ok)
+    return made
