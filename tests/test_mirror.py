@@ -8,7 +8,6 @@ ELSEWHERE = {
     "cdc_flower/data/features.py": "tests/data/test_world.py",
     "cdc_flower/downlink/baselines.py": "tests/downlink/test_codecs.py",
     "cdc_flower/downlink/search.py": "tests/downlink/test_dyadic.py",
-    "cdc_flower/fleet/engines/worker.py": "tests/fleet/engines/test_workers.py",
     "cdc_flower/fleet/settings.py": "tests/test_config.py",
     "cdc_flower/models/vlm.py": "tests/models/test_inputs.py",
     "cdc_flower/plugins.py": "tests/strategies/test_method.py",
