@@ -1,4 +1,4 @@
-"""Whole runs in virtual time: paces, fates and digests, and fleets that are refused before round 1."""
+"""Whole runs in virtual time: modes, fates and digests, and fleets that are refused before round 1."""
 
 from __future__ import annotations
 
@@ -63,17 +63,15 @@ def test_the_same_seed_gives_the_same_hours_and_ledger(run_settings, more):
     assert (first.devices[[*columns, "joules"]].to_numpy() >= 0).all()
 
 
-@pytest.mark.parametrize(
-    ("pace", "profile"), [("rounds", "gpu-server"), ("async", "gpu-server"), ("rounds", "")]
-)
-def test_the_cloud_takes_time_between_rounds(run_settings, pace, profile):
+@pytest.mark.parametrize(("mode", "profile"), [("sync", "gpu-server"), ("async", "gpu-server"), ("sync", "")])
+def test_the_cloud_takes_time_between_rounds(run_settings, mode, profile):
     found = played(
         run_settings,
         mix="macmini=100%",
         cost_model="llava-1.5-7b",
         buffer=2,
         in_flight=4,
-        pace=pace,
+        mode=mode,
         cloud_profile=profile,
     )
     cloud, hours = (
@@ -184,7 +182,7 @@ def test_a_night_without_devices_is_rounds_without_answers(run_settings, tmp_pat
         ({"fleet.mix": "nokia=100%"}, "unknown profile 'nokia'"),
         ({"cloud_profile": "abacus"}, "setting 'fleet.cloud-profile' = 'abacus'; allowed: '' .*gpu-server"),
         ({"round_every": 1e300}, "'fleet.round-every' = 1e.300: .* less than or equal to 31622400"),
-        ({"fleet.deadline": 1e300}, "'deadline' = 1e.300: .* less than or equal to 31622400"),
+        ({"fleet.deadline": 1e300}, "'fleet.deadline' = 1e.300: .* less than or equal to 31622400"),
         ({"fleet.zones": "noon"}, "setting 'fleet.zones' = 'noon'"),
         ({"fleet.trace": "absent.parquet"}, "does not exist"),
         (

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Set
 from typing import NamedTuple
 
 import pandas as pd
@@ -48,7 +48,7 @@ class TaskTable:
         compression: n names, of what each runs.
     """
 
-    def __init__(self, devices: Devices, compression: Sequence[str]) -> None:
+    def __init__(self, devices: Devices, compression: tuple[str, ...]) -> None:
         self.devices, self.compression = devices, compression
         self._rows: dict[tuple[int, int], TaskRow] = {}  # by round and device
 
