@@ -152,13 +152,21 @@ def choosing(now: _Round) -> Counts:
     return again + Counts(predicted=rule.predicted * sum(map(len, now.tokens)))
 
 
+def table(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """Rows (N_i,) as one array (B, N), N the largest; what a shorter row lacks is NaN."""
+    n = max(map(len, rows))
+    return np.stack([np.pad(row, (0, n - len(row)), constant_values=np.nan) for row in rows])
+
+
 def token_scores(now: _Round) -> np.ndarray:
-    """Scores (B, N) of all samples by the configured rule, with the device's own draws."""
+    """Scores (B, N) of all samples by the configured rule, with the device's own draws; NaN where a picture
+    has fewer tokens.
+    """
     config, rng = now.task.config.uplink, now.task.rng("token score")
     rule, text = token_score(config.token_score), now.task.shared.text
     if rule.read:
         assert now.answers.read is not None
-        return rule.of_read(np.stack(now.answers.read), rng)
+        return rule.of_read(table(now.answers.read), rng)
     found, model = [], now.student.model
     adapters.write(model, now.adapter.flat)
     for start in range(0, len(now.asked), BATCH):
@@ -166,7 +174,7 @@ def token_scores(now: _Round) -> np.ndarray:
         part, longest = (now.tokens[some], now.asked[some]), now.task.source.longest
         inputs = vlm.collate(text, *part, length=longest, grids=now.grids[some])
         found.append(rule(model, text, inputs.to(next(model.parameters()).device), rng))
-    return np.concatenate(found)
+    return table([row for part in found for row in part])
 
 
 def select_within_budget(now: _Round) -> tuple[bytes, int, int]:
@@ -178,7 +186,8 @@ def select_within_budget(now: _Round) -> tuple[bytes, int, int]:
     uncertainty = SAMPLE_SCORES[config.sample_score](now.answers, now.task.rng("sample score"))
     positions = [np.arange(len(tokens)) for tokens in now.tokens]
     if scored(config):
-        positions = select.top(token_scores(now), config.tokens_kept)
+        kept = select.top(token_scores(now), config.tokens_kept)
+        positions = [p[p < len(tokens)] for p, tokens in zip(kept, now.tokens, strict=True)]
     frames = UNITS[config.unit].frames(now, positions, uncertainty)
     frame_of_some = cache(frames)  # the one that is sent was weighed before
     order = np.argsort(-uncertainty, kind="stable").tolist()

@@ -20,6 +20,7 @@ from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 from torch import nn
 from torch.nn import functional as F
 
+from cdc_flower.data.features import Grid
 from cdc_flower.models import adapters, vlm
 from cdc_flower.models.shared import Shared
 from cdc_flower.models.student import full_model, twin_model
@@ -63,9 +64,10 @@ def true_answers(task: Task, model: nn.Module, items: np.ndarray) -> Taught:
 def own_answers(task: Task, model: nn.Module, items: np.ndarray) -> Taught:
     """The items that the model answers with at least `confidence`, with those answers. No label is read."""
     tokens, asked = task.tokens(items), task.questions(items)
-    answers = answer(model, task.shared, task.source.longest, tokens, asked)
+    grids = task.grids(items)
+    answers = answer(model, task.shared, task.source.longest, tokens, asked, grids=grids)
     sure = np.flatnonzero(answers.confidence >= float(task.order["confidence"]))
-    return sure, [answers.ids[i] for i in sure], answering(task, tokens, asked, answers.ids)
+    return sure, [answers.ids[i] for i in sure], answering(task, tokens, asked, answers.ids, grids)
 
 
 TEACHERS: dict[str, Callable[[Task, nn.Module, np.ndarray], Taught]] = {
@@ -81,6 +83,7 @@ def fit(
     tokens: Sequence[np.ndarray],
     asked: Sequence[list[int]],
     answers: Sequence[list[int]],
+    grids: Sequence[Grid],
 ) -> tuple[float, Counts]:
     """Train in place, with AdamW without weight decay.
 
@@ -89,6 +92,7 @@ def fit(
         model: whose trainable weights learn.
         tokens: B arrays (n_i, D) float16.
         asked, answers: B id lists each.
+        grids: of the B pictures.
 
     Returns:
         mean loss of the answers over the last epoch (0 without samples), and what was computed.
@@ -104,8 +108,8 @@ def fit(
         losses, order = [], rng.permutation(len(asked))
         for at in range(0, len(order), size):
             some = order[at : at + size]
-            seen, read, told = ([from_[i] for i in some] for from_ in (tokens, asked, answers))
-            inputs = vlm.collate(task.shared.text, seen, read, told).to(device)
+            seen, read, told, lie = ([of[i] for i in some] for of in (tokens, asked, answers, grids))
+            inputs = vlm.collate(task.shared.text, seen, read, told, grids=lie).to(device)
             assert inputs.answer_ids is not None
             logits = vlm.forward(model, inputs).logits
             loss = F.cross_entropy(logits.flatten(0, 1), inputs.answer_ids.flatten(), ignore_index=-100)
@@ -116,7 +120,7 @@ def fit(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    read = passes(task, tokens, asked, [len(ids) + 1 for ids in answers]) * epochs
+    read = passes(task, tokens, asked, [len(ids) + 1 for ids in answers], grids) * epochs
     back = Counts(trained=(2 if task.order[keys.FULL] else 1) * read.positions)
     return float(np.mean(losses)) if losses else 0.0, read + back
 
@@ -126,16 +130,17 @@ def work(task: Task) -> Work:
     model = trainee(task.shared, task.config.pair, bool(task.order[keys.FULL]))
     received = weights(task.sent.array_records[keys.ARRAYS][keys.PAYLOAD].data)
     tokens, asked = task.tokens(task.items), task.questions(task.items)
-    answers = yield Ask(task, model, received, tokens, asked)
+    grids = task.grids(task.items)
+    answers = yield Ask(task, model, received, tokens, asked, grids=grids)
     adapters.write(model, received.flat)  # another device may have trained meanwhile
     task.store.say(task.round, answers.texts)
     items = memory(task)
     chosen, targets, sought = TEACHERS[str(task.order[keys.LABELS])](task, model, items)
     items = items[chosen]
-    loss, trained = fit(task, model, task.tokens(items), task.questions(items), targets)
+    loss, trained = fit(task, model, task.tokens(items), task.questions(items), targets, task.grids(items))
     with np.errstate(over="ignore"):
         flat = adapters.read(model).astype(np.float16)
-    counts = answering(task, tokens, asked, answers.ids) + sought + trained
+    counts = answering(task, tokens, asked, answers.ids, grids) + sought + trained
     metrics = {keys.EXAMPLES: len(chosen), "loss": loss, **counts.metrics()}
     return RecordDict(
         {keys.ARRAYS: ArrayRecord({keys.PAYLOAD: Array(flat)}), keys.METRICS: MetricRecord(metrics)}

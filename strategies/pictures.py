@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from math import isqrt
 from typing import Any
 
 from cdc_flower.data.world import World
@@ -36,11 +35,11 @@ def pictures(examples: Iterable[Example], shared: Shared, world: World) -> Itera
         yield {
             "image": world.pack.train_images[str(row["image_id"])],
             "positions": example.sample.positions.tolist(),
-            "side": isqrt(shared.n_tokens),
+            "side": example.sample.grid[2],
             "question": shared.text.decode(example.sample.question_ids),
             "device_answer": shared.text.decode(example.sample.answer_ids),
             "teacher_answer": example.teacher_answer,
             "round": example.round,
             "device": example.device,
-            "n_tokens": shared.n_tokens,
+            "n_tokens": example.sample.grid[0],
         }

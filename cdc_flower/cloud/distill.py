@@ -19,6 +19,7 @@ from torch import nn
 from cdc_flower.cloud import losses
 from cdc_flower.cloud.replay import CloudSample, PseudoLabelled, Replay
 from cdc_flower.config import Config
+from cdc_flower.data.features import Grid
 from cdc_flower.models import adapters, vlm
 from cdc_flower.models.shared import Shared
 from cdc_flower.models.teacher import Teacher
@@ -40,6 +41,10 @@ class Learned:
     teacher_answers: list[str]  # one per sample, in order, also for the dropped
 
 
+def _grids(samples: Sequence[CloudSample]) -> list[Grid]:
+    return [Grid(*s.grid) for s in samples]
+
+
 @torch.no_grad()
 def teach(
     shared: Shared, teacher: Teacher, samples: Sequence[CloudSample]
@@ -55,7 +60,7 @@ def teach(
         answers = vlm.answer(
             teacher.model,
             shared.text,
-            vlm.collate(shared.text, *arrays, None, spots).to(device),
+            vlm.collate(shared.text, *arrays, None, spots, grids=_grids(part)).to(device),
             shared.max_answer_tokens,
             top_k=TOP,
         )
@@ -205,6 +210,7 @@ class Cloud:
             [q.sample.question_ids for q in batch],
             [q.answer_ids for q in batch],
             [q.sample.positions for q in batch],
+            grids=_grids([q.sample for q in batch]),
         ).to(device)
         out = vlm.forward(self.twin, inputs)
         assert inputs.answer_ids is not None

@@ -37,16 +37,17 @@ def task_of(make_task):
     return make
 
 
-def lesson(task, model):
-    """Tokens, questions and labels of this round."""
-    return task.tokens(task.items), task.questions(task.items), true_answers(task, model, task.items)[1]
+def taught(task, model):
+    """Tokens, questions, labels and grids of this round."""
+    labels = true_answers(task, model, task.items)[1]
+    return task.tokens(task.items), task.questions(task.items), labels, task.grids(task.items)
 
 
 def moved(task) -> tuple[float, float]:
     """How far the adapter goes in `fit`, and the loss."""
     model = trainee(task.shared, task.config.pair, False)
     start = adapters.read(model)
-    loss, _ = fit(task, model, *lesson(task, model))
+    loss, _ = fit(task, model, *taught(task, model))
     distance = float(np.linalg.norm(adapters.read(model) - start))
     adapters.write(model, start)
     return distance, loss
@@ -74,11 +75,11 @@ def test_the_first_step_is_that_of_adamw_on_the_mean_answer_loss(task_of):
     task = task_of(batch=64)
     model = trainee(task.shared, task.config.pair, False)
     start = adapters.read(model)
-    work = lesson(task, model)
+    work = taught(task, model)
     fit(task, model, *work)
     got = adapters.read(model)
     adapters.write(model, start)
-    inputs = vlm.collate(task.shared.text, *work)
+    inputs = vlm.collate(task.shared.text, *work[:3])
     logp = vlm.forward(model, inputs).logits.log_softmax(-1)
     wanted = inputs.answer_ids != -100
     loss = -logp.gather(-1, inputs.answer_ids.clamp_min(0)[..., None])[..., 0][wanted].mean()
@@ -120,7 +121,7 @@ def test_trained_positions_count_twice_where_all_weights_have_gradients(task_of)
     for full in (False, True):
         task = task_of(epochs=2, full=full, lr=0.0)
         model = trainee(task.shared, task.config.pair, full)
-        found.append(fit(task, model, *lesson(task, model))[1])
+        found.append(fit(task, model, *taught(task, model))[1])
     assert found[0].passes == found[1].passes == 2 * 6
     assert (found[0].trained, found[1].trained) == (found[0].positions, 2 * found[0].positions)
 
@@ -137,5 +138,5 @@ def test_nothing_to_learn_is_no_step(task_of):
     task = task_of()
     model = trainee(task.shared, task.config.pair, False)
     start = adapters.read(model)
-    assert fit(task, model, [], [], []) == (0.0, Counts())
+    assert fit(task, model, [], [], [], []) == (0.0, Counts())
     np.testing.assert_array_equal(adapters.read(model), start)

@@ -39,6 +39,9 @@ def test_a_run_of_smolvlm_completes_and_teaches(method, settings):
         assert found.metrics.set_index("name").loc["version", "value"].max() > 0
 
 
+@pytest.mark.filterwarnings(
+    "ignore:.*subprocess .* is still running:ResourceWarning", "ignore:unclosed file:ResourceWarning"
+)
 def test_a_worker_of_another_process_gives_the_same_ledger(settings):
     here = results.read(run_local(parse(settings())))
     there = results.read(run_fleet(parse(settings()), workers=1))

@@ -113,6 +113,9 @@ def test_virtual_time_charges_its_devices_and_its_cloud(installed, hyper):
     assert (cloud > 0).any()
 
 
+@pytest.mark.filterwarnings(
+    "ignore:.*subprocess .* is still running:ResourceWarning", "ignore:unclosed file:ResourceWarning"
+)
 def test_workers_of_another_process_find_it_too(installed, hyper):
     from strategies.run import run_fleet, run_local
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from cdc_flower.config import Config, ConfigError
+from cdc_flower.data.features import Grid
 from cdc_flower.data.world import World
 from cdc_flower.fleet.cost import cost_models, roofline
 from cdc_flower.fleet.cost.mixes import fleet, parse_mix
@@ -91,7 +92,7 @@ def charges(config: Config, shared: Shared, world: World) -> Charges:
     own = roofline.shapes(own_config, rank)
     charged = roofline.shapes(cost_models.load(settings.cost_model, own_config), rank)
     questions = [len(shared.text.question_ids(str(q))) for q in world.train["question"].unique()]
-    prefix = len(shared.text.prefix_ids()) - shared.n_tokens
+    prefix = len(shared.text.prefix_ids(Grid(*shared.grid))) - shared.n_tokens
     longest = prefix + charged.patches + max(questions) + shared.max_answer_tokens
     chosen = compressions(config, charged, longest)
     devices = fleet(settings.mix, config.run.devices, config.run.seed)
