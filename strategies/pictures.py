@@ -32,14 +32,15 @@ def pictures(examples: Iterable[Example], shared: Shared, world: World) -> Itera
         if example.sample.index >= len(stream):
             continue  # a device that does not follow the stream
         row = world.train.iloc[stream[example.sample.index]]
+        n, rows, cols = example.sample.grid
         yield {
             "image": world.pack.train_images[str(row["image_id"])],
             "positions": example.sample.positions.tolist(),
-            "side": example.sample.grid[2],
+            "side": cols if n == rows * cols and rows == cols else 0,
             "question": shared.text.decode(example.sample.question_ids),
             "device_answer": shared.text.decode(example.sample.answer_ids),
             "teacher_answer": example.teacher_answer,
             "round": example.round,
             "device": example.device,
-            "n_tokens": example.sample.grid[0],
+            "n_tokens": n,
         }

@@ -94,7 +94,10 @@ def chosen(pictures: pd.DataFrame, limit: int = PICTURES) -> list[dict[str, Any]
 
 
 def _picture(row: dict[str, Any]) -> dict[str, Any]:
-    """A sample for the template: the picture as a data URL, kept and dropped cells as (x, y)."""
+    """A sample for the template: the picture as a data URL, kept and dropped cells as (x, y).
+
+    There are no cells where the tokens do not lie as one square (side 0).
+    """
     side, kept = int(row["side"]), {int(p) for p in row["positions"]}
     kind = next((name for magic, name in MAGIC.items() if row["image"].startswith(magic)), "png")
     cells = [(p % side, p // side, p in kept) for p in range(side * side)]
@@ -103,7 +106,7 @@ def _picture(row: dict[str, Any]) -> dict[str, Any]:
         "url": f"data:image/{kind};base64,{base64.b64encode(row['image']).decode()}",
         "kept": [(x, y) for x, y, k in cells if k],
         "dropped": [(x, y) for x, y, k in cells if not k],
-        "total": side * side,
+        "total": int(row.get("n_tokens", side * side)),
     }
 
 
