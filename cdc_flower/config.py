@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import lru_cache
+from importlib import import_module
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -26,7 +27,6 @@ from cdc_flower.stages import (
     RunConfig,
     UplinkConfig,
 )
-from cdc_flower.tasks import TASKS
 
 T = TypeVar("T")
 
@@ -131,6 +131,13 @@ def _hint(key: str) -> str:
     return f"did you mean {' or '.join(near)}?" if near else "allowed: `cdc-flower settings` lists them"
 
 
+REGISTRIES = {
+    "data.task": ("cdc_flower.tasks", "TASKS"),
+    "uplink.sample-score": ("cdc_flower.uplink.scores", "SAMPLE_SCORES"),
+    "uplink.token-score": ("cdc_flower.uplink.scores", "TOKEN_SCORES"),
+    "downlink.codec": ("cdc_flower.downlink.codecs", "CODECS"),
+}
+"""Setting -> module and registry whose keys it may be."""
 RENAMED: dict[str, str] = {
     "data": "data.pack",
     "drift": "drift.axes",
@@ -176,8 +183,7 @@ def parse(settings: Mapping[str, Any]) -> Config:
     known = plugins.names(plugins.METHODS)
     if config.run.method not in known:
         raise ConfigError(f"setting 'run.method' = {config.run.method!r}; allowed: {', '.join(known)}")
-    if config.data.task not in TASKS:
-        raise ConfigError(f"setting 'data.task' = {config.data.task!r}; allowed: {', '.join(TASKS)}")
+    _check_names(config)
     for axis in config.axes:
         if axis not in ("object", "question", "style", "mixed"):
             raise ConfigError(
@@ -185,6 +191,22 @@ def parse(settings: Mapping[str, Any]) -> Config:
                 "allowed: a comma list of object, question, style, mixed, or none"
             )
     return config
+
+
+def _check_names(config: Config) -> None:
+    """Refuse a name that is in no registry; what is registered there is allowed, without an edit here.
+
+    Raises:
+        ConfigError: names the setting and what is allowed.
+    """
+    for key, (module, registry) in REGISTRIES.items():
+        stage, _, name = key.partition(".")
+        value = getattr(getattr(config, stage), name.replace("-", "_"))
+        known = getattr(import_module(module), registry)
+        plain = value.removeprefix("-") if key == "uplink.token-score" else value  # "-norm": the lowest
+        if plain not in known:
+            raise ConfigError(f"setting '{key}' = {value!r}; allowed: {', '.join(known)}")
+    import_module("cdc_flower.cloud.losses").weights(config.cloud.losses)
 
 
 def parse_stages(run_config: Mapping[str, Any]) -> Config:

@@ -130,6 +130,31 @@ def test_drift_axes_are_checked_and_split():
     assert "unknown axis 'colour'" in refusal({"drift.axes": "object,colour"})
 
 
+@pytest.mark.parametrize(
+    ("key", "allowed"),
+    [
+        ("data.task", "exact"),
+        ("uplink.token-score", "attention, sampled"),
+        ("uplink.sample-score", "entropy, mixed"),
+        ("downlink.codec", "dyadic"),
+        ("cloud.losses", "ce, kl"),
+    ],
+)
+def test_a_name_that_is_in_no_registry_is_refused_with_those_that_are(key, allowed):
+    message = refusal({key: "mine"})
+    assert f"setting '{key}' = 'mine'" in message
+    assert allowed in message
+
+
+def test_what_is_registered_is_a_choice_without_an_edit(monkeypatch):
+    from cdc_flower.uplink.scores import TOKEN_SCORES
+
+    monkeypatch.setitem(TOKEN_SCORES, "mine", TOKEN_SCORES["norm"])
+    assert parse({"uplink.token-score": "mine"}).uplink.token_score == "mine"
+    assert parse({"uplink.token-score": "-mine"}).uplink.token_score == "-mine"
+    assert "'-dyadic'" in refusal({"downlink.codec": "-dyadic"})
+
+
 def test_a_config_cannot_be_changed():
     with pytest.raises(AttributeError):
         parse({}).run.rounds = 5
