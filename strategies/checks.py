@@ -148,6 +148,11 @@ def _least_picture(config: Config, shared: Shared, world: World) -> tuple[int, s
     kept = np.arange(0 if whole else up.tokens_kept or shared.n_tokens, dtype=np.uint16)
     sizes = []
     for pixels in vlm.as_read(shared.processor, images):
+        if pixels.shape[:2] != (shared.side, shared.side):
+            raise ConfigError(
+                f"setting 'uplink.unit' = '{up.unit}': the processor makes pictures of "
+                f"{pixels.shape[1]}x{pixels.shape[0]} pixels, the tower reads {shared.side}x{shared.side}"
+            )
         try:
             data = picture_batch.coded(pixels, kept, up.unit, shared.patch, up.picture_quality)
         except ValueError as err:

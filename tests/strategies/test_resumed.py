@@ -227,7 +227,8 @@ def test_adapters_stay_as_few_as_devices_and_checkpoints_name(every, settings):
 def test_elsewhere_than_on_our_grids_each_device_keeps_two_adapters(settings, tmp_path, monkeypatch):
     made = settings(rounds=5, checkpoint_every=0)
     whole = uninterrupted(made, tmp_path)
-    monkeypatch.setattr(grid, "node_id", lambda device: 1000 + device)  # as Flower's, unlike ours
+    plain = {"partition-id": 0, "num-partitions": 3}  # as Flower's, which does not say that devices share
+    monkeypatch.setattr(grid, "node_config", lambda device, devices: {**plain, "partition-id": device})
     assert outcome(run_local(parse(made))) == whole
     counts = {p.name: len(list(p.iterdir())) for p in (Path(made["run.out-dir"]) / "adapters").iterdir()}
     assert set(counts) == {"device-0", "device-1", "device-2"}
@@ -266,8 +267,8 @@ def test_a_run_resumes_where_it_was_moved_to(settings, tmp_path):
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
-        ({"run.rounds": 2}, r"'rounds' = 2: the run in .* has done 3, nothing is left; allowed: above 3"),
-        ({"run.rounds": 3}, r"'rounds' = 3: the run in .* has done 3, nothing is left; allowed: above 3"),
+        ({"run.rounds": 2}, r"'run.rounds' = 2: the run in .* has done 3, nothing is left; allowed: above 3"),
+        ({"run.rounds": 3}, r"'run.rounds' = 3: the run in .* has done 3, nothing is left; allowed: above 3"),
         ({"cloud_steps": 5, "rounds": 4}, r"'cloud.steps' = 5: the run in .* has 2; allowed: the same"),
         ({"out_dir": "absent"}, r"config\.json is missing"),
     ],
@@ -330,7 +331,7 @@ def test_a_checkpoint_of_another_program_is_refused_in_one_line(settings):
         run_local(parse(made), stop_at("rounds", 1))
     folder = Path(made["run.out-dir"]) / "checkpoints"
     round, parts = checkpoint.load_newest(folder) or (0, {})
-    assert set(parts) == {"strategy", "fleet", "mirror", "cloud", "devices", "arrays", "folder"}
+    assert set(parts) == {"strategy", "fleet", "lineage", "mirror", "cloud", "devices", "arrays", "folder"}
     checkpoint.save(folder, round, {**parts, "cloud": {**parts["cloud"], "mean": np.zeros(3, np.float32)}})
     with pytest.raises(ConfigError, match=r"the checkpoint of round 1 does not fit: .*3"):
         run_local(parse(made), resume=True)

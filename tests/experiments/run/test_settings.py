@@ -40,7 +40,7 @@ def test_values_take_the_type_of_their_setting():
         ("run.fail-devices", "2:1"),
     ]
     assert isinstance(found["run.cohort"], float)
-    assert parse(settings.assignments(["run.tensorboard=true"])).run.tensorboard is True
+    assert parse(settings.assignments(["cloud.confidence-weighted=false"])).cloud.confidence_weighted is False
 
 
 @pytest.mark.parametrize(

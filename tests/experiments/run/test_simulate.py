@@ -12,7 +12,12 @@ from experiments.run.settings import flattened
 
 def test_every_config_survives_the_way_through_toml():
     config = parse(
-        {"data.pack": 'C:\\a "b"\n', "data.known-styles": "é,ü", "cloud.lr": 1e-7, "run.tensorboard": True}
+        {
+            "data.pack": 'C:\\a "b"\n',
+            "data.known-styles": "é,ü",
+            "cloud.lr": 1e-7,
+            "cloud.confidence-weighted": False,
+        }
     )
     assert parse(flattened(tomllib.loads(simulate.toml(flat(config))))) == config
 
