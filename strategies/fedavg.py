@@ -73,7 +73,9 @@ class FedAvgLora(Method, FedAvg):
         """The strategy, bound to what a run has."""
         make = full_model if self.full else twin_model
         config = setup.config
-        return self.bind(setup.fleet(), make(setup.shared, config.pair), config.of(FedAvgSettings))
+        return self.bind(
+            setup.fleet(adapter=not self.full), make(setup.shared, config.pair), config.of(FedAvgSettings)
+        )
 
     def bind(self, fleet: Fleet, model: nn.Module, own: FedAvgSettings) -> Self:
         """Say whom to ask and for what: Flower's constructors take other things.

@@ -66,9 +66,15 @@ class Setup:
         """sha256 hex of the pair: teacher, student and the transform of tokens."""
         return pair_digest(self.config.pair, self.shared, self.config.data.name)
 
-    def fleet(self, *, counted: bool = True) -> Fleet:
-        """The devices of the run, whose answers the world's labels judge; `counted` as in `Fleet`."""
-        shapes = roofline.shapes(self.shared.student_config(), self.config.pair.lora_rank)
+    def fleet(self, *, counted: bool = True, adapter: bool = True) -> Fleet:
+        """The devices of the run, whose answers the world's labels judge.
+
+        Args:
+            counted: as in `Fleet`.
+            adapter: whether the model that devices run has an adapter, which costs FLOPs.
+        """
+        rank = self.config.pair.lora_rank if adapter else 0
+        shapes = roofline.shapes(self.shared.student_config(), rank)
         made = Fleet.of(self.config, counted=counted)
         return replace(made, judge=self.world.judge, shapes=shapes)
 

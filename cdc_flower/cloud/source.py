@@ -46,7 +46,7 @@ def replay_pool(config: Config, shared: Shared, world: World) -> list[CloudSampl
     for picture, question in zip(rows["image_row"].tolist(), rows["question"].astype(str), strict=True):
         grid = tokens.grid(picture)
         whole = np.asarray(tokens[picture], np.float32)
-        found.append(CloudSample(whole, np.arange(grid.n), shared.text.question_ids(question), tuple(grid)))
+        found.append(CloudSample(whole, np.arange(grid.n), shared.text.question_ids(question), grid))
     return found
 
 
