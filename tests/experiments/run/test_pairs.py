@@ -30,7 +30,7 @@ def config(tmp_path, monkeypatch):
     )
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def trained(monkeypatch):
     """Counts trainings, and lets each take a second: none of its stages has a step."""
     calls, train = [], pretrain.pretrain
@@ -95,7 +95,8 @@ def test_a_student_that_was_taught_something_else_is_named(config, tmp_path, nam
     folder = tmp_path / "elsewhere" if named else pairs.folder("mine")
     config = parse({**flat(config), "pair.folder": str(folder)}) if named else config
     (folder / "student").mkdir(parents=True)
-    (folder / "student" / "model.safetensors").write_bytes(b"")
+    for name in ("model.safetensors", "chat_template.jinja"):
+        (folder / "student" / name).write_bytes(b"")
     (folder / "pair.json").write_text(json.dumps({"known": {"known_questions": "what"}}))
     said = []
     pairs.ensure(config, said.append, nothing)
