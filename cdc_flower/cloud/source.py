@@ -9,7 +9,6 @@ stream has (`World.aside`).
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,8 +17,8 @@ from cdc_flower.cloud.replay import CloudSample
 from cdc_flower.config import Config
 from cdc_flower.data import packs
 from cdc_flower.data.domains import SOURCE, domains
-from cdc_flower.data.features import Features, cache_folder, features_of
-from cdc_flower.data.world import World, told_by_card
+from cdc_flower.data.features import Features
+from cdc_flower.data.world import World, encoded, told_by_card
 from cdc_flower.draws import generator
 from cdc_flower.models.shared import Shared
 
@@ -57,12 +56,5 @@ def _scenes(config: Config, shared: Shared) -> tuple[pd.DataFrame, Features]:
     pack = packs.load(data, seed=PRETRAINED)
     place = {name: row for row, name in enumerate(pack.train_images)}
     rows = pack.train[domains(pack.train, data) == SOURCE]
-    stem = cache_folder(config.pair.token_cache) / "tokens" / f"{shared.tower_digest[:12]}-{pack.digest[:12]}"
-    tokens = features_of(
-        pack.train_images,
-        Path(f"{stem}-replay.npy"),
-        shared.encode,
-        shared.name,
-        stage="tokens of replayed pictures",
-    )
+    tokens = encoded(config, shared, pack, "train", what="replayed")
     return rows.assign(image_row=[place[name] for name in rows["image_id"]]), tokens

@@ -11,7 +11,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -142,9 +141,13 @@ def _set_aside(train: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, pd.Da
 
 
 def encoded(
-    shared: Shared, images: Mapping[str, bytes], path: Path, progress: Progress | None, stage: str
+    config: Config, shared: Shared, pack: Pack, split: str, progress: Progress | None = None, what: str = ""
 ) -> Features:
-    """Vision tokens of pictures, from `path` or computed and stored there; see `features_of`."""
+    """Vision tokens of a split's pictures, from the cache or computed and stored there; see `features_of`."""
+    images = {"train": pack.train_images, "test": pack.test_images}[split]
+    name = f"{shared.tower_digest[:12]}-{pack.digest[:12]}-{split}.npy"
+    path = cache_folder(config.pair.token_cache) / "tokens" / name
+    stage = f"tokens of {what or split} pictures"
     return features_of(images, path, lambda some: _encode(shared, some), shared.name, progress, stage)
 
 
@@ -169,11 +172,7 @@ def _ground(config: Config, shared: Shared, progress: Progress | None) -> _Groun
         config.data.items_per_domain,
         config.data.items,
     )
-    stem = cache_folder(config.pair.token_cache) / "tokens" / f"{shared.tower_digest[:12]}-{pack.digest[:12]}"
-    tokens = [
-        encoded(shared, images, Path(f"{stem}-{split}.npy"), progress, f"tokens of {split} pictures")
-        for split, images in (("train", pack.train_images), ("test", pack.test_images))
-    ]
+    tokens = [encoded(config, shared, pack, split, progress) for split in ("train", "test")]
     kept, aside = _set_aside(train, config)
     return _Ground(pack, kept, aside, test, *tokens)
 
