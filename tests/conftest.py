@@ -19,8 +19,10 @@ from cdc_flower.config import Config, full_key, keys, parse
 from cdc_flower.models.shared import Shared, load_shared
 from cdc_flower.models.teacher import Teacher, load_teacher
 
-hypothesis_settings.register_profile("any machine", deadline=None)  # a deadline measures the host's load
-hypothesis_settings.load_profile("any machine")
+# No deadline: it measures the host's load. `--hypothesis-profile random` draws other examples each time.
+hypothesis_settings.register_profile("random", deadline=None)
+hypothesis_settings.register_profile("same every time", deadline=None, derandomize=True)
+hypothesis_settings.load_profile("same every time")
 
 PACKS = Path(os.environ.get("CDC_FLOWER_PACKS") or Path(__file__).parents[2] / "shared" / "data")
 SMALL = {
