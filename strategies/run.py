@@ -26,6 +26,7 @@ from cdc_flower.data.world import load_world
 from cdc_flower.fleet.cost.charges import cloud_charges, cloud_profile
 from cdc_flower.fleet.engines.local_grid import DeviceStates, HasStates, LocalGrid
 from cdc_flower.fleet.time.timed_grid import TimedGrid
+from cdc_flower.lock import locked
 from cdc_flower.models.shared import load_shared
 from cdc_flower.models.teacher import Teacher, load_teacher, teacher_config
 from cdc_flower.results import package_versions
@@ -57,10 +58,16 @@ def run(grid: Grid, context: Context, progress: Progress | None = None, *, resum
         the run folder.
 
     Raises:
-        ConfigError: a setting, the data or the pair cannot be used; nothing was started.
+        ConfigError: a setting, the data or the pair cannot be used, or another run is in the folder; nothing
+            was started.
         FleetError: too few devices.
     """
     config = parse(context.run_config)
+    with locked(out_dir(config)):
+        return _run(config, grid, progress, resume)
+
+
+def _run(config: Config, grid: Grid, progress: Progress | None, resume: bool) -> Path:
     torch.set_num_threads(1)  # the order of sums, and with it the ledger, is then the same on every engine
     folder = RunFolder(out_dir(config))
     with folder.stage("load"):

@@ -70,6 +70,7 @@ def simulate(
         config = parse({**found, "run.out-dir": str(target.absolute())})
     else:
         config = _resumed(resume, sets, {"method": method, "data": data, "preset": preset, "out": out})
+        target = resume
 
     from cdc_flower import results
     from experiments.report.live import Watch
@@ -79,7 +80,8 @@ def simulate(
 
     pool.silence()
     shown = Watch(target) if live else Terminal(1)
-    with shown as terminal, terminal.preparing(f"{config.run.method} · seed {config.run.seed}") as tell:
+    held = simulating.claimed(target, engine is Engine.flower)
+    with held, shown as terminal, terminal.preparing(f"{config.run.method} · seed {config.run.seed}") as tell:
         pairs.ensure(config, terminal.say, tell, not no_pretrain)
         engines = {
             Engine.local: simulating.local,

@@ -29,6 +29,7 @@ from cdc_flower import results
 from cdc_flower.config import Config, ConfigError
 from cdc_flower.data import packs
 from cdc_flower.data.domains import domains
+from cdc_flower.lock import locked
 from cdc_flower.models import folders, transform, vlm
 from cdc_flower.models.families import FAMILIES
 from cdc_flower.models.shared import tower_digest
@@ -64,8 +65,14 @@ def pretrain(
     Run it again to resume; stages of the same pack and recipe are not repeated.
 
     Raises:
-        ConfigError: pictures that cannot be cut into patches, or a pack without source samples.
+        ConfigError: pictures that cannot be cut into patches, a pack without source samples, or a folder in
+            which another training is going on.
     """
+    with locked(out):
+        return _pretrain(config, out, recipe, progress)
+
+
+def _pretrain(config: Config, out: Path, recipe: Recipe | None, progress: Progress | None) -> dict[str, Any]:
     hf_logging.set_verbosity_error()
     hf_logging.disable_progress_bar()
     started = time.monotonic()

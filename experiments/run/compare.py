@@ -20,6 +20,7 @@ from typing import Any
 
 from cdc_flower import results
 from cdc_flower.config import Config, ConfigError, flat, full_key, parse
+from cdc_flower.lock import FILE, locked, refuse_if_taken
 from experiments.report import page, summary
 from experiments.report.summary import Comparison
 from experiments.report.terminal import Terminal
@@ -70,7 +71,8 @@ def run(
         **overrides: further settings, `run_rounds=2` for `run.rounds`; they win over `settings`.
 
     Raises:
-        ConfigError: anything that cannot be run; before the first round.
+        ConfigError: anything that cannot be run, or a folder that another process works in; before the first
+            round.
         pool.WorkerError: no worker starts, as where the caller's script has no `__main__` guard.
         Interrupted: Ctrl-C; the rounds that were done are in the report.
     """
@@ -104,47 +106,54 @@ def run(
         "host_seconds": {"preparation": 0.0, "total": 0.0},
     }
     pool.silence()
-    with Terminal(len(jobs), show=progress) as terminal:
-        module = importlib.import_module(engine)
-        with terminal.preparing("pair") as tell:
-            pairs.ensure(base, terminal.say, tell, pretrain)
-        with terminal.preparing("preparing") as tell:
-            for config in configs.values():
-                setup = module.prepare(config, tell)
-        digests = {"pair_digest": setup.digest, "data_digest": setup.world.pack.digest}
-        before = {job: begun(job, digests) if resume else None for job in jobs}
-        kept = [job for job in jobs if before[job] == "completed"]
-        todo = [dataclasses.replace(job, resume=before[job] is not None) for job in jobs if job not in kept]
-        todo.sort(key=lambda job: (job.seed, not index["traits"][job.arm]["adapts"]))  # the shortest last
-        terminal.jobs = len(todo)
-        with terminal.preparing("teacher") as tell:
-            teacher = module.teacher_accuracy(base, tell)
-        index["teacher"] = dict(teacher)
-        index["host_seconds"]["preparation"] = time.perf_counter() - started
-        folder.mkdir(parents=True, exist_ok=True)
-        results.write_json(folder / summary.INDEX, index)
-        for job in kept:
-            terminal.say(f"{job.name}: kept")
-        for job in todo:
-            if job.resume:
-                terminal.say(f"{job.name}: goes on")
-        _forget(todo)
-        interrupted = False
-        try:
-            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-            failed = pool.run(todo, cores if workers is None else workers, terminal.listen)
-            index["status"] = "failed" if failed else "completed"
-            index["failed"] = {job.name: why for job, why in failed.items()}
-        except KeyboardInterrupt:
-            interrupted = True
-        except pool.WorkerError as err:
-            index |= {"status": "failed", "failed": {job.name: str(err) for job in todo}}
-            _conclude(folder, index, time.perf_counter() - started)
-            raise
-    comparison = _conclude(folder, index, time.perf_counter() - started)
-    if interrupted:
-        raise Interrupted(comparison)
-    return comparison
+    with locked(folder):
+        for job in jobs:
+            refuse_if_taken(Path(job.settings["run.out-dir"]))
+        with Terminal(len(jobs), show=progress) as terminal:
+            module = importlib.import_module(engine)
+            with terminal.preparing("pair") as tell:
+                pairs.ensure(base, terminal.say, tell, pretrain)
+            with terminal.preparing("preparing") as tell:
+                for config in configs.values():
+                    setup = module.prepare(config, tell)
+            digests = {"pair_digest": setup.digest, "data_digest": setup.world.pack.digest}
+            before = {job: begun(job, digests) if resume else None for job in jobs}
+            kept = [job for job in jobs if before[job] == "completed"]
+            todo = [
+                dataclasses.replace(job, resume=before[job] is not None) for job in jobs if job not in kept
+            ]
+            todo.sort(key=lambda job: (job.seed, not index["traits"][job.arm]["adapts"]))  # the shortest last
+            terminal.jobs = len(todo)
+            with terminal.preparing("teacher") as tell:
+                teacher = module.teacher_accuracy(base, tell)
+            index["teacher"] = dict(teacher)
+            index["host_seconds"]["preparation"] = time.perf_counter() - started
+            folder.mkdir(parents=True, exist_ok=True)
+            results.write_json(folder / summary.INDEX, index)
+            for job in kept:
+                terminal.say(f"{job.name}: kept")
+            for job in todo:
+                if job.resume:
+                    terminal.say(f"{job.name}: goes on")
+            _forget(todo)
+            interrupted = False
+            try:
+                cores = (
+                    len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+                )
+                failed = pool.run(todo, cores if workers is None else workers, terminal.listen)
+                index["status"] = "failed" if failed else "completed"
+                index["failed"] = {job.name: why for job, why in failed.items()}
+            except KeyboardInterrupt:
+                interrupted = True
+            except pool.WorkerError as err:
+                index |= {"status": "failed", "failed": {job.name: str(err) for job in todo}}
+                _conclude(folder, index, time.perf_counter() - started)
+                raise
+        comparison = _conclude(folder, index, time.perf_counter() - started)
+        if interrupted:
+            raise Interrupted(comparison)
+        return comparison
 
 
 def begun(job: Job, digests: Mapping[str, str]) -> str | None:
@@ -214,7 +223,8 @@ def _claim(folder: Path) -> None:
     """Refuse a folder that is not ours to write to, before anything is computed."""
     try:
         if folder.exists() and (
-            not folder.is_dir() or (any(folder.iterdir()) and not (folder / summary.INDEX).exists())
+            not folder.is_dir()
+            or (any(p.name != FILE for p in folder.iterdir()) and not (folder / summary.INDEX).exists())
         ):
             raise ConfigError(
                 f"out = {str(folder)!r} holds something else; "

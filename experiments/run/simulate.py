@@ -24,6 +24,7 @@ import psutil
 
 from cdc_flower import results
 from cdc_flower.config import Config, ConfigError, flat, parse
+from cdc_flower.lock import locked, refuse_if_taken
 from cdc_flower.results import Progress
 
 APP = Path(__file__).parents[2]
@@ -65,6 +66,25 @@ def resumed(folder: Path, changes: Mapping[str, Any]) -> Config:
             "allowed: --set run.rounds=N with more"
         )
     return config
+
+
+@contextlib.contextmanager
+def claimed(folder: Path, on_flower: bool) -> Iterator[None]:
+    """Hold the lock of a run folder, before anything is computed for it. On Flower's engine it is the app
+    that holds it, in another process, and this one holds that of the engine's folder.
+
+    Raises:
+        ConfigError: another run is there.
+    """
+    with locked(home_of(folder) if on_flower else folder):
+        if on_flower:
+            refuse_if_taken(folder)
+        yield
+
+
+def home_of(folder: Path) -> Path:
+    """Where Flower's engine has its files of the run in `folder`."""
+    return folder.with_name(folder.name + ".flower")
 
 
 def local(config: Config, progress: Progress, resume: bool = False) -> Path:
@@ -119,7 +139,7 @@ def flower(config: Config, progress: Progress, resume: bool = False, app: Path =
     def tell(status: str) -> None:
         progress(status, rounds_done(out), config.run.rounds)
 
-    run_app(app, out.with_name(out.name + ".flower"), config.run.devices, tell, flat(config))
+    run_app(app, home_of(out), config.run.devices, tell, flat(config))
     return out
 
 

@@ -1,6 +1,10 @@
 """A comparison that cannot be made is refused in one line."""
 
+import os
+
 import pytest
+
+from experiments.run import pairs
 
 
 @pytest.mark.parametrize(
@@ -16,3 +20,18 @@ import pytest
 )
 def test_what_cannot_be_compared_is_refused(refused, arguments, message):
     assert message in refused("compare", *arguments)
+
+
+@pytest.mark.parametrize("folder", [".", "runs/static-0", "runs/cdc-1"])
+def test_a_folder_in_which_a_run_goes_on_is_refused_before_any_work(
+    folder, refused, taken, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(pairs, "ensure", None)  # would fail: no work has begun
+    out = tmp_path / "out"
+    (out / "runs").mkdir(parents=True)
+    (out / "comparison.json").write_text("{}")
+    taken(out / folder)
+    said = refused(
+        "compare", "--preset", "none", "--methods", "static,cdc", "--seeds", "2", "--out", str(out)
+    )
+    assert f"folder '{(out / folder).resolve()}' is in use by process {os.getpid()} on " in said

@@ -1,8 +1,10 @@
 """A run that cannot be made, or not resumed like this, is refused in one line."""
 
+import os
+
 import pytest
 
-from experiments.run import simulate
+from experiments.run import pairs, simulate
 from experiments.run.simulate import EngineError
 
 
@@ -33,3 +35,14 @@ def test_a_failed_engine_is_one_line_and_exit_code_1(command, monkeypatch):
     code, _, err = command("simulate", "--engine", "flower", "--preset", "none")
     assert code == 1
     assert err.splitlines()[-1] == "error: the run ended as finished:failed"
+
+
+@pytest.mark.parametrize("engine", ["local", "fleet", "flower"])
+def test_a_folder_in_which_a_run_goes_on_is_refused_before_any_work(
+    engine, refused, taken, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(pairs, "ensure", None)  # would fail: no work has begun
+    taken(tmp_path / "run")
+    arguments = ["--preset", "none", "--out", str(tmp_path / "run"), "--engine", engine]
+    said = refused("simulate", *arguments)
+    assert f"folder '{tmp_path / 'run'}' is in use by process {os.getpid()} on " in said
