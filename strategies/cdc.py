@@ -33,7 +33,7 @@ from cdc_flower.models import adapters
 from cdc_flower.models.shared import Shared
 from cdc_flower.models.student import twin_model
 from cdc_flower.models.teacher import Teacher
-from cdc_flower.uplink.sample import NO_TOKENS, Batch, Sample
+from cdc_flower.uplink.sample import LOOSE, NO_TOKENS, Batch, Limits, Sample
 from cdc_flower.wire import keys
 from cdc_flower.wire.frame import FrameError
 from cdc_flower.wire.messages import frame_of, payload
@@ -42,7 +42,7 @@ from strategies.fleet import Fleet
 from strategies.lineage import Lineage
 from strategies.method import Method, Setup, Traits
 from strategies.pictures import Example
-from strategies.received import READ
+from strategies.received import READ, limits_of
 
 EXAMPLES = 12  # uploaded samples kept to look at
 
@@ -74,6 +74,7 @@ class CDC(Method):
         teacher: its tower reads pictures, where devices send those.
         config: its uplink settings are used.
         model: where `cloud` trains, for evaluation by others.
+        limits: the most that a device may send.
     """
 
     name = "cdc"
@@ -90,9 +91,11 @@ class CDC(Method):
         teacher: Teacher,
         config: Config,
         model: nn.Module,
+        limits: Limits = LOOSE,
     ) -> None:
         self.fleet, self.cloud, self.lineage = fleet, cloud, Lineage(mirror)
         self.shared, self.teacher, self.config, self.model = shared, teacher, config, model
+        self.limits = limits
         self.metrics: dict[str, float] = {}  # of the last round
         self.examples: deque[Example] = deque(maxlen=EXAMPLES)
 
@@ -106,7 +109,8 @@ class CDC(Method):
         mirror = Mirror(first, layout, down.codec, down.budget, down.history)
         source = replay_pool(config, shared, setup.world)
         cloud = Cloud(config, shared, teacher, twin, source)
-        return cls(setup.fleet(), cloud, mirror, shared, teacher, config, twin)
+        most = limits_of(config, shared, setup.world)
+        return cls(setup.fleet(), cloud, mirror, shared, teacher, config, twin, most)
 
     @classmethod
     def check(cls, setup: Setup) -> None:
@@ -185,7 +189,7 @@ class CDC(Method):
         if not frame:
             return None
         read = READ[self.config.uplink.unit]
-        batch = read(frame, self.shared, self.teacher, self.config, self.fleet.seconds)
+        batch = read(frame, self.shared, self.teacher, self.config, self.limits, self.fleet.seconds)
         if (batch.device, batch.round) != (device, self.fleet.round_of(device)):
             raise FrameError(f"the batch says device {batch.device}, round {batch.round}")
         return batch

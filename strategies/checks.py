@@ -9,6 +9,7 @@ import numpy as np
 
 from cdc_flower.config import Config, ConfigError
 from cdc_flower.data.features import open_picture
+from cdc_flower.data.source import longest_question
 from cdc_flower.data.world import World
 from cdc_flower.fleet.cost.charges import Charges, charges, cloud_profile
 from cdc_flower.fleet.time.availability import availability
@@ -118,12 +119,11 @@ def check_fleet(setup: Setup) -> None:
 
 def _least_tokens(config: Config, shared: Shared, world: World) -> tuple[int, str]:
     up = config.uplink
-    longest = max(len(shared.text.question_ids(q)) for q in set(world.train["question"].astype(str)))
     least = MESSAGE_BYTES + token_batch.sample_bytes(
         up.tokens_kept or shared.n_tokens,
         shared.width,
         up.token_bits,
-        longest + shared.max_answer_tokens,
+        longest_question(shared, world) + shared.max_answer_tokens,
         shared.transform_for(up) is not None,
     )
     return least, f"one sample of {up.tokens_kept or shared.n_tokens} tokens needs up to"

@@ -14,19 +14,34 @@ import numpy as np
 from PIL import Image
 
 from cdc_flower.config import Config
+from cdc_flower.data.source import longest_question
+from cdc_flower.data.world import World
 from cdc_flower.models import vlm
 from cdc_flower.models.shared import Shared
 from cdc_flower.models.teacher import Teacher
 from cdc_flower.uplink import token_batch
 from cdc_flower.uplink.pictures import mosaic, picture_batch
 from cdc_flower.uplink.pictures.picture_batch import FORMS
-from cdc_flower.uplink.sample import MAX_BYTES, Batch
+from cdc_flower.uplink.sample import MAX_BYTES, Batch, Limits
 from cdc_flower.wire.frame import FrameError
 
 BATCH = 64  # pictures per call of the tower
 
-Read = Callable[[bytes, Shared, Teacher, Config, MutableMapping[str, float]], Batch]
-"""Frame, shared, teacher, settings, host seconds by stage (added to) -> the batch; raises FrameError."""
+Read = Callable[[bytes, Shared, Teacher, Config, Limits, MutableMapping[str, float]], Batch]
+"""Frame, shared, teacher, settings, limits, host seconds by stage (added to) -> the batch; raises
+FrameError."""
+
+
+def limits_of(config: Config, shared: Shared, world: World) -> Limits:
+    """The most that an honest device of a run sends: the questions of its data, answers, samples and tokens
+    as the settings say."""
+    question, answer = longest_question(shared, world), shared.max_answer_tokens
+    return Limits(config.run.samples_per_round, question, answer, config.uplink.tokens_kept)
+
+
+def _most_bytes(config: Config) -> int:
+    """The longest frame that is read: what a whole message may have, where there is a budget."""
+    return min(config.uplink.budget or MAX_BYTES, MAX_BYTES)
 
 
 @contextmanager
@@ -39,7 +54,12 @@ def _timed(seconds: MutableMapping[str, float], stage: str) -> Iterator[None]:
 
 
 def tokens(
-    frame: bytes, shared: Shared, teacher: Teacher, config: Config, seconds: MutableMapping[str, float]
+    frame: bytes,
+    shared: Shared,
+    teacher: Teacher,
+    config: Config,
+    limits: Limits,
+    seconds: MutableMapping[str, float],
 ) -> Batch:
     """A TOKEN_BATCH frame."""
     with _timed(seconds, "codec"):
@@ -48,14 +68,19 @@ def tokens(
             shared.fits,
             shared.width,
             shared.vocab,
-            MAX_BYTES,
-            max_samples=config.run.samples_per_round,
-            transform=shared.transform,
+            _most_bytes(config),
+            limits=limits,
+            transform=shared.transform_for(config.uplink),
         )
 
 
 def pictures(
-    frame: bytes, shared: Shared, teacher: Teacher, config: Config, seconds: MutableMapping[str, float]
+    frame: bytes,
+    shared: Shared,
+    teacher: Teacher,
+    config: Config,
+    limits: Limits,
+    seconds: MutableMapping[str, float],
 ) -> Batch:
     """A PICTURE_BATCH frame: all N tokens of a whole picture, or those whose patches came.
 
@@ -65,7 +90,7 @@ def pictures(
     form, patch = config.uplink.unit, shared.patch
     with _timed(seconds, "codec"):
         batch, seen = picture_batch.decode(
-            frame, form, patch, shared.fits, shared.vocab, MAX_BYTES, max_samples=config.run.samples_per_round
+            frame, form, patch, shared.fits, shared.vocab, _most_bytes(config), limits=limits
         )
         places = [np.asarray(s.positions) for s in batch.samples]
         if FORMS[form].whole:

@@ -170,12 +170,17 @@ def _labels_path(folder: Path) -> Path:
     return folder.parent.parent / "labels" / f"{folder.name}.json"
 
 
+@kept(1)
+def longest_question(shared: Shared, world: World) -> int:
+    """Ids of the longest question that any device is asked, with what the prompt has behind it."""
+    return max(len(shared.text.question_ids(q)) for q in set(world.train["question"].astype(str)))
+
+
 def _longest(shared: Shared, world: World) -> int:
     """Length of the longest prompt: of the widest picture and the longest question."""
-    questions = set(world.train["question"].astype(str))
     grids = {Grid(*grid) for grid in world.train_tokens.index[:, 1:].tolist()}
     picture = max(len(shared.text.prefix_ids(grid)) for grid in grids)
-    return picture + max(len(shared.text.question_ids(q)) for q in questions)
+    return picture + longest_question(shared, world)
 
 
 def publish(

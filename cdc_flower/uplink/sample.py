@@ -23,7 +23,7 @@ Fits = Callable[[Grid], bool]
 """Whether a pair's pictures can have a grid."""
 
 HALF_MAX = 65504.0
-MAX_SAMPLES, MAX_TEXT, MAX_GRIDS = 1024, 1024, 255  # the first two are the readers' defaults
+MAX_GRIDS = 255
 MAX_BYTES = 64 * 2**20  # the cloud refuses a longer uplink frame unread
 NO_POSITIONS, NO_TOKENS = np.zeros(0, np.uint16), np.zeros((0, 0), np.float32)
 _COLUMNS = (
@@ -73,6 +73,27 @@ class Batch:
     round: int
     version: int
     samples: tuple[Sample, ...]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The most that a frame of an honest device holds. A reader refuses more before it makes an array of it.
+
+    Attributes:
+        samples: bounds their number and their index.
+        question: ids of a question.
+        answer: ids of an answer.
+        kept: tokens of a sample; 0 = all of its picture.
+    """
+
+    samples: int = 1024
+    question: int = 1024
+    answer: int = 1024
+    kept: int = 0
+
+
+LOOSE = Limits()
+"""Where nothing is known of the run."""
 
 
 def check(sample: Sample) -> None:
@@ -148,14 +169,7 @@ def _grids(table: bytes, count: int, fits: Fits, what: str) -> list[Grid]:
 
 
 def unpack_samples(
-    table: bytes,
-    sections: Sequence[bytes],
-    count: int,
-    fits: Fits,
-    vocab: int,
-    max_samples: int,
-    max_text: int,
-    what: str,
+    table: bytes, sections: Sequence[bytes], count: int, fits: Fits, vocab: int, limits: Limits, what: str
 ) -> list[Sample]:
     """The samples of a frame, without what each carries.
 
@@ -165,15 +179,14 @@ def unpack_samples(
         count: samples that the frame claims to have.
         fits: which grids this pair's pictures can have; positions lie below their n.
         vocab: ids lie below it.
-        max_samples: bounds their number and their index.
-        max_text: ids a question, and an answer, may have.
+        limits: of the run.
         what: the frame's name in errors.
 
     Raises:
         FrameError: anything that `pack_samples` would not have written of samples within these limits.
     """
-    if count > max_samples:
-        raise FrameError(f"{what}: {count} samples; allowed: {max_samples}")
+    if count > limits.samples:
+        raise FrameError(f"{what}: {count} samples; allowed: {limits.samples}")
     grids = _grids(table, count, fits, what)
 
     def column(k: int, length: int) -> NDArray[np.unsignedinteger]:
@@ -190,13 +203,15 @@ def unpack_samples(
             raise FrameError(f"{what}: a grid that no sample has, or a sample whose grid is not there")
     most = np.array([grids[i][0] for i in which.tolist()], np.int64)
     index, kept, n_question, n_answer, uncertainty = (column(k, count) for k in range(1, 6))
-    limit(what, "index", index, max_samples - 1)
+    limit(what, "index", index, limits.samples - 1)
     if len(np.unique(index)) < count:
         raise FrameError(f"{what}: one sample twice")
     if (kept > most).any():
         raise FrameError(f"{what}: {kept[kept > most][0]} tokens kept of {most[kept > most][0]}")
-    limit(what, "question lengths", n_question, max_text)
-    limit(what, "answer lengths", n_answer, max_text)
+    if limits.kept:
+        limit(what, "tokens kept", kept, limits.kept)
+    limit(what, "question lengths", n_question, limits.question)
+    limit(what, "answer lengths", n_answer, limits.answer)
     at = [np.concatenate(([0], np.cumsum(n, dtype=np.int64))) for n in (kept, n_question, n_answer)]
     positions = _positions(column(6, int(at[0][-1])), kept, most, what)
     question, answer = column(7, int(at[1][-1])), column(8, int(at[2][-1]))

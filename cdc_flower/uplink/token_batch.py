@@ -25,16 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdc_flower.models.transform import DIGEST_BYTES, GROUPS, Transform
-from cdc_flower.uplink.sample import (
-    COUNT,
-    HALF_MAX,
-    MAX_SAMPLES,
-    MAX_TEXT,
-    Batch,
-    Fits,
-    pack_samples,
-    unpack_samples,
-)
+from cdc_flower.uplink.sample import COUNT, HALF_MAX, LOOSE, Batch, Fits, Limits, pack_samples, unpack_samples
 from cdc_flower.wire import coder, coder_models, columns, packing
 from cdc_flower.wire.frame import FrameError, Kind, envelope, pack, unpack
 
@@ -178,14 +169,13 @@ def decode(
     vocab: int,
     max_bytes: int,
     *,
-    max_samples: int = MAX_SAMPLES,
-    max_text: int = MAX_TEXT,
+    limits: Limits = LOOSE,
     transform: Transform | None = None,
 ) -> Batch:
     """The batch of a TOKEN_BATCH frame, tokens as the quantiser defines them.
 
-    Memory is bounded by the arguments alone, about `max_samples * (N * width * 14 + max_text * 100)` bytes
-    (50 instead of 14 with a transform) with N the most tokens that fit, whatever the frame claims.
+    Memory is bounded by the arguments alone, about `samples * (kept * width * 14 + (question + answer) * 50)`
+    bytes (50 instead of 14 with a transform) of the limits, whatever the frame claims.
 
     Args:
         data: the frame.
@@ -193,8 +183,7 @@ def decode(
         width: D of this pair.
         vocab: ids must lie below it.
         max_bytes: a longer frame is refused unread.
-        max_samples: samples a device may see in a round; bounds their number and their index.
-        max_text: ids a question, and an answer, may have.
+        limits: of the run.
         transform: the pair's, for frames that name it; others do not need it.
 
     Raises:
@@ -221,7 +210,7 @@ def decode(
             f"pair has {transform.digest.hex() if transform else 'none'}"
         )
     table = head[_HEAD.size :]
-    rows = unpack_samples(table, sections, count, fits, vocab, max_samples, max_text, "token batch")
+    rows = unpack_samples(table, sections, count, fits, vocab, limits, "token batch")
     at = np.concatenate(([0], np.cumsum([len(row.positions) for row in rows], dtype=np.int64)))
     tokens = _tokens(sections, int(at[-1]), width, bits, transform)
     samples = tuple(replace(row, tokens=tokens[at[i] : at[i + 1]]) for i, row in enumerate(rows))

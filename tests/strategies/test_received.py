@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections import defaultdict
 
 import numpy as np
@@ -9,9 +10,11 @@ import pytest
 from PIL import Image
 
 from cdc_flower.config import parse
+from cdc_flower.data.world import load_world
 from cdc_flower.models import vlm
+from cdc_flower.uplink import token_batch
 from cdc_flower.uplink.pictures import mosaic, picture_batch
-from cdc_flower.uplink.sample import Batch, Sample
+from cdc_flower.uplink.sample import Batch, Limits, Sample
 from cdc_flower.wire.frame import FrameError
 from strategies import received
 
@@ -41,9 +44,10 @@ def frame(shared, seen, form, kept, quality=95) -> bytes:
     return picture_batch.encode(Batch(1, 2, 3, samples), form, shared.patch)
 
 
-def read(data, shared, form, **more):
-    seconds = defaultdict(float)
-    batch = received.READ[form](data, shared, None, parse({"uplink.unit": form, **more}), seconds)
+def read(data, shared, form, limits=None, **more):
+    seconds, config = defaultdict(float), parse({"uplink.unit": form, **more})
+    limits = limits or Limits(config.run.samples_per_round, 64, 8, config.uplink.tokens_kept)
+    batch = received.READ[form](data, shared, None, config, limits, seconds)
     assert seconds["codec"] > 0
     return batch, seconds
 
@@ -117,3 +121,59 @@ def test_tokens_that_are_not_finite_are_refused(shared, seen, monkeypatch):
     monkeypatch.setattr(type(shared), "encode", lambda *_: [(infinite, shared.text.grid)] * 3)
     with pytest.raises(FrameError, match="no finite tokens for sample 0"):
         read(data, shared, "jpeg")
+
+
+def peak(call) -> int:
+    """Bytes that Python and numpy held at most, beyond what they held before."""
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    try:
+        call()
+    finally:
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    return most - before
+
+
+def test_five_kilobytes_of_long_questions_are_refused_before_they_take_memory(shared, config):
+    """Questions of 1,024 ids made the cloud's batch of 96 as long as the longest of them."""
+    limits = received.limits_of(config, shared, load_world(config, shared))
+    ids = np.random.default_rng(0).integers(0, shared.vocab, 1024).tolist()
+    where, tokens = np.arange(4, dtype=np.uint16), np.ones((4, shared.width), np.float32)
+
+    def data(question):
+        rows = (
+            Sample(i, shared.grid, where, question, [1], 0.5, tokens=tokens) for i in range(limits.samples)
+        )
+        return token_batch.encode(Batch(0, 1, 0, tuple(rows)), shared.width, 3)
+
+    def refused():
+        with pytest.raises(FrameError, match=f"question lengths up to 1024; allowed: 0..{limits.question}"):
+            read(attack, shared, "tokens", limits)
+
+    honest = data(ids[: limits.question])
+    assert len(read(honest, shared, "tokens", limits)[0].samples) == limits.samples
+    attack = data(ids)
+    assert len(attack) < 5300
+    assert peak(refused) < 64 * 1024
+
+
+def test_limits_are_those_of_the_settings_and_of_the_longest_question(shared, config):
+    world = load_world(config, shared)
+    longest = max((shared.text.question_ids(q) for q in world.train["question"]), key=len)
+    limits = received.limits_of(config, shared, world)
+    assert limits == Limits(config.run.samples_per_round, len(longest), 8, config.uplink.tokens_kept)
+
+
+def test_more_tokens_than_the_setting_a_longer_frame_and_another_transform_are_refused(shared):
+    where, tokens = np.arange(3, dtype=np.uint16), np.ones((3, shared.width), np.float32)
+    sample = Sample(0, shared.grid, where, [7], [8], 0.5, tokens=tokens)
+    data = token_batch.encode(Batch(0, 1, 0, (sample,)), shared.width, 3, shared.transform)
+    assert len(read(data, shared, "tokens")[0].samples) == 1
+    for more, says in (
+        ({"uplink.tokens-kept": 2}, "tokens kept up to 3; allowed: 0..2"),
+        ({"uplink.budget": len(data) - 1}, "is too long"),
+        ({"uplink.transform": "none"}, "this pair has none"),
+    ):
+        with pytest.raises(FrameError, match=says):
+            read(data, shared, "tokens", **more)

@@ -38,7 +38,9 @@ LAYOUT = Layout(("a", "b"), ((6, 5), (10,)))
 INITIAL = np.round(np.random.default_rng(0).standard_normal(LAYOUT.total) * 2**20).astype(np.float32) / 2**20
 CONFIG = parse({"run.devices": 3, "run.samples-per-round": 4})
 GRID = (4, 2, 2)
-PAIR = SimpleNamespace(grid=GRID, fits=lambda grid: grid == GRID, width=8, vocab=9, transform=None)
+PAIR = SimpleNamespace(
+    grid=GRID, fits=lambda grid: grid == GRID, width=8, vocab=9, transform_for=lambda up: None
+)
 LINE = (LAYOUT, "dyadic", 150, 3)
 STUDENT = Resident(None, LAYOUT, Adapter.of(INITIAL, 0))  # type: ignore[arg-type]
 

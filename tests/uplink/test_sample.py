@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc_flower.uplink.sample import COUNT, Sample, check, pack_samples, unpack_samples
+from cdc_flower.uplink.sample import COUNT, Limits, Sample, check, pack_samples, unpack_samples
 from cdc_flower.wire import columns
 from cdc_flower.wire.frame import FrameError
 
@@ -24,8 +24,8 @@ GOOD = Sample(0, GRIDS[0], np.array([1, 5], np.uint16), [1, 2], [3], 0.5)
 
 
 def unpack(packed, count=1, **limits):
-    given = {"fits": GRIDS.__contains__, "vocab": VOCAB, "max_samples": 31, "max_text": 8} | limits
-    return unpack_samples(*packed, count, what="test", **given)
+    most = Limits(**{"samples": 31, "question": 8, "answer": 8} | limits)
+    return unpack_samples(*packed, count, GRIDS.__contains__, VOCAB, most, "test")
 
 
 @given(ROWS)
@@ -115,9 +115,23 @@ def test_more_grids_than_a_column_of_bytes_can_name_are_not_sent():
         pack_samples(many)
 
 
+def test_what_an_honest_device_would_not_send_is_refused_before_anything_is_made_of_it():
+    packed = pack_samples([GOOD])
+    for limits, says in (
+        ({"kept": 1}, "tokens kept up to 2; allowed: 0..1"),
+        ({"question": 1}, "question lengths up to 2; allowed: 0..1"),
+        ({"answer": 0}, "answer lengths up to 1; allowed: 0..0"),
+    ):
+        with pytest.raises(FrameError, match=says):
+            unpack(
+                (packed[0], [*packed[1][:6], b"", b"", b""]), **limits
+            )  # what comes later is not looked at
+    assert unpack(packed, kept=2, question=2, answer=1)[0].question_ids == [1, 2]
+
+
 def test_more_samples_than_allowed_or_one_twice_are_refused():
     sections = pack_samples([GOOD, GOOD])
     with pytest.raises(FrameError, match="test: 2 samples; allowed: 1"):
-        unpack(sections, 2, max_samples=1)
+        unpack(sections, 2, samples=1)
     with pytest.raises(FrameError, match="test: one sample twice"):
         unpack(sections, 2)

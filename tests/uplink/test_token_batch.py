@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cdc_flower.models.transform import Transform, estimate
 from cdc_flower.uplink import token_batch
-from cdc_flower.uplink.sample import Batch, Sample
+from cdc_flower.uplink.sample import Batch, Limits, Sample
 from cdc_flower.uplink.token_batch import decode, encode
 from cdc_flower.wire import coder, columns
 from cdc_flower.wire.frame import FrameError, Kind, pack, unpack
@@ -248,8 +248,8 @@ def _frame(bits=8, samples=(GOOD,)):
         ({"vocab": 2}, "question ids up to 2; allowed: 0..1"),
         ({"vocab": 3}, "answer ids up to 3; allowed: 0..2"),
         ({"max_bytes": 20}, "too long"),
-        ({"max_samples": 0}, "1 samples; allowed: 0"),
-        ({"max_text": 1}, "question lengths up to 2; allowed: 0..1"),
+        ({"limits": Limits(samples=0)}, "1 samples; allowed: 0"),
+        ({"limits": Limits(question=1)}, "question lengths up to 2; allowed: 0..1"),
     ],
 )
 def test_the_readers_limits_hold(limits, says):

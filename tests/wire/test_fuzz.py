@@ -16,7 +16,7 @@ from cdc_flower.downlink.codecs import CODECS
 from cdc_flower.models.transform import Transform
 from cdc_flower.uplink.pictures import picture_batch
 from cdc_flower.uplink.pictures.picture_batch import FORMS
-from cdc_flower.uplink.sample import Batch, Sample
+from cdc_flower.uplink.sample import Batch, Limits, Sample
 from cdc_flower.uplink.token_batch import BITS, decode, encode
 from cdc_flower.wire import columns
 from cdc_flower.wire.frame import FrameError, Kind, pack, unpack
@@ -25,6 +25,7 @@ N, D, VOCAB = 64, 24, 300
 SIZES = (400, 0, 7, 600)
 LAYOUT = b"layout01"
 CAP = 2**16
+LIMITS = Limits(samples=16, question=64, answer=64)
 WORDS = (b"\xff\xff\xff\xff", b"\0\0\0\0", b"\0\0\xc0\x7f", b"\xff\xff\xff\x7f")  # ones, zero, NaN, 2**31 - 1
 GROWTH = 128 * 2**20  # bytes of resident memory all mutants of one kind may add
 
@@ -75,9 +76,7 @@ def _pictures(form):
 
 
 def _read_pictures(form, data):
-    return picture_batch.decode(
-        data, form, PATCH, (PICTURE,).__contains__, VOCAB, CAP, max_samples=16, max_text=64
-    )
+    return picture_batch.decode(data, form, PATCH, (PICTURE,).__contains__, VOCAB, CAP, limits=LIMITS)
 
 
 def _base():
@@ -98,9 +97,7 @@ def _jump():
 
 
 def _read_tokens(data):
-    return decode(
-        data, GRIDS.__contains__, D, VOCAB, CAP, max_samples=16, max_text=64, transform=_turn_cached()
-    )
+    return decode(data, GRIDS.__contains__, D, VOCAB, CAP, limits=LIMITS, transform=_turn_cached())
 
 
 def _read_update(data):
@@ -181,14 +178,15 @@ def test_a_few_bytes_that_claim_the_most_take_no_more_memory_than_declared():
     data = encode(Batch(0, 1, 0, full), d, 8)
     assert len(data) < 1000
     assert _peak(
-        lambda: decode(data, lambda _: True, d, 2, CAP, max_samples=samples, max_text=64)
+        lambda: decode(data, lambda _: True, d, 2, CAP, limits=Limits(samples, 64, 64))
     ) < samples * (n * d * 32 + 64 * 100)
     flat = picture_batch.coded(np.zeros((256, 256, 3), np.uint8), where, "jpeg", 8, 30)
     full = tuple(Sample(i, (1024, 32, 32), where[:0], ones, ones, 0.0, picture=flat) for i in range(samples))
     data = picture_batch.encode(Batch(0, 1, 0, full), "jpeg", 8)
     assert len(data) < 2500
-    limits = {"max_samples": samples, "max_text": 64}
-    peak = _peak(lambda: picture_batch.decode(data, "jpeg", 8, lambda _: True, 2, CAP, **limits))
+    peak = _peak(
+        lambda: picture_batch.decode(data, "jpeg", 8, lambda _: True, 2, CAP, limits=Limits(samples, 64, 64))
+    )
     assert peak < samples * (256**2 * 12 + 64 * 100)
     size = 200_000
     payload = CODECS["dyadic"].encode(np.ones(size, np.float32), [size], 10**6)

@@ -20,16 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdc_flower.uplink.pictures import mosaic, picture
-from cdc_flower.uplink.sample import (
-    COUNT,
-    MAX_SAMPLES,
-    MAX_TEXT,
-    Batch,
-    Fits,
-    Sample,
-    pack_samples,
-    unpack_samples,
-)
+from cdc_flower.uplink.sample import COUNT, LOOSE, Batch, Fits, Limits, Sample, pack_samples, unpack_samples
 from cdc_flower.wire import columns
 from cdc_flower.wire.frame import FrameError, Kind, pack, unpack
 
@@ -123,22 +114,15 @@ def encode(batch: Batch, form: str, patch: int) -> bytes:
 
 
 def decode(
-    data: bytes,
-    form: str,
-    patch: int,
-    fits: Fits,
-    vocab: int,
-    max_bytes: int,
-    *,
-    max_samples: int = MAX_SAMPLES,
-    max_text: int = MAX_TEXT,
+    data: bytes, form: str, patch: int, fits: Fits, vocab: int, max_bytes: int, *, limits: Limits = LOOSE
 ) -> tuple[Batch, list[NDArray[np.uint8]]]:
     """The batch of a PICTURE_BATCH frame, and its pictures decoded: (rows * patch, cols * patch, 3) uint8
     each with a whole picture, else the mosaic (H, W, 3) uint8 of that many patches.
 
-    Memory is bounded by the arguments alone, about `max_samples * (N * patch**2 * 12 + max_text * 100)` bytes
-    with N the most tokens that fit, whatever the frame claims; a picture is decoded only if its header says
-    the size that it must have.
+    Memory is bounded by the arguments alone, about
+    `samples * (kept * patch**2 * 12 + (question + answer) * 50)` bytes of the limits (with whole pictures the
+    most tokens that fit instead of `kept`), whatever the frame claims; a picture is decoded only if its
+    header says the size that it must have.
 
     Args:
         data: the frame.
@@ -147,8 +131,7 @@ def decode(
         fits: which grids a picture of this pair can have.
         vocab: ids must lie below it.
         max_bytes: a longer frame is refused unread.
-        max_samples: samples a device may see in a round; bounds their number and their index.
-        max_text: ids a question, and an answer, may have.
+        limits: of the run.
 
     Raises:
         FrameError: anything about it that `encode` would not have written for these arguments, or a picture
@@ -167,7 +150,7 @@ def decode(
     if found != way.id:
         raise FrameError(f"{_WHAT}: of form {found}; expected {way.id} ({form})")
     table = head[_HEAD.size :]
-    rows = unpack_samples(table, sections, count, fits, vocab, max_samples, max_text, _WHAT)
+    rows = unpack_samples(table, sections, count, fits, vocab, limits, _WHAT)
     for row in rows:
         if why := _refusal(way, row):
             raise FrameError(f"{_WHAT}: sample {row.index}: {why} in form {form}")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cdc_flower.uplink.pictures import mosaic, picture, picture_batch
 from cdc_flower.uplink.pictures.picture_batch import FORMS, coded, decode, encode
-from cdc_flower.uplink.sample import Batch, Sample
+from cdc_flower.uplink.sample import Batch, Limits, Sample
 from cdc_flower.wire import columns
 from cdc_flower.wire.frame import FrameError, Kind, pack, unpack
 
@@ -116,8 +116,8 @@ def test_what_the_reader_would_refuse_is_not_sent(form, change, says):
         ({"form": "patches"}, r"of form 1; expected 2 \(patches\)"),
         ({"vocab": 2}, "question ids up to 2; allowed: 0..1"),
         ({"max_bytes": 20}, "too long"),
-        ({"max_samples": 0}, "1 samples; allowed: 0"),
-        ({"max_text": 1}, "question lengths up to 2; allowed: 0..1"),
+        ({"limits": Limits(samples=0)}, "1 samples; allowed: 0"),
+        ({"limits": Limits(question=1)}, "question lengths up to 2; allowed: 0..1"),
     ],
 )
 def test_the_readers_limits_hold(limits, says):
