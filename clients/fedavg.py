@@ -11,7 +11,6 @@ The order (ConfigRecord) holds `epochs`, `batch`, `lr`, `memory` (items of earli
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -27,6 +26,7 @@ from cdc_flower.models.student import full_model, twin_model
 from cdc_flower.session import kept
 from cdc_flower.stages import PairConfig
 from cdc_flower.wire import keys
+from cdc_flower.wire.arrays import read_flat
 from cdc_flower.wire.counts import Counts
 from clients.counts import answering, passes
 from clients.inference import Ask, Work, answer
@@ -44,9 +44,13 @@ def trainee(shared: Shared, config: PairConfig, full: bool) -> nn.Module:
 
 
 @kept(1)
-def weights(data: bytes) -> Adapter:
-    """The weights (P,) of a message, once for all devices of this process that were sent the same."""
-    return Adapter.of(np.load(io.BytesIO(data), allow_pickle=False).astype(np.float32), 0)
+def weights(data: bytes, size: int) -> Adapter:
+    """The weights (size,) of a message, once for all devices of this process that were sent the same.
+
+    Raises:
+        FrameError: another array, or one that is not finite.
+    """
+    return Adapter.of(read_flat(data, size).astype(np.float32), 0)
 
 
 def memory(task: Task) -> np.ndarray:
@@ -128,7 +132,8 @@ def fit(
 def work(task: Task) -> Work:
     """One round of FedAvg on a device; the reply carries the trained weights (P,) as float16."""
     model = trainee(task.shared, task.config.pair, bool(task.order[keys.FULL]))
-    received = weights(task.sent.array_records[keys.ARRAYS][keys.PAYLOAD].data)
+    size = sum(p.numel() for p in adapters.trainable(model))
+    received = weights(task.sent.array_records[keys.ARRAYS][keys.PAYLOAD].data, size)
     tokens, asked = task.tokens(task.items), task.questions(task.items)
     grids = task.grids(task.items)
     answers = yield Ask(task, model, received, tokens, asked, grids=grids)

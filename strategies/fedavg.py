@@ -2,36 +2,50 @@
 
 Only what makes runs comparable is added: seeded cohorts, replies in the order of the devices, exact bytes.
 The server's own copy stays float32; both directions carry float16, so that FedAvg pays half of what its
-textbook form would. A reply with a value that is not finite is refused and counted (Flower would average it
-into a model of NaN).
+textbook form would.
+
+A reply is a stranger's. Its array must be of the one form that was asked for, finite, and no further from
+what the device was sent than its steps of AdamW can go; its number of examples must be one that the settings
+allow, its loss finite. What breaks this is refused and counted, where Flower would average it or stop. How
+the rest becomes one is a rule of `strategies.averages`.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import sys
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass
+from logging import WARNING
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
-from pydantic.dataclasses import dataclass
+from flwr.supercore import log
+from pydantic.dataclasses import dataclass as checked
 from torch import nn
 
 from cdc_flower.checkpoint import Saved
+from cdc_flower.config import ConfigError
 from cdc_flower.fleet.cost.charges import CloudWork
 from cdc_flower.models import adapters
 from cdc_flower.models.student import full_model, twin_model
 from cdc_flower.setting import STRICT, setting
 from cdc_flower.wire import keys
+from cdc_flower.wire.arrays import read_flat
+from cdc_flower.wire.frame import FrameError
+from strategies.averages import AVERAGES, beyond, furthest
+from strategies.devices import wanted
 from strategies.fleet import Fleet
 from strategies.method import Method, Setup, Traits
 
 
-@dataclass(frozen=True, config=STRICT)
+@checked(frozen=True, config=STRICT)
 class FedAvgSettings:
-    """Training on the device."""
+    """Training on the device, and the average."""
 
     epochs: int = setting(1, "over what a device trains on, per round", "device", ge=1)
     batch: int = setting(8, "samples a step", "device", ge=1)
@@ -39,6 +53,29 @@ class FedAvgSettings:
     lr_full: float = setting(1e-3, "learning rate of AdamW, for all weights (fedavg_full)", "device", gt=0)
     memory: int = setting(64, "past samples a device may train on again", "device", ge=0)
     confidence: float = setting(0.8, "fedavg_pseudo: own answers below it do not teach", "device", ge=0, le=1)
+    average: Literal["mean", "median", "trimmed-mean", "krum", "multi-krum", "bulyan"] = setting(
+        "mean", "how the weights of devices become one; all but mean bear some hostile devices", "cloud"
+    )
+    hostile: int = setting(
+        1, "devices of a round that the average must bear, where it is no mean", "cloud", ge=0
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """What can be used of a reply."""
+
+    flat: np.ndarray  # (P,) float16: the weights after training
+    examples: int
+    loss: float
+
+    def message(self, start: np.ndarray | int) -> Message:
+        """As Flower's strategies take it, with the weights counted from `start`."""
+        records = {
+            keys.ARRAYS: ArrayRecord({keys.PAYLOAD: Array(self.flat.astype(np.float32) - start)}),
+            keys.METRICS: MetricRecord({keys.EXAMPLES: self.examples, "loss": self.loss}),
+        }
+        return Message(RecordDict(records), dst_node_id=0, message_type=MessageType.TRAIN)
 
 
 def half(flat: np.ndarray) -> np.ndarray:
@@ -74,19 +111,37 @@ class FedAvgLora(Method, FedAvg):
         make = full_model if self.full else twin_model
         config = setup.config
         return self.bind(
-            setup.fleet(adapter=not self.full), make(setup.shared, config.pair), config.of(FedAvgSettings)
+            setup.fleet(adapter=not self.full),
+            make(setup.shared, config.pair),
+            config.of(FedAvgSettings),
+            config.run.samples_per_round,
         )
 
-    def bind(self, fleet: Fleet, model: nn.Module, own: FedAvgSettings) -> Self:
+    @classmethod
+    def check(cls, setup: Setup) -> None:
+        """Refuse an average that needs more answers than a round can bring."""
+        run, own = setup.config.run, setup.config.of(FedAvgSettings)
+        asked, need = wanted(run.devices, run.cohort), AVERAGES[own.average].needs(own.hostile)
+        if asked < need:
+            raise ConfigError(
+                f"setting 'fedavg.average' = '{own.average}' with 'fedavg.hostile' = {own.hostile} needs "
+                f"{need} answers, a round asks {asked} devices; allowed: more devices, fewer hostile ones, "
+                "or 'mean'"
+            )
+
+    def bind(self, fleet: Fleet, model: nn.Module, own: FedAvgSettings, samples: int) -> Self:
         """Say whom to ask and for what: Flower's constructors take other things.
 
         Args:
             fleet: the devices.
             model: its trainable tensors are what is averaged.
-            own: go to the devices with every message.
+            own: of the family.
+            samples: that a device is asked in a round.
         """
         self.fleet, self.model, self.metrics = fleet, model, {}
+        self.own, self.most_examples = own, samples + own.memory
         self._newest = adapters.read(model)
+        self._sent = half(self._newest)
         self.order = {
             keys.WORK: self.work,
             keys.LABELS: "true" if self.traits.labels else "own",
@@ -112,7 +167,8 @@ class FedAvgLora(Method, FedAvg):
     ) -> Iterable[Message]:
         """The weights and the settings of training, to every device of the cohort."""
         self._newest = arrays[keys.PAYLOAD].numpy()
-        body = ArrayRecord({keys.PAYLOAD: Array(half(self._newest))})
+        self._sent = half(self._newest)
+        body = ArrayRecord({keys.PAYLOAD: Array(self._sent)})
         order = ConfigRecord({**config, **self.order, keys.ROUND: server_round})
         records = {keys.ARRAYS: body, keys.CONFIG: order}
         return self.fleet.ask(grid, server_round, MessageType.TRAIN, lambda _: RecordDict(records))
@@ -120,54 +176,75 @@ class FedAvgLora(Method, FedAvg):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Flower's average of what can be used."""
-        answered, taught = 0, []
+        """The average of what can be used; fewer answers than its rule needs leave the weights."""
+        answered, lessons = 0, list[Lesson]()
         for device, reply in self.fleet.answers(replies).items():
-            flat, problem = (
-                self._read(reply.content) if reply is not None and reply.has_content() else (None, "")
-            )
+            lesson, problem = None, ""
+            if reply is not None and reply.has_content():
+                try:
+                    lesson = self._read(reply.content)
+                except FrameError as err:
+                    problem = str(err)
             if self.fleet.enter(device, reply, refused=bool(problem)):
-                assert reply is not None
-                assert flat is not None
                 answered += 1
-                said: Any = reply.content.metric_records[keys.METRICS]
-                if said[keys.EXAMPLES] > 0:
-                    reply.content[keys.ARRAYS] = ArrayRecord({keys.PAYLOAD: Array(flat.astype(np.float32))})
-                    taught.append(reply)
             else:
                 self.fleet.warn(server_round, device, reply, problem)
+            if lesson is not None and lesson.examples:
+                lessons.append(lesson)
         self.fleet.require(server_round, answered)
-        new, averaged = FedAvg.aggregate_train(self, server_round, taught)
-        metrics: Any = averaged or {}
-        if new is not None:
-            self._newest = new[keys.PAYLOAD].numpy()
-        kept = ("loss",)
+        new, averaged = self._average(server_round, lessons)
+        said: Any = averaged or {}
         self.metrics = {
             "answered": answered,
-            "taught_devices": len(taught),
-            **{k: float(v) for k, v in metrics.items() if k in kept},
+            "taught_devices": len(lessons),
+            **{k: float(v) for k, v in said.items() if k == "loss"},
         }
         return new, averaged
 
-    def _read(self, content: RecordDict) -> tuple[np.ndarray | None, str]:
-        """A reply's array (P,) float16, or what is wrong with the reply."""
+    def _average(self, round: int, lessons: list[Lesson]) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """What Flower makes of the lessons: the new weights (P,) float32, and the mean loss."""
+        rule, own = AVERAGES[self.own.average], self.own
+        if len(lessons) < rule.needs(own.hostile):
+            if lessons:
+                log(
+                    WARNING,
+                    "round %s: the weights stay: %s answers, average '%s' with %s hostile devices needs %s",
+                    *(round, len(lessons), own.average, own.hostile, rule.needs(own.hostile)),
+                )
+            return None, None
+        start = self._sent.astype(np.float32)
+        given = [lesson.message(start if rule.of_changes else 0) for lesson in lessons]
+        arrays, averaged = rule.make(own.hostile, len(lessons)).aggregate_train(round, given)
+        assert arrays is not None
+        found = arrays[keys.PAYLOAD].numpy()
+        self._newest = (start + found if rule.of_changes else found).astype(np.float32)
+        return self.initial_arrays(), averaged
+
+    def furthest(self, examples: int) -> float:
+        """How far a device that learned from so many examples can have moved a weight."""
+        own = self.own
+        return furthest(own.epochs * math.ceil(examples / own.batch), self.order["lr"])
+
+    def _read(self, content: RecordDict) -> Lesson:
+        """What a reply says.
+
+        Raises:
+            FrameError: it says what no honest device would.
+        """
         record, metrics = content.array_records.get(keys.ARRAYS), content.metric_records.get(keys.METRICS)
-        if (
-            record is None
-            or list(record) != [keys.PAYLOAD]
-            or metrics is None
-            or keys.EXAMPLES not in metrics
-        ):
-            return None, "the answer lacks its array or its number of examples"
-        try:
-            flat = record[keys.PAYLOAD].numpy()
-        except (TypeError, ValueError) as err:
-            return None, f"the array cannot be read: {err}"
-        if flat.dtype != np.float16 or flat.shape != self._newest.shape:
-            return None, f"array is {flat.dtype} of shape {flat.shape}, expected float16 {self._newest.shape}"
-        if not np.isfinite(flat).all():
-            return None, "array has values that are not finite"
-        return flat, ""
+        if record is None or list(record) != [keys.PAYLOAD] or metrics is None:
+            raise FrameError("the answer lacks its array or its number of examples")
+        said: Any = metrics
+        examples, loss = said.get(keys.EXAMPLES), said.get("loss")
+        if type(examples) is not int or not 0 <= examples <= self.most_examples:
+            raise FrameError(f"number of examples {str(examples)[:40]}; allowed: 0..{self.most_examples}")
+        if not isinstance(loss, int | float) or not abs(loss) <= sys.float_info.max:
+            raise FrameError(f"loss {str(loss)[:40]}; allowed: a finite number")
+        flat = read_flat(record[keys.PAYLOAD].data, len(self._sent))
+        most = self.furthest(examples)
+        if examples and (far := beyond(flat, self._sent, most)):
+            raise FrameError(f"{far} weights changed by more than {most:.3g}, the most of its training")
+        return Lesson(flat, examples, float(loss))
 
     def parts(self) -> dict[str, Saved]:
         """Beside the weights, which Flower carries."""

@@ -8,10 +8,13 @@ import torch
 from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 from torch import nn
 
+from cdc_flower.config import ConfigError, parse
+from strategies.averages import AVERAGES, furthest
 from strategies.devices import FleetError
 from strategies.fedavg import FedAvgLora, FedAvgSettings
 from strategies.fedprox import FedProxLora
 from strategies.fleet import Fleet
+from strategies.method import Setup
 
 
 class Model(nn.Module):
@@ -26,14 +29,14 @@ def devices(fake_devices):
     `heard` collects the configs.
     """
 
-    def make(answer, heard=None):
+    def make(answer, heard=None, loss=lambda device: 1.0):
         def train(device, content):
             if heard is not None:
                 heard.append(dict(content["config"]))
             weights = content["arrays"]["p"].numpy()
             assert weights.dtype == np.float16
             flat, examples = answer(device, weights)
-            metrics = MetricRecord({"num-examples": examples, "loss": 1.0})
+            metrics = MetricRecord({"num-examples": examples, "loss": loss(device)})
             return RecordDict({"arrays": ArrayRecord({"p": Array(flat)}), "metrics": metrics})
 
         return fake_devices(train)
@@ -41,9 +44,12 @@ def devices(fake_devices):
     return make
 
 
-def fedavg(kind=FedAvgLora, min_devices=1, **more):
-    fleet = Fleet(devices=3, seed=0, share=1.0, min_devices=min_devices)
-    return kind(**more).bind(fleet, Model(), FedAvgSettings())
+LOOSE = FedAvgSettings(lr=1e6)  # with it a device may answer anything
+
+
+def fedavg(kind=FedAvgLora, own=LOOSE, **more):
+    fleet = Fleet(devices=3, seed=0, share=1.0, min_devices=1)
+    return kind(**more).bind(fleet, Model(), own, samples=8)
 
 
 def test_the_average_is_weighted_by_examples_in_float32(devices):
@@ -113,3 +119,73 @@ def test_both_directions_cost_two_bytes_a_weight_and_an_envelope(devices):
     row = strategy.fleet.ledger.rows()[0]
     assert 6 < row.uplink_bytes < 6 + 400
     assert 6 < row.downlink_bytes < 6 + 400
+
+
+@pytest.mark.parametrize(
+    "examples", [2**62, 8 + 64 + 1, -1, 1.0, float("inf"), float("nan"), [1], [1, 2], []]
+)
+def test_no_number_of_examples_makes_a_device_own_the_average(devices, examples):
+    strategy = fedavg()
+    grid = devices(lambda d, w: (np.full(3, d, np.float16), examples if d == 1 else 8 + 64))
+    result = strategy.start(grid, strategy.initial_arrays(), num_rounds=1)
+    np.testing.assert_array_equal(result.arrays["p"].numpy(), np.ones(3, np.float32))  # of 0 and 2
+    assert [r.status for r in strategy.fleet.ledger.rows()] == ["ok", "failed", "ok"]
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf"), [1.0]])
+def test_a_loss_that_is_no_finite_number_costs_that_device_alone(devices, loss):
+    strategy = fedavg()
+    grid = devices(
+        lambda d, w: (np.full(3, d, np.float16), 1), loss=lambda d: loss if d == 1 else np.finfo(float).max
+    )
+    result = strategy.start(grid, strategy.initial_arrays(), num_rounds=1)
+    np.testing.assert_array_equal(result.arrays["p"].numpy(), np.ones(3, np.float32))
+    assert np.isfinite(strategy.metrics["loss"])
+
+
+def test_a_device_moves_a_weight_no_further_than_its_training_could(devices):
+    own = FedAvgSettings(epochs=3, batch=4, lr=0.01)
+    strategy = fedavg(own=own)
+    most = furthest(3 * 2, 0.01)  # 5 examples in batches of 4
+    steps = {0: 0.99, 1: 1.03, 2: -0.99}
+    grid = devices(lambda d, w: ((w.astype(np.float32) + most * steps[d]).astype(np.float16), 5))
+    result = strategy.start(grid, strategy.initial_arrays(), num_rounds=1)
+    assert [r.status for r in strategy.fleet.ledger.rows()] == ["ok", "failed", "ok"]
+    start = Model().w.detach().numpy().astype(np.float16)
+    np.testing.assert_allclose(result.arrays["p"].numpy(), start, atol=1e-3)
+
+
+@pytest.mark.parametrize(("kind", "more"), [(FedAvgLora, {}), (FedProxLora, {"proximal_mu": 0.1})])
+def test_a_robust_average_bears_a_hostile_device_and_the_mean_does_not(devices, kind, more):
+    def after(average):
+        strategy = fedavg(kind, FedAvgSettings(lr=1e6, average=average), **more)
+        grid = devices(lambda d, w: (np.full(3, 2 + d / 8 if d else -1000, np.float16), 1))
+        return strategy.start(grid, strategy.initial_arrays(), num_rounds=2).arrays["p"].numpy()
+
+    assert after("mean").max() < -300
+    for average in ("median", "trimmed-mean"):
+        np.testing.assert_allclose(after(average), np.full(3, 2.125))
+
+
+def test_with_fewer_answers_than_the_average_needs_the_weights_stay(devices):
+    strategy = fedavg(own=FedAvgSettings(lr=1e6, average="trimmed-mean"))
+    received = []
+    grid = devices(lambda d, w: (received.append(w) or np.full(3, np.nan if d == 2 else 5, np.float16), 1))
+    strategy.start(grid, strategy.initial_arrays(), num_rounds=2)
+    np.testing.assert_array_equal(received[-1], Model().w.detach().numpy().astype(np.float16))
+    np.testing.assert_array_equal(strategy.adapter_of(0), Model().w.detach().numpy())
+    assert strategy.metrics == {"answered": 2, "taught_devices": 2}
+
+
+@pytest.mark.parametrize("average", list(AVERAGES))
+def test_an_average_that_a_round_cannot_feed_is_refused_at_the_start(average):
+    need = AVERAGES[average].needs(2)
+    settings = {"fedavg.average": average, "fedavg.hostile": 2, "run.cohort": 0.5}
+
+    def check(devices):
+        FedAvgLora.check(Setup(parse({**settings, "run.devices": devices}), None, None, None))
+
+    check(2 * need)
+    if average != "mean":
+        with pytest.raises(ConfigError, match=f"'{average}' with 'fedavg.hostile' = 2 needs {need} answers"):
+            check(2 * need - 1)
