@@ -56,7 +56,7 @@ def check_uplink(config: Config, shared: Shared, world: World) -> None:
         ConfigError: names the setting and what is allowed.
     """
     up = config.uplink
-    if up.tokens_kept > shared.n_tokens:
+    if shared.text.grid and up.tokens_kept > shared.n_tokens:  # of a smaller picture all are kept
         raise ConfigError(
             f"setting 'uplink.tokens-kept' = {up.tokens_kept}: a picture has {shared.n_tokens} tokens; "
             f"allowed: 0 (all) to {shared.n_tokens}"
@@ -138,6 +138,11 @@ def _least_picture(config: Config, shared: Shared, world: World) -> tuple[int, s
     """
     up, grid = config.uplink, shared.grid
     whole = FORMS[up.unit].whole
+    if not shared.raster:
+        raise ConfigError(
+            f"setting 'uplink.unit' = '{up.unit}': in models of family '{shared.family}' a token is no patch "
+            "of one square; allowed: tokens"
+        )
     if grid[0] != grid[1] * grid[2] or shared.side % shared.patch:
         raise ConfigError(
             f"setting 'uplink.unit' = '{up.unit}': pair '{shared.name}' has {shared.n_tokens} tokens "

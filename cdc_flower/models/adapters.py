@@ -69,6 +69,8 @@ def attach(model: nn.Module, rank: int, seed: int = 0) -> PeftModel:
     )
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for a renamed property
+        # Where embedding and head are one weight, each has LoRA of its own; `export` unties before it merges.
+        warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`", UserWarning)
         torch.manual_seed(seed)
         wrapped = get_peft_model(cast(PreTrainedModel, model), config)
     for p in trainable(wrapped):

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from cdc_flower.models.families import family_of, parts
 from cdc_flower.models.family import bare
@@ -45,16 +44,20 @@ def run(model: nn.Module, inputs: Inputs, mask: Tensor, **arguments: Any) -> Any
     if bool(there.any()):
         weight = next(parts(base)[0].parameters())
         rows = family.project(base, inputs.tokens[there].to(weight.dtype))
-        placed: Any = [_at_every_id(base, inputs, rows)]  # as transformers has it, whatever its type says
-        pictures["image"] = BaseModelOutputWithPooling(pooler_output=placed)
+        pictures["image"] = family.encoded(_at_every_id(base, inputs, rows))
     return base.model(
         input_ids=inputs.ids,
-        position_ids=inputs.position_ids,
+        position_ids=_axes_first(inputs.position_ids),
         attention_mask=mask,
         mm_encoder_outputs=pictures,
-        **family.arguments(inputs.ids),
+        **family.arguments(inputs),
         **arguments,
     )
+
+
+def _axes_first(positions: Tensor) -> Tensor:
+    """Position ids as classes want them: (B, S), or (axes, B, S) of (B, S, axes)."""
+    return positions if positions.dim() == 2 else positions.movedim(-1, 0)
 
 
 def _at_every_id(base: Any, inputs: Inputs, projected: Tensor) -> Tensor:
@@ -138,7 +141,7 @@ def answer(
         least: rows of a step of one token; of fewer the last is repeated, because small products of matrices
             run in other kernels with other bits (docs/fleet.md, Determinism).
     """
-    family, base = family_of(model), bare(model)
+    base = bare(model)
     out = forward(model, inputs, attention=read is not None, cache=True, least=least)
     shown = None
     if read is not None:
@@ -146,10 +149,11 @@ def answer(
         shown = [row[there] for row, there in zip(every, (inputs.slots >= 0).cpu().numpy(), strict=True)]
     wanted, device = inputs.tokens.shape[0], inputs.tokens.device
     logits, mask, past = out.logits[:, -1], out.mask.long(), cast(DynamicCache, out.cache)
-    position = inputs.position_ids.gather(1, inputs.length[:, None] - 1)[:, 0] + 1
+    rows = torch.arange(wanted, device=device)
+    position = inputs.position_ids[rows, inputs.length - 1] + 1  # (B,) or (B, axes)
     b = max(wanted, least)
     if b > wanted:
-        past.batch_select_indices(_repeated(torch.arange(wanted, device=device), b))
+        past.batch_select_indices(_repeated(rows, b))
         logits, mask, position = (_repeated(x, b) for x in (logits, mask, position))
     ends = torch.tensor(text.ends, device=device)
     done = torch.zeros(b, dtype=torch.bool, device=device)
@@ -179,10 +183,9 @@ def answer(
         out_next = base.model(
             input_ids=best[:, None],
             attention_mask=mask,
-            position_ids=(position + step)[:, None],
+            position_ids=_axes_first((position + step)[:, None]),
             past_key_values=past,
             use_cache=True,
-            **family.arguments(best[:, None]),
         )
         logits = base.lm_head(out_next.last_hidden_state)[:, -1]
     steps = sums["steps"].clamp_min(1)

@@ -12,15 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from peft import PeftModel
+from torch import nn
 
 from cdc_flower import checkpoint, results
-from cdc_flower.config import Config, ConfigError, parse_stages
+from cdc_flower.config import ConfigError, parse_stages
 from cdc_flower.fleet.engines import adapter_files
 from cdc_flower.models import adapters
 from cdc_flower.models.families import FAMILIES
+from cdc_flower.models.family import bare
 from cdc_flower.models.shared import Shared, load_shared
 from cdc_flower.models.student import full_model, quantization, twin_model
 from cdc_flower.models.teacher import pair_digest
+from cdc_flower.stages import PairConfig
 
 _PEFT = """# An adapter made by cdc-flower
 
@@ -72,14 +76,13 @@ def export(run: Path, out: Path, device: int | None = None, merge: bool = False)
     if len(flat) == adapters.layout(model).total:
         adapters.write(model, flat)
         if not merge:
-            return _peft(model, shared, config, out, f"Run `{run.name}`, {_whose(device)}.")
-        model = model.merge_and_unload()
+            return as_adapter(model, shared, config.pair, out, f"Run `{run.name}`, {_whose(device)}.")
     else:  # a method that trains all weights
         model = full_model(shared, config.pair)
         adapters.write(model, flat)
         if not merge:
             raise ConfigError(f"run '{run}' trained all weights, there is no adapter; allowed: --merge")
-    return _whole(model, shared, out)
+    return as_checkpoint(model, shared, out)
 
 
 def _whose(device: int | None) -> str:
@@ -104,11 +107,15 @@ def _of_device(run: Path, parts: dict[str, Any], device: int) -> np.ndarray:
     )
 
 
-def _peft(model: Any, shared: Shared, config: Config, out: Path, what: str) -> Path:
-    """Adapter, projector and norms, and how the base is loaded."""
+def as_adapter(model: Any, shared: Shared, config: PairConfig, out: Path, what: str) -> Path:
+    """Write adapter, projector and norms of a student for peft, and how its base is loaded.
+
+    Args:
+        what: it is, for the README in the folder.
+    """
     family = FAMILIES[shared.family]
     adapters.save(model, out)
-    given = quantization(config.pair.compression, family.float_parts)
+    given = quantization(config.compression, family.float_parts)
     arguments = "dtype=torch.float32"
     if given is not None:
         (out / "base_quantization.json").write_text(json.dumps(given.to_diff_dict(), indent=1, default=str))
@@ -118,7 +125,7 @@ def _peft(model: Any, shared: Shared, config: Config, out: Path, what: str) -> P
         f'base = {family.model_class.__name__}.from_pretrained("{shared.student_path}", {arguments})',
     ]
     words = _PEFT.format(
-        what=f"{what} Its base is the student in compression `{config.pair.compression}`: in another one, "
+        what=f"{what} Its base is the student in compression `{config.compression}`: in another one, "
         "answers are not those of the run.",
         model_class=family.model_class.__name__,
         here=out,
@@ -128,9 +135,22 @@ def _peft(model: Any, shared: Shared, config: Config, out: Path, what: str) -> P
     return out
 
 
-def _whole(model: Any, shared: Shared, out: Path) -> Path:
-    """Plain weights with tokenizer, chat template and picture processor."""
-    model.config.tie_word_embeddings = model.config.text_config.tie_word_embeddings = False
+def _untied(model: Any) -> Any:
+    """The model with a head of its own: LoRA on embedding and head makes one weight two."""
+    base = bare(model)
+    base.config.tie_word_embeddings = base.config.text_config.tie_word_embeddings = False
+    head = getattr(base.lm_head, "base_layer", base.lm_head)
+    head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+    return model
+
+
+def as_checkpoint(model: Any, shared: Shared, out: Path) -> Path:
+    """Write a student as plain weights with tokenizer, chat template and picture processor; an adapter is
+    merged into them.
+    """
+    model = _untied(model)
+    if isinstance(model, PeftModel):
+        model = model.merge_and_unload()
     model._hf_peft_config_loaded = False
     model.save_pretrained(out)
     shared.text.tokenizer.save_pretrained(out)

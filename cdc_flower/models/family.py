@@ -11,13 +11,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from PIL import Image
 from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from cdc_flower.data.features import Grid
+
+if TYPE_CHECKING:
+    from cdc_flower.models.inputs import Inputs
 
 
 class Family(ABC):
@@ -30,7 +34,11 @@ class Family(ABC):
         projector: name in `model.model` of what maps a token to the language model's width.
         language: name of the language model in `model.model`.
         tap: which values a token is, in words.
+        checkpoints: on the hub, examples.
         notes: what does not work yet, in words.
+        template: a chat template, where checkpoints of the family have none.
+        varies: whether pictures differ in their number of tokens.
+        raster: whether a token is a patch of one square, as the picture units need it.
     """
 
     model_type: ClassVar[str]
@@ -39,7 +47,11 @@ class Family(ABC):
     projector: ClassVar[str]
     language: ClassVar[str]
     tap: ClassVar[str]
+    checkpoints: ClassVar[str] = ""
     notes: ClassVar[str] = ""
+    template: ClassVar[str] = ""
+    varies: ClassVar[bool] = False
+    raster: ClassVar[bool] = False
 
     def refusal(self, config: Any) -> str:
         """Why a checkpoint of this family cannot be used, in words; "" where it can."""
@@ -77,21 +89,50 @@ class Family(ABC):
     ) -> list[tuple[np.ndarray, Grid]]:
         """Tokens (n, D) float16 of each picture, and how they lie."""
 
+    def take_tower(self, model: Any) -> nn.Module:
+        """Take the tower out of a loaded model; the projector stays, wherever it is."""
+        tower = model.model.get_submodule(self.tower)
+        setattr(model.model, self.tower, nn.Identity())
+        return tower
+
+    def give_tower(self, model: Any, tower: nn.Module) -> None:
+        """Give a tower that was taken out of a model to another one, whose own was taken."""
+        setattr(model.model, self.tower, tower)
+
     def project(self, model: Any, tokens: Tensor) -> Tensor:
         """Tokens (M, D) in the language model's width: (M, H)."""
         return model.model.get_submodule(self.projector)(tokens)
 
+    def encoded(self, rows: Tensor) -> BaseModelOutputWithPooling:
+        """Rows (M, H) for all ids of pictures in a batch, in the form in which the class reads them."""
+        placed: Any = [rows]  # as transformers has it, whatever its type says
+        return BaseModelOutputWithPooling(pooler_output=placed)
+
+    def mark(self, config: Any) -> int:
+        """Id of the word that a chat template writes for a picture."""
+        return config.image_token_id
+
     def image_words(self, config: Any, grid: Grid, image: str) -> str:
-        """What the prompt has in the place of `image`, the word for a picture: `grid.n` such words in all."""
+        """What the prompt has in the place of that word: `image`, the word for a token, `grid.n` times."""
         return image * grid.n
 
-    def positions(self, ids: np.ndarray, grid: Grid) -> np.ndarray:
-        """Position ids (S,) of the complete sequence `ids` (S,); those of the tokens present are taken."""
+    def positions(self, ids: np.ndarray, slots: np.ndarray, grid: Grid) -> np.ndarray:
+        """Position ids (S,) or (S, axes) of the complete sequence `ids` (S,), whose picture is at `slots`.
+
+        Those of the tokens present are taken. Text after the picture has one position on all axes.
+        """
         return np.arange(len(ids))
 
-    def arguments(self, ids: Tensor) -> dict[str, Tensor]:
-        """Further arguments of the forward pass for ids (B, S)."""
+    def arguments(self, inputs: Inputs) -> dict[str, Tensor]:
+        """Further arguments of the pass over picture, question and answer."""
         return {}
+
+    def cost_config(self, config: Any) -> dict[str, Any]:
+        """The configuration with the sizes that costs are reckoned from under the names they have in LLaVA's.
+
+        Costs are those of a picture that is one square.
+        """
+        return config.to_dict()
 
     @property
     def float_parts(self) -> list[str]:

@@ -188,6 +188,24 @@ def config_of(path: str, role: str) -> Any:
     return config
 
 
+def read(of: Any, path: str, role: str, what: str, **arguments: Any) -> Any:
+    """A tokenizer or picture processor of a checkpoint.
+
+    Args:
+        of: a class of transformers that reads it.
+        role: "teacher" or "student", for messages.
+        what: it is, for messages.
+        arguments: of `from_pretrained`.
+
+    Raises:
+        PairError: the checkpoint has none that can be read.
+    """
+    try:
+        return of.from_pretrained(path, **arguments)
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as err:
+        raise PairError(f"{role} '{path}' has no {what} that can be read ({_line(err)})") from None
+
+
 def opened(of: Any, path: str, role: str, parts: tuple[str, ...] = ("",), **arguments: Any) -> Any:
     """The model of a checkpoint, nothing trainable, in evaluation.
 

@@ -59,7 +59,17 @@ class Text:
     @cached_property
     def image(self) -> str:
         """The word with that id."""
-        return cast(str, self.tokenizer.convert_ids_to_tokens(self.image_id))
+        return self.word(self.image_id)
+
+    @cached_property
+    def mark(self) -> str:
+        """The word that the chat template writes for a picture."""
+        return self.word(self.family.mark(self.config))
+
+    def word(self, i: int) -> str:
+        """The word with an id; "" where the tokenizer has none."""
+        found = self.tokenizer.convert_ids_to_tokens(i) if i < len(self.tokenizer) else ""
+        return cast(str, found or "")
 
     @cached_property
     def grid(self) -> Grid | None:
@@ -72,7 +82,7 @@ class Text:
 
     def prompt(self, question: str) -> str:
         """The prompt in words, with one word for the picture."""
-        words = question.replace(self.image, "")  # a question cannot bring pictures of its own
+        words = question.replace(self.mark, "").replace(self.image, "")  # it cannot bring its own pictures
         turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": words}]}
         made = self.tokenizer.apply_chat_template([turn], tokenize=False, add_generation_prompt=True)
         return cast(str, made)
@@ -80,7 +90,7 @@ class Text:
     def _ids(self, question: str, grid: Grid) -> tuple[list[int], int]:
         """Ids of the prompt, and where the question begins: after the last id of the picture."""
         picture = self.family.image_words(self.config, grid, self.image)
-        words = self.prompt(question).replace(self.image, picture)
+        words = self.prompt(question).replace(self.mark, picture)
         begins = cast(str | None, self.tokenizer.bos_token)
         own = begins is not None and words.startswith(begins)  # a template may write the start token itself
         ids = list(self.tokenizer(words, add_special_tokens=not own)["input_ids"])
@@ -123,7 +133,7 @@ class Inputs:
     positions: Tensor  # (B, K) int64: place of a token in its picture, rising; -1 = not there
     slots: Tensor  # (B, K) int64: place of a token in the sequence; -1 in slots of padding
     ids: Tensor  # (B, S) int64
-    position_ids: Tensor  # (B, S) int64: places in the complete sequence
+    position_ids: Tensor  # (B, S) or (B, S, axes) int64: places in the complete sequence
     mask: Tensor  # (B, S) bool: False in padding
     question: Tensor  # (B,) int64: where the question begins
     length: Tensor  # (B,) int64: of the sequence without the answer
@@ -178,7 +188,8 @@ def collate(
     most = max(1, *(len(row.slots) for row in rows))
     vision = np.zeros((b, most, np.asarray(tokens[0]).shape[-1]), np.float32)
     spots, slots = np.full((2, b, most), -1, np.int64)
-    ids, places = np.full((b, size), text.eos, np.int64), np.zeros((b, size), np.int64)
+    ids = np.full((b, size), text.eos, np.int64)
+    places = np.zeros((b, size, *rows[0].places.shape[1:]), np.int64)
     wanted = None if answers is None else np.full((b, max(map(len, answers)) + 1), -100, np.int64)
     for i, row in enumerate(rows):
         k, s = len(row.slots), len(row.ids)
@@ -202,7 +213,7 @@ def collate(
 
 
 class _Row(NamedTuple):
-    """A sequence without its padding: ids (S,), places (S,), slots (K,), spots (K,)."""
+    """A sequence without its padding: ids (S,), places (S,) or (S, axes), slots (K,), spots (K,)."""
 
     ids: np.ndarray
     places: np.ndarray
@@ -223,7 +234,7 @@ def _row(
     if tokens != (grid.n if spots is None else len(spots)):
         raise ValueError(f"{tokens} tokens for {'all' if spots is None else len(spots)} places of {grid}")
     ids = np.concatenate([prefix.ids, np.array([*question, *answer], np.int64)])
-    places, begins = text.family.positions(ids, grid), len(prefix.ids)
+    places, begins = text.family.positions(ids, prefix.slots, grid), len(prefix.ids)
     if spots is None:
         return _Row(ids, places, prefix.slots, np.arange(grid.n), begins)
     there = np.ones(len(ids), bool)

@@ -16,7 +16,7 @@ from cdc_flower.models.family import Family
 
 
 class Llava(Family):
-    """`LlavaForConditionalGeneration`: llava-hf/llava-1.5-7b-hf and 13b, bczhou/tiny-llava-v1-hf."""
+    """`LlavaForConditionalGeneration`, whose tower is CLIP's or, with strategy "full", SigLIP's."""
 
     model_type = "llava"
     model_class = LlavaForConditionalGeneration
@@ -24,6 +24,8 @@ class Llava(Family):
     projector = "multi_modal_projector"
     language = "language_model"
     tap = "hidden states of the tower at vision_feature_layer, without the class token"
+    checkpoints = "llava-hf/llava-1.5-7b-hf and 13b, bczhou/tiny-llava-v1-hf"
+    raster = True
 
     def refusal(self, config: Any) -> str:
         """A tower without a class token cannot drop it."""

@@ -23,7 +23,7 @@ from transformers import AutoImageProcessor, AutoTokenizer, GenerationConfig
 from cdc_flower.data.features import Grid
 from cdc_flower.models import transform
 from cdc_flower.models.families import FAMILIES
-from cdc_flower.models.folders import PairError, config_of, folder_of, opened, paths, weights_digest
+from cdc_flower.models.folders import PairError, config_of, folder_of, opened, paths, read, weights_digest
 from cdc_flower.models.inputs import Text
 from cdc_flower.models.transform import Transform
 from cdc_flower.session import kept
@@ -55,6 +55,11 @@ class Shared:
         return FAMILIES[self.family].smallest(self.config).n
 
     @property
+    def raster(self) -> bool:
+        """Whether a token is a patch of one square."""
+        return FAMILIES[self.family].raster
+
+    @property
     def side(self) -> int:
         """Pixels of a side of the square that the tower reads."""
         return self.config.vision_config.image_size
@@ -74,8 +79,8 @@ class Shared:
         return FAMILIES[self.family].fits(self.config, self.processor, Grid(*grid))
 
     def student_config(self) -> dict[str, Any]:
-        """The student's `config.json`, defaults filled in."""
-        return self.config.to_dict()
+        """The student's configuration as costs are reckoned from it."""
+        return FAMILIES[self.family].cost_config(self.config)
 
     def transform_for(self, config: UplinkConfig) -> Transform | None:
         """The transform that tokens are sent in; None where the setting or the pair has none."""
@@ -107,9 +112,8 @@ def tokenizer_digest(tokenizer: Any) -> str:
 def tower_shape(config: Any) -> str:
     """A vision tower in words, for messages."""
     v = config.vision_config
-    return (
-        f"{v.model_type} {v.image_size}px/{v.patch_size} width {v.hidden_size} layers {v.num_hidden_layers}"
-    )
+    side = f" {v.image_size}px" if hasattr(v, "image_size") else ""
+    return f"{v.model_type}{side}/{v.patch_size} width {v.hidden_size} layers {v.num_hidden_layers}"
 
 
 def checked_config(path: str, role: str) -> Any:
@@ -132,12 +136,15 @@ def _text(path: str, config: Any) -> Text:
     """Tokenizer, chat template and end tokens of a checkpoint.
 
     Raises:
-        PairError: no chat template, or one that does not write a picture once.
+        PairError: no tokenizer, one without the word of a picture, no chat template, or one that does not
+            write a picture once.
     """
-    tokenizer = AutoTokenizer.from_pretrained(path)
+    family = FAMILIES[config.model_type]
+    tokenizer = read(AutoTokenizer, path, "student", "tokenizer")
     older = folder_of(path) / "chat_template.json"  # where processors kept it before transformers 4.48
     if not tokenizer.chat_template and older.is_file():
         tokenizer.chat_template = json.loads(older.read_text(encoding="utf-8"))["chat_template"]
+    tokenizer.chat_template = tokenizer.chat_template or family.template or None
     if not tokenizer.chat_template:
         raise PairError(
             f"student '{path}' has no chat template; add a file chat_template.jinja that writes the prompt "
@@ -149,10 +156,17 @@ def _text(path: str, config: Any) -> Text:
         ends = None
     ends = tokenizer.eos_token_id if ends is None else ends
     ends = tuple(ends) if isinstance(ends, list) else (ends,)
-    text = Text(tokenizer, FAMILIES[config.model_type], config, ends)
-    count = text.prompt("?").count(text.image)
+    text = Text(tokenizer, family, config, ends)
+    for name, i, word in (
+        ("of a picture's tokens", text.image_id, text.image),
+        ("of a picture", family.mark(config), text.mark),
+    ):
+        if not word:
+            says = f"its tokenizer has no word with id {i}, {name}; allowed: the checkpoint's own tokenizer"
+            raise PairError(f"student '{path}': {says}")
+    count = text.prompt("?").count(text.mark)
     if count != 1:
-        says = f"its chat template writes '{text.image}' {count} times; allowed: once"
+        says = f"its chat template writes '{text.mark}' {count} times; allowed: once"
         raise PairError(f"student '{path}': {says}")
     return text
 
@@ -164,7 +178,7 @@ def load_tower(path: str) -> nn.Module:
     family = FAMILIES[config.model_type]
     parts, of = (f"model.{family.tower}.",), family.model_class
     model = opened(of, path, "student", parts, config=config, dtype=torch.float32)
-    tower = getattr(model.model, family.tower)
+    tower = family.take_tower(model)
     return tower.cuda() if torch.cuda.is_available() else tower
 
 
@@ -190,7 +204,7 @@ def load_shared(config: PairConfig, data_name: str) -> Shared:
         tower_digest=digest,
         config=shape,
         text=_text(found.student, shape),
-        processor=AutoImageProcessor.from_pretrained(found.student, backend="pil"),
+        processor=read(AutoImageProcessor, found.student, "student", "picture processor", backend="pil"),
         width=width,
         vocab=shape.text_config.vocab_size,
         max_answer_tokens=config.max_answer_tokens,

@@ -24,7 +24,7 @@ AROUND, WHOLE = "<fake_token_around_image>", "<global-img>"
 
 
 class SmolVLM(Family):
-    """`SmolVLMForConditionalGeneration`: SmolVLM2-256M, 500M and 2.2B. One picture a question, no video."""
+    """`SmolVLMForConditionalGeneration`. One picture a question, no video."""
 
     model_type = "smolvlm"
     model_class = SmolVLMForConditionalGeneration
@@ -32,7 +32,9 @@ class SmolVLM(Family):
     projector = "connector.modality_projection"
     language = "text_model"
     tap = "last hidden state of the tower, scale_factor^2 patches shuffled into one row"
-    notes = "tokens are no raster: the picture units 'patches' and 'jpeg' are not for it; no video"
+    checkpoints = "HuggingFaceTB/SmolVLM2-256M-Video-Instruct, 500M, 2.2B"
+    notes = "no video"
+    varies = True
 
     def width(self, config: Any) -> int:
         """Width of the tower, for each of the patches that make a token."""
@@ -105,9 +107,10 @@ class SmolVLM(Family):
 
 
 class Idefics3(SmolVLM):
-    """`Idefics3ForConditionalGeneration`: Idefics3-8B, SmolVLM-256M to 2.2B of the first version."""
+    """`Idefics3ForConditionalGeneration`."""
 
     model_type = "idefics3"
+    checkpoints = "HuggingFaceM4/Idefics3-8B-Llama3, HuggingFaceTB/SmolVLM-256M-Instruct, 500M, 2.2B"
     model_class = Idefics3ForConditionalGeneration
 
 

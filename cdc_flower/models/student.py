@@ -55,7 +55,8 @@ def _load(shared: Shared, compression: str) -> Any:
         attn_implementation="eager",
         quantization_config=quantization(compression, family.float_parts),
     )
-    setattr(model.model, family.tower, shared.tower)  # the pass does not use it; no second copy in memory
+    family.take_tower(model)
+    family.give_tower(model, shared.tower)  # the pass does not use it; no second copy in memory
     if compression == "none" and torch.cuda.is_available():
         model.cuda()  # bitsandbytes has put the others there
     for module in model.modules():
@@ -110,12 +111,13 @@ def _twin(shared: Shared, config: PairConfig) -> nn.Module:
 
 def twin_model(shared: Shared, config: PairConfig) -> nn.Module:
     """A new float copy of the deployed student with the adapter at version 0."""
-    return copy.deepcopy(_twin(shared, config), {id(shared.tower): shared.tower})
+    return copy.deepcopy(_twin(shared, config), {id(part): part for part in shared.tower.modules()})
 
 
 def full_model(shared: Shared, config: PairConfig) -> nn.Module:
     """The deployed student in float, all projector and language-model weights trainable (for full FedAvg)."""
     model = dequantised(_load(shared, config.compression))
-    for name, p in model.named_parameters():
-        p.requires_grad_(not name.startswith(f"model.{FAMILIES[shared.family].tower}."))
+    frozen = {id(p) for p in shared.tower.parameters()}
+    for p in model.parameters():
+        p.requires_grad_(id(p) not in frozen)
     return model

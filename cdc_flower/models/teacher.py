@@ -14,7 +14,7 @@ from torch import nn
 from transformers import AutoTokenizer
 
 from cdc_flower.models.families import FAMILIES
-from cdc_flower.models.folders import PairError, opened, paths, weights_digest
+from cdc_flower.models.folders import PairError, opened, paths, read, weights_digest
 from cdc_flower.models.shared import Shared, checked_config, tokenizer_digest, tower_digest, tower_shape
 from cdc_flower.session import kept
 from cdc_flower.stages import PairConfig
@@ -35,8 +35,9 @@ def pair_digest(config: PairConfig, shared: Shared, data_name: str) -> str:
 
 
 def teacher_config(config: PairConfig, data_name: str) -> dict[str, Any]:
-    """The teacher's `config.json`, defaults filled in; opens no weights."""
-    return checked_config(paths(config, data_name).teacher, "teacher").to_dict()
+    """The teacher's configuration as costs are reckoned from it; opens no weights."""
+    found = checked_config(paths(config, data_name).teacher, "teacher")
+    return FAMILIES[found.model_type].cost_config(found)
 
 
 @kept(2)
@@ -52,14 +53,14 @@ def load_teacher(config: PairConfig, shared: Shared, data_name: str) -> Teacher:
     _same("family", shape.model_type, shared.family)
     _same("id of a picture", str(shape.image_token_id), str(shared.text.image_id))
     _same("vision tower", tower_shape(shape), tower_shape(shared.config))
-    digests = (tokenizer_digest(t) for t in (AutoTokenizer.from_pretrained(path), shared.text.tokenizer))
+    tokenizer = read(AutoTokenizer, path, "teacher", "tokenizer")
+    digests = (tokenizer_digest(t) for t in (tokenizer, shared.text.tokenizer))
     _same("tokenizer", *(d[:12] for d in digests))
     family = FAMILIES[shared.family]
     model = opened(family.model_class, path, "teacher", dtype="auto")
-    own = tower_digest(getattr(model.model, family.tower), shape)
+    own = tower_digest(family.take_tower(model), shape)  # `shared.tower` is it; the pass starts at the tokens
     _same("vision tower", own[:12], shared.tower_digest[:12])
     _cut(model.lm_head, shared.vocab)
-    setattr(model.model, family.tower, nn.Identity())  # `shared.tower` is it; the pass starts at the tokens
     model = model.to(torch.bfloat16).cuda() if torch.cuda.is_available() else model.float()
     return Teacher(model, pair_digest(config, shared, data_name))
 

@@ -32,17 +32,28 @@ def export(
 def families(as_json: Json = False) -> None:
     """List the families of models that can be a pair."""
     from cdc_flower.models.families import FAMILIES
+    from clients.cdc import UNITS
 
     rows = [
-        {"name": name, "class": family.model_class.__name__, "tap": family.tap, "notes": family.notes}
+        {
+            "name": name,
+            "class": family.model_class.__name__,
+            "checkpoints": family.checkpoints,
+            "tap": family.tap,
+            "tokens": "a number of each picture's own" if family.varies else "as many of every picture",
+            "units": list(UNITS) if family.raster else ["tokens"],
+            "notes": family.notes,
+        }
         for name, family in FAMILIES.items()
     ]
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
         return
     made = new_table("family")
-    for head in ("class", "tap", "notes"):
+    for head in ("checkpoints", "a token is", "tokens", "units", "notes"):
         made.add_column(head, overflow="fold")
     for row in rows:
-        made.add_row(*row.values())
+        made.add_row(
+            row["name"], row["checkpoints"], row["tap"], row["tokens"], ", ".join(row["units"]), row["notes"]
+        )
     show(made)

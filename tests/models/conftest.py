@@ -13,7 +13,7 @@ from PIL import Image
 from cdc_flower.models.families import FAMILIES
 from cdc_flower.models.shared import Shared, load_shared
 from cdc_flower.stages import PairConfig
-from tests import tiny_smolvlm
+from tests import tiny
 
 QUESTIONS = ["where is the star?", "is there a red heart?", "what is at the top?"]
 WORDS = " ".join(QUESTIONS).replace("?", "") + " red {star} answer"
@@ -32,25 +32,22 @@ class Made:
 
 
 @pytest.fixture(scope="session")
-def tiny_folders(pair_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Family -> the folder of a checkpoint with random weights."""
+def tiny_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Name -> the folder of a checkpoint with random weights."""
     folder = tmp_path_factory.mktemp("tiny")
-    return {
-        "llava": pair_folder / "student",
-        "smolvlm": tiny_smolvlm.write(folder / "smolvlm", WORDS),
-        "idefics3": tiny_smolvlm.write(folder / "idefics3", WORDS, idefics3=True),
-    }
+    return {name: tiny.write(name, folder / name, WORDS) for name in tiny.BUILDERS}
 
 
 @pytest.fixture(scope="session")
-def make(tiny_folders: dict[str, Path]) -> Callable[[str], Made]:
+def make(tiny_folders: dict[str, Path], pair_folder: Path) -> Callable[[str], Made]:
+    """The checkpoint of a name; "pair" is the student of the pair of other tests."""
     made: dict[str, Made] = {}
 
-    def of(family: str) -> Made:
-        if family not in made:
-            path = str(tiny_folders[family])
+    def of(name: str) -> Made:
+        if name not in made:
+            path = str(pair_folder / "student" if name == "pair" else tiny_folders[name])
             shared = load_shared(PairConfig(teacher="nowhere", student=path), "x")
-            model: Any = FAMILIES[family].model_class.from_pretrained(
+            model: Any = FAMILIES[shared.family].model_class.from_pretrained(
                 path, dtype=torch.float32, attn_implementation="eager"
             )
             rng = np.random.default_rng(1)
@@ -58,13 +55,19 @@ def make(tiny_folders: dict[str, Path]) -> Callable[[str], Made]:
             images = [Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)) for size in sizes]
             tokens, grids = zip(*shared.encode(images), strict=True)
             asked = [shared.text.question_ids(q) for q in QUESTIONS]
-            made[family] = Made(shared, model.eval(), images, list(tokens), list(grids), asked)
-        return made[family]
+            made[name] = Made(shared, model.eval(), images, list(tokens), list(grids), asked)
+        return made[name]
 
     return of
 
 
-@pytest.fixture(params=sorted(FAMILIES))
-def made(request: pytest.FixtureRequest, make: Callable[[str], Made]) -> Made:
-    """Every family in turn."""
-    return make(request.param)
+@pytest.fixture(params=sorted(tiny.BUILDERS))
+def name(request: pytest.FixtureRequest) -> str:
+    """Every checkpoint in turn."""
+    return request.param
+
+
+@pytest.fixture
+def made(name: str, make: Callable[[str], Made]) -> Made:
+    """Every checkpoint in turn."""
+    return make(name)

@@ -6,12 +6,17 @@ import bitsandbytes as bnb
 import numpy as np
 import pytest
 import torch
+from peft import PeftModel
 
-from cdc_flower.models import adapters, vlm
+from cdc_flower.models import adapters, export, vlm
 from cdc_flower.models.families import FAMILIES, family_of, parts
+from cdc_flower.models.folders import PairError
+from cdc_flower.models.shared import load_shared
 from cdc_flower.models.student import device_model, full_model, twin_model
+from cdc_flower.models.teacher import load_teacher
 from cdc_flower.stages import PairConfig
-from tests.models.conftest import QUESTIONS
+from tests import tiny
+from tests.models.conftest import QUESTIONS, WORDS
 
 
 @pytest.fixture(autouse=True)
@@ -20,13 +25,21 @@ def no_gradients():
         yield
 
 
+TYPES = {"qwen2_5_vl": ("mm_token_type_ids", lambda picture: picture.long())}
+"""Family -> what its processor says of every id, from which of them are the picture's."""
+
+
 def pixels_and_ids(made, i):
     """What the class's own processor would hand over for one picture and question."""
     text, processor = made.shared.text, made.shared.processor
     found = processor(images=[made.images[i].convert("RGB")], return_tensors="pt")
-    ids = [*text.prefix_ids(made.grids[i]), *made.asked[i]]
-    pixels = {k: v for k, v in found.items() if k.startswith("pixel")}
-    return {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids)).long(), **pixels}
+    ids = torch.tensor([[*text.prefix_ids(made.grids[i]), *made.asked[i]]])
+    known = "pixel_values", "pixel_attention_mask", "image_grid_thw"
+    given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if made.shared.family in TYPES:
+        name, of = TYPES[made.shared.family]
+        given[name] = of(ids == text.image_id)
+    return given | {k: v for k, v in found.items() if k in known}
 
 
 def test_tokens_have_the_shape_that_the_layout_says(made):
@@ -35,7 +48,7 @@ def test_tokens_have_the_shape_that_the_layout_says(made):
         assert tokens.shape == (grid.n, made.shared.width)
         assert tokens.dtype == np.float16
         assert family.layout(made.shared.config, made.shared.processor, image.size[::-1]) == grid
-    assert (family.grid(made.shared.config) is None) == (len(set(made.grids)) > 1)
+    assert (family.grid(made.shared.config) is None) == family.varies == (len(set(made.grids)) > 1)
 
 
 def test_a_picture_has_the_same_tokens_alone_and_in_company(made):
@@ -90,25 +103,24 @@ def test_padding_changes_nothing(made):
 
 
 def test_the_pictures_id_elsewhere_is_a_word_like_others(made):
-    picture = made.shared.text.image_id
-    asked = [[*made.asked[0], picture, 5], *made.asked[1:]]
-    answers = [[picture, 6], [7], [picture]]
-    inputs = vlm.collate(made.shared.text, made.tokens, asked, answers, grids=made.grids)
-    found = vlm.forward(made.model, inputs)
-    embeds = made.model.get_input_embeddings()(inputs.ids)
-    there = inputs.slots >= 0
-    row = torch.arange(3)[:, None].expand_as(there)
-    embeds[row[there], inputs.slots[there]] = family_of(made.model).project(made.model, inputs.tokens[there])
-    want = parts(made.model)[1](
-        inputs_embeds=embeds, attention_mask=inputs.mask.long(), position_ids=inputs.position_ids
-    )
-    torch.testing.assert_close(found.hidden[inputs.mask], want.last_hidden_state[inputs.mask])
+    picture, word = made.shared.text.image_id, made.shared.text.tokenizer.convert_tokens_to_ids("answer")
+    rows = made.model.get_input_embeddings().weight
+    found = {}
+    for i in (picture, word):
+        asked, answers = [[*made.asked[0], i, 5], *made.asked[1:]], [[i, 6], [7], [i]]
+        inputs = vlm.collate(made.shared.text, made.tokens, asked, answers, grids=made.grids)
+        before = rows[word].clone()
+        if i == word:
+            rows[word] = rows[picture]
+        found[i] = vlm.forward(made.model, inputs).hidden[inputs.mask]
+        rows[word] = before
+    torch.testing.assert_close(found[picture], found[word])
 
 
 def test_the_adapter_is_nowhere_in_the_tower_and_changes_nothing_at_first(made):
     twin = twin_model(made.shared, PairConfig(lora_rank=2, compression="none"))
     family, names = family_of(twin), adapters.layout(twin).names
-    assert not any(f".{family.tower}." in n for n in names)
+    assert not any(f".{family.tower}." in n.replace(family.projector, "") for n in names)
     assert any(family.projector in n for n in names)
     for part in ("q_proj.lora_A", "down_proj.lora_A", "embed_tokens.lora", "lm_head.lora", "input_layernorm"):
         assert any(part in n for n in names), part
@@ -132,12 +144,66 @@ def test_nf4_is_in_the_language_model_alone_and_its_twin_answers_alike(made):
     torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
 
 
+def logits_from_pixels(model, made):
+    """Of the next token, by the class's own pass."""
+    return torch.stack([model(**pixels_and_ids(made, i)).logits[0, -1] for i in range(len(made.images))])
+
+
+def changed(made):
+    """The student with an adapter that does something, and its logits."""
+    twin = twin_model(made.shared, PairConfig(lora_rank=2, compression="none"))
+    rng, flat = np.random.default_rng(0), adapters.read(twin)
+    adapters.write(twin, (flat + rng.normal(0, 0.02, len(flat))).astype(np.float32))
+    inputs = vlm.collate(made.shared.text, made.tokens, made.asked, grids=made.grids)
+    return twin, vlm.forward(twin, inputs).logits[:, -1]
+
+
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`:UserWarning")
+def test_an_adapter_goes_through_peft_and_answers_from_pixels(made, tmp_path):
+    twin, want = changed(made)
+    export.as_adapter(twin, made.shared, PairConfig(compression="none"), tmp_path / "adapter", "?")
+    base = type(made.model).from_pretrained(made.shared.student_path, dtype=torch.float32)
+    model = PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
+    assert np.array_equal(adapters.read(twin), np.concatenate([*_saved(model, twin)]))
+    torch.testing.assert_close(logits_from_pixels(model, made), want, atol=5e-3, rtol=1e-3)
+
+
+def _saved(model, twin):
+    tensors = dict(model.named_parameters())
+    return (tensors[name].flatten().numpy() for name in adapters.layout(twin).names)
+
+
+def test_a_merged_checkpoint_is_whole_and_answers_from_pixels(made, tmp_path):
+    twin, want = changed(made)
+    export.as_checkpoint(twin, made.shared, tmp_path / "merged")
+    model, report = type(made.model).from_pretrained(
+        tmp_path / "merged", dtype=torch.float32, output_loading_info=True
+    )
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    torch.testing.assert_close(logits_from_pixels(model.eval(), made), want, atol=5e-3, rtol=1e-3)
+    again = load_shared(PairConfig(teacher="nowhere", student=str(tmp_path / "merged")), "x")
+    assert again.tower_digest == made.shared.tower_digest
+
+
+def test_a_teacher_of_another_width_shares_the_tokens(name, made, tmp_path):
+    def wide(folder, tower):
+        tiny.write(name, tmp_path / folder, WORDS, tiny.Size(64, 3), seed=1, tower=tower)
+        return PairConfig(teacher=str(tmp_path / folder), student=made.shared.student_path)
+
+    with pytest.raises(PairError, match="do not share one vision tower"):
+        load_teacher(wide("other", None), made.shared, "x")
+    teacher = load_teacher(wide("same", made.shared.tower), made.shared, "x").model
+    inputs = vlm.collate(made.shared.text, made.tokens, made.asked, grids=made.grids)
+    got = vlm.forward(teacher, inputs).logits[:, -1]
+    model = type(made.model).from_pretrained(tmp_path / "same", dtype=torch.float32).eval()
+    torch.testing.assert_close(logits_from_pixels(model, made), got, atol=5e-3, rtol=1e-3)
+
+
 def test_all_but_the_tower_can_be_trained(made):
     model = full_model(made.shared, PairConfig())
-    names = [n for n, p in model.named_parameters() if p.requires_grad]
-    family = family_of(model)
-    assert not any(f".{family.tower}." in n for n in names)
-    assert {"lm_head.weight"} < set(names)
+    family, trained = family_of(model), [n for n, p in model.named_parameters() if p.requires_grad]
+    assert not any(f".{family.tower}." in n.replace(family.projector, "") for n in trained)
     assert all(p.requires_grad for part in parts(model) for p in part.parameters())
 
 
@@ -145,5 +211,7 @@ def test_the_registry_says_what_a_family_is():
     for name, family in FAMILIES.items():
         assert family.model_type == name
         assert family.tap
+        assert family.checkpoints
+        assert name in tiny.BUILDERS
         assert family.model_class.config_class.model_type == name
     assert len(QUESTIONS) == 3

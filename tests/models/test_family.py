@@ -24,9 +24,10 @@ def test_lora_is_on_the_language_model_alone(family):
 
 def test_positions_are_counted_from_the_start_of_the_complete_sequence(make):
     made = make("smolvlm")
-    assert made.shared.text.family.positions(np.array([7, 7, 9]), made.grids[0]).tolist() == [0, 1, 2]
+    found = made.shared.text.family.positions(np.array([7, 7, 9]), np.array([0]), made.grids[0])
+    assert found.tolist() == [0, 1, 2]
 
 
 def test_a_plain_model_is_its_own_base(make):
-    model = make("llava").model
+    model = make("pair").model
     assert bare(model) is model

@@ -7,17 +7,13 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 
 from cdc_flower.models import vlm
 from cdc_flower.models.folders import PairError
 from cdc_flower.models.shared import load_shared
 from cdc_flower.stages import PairConfig
-
-LLAVA = (
-    "{% for message in messages %}{{ message['role'].upper() + ': ' }}{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}<image>\n{% else %}{{ part['text'] }} {% endif %}{% endfor %}"
-    "{% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
-)
+from tests.tiny.families import LLAVA
 
 
 @pytest.fixture
@@ -128,7 +124,7 @@ def test_slots_are_where_the_pictures_ids_are(made):
     for row, slots in zip(inputs.ids, inputs.slots, strict=True):
         own = slots[slots >= 0]
         assert own.tolist() == (row == made.shared.text.image_id).nonzero().flatten().tolist()
-    found = inputs.at_tokens(inputs.position_ids)
+    found = inputs.at_tokens(torch.arange(140).expand(3, 140))
     assert (found[inputs.slots < 0] == 0).all()
     assert (found[inputs.slots >= 0] == inputs.slots[inputs.slots >= 0]).all()
 

@@ -12,7 +12,7 @@ from cdc_flower.models.llava import Llava
 
 
 def test_every_picture_has_the_towers_patches(make):
-    made = make("llava")
+    made = make("pair")
     assert made.grids == [Grid(64, 8, 8)] * 3
     assert made.shared.fits((64, 8, 8))
     assert not made.shared.fits((64, 4, 16))
@@ -20,7 +20,7 @@ def test_every_picture_has_the_towers_patches(make):
 
 @torch.no_grad()
 def test_several_layers_stand_side_by_side(make):
-    made = make("llava")
+    made = make("pair")
     several = copy.deepcopy(made.shared.config)
     several.vision_feature_layer = [-2, -1]
     found = Llava().encode(made.shared.tower, several, made.shared.processor, made.images[:1])

@@ -76,8 +76,48 @@ def test_another_architecture_is_refused_by_name(tmp_path):
         hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, vocab_size=16
     )
     LlamaForCausalLM(tiny).save_pretrained(tmp_path)
-    with pytest.raises(PairError, match="architecture 'llama'; allowed: llava, smolvlm, idefics3"):
+    with pytest.raises(PairError, match="architecture 'llama'; allowed: llava, smolvlm, .*qwen2_5_vl"):
         load_shared(bare(tmp_path), "x")
+
+
+def changed(made, tmp_path, **more):
+    """A checkpoint with another config.json; its folder."""
+    folder = shutil.copytree(made.shared.student_path, tmp_path / "changed")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **more}))
+    return folder
+
+
+def refusal(folder):
+    with pytest.raises(PairError) as told:
+        load_shared(bare(folder), "x")
+    assert "\n" not in str(told.value)
+    return str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "what"), [("preprocessor_config.json", "picture processor"), ("tokenizer*", "tokenizer")]
+)
+def test_a_checkpoint_that_lacks_a_file_is_refused_in_a_line(made, tmp_path, file, what):
+    folder = changed(made, tmp_path)
+    for path in folder.glob(file):
+        path.unlink()
+    said = refusal(folder)  # transformers makes an empty tokenizer of some families where there is none
+    assert said.startswith(f"student '{folder}'")
+    assert f"no {what} that can be read" in said or (what == "tokenizer" and "no word with id" in said)
+
+
+def test_a_tokenizer_without_the_word_of_a_picture_is_refused(made, tmp_path):
+    words = len(made.shared.text.tokenizer)
+    key = "image_token_index" if "image_token_index" in made.shared.config.to_dict() else "image_token_id"
+    folder = changed(made, tmp_path, **{key: words})
+    assert f"no word with id {words}, of a picture's tokens" in refusal(folder)
+
+
+def test_a_missing_shard_is_said_in_a_line(made, tmp_path):
+    folder = changed(made, tmp_path)
+    sorted(folder.glob("model-0000*"))[-1].unlink()
+    assert f"student '{folder}': its weights cannot be read" in refusal(folder)
 
 
 def test_a_tower_without_a_weight_is_refused(pair_folder, tmp_path):

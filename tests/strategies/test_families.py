@@ -1,35 +1,45 @@
-"""A second family of models goes through whole runs, over every part that the first goes through."""
+"""Every family of models goes through whole runs, over every part that the first goes through."""
 
 from __future__ import annotations
 
 import pytest
 
 from cdc_flower import results
-from cdc_flower.config import parse
+from cdc_flower.config import ConfigError, parse
 from cdc_flower.data import scenes
 from strategies.run import run_fleet, run_local
-from tests import tiny_smolvlm
+from tests import tiny
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A SmolVLM checkpoint with random weights, in the hub's layout, that knows the words of scenes."""
+def words():
+    """All that is asked of scenes."""
     asked = scenes.generate(40, 20, seed=1)
-    words = {w for frame in (asked.train, asked.test) for text in frame["question"] for w in text.split()}
-    return tiny_smolvlm.write(tmp_path_factory.mktemp("smolvlm"), " ".join(sorted(words)).replace("?", ""))
+    found = {w for frame in (asked.train, asked.test) for text in frame["question"] for w in text.split()}
+    return " ".join(sorted(found)).replace("?", "")
 
 
 @pytest.fixture
-def settings(folder, run_settings):
+def settings(words, run_settings, tmp_path):
     """Teacher and student are one checkpoint: what is learned does not matter here."""
-    models = {"pair.folder": "", "pair.teacher": str(folder), "pair.student": str(folder)}
-    small = {"scenes_train": 40, "scenes_test": 20, "devices": 2, "rounds": 2, "uplink_budget": 30_000}
-    return lambda **more: run_settings(**{**models, **small, "tokens_kept": 3, "cloud_steps": 2, **more})
+
+    def make(family="smolvlm", **more):
+        folder = tmp_path / family
+        if not folder.exists():
+            tiny.write(family, folder, words)
+        models = {"pair.folder": "", "pair.teacher": str(folder), "pair.student": str(folder)}
+        small = {"scenes_train": 40, "scenes_test": 20, "devices": 2, "rounds": 2, "uplink_budget": 30_000}
+        return run_settings(**{**models, **small, "tokens_kept": 3, "cloud_steps": 2, **more})
+
+    return make
 
 
-@pytest.mark.parametrize("method", ["cdc", "fedavg_lora"])
-def test_a_run_of_smolvlm_completes_and_teaches(method, settings):
-    found = results.read(run_local(parse(settings(method=method))))
+RUNS = [("smolvlm", "fedavg_lora"), *((name, "cdc") for name in tiny.BUILDERS if name != "llava")]
+
+
+@pytest.mark.parametrize(("family", "method"), RUNS)
+def test_a_run_completes_and_teaches(family, method, settings):
+    found = results.read(run_local(parse(settings(family, method=method))))
     assert found.status == "completed"
     assert set(found.devices["status"]) == {"ok"}
     assert (found.devices["flops_forward"] > 0).all()
@@ -37,6 +47,11 @@ def test_a_run_of_smolvlm_completes_and_teaches(method, settings):
         assert found.devices["uploaded_samples"].sum() > 0
         assert (found.devices["tokens_sent"] == 3 * found.devices["uploaded_samples"]).all()
         assert found.metrics.set_index("name").loc["version", "value"].max() > 0
+
+
+def test_picture_units_are_refused_where_a_token_is_no_patch(settings):
+    with pytest.raises(ConfigError, match="in models of family 'smolvlm' a token is no patch"):
+        run_local(parse(settings(uplink_unit="jpeg")))
 
 
 @pytest.mark.filterwarnings(

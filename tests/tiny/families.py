@@ -1,0 +1,150 @@
+"""One function a family: a model of a few thousand weights, and files as the hub has them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import transformers as hf
+
+from tests.tiny.parts import HALVES, VISION, Size, Tiny, text, tokenizer
+
+LLAVA = (
+    "{% for message in messages %}{{ message['role'].upper() + ': ' }}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image>\n{% else %}{{ part['text'] }} {% endif %}{% endfor %}"
+    "{% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+)
+SMOLVLM = (
+    "<|im_start|>{% for message in messages %}{{message['role'] | capitalize}}"
+    "{% if message['content'][0]['type'] == 'image' %}{{':'}}{% else %}{{': '}}{% endif %}"
+    "{% for line in message['content'] %}{% if line['type'] == 'text' %}{{line['text']}}"
+    "{% elif line['type'] == 'image' %}{{ '<image>' }}{% endif %}{% endfor %}<end_of_utterance>\n"
+    "{% endfor %}{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
+)
+QWEN = (
+    "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}<|im_start|>system\n"
+    "You are a helpful assistant.<|im_end|>\n{% endif %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}<|im_end|>\n{% else %}"
+    "{% for content in message['content'] %}{% if content['type'] == 'image' %}"
+    "<|vision_start|><|image_pad|><|vision_end|>{% elif 'text' in content %}{{ content['text'] }}{% endif %}"
+    "{% endfor %}<|im_end|>\n{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def _llava(words: str, size: Size, vision: Any, processor: dict[str, Any], strategy: Any, layer: int) -> Tiny:
+    made = tokenizer(f"{words} USER ASSISTANT", ["<s>", "</s>", "<image>"], LLAVA, "</s>", "<s>")
+    config = hf.LlavaConfig(
+        vision_config=vision,
+        text_config=hf.LlamaConfig(**text(made, size)),
+        image_token_index=made.vocab["<image>"],
+        vision_feature_select_strategy=strategy,
+        vision_feature_layer=layer,
+        tie_word_embeddings=False,
+    )
+    return Tiny(hf.LlavaForConditionalGeneration, config, made, processor)
+
+
+def llava(words: str, size: Size) -> Tiny:
+    """llava-hf/llava-1.5-7b-hf: a CLIP tower with a class token."""
+    processor = {
+        "image_processor_type": "CLIPImageProcessor",
+        "size": {"shortest_edge": 16},
+        "crop_size": {"height": 16, "width": 16},
+    }
+    return _llava(words, size, hf.CLIPVisionConfig(**VISION), processor, "default", -2)
+
+
+def llava_siglip(words: str, size: Size) -> Tiny:
+    """LLaVA with a SigLIP tower, which has no class token."""
+    processor = {
+        "image_processor_type": "SiglipImageProcessor",
+        "size": {"height": 16, "width": 16},
+        **HALVES,
+    }
+    vision = hf.SiglipVisionConfig(**VISION, vision_use_head=False)
+    return _llava(words, size, vision, processor, "full", -1)
+
+
+def smolvlm(words: str, size: Size, first: bool = False) -> Tiny:
+    """HuggingFaceTB/SmolVLM2-256M-Video-Instruct; `first`: SmolVLM-256M-Instruct, of Idefics3's classes."""
+    special = ["<|im_start|>", "<end_of_utterance>", "<image>", "<fake_token_around_image>", "<global-img>"]
+    special += [f"<row_{r}_col_{c}>" for r in (1, 2) for c in (1, 2)]
+    made = tokenizer(f"{words} User Assistant", special, SMOLVLM, special[1], special[0])
+    config: Any = (hf.Idefics3Config if first else hf.SmolVLMConfig)(
+        vision_config=VISION,
+        text_config=hf.LlamaConfig(**text(made, size)),
+        scale_factor=2,
+        image_token_id=made.vocab["<image>"],
+        tie_word_embeddings=False,
+    )
+    processor = {
+        "image_processor_type": "Idefics3ImageProcessor" if first else "SmolVLMImageProcessor",
+        "size": {"longest_edge": 32},
+        "max_image_size": {"longest_edge": 16},
+        "do_image_splitting": True,
+        **HALVES,
+    }
+    model = hf.Idefics3ForConditionalGeneration if first else hf.SmolVLMForConditionalGeneration
+    return Tiny(model, config, made, processor)
+
+
+def idefics3(words: str, size: Size) -> Tiny:
+    """See `smolvlm`."""
+    return smolvlm(words, size, first=True)
+
+
+def qwen2_5_vl(words: str, size: Size) -> Tiny:
+    """Qwen/Qwen2.5-VL-3B-Instruct: tied words, and a flat config.json."""
+    special = [
+        "<|im_start|>",
+        "<|im_end|>",
+        "<|vision_start|>",
+        "<|vision_end|>",
+        "<|image_pad|>",
+        "<|video_pad|>",
+    ]
+    made = tokenizer(f"{words} system user assistant You are a helpful", special, QWEN, special[1])
+    rope = {"type": "mrope", "mrope_section": [size.hidden // 32, size.hidden // 32, size.hidden // 16]}
+    vision = {
+        "depth": 2,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_heads": 2,
+        "patch_size": 4,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+        "window_size": 16,
+        "out_hidden_size": size.hidden,
+        "fullatt_block_indexes": [1],
+        "tokens_per_second": 2,
+    }
+    language = text(made, size, rope_scaling=rope)
+    ids: dict[str, Any] = {
+        f"{name}_token_id": made.convert_tokens_to_ids(f"<|{word}|>")
+        for name, word in (
+            ("image", "image_pad"),
+            ("video", "video_pad"),
+            ("vision_start", "vision_start"),
+            ("vision_end", "vision_end"),
+        )
+    }
+    config = hf.Qwen2_5_VLConfig(text_config=language, vision_config=vision, tie_word_embeddings=True, **ids)
+    flat = {
+        "architectures": ["Qwen2_5_VLForConditionalGeneration"],
+        "model_type": "qwen2_5_vl",
+        "vision_config": {**vision, "in_chans": 3, "spatial_patch_size": 4, "hidden_act": "silu"},
+        "tie_word_embeddings": True,
+        "torch_dtype": "bfloat16",
+        **text(made, size, rope_scaling=rope),
+        **ids,
+    }
+    processor = {
+        "image_processor_type": "Qwen2VLImageProcessor",
+        "processor_class": "Qwen2_5_VLProcessor",
+        "min_pixels": 4 * 64,
+        "max_pixels": 36 * 64,
+        "patch_size": 4,
+        "temporal_patch_size": 2,
+        "merge_size": 2,
+    }
+    return Tiny(hf.Qwen2_5_VLForConditionalGeneration, config, made, processor, lambda _: flat)
