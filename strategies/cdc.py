@@ -35,16 +35,21 @@ from cdc_flower.models.student import twin_model
 from cdc_flower.models.teacher import Teacher
 from cdc_flower.uplink.sample import LOOSE, NO_TOKENS, Batch, Limits, Sample
 from cdc_flower.wire import keys
+from cdc_flower.wire.fields import Bytes, Frame, Number
 from cdc_flower.wire.frame import FrameError
-from cdc_flower.wire.messages import frame_of, payload
+from cdc_flower.wire.messages import payload
+from cdc_flower.wire.reply import Form, Reply
+from strategies.answers import Taken
 from strategies.checks import check_uplink
 from strategies.fleet import Fleet
 from strategies.lineage import Lineage
 from strategies.method import Method, Setup, Traits
 from strategies.pictures import Example
-from strategies.received import READ, limits_of
+from strategies.received import READ, limits_of, most_bytes
 
 EXAMPLES = 12  # uploaded samples kept to look at
+MOST_TOKENS = 0xFFFF  # of a sample: what a grid can hold
+WITHOUT_FRAME = 512  # bytes of a reply without a frame, at most; it may come whatever the budget
 
 
 class CDC(Method):
@@ -63,7 +68,8 @@ class CDC(Method):
 
     A TRAIN message holds, under `keys.CONFIG`, the device work, the round and the newest version, and under
     `keys.ARRAYS` the UPDATE frame, if there is one. A reply holds under `keys.METRICS` the version the device
-    has and its counts, under `keys.CONFIG` the 8-byte digest of its adapter, under `keys.ARRAYS` its frame.
+    has, under `keys.CONFIG` the 8-byte digest of its adapter, under `keys.ARRAYS` its frame. How many samples
+    and tokens it says to have sent matters in virtual time alone; what is counted is what the frame holds.
 
     Args:
         fleet: the devices.
@@ -149,49 +155,52 @@ class CDC(Method):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Learn from all samples that came; the arrays are the newest adapter."""
-        batches, answered, stale = self._receive(server_round, replies)
-        self.fleet.require(server_round, answered)
+        heard = self.fleet.receive(server_round, replies, self.form(), self._take)
+        batches = [batch for batch in heard.values() if batch is not None]
         samples = [(batch, sample) for batch in batches for sample in batch.samples]
-        self.metrics = {"answered": answered, "stale": stale, "uploaded": len(samples)}
+        stale = sum(map(self.lineage.is_stale, heard))
+        self.metrics = {"answered": len(heard), "stale": stale, "uploaded": len(samples)}
         if samples:
             self._learn(server_round, samples)
         self.metrics["version"] = self.lineage.mirror.newest
         return self.initial_arrays(), MetricRecord(dict(self.metrics))
 
-    def _receive(self, round: int, replies: Iterable[Message]) -> tuple[list[Batch], int, int]:
-        """Token batches by device, how many devices answered, how many of them lack the newest adapter."""
-        batches, answered, stale = [], 0, 0
-        for device, reply in self.fleet.answers(replies).items():
-            batch, problem = None, ""
-            if reply is not None and reply.has_content():
-                try:
-                    batch = self._decode(device, reply.content)
-                except FrameError as err:
-                    problem = str(err)
-            if self.fleet.enter(device, reply, refused=bool(problem)):
-                answered += 1
-                stale += self.lineage.is_stale(device)
-            else:
-                self.fleet.warn(round, device, reply, problem)
-            if batch is not None:
-                batches.append(batch)
-        return batches, answered, stale
+    def form(self) -> Form:
+        """Version, digest and a frame, within `uplink.budget`.
 
-    def _decode(self, device: int, content: RecordDict) -> Batch | None:
-        version = content.metric_records.get(keys.METRICS, MetricRecord()).get(keys.VERSION)
-        if not isinstance(version, int):
-            raise FrameError("the answer does not say which version the device has")
-        digest = content.config_records.get(keys.CONFIG, ConfigRecord()).get(keys.DIGEST)
-        if not isinstance(digest, bytes) or len(digest) != update.DIGEST_BYTES:
-            raise FrameError("the answer does not say, in 8 bytes, which adapter the device has")
-        self.lineage.heard(device, version, digest)
-        frame = frame_of(content)
-        if not frame:
-            return None
+        A version may be above the newest: a device is ahead of a cloud that was restored from an older
+        checkpoint, and is brought back by what it says.
+        """
+        most, budget = self.config.run.samples_per_round, self.config.uplink.budget
+        return Form(
+            metrics={
+                keys.VERSION: Number(int, 0, 2**32 - 1),
+                keys.UPLOADED: Number(int, 0, most),
+                keys.TOKENS: Number(int, 0, most * MOST_TOKENS),
+            },
+            config={keys.DIGEST: Bytes(update.DIGEST_BYTES)},
+            array=Frame(most_bytes(self.config)),
+            max_bytes=max(budget, WITHOUT_FRAME) if budget else 0,
+        )
+
+    def _take(self, device: int, reply: Reply) -> Taken[Batch | None]:
+        """Which adapter a device has, and its batch, None where it sent none."""
+        self.lineage.heard(device, reply.metrics[keys.VERSION], reply.config[keys.DIGEST])
+        batch = self._batch(device, reply) if reply.frame else None
+        samples = batch.samples if batch is not None else ()
+        return Taken(batch, len(samples), sum(len(s.positions) for s in samples))
+
+    def _batch(self, device: int, reply: Reply) -> Batch:
         read = READ[self.config.uplink.unit]
-        batch = read(frame, self.shared, self.teacher, self.config, self.limits, self.fleet.seconds)
+        batch = read(reply.frame, self.shared, self.teacher, self.config, self.limits, self.fleet.seconds)
         if (batch.device, batch.round) != (device, self.fleet.round_of(device)):
             raise FrameError(f"the batch says device {batch.device}, round {batch.round}")
+        version, newest = reply.metrics[keys.VERSION], self.lineage.mirror.newest
+        if batch.version > min(version, newest):
+            raise FrameError(
+                f"the batch says version {batch.version}; allowed: up to {min(version, newest)}, the newest "
+                "that this device has"
+            )
         return batch
 
     def _learn(self, round: int, samples: list[tuple[Batch, Sample]]) -> None:

@@ -3,21 +3,32 @@
 Flower's node ids are random in each run and its replies come in any order, so a cohort drawn from node ids or
 a sum in the order of arrival is never the same twice. Here one QUERY round says which node is which device;
 cohorts are drawn from a seeded generator over devices, and replies are handed on sorted by device.
+
+A number belongs to the node that first proved it, for the whole run. Our own engines know which node is which
+device, and a claim that they know to be false is none. Elsewhere the first claim counts; where SuperNodes
+authenticate, Flower binds the node id to the node's key.
 """
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from logging import WARNING
+from typing import TypeVar
 
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
+from flwr.supercore import log
 
-from cdc_flower.wire import keys
+from cdc_flower.fleet.engines.local_grid import KnowsDevices
+from cdc_flower.wire import keys, reply
+from cdc_flower.wire.fields import Number, ReplyError, clean
+from cdc_flower.wire.reply import Form
 
-WORKER_DIED = 0  # error code of a reply whose Ray actor is gone; healthy devices are then handed it, too
+NAMED = 10  # devices, at most, in an error
+
+Key = TypeVar("Key", bound=int)
 
 
 class FleetError(RuntimeError):
@@ -41,34 +52,61 @@ def wait_for_nodes(grid: Grid, devices: int, timeout: float) -> list[int]:
     return nodes
 
 
-def discover(grid: Grid, devices: int, timeout: float) -> dict[int, int]:
-    """Device -> node id, by one QUERY round.
+def discover(grid: Grid, devices: int, timeout: float, least: int = 1) -> dict[int, int]:
+    """Device -> node id, sorted, by one QUERY round. A device that no node proves to be is absent.
+
+    Args:
+        grid: where the nodes are.
+        devices: how many there are, numbered from 0.
+        timeout: of connecting, and of answering [s].
+        least: fewer known devices end the run.
 
     Raises:
-        FleetError: a device did not answer.
+        FleetError: fewer than `devices` nodes connected, or fewer than `least` devices known.
     """
     nodes = wait_for_nodes(grid, devices, timeout)
-    messages = [
-        Message(
+    messages = {
+        n: Message(
             RecordDict({keys.CONFIG: ConfigRecord()}),
             dst_node_id=n,
             message_type=MessageType.QUERY,
             group_id="0",
         )
         for n in nodes
-    ]
+    }
+    form = Form(metrics={keys.DEVICE: Number(int, 0, devices - 1)})
     found: dict[int, int] = {}
-    for reply in grid.send_and_receive(messages, timeout=timeout):
-        if reply.has_content():
-            said: Any = reply.content.metric_records[keys.METRICS]
-            found[int(said[keys.DEVICE])] = reply.metadata.src_node_id
+    for node, answer in answered(messages, grid.send_and_receive(list(messages.values()), timeout=timeout)):
+        try:
+            found.setdefault(_claimed(grid, node, answer, form, found), node)
+        except ReplyError as err:
+            log(WARNING, "node %s is no device of this run: %s", node, err)
     missing = [d for d in range(devices) if d not in found]
     if missing:
-        raise FleetError(
-            f"no node answered for device {', '.join(map(str, missing))}; {len(nodes)} nodes are "
-            f"connected, setting 'run.devices' = {devices} needs partition-id 0..{devices - 1}"
-        )
-    return {d: found[d] for d in range(devices)}
+        told = ", ".join(map(str, missing[:NAMED])) + (" and others" if len(missing) > NAMED else "")
+        if len(found) < max(1, least):
+            raise FleetError(
+                f"no node answered for device {told}; {len(nodes)} nodes are connected, setting "
+                f"'run.devices' = {devices} needs partition-id 0..{devices - 1}"
+            )
+        log(WARNING, "no node answered for device %s: missing in every round", told)
+    return dict(sorted(found.items()))
+
+
+def _claimed(grid: Grid, node: int, answer: Message, form: Form, found: Mapping[int, int]) -> int:
+    """The device that a node says it is.
+
+    Raises:
+        ReplyError: it says none, one that it is known not to be, or one that is another node's.
+    """
+    if answer.has_error():
+        raise ReplyError(clean(answer.error.reason))
+    device = reply.read(answer.content, form).metrics[keys.DEVICE]
+    if isinstance(grid, KnowsDevices) and grid.device_of(node) != device:
+        raise ReplyError(f"it claims to be device {device}, which it is not")
+    if device in found:
+        raise ReplyError(f"it claims to be device {device}, which node {found[device]} was first")
+    return device
 
 
 def drawn(seed: int, round: int, devices: Sequence[int], count: int) -> list[int]:
@@ -88,21 +126,22 @@ def cohort(seed: int, round: int, devices: int, share: float) -> list[int]:
     return drawn(seed, round, range(devices), wanted(devices, share))
 
 
-def matched(messages: Mapping[int, Message], replies: Iterable[Message]) -> dict[int, Message | None]:
-    """Device -> its reply (content or error), None for one that never came; sorted by device.
+def answered(messages: Mapping[Key, Message], replies: Iterable[Message]) -> Iterator[tuple[Key, Message]]:
+    """The first reply (content or error) to each message, in the order of arrival; whatever else comes is
+    dropped.
 
     By message ids, because an error reply made by Flower's server carries the server's node id and not the
-    device's.
-
-    Raises:
-        FleetError: a worker process died, after which no reply of the run can be trusted.
+    device's. That a reply is from the node that was asked says the engine: Flower's SuperLink takes no other.
     """
-    device_of = {m.metadata.message_id: device for device, m in messages.items()}
+    awaited = {m.metadata.message_id: key for key, m in messages.items()}
+    for answer in replies:
+        key = awaited.pop(answer.metadata.reply_to_message_id, None)
+        if key is not None:
+            yield key, answer
+
+
+def matched(messages: Mapping[int, Message], replies: Iterable[Message]) -> dict[int, Message | None]:
+    """Device -> its reply, None for one that never came; sorted by device. See `answered`."""
     found: dict[int, Message | None] = dict.fromkeys(sorted(messages))
-    for reply in replies:
-        if reply.has_error() and reply.error.code == WORKER_DIED:
-            raise FleetError(f"a worker process of the simulation died: {str(reply.error.reason)[-300:]}")
-        device = device_of.get(reply.metadata.reply_to_message_id)
-        if device is not None:
-            found[device] = reply
+    found.update(answered(messages, replies))
     return found

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from logging import WARNING
@@ -35,8 +34,10 @@ from cdc_flower.models import adapters
 from cdc_flower.models.student import full_model, twin_model
 from cdc_flower.setting import STRICT, setting
 from cdc_flower.wire import keys
-from cdc_flower.wire.arrays import read_flat
+from cdc_flower.wire.fields import Flat, Number
 from cdc_flower.wire.frame import FrameError
+from cdc_flower.wire.reply import Form, Reply
+from strategies.answers import Taken
 from strategies.averages import AVERAGES, beyond, furthest
 from strategies.devices import wanted
 from strategies.fleet import Fleet
@@ -177,25 +178,12 @@ class FedAvgLora(Method, FedAvg):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """The average of what can be used; fewer answers than its rule needs leave the weights."""
-        answered, lessons = 0, list[Lesson]()
-        for device, reply in self.fleet.answers(replies).items():
-            lesson, problem = None, ""
-            if reply is not None and reply.has_content():
-                try:
-                    lesson = self._read(reply.content)
-                except FrameError as err:
-                    problem = str(err)
-            if self.fleet.enter(device, reply, refused=bool(problem)):
-                answered += 1
-            else:
-                self.fleet.warn(server_round, device, reply, problem)
-            if lesson is not None and lesson.examples:
-                lessons.append(lesson)
-        self.fleet.require(server_round, answered)
+        heard = self.fleet.receive(server_round, replies, self.form(), self._take)
+        lessons = [lesson for lesson in heard.values() if lesson.examples]
         new, averaged = self._average(server_round, lessons)
         said: Any = averaged or {}
         self.metrics = {
-            "answered": answered,
+            "answered": len(heard),
             "taught_devices": len(lessons),
             **{k: float(v) for k, v in said.items() if k == "loss"},
         }
@@ -225,26 +213,23 @@ class FedAvgLora(Method, FedAvg):
         own = self.own
         return furthest(own.epochs * math.ceil(examples / own.batch), self.order["lr"])
 
-    def _read(self, content: RecordDict) -> Lesson:
-        """What a reply says.
+    def form(self) -> Form:
+        """The weights, how many examples they learned from, and the loss."""
+        examples, loss = Number(int, 0, self.most_examples), Number(float)
+        return Form({keys.EXAMPLES: examples, "loss": loss}, array=Flat(len(self._sent), "float16"))
+
+    def _take(self, device: int, reply: Reply) -> Taken[Lesson]:
+        """What a reply teaches.
 
         Raises:
-            FrameError: it says what no honest device would.
+            FrameError: more than training can.
         """
-        record, metrics = content.array_records.get(keys.ARRAYS), content.metric_records.get(keys.METRICS)
-        if record is None or list(record) != [keys.PAYLOAD] or metrics is None:
-            raise FrameError("the answer lacks its array or its number of examples")
-        said: Any = metrics
-        examples, loss = said.get(keys.EXAMPLES), said.get("loss")
-        if type(examples) is not int or not 0 <= examples <= self.most_examples:
-            raise FrameError(f"number of examples {str(examples)[:40]}; allowed: 0..{self.most_examples}")
-        if not isinstance(loss, int | float) or not abs(loss) <= sys.float_info.max:
-            raise FrameError(f"loss {str(loss)[:40]}; allowed: a finite number")
-        flat = read_flat(record[keys.PAYLOAD].data, len(self._sent))
+        assert reply.array is not None
+        examples = reply.metrics[keys.EXAMPLES]
         most = self.furthest(examples)
-        if examples and (far := beyond(flat, self._sent, most)):
+        if examples and (far := beyond(reply.array, self._sent, most)):
             raise FrameError(f"{far} weights changed by more than {most:.3g}, the most of its training")
-        return Lesson(flat, examples, float(loss))
+        return Taken(Lesson(reply.array, examples, reply.metrics["loss"]))
 
     def parts(self) -> dict[str, Saved]:
         """Beside the weights, which Flower carries."""

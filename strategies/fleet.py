@@ -1,9 +1,11 @@
-"""What every strategy needs and Flower's do not have: devices by partition, seeded cohorts, ordered replies,
-exact bytes.
+"""What every strategy needs and Flower's do not have: devices by partition, seeded cohorts, ordered replies
+that have their form, exact bytes.
 
-Whom a round asks and whose reply is whose is in `devices`. What failed or never came is counted, and too few
-answers end the run (Flower's FedAvg would go on with the old weights and call the run completed). Query and
-evaluation messages are the experimenter's own and are not in the ledger.
+Whom a round asks and whose reply is whose is in `devices`. Every reply is read here, in one place, by the
+form that its method declares (`cdc_flower.wire.reply`); a method sees no other. One that breaks its form, or
+that the method then refuses, is a row "refused" with its reason. What failed or never came is counted, and
+too few answers end the run (Flower's FedAvg would go on with the old weights and call the run completed).
+Query and evaluation messages are the experimenter's own and are not in the ledger.
 
 In virtual time (`fleet.mode` other than "off") the cohort is drawn from the nodes that are connected, with
 over-selection, and a round in which nobody answers is an empty round, not the end. Where late answers are
@@ -14,12 +16,12 @@ from __future__ import annotations
 
 import io
 import json
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
+from functools import partial
 from logging import WARNING
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 from flwr.app import ConfigRecord, Message, MessageType, MetricRecord, RecordDict
@@ -29,30 +31,16 @@ from flwr.supercore import log
 from cdc_flower.config import Config
 from cdc_flower.fleet.cost.roofline import Shapes
 from cdc_flower.fleet.cost.work import flops
-from cdc_flower.fleet.engines.local_grid import UNAVAILABLE
 from cdc_flower.fleet.settings import FleetConfig
 from cdc_flower.ledger import Ledger, Row
 from cdc_flower.wire import keys
-from cdc_flower.wire.counts import Counts
+from cdc_flower.wire.fields import ReplyError
 from cdc_flower.wire.messages import message_bytes, with_id
+from cdc_flower.wire.reply import Form, Reply
+from strategies.answers import CHARACTERS, MISSING, Answer, Taken, answer, texts, train_form
 from strategies.devices import FleetError, cohort, discover, drawn, matched, wanted
 
-
-def _gone(reply: Message | None) -> bool:
-    """Whether no answer came, or one that says that none will."""
-    return reply is None or (reply.has_error() and reply.error.code == UNAVAILABLE)
-
-
-def _reason(reply: Message | None) -> str:
-    return "no answer" if reply is None else str(reply.error.reason)[-300:]
-
-
-def _number(metrics: MetricRecord, name: str) -> float:
-    """A count that a device reports; 0 for one that is absent, negative or no number."""
-    value = metrics.get(name, 0)
-    return max(0, value) if isinstance(value, int | float) and math.isfinite(value) else 0
-
-
+T = TypeVar("T")
 Judge = Callable[[int, int, Sequence[str]], Mapping[str, tuple[float, int]]]
 """Device, round, its answers in order -> domain -> (correct, answered)."""
 
@@ -75,7 +63,10 @@ class Fleet:
         counted: whether train messages are traffic of the method (those of `static` only drive the
             simulation).
         rules: whom to ask in virtual time.
-        nodes: device -> node id, found at the first round where not given.
+        samples: questions that a device answers in a round, at most.
+        longest: characters of an answer, at most.
+        nodes: device -> node id, found at the first round where not given; a device whose node nobody knows
+            is absent, and missing in every round.
         prequential: round -> domain -> (correct, answered), from the evaluate replies.
         seconds: stage -> host seconds.
     """
@@ -89,13 +80,16 @@ class Fleet:
     judge: Judge = field(default=lambda device, round, answers: {})
     shapes: Shapes | None = None
     rules: FleetConfig = field(default_factory=FleetConfig)
+    samples: int = 1024
+    longest: int = 4096
     nodes: dict[int, int] = field(default_factory=dict)
     ledger: Ledger = field(default_factory=Ledger)
     prequential: dict[int, dict[str, tuple[float, int]]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     _asked: dict[int, Asked] = field(default_factory=dict)  # by device, the last time
     _open: dict[int, Message] = field(default_factory=dict)  # by device, what no answer has come to yet
-    _worked: dict[int, int] = field(default_factory=dict)  # device -> round whose counts are to be asked for
+    _unknown: list[int] = field(default_factory=list)  # devices of this round's cohort without a node
+    _worked: dict[int, int] = field(default_factory=dict)  # device -> round whose answers are to be asked for
     _counts: dict[int, Message] = field(default_factory=dict)
 
     @classmethod
@@ -103,16 +97,29 @@ class Fleet:
         """The fleet that a config describes."""
         run, virtual = config.run, config.fleet.mode != "off"
         least, timeout = 0 if virtual else run.min_devices, min(60.0, run.round_timeout)
-        return cls(run.devices, run.seed, run.cohort, least, timeout, counted, rules=config.fleet)
+        longest = CHARACTERS * config.pair.max_answer_tokens
+        return cls(
+            run.devices,
+            run.seed,
+            run.cohort,
+            least,
+            timeout,
+            counted,
+            rules=config.fleet,
+            samples=run.samples_per_round,
+            longest=longest,
+        )
 
     def ask(self, grid: Grid, round: int, kind: str, content: Callable[[int], RecordDict]) -> list[Message]:
         """Messages to the round's cohort; `content(device)` makes each one's records."""
         if not self.nodes:
-            self.nodes = discover(grid, self.devices, self.node_timeout)
+            self.nodes = discover(grid, self.devices, self.node_timeout, self.min_devices)
         if not self.rules.takes_late:
             self._asked, self._open = {}, {}
-        messages = {}
-        for d in self._cohort(grid, round):
+        messages, now = {}, self._cohort(grid, round)
+        self._unknown = [d for d in now if d not in self.nodes]
+        self._asked |= {d: Asked(round, 0) for d in self._unknown}
+        for d in (d for d in now if d in self.nodes):
             records = content(d)
             messages[d] = Message(records, dst_node_id=self.nodes[d], message_type=kind, group_id=str(round))
             self._asked[d] = Asked(round, message_bytes(records) if self.counted else 0)
@@ -129,57 +136,75 @@ class Fleet:
             return drawn(self.seed, round, free, rules.in_flight - len(self._open))
         return drawn(self.seed, round, free, rules.to_ask(wanted(self.devices, self.share)))
 
-    def answers(self, replies: Iterable[Message]) -> dict[int, Message | None]:
-        """See `matched`: of the devices whose answer is awaited. Where late answers are taken, of those alone
-        that have come, whenever they were asked.
+    def receive(
+        self, round: int, replies: Iterable[Message], own: Form, take: Callable[[int, Reply], Taken[T]]
+    ) -> dict[int, T]:
+        """Read what came, write the rows of this round's devices, and hand on what can be used, by device.
+
+        Where late answers are taken, the rows are of those whose answer has come, whenever they were asked.
+
+        Args:
+            round: of now.
+            replies: as they came.
+            own: form of the method's replies.
+            take: from a device and its good reply to what the method makes of it; raises `FrameError` where
+                the reply cannot be used.
+
+        Raises:
+            FleetError: fewer than `min_devices` answers can be used.
         """
-        all_of_them, late = matched(self._open, replies), self.rules.takes_late
-        found = {d: reply for d, reply in all_of_them.items() if reply is not None or not late}
+        found, form, settled = {}, train_form(own), self._settled(replies)
+        for device, message in settled.items():
+            read = answer(message, form, partial(take, device))
+            self._enter(device, read)
+            if read.taken is not None:
+                found[device] = read.taken.value
+            elif read.status != "missing" or self.rules.mode == "off":  # in virtual time that is nothing new
+                why = read.reason or "no answer"
+                log(WARNING, "round %s: device %s: %s: %s", round, device, read.status, why)
+        self.require(round, len(found), len(settled))
+        return found
+
+    def _settled(self, replies: Iterable[Message]) -> dict[int, Message | None]:
+        """The answers to what is open, by device; of those alone that have come where late ones are taken."""
+        late = self.rules.takes_late
+        found = {d: m for d, m in matched(self._open, replies).items() if m is not None or not late}
         self._open = {d: message for d, message in self._open.items() if d not in found}
         self._worked = {d: self._asked[d].round for d in found}
-        return found
+        return dict(sorted((found | dict.fromkeys(self._unknown)).items()))
 
     def round_of(self, device: int) -> int:
         """The round in which a device was asked last."""
         return self._asked[device].round
 
-    def enter(self, device: int, reply: Message | None, refused: bool = False) -> bool:
-        """Write a device's row into the ledger; True when its answer can be used."""
+    def _enter(self, device: int, read: Answer[Any]) -> None:
+        """Write a device's row into the ledger."""
         asked = self._asked[device]
-        good = reply is not None and reply.has_content() and not refused
-        content = reply.content if reply is not None and reply.has_content() else RecordDict()
-        metrics = content.metric_records.get(keys.METRICS, MetricRecord())
-        seconds = _number(metrics, keys.SECONDS)
-        forward, backward = flops(self.shapes, Counts.of(metrics)) if self.shapes else (0, 0)
+        forward, backward = flops(self.shapes, read.computed) if self.shapes else (0, 0)
         self.ledger.add(
             Row(
                 asked.round,
                 device,
-                "ok" if good else "missing" if _gone(reply) else "failed",
-                uplink_bytes=message_bytes(content) if self.counted else 0,
+                read.status,
+                uplink_bytes=read.reply.bytes if read.reply is not None and self.counted else 0,
                 downlink_bytes=asked.downlink_bytes,
-                uploaded_samples=int(_number(metrics, keys.UPLOADED)),
-                tokens_sent=int(_number(metrics, keys.TOKENS)),
+                uploaded_samples=read.taken.samples if read.taken is not None else 0,
+                tokens_sent=read.taken.tokens if read.taken is not None else 0,
                 flops_forward=forward,
                 flops_backward=backward,
-                host_seconds=seconds,
+                host_seconds=read.seconds,
+                reason=read.reason,
             )
         )
-        self.seconds["devices"] += seconds
-        return good
-
-    def warn(self, round: int, device: int, reply: Message | None, problem: str = "") -> None:
-        """Say why a device's answer cannot be used. In virtual time one that does not come is nothing new."""
-        if problem or self.rules.mode == "off" or not _gone(reply):
-            log(WARNING, "round %s: device %s: %s", round, device, problem or _reason(reply))
+        self.seconds["devices"] += read.seconds
 
     def close(self) -> None:
         """Enter what is still awaited at the end of a run as missing."""
         for device in sorted(self._open):
-            self.enter(device, None)
+            self._enter(device, MISSING)
         self._open = {}
 
-    def require(self, round: int, answered: int) -> None:
+    def require(self, round: int, answered: int, asked: int) -> None:
         """Stop the run when fewer than `min_devices` answered.
 
         Raises:
@@ -187,7 +212,7 @@ class Fleet:
         """
         if answered < self.min_devices:
             raise FleetError(
-                f"round {round}: {answered} of {len(self._worked)} devices answered; "
+                f"round {round}: {answered} of {asked} devices answered; "
                 f"setting 'run.min-devices' = {self.min_devices}"
             )
 
@@ -207,13 +232,16 @@ class Fleet:
     def add_answers(self, round: int, replies: Iterable[Message]) -> MetricRecord:
         """Judge the answers and sum over devices; domain -> [correct, answered]."""
         sums: dict[str, tuple[float, int]] = {}
-        for device, reply in matched(self._counts, replies).items():
-            if reply is None or not reply.has_content():
+        for device, message in matched(self._counts, replies).items():
+            if message is None or not message.has_content():
                 continue
-            said: Any = reply.content.config_records.get(keys.CONFIG, ConfigRecord()).get(keys.ANSWERS)
-            if not isinstance(said, list):
+            asked_in = self._worked[device]
+            try:
+                said = texts(message, asked_in, self.samples, self.longest)
+            except ReplyError as err:
+                log(WARNING, "round %s: answers of device %s are not counted: %s", round, device, err)
                 continue
-            for domain, (right, total) in self.judge(device, self._worked[device], said).items():
+            for domain, (right, total) in self.judge(device, asked_in, said).items():
                 have = sums.get(domain, (0, 0))
                 sums[domain] = have[0] + right, have[1] + total
         self.prequential[round] = dict(sorted(sums.items()))

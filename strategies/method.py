@@ -26,6 +26,7 @@ from cdc_flower.fleet.cost.charges import CloudWork
 from cdc_flower.models.shared import Shared
 from cdc_flower.models.teacher import Teacher, pair_digest
 from cdc_flower.wire import keys
+from cdc_flower.wire.reply import Form
 from strategies.fleet import Fleet
 
 
@@ -82,10 +83,11 @@ class Setup:
 class Method(Strategy):
     """Base of all methods: a Flower strategy that also says what it is.
 
-    A subclass sets the class attributes, and defines `build`, `initial_arrays`, `configure_train`,
-    `aggregate_train`, `adapter_of` and `cloud_work`. TRAIN messages carry under `wire.keys.CONFIG` the device
-    work (`keys.WORK`, "module:function"), the round and whatever that work needs; what replies must hold
-    is in `clients`. EVALUATE messages carry the round alone, their replies what the device answered in it.
+    A subclass sets the class attributes, and defines `build`, `configure_train`, `aggregate_train`, `form`,
+    `adapter_of` and `cloud_work`. TRAIN messages carry under `wire.keys.CONFIG` the device work (`keys.WORK`,
+    "module:function"), the round and whatever that work needs. `aggregate_train` hands the replies to
+    `fleet.receive`, with `form()` and with what the method makes of one good reply; it sees no other, and the
+    ledger is written there. EVALUATE messages carry the round alone, their replies what was answered in it.
 
     Attributes:
         name: as in `run.method`.
@@ -127,6 +129,12 @@ class Method(Strategy):
         """The adapter (P,) float32 a device should have now: one for all, or its own (trait `personal`)."""
         raise NotImplementedError
 
+    def form(self) -> Form:
+        """What a TRAIN reply holds, and how much of it at most. What devices computed, in counts and seconds,
+        is added by the fleet; whatever else comes is refused.
+        """
+        raise NotImplementedError
+
     def cloud_work(self, samples: int) -> CloudWork:
         """What the cloud computes after a round in which so many samples came: for virtual time."""
         raise NotImplementedError
@@ -149,7 +157,7 @@ class Method(Strategy):
         """Flower prints this before a run; the run folder says more."""
 
 
-DEFINED = ("build", "adapter_of", "cloud_work", "configure_train", "aggregate_train")
+DEFINED = ("build", "adapter_of", "cloud_work", "form", "configure_train", "aggregate_train")
 
 
 def method(name: str) -> type[Method]:

@@ -39,7 +39,7 @@ def limits_of(config: Config, shared: Shared, world: World) -> Limits:
     return Limits(config.run.samples_per_round, question, answer, config.uplink.tokens_kept)
 
 
-def _most_bytes(config: Config) -> int:
+def most_bytes(config: Config) -> int:
     """The longest frame that is read: what a whole message may have, where there is a budget."""
     return min(config.uplink.budget or MAX_BYTES, MAX_BYTES)
 
@@ -68,7 +68,7 @@ def tokens(
             shared.fits,
             shared.width,
             shared.vocab,
-            _most_bytes(config),
+            most_bytes(config),
             limits=limits,
             transform=shared.transform_for(config.uplink),
         )
@@ -90,7 +90,7 @@ def pictures(
     form, patch = config.uplink.unit, shared.patch
     with _timed(seconds, "codec"):
         batch, seen = picture_batch.decode(
-            frame, form, patch, shared.fits, shared.vocab, _most_bytes(config), limits=limits
+            frame, form, patch, shared.fits, shared.vocab, most_bytes(config), limits=limits
         )
         places = [np.asarray(s.positions) for s in batch.samples]
         if FORMS[form].whole:

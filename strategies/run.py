@@ -31,7 +31,9 @@ from cdc_flower.models.shared import load_shared
 from cdc_flower.models.teacher import Teacher, load_teacher, teacher_config
 from cdc_flower.results import package_versions
 from cdc_flower.run_folder import RunFolder
+from cdc_flower.wire.reply import Form
 from strategies.accuracy import accuracy
+from strategies.answers import train_form
 from strategies.callbacks import After, chosen
 from strategies.checks import check, fleet
 from strategies.devices import discover, wanted
@@ -74,7 +76,8 @@ def _run(config: Config, grid: Grid, progress: Progress | None, resume: bool) ->
         setup = prepare(config, progress)
         playing = method(config.run.method).build(setup)
         if config.fleet.mode != "off":
-            playing.fleet.nodes = discover(grid, config.run.devices, config.run.round_timeout)
+            own = config.run
+            playing.fleet.nodes = discover(grid, own.devices, own.round_timeout, own.min_devices)
             grid = timed(grid, setup, playing, playing.fleet.nodes)
     engine = grid.inner if isinstance(grid, TimedGrid) else grid
     facts: dict[str, Any] = {
@@ -136,7 +139,11 @@ def timed(grid: Grid, setup: Setup, playing: Method, nodes: Mapping[int, int]) -
         cloud = cloud_charges(on, charged, teacher, setup.shared.max_answer_tokens)
         seconds = [lambda samples: cloud.seconds(playing.cloud_work(samples))]
     enough = wanted(config.run.devices, config.run.cohort)
-    return TimedGrid(grid, nodes, config.fleet, charged, trace, enough, *seconds)
+
+    def form() -> Form:
+        return train_form(playing.form())
+
+    return TimedGrid(grid, nodes, config.fleet, charged, trace, enough, form, *seconds)
 
 
 def _parts(grid: Grid, playing: Method) -> dict[str, Saved]:

@@ -14,6 +14,9 @@ from cdc_flower.fleet.cost.charges import CloudWork
 from cdc_flower.models import adapters
 from cdc_flower.models.student import twin_model
 from cdc_flower.wire import keys
+from cdc_flower.wire.fields import Number
+from cdc_flower.wire.reply import Form
+from strategies.answers import Taken
 from strategies.fleet import Fleet
 from strategies.method import Method, Setup, Traits
 
@@ -62,6 +65,9 @@ class Static(Method):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Count who answered."""
-        answers = self.fleet.answers(replies)
-        self.fleet.require(server_round, sum([self.fleet.enter(d, r) for d, r in answers.items()]))
+        self.fleet.receive(server_round, replies, self.form(), lambda device, reply: Taken(None))
         return None, None
+
+    def form(self) -> Form:
+        """Numbers alone; nothing was sent."""
+        return Form(metrics=dict.fromkeys((keys.VERSION, keys.UPLOADED, keys.TOKENS), Number(int, 0, 0)))

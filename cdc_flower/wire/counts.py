@@ -44,8 +44,5 @@ class Counts:
 
     @classmethod
     def of(cls, metrics: Mapping[str, Any]) -> Counts:
-        """What a reply says; nothing where it says nothing, or something that is no such list."""
-        said = metrics.get(keys.COUNTS)
-        if not isinstance(said, list) or len(said) != len(cls.__dataclass_fields__):
-            return cls()
-        return cls(*said) if all(isinstance(n, int) and 0 <= n <= MOST for n in said) else cls()
+        """What a reply says that has its form."""
+        return cls(*metrics[keys.COUNTS])

@@ -14,6 +14,7 @@ from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
 from cdc_flower.wire import keys
 
 RAISED = 2  # Flower's ErrorCode.CLIENT_APP_RAISED_EXCEPTION
+REFUSED = 1000  # of an error reply that a grid puts in place of one whose form is wrong; Flower's end at 8
 
 
 def with_id(message: Message, message_id: str) -> Message:
@@ -68,10 +69,14 @@ def failed(message: Message, err: Exception) -> Message:
 
 
 def attempt(client_app: ClientApp, message: Message, context: Context) -> Message:
-    """A client's reply; of one that raises an error reply, and its changes of state are dropped."""
+    """A client's reply; of one that raises an error reply, and its changes of state are dropped.
+
+    Whose answer it is to which message says the engine: a client's own metadata counts for nothing.
+    """
     before = copied(context.state)
     try:
-        return client_app(message, context)
+        reply = client_app(message, context)
+        return Message(reply.error if reply.has_error() else reply.content, reply_to=message)
     except Exception as err:  # what a device raises is its own; the server sees an error reply
         context.state = before
         return failed(message, err)

@@ -98,7 +98,8 @@ def simulate(
     ended = run.devices["status"].value_counts()
     typer.echo(
         f"up {size(total['uplink_bytes'])}, down {size(total['downlink_bytes'])}; of {total['tasks']} "
-        f"device-tasks {ended.get('failed', 0)} failed, {ended.get('missing', 0)} had no answer in time"
+        f"device-tasks {ended.get('failed', 0)} failed, {ended.get('refused', 0)} were refused, "
+        f"{ended.get('missing', 0)} had no answer in time"
     )
     typer.echo(f"run folder: {folder}")
 

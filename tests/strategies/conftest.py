@@ -9,13 +9,17 @@ from flwr.app import Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from cdc_flower.fleet.engines.local_grid import LocalGrid
+from cdc_flower.wire.counts import Counts
 
 Train = Callable[[int, RecordDict], RecordDict]
 
 
 @pytest.fixture
 def fake_devices() -> Callable[[Train], LocalGrid]:
-    """`fake_devices(train)`: three devices in a grid; `train(device, content)` is what each replies with."""
+    """`fake_devices(train)`: three devices in a grid; `train(device, content)` is what each replies with.
+
+    Where it has metrics, they are given counts and seconds, as every device work has them.
+    """
 
     def make(train: Train) -> LocalGrid:
         app = ClientApp()
@@ -27,7 +31,11 @@ def fake_devices() -> Callable[[Train], LocalGrid]:
 
         @app.train()
         def answer(message, context):
-            return Message(train(context.node_config["partition-id"], message.content), reply_to=message)
+            content = train(context.node_config["partition-id"], message.content)
+            if "metrics" in content:
+                said = {**Counts().metrics(), "host-seconds": 0.0, **content["metrics"]}
+                content["metrics"] = MetricRecord(said)
+            return Message(content, reply_to=message)
 
         return LocalGrid(app, 3, {})
 

@@ -33,6 +33,10 @@ from strategies.run import prepare
 LAYOUT = Layout(("a", "b"), ((4, 4), (3,)))
 
 
+def says(version) -> MetricRecord:
+    return MetricRecord({"version": version, "uploaded": 0, "tokens": 0})
+
+
 class FakeCloud:
     """Learns by adding one to every weight; remembers what it was given."""
 
@@ -57,9 +61,7 @@ def play(strategy, fake_devices):
         def train(device, content):
             order = content["config"]
             has = {"digest": strategy.lineage.mirror.digest}
-            reply = RecordDict(
-                {"metrics": MetricRecord({"version": order["version"]}), "config": ConfigRecord(has)}
-            )
+            reply = RecordDict({"metrics": says(order["version"]), "config": ConfigRecord(has)})
             if frame := frame_of_device(device, order["server-round"]):
                 reply["arrays"] = payload(frame)
             return reply
@@ -124,13 +126,13 @@ def test_samples_of_an_older_version_count_less(strategy, play, shared):
 @pytest.mark.parametrize("nonsense", [b"nonsense", b"CDCF" + bytes(40)])
 def test_a_damaged_frame_is_counted_and_the_round_goes_on(strategy, play, shared, nonsense):
     play(lambda d, r: nonsense if d == 1 else batch(d, r, shared))
-    assert [r.status for r in strategy.fleet.ledger.rows()] == ["ok", "failed", "ok"]
+    assert [r.status for r in strategy.fleet.ledger.rows()] == ["ok", "refused", "ok"]
     assert len(strategy.cloud.given[0][1]) == 2
 
 
 def test_a_frame_of_another_device_or_round_is_refused(strategy, play, shared):
     play(lambda d, r: batch(0, r, shared) if d < 2 else batch(2, r + 1, shared))
-    assert [r.status for r in strategy.fleet.ledger.rows()] == ["ok", "failed", "failed"]
+    assert [r.status for r in strategy.fleet.ledger.rows()] == ["ok", "refused", "refused"]
 
 
 def test_without_samples_there_is_no_new_version_and_nothing_goes_down(strategy, play):
@@ -154,17 +156,17 @@ def test_a_device_that_says_it_has_an_old_version_gets_what_it_missed(strategy, 
     "records",
     [
         {},
-        {"metrics": MetricRecord({"version": 0})},
-        {"metrics": MetricRecord({"version": 0}), "config": ConfigRecord({"digest": b"short"})},
-        {"metrics": MetricRecord({"version": 0}), "config": ConfigRecord({"digest": "8 letters"})},
-        {"metrics": MetricRecord({"version": 0.0}), "config": ConfigRecord({"digest": bytes(8)})},
+        {"metrics": says(0)},
+        {"metrics": says(0), "config": ConfigRecord({"digest": b"short"})},
+        {"metrics": says(0), "config": ConfigRecord({"digest": "8 letters"})},
+        {"metrics": says(0.0), "config": ConfigRecord({"digest": bytes(8)})},
         {"config": ConfigRecord({"digest": bytes(8)})},
     ],
 )
 def test_a_device_that_does_not_say_what_it_has_is_refused(strategy, fake_devices, records):
     with pytest.raises(FleetError, match="0 of 3 devices answered"):
         strategy.start(fake_devices(lambda *_: RecordDict(records)), strategy.initial_arrays(), num_rounds=1)
-    assert [r.status for r in strategy.fleet.ledger.rows()] == ["failed"] * 3
+    assert [r.status for r in strategy.fleet.ledger.rows()] == ["refused"] * 3
     assert strategy.lineage.known == {}
 
 
@@ -173,7 +175,7 @@ def test_which_jumps_a_device_is_offered(strategy, play, fake_devices, shared, a
     strategy.fleet.min_devices = 0
     play(lambda d, r: batch(d, r, shared))
     digest = strategy.lineage.mirror.digest if answers is True else b"anothers"
-    has = {"metrics": MetricRecord({"version": 1}), "config": ConfigRecord({"digest": digest})}
+    has = {"metrics": says(1), "config": ConfigRecord({"digest": digest})}
     grid = fake_devices(lambda *_: RecordDict(has))
     asked = list(strategy.configure_train(2, None, None, grid))
     strategy.aggregate_train(2, grid.send_and_receive(asked) if answers else [])

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 from flwr.app import ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid
 
 from cdc_flower.fleet.engines.local_grid import LocalGrid, node_id
+from cdc_flower.wire.messages import with_id
 from strategies.devices import FleetError, cohort, discover, matched, wait_for_nodes
 
 
@@ -55,7 +57,65 @@ def test_discovery_finds_each_devices_node():
 
 def test_discovery_names_the_device_that_did_not_answer():
     with pytest.raises(FleetError, match="no node answered for device 2"):
-        discover(answering(2), 4, 1.0)
+        discover(answering(2), 4, 1.0, 4)
+
+
+def test_a_run_goes_on_without_a_device_that_nobody_proved_to_be():
+    assert discover(answering(2), 4, 1.0, 3) == {d: node_id(d) for d in (0, 1, 3)}
+
+
+class Claims(Grid):
+    """Nodes 10, 11, ... that answer QUERY with these records; which is which device it does not know."""
+
+    def __init__(self, *said: RecordDict):
+        answering()  # sets Flower's identity of this process
+        self.said = said
+
+    def get_node_ids(self):
+        return [10 + i for i in range(len(self.said))]
+
+    def send_and_receive(self, messages, *, timeout=None):
+        for i, message in enumerate(messages):
+            with_id(message, f"q{i}")
+        return [Message(s, reply_to=m) for s, m in zip(self.said, messages, strict=True)]
+
+    run = set_run = create_message = push_messages = pull_messages = None  # type: ignore[assignment]
+
+
+def claim(**metrics) -> RecordDict:
+    return RecordDict({"metrics": MetricRecord({k.replace("_", "-"): v for k, v in metrics.items()})})
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        RecordDict(),
+        claim(),
+        claim(partition_id=1.0),
+        claim(partition_id=[1]),
+        claim(partition_id=-1),
+        claim(partition_id=2),
+        claim(partition_id=2**70),
+        claim(partition_id=0),  # which node 10 is
+        claim(partition_id=1, more=1),
+        RecordDict({"metrics": ConfigRecord({"partition-id": 1})}),
+        RecordDict({**claim(partition_id=1), "more": ConfigRecord()}),
+    ],
+)
+def test_a_node_that_proves_no_device_of_its_own_is_left_out(said, caplog):
+    caplog.set_level("WARNING", "flwr")
+    assert discover(Claims(claim(partition_id=0), said), 2, 1.0) == {0: 10}
+
+
+def test_a_claim_that_the_engine_knows_to_be_false_is_none():
+    app = ClientApp()
+
+    @app.query()
+    def query(message, context):
+        device = context.node_config["partition-id"]
+        return Message(claim(partition_id=1 if device == 0 else device), reply_to=message)
+
+    assert discover(LocalGrid(app, 3, {}), 3, 1.0) == {d: node_id(d) for d in (1, 2)}
 
 
 def test_waiting_for_nodes_is_bounded_and_says_what_to_do():
@@ -81,7 +141,13 @@ def test_an_error_made_by_the_server_is_still_the_devices():
     assert matched(messages, [reply])[1] is reply
 
 
-def test_a_dead_worker_ends_the_run():
+def test_an_error_of_any_code_is_that_devices_own():
     messages = sent(2)
-    with pytest.raises(FleetError, match="worker process"):
-        matched(messages, [Message(Error(0, "ActorDiedError"), reply_to=messages[0])])
+    replies = [Message(Error(code, "ActorDiedError"), reply_to=messages[d]) for d, code in enumerate((0, 77))]
+    assert matched(messages, replies) == {0: replies[0], 1: replies[1]}
+
+
+def test_the_first_reply_counts_and_replies_to_nothing_do_not():
+    messages, others = sent(2), sent(3)
+    first, again = (Message(RecordDict(), reply_to=messages[1]) for _ in range(2))
+    assert matched(messages, [Message(RecordDict(), reply_to=others[2]), first, again]) == {0: None, 1: first}

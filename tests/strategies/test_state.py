@@ -27,6 +27,7 @@ from cdc_flower.fleet.engines.local_grid import LocalGrid
 from cdc_flower.models.adapters import Layout
 from cdc_flower.uplink import token_batch
 from cdc_flower.uplink.sample import Batch, Sample
+from cdc_flower.wire.counts import Counts
 from cdc_flower.wire.messages import frame_of, message_bytes, over_the_wire, payload
 from clients import cdc as device_work
 from clients.store import Adapter, Store
@@ -77,7 +78,8 @@ def device_app() -> ClientApp:
         sample = Sample(0, GRID, np.array([1]), [1], [2], 0.5, tokens=np.ones((1, 8), np.float32))
         batch = Batch(device, order["server-round"], adapter.version, (sample,))
         frame = token_batch.encode(batch, PAIR.width, 8) if current else b""
-        metrics = {"version": adapter.version, "uploaded": int(current)}
+        metrics = {"version": adapter.version, "uploaded": int(current), "tokens": int(current)}
+        metrics |= {**Counts().metrics(), "host-seconds": 0.0}
         return Message(device_work.reply(frame, adapter.digest, metrics), reply_to=message)
 
     return app
@@ -232,21 +234,21 @@ class Trusting(Mirror):
 class Stubborn(cdc.CDC):
     """Never believes that a device has gone back."""
 
-    def _decode(self, device, content):
+    def _take(self, device, reply):
         before = self.lineage.known.get(device)
-        batch = super()._decode(device, content)
+        taken = super()._take(device, reply)
         if before is not None:
             self.lineage.known[device] = max(before, self.lineage.known[device])
-        return batch
+        return taken
 
 
 class Forgiving(Fleet):
     """Enters no bytes for a device that did not answer."""
 
-    def enter(self, device, reply, refused=False):
-        if reply is None:
+    def _enter(self, device, read):
+        if read.status == "missing":
             self._asked[device] = Asked(self.round_of(device), 0)
-        return super().enter(device, reply, refused)
+        super()._enter(device, read)
 
 
 @pytest.mark.parametrize("broken", [{"mirror": Trusting}, {"strategy": Stubborn}, {"fleet": Forgiving}])

@@ -92,6 +92,10 @@ class FleetGrid(OwnGrid):
         """End the workers, and Ray where this grid started it."""
         self.workers.close()
 
+    def device_of(self, node: int) -> int:
+        """See `KnowsDevices`."""
+        return int(self._device[np.searchsorted(self._nodes, np.uint64(node))])
+
     def states(self) -> dict[int, bytes]:
         """Device -> its serialised state; devices whose state is empty are absent."""
         return dict(self._states)

@@ -25,7 +25,7 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from cdc_flower.wire import keys
-from cdc_flower.wire.messages import attempt, copied, over_the_wire, state_bytes, state_of, with_id
+from cdc_flower.wire.messages import attempt, copied, failed, over_the_wire, state_bytes, state_of, with_id
 
 UNAVAILABLE = 5  # Flower's ErrorCode.NODE_UNAVAILABLE
 SERVER_NODE = 1  # Flower's SUPERLINK_NODE_ID
@@ -61,6 +61,15 @@ class HasStates(Protocol):
 
     def restore(self, states: Mapping[int, bytes]) -> None:
         """Put back what `states` gave; devices that are absent there get an empty state."""
+        ...
+
+
+@runtime_checkable
+class KnowsDevices(Protocol):
+    """A grid that made its nodes and knows which device each is, whatever the node says."""
+
+    def device_of(self, node: int) -> int:
+        """The device of a node id of this grid."""
         ...
 
 
@@ -154,6 +163,10 @@ class LocalGrid(OwnGrid):
         """The context of a device, for looking at in tests."""
         return self._nodes[node_id(device)].context
 
+    def device_of(self, node: int) -> int:
+        """See `KnowsDevices`."""
+        return self._nodes[node].device
+
     def states(self) -> dict[int, bytes]:
         """See `HasStates`."""
         return {n.device: state_bytes(n.context.state) for n in self._nodes.values() if n.context.state}
@@ -210,6 +223,10 @@ class LocalGrid(OwnGrid):
             received = over_the_wire(message)
         else:
             received = Message(content=copied(message.content), metadata=message.metadata)  # type: ignore[call-overload]
-        reply = attempt(self.client_app, received, node.context)
-        with_id(reply, next(self._ids))
-        return over_the_wire(reply) if self.roundtrip else reply
+        reply = with_id(attempt(self.client_app, received, node.context), next(self._ids))
+        if not self.roundtrip:
+            return reply
+        try:
+            return over_the_wire(reply)
+        except (TypeError, ValueError) as err:  # a number of more than 64 bits, text that is not Unicode
+            return with_id(failed(message, err), next(self._ids))

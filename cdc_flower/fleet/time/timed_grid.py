@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from flwr.app import Error, Message, MessageType, MetricRecord
+from flwr.app import Error, Message, MessageType
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.serverapp import Grid
@@ -38,7 +38,9 @@ from cdc_flower.fleet.time.tasks import Tasks
 from cdc_flower.fleet.time.traces import Trace
 from cdc_flower.wire import keys
 from cdc_flower.wire.counts import Counts
-from cdc_flower.wire.messages import message_bytes, with_id
+from cdc_flower.wire.fields import ReplyError, clean
+from cdc_flower.wire.messages import REFUSED, message_bytes, with_id
+from cdc_flower.wire.reply import Form, Reply, read
 
 NEVER = 1e12  # s of work of a device whose answer the grid behind never gave
 
@@ -48,11 +50,12 @@ class TimedGrid(OwnGrid):
 
     Args:
         inner: does the work.
-        nodes: device -> node id, all of them, devices 0..n-1.
+        nodes: device -> node id, of devices 0..n-1; one that is absent is never there.
         rules: mode, deadline, conditions.
         charges: what work costs on each of the n devices.
         trace: when each is there.
         wanted: answers that are enough for a round.
+        form: what a TRAIN reply holds; one that breaks it is an error reply REFUSED, charged its download.
         cloud: seconds that the cloud takes for so many samples.
 
     Attributes:
@@ -69,14 +72,15 @@ class TimedGrid(OwnGrid):
         charges: Charges,
         trace: Trace,
         wanted: int,
+        form: Callable[[], Form],
         cloud: Callable[[int], float] = lambda samples: 0.0,
     ) -> None:
         self.inner, self.rules, self.charges, self.trace, self.wanted = inner, rules, charges, trace, wanted
-        self.cloud = cloud
+        self.form, self.cloud = form, cloud
         self.clock = clock.start(charges.devices)
         self.last: dict[str, float] = {}
         self.host_seconds = 0.0
-        self._node = [nodes[d] for d in range(len(charges.devices))]
+        self._node = dict(nodes)
         self._device = {node: device for device, node in nodes.items()}
         self._there: list[int] | None = None  # who could be asked, when that was asked last
         self._replies: dict[int, Message] = {}  # device -> its answer, on its way
@@ -97,7 +101,7 @@ class TimedGrid(OwnGrid):
     def get_node_ids(self) -> Iterable[int]:
         """Nodes of the devices that can be asked now, by device; perhaps none."""
         there = clock.candidates(self.clock, self.charges.devices, self.trace, self.rules).tolist()
-        self._there = there
+        self._there = there = [d for d in there if d in self._node]
         return [self._node[d] for d in there]
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
@@ -143,9 +147,9 @@ class TimedGrid(OwnGrid):
         began = time.perf_counter()
         for d in device[~reached].tolist():
             with_id(asked[d], f"unreached-{self.clock.round + 1}-{d}")
-        asked_by_id = {m.metadata.message_id: d for d, m in asked.items()}
-        found = {asked_by_id[r.metadata.reply_to_message_id]: r for r in answers}
-        tasks = Tasks(device, down, self._work(device, reached, found), self._up(device, found))
+        found, said = self._read(asked, answers)
+        up = np.array([said[d].bytes if d in said else 0 for d in device.tolist()], np.float64)
+        tasks = Tasks(device, down, self._work(device, reached & ~np.isin(device, list(found)), said), up)
         self._replies |= found
         self._messages |= asked
         self.clock, report, seconds = self._played(tasks)
@@ -157,9 +161,8 @@ class TimedGrid(OwnGrid):
         """The round, and the seconds of the cloud after it; whose answers it has does not depend on them."""
         fixed = self.wanted, self.charges.devices, self.trace, self.rules
         after, report = clock.play(self.clock, tasks, *fixed)
-        come = [self._replies.get(d) for d in (*report.answered.tolist(), *report.late_device.tolist())]
-        counts = [_count(_metrics(reply), keys.UPLOADED) for reply in come]
-        seconds = self.cloud(int(sum(min(count, self.charges.samples) for count in counts)))
+        come = (*report.answered.tolist(), *report.late_device.tolist())
+        seconds = self.cloud(sum(_uploaded(self._replies.get(d)) for d in come))
         if seconds:
             after, report = clock.play(self.clock, tasks, *fixed, cloud_seconds=seconds)
         return after, report, seconds
@@ -171,23 +174,39 @@ class TimedGrid(OwnGrid):
         endless = self.rules.mode == "sync" and self.rules.late == "take"
         return np.isfinite(through) if endless else through <= self.clock.now + self.rules.deadline
 
-    def _work(self, device: np.ndarray, reached: np.ndarray, found: Mapping[int, Message]) -> np.ndarray:
-        """Seconds of work (m,): nothing where the message never came or the device failed."""
-        metrics = [_metrics(found.get(d)) for d in device.tolist()]
-        counts = [Counts.of(m) for m in metrics]
-        worked = np.array([bool(m) for m in metrics], bool)
-        silent = np.array([d not in found for d in device.tolist()], bool) & reached
-        seconds = np.zeros(len(device))
-        rows = np.flatnonzero(worked)
-        seconds[rows] = self.charges.seconds(device[rows], [counts[row] for row in rows])
-        return np.where(silent, NEVER, seconds)
+    def _read(
+        self, asked: Mapping[int, Message], answers: Iterable[Message]
+    ) -> tuple[dict[int, Message], dict[int, Reply]]:
+        """The first answer of each device that was asked, and what the good ones say. What is kept of the
+        others is an error reply with one line: it may lie here for long, and in checkpoints.
+        """
+        form, found, said = self.form(), {}, {}
+        awaited = {m.metadata.message_id: device for device, m in asked.items()}
+        for answer in answers:
+            device = awaited.pop(answer.metadata.reply_to_message_id, None)
+            if device is None:
+                continue
+            try:
+                if answer.has_error():
+                    code, reason = answer.error.code, clean(answer.error.reason)
+                else:
+                    said[device], found[device] = read(answer.content, form), answer
+                    continue
+            except ReplyError as err:
+                code, reason = REFUSED, clean(str(err))
+            error = Error(code if 0 <= code < 2**31 else 0, reason)
+            found[device] = with_id(
+                Message(error, reply_to=asked[device]), f"error-{self.clock.round + 1}-{device}"
+            )
+        return found, said
 
-    def _up(self, device: np.ndarray, found: Mapping[int, Message]) -> np.ndarray:
-        replies = [found.get(d) for d in device.tolist()]
-        return np.array(
-            [message_bytes(r.content) if r is not None and r.has_content() else 0 for r in replies],
-            np.float64,
-        )
+    def _work(self, device: np.ndarray, silent: np.ndarray, said: Mapping[int, Reply]) -> np.ndarray:
+        """Seconds of work (m,): nothing where the message never came or the device failed."""
+        seconds, devices = np.where(silent, NEVER, 0.0), device.tolist()
+        rows = [row for row, d in enumerate(devices) if d in said]
+        counts = [Counts.of(said[devices[row]].metrics) for row in rows]
+        seconds[rows] = self.charges.seconds(device[rows], counts)
+        return seconds
 
     def _settle(self, report: clock.Report, online: int, cloud_seconds: float) -> list[Message]:
         """What the strategy gets of a round, by device; what is settled is let go."""
@@ -264,13 +283,9 @@ def _trains(message: Message) -> bool:
     return message.metadata.message_type.split(".")[0] == MessageType.TRAIN
 
 
-def _metrics(reply: Message | None) -> Mapping[str, Any]:
+def _uploaded(reply: Message | None) -> int:
+    """The samples that an answer of good form says it has; a claim, but within its bound."""
     if reply is None or not reply.has_content():
-        return {}
-    return reply.content.metric_records.get(keys.METRICS, MetricRecord())
-
-
-def _count(metrics: Mapping[str, Any], name: str) -> float:
-    """A count that a device reports; 0 for one that is absent or none."""
-    value = metrics.get(name, 0)
-    return float(value) if isinstance(value, int | float) and 0 <= value < 1e30 else 0.0
+        return 0
+    said: Any = reply.content.metric_records[keys.METRICS].get(keys.UPLOADED, 0)
+    return said

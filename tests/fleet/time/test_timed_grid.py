@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from cdc_flower.fleet.cost import roofline
@@ -21,12 +21,16 @@ from cdc_flower.fleet.time.trace_files import COLUMNS, from_frame
 from cdc_flower.fleet.time.traces import Trace, always
 from cdc_flower.wire import keys
 from cdc_flower.wire.counts import Counts
+from cdc_flower.wire.fields import Number, Numbers
+from cdc_flower.wire.messages import with_id
+from cdc_flower.wire.reply import Form
 from tests.fleet.cost.test_roofline import STUDENT
 
 PROFILES = read_profiles()
 SHAPES = roofline.shapes(STUDENT, 16)
 PASS = 20 + SHAPES.patches  # positions
 RULES = FleetConfig(mode="sync", deadline=100.0)
+COUNTED = Numbers(Number(int, 0, 2**53), 6)
 PI = PROFILES["pi4"]
 
 
@@ -38,6 +42,9 @@ def seconds_of(passes: float) -> float:
 
 def passes_for(seconds: float) -> float:
     return (seconds - seconds_of(0)) / (seconds_of(1) - seconds_of(0))
+
+
+FORM = Form({keys.DEVICE: Number(int), keys.UPLOADED: Number(int, 0, 1), keys.COUNTS: COUNTED})
 
 
 class World:
@@ -77,6 +84,7 @@ class World:
             charges,
             trace or always(n),
             wanted,
+            lambda: FORM,
             lambda samples: 7.0 * samples,
         )
 
@@ -174,13 +182,37 @@ def test_a_device_that_fails_answers_so_at_once():
     assert world.now == pytest.approx(10, abs=0.1)
 
 
-@pytest.mark.parametrize(("uploaded", "counted"), [(0, 0), (1, 1), (10**18, 1)])
-def test_the_cloud_takes_its_time_for_the_samples_that_came_before_the_next_round(uploaded, counted):
-    world = World(30, 10, 20, 50, uploaded=uploaded)  # a task has one sample, whatever a device says
+@pytest.mark.parametrize("uploaded", [0, 1])
+def test_the_cloud_takes_its_time_for_the_samples_that_came_before_the_next_round(uploaded):
+    world = World(30, 10, 20, 50, uploaded=uploaded)
     assert world.round(0, 1, 2, 3) == [1, 2]
-    assert world.grid.last["cloud_seconds"] == 2 * 7.0 * counted
+    assert world.grid.last["cloud_seconds"] == 2 * 7.0 * uploaded
     assert world.grid.last["hours"] == pytest.approx(20 / 3600, abs=0.1 / 3600)
-    assert world.now == pytest.approx(20 + 14.0 * counted, abs=0.1)
+    assert world.now == pytest.approx(20 + 14.0 * uploaded, abs=0.1)
+
+
+def test_an_answer_of_another_form_is_one_line_that_took_no_time():
+    world = World(30, 10, 20, 50, uploaded=2)  # a task has one sample
+    refused = (1000, "uploaded is 2; allowed: int from 0 to 1")
+    assert world.round(0, 1, 2, 3) == [refused] * 4
+    assert world.grid.last["cloud_seconds"] == 0
+    assert (world.grid.table()["work_seconds"] == 0).all()
+
+
+def test_a_long_error_is_kept_as_one_line(monkeypatch):
+    world = World(30, 10)
+    monkeypatch.setattr(world.grid.inner, "send_and_receive", lambda messages, timeout: _lies(messages))
+    assert world.round(0, 1) == [(0, "a" * 199 + "…"), 1]
+
+
+def _lies(messages) -> list[Message]:
+    for i, message in enumerate(messages):
+        with_id(message, f"m{i}")
+    counts = {keys.DEVICE: 1, keys.UPLOADED: 0, **Counts().metrics()}
+    good = Message(RecordDict({keys.METRICS: MetricRecord(counts)}), reply_to=messages[1])
+    again = Message(RecordDict(), reply_to=messages[1])
+    stranger = Message(RecordDict(), reply_to=with_id(World(1).grid.inner._work(messages[0]), "another"))
+    return [stranger, Message(Error(2**40, "a" * 10**6), reply_to=messages[0]), good, again]
 
 
 def test_an_answer_that_arrives_while_the_cloud_works_comes_in_the_next_round():

@@ -15,6 +15,9 @@ from cdc_flower.models import adapters
 from cdc_flower.models.student import twin_model
 from cdc_flower.setting import STRICT, setting
 from cdc_flower.wire import keys
+from cdc_flower.wire.fields import Flat, Number, ReplyError
+from cdc_flower.wire.reply import Form, Reply
+from strategies.answers import Taken
 from strategies.method import Method, Setup, Traits
 
 
@@ -64,13 +67,22 @@ class Hyper(Method):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        for device, reply in self.fleet.answers(replies).items():
-            if self.fleet.enter(device, reply):
-                seen = reply.content[keys.ARRAYS][keys.PAYLOAD].numpy().astype(np.float32)
-                made = self.base + self.weights @ (seen / np.linalg.norm(seen))
-                self.own[device] = made.astype(np.float16).astype(np.float32)
+        heard = self.fleet.receive(server_round, replies, self.form(), self.take)
+        for device, seen in heard.items():
+            made = self.base + self.weights @ (seen / np.linalg.norm(seen))
+            self.own[device] = made.astype(np.float16).astype(np.float32)
         self.metrics = {"personal": len(self.own)}
         return None, None
+
+    def form(self) -> Form:
+        uploaded = Number(int, 0, self.fleet.samples)
+        return Form({keys.UPLOADED: uploaded}, array=Flat(self.weights.shape[1], "float16"))
+
+    def take(self, device: int, reply: Reply) -> Taken[np.ndarray]:
+        seen = reply.array.astype(np.float32)
+        if not seen.any():
+            raise ReplyError("a mean token of zeros")
+        return Taken(seen)
 
     def parts(self) -> dict[str, Any]:
         return {**super().parts(), "hyper": self}
