@@ -23,6 +23,7 @@ from torch import nn
 from cdc_flower.checkpoint import Saved
 from cdc_flower.cloud.distill import Cloud, CloudSample
 from cdc_flower.cloud.losses import needs_teacher
+from cdc_flower.cloud.passes import longest
 from cdc_flower.cloud.source import replay_pool
 from cdc_flower.config import Config
 from cdc_flower.downlink import update
@@ -114,8 +115,8 @@ class CDC(Method):
         first = adapters.read(twin)
         mirror = Mirror(first, layout, down.codec, down.budget, down.history)
         source = replay_pool(config, shared, setup.world)
-        cloud = Cloud(config, shared, teacher, twin, source)
         most = limits_of(config, shared, setup.world)
+        cloud = Cloud(config, shared, teacher, twin, source, longest(shared, most.question))
         return cls(setup.fleet(), cloud, mirror, shared, teacher, config, twin, most)
 
     @classmethod
@@ -218,6 +219,7 @@ class CDC(Method):
         self.metrics |= {
             "taught": learned.taught,
             "dropped": learned.dropped,
+            **({"skipped_steps": learned.skipped} if learned.skipped else {}),
             **{f"loss_{k}": float(v) for k, v in learned.losses.items()},
         }
         self._keep_examples(samples, learned.teacher_answers)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from logging import getLogger
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 from torch import nn
 
 from cdc_flower.cloud import losses
+from cdc_flower.cloud.passes import cut, passes, sequence
 from cdc_flower.cloud.replay import CloudSample, PseudoLabelled, Replay
 from cdc_flower.config import Config
 from cdc_flower.data.features import Grid
@@ -24,6 +26,7 @@ from cdc_flower.models import adapters, vlm
 from cdc_flower.models.shared import Shared
 from cdc_flower.models.teacher import Teacher
 
+_log = getLogger(__name__)
 __all__ = ["Cloud", "CloudSample", "Learned", "teach"]
 
 TOP = 64  # teacher logits kept per answer position
@@ -39,6 +42,7 @@ class Learned:
     dropped: int  # samples it was not
     losses: dict[str, float]  # means over the steps
     teacher_answers: list[str]  # one per sample, in order, also for the dropped
+    skipped: int = 0  # steps without a finite gradient: they changed nothing
 
 
 def _grids(samples: Sequence[CloudSample]) -> list[Grid]:
@@ -47,14 +51,18 @@ def _grids(samples: Sequence[CloudSample]) -> list[Grid]:
 
 @torch.no_grad()
 def teach(
-    shared: Shared, teacher: Teacher, samples: Sequence[CloudSample]
+    shared: Shared, teacher: Teacher, samples: Sequence[CloudSample], longest: int = 0
 ) -> tuple[list[PseudoLabelled], list[str]]:
-    """The teacher's answers to samples, in order."""
+    """The teacher's answers to samples, in order; `longest` is as in `Cloud`."""
     labelled: list[PseudoLabelled] = []
     texts: list[str] = []
     device = next(teacher.model.parameters()).device
+    runs: list[Sequence[CloudSample]] = []
     for start in range(0, len(samples), TEACH_BATCH):
-        part = samples[start : start + TEACH_BATCH]
+        batch = samples[start : start + TEACH_BATCH]
+        lengths = [sequence(shared, s, shared.max_answer_tokens) for s in batch]
+        runs += [batch[some] for some in cut(lengths, TEACH_BATCH * longest)]
+    for part in runs:
         arrays = [s.tokens for s in part], [s.question_ids for s in part]
         spots = [s.positions for s in part]
         answers = vlm.answer(
@@ -82,6 +90,8 @@ class Cloud:
     Args:
         twin: float student with trainable adapter; changed in place.
         source: unlabelled samples of the source domain that the cloud kept from training the student.
+        longest: ids of the longest sequence that is expected (`passes.longest`); batches of longer ones are
+            cut into parts. 0 = no batch is cut.
     """
 
     def __init__(
@@ -91,15 +101,15 @@ class Cloud:
         teacher: Teacher,
         twin: nn.Module,
         source: Sequence[CloudSample] = (),
+        longest: int = 0,
     ) -> None:
-        self.config, self.shared, self.teacher = config, shared, teacher
+        self.config, self.shared, self.teacher, self.longest = config, shared, teacher, longest
         self.twin = adapters.train_merged(twin)
         cloud = config.cloud
         self.weights = losses.weights(cloud.losses)
         self._needs_teacher = losses.needs_teacher(cloud.losses)
-        source_labelled, _ = teach(shared, teacher, source)
-        sure = [q for q in source_labelled if q.confidence >= cloud.confidence]
-        self.replay = Replay(sure, cloud.replay_bytes)
+        source_labelled, _ = teach(shared, teacher, source, longest)
+        self.replay = Replay(self._sure(source_labelled), cloud.replay_bytes)
         self.params = adapters.trainable(twin)
         self.mean = [
             p.detach().clone() for p in self.params
@@ -118,22 +128,32 @@ class Cloud:
         """
         cloud = self.config.cloud
         rng = np.random.default_rng([self.config.run.seed, 3, round])
-        labelled, texts = teach(self.shared, self.teacher, samples)
+        labelled, texts = teach(self.shared, self.teacher, samples, self.longest)
         if weights is not None:
             labelled = [replace(q, weight=float(w)) for q, w in zip(labelled, weights, strict=True)]
-        fresh = [q for q in labelled if q.confidence >= cloud.confidence]
+        fresh = self._sure(labelled)
         sums: dict[str, float] = {}
+        skipped = 0
         if fresh:
             self.twin.train()
             for _ in range(cloud.steps):
                 old = self.replay.draw(round_half(cloud.batch * cloud.replay_share), rng)
                 new = [fresh[int(i)] for i in rng.integers(len(fresh), size=cloud.batch - len(old))]
-                for name, value in self._step(new + old).items():
+                terms = self._step(new + old)
+                skipped += not terms
+                for name, value in terms.items():
                     sums[name] = sums.get(name, 0.0) + value
             self.twin.eval()
             self.replay.add(fresh, rng)
-        means = {name: total / max(1, cloud.steps) for name, total in sums.items()}
-        return Learned(self._shipped(), len(fresh), len(labelled) - len(fresh), means, texts)
+        if skipped:
+            _log.warning("round %s: %s of %s steps had no finite gradient", round, skipped, cloud.steps)
+        means = {name: total / max(1, cloud.steps - skipped) for name, total in sums.items()}
+        return Learned(self._shipped(), len(fresh), len(labelled) - len(fresh), means, texts, skipped)
+
+    def _sure(self, labelled: Sequence[PseudoLabelled]) -> list[PseudoLabelled]:
+        """Samples whose answers teach: the teacher is confident, and all it says of them is finite."""
+        least = self.config.cloud.confidence
+        return [q for q in labelled if q.confidence >= least and np.isfinite(q.top_logits).all()]
 
     def _shipped(self) -> np.ndarray:
         """The running mean of the adapter (P,); the learning rate never falls, so one step is noisy."""
@@ -183,25 +203,37 @@ class Cloud:
         return [*self.params, *self.align.parameters()]
 
     def _step(self, batch: list[PseudoLabelled]) -> dict[str, float]:
-        """One optimizer step. Complete and partial pictures pass apart, so that neither pads the other."""
+        """One optimizer step, and the terms of its loss; {} where the gradient is not finite: then there is
+        none. (Clipping would make NaN of an infinite gradient, and NaN stays in the adapter.)
+        """
         cloud = self.config.cloud
-        groups = [[q for q in batch if q.sample.whole is whole] for whole in (False, True)]
-        terms: dict[str, torch.Tensor] = {}
-        for group in filter(None, groups):
-            for name, value in self._terms(group).items():
-                terms[name] = terms.get(name, torch.zeros(())) + value * (len(group) / len(batch))
-        loss = torch.stack(list(terms.values())).sum()
+        sums: dict[str, float] = {}
         self.optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.params, 1.0)
+        for parts in passes(self.shared, batch, len(batch) * self.longest):
+            terms: dict[str, torch.Tensor] = {}
+            for part in parts:
+                for name, value in self._terms(part.rows, part.length).items():
+                    share = part.positions if losses.LOSSES[name].of_positions else part.samples
+                    terms[name] = terms.get(name, torch.zeros(())) + value * (share * part.group)
+            torch.stack(list(terms.values())).sum().backward()
+            for name, value in terms.items():
+                sums[name] = sums.get(name, 0.0) + float(value.detach())
+        norm = nn.utils.clip_grad_norm_(self.params, 1.0)
+        others = [p.grad for p in self.align.parameters() if p.grad is not None]
+        if (
+            not all(bool(torch.isfinite(x).all()) for x in (norm, *others))
+            or not np.isfinite([*sums.values()]).all()
+        ):
+            self.optimizer.zero_grad()
+            return {}
         self.optimizer.step()
         with torch.no_grad():
             for mean, p in zip(self.mean, self.params, strict=True):
                 mean.lerp_(p, 1 - cloud.ema_decay)
-        return {name: float(v.detach()) for name, v in terms.items()}
+        return sums
 
-    def _terms(self, batch: list[PseudoLabelled]) -> dict[str, torch.Tensor]:
-        """The weighted losses of a batch, each a mean over its samples."""
+    def _terms(self, batch: list[PseudoLabelled], length: int = 0) -> dict[str, torch.Tensor]:
+        """The weighted losses of a batch, each a mean; sequences are at least `length` long."""
         cloud, text = self.config.cloud, self.shared.text
         device = next(self.twin.parameters()).device
         inputs = vlm.collate(
@@ -210,7 +242,8 @@ class Cloud:
             [q.sample.question_ids for q in batch],
             [q.answer_ids for q in batch],
             [q.sample.positions for q in batch],
-            grids=_grids([q.sample for q in batch]),
+            length,
+            _grids([q.sample for q in batch]),
         ).to(device)
         out = vlm.forward(self.twin, inputs)
         assert inputs.answer_ids is not None

@@ -128,10 +128,15 @@ class Seen:
 
 @dataclass(frozen=True)
 class Loss:
-    """One term: a scalar of a batch, and whether it takes a pass of the teacher in every step."""
+    """One term: a scalar of a batch, and whether it takes a pass of the teacher in every step.
+
+    It is a mean over the samples of a batch whose sequences are padded to one length, or over positions that
+    are there (`of_positions`): so the terms of parts of a batch add up to that of the whole.
+    """
 
     function: Callable[[Seen], Tensor]
     needs_teacher_hidden: bool = False
+    of_positions: bool = False
 
 
 def _feature(seen: Seen) -> Tensor:
@@ -150,7 +155,7 @@ def _wavelet(seen: Seen) -> Tensor:
 LOSSES: dict[str, Loss] = {
     "ce": Loss(lambda s: weighted_ce(s.logits, s.answer_ids, s.weight)),
     "kl": Loss(lambda s: top_kl(s.logits, s.top_ids, s.top_logits, s.answer_ids != -100, s.weight, s.tau)),
-    "feature": Loss(_feature, needs_teacher_hidden=True),
+    "feature": Loss(_feature, needs_teacher_hidden=True, of_positions=True),
     "wavelet": Loss(_wavelet, needs_teacher_hidden=True),
 }
 """Name in the setting `cloud.losses` -> term."""

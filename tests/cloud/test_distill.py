@@ -11,6 +11,7 @@ import torch
 
 from cdc_flower.cloud import distill
 from cdc_flower.cloud.distill import Cloud, teach
+from cdc_flower.cloud.passes import passes
 from cdc_flower.cloud.replay import CloudSample, PseudoLabelled
 from cdc_flower.config import Config, parse
 from cdc_flower.models import adapters, vlm
@@ -264,3 +265,76 @@ def test_the_state_of_another_model_is_refused(shared, teacher, settings):
     other = cloud_of(shared, teacher, with_settings(settings, lora_rank=2))
     with pytest.raises(ValueError, match=r"saved tensors have .* values, this model's have"):
         other.load(state)
+
+
+def test_parts_that_pass_alone_make_the_step_of_the_whole_batch(shared, teacher, settings, samples):
+    """All four losses, complete and partial pictures, sequences of unequal length."""
+    config = with_settings(settings, losses="ce,kl=0.5,feature,wavelet=0.1", cloud_steps=1, replay_share=0.0)
+    rng = np.random.default_rng(1)
+    n, width = shared.n_tokens, shared.width
+    whole = [
+        dataclasses.replace(s, tokens=rng.normal(size=(n, width)).astype(np.float32), positions=np.arange(n))
+        for s in samples[:3]
+    ]
+    lessons, _ = teach(shared, teacher, [*samples[:6], *whole])
+    steps, gradients, at_once = [], [], []
+    for longest in (0, 10**6, 6):
+        cloud = Cloud(config, shared, teacher, twin_model(shared, config.pair), [], longest)
+        at_once.append(len(passes(shared, lessons, len(lessons) * longest)))
+        cloud.twin.train()
+        steps.append(cloud._step(lessons))
+        gradients.append(torch.cat([p.grad.flatten() for p in cloud._trained()]))
+    assert at_once[:2] == [1, 1]
+    assert at_once[2] > 4
+    assert steps[0] == steps[1]
+    assert torch.equal(gradients[0], gradients[1])  # bit for bit, where nothing is cut
+    assert set(steps[0]) == {"ce", "kl", "feature", "wavelet"}
+    assert steps[2] == pytest.approx(steps[0], rel=1e-5)
+    torch.testing.assert_close(gradients[2], gradients[0], rtol=1e-3, atol=1e-6)
+
+
+def test_no_pass_is_larger_than_expected_whatever_came(shared, teacher, settings, samples, monkeypatch):
+    config, most, seen = with_settings(settings, cloud_steps=3), 60, []
+    forward = vlm.forward
+
+    def spied(model, inputs, **more):
+        seen.append(inputs.ids.numel())
+        return forward(model, inputs, **more)
+
+    monkeypatch.setattr(vlm, "forward", spied)
+    cloud = Cloud(config, shared, teacher, twin_model(shared, config.pair), [], most)
+    long = [dataclasses.replace(s, question_ids=s.question_ids * 20) for s in samples]
+    cloud.learn(long, 1)
+    assert len(seen) >= 3 * 2
+    assert max(seen) <= config.cloud.batch * most
+
+
+def test_a_step_without_a_finite_gradient_changes_nothing(shared, teacher, settings, samples, caplog):
+    cloud = cloud_of(shared, teacher, with_settings(settings, replay_share=0.0))
+    lessons, _ = teach(shared, teacher, samples)
+    spoilt = dataclasses.replace(
+        lessons[0], sample=dataclasses.replace(samples[0], tokens=np.full_like(samples[0].tokens, np.inf))
+    )
+    before = adapters.read(cloud.twin)
+    assert cloud._step([*lessons[1:], spoilt]) == {}
+    np.testing.assert_array_equal(adapters.read(cloud.twin), before)
+    assert set(cloud._step(lessons)) == {"ce", "kl"}
+    assert np.isfinite(adapters.read(cloud.twin)).all()
+    assert not np.array_equal(adapters.read(cloud.twin), before)
+    real = cloud._step
+    turns = iter([{}, real(lessons), {}, real(lessons)])
+    cloud._step = lambda batch: next(turns)  # type: ignore[method-assign]
+    learned = cloud.learn(samples, 1)
+    assert learned.skipped == 2
+    assert all(np.isfinite(v) and v > 0 for v in learned.losses.values())
+    assert "2 of 4 steps had no finite gradient" in caplog.text
+
+
+def test_a_sample_of_which_the_teacher_says_nothing_finite_teaches_nothing(
+    shared, teacher, settings, samples
+):
+    cloud = cloud_of(shared, teacher, with_settings(settings))
+    huge = [dataclasses.replace(s, tokens=np.full_like(s.tokens, 3e38)) for s in samples[:2]]
+    learned = cloud.learn([*samples[2:], *huge], 1)
+    assert (learned.taught, learned.dropped) == (len(samples) - 2, 2)
+    assert np.isfinite(learned.adapter).all()
