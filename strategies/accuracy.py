@@ -1,11 +1,12 @@
 """Held-out accuracy by domain, of the student with some adapter or of the teacher; for the experimenter's
-eyes alone.
+eyes alone. What an answer is worth, and what stands beside it, the run's task says (`cdc_flower.tasks`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import numpy as np
 from torch import nn
@@ -13,8 +14,33 @@ from torch import nn
 from cdc_flower.data.world import World
 from cdc_flower.models import adapters, vlm
 from cdc_flower.models.shared import Shared
+from cdc_flower.tasks import TASKS, Truths
 
 BATCH = 128
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the answers to the held-out items were worth.
+
+    Attributes:
+        accuracy: domain -> mean worth.
+        beside: "BLEU-4 source" -> further figures of the task, by name and domain; what cannot be computed
+        here is absent.
+    """
+
+    accuracy: dict[str, float]
+    beside: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def mean(cls, parts: Sequence[Measured]) -> Measured:
+        """The mean of every figure over several adapters."""
+        return cls(
+            *(
+                {k: float(np.mean([found[k] for found in of])) for k in of[0]}
+                for of in ([part.accuracy for part in parts], [part.beside for part in parts])
+            )
+        )
 
 
 @contextmanager
@@ -31,11 +57,33 @@ def wearing(model: nn.Module, flat: np.ndarray) -> Iterator[nn.Module]:
 def accuracy(
     model: nn.Module, shared: Shared, world: World, progress: Callable[[str, int, int], None] | None = None
 ) -> dict[str, float]:
-    """Domain -> mean worth of the greedy answers to the test items, 0..1.
+    """Domain -> mean worth of the greedy answers to the test items."""
+    return measure(model, shared, world, progress).accuracy
 
-    Answers are compared as text, by the task that judges the stream.
-    """
-    frame, right = world.test, np.zeros(len(world.test))
+
+def measure(
+    model: nn.Module, shared: Shared, world: World, progress: Callable[[str, int, int], None] | None = None
+) -> Measured:
+    """The greedy answers to the test items, judged as text by the task that judges the stream."""
+    said = answers(model, shared, world, progress)
+    truths, domain = Truths(world.test), world.test["drift_domain"].to_numpy()
+    worth = np.array([world.worth(text, truth) for text, truth in zip(said, truths, strict=True)])
+    found, beside = {}, {}
+    for name in map(str, sorted(set(domain))):
+        rows = np.flatnonzero(domain == name)
+        found[name] = float(worth[rows].mean())
+        for figure, of in TASKS[world.task].beside.items():
+            value = of([said[i] for i in rows], [truths[i] for i in rows])
+            if value is not None:
+                beside[f"{figure} {name}"] = value
+    return Measured(found, beside)
+
+
+def answers(
+    model: nn.Module, shared: Shared, world: World, progress: Callable[[str, int, int], None] | None = None
+) -> list[str]:
+    """The model's greedy answers to the test items, in their order."""
+    frame, said = world.test, []
     device = next(model.parameters()).device
     mode = model.training
     model.eval()
@@ -48,14 +96,11 @@ def accuracy(
             [shared.text.question_ids(str(q)) for q in part["question"]],
             grids=[world.test_tokens.grid(i) for i in rows],
         )
-        said = vlm.answer(model, shared.text, inputs.to(device), shared.max_answer_tokens).texts
-        true = part["answer"].astype(str)
-        right[start : start + BATCH] = [world.worth(a, b) for a, b in zip(said, true, strict=True)]
+        said += vlm.answer(model, shared.text, inputs.to(device), shared.max_answer_tokens).texts
         if progress is not None:
             progress("held-out accuracy", min(start + BATCH, len(frame)), len(frame))
     model.train(mode)
-    domain = frame["drift_domain"].to_numpy()
-    return {str(d): float(right[domain == d].mean()) for d in sorted(set(domain))}
+    return said
 
 
 def items(world: World) -> dict[str, int]:

@@ -23,7 +23,7 @@ from cdc_flower.fleet.engines import adapter_files
 from cdc_flower.fleet.time.timed_grid import TimedGrid
 from cdc_flower.run_folder import RunFolder
 from cdc_flower.wire import keys
-from strategies.accuracy import accuracy, items, wearing
+from strategies.accuracy import Measured, items, measure, wearing
 from strategies.fleet import Fleet
 from strategies.method import Method, Setup
 from strategies.resumed import Earlier
@@ -117,7 +117,7 @@ class After:
     progress: Callable[[str, int, int], None] | None = None
     saved_states: Part = field(default_factory=dict)
     arrays: ArrayRecord | None = None
-    _measured: tuple[bytes, dict[str, float]] | None = None
+    _measured: tuple[bytes, Measured] | None = None
 
     def resumed(self, found: Earlier, arrays: ArrayRecord) -> None:
         """Go on where an earlier run stopped; the tables on disk become those of then."""
@@ -128,18 +128,18 @@ class After:
     def finished(self, round: int, arrays: ArrayRecord) -> MetricRecord:
         """Evaluate, write the tables, save, and tell whoever else wants to know."""
         run, fleet = self.setup.config.run, self.method.fleet
-        measured = None
+        measured, beside = None, {}
         if round in (0, run.rounds) or round % run.eval_every == 0:
             self._say("evaluation", round)
             with self.folder.stage("evaluation"):
-                measured = self._accuracy()
+                measured, beside = self._measured_now()
         self.folder.stage_seconds.update(fleet.seconds)
         clock = self.grid if isinstance(self.grid, TimedGrid) else None
         if clock is not None:
             self.folder.stage_seconds["clock"] = clock.host_seconds
         self._write_devices()
         heard = fleet.prequential.get(round, {})
-        metrics = {**self.method.metrics, **(clock.last if clock is not None else {})}
+        metrics = {**self.method.metrics, **(clock.last if clock is not None else {}), **beside}
         self.folder.round(round, measured, heard, metrics, items(self.setup.world))
         self.arrays = arrays
         self._checkpoint(round, arrays)
@@ -180,8 +180,10 @@ class After:
         named = (bytes(state) for part in states for state in part.values())  # type: ignore[arg-type]
         adapter_files.sweep(self.folder.path / adapter_files.FOLDER, named)
 
-    def _accuracy(self) -> dict[str, float]:
-        """Held-out accuracy by domain: of the one adapter, or the mean over up to `SHOWN` devices' own."""
+    def _measured_now(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Held-out accuracy by domain, and what stands beside it: of the one adapter, or the mean over up to
+        `SHOWN` devices' own.
+        """
         devices = self.setup.config.run.devices
         shown = (
             np.unique(np.linspace(0, devices - 1, SHOWN).astype(int)) if self.method.traits.personal else [0]
@@ -192,10 +194,9 @@ class After:
             found = []
             for flat in flats:
                 with wearing(self.method.model, flat) as model:
-                    found.append(accuracy(model, self.setup.shared, self.setup.world))
-            mean = {domain: float(np.mean([f[domain] for f in found])) for domain in found[0]}
-            self._measured = key, mean
-        return self._measured[1]
+                    found.append(measure(model, self.setup.shared, self.setup.world))
+            self._measured = key, Measured.mean(found)
+        return self._measured[1].accuracy, self._measured[1].beside
 
     def _say(self, stage: str, round: int) -> None:
         if self.progress is not None:

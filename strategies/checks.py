@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from cdc_flower.fleet.time.traces import Trace
 from cdc_flower.models import vlm
 from cdc_flower.models.shared import Shared
 from cdc_flower.session import kept, session
+from cdc_flower.tasks import TASKS, Truth, Truths
 from cdc_flower.uplink import token_batch
 from cdc_flower.uplink.pictures import picture_batch
 from cdc_flower.uplink.pictures.picture_batch import FORMS
@@ -43,9 +45,39 @@ def check(setup: Setup) -> None:
             f"allowed: up to {asked}"
         )
     check_fleet(setup)
+    check_answers(config, setup.shared, setup.world)
     if not re.fullmatch(r"(\s*\d+:\d+\s*(,\s*\d+:\d+\s*)*)?", run.fail_devices):
         raise ConfigError(
             f"setting 'run.fail-devices' = {run.fail_devices!r}; allowed: round:device pairs, e.g. '2:1,4:0'"
+        )
+
+
+def check_answers(config: Config, shared: Shared, world: World) -> None:
+    """Refuse a longest answer within which what the data wants to hear can never be said.
+
+    A task in which a part of an answer has worth (captions) bears some that are longer, up to half of them.
+
+    Raises:
+        ConfigError: names the longest one.
+    """
+    limit, task = config.pair.max_answer_tokens, TASKS[config.data.task]
+
+    @cache
+    def tokens(answer: str) -> int:
+        return len(shared.text.answer_ids(answer))
+
+    def shortest(truth: Truth) -> tuple[int, str]:
+        if tokens(truth.answer) <= limit or "answers" not in world.train:
+            return tokens(truth.answer), truth.answer
+        return min((tokens(answer), answer) for answer in truth.answers)
+
+    needed = [shortest(truth) for split in (world.train, world.test) for truth in Truths(split)]
+    longer = [one for one in needed if one[0] > limit]
+    if longer and not (task.partial and 2 * len(longer) < len(needed)):
+        most, answer = max(longer)
+        raise ConfigError(
+            f"setting 'pair.max-answer-tokens' = {limit}: {len(longer)} of {len(needed)} questions have no "
+            f"answer that short, e.g. {answer[:60]!r}; allowed: {most} or more"
         )
 
 

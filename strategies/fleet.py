@@ -245,7 +245,7 @@ class Fleet:
                 have = sums.get(domain, (0, 0))
                 sums[domain] = have[0] + right, have[1] + total
         self.prequential[round] = dict(sorted(sums.items()))
-        return MetricRecord({d: list(c) for d, c in self.prequential[round].items()})
+        return MetricRecord({d: [*map(float, c)] for d, c in self.prequential[round].items()})
 
     def state(self) -> dict[str, Any]:
         """The ledger, the counts and the seconds so far, and whose answer is awaited."""

@@ -20,7 +20,7 @@ from typing import Any
 import pandas as pd
 from PIL import Image
 
-from cdc_flower.data.packs import NOT_EMPTY, SPLITS, PackError, check_picture, write_pack
+from cdc_flower.data.packs import LISTS, NOT_EMPTY, SPLITS, PackError, check_picture, write_pack
 from cdc_flower.data.partition import hold_out
 
 NEEDED = ("image", "question", "answer")
@@ -44,6 +44,13 @@ def _text(value: Any, where: str, column: str) -> str:
     return text
 
 
+def _texts(value: Any, where: str, column: str) -> list[str]:
+    """A cell as a list of texts."""
+    if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
+        raise PackError(f"{where}, column '{column}': {type(value).__name__} found; allowed: a list of texts")
+    return [item.strip() for item in value]
+
+
 def _row(record: Mapping[str, Any], fields: Mapping[str, str], where: str) -> dict[str, Any]:
     """The text columns of one source record."""
     row: dict[str, Any] = {}
@@ -51,7 +58,13 @@ def _row(record: Mapping[str, Any], fields: Mapping[str, str], where: str) -> di
         if column == "image":
             continue
         if record.get(field) is not None:
-            row[column] = _text(record[field], where, column)
+            value = record[field]
+            if column in LISTS:
+                row[column] = _texts(value, where, column)
+                continue
+            row[column] = _text(value, where, column)
+            if column == "answer" and isinstance(value, list | tuple):
+                row.setdefault("answers", _texts(value, where, column))
         elif column in OPTIONAL:
             row[column] = ""
         else:
@@ -72,7 +85,10 @@ def _fields(mapping: Mapping[str, str] | None) -> dict[str, str]:
 
 
 def _frame(rows: Iterable[dict[str, Any]], source: str) -> pd.DataFrame:
-    frame = pd.DataFrame(list(rows))
+    found = list(rows)
+    if any("answers" in row for row in found):
+        found = [{"answers": [row["answer"]], **row} for row in found]
+    frame = pd.DataFrame(found)
     if frame.empty:
         raise PackError(f"{source}: no rows")
     return frame

@@ -30,6 +30,8 @@ from cdc_flower.stages import DataConfig
 TEXT_COLUMNS = ("image_id", "question", "answer", "qtype", "domain", "user")
 COLUMNS = ("image", *TEXT_COLUMNS)
 """The columns every pack has; more are allowed and kept."""
+LISTS = ("answers", "choices")
+"""Columns that a pack may have, of lists of texts: all reference answers, and what was offered."""
 NOT_EMPTY = ("image_id", "question", "answer")
 SPLITS = ("train", "test")
 MAX_PIXELS = 16 * 2**20
@@ -37,7 +39,7 @@ MAX_PIXELS = 16 * 2**20
 _ALLOWED = "'scenes' or the path of a folder with train.parquet and test.parquet"
 
 
-MAX_ANSWER_CHARS = 64
+MAX_ANSWER_CHARS = 1000
 
 
 class PackError(ConfigError):
@@ -52,7 +54,7 @@ class Pack:
         name: the folder's name, or "scenes".
         folder: where it was read from; None when generated.
         digest: sha256 (hex) of the files, or of the generator's arguments.
-        train: columns `TEXT_COLUMNS` (strings) and any extra ones; no picture bytes.
+        train: columns `TEXT_COLUMNS` (strings) and any extra ones, `LISTS` as lists; no picture bytes.
         test: the same for the held-out split.
         train_images: image_id -> encoded picture, in order of first appearance.
         test_images: the same for the held-out split.
@@ -100,6 +102,16 @@ def _is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
+def _is_texts(kind: pa.DataType) -> bool:
+    listed = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    return listed and (_is_text(kind.value_type) or pa.types.is_null(kind.value_type))
+
+
+def _as_list(kind: pa.DataType) -> Any:
+    """The pandas type of a list column: as it is in Arrow, a fraction of the memory of Python's lists."""
+    return pd.ArrowDtype(kind) if _is_texts(kind) else None
+
+
 def _line(err: BaseException) -> str:
     return (str(err).splitlines() or [type(err).__name__])[0]
 
@@ -132,18 +144,35 @@ def _validate(table: pa.Table, file: str) -> tuple[pd.DataFrame, dict[str, bytes
         row = _first(values[column], lambda text: not text.strip())
         if row is not None:
             raise PackError(f"{file}: row {row}, column '{column}': empty")
-    row = _first(values["answer"], lambda text: len(text) > MAX_ANSWER_CHARS)
-    if row is not None:
-        answer = values["answer"][row]
-        raise PackError(
-            f"{file}: row {row}, column 'answer': {len(answer)} characters ({answer[:24]!r}...), "
-            f"allowed are {MAX_ANSWER_CHARS}"
-        )
+    _check_length(file, "answer", values["answer"])
+    for column in set(LISTS) & set(table.column_names):
+        _check_lists(table, file, column)
     images = _pictures(values["image_id"], values["image"], file)
-    frame = table.drop_columns(["image"]).to_pandas(ignore_metadata=True)
+    frame = table.drop_columns(["image"]).to_pandas(ignore_metadata=True, types_mapper=_as_list)
     for column in TEXT_COLUMNS:
         frame[column] = frame[column].astype("str")
     return frame, images
+
+
+def _check_length(file: str, column: str, texts: list[str], row: int | None = None) -> None:
+    at = _first(texts, lambda text: len(text) > MAX_ANSWER_CHARS)
+    if at is not None:
+        raise PackError(
+            f"{file}: row {at if row is None else row}, column '{column}': {len(texts[at])} characters "
+            f"({texts[at][:24]!r}...), allowed are {MAX_ANSWER_CHARS}"
+        )
+
+
+def _check_lists(table: pa.Table, file: str, column: str) -> None:
+    """Refuse a list column that holds other things than texts, or an empty text; only `choices` may be []."""
+    kind = table.schema.field(column).type
+    if not _is_texts(kind):
+        raise PackError(f"{file}: column '{column}' holds {kind}, it must hold lists of texts")
+    for row, texts in enumerate(table[column].to_pylist()):
+        missing = texts is None or (not texts and column == "answers")
+        if missing or any(text is None or not text.strip() for text in texts or ()):
+            raise PackError(f"{file}: row {row}, column '{column}': no list, or an empty text in it")
+        _check_length(file, column, texts or [], row)
 
 
 def _pictures(ids: list[str], pictures: list[bytes], file: str) -> dict[str, bytes]:

@@ -9,20 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from cdc_flower.tasks import Worth
-
 if TYPE_CHECKING:
     from cdc_flower.data.world import World
 
 
 def prequential(
-    worth: Worth, world: World, device: int, round: int, answers: Sequence[str]
+    world: World, device: int, round: int, answers: Sequence[str]
 ) -> dict[str, tuple[float, int]]:
-    """How many of a device's answers of a round are right.
+    """What a device's answers of a round are worth, by the task of the run (`cdc_flower.tasks`).
 
     Args:
-        worth: see `cdc_flower.tasks`.
-        world: whose labels are read.
+        world: whose truths are read.
         device: 0 .. devices - 1.
         round: in which the device answered, from 1.
         answers: its texts, in the order of its stream.
@@ -35,7 +32,7 @@ def prequential(
     if len(rows) != len(answers):
         return {}
     found: dict[str, tuple[float, int]] = {}
-    for domain, true, said in zip(world.domains[rows], world.answers[rows], answers, strict=True):
-        right, total = found.get(domain, (0, 0))
-        found[domain] = (right + worth(str(said), true), total + 1)
+    for domain, row, said in zip(world.domains[rows], rows.tolist(), answers, strict=True):
+        right, total = found.get(domain, (0.0, 0))
+        found[domain] = (right + world.worth(str(said), world.truths[row]), total + 1)
     return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ from cdc_flower.data.schedule import Streams
 from cdc_flower.draws import generator
 from cdc_flower.session import session
 from cdc_flower.stages import DataConfig
-from cdc_flower.tasks import TASKS, Worth, exact
+from cdc_flower.tasks import TASKS, Truths, Worth
 
 if TYPE_CHECKING:
     from cdc_flower.models.shared import Shared
@@ -47,7 +47,8 @@ class World:
         train_tokens, test_tokens: vision tokens of the pictures of both splits.
         streams: [device][round - 1] -> (samples_per_round,) int64 positions in `train`.
         aside: train rows of a pack that no device has, for the cloud (`cloud.source`).
-        worth: of an answer, beside the label.
+        worth: of an answer, beside what is true.
+        task: whose worth it is.
     """
 
     pack: Pack
@@ -56,8 +57,9 @@ class World:
     train_tokens: Features
     test_tokens: Features
     streams: Sequence[list[np.ndarray]]
-    aside: pd.DataFrame = field(default_factory=pd.DataFrame)
-    worth: Worth = exact
+    aside: pd.DataFrame
+    worth: Worth
+    task: str
 
     @cached_property
     def domains(self) -> np.ndarray:
@@ -69,9 +71,14 @@ class World:
         """(train rows,) object: the label of each, a string."""
         return self.train["answer"].astype(str).to_numpy(object)
 
+    @cached_property
+    def truths(self) -> Truths:
+        """What is true of each train row."""
+        return Truths(self.train)
+
     def judge(self, device: int, round: int, answers: Sequence[str]) -> dict[str, tuple[float, int]]:
-        """How many of a device's answers of a round are right, by domain: see `prequential`."""
-        return prequential(self.worth, self, device, round, answers)
+        """What a device's answers of a round are worth, by domain: see `prequential`."""
+        return prequential(self, device, round, answers)
 
 
 def _encode(shared: Shared, images: list[Image.Image]) -> list[tuple[np.ndarray, Grid]]:
@@ -124,6 +131,7 @@ class _Ground:
     test: pd.DataFrame
     train_tokens: Features
     test_tokens: Features
+    worth: Worth
 
 
 def is_aside(image_id: str, share: float) -> bool:
@@ -161,6 +169,7 @@ def told_by_card(data: DataConfig, card: Mapping[str, Any]) -> DataConfig:
 
 def _ground(config: Config, shared: Shared, progress: Progress | None) -> _Ground:
     pack = session().once("packs", config.data, lambda: packs.load(config.data, seed=1), _KEPT)
+    worth = _worth(config.data, pack)
     wanted = (SOURCE, *dict.fromkeys(config.axes))
     train_domain = domains(pack.train, config.data)
     test_domain = domains(pack.test, config.data, reference=pack.train)
@@ -174,7 +183,26 @@ def _ground(config: Config, shared: Shared, progress: Progress | None) -> _Groun
     )
     tokens = [encoded(config, shared, pack, split, progress) for split in ("train", "test")]
     kept, aside = _set_aside(train, config)
-    return _Ground(pack, kept, aside, test, *tokens)
+    return _Ground(pack, kept, aside, test, tokens[0], tokens[1], worth)
+
+
+def _worth(config: DataConfig, pack: Pack) -> Worth:
+    """The task's judge, fit for the whole test split of a pack.
+
+    Raises:
+        ConfigError: the pack lacks what the task is judged by.
+    """
+    task = TASKS[config.task]
+    for column in task.needs:
+        if column not in pack.train or column not in pack.test:
+            able = [name for name, other in TASKS.items() if all(c in pack.train for c in other.needs)]
+            raise ConfigError(
+                f"setting 'data.task' = '{config.task}': pack '{pack.name}' has no column '{column}'; "
+                f"allowed: {', '.join(able)}"
+            )
+    if "task" in task.needs:
+        task.fit(Truths(pack.train))
+    return task.fit(Truths(pack.test))
 
 
 def load_world(config: Config, shared: Shared, progress: Progress | None = None) -> World:
@@ -198,9 +226,17 @@ def load_world(config: Config, shared: Shared, progress: Progress | None = None)
         domain = ground.train["drift_domain"].to_numpy(dtype=str)
         parts = partition(ground.train, config.data, run.devices, run.seed)
         streams = Streams(domain, parts, config)
-        worth = TASKS[config.data.task]
         tokens = ground.train_tokens, ground.test_tokens
-        return World(ground.pack, ground.train, ground.test, *tokens, streams, ground.aside, worth)
+        return World(
+            ground.pack,
+            ground.train,
+            ground.test,
+            *tokens,
+            streams=streams,
+            aside=ground.aside,
+            worth=ground.worth,
+            task=config.data.task,
+        )
 
     key = (*base, config.drift, run.seed, run.devices, run.rounds, run.samples_per_round)
     return session().once("worlds", key, make, _KEPT)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from cdc_flower.tasks.aokvqa import CHOICE, DIRECT
+from cdc_flower.tasks.by_row import by_row
+from cdc_flower.tasks.captions import CAPTIONS
+from cdc_flower.tasks.exact import EXACT
+from cdc_flower.tasks.task import Task, Truth, Truths, Worth
+from cdc_flower.tasks.vqa import VQA
 
-from cdc_flower.tasks.exact import exact
-
-Worth = Callable[[str, str], float]
-"""What was said, and what is true -> what that is worth, 0 to 1."""
-
-TASKS: dict[str, Worth] = {"exact": exact}
+TASKS: dict[str, Task] = {
+    "exact": EXACT,
+    "vqa": VQA,
+    "aokvqa": DIRECT,
+    "aokvqa-choice": CHOICE,
+    "captions": CAPTIONS,
+}
 """Name -> how answers are judged."""
+TASKS["by-row"] = by_row(TASKS)
 
-__all__ = ["TASKS", "Worth", "exact"]
+__all__ = ["TASKS", "Task", "Truth", "Truths", "Worth"]

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import re
 
+from cdc_flower.tasks.task import Task, Truth, always
+
 
 def normalise(answer: str) -> str:
     """Lower case, without outer punctuation and doubled spaces."""
     return re.sub(r"\s+", " ", answer.lower()).strip(" .,!?;:")
 
 
-def exact(said: str, true: str) -> int:
+def exact(said: str, truth: Truth) -> float:
     """1 where both are the same once they are normalised, else 0: "Yes." is "yes"."""
-    return int(normalise(said) == normalise(true))
+    return float(normalise(said) == normalise(truth.answer))
+
+
+EXACT = Task(always(exact))

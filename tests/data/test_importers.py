@@ -65,7 +65,17 @@ def test_a_mapping_renames_fields_and_keeps_further_ones(tmp_path):
     from_jsonl(source, tmp_path / "pack", mapping=mapping)
     pack = read_pack(tmp_path / "pack")
     assert set(pack.train["answer"]) == {"cat"}, "of a list of answers, the most frequent"
+    assert pack.train["answers"].tolist() == [["owl", "cat", "cat"]] * len(pack.train), "and all of them"
     assert set(pack.train["concept"]) | set(pack.test["concept"]) == {"a0", "a1", "a2", "a3"}
+
+
+def test_rows_with_one_answer_have_it_as_their_only_reference_where_others_have_lists(tmp_path):
+    lines = [line(0, answer=["a", "b"], choices=["a", "c"]), line(1, choices=[]), line(2, choices=["d"])]
+    source = folder_of(tmp_path, [{**one, "split": split} for one in lines for split in ("train", "test")])
+    from_jsonl(source, tmp_path / "pack", mapping={"choices": "choices"})
+    pack = read_pack(tmp_path / "pack")
+    assert pack.train["answers"].tolist() == [["a", "b"], ["1"], ["2"]]
+    assert pack.train["choices"].tolist() == [["a", "c"], [], ["d"]]
 
 
 def test_without_a_test_split_whole_pictures_are_held_out_by_seed(tmp_path):
@@ -85,6 +95,7 @@ def test_without_a_test_split_whole_pictures_are_held_out_by_seed(tmp_path):
         ([line(0), ["a", "list"]], ["line 2", "one JSON object"]),
         ([line(0), "", {"image": "pics/1.png", "question": "q"}], ["line 3", "'answer'", "image, question"]),
         ([line(0), line(1, answer=" ")], ["line 2", "'answer'", "empty"]),
+        ([line(0), line(1, answer=["a", 1])], ["line 2", "'answer'", "list of texts"]),
         ([line(0), line(1, answer={"a": 1})], ["line 2", "'answer'", "dict"]),
         ([line(0), line(9)], ["line 2", "pics/9.png", "not there"]),
         ([line(0), line(1, image="../../etc/passwd")], ["line 2", "outside"]),
@@ -93,7 +104,7 @@ def test_without_a_test_split_whole_pictures_are_held_out_by_seed(tmp_path):
             ["line 2", "questions.jsonl", "not a readable picture"],
         ),
         ([line(0), line(1, split="dev")], ["line 2", "'dev'", "train, test"]),
-        ([line(0), line(1, answer="x" * 70)], ["column 'answer'", "70 characters", "64"]),
+        ([line(0), line(1, answer="x" * 1007)], ["column 'answer'", "1007 characters", "1000"]),
         ([line(0)], ["no test split", "1 pictures", "2"]),
         ([], ["no rows"]),
     ],
@@ -102,6 +113,7 @@ def test_without_a_test_split_whole_pictures_are_held_out_by_seed(tmp_path):
         "object",
         "field",
         "empty",
+        "mixed",
         "dict",
         "absent",
         "outside",

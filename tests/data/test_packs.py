@@ -18,6 +18,7 @@ from PIL import Image
 
 from cdc_flower.config import ConfigError, parse
 from cdc_flower.data.packs import MAX_PIXELS, PackError, load, read_pack, write_pack
+from cdc_flower.tasks import Truth, Truths
 
 REAL = Path(os.environ.get("CDC_FLOWER_PACKS") or Path(__file__).parents[3] / "shared" / "data")
 
@@ -97,6 +98,15 @@ def test_a_written_pack_is_read_back_equal(tmp_path_factory, content):
     assert "image" not in pack.test.columns
 
 
+def test_references_and_choices_are_kept_as_lists(tmp_path):
+    answers, choices = [["yes", "no", "yes"]] * 6, [["yes", "no"], []] * 3
+    write_pack(tmp_path / "pack", rows(answers=answers, choices=choices), rows(answers=answers))
+    pack = read_pack(tmp_path / "pack")
+    assert pack.train["answers"].tolist() == answers
+    assert pack.train["choices"].tolist() == choices
+    assert Truths(pack.train)[1] == Truth("no", ("yes", "no", "yes"), ())
+
+
 def test_the_digest_follows_the_content(tmp_path):
     write_pack(tmp_path / "a", rows(), rows())
     write_pack(tmp_path / "b", rows(), rows())
@@ -127,7 +137,12 @@ def replaced(column: str, row: int, value: object) -> pd.DataFrame:
         (replaced("question", 3, "  "), ["row 3", "column 'question'", "empty"]),
         (replaced("answer", 4, ""), ["row 4", "column 'answer'", "empty"]),
         (replaced("answer", 2, None), ["row 2", "column 'answer'", "no value"]),
-        (replaced("answer", 5, "x" * 65), ["row 5", "column 'answer'", "65 characters", "64"]),
+        (rows(answers=["a"] * 6), ["column 'answers' holds", "lists of texts"]),
+        (rows(answers=[["a"]] * 5 + [[]]), ["row 5", "column 'answers'", "no list"]),
+        (rows(answers=[["a"]] * 5 + [["b", " "]]), ["row 5", "column 'answers'", "empty text"]),
+        (rows(answers=[["a"]] * 4 + [["a", "x" * 1001], ["a"]]), ["row 4", "'answers'", "1001 characters"]),
+        (rows(choices=[[]] * 5 + [None]), ["row 5", "column 'choices'", "no list"]),
+        (replaced("answer", 5, "x" * 1001), ["row 5", "column 'answer'", "1001 characters", "1000"]),
         (replaced("image", 5, png(99)), ["row 5", "column 'image'", "row 4", "'p2'"]),
         (pictures(png(0), png(1)[:-30]), ["row 2", "column 'image'", "'p1'", "broken"]),
         (pictures(png(0), b"GIF? no"), ["row 2", "column 'image'", "PNG, JPEG"]),
@@ -142,6 +157,11 @@ def replaced(column: str, row: int, value: object) -> pd.DataFrame:
         "question",
         "answer",
         "none",
+        "no lists",
+        "empty list",
+        "empty reference",
+        "long reference",
+        "null list",
         "long",
         "twice",
         "torn",

@@ -19,7 +19,7 @@ from cdc_flower.fleet.engines.local_grid import LocalGrid
 from clients.client_app import app as client_app
 from strategies import run as running
 from strategies import server_app
-from strategies.checks import check_uplink
+from strategies.checks import check_answers, check_uplink
 from strategies.devices import FleetError
 from strategies.method import methods
 from strategies.run import prepare, run, run_local, teacher_accuracy
@@ -258,3 +258,33 @@ def test_a_round_with_every_uplink_unit_teaches_within_its_budget(unit, run_sett
     values = once.metrics.set_index("name")["value"]
     assert values["taught"] == once.devices["uploaded_samples"].sum()
     assert once.run["ledger_digest"] == again.run["ledger_digest"]
+
+
+def test_a_longest_answer_below_what_the_data_wants_to_hear_is_refused(run_settings):
+    setup = prepare(parse(run_settings()))
+    spoken = setup.world.train["answer"].iloc[0]
+    long = setup.world.train.assign(answer=f"{spoken} {spoken} {spoken} {spoken}")
+    world = replace(setup.world, train=long)
+    count, total = len(long), len(long) + len(world.test)
+    named = f"'pair.max-answer-tokens' = 3: {count} of {total} questions .* allowed: 4 or more"
+    with pytest.raises(ConfigError, match=named):
+        check_answers(setup.config, setup.shared, world)
+    check_answers(parse(run_settings(max_answer_tokens=4)), setup.shared, world)
+
+
+def test_of_captions_some_may_be_longer_than_what_can_be_said_but_not_most(run_settings):
+    config = parse(run_settings(task="captions"))
+    setup = prepare(parse(run_settings()))
+    spoken = setup.world.train["answer"].iloc[0]
+    few, most = (setup.world.train.copy() for _ in range(2))
+    few.loc[:2, "answer"] = f"{spoken} {spoken} {spoken} {spoken}"
+    most["answer"] = few["answer"].iloc[0]
+    check_answers(config, setup.shared, replace(setup.world, train=few))
+    with pytest.raises(ConfigError, match="'pair.max-answer-tokens' = 3"):
+        check_answers(config, setup.shared, replace(setup.world, train=most))
+
+
+def test_a_task_without_its_columns_is_refused(run_settings):
+    named = "'data.task' = 'captions': pack 'scenes' has no column 'answers'; allowed: exact"
+    with pytest.raises(ConfigError, match=named):
+        prepare(parse(run_settings(task="captions")))
