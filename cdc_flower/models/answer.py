@@ -65,14 +65,11 @@ def _at_every_id(base: Any, inputs: Inputs, projected: Tensor) -> Tensor:
 
     A question or an answer may hold that id, too, and there it is a word like others.
     """
-    ids, there = inputs.ids == base.config.image_token_id, inputs.slots >= 0
+    ids = inputs.ids == base.config.image_token_id
     if int(ids.sum()) == len(projected):
         return projected
-    row = torch.arange(len(ids), device=ids.device)[:, None].expand_as(there)
-    own = torch.zeros_like(ids)
-    own[row[there], inputs.slots[there]] = True
     words = base.get_input_embeddings()(inputs.ids[ids]).to(projected.dtype)
-    return words.masked_scatter(own[ids][:, None], projected)
+    return words.masked_scatter(inputs.pictured[ids][:, None], projected)
 
 
 def forward(

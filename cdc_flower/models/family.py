@@ -10,7 +10,7 @@ stays its business.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -112,9 +112,13 @@ class Family(ABC):
         """Id of the word that a chat template writes for a picture."""
         return config.image_token_id
 
-    def image_words(self, config: Any, grid: Grid, image: str) -> str:
-        """What the prompt has in the place of that word: `image`, the word for a token, `grid.n` times."""
-        return image * grid.n
+    def image_words(self, config: Any, grid: Grid, word: Callable[[int], str]) -> str:
+        """What the prompt has in the place of that word: the word for a token, `grid.n` times in all.
+
+        Args:
+            word: that has an id.
+        """
+        return word(config.image_token_id) * grid.n
 
     def positions(self, ids: np.ndarray, slots: np.ndarray, grid: Grid) -> np.ndarray:
         """Position ids (S,) or (S, axes) of the complete sequence `ids` (S,), whose picture is at `slots`.

@@ -89,7 +89,7 @@ class Text:
 
     def _ids(self, question: str, grid: Grid) -> tuple[list[int], int]:
         """Ids of the prompt, and where the question begins: after the last id of the picture."""
-        picture = self.family.image_words(self.config, grid, self.image)
+        picture = self.family.image_words(self.config, grid, self.word)
         words = self.prompt(question).replace(self.mark, picture)
         begins = cast(str | None, self.tokenizer.bos_token)
         own = begins is not None and words.startswith(begins)  # a template may write the start token itself
@@ -142,6 +142,15 @@ class Inputs:
     def to(self, device: torch.device | str) -> Inputs:
         """The batch on another device."""
         return replace(self, **{name: v.to(device) for name, v in vars(self).items() if v is not None})
+
+    @property
+    def pictured(self) -> Tensor:
+        """Which places of the sequences are tokens of their picture: (B, S) bool."""
+        there = self.slots >= 0
+        row = torch.arange(len(there), device=there.device)[:, None].expand_as(there)
+        found = torch.zeros_like(self.ids, dtype=torch.bool)
+        found[row[there], self.slots[there]] = True
+        return found
 
     def at_tokens(self, x: Tensor) -> Tensor:
         """The columns of x (B, S, ...) that belong to vision tokens: (B, K, ...), 0 in slots of padding."""

@@ -6,7 +6,7 @@ last; so the number of tokens is each picture's own. Tokens stand tile by tile, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -93,10 +93,10 @@ class SmolVLM(Family):
             )
         return found
 
-    def image_words(self, config: Any, grid: Grid, image: str) -> str:
+    def image_words(self, config: Any, grid: Grid, word: Callable[[int], str]) -> str:
         """Tiles row by row with their places, then the whole picture."""
         side, tiles = self._side(config), ""
-        tile = image * side * side
+        tile = word(config.image_token_id) * side * side
         if grid.n > side * side:
             rows = (
                 "".join(f"{AROUND}<row_{r}_col_{c}>{tile}" for c in range(1, grid.cols // side + 1)) + "\n"

@@ -25,7 +25,10 @@ def no_gradients():
         yield
 
 
-TYPES = {"qwen2_5_vl": ("mm_token_type_ids", lambda picture: picture.long())}
+TYPES = {
+    "qwen2_5_vl": ("mm_token_type_ids", lambda picture: picture.long()),
+    "gemma3": ("token_type_ids", lambda picture: picture.long()),
+}
 """Family -> what its processor says of every id, from which of them are the picture's."""
 
 

@@ -83,7 +83,7 @@ def test_prefix_and_question_are_the_prompt(made):
     text = made.shared.text
     for grid in set(made.grids):
         words = text.prompt("is there a red heart?")
-        words = words.replace(text.image, text.family.image_words(text.config, grid, text.image))
+        words = words.replace(text.mark, text.family.image_words(text.config, grid, text.word))
         whole = text.tokenizer(words, add_special_tokens=False)["input_ids"]
         assert [*text.prefix_ids(grid), *text.question_ids("is there a red heart?")] == whole
         assert text.prefix_ids(grid).count(text.image_id) == grid.n

@@ -30,13 +30,13 @@ def test_the_prompt_is_that_of_the_processor(make):
             continue
         theirs = processor(text=[prompt], images=[[image]], add_special_tokens=False)["input_ids"][0]
         assert [*text.prefix_ids(grid), *asked] == list(theirs)
-        whole = text.family.image_words(text.config, grid, text.image)
+        whole = text.family.image_words(text.config, grid, text.word)
         assert whole.count("<row_") == (grid.n // 4 - 1)
 
 
 def test_one_tile_has_no_rows(smolvlm):
     text = smolvlm.shared.text
-    words = text.family.image_words(text.config, SmolVLM().smallest(text.config), text.image)
+    words = text.family.image_words(text.config, SmolVLM().smallest(text.config), text.word)
     assert words == f"<fake_token_around_image><global-img>{'<image>' * 4}<fake_token_around_image>"
 
 

@@ -26,6 +26,7 @@ BUILDERS: dict[str, Callable[[str, Size], Tiny]] = {
     "smolvlm": families.smolvlm,
     "idefics3": families.idefics3,
     "qwen2_5_vl": families.qwen2_5_vl,
+    "gemma3": families.gemma3,
 }
 """Name -> from words of the vocabulary and a size: a model and its files."""
 SMALL = Size()

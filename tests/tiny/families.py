@@ -29,6 +29,15 @@ QWEN = (
     "{% endfor %}<|im_end|>\n{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+GEMMA = (
+    "{{ bos_token }}{%- for message in messages -%}{%- if (message['role'] == 'assistant') -%}"
+    "{%- set role = 'model' -%}{%- else -%}{%- set role = message['role'] -%}{%- endif -%}"
+    "{{ '<start_of_turn>' + role + '\n' }}{%- if message['content'] is string -%}"
+    "{{ message['content'] | trim }}{%- else -%}{%- for item in message['content'] -%}"
+    "{%- if item['type'] == 'image' -%}{{ '<start_of_image>' }}{%- elif item['type'] == 'text' -%}"
+    "{{ item['text'] | trim }}{%- endif -%}{%- endfor -%}{%- endif -%}{{ '<end_of_turn>\n' }}"
+    "{%- endfor -%}{%- if add_generation_prompt -%}{{ '<start_of_turn>model\n' }}{%- endif -%}"
+)
 
 
 def _llava(words: str, size: Size, vision: Any, processor: dict[str, Any], strategy: Any, layer: int) -> Tiny:
@@ -148,3 +157,37 @@ def qwen2_5_vl(words: str, size: Size) -> Tiny:
         "merge_size": 2,
     }
     return Tiny(hf.Qwen2_5_VLForConditionalGeneration, config, made, processor, lambda _: flat)
+
+
+def gemma3(words: str, size: Size) -> Tiny:
+    """google/gemma-3-4b-it: tied words, local layers of a window, and marks around a picture."""
+    special = ["<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>"]
+    special += ["<start_of_image>", "<end_of_image>", "<image_soft_token>"]
+    made = tokenizer(f"{words} user model", special, GEMMA, "<eos>", "<bos>")
+    language = text(
+        made,
+        size,
+        head_dim=8,
+        query_pre_attn_scalar=8,
+        sliding_window=64,
+        layer_types=["sliding_attention", *["full_attention"] * (size.layers - 1)],
+        rope_scaling={"factor": 8.0, "rope_type": "linear"},
+    )
+    config = hf.Gemma3Config(
+        text_config=language,
+        vision_config={**VISION, "vision_use_head": False, "model_type": "siglip_vision_model"},
+        mm_tokens_per_image=4,
+        boi_token_index=made.vocab["<start_of_image>"],
+        eoi_token_index=made.vocab["<end_of_image>"],
+        image_token_index=made.vocab["<image_soft_token>"],
+        eos_token_id=[made.vocab["<eos>"], made.vocab["<end_of_turn>"]],
+    )
+    processor = {
+        "image_processor_type": "Gemma3ImageProcessor",
+        "processor_class": "Gemma3Processor",
+        "image_seq_length": 4,
+        "do_pan_and_scan": None,
+        "size": {"height": 16, "width": 16},
+        **HALVES,
+    }
+    return Tiny(hf.Gemma3ForConditionalGeneration, config, made, processor)
