@@ -17,7 +17,9 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from cdc_flower import plugins
+from cdc_flower.border import odd_text
 from cdc_flower.fleet.settings import FleetConfig
+from cdc_flower.rules import RULES
 from cdc_flower.stages import (
     CloudConfig,
     DataConfig,
@@ -184,11 +186,12 @@ def parse(settings: Mapping[str, Any]) -> Config:
     if config.run.method not in known:
         raise ConfigError(f"setting 'run.method' = {config.run.method!r}; allowed: {', '.join(known)}")
     _check_names(config)
-    for axis in config.axes:
-        if axis not in ("object", "question", "style", "mixed"):
+    for key, rule in RULES.items():
+        if wrong := rule(config):
+            stage, _, name = key.partition(".")
+            value = getattr(getattr(config, stage), name.replace("-", "_"))
             raise ConfigError(
-                f"setting 'drift.axes' = {config.drift.axes!r}: unknown axis '{axis}'; "
-                "allowed: a comma list of object, question, style, mixed, or none"
+                f"setting '{key}' = {value!r}{'; ' if wrong.startswith('allowed') else ': '}{wrong}"
             )
     return config
 
@@ -223,6 +226,8 @@ def _built(stages: Mapping[str, type], settings: Mapping[str, Any]) -> Config:
     """The stages from values under their full keys."""
     values: dict[str, dict[str, Any]] = {name: {} for name in stages}
     for key, value in settings.items():
+        if isinstance(value, str) and (odd := odd_text(value)):
+            raise ConfigError(f"setting '{key}' = {value!a}: {odd}")
         stage, _, name = key.partition(".")
         values[stage][name.replace("-", "_")] = value
     built: dict[str, Any] = {}

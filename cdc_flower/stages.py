@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic.dataclasses import dataclass
 
-from cdc_flower.setting import STRICT, setting
+from cdc_flower.setting import STRICT, YEAR, setting
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -19,16 +19,22 @@ class RunConfig:
 
     method: str = setting("cdc", "what is run (`cdc-flower methods`)")
     seed: int = setting(0, "of every random draw", ge=0, lt=2**31)
-    rounds: int = setting(14, "how many are run", "simulator", ge=1)
+    rounds: int = setting(14, "how many are run", "simulator", ge=1, le=10**6)
     devices: int = setting(8, "how many there are", "simulator", ge=1, le=10**7)
     cohort: float = setting(1.0, "share of the devices asked in a round", "cloud", gt=0, le=1)
-    samples_per_round: int = setting(32, "questions a device answers in a round", ge=1)
+    samples_per_round: int = setting(32, "questions a device answers in a round", ge=1, le=10**5)
     eval_every: int = setting(
-        2, "rounds between held-out accuracies; the last round has one", "simulator", ge=1
+        2, "rounds between held-out accuracies; the last round has one", "simulator", ge=1, le=10**6
     )
-    min_devices: int = setting(1, "with fewer answering devices the run ends, saying so", "cloud", ge=1)
-    checkpoint_every: int = setting(1, "rounds between checkpoints to resume from; 0 = none", "cloud", ge=0)
-    round_timeout: float = setting(600.0, "the longest that the cloud waits for answers [s]", "cloud", gt=0)
+    min_devices: int = setting(
+        1, "with fewer answering devices the run ends, saying so", "cloud", ge=1, le=10**7
+    )
+    checkpoint_every: int = setting(
+        1, "rounds between checkpoints to resume from; 0 = none", "cloud", ge=0, le=10**6
+    )
+    round_timeout: float = setting(
+        600.0, "the longest that the cloud waits for answers [s]", "cloud", gt=0, le=YEAR
+    )
     out_dir: str = setting("", "the run folder; absolute under `flwr run`; '' = results/<method>-<seed>")
     callbacks: str = setting("", "what else happens after rounds, by name: tensorboard", "simulator")
     fail_devices: str = setting(
@@ -49,14 +55,16 @@ class DataConfig:
         "iid", "how rows are given to devices; shared = every device draws from all", "simulator"
     )
     partition_by: str = setting("user", "the column for natural and dirichlet", "simulator")
-    dirichlet_alpha: float = setting(0.5, "of dirichlet; small = devices differ much", "simulator", gt=0)
-    items_per_domain: int = setting(200, "held-out test items of each domain", "simulator", ge=1)
+    dirichlet_alpha: float = setting(
+        0.5, "of dirichlet; small = devices differ much", "simulator", ge=1e-3, le=1e6
+    )
+    items_per_domain: int = setting(200, "held-out test items of each domain", "simulator", ge=1, le=10**6)
     items: Literal["test", "tuning"] = setting(
         "test", "tuning = other items of the test split, to choose settings by", "simulator"
     )
     task: str = setting("exact", "when an answer is right (`cdc_flower.tasks`)", "simulator")
-    scenes_train: int = setting(3000, "pictures of the devices, for scenes", "simulator", ge=1)
-    scenes_test: int = setting(800, "pictures of the test split, for scenes", "simulator", ge=1)
+    scenes_train: int = setting(3000, "pictures of the devices, for scenes", "simulator", ge=1, le=10**6)
+    scenes_test: int = setting(800, "pictures of the test split, for scenes", "simulator", ge=1, le=10**6)
     style_column: str = setting("domain", "the column that says a picture's style", "simulator")
     known_styles: str = setting("", "styles the student knows", "simulator")
     object_column: str = setting("concept", "the column that says what is in a picture", "simulator")
@@ -76,9 +84,11 @@ class DriftConfig:
     axes: str = setting(
         "object,question", "what drifts in: of object, question, style, mixed; or none", "simulator"
     )
-    onset: int = setting(1, "the first round in which any device meets drift", "simulator", ge=1)
-    spread: int = setting(1, "the devices' onsets are spread over so many further rounds", "simulator", ge=0)
-    ramp: int = setting(2, "rounds from the onset to full drift; 1 = sudden", "simulator", ge=1)
+    onset: int = setting(1, "the first round in which any device meets drift", "simulator", ge=1, le=10**6)
+    spread: int = setting(
+        1, "the devices' onsets are spread over so many further rounds", "simulator", ge=0, le=10**6
+    )
+    ramp: int = setting(2, "rounds from the onset to full drift; 1 = sudden", "simulator", ge=1, le=10**6)
     source_share: float = setting(0.25, "share of known samples at full drift", "simulator", ge=0, le=1)
     per_device: Literal["all", "one"] = setting("all", "every axis on every device, or one each", "simulator")
 
@@ -93,8 +103,8 @@ class PairConfig:
     compression: Literal["nf4", "int8", "none", "auto"] = setting(
         "nf4", "of the student's weights; auto = the least that fits a device's RAM"
     )
-    lora_rank: int = setting(16, "r of the adapter; its alpha is 2 r", ge=1)
-    max_answer_tokens: int = setting(8, "the longest answer, its end token not counted", ge=1)
+    lora_rank: int = setting(16, "r of the adapter; its alpha is 2 r", ge=1, le=1024)
+    max_answer_tokens: int = setting(8, "the longest answer, its end token not counted", ge=1, le=1024)
     token_cache: str = setting("", "folder of cached tower outputs; '' = the user's cache folder")
 
 
@@ -108,32 +118,38 @@ class UplinkConfig:
     picture_quality: int = setting(75, "of jpeg and patches", "device", ge=1, le=95)
     sample_score: str = setting("mixed", "which samples go first", "device")
     token_score: str = setting("sampled", "which of a sample's tokens go; -score = lowest first", "device")
-    tokens_kept: int = setting(40, "tokens of a sample that go up; 0 = all of its N", "device", ge=0)
+    tokens_kept: int = setting(
+        40, "tokens of a sample that go up; 0 = all of its N", "device", ge=0, le=2**16 - 1
+    )
     token_bits: Literal[16, 8, 4, 3] = setting(3, "of a token's values; 16 = float16", "device")
     transform: Literal["auto", "pca", "none"] = setting(
         "auto", "axes that tokens are sent in; auto = pca where the pair has one"
     )
-    budget: int = setting(20_000, "of a device's message in a round; 0 = no limit [bytes]", "device", ge=0)
+    budget: int = setting(
+        20_000, "of a device's message in a round; 0 = no limit [bytes]", "device", ge=0, le=2**30
+    )
 
 
 @dataclass(frozen=True, config=STRICT)
 class CloudConfig:
     """AKD: how the cloud distils. The loss is that of `cdc_flower.cloud.losses`."""
 
-    steps: int = setting(50, "optimiser steps a round", "cloud", ge=0)
-    batch: int = setting(96, "samples a step", "cloud", ge=1)
-    lr: float = setting(5e-3, "learning rate of AdamW", "cloud", gt=0)
+    steps: int = setting(50, "optimiser steps a round", "cloud", ge=0, le=10**6)
+    batch: int = setting(96, "samples a step", "cloud", ge=1, le=2**16)
+    lr: float = setting(5e-3, "learning rate of AdamW", "cloud", gt=0, le=10)
     ema_decay: float = setting(0.98, "per step, of the averaged adapter that is shipped", "cloud", ge=0, lt=1)
-    tau: float = setting(1.0, "temperature of the KL term", "cloud", gt=0)
+    tau: float = setting(1.0, "temperature of the KL term", "cloud", ge=1e-3, le=1e3)
     losses: str = setting("ce,kl", "of ce, kl, feature, wavelet; ce=1,kl=0.5 gives weights", "cloud")
     confidence: float = setting(
         0.5, "teacher's answers below it are dropped and counted", "cloud", ge=0, le=1
     )
     confidence_weighted: bool = setting(True, "a sample counts as much as the teacher is sure", "cloud")
     replay_share: float = setting(0.66, "of each batch that is taken from the past", "cloud", ge=0, lt=1)
-    replay_bytes: int = setting(64 * 2**20, "of samples of the past that are kept [bytes]", "cloud", ge=0)
+    replay_bytes: int = setting(
+        64 * 2**20, "of samples of the past that are kept [bytes]", "cloud", ge=0, le=2**40
+    )
     source_replay: int = setting(
-        3000, "unlabelled samples of the student's training, replayed", "cloud", ge=0
+        3000, "unlabelled samples of the student's training, replayed", "cloud", ge=0, le=10**7
     )
 
 
@@ -142,5 +158,9 @@ class DownlinkConfig:
     """DWC: what goes back. `codec` is a key of `cdc_flower.downlink.codecs.CODECS`."""
 
     codec: str = setting("dyadic", "of an update of the adapter", "cloud")
-    budget: int = setting(10_000, "of an update, for codecs that can aim at one [bytes]", "cloud", ge=1)
-    history: int = setting(16, "versions a device may lag behind and still get what changed", "cloud", ge=1)
+    budget: int = setting(
+        10_000, "of an update, for codecs that can aim at one [bytes]", "cloud", ge=1, le=2**30
+    )
+    history: int = setting(
+        16, "versions a device may lag behind and still get what changed", "cloud", ge=1, le=10**5
+    )

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 
+from cdc_flower.border import no_folder
 from cdc_flower.config import Config, ConfigError
+from cdc_flower.data import packs
 from cdc_flower.data.features import open_picture
 from cdc_flower.data.source import longest_question
 from cdc_flower.data.world import World
+from cdc_flower.fleet.cost import cost_models
 from cdc_flower.fleet.cost.charges import Charges, charges, cloud_profile
+from cdc_flower.fleet.time import trace_files
 from cdc_flower.fleet.time.availability import availability
 from cdc_flower.fleet.time.traces import Trace
 from cdc_flower.models import vlm
+from cdc_flower.models.folders import find_pair
 from cdc_flower.models.shared import Shared
 from cdc_flower.session import kept, session
+from cdc_flower.setting import MESSAGE_BYTES
 from cdc_flower.tasks import TASKS, Truth, Truths
 from cdc_flower.uplink import token_batch
 from cdc_flower.uplink.pictures import picture_batch
@@ -26,8 +32,33 @@ from cdc_flower.uplink.sample import Batch, Sample
 from strategies.devices import wanted
 from strategies.method import Setup, method, methods
 
-MESSAGE_BYTES = 272  # what a message adds to its frame, at most
 TRIED = 8  # pictures coded to see what an uplink budget must hold
+
+
+def check_named(config: Config) -> None:
+    """Refuse what the settings alone can tell, and what they name that is not there; nothing is loaded.
+
+    Raises:
+        ConfigError: names the setting and what is allowed.
+    """
+    run, rules = config.run, config.fleet
+    asked = wanted(run.devices, run.cohort)
+    if run.min_devices > asked:
+        raise ConfigError(
+            f"setting 'run.min-devices' = {run.min_devices}: a round asks {asked} devices; "
+            f"allowed: up to {asked}"
+        )
+    for key, place in (("run.out-dir", run.out_dir), ("pair.token-cache", config.pair.token_cache)):
+        if place and (wrong := no_folder(Path(place))):
+            raise ConfigError(f"setting '{key}' = {place!r}: {wrong}")
+    packs.check_folder(config.data)
+    if config.pair.folder:
+        find_pair(config.pair, config.data.name)
+    cloud_profile(config)  # reads the mix, too
+    cost_models.load(rules.cost_model, {})
+    if rules.trace not in ("", "always"):
+        trace_files.check_name(rules.trace)
+    _check_mode(config)
 
 
 def check(setup: Setup) -> None:
@@ -36,20 +67,33 @@ def check(setup: Setup) -> None:
     Raises:
         ConfigError: names the setting and what is allowed.
     """
-    config = setup.config
-    run = config.run
-    asked = wanted(run.devices, run.cohort)
-    if run.min_devices > asked:
+    width = setup.shared.config.get_text_config().hidden_size
+    rank = setup.config.pair.lora_rank
+    if rank > width:
         raise ConfigError(
-            f"setting 'run.min-devices' = {run.min_devices}: a round asks {asked} devices; "
-            f"allowed: up to {asked}"
+            f"setting 'pair.lora-rank' = {rank}: the student's layers are {width} wide; "
+            f"allowed: up to {width}"
         )
     check_fleet(setup)
-    check_answers(config, setup.shared, setup.world)
-    if not re.fullmatch(r"(\s*\d+:\d+\s*(,\s*\d+:\d+\s*)*)?", run.fail_devices):
-        raise ConfigError(
-            f"setting 'run.fail-devices' = {run.fail_devices!r}; allowed: round:device pairs, e.g. '2:1,4:0'"
-        )
+    check_answers(setup.config, setup.shared, setup.world)
+
+
+def _check_mode(config: Config) -> None:
+    rules, name = config.fleet, config.run.method
+    if rules.mode == "off":
+        if config.pair.compression == "auto":
+            raise ConfigError(
+                "setting 'pair.compression' = 'auto': devices have no RAM without virtual time; allowed: "
+                "nf4, int8, none, or 'fleet.mode' = 'sync' or 'async'"
+            )
+        return
+    for key, value in (("fleet.mode", rules.mode), ("fleet.late", rules.late)):
+        if value in ("async", "take") and not method(name).traits.takes_late:
+            able = [other for other, found in methods().items() if found.traits.takes_late]
+            raise ConfigError(
+                f"setting '{key}' = '{value}': method '{name}' averages the answers of one round; "
+                f"allowed: methods {', '.join(able)}"
+            )
 
 
 def check_answers(config: Config, shared: Shared, world: World) -> None:
@@ -124,21 +168,9 @@ def check_fleet(setup: Setup) -> None:
         ConfigError: names the setting and what is allowed.
     """
     config = setup.config
-    rules, name = config.fleet, config.run.method
+    rules = config.fleet
     if rules.mode == "off":
-        if config.pair.compression == "auto":
-            raise ConfigError(
-                "setting 'pair.compression' = 'auto': devices have no RAM without virtual time; allowed: "
-                "nf4, int8, none, or 'fleet.mode' = 'sync' or 'async'"
-            )
         return
-    for key, value in (("fleet.mode", rules.mode), ("fleet.late", rules.late)):
-        if value in ("async", "take") and not method(name).traits.takes_late:
-            able = [other for other, found in methods().items() if found.traits.takes_late]
-            raise ConfigError(
-                f"setting '{key}' = '{value}': method '{name}' averages the answers of one round; "
-                f"allowed: methods {', '.join(able)}"
-            )
     session().shelf("strategies.checks.fleet").clear()  # files may have changed since the last run
     _, trace = fleet(config, setup.shared, setup.world)
     cloud_profile(config)

@@ -16,7 +16,7 @@ from strategies.method import Setup
 class FedProxSettings:
     """Beyond those of FedAvg."""
 
-    mu: float = setting(0.01, "of the proximal term", "device", ge=0)
+    mu: float = setting(0.01, "of the proximal term", "device", ge=0, le=1e6)
 
 
 class FedProxLora(FedProx, FedAvgLora):

@@ -35,7 +35,7 @@ from cdc_flower.wire.reply import Form
 from strategies.accuracy import accuracy
 from strategies.answers import train_form
 from strategies.callbacks import After, chosen
-from strategies.checks import check, fleet
+from strategies.checks import check, check_named, fleet
 from strategies.devices import discover, wanted
 from strategies.method import Method, Setup, method
 from strategies.pictures import pictures
@@ -178,6 +178,7 @@ def prepare(config: Config, progress: Progress | None = None) -> Setup:
     Raises:
         ConfigError: see `check`, `load_shared`, `load_teacher`, `load_world`.
     """
+    check_named(config)
     shared = load_shared(config.pair, config.data.name)
     world = load_world(config, shared, progress)
 

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import pyarrow as pa
@@ -36,10 +36,9 @@ NOT_EMPTY = ("image_id", "question", "answer")
 SPLITS = ("train", "test")
 MAX_PIXELS = 16 * 2**20
 """A picture with more pixels is refused before it is decoded."""
+T = TypeVar("T")
 _ALLOWED = "'scenes' or the path of a folder with train.parquet and test.parquet"
-
-
-MAX_ANSWER_CHARS = 1000
+MAX_ANSWER_CHARS, MAX_TEXT_CHARS = 1000, 4096
 
 
 class PackError(ConfigError):
@@ -121,18 +120,26 @@ def _first(values: list[Any], wrong: Callable[[Any], bool]) -> int | None:
     return next((row for row, value in enumerate(values) if wrong(value)), None)
 
 
-def _validate(table: pa.Table, file: str) -> tuple[pd.DataFrame, dict[str, bytes]]:
-    """Check one split and take the pictures out of it; `file` is only used in messages."""
+def _check_schema(schema: pa.Schema, file: str) -> None:
+    """Check names and types of the columns of one split; `file` is only used in messages."""
+    for column in schema.names:
+        if schema.names.count(column) > 1:
+            raise PackError(f"{file}: column '{column}' is there twice; allowed: once")
     for column in COLUMNS:
-        if column not in table.column_names:
+        if column not in schema.names:
             raise PackError(
                 f"{file}: column '{column}' is missing; a pack needs {', '.join(COLUMNS)}; "
-                f"found {', '.join(table.column_names) or 'none'}"
+                f"found {', '.join(schema.names) or 'none'}"
             )
-        kind = table.schema.field(column).type
+        kind = schema.field(column).type
         wanted = "bytes" if column == "image" else "text"
         if not (_is_bytes(kind) if column == "image" else _is_text(kind)):
             raise PackError(f"{file}: column '{column}' holds {kind}, it must hold {wanted}")
+
+
+def _validate(table: pa.Table, file: str) -> tuple[pd.DataFrame, dict[str, bytes]]:
+    """Check one split and take the pictures out of it; `file` is only used in messages."""
+    _check_schema(table.schema, file)
     if not table.num_rows:
         raise PackError(f"{file}: the split is empty; at least one row is needed")
     values = {column: table[column].to_pylist() for column in COLUMNS}
@@ -147,6 +154,8 @@ def _validate(table: pa.Table, file: str) -> tuple[pd.DataFrame, dict[str, bytes
     _check_length(file, "answer", values["answer"])
     for column in set(LISTS) & set(table.column_names):
         _check_lists(table, file, column)
+    for column in set(TEXT_COLUMNS) - {"answer"}:
+        _check_length(file, column, values[column], MAX_TEXT_CHARS)
     images = _pictures(values["image_id"], values["image"], file)
     frame = table.drop_columns(["image"]).to_pandas(ignore_metadata=True, types_mapper=_as_list)
     for column in TEXT_COLUMNS:
@@ -154,12 +163,14 @@ def _validate(table: pa.Table, file: str) -> tuple[pd.DataFrame, dict[str, bytes
     return frame, images
 
 
-def _check_length(file: str, column: str, texts: list[str], row: int | None = None) -> None:
-    at = _first(texts, lambda text: len(text) > MAX_ANSWER_CHARS)
+def _check_length(
+    file: str, column: str, texts: list[str], most: int = MAX_ANSWER_CHARS, row: int | None = None
+) -> None:
+    at = _first(texts, lambda text: len(text) > most)
     if at is not None:
         raise PackError(
             f"{file}: row {at if row is None else row}, column '{column}': {len(texts[at])} characters "
-            f"({texts[at][:24]!r}...), allowed are {MAX_ANSWER_CHARS}"
+            f"({texts[at][:24]!r}...), allowed are {most}"
         )
 
 
@@ -172,7 +183,7 @@ def _check_lists(table: pa.Table, file: str, column: str) -> None:
         missing = texts is None or (not texts and column == "answers")
         if missing or any(text is None or not text.strip() for text in texts or ()):
             raise PackError(f"{file}: row {row}, column '{column}': no list, or an empty text in it")
-        _check_length(file, column, texts or [], row)
+        _check_length(file, column, texts or [], row=row)
 
 
 def _pictures(ids: list[str], pictures: list[bytes], file: str) -> dict[str, bytes]:
@@ -197,10 +208,12 @@ def _pictures(ids: list[str], pictures: list[bytes], file: str) -> dict[str, byt
     return images
 
 
-def _table(path: Path, file: str) -> pa.Table:
+def _read(path: Path, read: Callable[[pq.ParquetFile, str], T]) -> T:
+    """What `read` makes of the open file and of its name."""
+    file = str(path)
     try:
         with pq.ParquetFile(path) as file_of_rows:
-            return file_of_rows.read()
+            return read(file_of_rows, file)
     except FileNotFoundError:
         raise PackError(f"{file}: no such file; a pack folder has train.parquet and test.parquet") from None
     except (pa.ArrowException, OSError) as err:
@@ -224,7 +237,7 @@ def read_pack(folder: str | os.PathLike[str]) -> Pack:
     parts = []
     for split in SPLITS:
         source = path / f"{split}.parquet"
-        table = _table(source, str(source))
+        table = _read(source, lambda file, _: file.read())
         parts.append(_validate(table, str(source)))
         with source.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
@@ -275,6 +288,21 @@ GENERATED: dict[str, Callable[[DataConfig, int], Pack]] = {"scenes": _scenes}
 """Names of generated packs -> their maker."""
 
 
+def check_folder(config: DataConfig) -> None:
+    """Refuse a pack whose folder, files or columns are not those of a pack; no row is read.
+
+    Raises:
+        PackError: names the setting, or the file and the column.
+    """
+    if config.pack in GENERATED:
+        return
+    folder = Path(config.pack).expanduser()
+    if not config.pack or not folder.is_dir():
+        raise PackError(f"setting 'data.pack' = {config.pack!r}: no such folder; allowed: {_ALLOWED}")
+    for split in SPLITS:
+        _read(folder / f"{split}.parquet", lambda file, name: _check_schema(file.schema_arrow, name))
+
+
 def load(config: DataConfig, seed: int = 0) -> Pack:
     """The pack that `config.pack` names: a generated one, or a folder.
 
@@ -287,6 +315,5 @@ def load(config: DataConfig, seed: int = 0) -> Pack:
     """
     if config.pack in GENERATED:
         return GENERATED[config.pack](config, seed)
-    if not config.pack or not Path(config.pack).expanduser().is_dir():
-        raise PackError(f"setting 'data.pack' = {config.pack!r}: no such folder; allowed: {_ALLOWED}")
+    check_folder(config)
     return read_pack(config.pack)

@@ -12,9 +12,7 @@ from typing import Literal
 
 from pydantic.dataclasses import dataclass
 
-from cdc_flower.setting import STRICT, setting
-
-YEAR = 366 * 86_400.0  # s; what batteries do in a round is played day by day
+from cdc_flower.setting import STRICT, YEAR, setting  # what batteries do in a round is played day by day
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -41,7 +39,7 @@ class FleetConfig:
     trace: str = setting(
         "", "a .parquet or .json file; '' = generated, always = everyone is there", "simulator"
     )
-    trace_days: int = setting(2, "period of a generated trace [days]", "simulator", ge=1)
+    trace_days: int = setting(2, "period of a generated trace [days]", "simulator", ge=1, le=366)
     zones: str = setting("0", "offsets from UTC, '-8,0,8'; each device lives in one [hours]", "simulator")
     need_charging: bool = setting(False, "ask only devices on a charger", "cloud")
     need_idle: bool = setting(False, "ask only devices that their owners leave alone", "cloud")
@@ -50,11 +48,17 @@ class FleetConfig:
         0.0, "from the begin of a round to the next, at least [s]", "cloud", ge=0, le=YEAR
     )
     deadline: float = setting(600.0, "the end of a round or task [s]", "cloud", gt=0, le=YEAR)
-    over_selection: float = setting(1.3, "devices asked / wanted (arXiv 1902.01046, 3.3)", "cloud", ge=1)
+    over_selection: float = setting(
+        1.3, "devices asked / wanted (arXiv 1902.01046, 3.3)", "cloud", ge=1, le=100
+    )
     late: Literal["drop", "take"] = setting("drop", "answers after the end of their round", "cloud")
-    buffer: int = setting(10, "async: answers until the cloud distils (arXiv 2106.06639)", "cloud", ge=1)
-    in_flight: int = setting(100, "async: devices at work at a time", "cloud", ge=1)
-    staleness_power: float = setting(0.5, "a batch s versions old weighs (1 + s)^-power", "cloud", ge=0)
+    buffer: int = setting(
+        10, "async: answers until the cloud distils (arXiv 2106.06639)", "cloud", ge=1, le=10**7
+    )
+    in_flight: int = setting(100, "async: devices at work at a time", "cloud", ge=1, le=10**7)
+    staleness_power: float = setting(
+        0.5, "a batch s versions old weighs (1 + s)^-power", "cloud", ge=0, le=100
+    )
 
     @property
     def takes_late(self) -> bool:

@@ -13,8 +13,10 @@ from typing import Annotated
 import click
 import typer
 
+from cdc_flower.border import one_line
 from cdc_flower.config import ConfigError
 from experiments.cli.calibrate import calibrate
+from experiments.cli.checked import App
 from experiments.cli.compare import compare
 from experiments.cli.data import data_app
 from experiments.cli.export import export, families
@@ -25,7 +27,7 @@ from experiments.cli.report import report
 from experiments.cli.settings import methods, settings
 from experiments.cli.simulate import simulate
 
-app = typer.Typer(
+app = App(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -79,7 +81,7 @@ def _stopped() -> None:
 
 
 def _refuse(message: str, code: int) -> None:
-    typer.echo(f"error: {' '.join(message.split())}", err=True)
+    typer.echo(f"error: {one_line(message)}", err=True)
     sys.exit(code)
 
 

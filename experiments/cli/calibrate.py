@@ -8,26 +8,38 @@ from typing import Annotated
 
 import typer
 
+from cdc_flower.border import no_file
 from cdc_flower.config import ConfigError
-from experiments.cli.tables import new_table, show, writable
+from experiments.cli.checked import NewFile
+from experiments.cli.tables import new_table, show
 
 
 def calibrate(
-    out: Annotated[Path | None, typer.Option(help="Profile file; default NAME.json.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(click_type=NewFile(), help="Profile file; default NAME.json.")
+    ] = None,
     name: Annotated[str, typer.Option(help="Of the profile; default here.", show_default=False)] = "here",
     like: Annotated[
         str, typer.Option(help="Profile for what is not measured; default minipc.", show_default=False)
     ] = "minipc",
-    up: Annotated[float | None, typer.Option(help="Mbit/s to the cloud.")] = None,
-    down: Annotated[float | None, typer.Option(help="Mbit/s from the cloud.")] = None,
-    rtt: Annotated[float | None, typer.Option(help="Round trip to the cloud, ms.")] = None,
-    loss: Annotated[float | None, typer.Option(help="Share of packets lost, 0 to below 1.")] = None,
-    idle_watts: Annotated[
-        float | None, typer.Option(help="Of the whole device, doing nothing for us.")
+    up: Annotated[float | None, typer.Option(min=0, max=1e6, help="Mbit/s to the cloud.")] = None,
+    down: Annotated[float | None, typer.Option(min=0, max=1e6, help="Mbit/s from the cloud.")] = None,
+    rtt: Annotated[float | None, typer.Option(min=0, max=1e6, help="Round trip to the cloud, ms.")] = None,
+    loss: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Share of packets lost, 0 to below 1.")
     ] = None,
-    compute_watts: Annotated[float | None, typer.Option(help="Of the whole device, computing.")] = None,
-    radio_watts: Annotated[float | None, typer.Option(help="Of the whole device, transferring.")] = None,
-    threads: Annotated[int, typer.Option(help="Of torch; default: as it has them.", show_default=False)] = 0,
+    idle_watts: Annotated[
+        float | None, typer.Option(min=0, max=1e6, help="Of the whole device, doing nothing for us.")
+    ] = None,
+    compute_watts: Annotated[
+        float | None, typer.Option(min=0, max=1e6, help="Of the whole device, computing.")
+    ] = None,
+    radio_watts: Annotated[
+        float | None, typer.Option(min=0, max=1e6, help="Of the whole device, transferring.")
+    ] = None,
+    threads: Annotated[
+        int, typer.Option(min=0, max=1024, help="Of torch; default: as it has them.", show_default=False)
+    ] = 0,
     accelerator: Annotated[bool, typer.Option("--accelerator", help="The CUDA device, not the CPU.")] = False,
     check: Annotated[
         bool, typer.Option("--check", help="Also answer questions and compare with the prediction.")
@@ -52,7 +64,8 @@ def calibrate(
     }
     given = {figure: value * unit for figure, (value, unit) in scaled.items() if value is not None}
     target = out or Path(f"{name}.json")
-    writable(target)
+    if wrong := no_file(target):
+        raise ConfigError(f"--name {name!r}: '{target}': {wrong}")
     replace(known[like], name=name, **given)  # refuses what is out of its range before a minute is spent
     measured = calibrating.measure(threads, accelerator, quick)
     found = calibrating.profile(name, measured, known[like], given)

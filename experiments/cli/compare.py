@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from cdc_flower.config import ConfigError, parse
-from experiments.cli.options import Data, NoPretrain, Out, Preset, Sets, chosen_settings
+from experiments.cli.options import MOST_WORKERS, Data, NoPretrain, Out, Preset, Sets, chosen_settings
 from experiments.run.settings import assignments
 
 
@@ -25,10 +25,17 @@ def compare(
     ] = None,
     seeds: Annotated[
         int,
-        typer.Option(help="Runs per method, default 1; from 2 on with 95 % intervals.", show_default=False),
+        typer.Option(
+            min=1,
+            max=1000,
+            help="Runs per method, default 1; from 2 on with 95 % intervals.",
+            show_default=False,
+        ),
     ] = 1,
     out: Out = None,
-    workers: Annotated[int | None, typer.Option(help="Processes; default one per core.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, max=MOST_WORKERS, help="Processes; default one per core.")
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Keep finished runs of the same settings, go on with others.")
     ] = False,
@@ -41,6 +48,8 @@ def compare(
 
     chosen: Any = None if methods is None else tuple(m.strip() for m in methods.split(",") if m.strip())
     settings = chosen_settings(data, preset, sets)
+    if settings.get("run.out-dir"):
+        raise ConfigError("setting 'run.out-dir' of a comparison; allowed: the option --out")
     if arms is not None:
         if methods is not None:
             raise ConfigError("--methods and --arms; allowed: one of them, arms name their methods")

@@ -8,13 +8,14 @@ from typing import Annotated
 import typer
 
 from cdc_flower.config import ConfigError, parse
+from experiments.cli.checked import App, Folder, NewFolder
 from experiments.cli.options import Preset, Sets, chosen_settings
 
-data_app = typer.Typer(no_args_is_help=True, help="Check, look at and import data packs.")
+data_app = App(no_args_is_help=True, help="Check, look at and import data packs.")
 
 
 @data_app.command("check")
-def data_check(folder: Path) -> None:
+def data_check(folder: Annotated[Path, typer.Argument(click_type=Folder(), help="A data pack.")]) -> None:
     """Validate a pack: files, columns, rows, pictures."""
     from cdc_flower.data.packs import read_pack
 
@@ -34,8 +35,9 @@ def data_check(folder: Path) -> None:
 @data_app.command("show")
 def data_show(
     folder: Annotated[
-        str, typer.Argument(metavar="FOLDER", help="A pack folder; default scenes.", show_default=False)
-    ] = "scenes",
+        str | None,
+        typer.Argument(metavar="FOLDER", help="A pack folder; default scenes.", show_default=False),
+    ] = None,
     preset: Preset = None,
     sets: Sets = None,
 ) -> None:
@@ -66,13 +68,19 @@ def data_show(
     Console(highlight=False).print(table)
 
 
+Pack = Annotated[Path, typer.Argument(click_type=NewFolder(), help="Folder of the pack to write.")]
 Mapping = Annotated[
     list[str] | None,
     typer.Option("--map", metavar="COLUMN=FIELD", help="Pack column and its name in the source."),
 ]
 TestShare = Annotated[
     float,
-    typer.Option(help="Share of pictures held out without a test split; default 0.2.", show_default=False),
+    typer.Option(
+        min=0,
+        max=0.99,
+        help="Share of pictures held out without a test split; default 0.2.",
+        show_default=False,
+    ),
 ]
 
 
@@ -88,8 +96,8 @@ def _mapping(texts: list[str] | None) -> dict[str, str]:
 
 @data_app.command("import-jsonl")
 def data_import_jsonl(
-    source: Path,
-    out: Path,
+    source: Annotated[Path, typer.Argument(click_type=Folder(), help="Holds the pictures and the file.")],
+    out: Pack,
     jsonl: Annotated[
         str, typer.Option(help="Name of the file in SOURCE; default: the only *.jsonl there.")
     ] = "",
@@ -106,14 +114,16 @@ def data_import_jsonl(
 @data_app.command("import-datasets")
 def data_import_datasets(
     source: Annotated[str, typer.Argument(help="A dataset saved on disk, or its name on the hub.")],
-    out: Path,
+    out: Pack,
     mapping: Mapping = None,
     subset: Annotated[str | None, typer.Option(help="Configuration of a hub dataset.")] = None,
     train_split: Annotated[
         str, typer.Option(help="Split that becomes train, default train.", show_default=False)
     ] = "train",
     test_split: Annotated[str | None, typer.Option(help="Split that becomes test.")] = None,
-    limit: Annotated[int | None, typer.Option(help="At most so many rows of each split.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, max=10**8, help="At most so many rows of each split.")
+    ] = None,
     test_share: TestShare = 0.2,
 ) -> None:
     """Make the pack OUT from a Hugging Face dataset."""

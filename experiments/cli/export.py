@@ -8,15 +8,19 @@ from typing import Annotated
 
 import typer
 
+from experiments.cli.checked import Folder, NewFolder
 from experiments.cli.settings import Json
 from experiments.cli.tables import new_table, show
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="A run folder, such as results/demo/runs/cdc-0.")],
-    out: Annotated[Path, typer.Argument(help="Folder to write.")],
+    run: Annotated[
+        Path, typer.Argument(click_type=Folder(), help="A run folder, such as results/demo/runs/cdc-0.")
+    ],
+    out: Annotated[Path, typer.Argument(click_type=NewFolder(), help="Folder to write.")],
     device: Annotated[
-        int | None, typer.Option(help="Whose adapter; default: the newest.", show_default=False)
+        int | None,
+        typer.Option(min=0, max=10**7, help="Whose adapter; default: the newest.", show_default=False),
     ] = None,
     merge: Annotated[bool, typer.Option("--merge", help="One checkpoint of plain weights.")] = False,
 ) -> None:

@@ -9,9 +9,10 @@ import typer
 
 from cdc_flower.config import ConfigError
 from cdc_flower.fleet.settings import FleetConfig
-from experiments.cli.tables import new_table, show, writable
+from experiments.cli.checked import App, File, NewFile
+from experiments.cli.tables import new_table, show
 
-fleet_app = typer.Typer(no_args_is_help=True, help="Devices: profiles, costs, availability.")
+fleet_app = App(no_args_is_help=True, help="Devices: profiles, costs, availability.")
 DEFAULTS = FleetConfig()
 SHORT = {
     "flops_fp32": "fp32",
@@ -33,7 +34,11 @@ BAR = 24  # characters of a bar that is full
 
 Files = Annotated[
     list[Path] | None,
-    typer.Argument(metavar="[FILE]...", help="Further profiles, such as `cdc-flower calibrate` writes."),
+    typer.Argument(
+        click_type=File(),
+        metavar="[FILE]...",
+        help="Further profiles, such as `cdc-flower calibrate` writes.",
+    ),
 ]
 
 
@@ -71,12 +76,14 @@ def profiles(
 @fleet_app.command("costs")
 def costs(
     files: Files = None,
-    rank: Annotated[int, typer.Option(min=0, help="Of the adapter; default 16.", show_default=False)] = 16,
+    rank: Annotated[
+        int, typer.Option(min=0, max=1024, help="Of the adapter; default 16.", show_default=False)
+    ] = 16,
     text: Annotated[
-        int | None, typer.Option(min=1, help="Positions of prompt and question; default 50.")
+        int | None, typer.Option(min=1, max=10**6, help="Positions of prompt and question; default 50.")
     ] = None,
     answer: Annotated[
-        int | None, typer.Option(min=1, help="Tokens of an answer, its end among them; default 8.")
+        int | None, typer.Option(min=1, max=1024, help="Tokens of an answer, its end among them; default 8.")
     ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="As Markdown.")] = False,
 ) -> None:
@@ -127,27 +134,36 @@ def _amount(value: float, unit: str) -> str:
 @fleet_app.command("trace")
 def trace(
     file: Annotated[
-        Path | None, typer.Argument(help="A trace to read and check, .parquet or .json.", show_default=False)
+        Path | None,
+        typer.Argument(
+            click_type=File(), help="A trace to read and check, .parquet or .json.", show_default=False
+        ),
     ] = None,
     devices: Annotated[
         int | None,
-        typer.Option(min=1, help="Generate a trace of so many devices; of a FILE: how many it must have."),
+        typer.Option(
+            min=1, max=10**7, help="Generate a trace of so many devices; of a FILE: how many it must have."
+        ),
     ] = None,
-    days: Annotated[int | None, typer.Option(min=1, help="Its period; default 2.")] = None,
+    days: Annotated[int | None, typer.Option(min=1, max=366, help="Its period; default 2.")] = None,
     mix: Annotated[
         str | None, typer.Option(help='Profiles, "pi4=40%,pi5=60%"; default: that of the setting.')
     ] = None,
     zones: Annotated[
         str | None, typer.Option(help='Offsets from UTC in hours, "-8,0,8"; default "0".')
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Default 0.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Write it there, .parquet or .json.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="Default 0.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(click_type=NewFile(), help="Write it there, .parquet or .json.")
+    ] = None,
 ) -> None:
     """Read or generate an availability trace, say what is in it, and convert it."""
     from cdc_flower.fleet.cost import mixes
     from cdc_flower.fleet.time import availability, trace_files
     from cdc_flower.fleet.time.traces import DAY
 
+    if out is not None:
+        trace_files.check_ending(out)
     made = {"--days": days, "--mix": mix, "--zones": zones, "--seed": seed}
     if file is not None:
         for option, value in made.items():
@@ -157,14 +173,11 @@ def trace(
     elif devices is None:
         raise ConfigError("fleet trace: no FILE; allowed: a FILE to read, or --devices N to generate one")
     else:
-        if devices > trace_files.MOST_DEVICES:
-            raise ConfigError(f"--devices: {devices:g} devices; allowed: up to {trace_files.MOST_DEVICES:g}")
         fleet = mixes.fleet(mix or DEFAULTS.mix, devices, seed or 0)
         found = availability.generate(
             fleet.classes, seed or 0, days or DEFAULTS.trace_days, _zones(zones or DEFAULTS.zones)
         )
     if out is not None:
-        writable(out)
         trace_files.write_trace(out, found)
     intervals = len(found.start)
     typer.echo(

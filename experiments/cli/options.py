@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from cdc_flower.config import parse
+from cdc_flower.config import Config, parse
+from experiments.cli.checked import NewFolder
 from experiments.run import settings
+
+MOST_WORKERS = max(16, 4 * (os.cpu_count() or 1))
+"""Processes beyond which a host only loses time."""
 
 Preset = Annotated[
     str | None, typer.Option(help="Settings by name; default: the preset of the data, or 'none'.")
@@ -18,7 +24,7 @@ Sets = Annotated[
 ]
 
 Data = Annotated[str | None, typer.Option(help='"scenes" (generated) or the folder of a data pack.')]
-Out = Annotated[Path | None, typer.Option(help="Folder for the results.")]
+Out = Annotated[Path | None, typer.Option(click_type=NewFolder(), help="Folder for the results.")]
 NoPretrain = Annotated[
     bool, typer.Option("--no-pretrain", help="Refuse a pack without a pair of models; do not train one.")
 ]
@@ -29,5 +35,14 @@ def chosen_settings(data: str | None, preset: str | None, sets: list[str] | None
     found, name = settings.resolve(data, preset, sets or [])
     if name not in (None, "none"):
         typer.echo(f"preset {name}: experiments/presets/{name}.toml", err=True)
-    parse(found)
+    checked(found)
     return found
+
+
+def checked(found: Mapping[str, Any]) -> Config:
+    """The config of settings, refused where something that they name is not there."""
+    from strategies.checks import check_named
+
+    config = parse(found)
+    check_named(config)
+    return config

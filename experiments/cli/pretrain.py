@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cdc_flower.config import parse
+from experiments.cli.checked import NewFolder
 from experiments.cli.options import Data, Preset, Sets, chosen_settings
 from experiments.pretrain.recipes import RECIPES, Recipe, shortened
 
@@ -16,11 +17,16 @@ def pretrain(
     data: Data = None,
     preset: Preset = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the pair; default: in the cache, where runs find it.")
+        Path | None,
+        typer.Option(
+            click_type=NewFolder(), help="Folder of the pair; default: in the cache, where runs find it."
+        ),
     ] = None,
     steps_share: Annotated[
         float,
-        typer.Option(help="Share of every stage's steps, for a quick try; default 1.", show_default=False),
+        typer.Option(
+            min=0, max=1, help="Share of every stage's steps, for a quick try; default 1.", show_default=False
+        ),
     ] = 1.0,
     sets: Sets = None,
 ) -> None:

@@ -31,7 +31,8 @@ def probe(
     data: Data = None,
     preset: Preset = None,
     seeds: Annotated[
-        int, typer.Option(help="Default 1; from 2 on with 95 % intervals.", show_default=False)
+        int,
+        typer.Option(min=1, max=1000, help="Default 1; from 2 on with 95 % intervals.", show_default=False),
     ] = 1,
     out: Out = None,
     no_pretrain: NoPretrain = False,

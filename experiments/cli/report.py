@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from experiments.cli.checked import Folder
+
 
 def report(
-    folder: Path,
+    folder: Annotated[Path, typer.Argument(click_type=Folder(), help="Of a comparison.")],
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown, too.")] = False,
 ) -> None:
     """Write the report of a comparison again.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,8 @@ import typer
 
 from cdc_flower import plugins
 from cdc_flower.config import ConfigError, parse
-from experiments.cli.options import Data, NoPretrain, Out, Preset, Sets, chosen_settings
+from experiments.cli.checked import Folder
+from experiments.cli.options import Data, NoPretrain, Out, Preset, Sets, checked, chosen_settings
 from experiments.run.settings import assignments
 
 
@@ -40,20 +42,25 @@ def simulate(
         ),
     ] = Engine.local,
     workers: Annotated[
-        int, typer.Option(help="fleet: processes; default one per core.", show_default=False)
+        int,
+        typer.Option(min=0, max=10**4, help="fleet: processes; default one per core.", show_default=False),
     ] = 0,
     ray_address: Annotated[
         str,
         typer.Option(help="fleet: a Ray cluster, host:port or auto; default: its own.", show_default=False),
     ] = "",
     gpu_fraction: Annotated[
-        float, typer.Option(help="fleet: of a GPU, per worker; default none.", show_default=False)
+        float,
+        typer.Option(min=0, max=1, help="fleet: of a GPU, per worker; default none.", show_default=False),
     ] = 0.0,
     out: Out = None,
     live: Annotated[bool, typer.Option("--live", help="Show the run as it goes on.")] = False,
     resume: Annotated[
         Path | None,
-        typer.Option(help="Go on with the run in this folder, with its settings; only rounds can be set."),
+        typer.Option(
+            click_type=Folder(),
+            help="Go on with the run in this folder, with its settings; only rounds can be set.",
+        ),
     ] = None,
     no_pretrain: NoPretrain = False,
     sets: Sets = None,
@@ -63,9 +70,16 @@ def simulate(
     if engine is not Engine.fleet and any(of_fleet.values()):
         given = ", ".join(name for name, value in of_fleet.items() if value)
         raise ConfigError(f"{given} with --engine {engine.value}; allowed: --engine fleet")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not ray_address and workers > cores:
+        raise ConfigError(f"--workers {workers}; allowed: up to {cores}, the cores of this host")
     if resume is None:
-        found = {**chosen_settings(data, preset, sets), "run.method": method or "cdc"}
-        config = parse(found)
+        asked = assignments(sets or [])
+        for option, value, key in (("--method", method, "run.method"), ("--out", out, "run.out-dir")):
+            if value is not None and key in asked:
+                raise ConfigError(f"{option} and --set {key}; allowed: one of them")
+        found = chosen_settings(data, preset, sets)
+        config = checked(found if method is None else {**found, "run.method": method})
         target = Path(out or config.run.out_dir or f"results/{config.run.method}-{config.run.seed}")
         config = parse({**found, "run.out-dir": str(target.absolute())})
     else:

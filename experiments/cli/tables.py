@@ -1,11 +1,8 @@
-"""Tables on standard output, and files that can be written."""
+"""Tables on standard output."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
-
-from cdc_flower.config import ConfigError
 
 
 def show(*shown: Any) -> None:
@@ -28,10 +25,3 @@ def new_table(*heads: str) -> Any:
     for i, head in enumerate(heads):
         made.add_column(head, justify="left" if i == 0 else "right", no_wrap=True)
     return made
-
-
-def writable(out: Path) -> None:
-    """Refuse a file that cannot be written, before anything is computed."""
-    if out.is_dir() or not out.resolve().parent.is_dir():
-        what = "is a folder" if out.is_dir() else "no such folder"
-        raise ConfigError(f"--out '{out}': {what}; allowed: a file in a folder that is there")

@@ -45,10 +45,10 @@ def run(probe: str, config: Config, seeds: int, tell: Progress) -> pd.DataFrame:
         raise ConfigError(f"unknown probe '{probe}'; allowed: {', '.join(PROBES)}")
     if seeds < 1:
         raise ConfigError(f"--seeds {seeds}; allowed: at least 1")
+    configs = [parse({**flat(config), "run.seed": config.run.seed + i}) for i in range(seeds)]
     torch.set_num_threads(1)
     rows = []
-    for i in range(seeds):
-        now = parse({**flat(config), "run.seed": config.run.seed + i})
+    for now in configs:
         setup = prepare(now, tell)
         shared, world = setup.shared, setup.world
         rows += [{"seed": now.run.seed, **row} for row in PROBES[probe](now, shared, world, tell)]

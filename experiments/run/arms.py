@@ -63,8 +63,11 @@ def read(name: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
         raise ConfigError(f"study '{name}': {err}") from None
     if bad := [key for key, values in lists.items() if not _values(values)]:
         raise ConfigError(f"study '{name}': grid '{bad[0]}'; allowed: a list of words and numbers")
-    if "data.pack" in shared:
-        raise ConfigError(f"study '{name}': sets 'data.pack'; allowed: the option --data")
+    for key, option in (("data.pack", "--data"), ("run.out-dir", "--out")):
+        if key in {*shared, *lists, *(key for arm in named.values() for key in arm)}:
+            raise ConfigError(f"study '{name}': sets '{key}'; allowed: the option {option}")
+    if both := sorted({*shared} & {*lists}):
+        raise ConfigError(f"study '{name}': '{both[0]}' is in settings and in grid; allowed: one of them")
     grid = [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values()) if lists]
     varied = [key for key, values in lists.items() if len(values) > 1] or list(lists)
     names = [" ".join(_named(key, arm[key]) for key in varied) for arm in grid] + list(named)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cdc_flower import results
+from cdc_flower.border import no_folder
 from cdc_flower.config import Config, ConfigError, flat, full_key, parse
 from cdc_flower.lock import FILE, locked, refuse_if_taken
 from experiments.report import page, summary
@@ -27,6 +28,7 @@ from experiments.report.terminal import Terminal
 from experiments.run import pairs, pool
 from experiments.run.pool import Job
 from strategies import method as registry
+from strategies.checks import check_named
 
 ENGINE = "strategies.run"
 ARM_NAME = r"[A-Za-z0-9][A-Za-z0-9 =+_.,-]*"
@@ -83,6 +85,8 @@ def run(
     configs = {name: parse({**shared, **arm}) for name, arm in arms.items()}
     base = next(iter(configs.values()))
     _check_one_stream(configs)
+    for config in configs.values():
+        check_named(config)
     folder = Path(out or Path("results") / base.data.name).absolute()
     _claim(folder)
     jobs = [
@@ -175,7 +179,9 @@ def _arms(
     if isinstance(methods, Mapping):
         if not methods:
             raise ConfigError("no arms; allowed: at least one")
-        for name in methods:
+        for name, arm in methods.items():
+            if "run.out-dir" in map(full_key, arm):
+                raise ConfigError(f"arm {name!r}: sets 'run.out-dir'; allowed: the folder of the comparison")
             if not re.fullmatch(ARM_NAME, name):
                 raise ConfigError(
                     f"arm {name!r} names a folder; allowed: letters, digits and any of ' =+-_.,'"
@@ -230,11 +236,12 @@ def _claim(folder: Path) -> None:
                 f"out = {str(folder)!r} holds something else; "
                 "allowed: a new or empty folder, or an earlier comparison"
             )
-        folder.mkdir(parents=True, exist_ok=True)
     except OSError as err:
         raise ConfigError(
             f"out = {str(folder)!r}: {err.strerror}; allowed: a folder that can be written"
         ) from None
+    if wrong := no_folder(folder):
+        raise ConfigError(f"out = {str(folder)!r}: {wrong}")
 
 
 def _forget(todo: Sequence[Job]) -> None:

@@ -42,12 +42,15 @@ def flattened(table: Mapping[str, Any]) -> dict[str, Any]:
     """A TOML table as `stage.key` -> value, however it was nested.
 
     Raises:
-        ConfigError: an unknown key.
+        ConfigError: an unknown key, or one that stands there twice.
     """
     found: dict[str, Any] = {}
     for key, value in table.items():
         nested = {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value}
-        found |= {full_key(name): one for name, one in nested.items()}
+        for name, one in nested.items():
+            if full_key(name) in found:
+                raise ConfigError(f"setting '{full_key(name)}' stands there twice; allowed: once")
+            found[full_key(name)] = one
     return found
 
 
@@ -56,7 +59,7 @@ def assignments(texts: Iterable[str]) -> dict[str, Any]:
     the setting.
 
     Raises:
-        ConfigError: no "=", or an unknown key.
+        ConfigError: no "=", an unknown key, or one that is given twice.
     """
     defaults, found = flat(parse({})), {}
     for text in texts:
@@ -64,6 +67,8 @@ def assignments(texts: Iterable[str]) -> dict[str, Any]:
         if not equals:
             raise ConfigError(f"--set {text!r}; allowed: key=value")
         key = full_key(key.strip())
+        if key in found:
+            raise ConfigError(f"--set {key} is given twice; allowed: once")
         found[key] = _typed(value.strip(), type(defaults[key]))
     return found
 
@@ -92,6 +97,8 @@ def resolve(
         ConfigError: see `preset` and `assignments`.
     """
     asked = assignments(sets)
+    if data is not None and "data.pack" in asked:
+        raise ConfigError("--data and --set data.pack; allowed: one of them")
     data = str(asked.pop("data.pack", data or "")) or None
     if data is not None and data != "scenes":
         data = str(Path(data).expanduser().resolve())

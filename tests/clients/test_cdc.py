@@ -13,6 +13,7 @@ from flwr.app import RecordDict
 from cdc_flower.downlink import update
 from cdc_flower.downlink.versions import Mirror
 from cdc_flower.models import adapters
+from cdc_flower.setting import MESSAGE_BYTES
 from cdc_flower.uplink import token_batch
 from cdc_flower.uplink.pictures import mosaic, picture_batch
 from cdc_flower.uplink.scores import MC_PASSES, TOKEN_SCORES
@@ -23,7 +24,6 @@ from clients import cdc
 from clients.inference import alone, answer
 from clients.store import Adapter, Store
 from clients.task import resident
-from strategies.checks import MESSAGE_BYTES
 
 
 def done(task) -> RecordDict:

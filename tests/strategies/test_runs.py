@@ -187,7 +187,9 @@ def test_ctrl_c_leaves_the_rounds_that_were_done(run_settings):
 @pytest.mark.parametrize(
     ("setting", "value", "says"),
     [
-        ("uplink_budget", 100, "'uplink.budget' = 100: one sample of 4 tokens needs"),
+        ("uplink_budget", 100, "'uplink.budget' = 100: a message without a sample has up to 272 bytes"),
+        ("lora_rank", 500, "'pair.lora-rank' = 500: the student's layers are 64 wide; allowed: up to 64"),
+        ("uplink_budget", 280, "'uplink.budget' = 280: one sample of 4 tokens needs"),
         ("tokens_kept", 65, "'uplink.tokens-kept' = 65: a picture has 64 tokens"),
         ("min_devices", 4, "'run.min-devices' = 4: a round asks 3 devices"),
         ("fail_devices", "soon", "'run.fail-devices' = 'soon'; allowed: round:device pairs"),

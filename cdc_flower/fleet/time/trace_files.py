@@ -97,6 +97,29 @@ def from_frame(table: pd.DataFrame, devices: int, period: float, name: str = "tr
     )
 
 
+def check_ending(path: Path) -> None:
+    """Refuse a trace that is neither Parquet nor JSON by its name.
+
+    Raises:
+        ConfigError: another ending.
+    """
+    if path.suffix not in (".parquet", ".json"):
+        raise ConfigError(f"trace '{path}'; allowed: a file ending in .parquet or .json")
+
+
+def check_name(path: Path | str) -> Path:
+    """The path of a trace that is there and has an ending that can be read.
+
+    Raises:
+        ConfigError: another ending, or no such file.
+    """
+    path = Path(path)
+    check_ending(path)
+    if not path.is_file():
+        raise ConfigError(f"trace '{path}' does not exist; allowed: a .parquet or .json file")
+    return path
+
+
 def read_trace(path: Path | str, devices: int | None = None) -> Trace:
     """A trace from ".parquet" or ".json", as `write_trace` writes it.
 
@@ -108,11 +131,7 @@ def read_trace(path: Path | str, devices: int | None = None) -> Trace:
     Raises:
         ConfigError: unreadable, another ending, or not allowed (see `from_frame`).
     """
-    path = Path(path)
-    if path.suffix not in (".parquet", ".json"):
-        raise ConfigError(f"trace '{path}'; allowed: a file ending in .parquet or .json")
-    if not path.is_file():
-        raise ConfigError(f"trace '{path}' does not exist; allowed: a .parquet or .json file")
+    path = check_name(path)
     name = f"trace '{path}'"
     try:
         if path.suffix == ".parquet":
@@ -151,13 +170,12 @@ def write_trace(path: Path | str, trace: Trace) -> None:
         ConfigError: another ending.
     """
     path, table = Path(path), frame(trace)
+    check_ending(path)
     if path.suffix == ".parquet":
         table.attrs = {"period": trace.period}
         table.to_parquet(path, index=False)
-    elif path.suffix == ".json":
+    else:
         rows = list(zip(*(table[c].tolist() for c in COLUMNS), strict=True))
         path.write_text(
             json.dumps({"period": trace.period, "intervals": rows}, allow_nan=False) + "\n", encoding="utf-8"
         )
-    else:
-        raise ConfigError(f"trace '{path}'; allowed: a file ending in .parquet or .json")

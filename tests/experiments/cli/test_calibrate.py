@@ -69,11 +69,12 @@ def test_measured_figures_are_those_of_a_computer_and_the_others_say_whose_they_
     [
         (["--like", "toaster"], "--like 'toaster'; allowed: pizero2"),
         (["--name", "my machine"], "field 'name'"),
-        (["--loss", "1.5"], "field 'loss'"),
+        (["--loss", "1.5"], "'--loss': 1.5 is not in the range 0<=x<=1"),
+        (["--loss", "1"], "field 'loss'"),
         (["--out", "nowhere/x.json"], "no such folder"),
-        (["--threads", "-1"], "--threads -1"),
-        (["--threads", "1000000"], "--threads 1000000; allowed: 1 to "),
-        (["--out", "."], "--out '.': is a folder"),
+        (["--threads", "-1"], "'--threads': -1 is not in the range"),
+        (["--threads", "1000"], "--threads 1000; allowed: 1 to "),
+        (["--out", "."], "'--out': '.': is a folder"),
     ],
 )
 def test_what_cannot_be_measured_or_written_is_one_line(arguments, why, capsys, tmp_path, monkeypatch):

@@ -11,7 +11,8 @@ from cdc_flower.data import packs
     [
         (["check", "nowhere"], "nowhere"),
         (["show", "nowhere"], "nowhere"),
-        (["import-jsonl", "nowhere", "out", "--map", "x"], "--map 'x'; allowed: column=field"),
+        (["import-jsonl", "nowhere", "out"], "'nowhere' is no folder; allowed: a folder that is there"),
+        (["import-jsonl", ".", "out", "--map", "x"], "--map 'x'; allowed: column=field"),
     ],
 )
 def test_what_is_no_pack_is_refused(refused, arguments, message):

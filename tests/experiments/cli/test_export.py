@@ -17,7 +17,7 @@ def run(*arguments: str) -> int:
 
 
 def test_a_run_that_is_none_is_refused_in_a_line(tmp_path, capsys):
-    assert run("export", str(tmp_path / "nowhere"), str(tmp_path / "out")) == 2
+    assert run("export", str(tmp_path), str(tmp_path / "out")) == 2
     told = capsys.readouterr().err
     assert "config.json is missing" in told
     assert told.count("\n") == 1

@@ -5,7 +5,9 @@ import pytest
 from experiments.run import compare
 
 
-@pytest.mark.parametrize(("arguments", "message"), [(["nowhere"], "comparison.json is missing")])
+@pytest.mark.parametrize(
+    ("arguments", "message"), [(["."], "comparison.json is missing"), (["nowhere"], "'nowhere' is no folder")]
+)
 def test_a_folder_without_a_comparison_is_refused(refused, arguments, message):
     assert message in refused("report", *arguments)
 

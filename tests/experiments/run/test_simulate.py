@@ -13,7 +13,7 @@ from experiments.run.settings import flattened
 def test_every_config_survives_the_way_through_toml():
     config = parse(
         {
-            "data.pack": 'C:\\a "b"\n',
+            "data.pack": 'C:\\a "b"',
             "data.known-styles": "é,ü",
             "cloud.lr": 1e-7,
             "cloud.confidence-weighted": False,

@@ -1,0 +1,141 @@
+"""Commands whose input is checked before they do anything: values that no command can use are refused here.
+
+Every command of an `App` is a `Checked`: an option given twice, an empty or unprintable value, and a number
+that is not finite are refused whatever the command. What else an option may be is said where it is declared:
+`min` and `max` of a number, and for a path one of the types below.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import click
+import typer
+from typer.core import TyperCommand
+
+from cdc_flower.border import no_file, no_folder, odd_text
+
+SHOWN = 60  # characters of a value that is no text
+
+
+class Folder(click.ParamType):
+    """A folder that is there."""
+
+    name = "folder"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path.
+
+        Raises:
+            click.BadParameter: there is no such folder.
+        """
+        path = _path(self, value, param, ctx)
+        if not _is(path.is_dir):
+            self.fail(f"'{value}' is no folder; allowed: a folder that is there", param, ctx)
+        return path
+
+
+class File(click.ParamType):
+    """A file that is there."""
+
+    name = "file"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path.
+
+        Raises:
+            click.BadParameter: there is no such file.
+        """
+        path = _path(self, value, param, ctx)
+        if not _is(path.is_file):
+            self.fail(f"'{value}' is no file; allowed: a file that is there", param, ctx)
+        return path
+
+
+class NewFolder(click.ParamType):
+    """A folder that is there or can be made, to write to."""
+
+    name = "folder"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path.
+
+        Raises:
+            click.BadParameter: nobody can write there.
+        """
+        path = _path(self, value, param, ctx)
+        if wrong := no_folder(path):
+            self.fail(f"'{value}': {wrong}", param, ctx)
+        return path
+
+
+class NewFile(click.ParamType):
+    """A file to write, in a folder that is there."""
+
+    name = "file"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path.
+
+        Raises:
+            click.BadParameter: nobody can write there.
+        """
+        path = _path(self, value, param, ctx)
+        if wrong := no_file(path):
+            self.fail(f"'{value}': {wrong}", param, ctx)
+        return path
+
+
+def _path(kind: click.ParamType, value: Any, param: Any, ctx: Any) -> Path:
+    try:
+        return Path(value).expanduser()
+    except RuntimeError as err:  # no home for ~
+        kind.fail(f"'{value}': {err}", param, ctx)
+
+
+def _is(asked: Any) -> bool:
+    try:
+        return asked()
+    except (OSError, ValueError):  # a name that is too long, on some systems
+        return False
+
+
+class Checked(TyperCommand):
+    """A command that refuses what no command can use."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Click's, with the checks before and after.
+
+        Raises:
+            click.BadParameter: names the option and what is allowed.
+        """
+        if args or not self.no_args_is_help:
+            given, _, order = self.make_parser(ctx).parse_args(args=list(args))
+            for param in order:
+                if order.count(param) > 1 and not (param.multiple or param.nargs == -1):
+                    raise click.BadParameter("given twice; allowed: once", ctx, param)
+                for value in _texts(given.get(param.name)):
+                    wrong = odd_text(value) if value else "empty; allowed: a value, or nothing at all"
+                    if wrong:
+                        raise click.BadParameter(f"{value[:SHOWN]!a}: {wrong}", ctx, param)
+        rest = super().parse_args(ctx, args)
+        for param in self.params:
+            value = ctx.params.get(str(param.name))
+            if isinstance(value, float) and not math.isfinite(value):
+                raise click.BadParameter(f"{value} is no number; allowed: a finite one", ctx, param)
+        return rest
+
+
+def _texts(value: Any) -> list[str]:
+    many = value if isinstance(value, list | tuple) else [value]
+    return [one for one in many if isinstance(one, str)]
+
+
+class App(typer.Typer):
+    """A typer app whose commands are `Checked`."""
+
+    def command(self, name: str | None = None, **settings: Any) -> Any:
+        """As typer's."""
+        return super().command(name, cls=Checked, **settings)

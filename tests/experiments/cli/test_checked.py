@@ -1,0 +1,74 @@
+"""A command refuses what no command can use; the kinds of a path say which path is none."""
+
+from pathlib import Path
+from typing import Annotated
+
+import click
+import pytest
+import typer
+
+from experiments.cli.checked import App, File, Folder, NewFile, NewFolder
+
+
+@pytest.fixture
+def called():
+    """A command with an option of every sort: its arguments as it gets them, or the refusal."""
+    app, given = App(), []
+
+    @app.command()
+    def command(
+        words: Annotated[list[str] | None, typer.Argument()] = None,
+        name: str = "x",
+        share: Annotated[float, typer.Option(min=0, max=1)] = 0.5,
+        sets: Annotated[list[str] | None, typer.Option("--set")] = None,
+        live: Annotated[bool, typer.Option("--live")] = False,
+    ) -> None:
+        given[:] = [words, name, share, sets, live]
+
+    def call(*arguments):
+        app(args=list(arguments), standalone_mode=False)
+        return given
+
+    return call
+
+
+def test_what_can_be_used_is_handed_over(called):
+    found = called("a", "b", "--name", "写真", "--share", "1", "--set", "a=1", "--set", "a=2", "--live")
+    assert found == [["a", "b"], "写真", 1.0, ["a=1", "a=2"], True]
+    assert called()[1:3] == ["x", 0.5]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--name", "a", "--name", "a"], "given twice; allowed: once"),
+        (["--live", "--live"], "given twice; allowed: once"),
+        (["--name", ""], "empty; allowed: a value"),
+        (["a", ""], "empty; allowed: a value"),
+        (["--set", "a=1", "--set", "\x00"], r"'\\x00': character"),
+        (["--share", "nan"], "nan is no number; allowed: a finite one"),
+    ],
+)
+def test_what_no_command_can_use_is_refused(called, arguments, says):
+    with pytest.raises(click.BadParameter, match=says):
+        called(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("kind", "right", "wrong"),
+    [
+        (Folder(), ["folder"], ["file", "new", "file/below"]),
+        (File(), ["file"], ["folder", "new", "file/below"]),
+        (NewFolder(), ["folder", "new", "new/below"], ["file", "file/below"]),
+        (NewFile(), ["file", "new"], ["folder", "new/below", "file/below"]),
+    ],
+)
+def test_a_path_is_of_its_kind(kind, right, wrong, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    Path("file").write_text("x")
+    assert [kind.convert(path, None, None) for path in right] == [Path(path) for path in right]
+    for path in wrong:
+        with pytest.raises(click.BadParameter, match=f"'{path}'.* allowed: "):
+            kind.convert(path, None, None)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
