@@ -60,7 +60,7 @@ class FedAvgSettings:
         "mean", "how the weights of devices become one; all but mean bear some hostile devices", "cloud"
     )
     hostile: int = setting(
-        1, "devices of a round that the average must bear, where it is no mean", "cloud", ge=0
+        1, "devices of a round that the average must bear, where it is no mean", "cloud", ge=0, le=10**7
     )
 
 

@@ -78,8 +78,8 @@ def simulate(
         for option, value, key in (("--method", method, "run.method"), ("--out", out, "run.out-dir")):
             if value is not None and key in asked:
                 raise ConfigError(f"{option} and --set {key}; allowed: one of them")
-        found = chosen_settings(data, preset, sets)
-        config = checked(found if method is None else {**found, "run.method": method})
+        found = chosen_settings(data, preset, sets) | ({} if method is None else {"run.method": method})
+        config = checked(found)
         target = Path(out or config.run.out_dir or f"results/{config.run.method}-{config.run.seed}")
         config = parse({**found, "run.out-dir": str(target.absolute())})
     else:

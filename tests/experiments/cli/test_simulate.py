@@ -54,3 +54,18 @@ def test_a_folder_in_which_a_run_goes_on_is_refused_before_any_work(
     arguments = ["--preset", "none", "--out", str(tmp_path / "run"), "--engine", engine]
     said = refused("simulate", *arguments)
     assert f"folder '{tmp_path / 'run'}' is in use by process {os.getpid()} on " in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "method"),
+    [([], "cdc"), (["--method", "static"], "static"), (["--set", "run.method=static"], "static")],
+)
+def test_the_method_is_run_that_was_asked_for(command, monkeypatch, tmp_path, arguments, method):
+    monkeypatch.chdir(tmp_path)
+
+    def engine(config, *_):
+        raise EngineError(f"{config.run.method} in {config.run.out_dir}")
+
+    monkeypatch.setattr(simulate, "local", engine)
+    _, _, err = command("simulate", *arguments)
+    assert err.splitlines()[-1] == f"error: {method} in {tmp_path}/results/{method}-0"
