@@ -9,22 +9,19 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import Any
 
 from cdc_flower import plugins
 from cdc_flower.setting import MESSAGE_BYTES
 
-if TYPE_CHECKING:
-    from cdc_flower.config import Config
 
-
-def _axes(config: Config) -> str | None:
+def _axes(config: Any) -> str | None:
     known = ("object", "question", "style", "mixed")
     odd = next((axis for axis in config.axes if axis not in known), None)
     return odd and f"unknown axis '{odd}'; allowed: a comma list of {', '.join(known)}, or none"
 
 
-def _failing(config: Config) -> str | None:
+def _failing(config: Any) -> str | None:
     run = config.run
     if not re.fullmatch(r"(\s*[0-9]{1,9}:[0-9]{1,9}\s*(,\s*[0-9]{1,9}:[0-9]{1,9}\s*)*)?", run.fail_devices):
         return "allowed: round:device pairs, e.g. '2:1,4:0'"
@@ -34,13 +31,13 @@ def _failing(config: Config) -> str | None:
     return None
 
 
-def _callbacks(config: Config) -> str | None:
+def _callbacks(config: Any) -> str | None:
     known = plugins.names(plugins.CALLBACKS)
     odd = {name.strip() for name in config.run.callbacks.split(",")} - {"", *known}
     return f"allowed: {', '.join(known)}" if odd else None
 
 
-def _zones(config: Config) -> str | None:
+def _zones(config: Any) -> str | None:
     try:
         fine = all(-12 <= float(zone) <= 14 for zone in config.fleet.zones.split(","))
     except ValueError:
@@ -48,8 +45,8 @@ def _zones(config: Config) -> str | None:
     return None if fine else "allowed: a comma list of offsets from UTC in hours, -12 to 14"
 
 
-def _share(name: str) -> Callable[[Config], str | None]:
-    def rule(config: Config) -> str | None:
+def _share(name: str) -> Callable[[Any], str | None]:
+    def rule(config: Any) -> str | None:
         spec = getattr(config.data, name).strip()
         fine = not spec.endswith("%") or (
             re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,9})?%", spec) and 0 < float(spec[:-1]) <= 100
@@ -59,25 +56,25 @@ def _share(name: str) -> Callable[[Config], str | None]:
     return rule
 
 
-def _message(config: Config) -> str | None:
+def _message(config: Any) -> str | None:
     if 0 < config.uplink.budget <= MESSAGE_BYTES:
         return f"a message without a sample has up to {MESSAGE_BYTES} bytes; allowed: 0 (no limit), or more"
     return None
 
 
-def _update(config: Config) -> str | None:
+def _update(config: Any) -> str | None:
     codec = import_module("cdc_flower.downlink.codecs").CODECS[config.downlink.codec]
     least = import_module("cdc_flower.downlink.update").ENVELOPE + 1
     small = codec.budgeted and config.downlink.budget < least
     return f"an update needs at least {least} bytes; allowed: more" if small else None
 
 
-def _both(config: Config) -> str | None:
+def _both(config: Any) -> str | None:
     alone = bool(config.pair.teacher) != bool(config.pair.student)
     return "'pair.teacher' and 'pair.student' go together; allowed: both or none" if alone else None
 
 
-RULES: dict[str, Callable[[Config], str | None]] = {
+RULES: dict[str, Callable[[Any], str | None]] = {
     "run.fail-devices": _failing,
     "run.callbacks": _callbacks,
     "data.known-styles": _share("known_styles"),
