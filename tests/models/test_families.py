@@ -35,7 +35,10 @@ TYPES = {
 def pixels_and_ids(made, i):
     """What the class's own processor would hand over for one picture and question."""
     text, processor = made.shared.text, made.shared.processor
-    found = processor(images=[made.images[i].convert("RGB")], return_tensors="pt")
+    more = (
+        {"crop_to_patches": True} if made.shared.family == "internvl" else {}
+    )  # the processor's own default
+    found = processor(images=[made.images[i].convert("RGB")], return_tensors="pt", **more)
     ids = torch.tensor([[*text.prefix_ids(made.grids[i]), *made.asked[i]]])
     known = "pixel_values", "pixel_attention_mask", "image_grid_thw"
     given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}

@@ -27,6 +27,7 @@ BUILDERS: dict[str, Callable[[str, Size], Tiny]] = {
     "idefics3": families.idefics3,
     "qwen2_5_vl": families.qwen2_5_vl,
     "gemma3": families.gemma3,
+    "internvl": families.internvl,
 }
 """Name -> from words of the vocabulary and a size: a model and its files."""
 SMALL = Size()

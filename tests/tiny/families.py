@@ -38,6 +38,13 @@ GEMMA = (
     "{{ item['text'] | trim }}{%- endif -%}{%- endfor -%}{%- endif -%}{{ '<end_of_turn>\n' }}"
     "{%- endfor -%}{%- if add_generation_prompt -%}{{ '<start_of_turn>model\n' }}{%- endif -%}"
 )
+INTERNVL = (
+    "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n'}}"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for content in message['content'] %}{% if content['type'] == 'image' %}{{ '<IMG_CONTEXT>\n' }}"
+    "{% elif content['type'] == 'text' %}{{ content['text'] }}{% endif %}{% endfor %}{% endif %}"
+    "{{'<|im_end|>\n'}}{% endfor %}{% if add_generation_prompt %}{{'<|im_start|>assistant\n' }}{% endif %}"
+)
 
 
 def _llava(words: str, size: Size, vision: Any, processor: dict[str, Any], strategy: Any, layer: int) -> Tiny:
@@ -173,14 +180,13 @@ def gemma3(words: str, size: Size) -> Tiny:
         layer_types=["sliding_attention", *["full_attention"] * (size.layers - 1)],
         rope_scaling={"factor": 8.0, "rope_type": "linear"},
     )
-    config = hf.Gemma3Config(
+    config: Any = hf.Gemma3Config(
         text_config=language,
         vision_config={**VISION, "vision_use_head": False, "model_type": "siglip_vision_model"},
         mm_tokens_per_image=4,
         boi_token_index=made.vocab["<start_of_image>"],
         eoi_token_index=made.vocab["<end_of_image>"],
         image_token_index=made.vocab["<image_soft_token>"],
-        eos_token_id=[made.vocab["<eos>"], made.vocab["<end_of_turn>"]],
     )
     processor = {
         "image_processor_type": "Gemma3ImageProcessor",
@@ -191,3 +197,28 @@ def gemma3(words: str, size: Size) -> Tiny:
         **HALVES,
     }
     return Tiny(hf.Gemma3ForConditionalGeneration, config, made, processor)
+
+
+def internvl(words: str, size: Size) -> Tiny:
+    """OpenGVLab/InternVL3-1B-hf: a Qwen2 language model, at most four tiles."""
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>"]
+    made = tokenizer(f"{words} user assistant", special, INTERNVL, "<|im_end|>")
+    config = hf.InternVLConfig(
+        text_config=hf.Qwen2Config(**text(made, size)),
+        vision_config={**VISION, "image_size": [16, 16], "patch_size": [4, 4], "attention_bias": True},
+        image_token_id=made.vocab["<IMG_CONTEXT>"],
+        image_seq_length=4,
+        downsample_ratio=0.5,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="default",
+        tie_word_embeddings=True,
+    )
+    processor = {
+        "image_processor_type": "GotOcr2ImageProcessor",
+        "processor_class": "InternVLProcessor",
+        "crop_to_patches": False,
+        "min_patches": 1,
+        "max_patches": 4,
+        "size": {"height": 16, "width": 16},
+    }
+    return Tiny(hf.InternVLForConditionalGeneration, config, made, processor)
