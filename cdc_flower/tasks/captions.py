@@ -23,7 +23,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from cdc_flower.tasks import java
+import cdc_flower.tasks.java as java  # `from cdc_flower.tasks` would import the package in a circle
 from cdc_flower.tasks.task import Task, Truth, Worth
 
 N = 4
