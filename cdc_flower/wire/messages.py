@@ -5,7 +5,7 @@ Flower used: `Metadata._message_id`, `flwr.common.serde`."""
 
 from __future__ import annotations
 
-from flwr.app import Array, ArrayRecord, Context, Error, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.serde import message_from_proto, message_to_proto, recorddict_from_proto, recorddict_to_proto
 from flwr.proto.message_pb2 import Message as ProtoMessage
@@ -14,6 +14,8 @@ from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
 from cdc_flower.wire import keys
 
 RAISED = 2  # Flower's ErrorCode.CLIENT_APP_RAISED_EXCEPTION
+KINDS = {keys.METRICS: MetricRecord, keys.CONFIG: ConfigRecord, keys.ARRAYS: ArrayRecord}
+"""Name of a record -> its kind."""
 REFUSED = 1000  # of an error reply that a grid puts in place of one whose form is wrong; Flower's end at 8
 
 

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from cdc_flower.wire import keys
 from cdc_flower.wire.fields import Field, Flat, Frame, ReplyError, clean
-from cdc_flower.wire.messages import message_bytes
+from cdc_flower.wire.messages import KINDS, message_bytes
 
 _ENVELOPE = 64  # bytes, at most, that protobuf adds to an entry
 
@@ -38,7 +39,7 @@ class Form:
     array: Frame | Flat | None = None
     max_bytes: int = 0
 
-    @property
+    @cached_property
     def most(self) -> int:
         """The bytes that a reply of this form can have at most."""
         fields = [*self.metrics.items(), *self.config.items()]
@@ -77,13 +78,8 @@ def read(content: Any, form: Form) -> Reply:
     """
     declared = {keys.METRICS: form.metrics, keys.CONFIG: form.config, keys.ARRAYS: form.array}
     _only(content, [name for name, part in declared.items() if part], "the reply")
-    kinds = {
-        keys.METRICS: content.metric_records,
-        keys.CONFIG: content.config_records,
-        keys.ARRAYS: content.array_records,
-    }
-    for name in content:
-        if name not in kinds[name]:
+    for name, record in content.items():
+        if not isinstance(record, KINDS[name]):
             raise ReplyError(f"the record '{name}' is of another kind than its name says")
     metrics = _fields(content, keys.METRICS, form.metrics)
     config = _fields(content, keys.CONFIG, form.config)

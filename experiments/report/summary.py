@@ -5,7 +5,8 @@ Definitions, also in README.md and docs/summary.schema.json:
   the drifted domains; all in 0..1. `forgetting`: see `cdc_flower.results.forgetting`; never negative.
 - `gap_closed`: (arm - lower) / (teacher - lower) on `acc_drift`, where lower is the first arm that adapts
   nothing (the student as shipped); null without such an arm or a gap.
-- bytes and FLOPs: totals over all devices and rounds; every number is a mean over seeds.
+- bytes (counted) and FLOPs (of counts that devices claim): totals over all devices and rounds; every number
+  is a mean over seeds.
 - `ci95`: [low, high] from Student's t over seeds, null for one seed.
 """
 

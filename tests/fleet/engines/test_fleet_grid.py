@@ -110,6 +110,7 @@ def test_nodes_are_those_of_the_local_grid_and_others_are_refused(make):
 
     grid = make(50)
     assert list(grid.get_node_ids()) == list(LocalGrid(tiny_app.app, 50, {}).get_node_ids())
+    assert [grid.device_of(node) for node in grid.get_node_ids()] == list(range(50))
     with pytest.raises(ValueError, match="no node 7 in this grid of 50 devices"):
         grid.push_messages([Message(RecordDict(), dst_node_id=7, message_type="train")])
 

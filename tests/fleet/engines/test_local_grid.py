@@ -102,6 +102,45 @@ def test_what_a_device_does_to_a_record_stays_on_the_device(roundtrip):
     assert "changed" not in message.content["config"]
 
 
+@pytest.mark.parametrize("roundtrip", [False, True])
+def test_whose_reply_it_is_says_the_grid_and_not_the_device(roundtrip):
+    app, earlier = ClientApp(), []
+
+    @app.train()
+    def train(message, context):
+        earlier.append(message)
+        return Message(RecordDict({"m": MetricRecord({"n": len(earlier)})}), reply_to=earlier[0])
+
+    grid = LocalGrid(app, 2, {}, roundtrip=roundtrip)
+    asked = [Message(RecordDict(), dst_node_id=node_id(d), message_type="train") for d in range(2)]
+    replies = list(grid.send_and_receive(asked))
+    assert [r.metadata.reply_to_message_id for r in replies] == [m.metadata.message_id for m in asked]
+    assert [r.metadata.src_node_id for r in replies] == [node_id(d) for d in range(2)]
+    assert [grid.device_of(node_id(d)) for d in range(2)] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        None,
+        7,
+        RecordDict({"m": MetricRecord({"n": 2**70})}),
+        RecordDict({"c": ConfigRecord({"t": "\ud800"})}),
+    ],
+)
+def test_an_answer_that_is_no_message_is_that_devices_error(lie):
+    app = ClientApp()
+
+    @app.train()
+    def train(message, context):
+        return Message(lie, reply_to=message) if isinstance(lie, RecordDict) else lie
+
+    grid = LocalGrid(app, 1, {}, roundtrip=True)
+    (reply,) = grid.send_and_receive([Message(RecordDict(), dst_node_id=node_id(0), message_type="train")])
+    assert reply.has_error()
+    assert reply.error.code == 2
+
+
 def test_tasks_that_would_begin_after_the_timeout_are_not_answered():
     grid = grid_of()
     assert list(grid.send_and_receive([ask(0), ask(1)], timeout=-1.0)) == []
