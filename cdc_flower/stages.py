@@ -162,5 +162,5 @@ class DownlinkConfig:
         10_000, "of an update, for codecs that can aim at one [bytes]", "cloud", ge=1, le=2**30
     )
     history: int = setting(
-        16, "versions a device may lag behind and still get what changed", "cloud", ge=1, le=10**5
+        16, "versions a device may lag behind and still get what changed", "device, cloud", ge=1, le=4096
     )

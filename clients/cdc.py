@@ -217,21 +217,22 @@ def overhead() -> int:
 
 @kept(8)
 def _applied(
-    frame: bytes, adapter: Adapter, layout: bytes, sizes: tuple[int, ...], max_bytes: int
+    frame: bytes, adapter: Adapter, layout: bytes, sizes: tuple[int, ...], max_bytes: int, max_chain: int
 ) -> Adapter:
     """An update decoded once for all devices of this process that hold one adapter."""
-    flat, version = update.apply(frame, adapter.flat, adapter.version, layout, sizes, max_bytes)
+    flat, version = update.apply(frame, adapter.flat, adapter.version, layout, sizes, max_bytes, max_chain)
     return adapter if flat is adapter.flat else Adapter.of(flat, version)
 
 
 def updated(task: Task, student: Resident) -> tuple[Adapter, bool]:
     """The adapter after the message, and whether it is the version the cloud wanted the device to have."""
     adapter, layout = task.store.held(student.initial), student.layout
-    frame, cap = frame_of(task.sent), update.MAX_BYTES
+    frame, cap = frame_of(task.sent), update.longest(sum(layout.sizes))
+    history = task.config.downlink.history
     if frame:
         try:
             start = student.initial if update.stands_alone(frame, cap) else adapter
-            adapter = _applied(frame, start, layout.digest, layout.sizes, cap)
+            adapter = _applied(frame, start, layout.digest, layout.sizes, cap, history)
             task.store.hold(adapter)
         except FrameError as err:
             log(WARNING, "device %s keeps version %s: %s", task.device, adapter.version, err)

@@ -22,7 +22,7 @@ from cdc_flower.wire.frame import FrameError, Kind, envelope, pack, unpack
 
 CHAIN, SNAPSHOT, JUMP = 0, 1, 2
 MAX_CHAIN = 4096
-MAX_BYTES = 256 * 2**20  # a device refuses a longer frame unread
+MAX_BYTES = 256 * 2**20  # a device never reads a longer frame
 DIGEST_BYTES = 8
 _HEAD = struct.Struct(f"<BII{DIGEST_BYTES}s{DIGEST_BYTES}s")  # mode, base, target, layout, result
 ENVELOPE = envelope(2) + _HEAD.size + 1  # bytes around one codec payload
@@ -30,6 +30,12 @@ ENVELOPE = envelope(2) + _HEAD.size + 1  # bytes around one codec payload
 
 class StaleVersion(FrameError):
     """The update starts from another version than the device has; ask for one from yours."""
+
+
+def longest(size: int) -> int:
+    """Bytes of the longest frame that a cloud sends for an adapter of `size` elements: a snapshot as it is.
+    It sends nothing else that is longer, so a device need not read more."""
+    return min(ENVELOPE + 4 * size, MAX_BYTES)
 
 
 def digest(flat: NDArray[np.float32]) -> bytes:
@@ -89,6 +95,7 @@ def apply(
     layout_digest: bytes,
     sizes: Sequence[int],
     max_bytes: int,
+    max_chain: int = MAX_CHAIN,
 ) -> tuple[NDArray[np.float32], int]:
     """The adapter and version after an update. `flat` is never changed; on any error nothing was applied.
     An update whose version and result the device already has, as when a frame arrives twice, changes nothing.
@@ -101,6 +108,7 @@ def apply(
         layout_digest: 8 bytes naming tensors, shapes and order.
         sizes: elements of each tensor, summing to P.
         max_bytes: a longer frame is refused unread.
+        max_chain: payloads that a chain may have. Each takes an addition of P elements, whatever its bytes.
 
     Raises:
         StaleVersion: a chain that does not go through the device's version, or a jump from another one.
@@ -114,7 +122,7 @@ def apply(
     if version == target and digest(flat) == result:
         return flat, version
     if mode == CHAIN:
-        new = _apply_chain(payloads, flat, version, base, target, sizes)
+        new = _apply_chain(payloads, flat, version, base, target, sizes, max_chain)
     elif mode == JUMP:
         if len(payloads) != 1 or base >= target:
             raise FrameError(f"update: {len(payloads)} payloads to jump from version {base} to {target}")
@@ -148,8 +156,10 @@ def add(flat: NDArray[np.float32], payload: bytes, sizes: Sequence[int]) -> NDAr
         return flat + BY_ID[payload[0]].decode(payload[1:], sizes)
 
 
-def _apply_chain(payloads, flat, version, base, target, sizes):
-    if not 1 <= len(payloads) <= MAX_CHAIN or target - base != len(payloads):
+def _apply_chain(payloads, flat, version, base, target, sizes, max_chain):
+    if len(payloads) > max_chain:
+        raise FrameError(f"update: a chain of {len(payloads)} payloads; allowed: up to {max_chain}")
+    if not payloads or target - base != len(payloads):
         raise FrameError(f"update: {len(payloads)} payloads from version {base} to {target}")
     if not base <= version < target:
         raise StaleVersion(f"update: starts from version {base}, this adapter has version {version}")

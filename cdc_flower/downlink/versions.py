@@ -125,11 +125,15 @@ class Mirror:
         self._payloads.append(payload)
         self._digests.append(update.digest(flat))
         self._frames.clear()
+        self._forget()
+        return self.newest
+
+    def _forget(self) -> None:
+        """Keep no more payloads than a chain may have."""
         while len(self._payloads) > self._history:
             self._base = update.add(self._base, self._payloads.pop(0), self._sizes)
             self._digests.pop(0)
             self._oldest += 1
-        return self.newest
 
     def frame_for(self, version: int, digest: bytes | None = None, jumps: Jumps = "all") -> bytes | None:
         """The UPDATE frame that brings a device of `version` to the newest, or None if it has it.
@@ -227,6 +231,7 @@ class Mirror:
         self._base, self._newest_flat, self._oldest = base, flat, int(state["oldest"])
         self._payloads, self._digests = payloads, digests
         self._frames.clear()
+        self._forget()
 
 
 def _checked(flat: NDArray[np.float32], size: int) -> NDArray[np.float32]:

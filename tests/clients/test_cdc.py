@@ -139,6 +139,19 @@ def test_an_update_that_cannot_be_applied_leaves_the_adapter_and_asks_for_anothe
     assert again["metrics"]["uploaded"] > 0
 
 
+def test_a_device_reads_no_longer_chain_and_no_longer_frame_than_an_honest_cloud_sends(make_task, line):
+    flat = line.adapter(0) + np.float32(0)
+    payloads = {"dyadic": b"\x01\x00", "fp16": b"\x02" + bytes(2 * len(flat))}  # of nothing
+    frames = {
+        n: update.chain_frame([p] * 3, 0, line._layout, update.digest(flat)) for n, p in payloads.items()
+    }
+    assert len(frames["dyadic"]) < 100
+    assert len(frames["fp16"]) > update.longest(len(flat))
+    for codec, history, version in (("dyadic", 3, 3), ("dyadic", 2, 0), ("fp16", 3, 0)):
+        content = done(make_task(order={"version": 3}, frame=frames[codec], downlink_history=history))
+        assert content["metrics"]["version"] == version
+
+
 def test_an_update_that_comes_twice_does_no_harm(make_task, line):
     task = make_task(order={"version": 2}, frame=line.frame_for(0))
     once, twice = done(task), done(task)

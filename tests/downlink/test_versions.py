@@ -247,3 +247,26 @@ def test_a_mirror_that_loads_a_state_forgets_its_own_line_and_a_refused_state_ch
     two.load(state)
     assert (two.newest, two.digest, two.frame_for(0)) == (one.newest, one.digest, one.frame_for(0))
     np.testing.assert_equal(two.state(), state)
+
+
+@pytest.mark.parametrize("codec", list(CODECS))
+def test_no_frame_is_longer_than_a_device_reads_and_no_chain_than_the_history(codec):
+    rng = np.random.default_rng(0)
+    mirror = _mirror(codec, budget=10**6, history=3)
+    for _ in range(6):
+        mirror.advance(rng.standard_normal(len(INITIAL)).astype(np.float32))
+    for version in range(mirror.newest):
+        for jumps in ("all", "start", "none"):
+            frame = mirror.frame_for(version, jumps=jumps)
+            assert len(frame) <= update.longest(len(INITIAL))
+            assert len(unpack(frame, Kind.UPDATE, 10**6)) <= 1 + 3
+
+
+def test_a_mirror_that_is_loaded_with_a_shorter_history_sends_no_longer_chains():
+    long, short = _mirror("dyadic", history=6), _mirror("dyadic", history=2)
+    for step in range(1, 6):
+        long.advance(INITIAL + np.float32(step) / 8)
+    short.load(long.state())
+    assert (short.oldest, short.newest) == (3, 5)
+    np.testing.assert_array_equal(short.adapter(3), long.adapter(3))
+    np.testing.assert_array_equal(short.adapter(5), long.adapter(5))
