@@ -122,3 +122,15 @@ def test_workers_of_another_process_find_it_too(installed, hyper):
     here = results.read(run_local(parse(hyper())))
     there = results.read(run_fleet(parse(hyper()), workers=1))
     assert there.run["ledger_digest"] == here.run["ledger_digest"]
+
+
+def test_it_stands_among_liars_without_code_of_its_own(installed, hyper, tmp_path):
+    from experiments.controls.hostile import HONEST, play
+
+    own = hyper(devices=HONEST + 2, rounds=3)
+    silent, lied = (
+        play({**own, "run.out-dir": str(tmp_path / how)}, how, 0) for how in ("silent", "refused")
+    )
+    assert lied["status"] == "completed"
+    assert set(lied["statuses"]) <= {"refused", "failed"}
+    assert lied["honest"] == silent["honest"]
