@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from cdc_flower.models.families import family_of, parts
+from cdc_flower.models.families import family_of, logits, parts
 from cdc_flower.models.family import bare
 from cdc_flower.models.inputs import Inputs, Text
 
@@ -88,9 +88,9 @@ def forward(
     steps = 1 if inputs.answer_ids is None else inputs.answer_ids.shape[1]
     wanted = (first[:, None] + torch.arange(steps, device=first.device)).clamp_max(hidden.shape[1] - 1)
     picked = hidden.gather(1, wanted[..., None].expand(-1, -1, hidden.shape[-1]))
-    logits = bare(model).lm_head(_repeated(picked, least))[: len(picked)]
+    found = logits(model, _repeated(picked, least))[: len(picked)]
     return Output(
-        logits, hidden, out.attentions if attention else None, out.past_key_values if cache else None, mask
+        found, hidden, out.attentions if attention else None, out.past_key_values if cache else None, mask
     )
 
 
@@ -145,13 +145,13 @@ def answer(
         every = read(model, out, inputs).float().cpu().numpy()
         shown = [row[there] for row, there in zip(every, (inputs.slots >= 0).cpu().numpy(), strict=True)]
     wanted, device = inputs.tokens.shape[0], inputs.tokens.device
-    logits, mask, past = out.logits[:, -1], out.mask.long(), cast(DynamicCache, out.cache)
+    now, mask, past = out.logits[:, -1], out.mask.long(), cast(DynamicCache, out.cache)
     rows = torch.arange(wanted, device=device)
     position = inputs.position_ids[rows, inputs.length - 1] + 1  # (B,) or (B, axes)
     b = max(wanted, least)
     if b > wanted:
         past.batch_select_indices(_repeated(rows, b))
-        logits, mask, position = (_repeated(x, b) for x in (logits, mask, position))
+        now, mask, position = (_repeated(x, b) for x in (now, mask, position))
     ends = torch.tensor(text.ends, device=device)
     done = torch.zeros(b, dtype=torch.bool, device=device)
     ids: list[list[int]] = [[] for _ in range(b)]
@@ -159,11 +159,11 @@ def answer(
     sums = {name: torch.zeros(b, device=device) for name in ("entropy", "margin", "log_prob", "steps")}
     for step in range(max_new + (top_k > 0)):
         if top_k:
-            largest = logits.float().topk(min(top_k, logits.shape[-1]), -1)
+            largest = now.float().topk(min(top_k, now.shape[-1]), -1)
             top_steps.append((largest.indices.cpu().numpy(), largest.values.cpu().numpy()))
             if step == max_new:  # of an answer that was cut: what comes after its last token
                 break
-        logp = logits.float().log_softmax(-1)
+        logp = now.float().log_softmax(-1)
         top = logp.topk(2, -1).values
         live = (~done).float()
         sums["entropy"] += live * -(logp.exp() * logp).sum(-1)
@@ -184,7 +184,7 @@ def answer(
             past_key_values=past,
             use_cache=True,
         )
-        logits = base.lm_head(out_next.last_hidden_state)[:, -1]
+        now = logits(model, out_next.last_hidden_state)[:, -1]
     steps = sums["steps"].clamp_min(1)
     found = (
         sums["entropy"] / steps,

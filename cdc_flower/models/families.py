@@ -8,19 +8,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from cdc_flower import plugins
 from cdc_flower.models.family import Family, bare
 from cdc_flower.models.gemma3 import Gemma3
 from cdc_flower.models.internvl import InternVL
 from cdc_flower.models.llava import Llava
+from cdc_flower.models.paligemma import PaliGemma
 from cdc_flower.models.qwen2_5_vl import Qwen25VL
 from cdc_flower.models.smolvlm import Idefics3, SmolVLM
 
 GROUP = "cdc_flower.families"
 
-_OWN = Llava(), SmolVLM(), Idefics3(), Qwen25VL(), Gemma3(), InternVL()
+_OWN = Llava(), SmolVLM(), Idefics3(), Qwen25VL(), Gemma3(), InternVL(), PaliGemma()
 FAMILIES: dict[str, Family] = {family.model_type: family for family in _OWN}
 FAMILIES |= {name: plugins.load(GROUP, name)() for name in plugins.names(GROUP)}
 """`model_type` of a checkpoint -> its family."""
@@ -39,3 +40,8 @@ def parts(model: nn.Module) -> tuple[nn.Module, Any, nn.Module]:
         base.model.get_submodule(family.language),
         base.lm_head,
     )
+
+
+def logits(model: nn.Module, hidden: Tensor) -> Tensor:
+    """Logits (..., V) of hidden states (..., H) of a model, plain or wrapped by peft."""
+    return family_of(model).logits(bare(model), hidden)

@@ -131,6 +131,10 @@ class Family(ABC):
         """Further arguments of the pass over picture, question and answer."""
         return {}
 
+    def logits(self, model: Any, hidden: Tensor) -> Tensor:
+        """Logits (..., V) of hidden states (..., H) after the final norm."""
+        return model.lm_head(hidden)
+
     def cost_config(self, config: Any) -> dict[str, Any]:
         """The configuration with the sizes that costs are reckoned from under the names they have in LLaVA's.
 

@@ -87,13 +87,17 @@ class Text:
         made = self.tokenizer.apply_chat_template([turn], tokenize=False, add_generation_prompt=True)
         return cast(str, made)
 
+    @cached_property
+    def _begun(self) -> bool:
+        """Whether the template writes the start token itself."""
+        begins = cast(str | None, self.tokenizer.bos_token)
+        return begins is not None and begins in self.prompt("")
+
     def _ids(self, question: str, grid: Grid) -> tuple[list[int], int]:
         """Ids of the prompt, and where the question begins: after the last id of the picture."""
         picture = self.family.image_words(self.config, grid, self.word)
         words = self.prompt(question).replace(self.mark, picture)
-        begins = cast(str | None, self.tokenizer.bos_token)
-        own = begins is not None and words.startswith(begins)  # a template may write the start token itself
-        ids = list(self.tokenizer(words, add_special_tokens=not own)["input_ids"])
+        ids = list(self.tokenizer(words, add_special_tokens=not self._begun)["input_ids"])
         return ids, len(ids) - ids[::-1].index(self.image_id)
 
     def prefix(self, grid: Grid) -> Prefix:

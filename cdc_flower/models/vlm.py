@@ -1,7 +1,7 @@
 """What a vision-language model is asked, under one name: prompts, batches, forward passes, answers."""
 
 from cdc_flower.models.answer import Answers, Output, Read, answer, correct, forward, run
-from cdc_flower.models.families import parts
+from cdc_flower.models.families import logits, parts
 from cdc_flower.models.inputs import Inputs, Text, collate
 from cdc_flower.models.pixels import as_read, grey
 
@@ -17,6 +17,7 @@ __all__ = [
     "correct",
     "forward",
     "grey",
+    "logits",
     "parts",
     "run",
 ]

@@ -116,8 +116,7 @@ def drawn(attended: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def entropy(model: nn.Module, out: vlm.Output, inputs: vlm.Inputs) -> Tensor:
     """Entropy of the language model's own prediction at the token's place in the sequence, in nats."""
-    logits = vlm.parts(model)[2](inputs.at_tokens(out.hidden))
-    logp = logits.float().log_softmax(-1)
+    logp = vlm.logits(model, inputs.at_tokens(out.hidden)).float().log_softmax(-1)
     return -(logp.exp() * logp).sum(-1)
 
 

@@ -28,6 +28,7 @@ def no_gradients():
 TYPES = {
     "qwen2_5_vl": ("mm_token_type_ids", lambda picture: picture.long()),
     "gemma3": ("token_type_ids", lambda picture: picture.long()),
+    "paligemma": ("token_type_ids", lambda picture: 0 * picture.long()),
 }
 """Family -> what its processor says of every id, from which of them are the picture's."""
 
@@ -80,6 +81,14 @@ def test_answers_are_those_of_generate(made):
         theirs = out[0, given["input_ids"].shape[1] :].tolist()
         ends = [j for j, t in enumerate(theirs) if t in made.shared.text.ends]
         assert ids == theirs[: ends[0]] if ends else ids == theirs
+
+
+def test_a_pass_over_an_answer_predicts_what_was_answered(made):
+    text, own = made.shared.text, (made.tokens, made.asked)
+    found = vlm.answer(made.model, text, vlm.collate(text, *own, grids=made.grids), 6).ids
+    again = vlm.forward(made.model, vlm.collate(text, *own, found, grids=made.grids)).logits.argmax(-1)
+    assert [row[: len(ids)].tolist() for row, ids in zip(again, found, strict=True)] == found
+    assert max(map(len, found)) > 1
 
 
 def test_a_kept_subset_is_the_full_sequence_with_the_others_masked(made):

@@ -49,6 +49,12 @@ def test_a_run_completes_and_teaches(family, method, settings):
         assert found.metrics.set_index("name").loc["version", "value"].max() > 0
 
 
+def test_pictures_go_up_where_a_token_is_a_patch(settings):
+    found = results.read(run_local(parse(settings("paligemma", uplink_unit="jpeg"))))
+    assert found.status == "completed"
+    assert found.devices["uploaded_samples"].sum() > 0
+
+
 def test_picture_units_are_refused_where_a_token_is_no_patch(settings):
     with pytest.raises(ConfigError, match="in models of family 'smolvlm' a token is no patch"):
         run_local(parse(settings(uplink_unit="jpeg")))

@@ -28,6 +28,7 @@ BUILDERS: dict[str, Callable[[str, Size], Tiny]] = {
     "qwen2_5_vl": families.qwen2_5_vl,
     "gemma3": families.gemma3,
     "internvl": families.internvl,
+    "paligemma": families.paligemma,
 }
 """Name -> from words of the vocabulary and a size: a model and its files."""
 SMALL = Size()

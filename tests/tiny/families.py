@@ -222,3 +222,29 @@ def internvl(words: str, size: Size) -> Tiny:
         "size": {"height": 16, "width": 16},
     }
     return Tiny(hf.InternVLForConditionalGeneration, config, made, processor)
+
+
+def paligemma(words: str, size: Size) -> Tiny:
+    """google/paligemma2-3b-mix-224: Gemma 2 with bounded logits, tied words, no chat template."""
+    made = tokenizer(words, ["<pad>", "<eos>", "<bos>", "<image>"], "", "<eos>", "<bos>")
+    more = {"head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 64, "model_type": "gemma2"}
+    config: Any = hf.PaliGemmaConfig(
+        text_config=text(made, size, final_logit_softcapping=0.5, **more),
+        vision_config={
+            **VISION,
+            "vision_use_head": False,
+            "model_type": "siglip_vision_model",
+            "projection_dim": size.hidden,
+        },
+        image_token_index=made.vocab["<image>"],
+        projection_dim=size.hidden,
+        hidden_size=size.hidden,
+    )
+    processor = {
+        "image_processor_type": "SiglipImageProcessor",
+        "processor_class": "PaliGemmaProcessor",
+        "image_seq_length": 16,
+        "size": {"height": 16, "width": 16},
+        **HALVES,
+    }
+    return Tiny(hf.PaliGemmaForConditionalGeneration, config, made, processor)
