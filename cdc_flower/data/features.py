@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -170,10 +171,9 @@ def _header(file: IO[bytes], rows: int, width: int) -> None:
 def _encoded(
     images: Mapping[str, bytes], encode: Encode, tower: str, progress: Progress | None, stage: str
 ) -> Iterator[tuple[np.ndarray, Grid]]:
-    names, pictures = list(images), list(images.values())
-    done = 0
-    while done < len(pictures):
-        decoded = [open_picture(picture) for picture in pictures[done : done + BATCH]]
+    names, done = list(images), 0
+    while done < len(names):
+        decoded = [open_picture(images[name]) for name in names[done : done + BATCH]]
         for tokens, grid in encode(decoded):
             half = np.asarray(tokens).astype(np.float16)
             if not np.isfinite(half).all():
@@ -184,7 +184,7 @@ def _encoded(
             yield half, grid
             done += 1
         if progress is not None:
-            progress(stage, done, len(pictures))
+            progress(stage, done, len(names))
 
 
 @contextmanager
@@ -197,3 +197,16 @@ def whole(path: Path) -> Iterator[IO[bytes]]:
         os.replace(part, path)
     finally:
         Path(part).unlink(missing_ok=True)
+
+
+def place_folder(part: Path, folder: Path) -> None:
+    """Give a folder its name; one that was there under it gives way."""
+    try:
+        part.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+        old = Path(tempfile.mkdtemp(prefix=".", suffix=".part", dir=folder.parent))
+        folder.rename(old / folder.name)
+        part.rename(folder)
+        shutil.rmtree(old)

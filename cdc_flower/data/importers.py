@@ -20,8 +20,9 @@ from typing import Any
 import pandas as pd
 from PIL import Image
 
-from cdc_flower.data.packs import LISTS, NOT_EMPTY, SPLITS, PackError, check_picture, write_pack
+from cdc_flower.data.packs import LISTS, NOT_EMPTY, SPLITS, write_pack
 from cdc_flower.data.partition import hold_out
+from cdc_flower.data.pictures import PackError, check_picture
 
 NEEDED = ("image", "question", "answer")
 """Pack columns that a source must have."""
@@ -29,42 +30,33 @@ OPTIONAL = ("qtype", "domain", "user", "split")
 """Columns that default to ""; `split` is read from JSONL lines only and is not part of a pack."""
 
 
-def _text(value: Any, where: str, column: str) -> str:
-    """A cell as text; of a list of answers (VQA style) the most frequent, the first of equals."""
-    if isinstance(value, list | tuple) and value and all(isinstance(item, str) for item in value):
+def _cell(value: Any, where: str, column: str) -> Any:
+    """A list column as it is, others as text; of a list of answers the most frequent, the first of equals."""
+    listed = isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
+    if listed and column in LISTS:
+        return [item.strip() for item in value]
+    if listed and value:
         value = Counter(value).most_common(1)[0][0]
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise PackError(
-            f"{where}, column '{column}': {type(value).__name__} found; allowed: text, a "
-            "number, or a list of texts"
-        )
+    if column in LISTS or isinstance(value, bool) or not isinstance(value, str | int | float):
+        allowed = "a list of texts" if column in LISTS else "text, a number, or a list of texts"
+        raise PackError(f"{where}, column '{column}': {type(value).__name__} found; allowed: {allowed}")
     text = str(value).strip()
     if column in NOT_EMPTY and not text:
         raise PackError(f"{where}, column '{column}': empty")
     return text
 
 
-def _texts(value: Any, where: str, column: str) -> list[str]:
-    """A cell as a list of texts."""
-    if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
-        raise PackError(f"{where}, column '{column}': {type(value).__name__} found; allowed: a list of texts")
-    return [item.strip() for item in value]
-
-
 def _row(record: Mapping[str, Any], fields: Mapping[str, str], where: str) -> dict[str, Any]:
-    """The text columns of one source record."""
+    """The text columns of one source record; a list of answers is also the row's `answers`."""
     row: dict[str, Any] = {}
     for column, field in fields.items():
+        value = record.get(field)
         if column == "image":
             continue
-        if record.get(field) is not None:
-            value = record[field]
-            if column in LISTS:
-                row[column] = _texts(value, where, column)
-                continue
-            row[column] = _text(value, where, column)
+        if value is not None:
+            row[column] = _cell(value, where, column)
             if column == "answer" and isinstance(value, list | tuple):
-                row.setdefault("answers", _texts(value, where, column))
+                row.setdefault("answers", _cell(value, where, "answers"))
         elif column in OPTIONAL:
             row[column] = ""
         else:

@@ -1,30 +1,32 @@
 """Packs: the one dataset format of the project, a folder with `train.parquet` and `test.parquet`.
 
-A row is a question about a picture. The encoded picture is repeated in every row about it: parquet compresses
-that away, and it keeps a row complete on its own. Reading is the border where everything is checked once,
-every distinct picture is decoded once, and whatever is wrong is named by file, row (counted from 0) and
-column. Only common bitmap formats are opened, and only up to `MAX_PIXELS`, so a picture from a stranger
-cannot exhaust the memory.
+A row is a question about a picture. The encoded picture is repeated in every row about it: parquet stores it
+once, and it keeps a row complete on its own. A large split may be cut into numbered files
+(`train-00000.parquet`), whose pictures stay there until they are asked for (`cdc_flower.data.pictures`).
+Reading is the border where everything is checked once, and whatever is wrong is named by file, row (counted
+from 0) and column.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import os
-import warnings
-from collections.abc import Callable, Mapping
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image, UnidentifiedImageError
 
-from cdc_flower.config import ConfigError
-from cdc_flower.data.features import FORMATS
+from cdc_flower.data.features import place_folder
+from cdc_flower.data.pictures import PackError, Pictures, Place, layout, one_line, read_columns
 from cdc_flower.stages import DataConfig
 
 TEXT_COLUMNS = ("image_id", "question", "answer", "qtype", "domain", "user")
@@ -34,15 +36,8 @@ LISTS = ("answers", "choices")
 """Columns that a pack may have, of lists of texts: all reference answers, and what was offered."""
 NOT_EMPTY = ("image_id", "question", "answer")
 SPLITS = ("train", "test")
-MAX_PIXELS = 16 * 2**20
-"""A picture with more pixels is refused before it is decoded."""
-T = TypeVar("T")
 _ALLOWED = "'scenes' or the path of a folder with train.parquet and test.parquet"
 MAX_ANSWER_CHARS, MAX_TEXT_CHARS = 1000, 4096
-
-
-class PackError(ConfigError):
-    """A pack that cannot be used; one line with file, row, column and what is wrong."""
 
 
 @dataclass(frozen=True)
@@ -68,30 +63,9 @@ class Pack:
     test_images: Mapping[str, bytes]
 
 
-def check_picture(data: bytes) -> str | None:
-    """Decode one encoded picture completely.
-
-    Returns:
-        None when it is a readable picture of at most `MAX_PIXELS` pixels, else what is wrong.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's own bomb warning: the bound below is the stricter one
-            with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-                width, height = picture.size
-                if width * height > MAX_PIXELS:
-                    return f"{width}x{height} pixels, allowed are {MAX_PIXELS} in all"
-                picture.load()
-    except UnidentifiedImageError:
-        return f"not a readable picture ({len(data)} bytes); allowed formats: {', '.join(FORMATS)}"
-    except Image.DecompressionBombError:
-        return f"too many pixels, allowed are {MAX_PIXELS} in all"
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError) as err:  # what Pillow's decoders raise
-        return f"broken picture ({len(data)} bytes): {err}"
-    return None
-
-
 def _is_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
@@ -111,17 +85,13 @@ def _as_list(kind: pa.DataType) -> Any:
     return pd.ArrowDtype(kind) if _is_texts(kind) else None
 
 
-def _line(err: BaseException) -> str:
-    return (str(err).splitlines() or [type(err).__name__])[0]
-
-
 def _first(values: list[Any], wrong: Callable[[Any], bool]) -> int | None:
     """Position of the first wrong value."""
     return next((row for row, value in enumerate(values) if wrong(value)), None)
 
 
 def _check_schema(schema: pa.Schema, file: str) -> None:
-    """Check names and types of the columns of one split; `file` is only used in messages."""
+    """Refuse a file that lacks a column, or has one of another type; `file` is only used in messages."""
     for column in schema.names:
         if schema.names.count(column) > 1:
             raise PackError(f"{file}: column '{column}' is there twice; allowed: once")
@@ -137,30 +107,29 @@ def _check_schema(schema: pa.Schema, file: str) -> None:
             raise PackError(f"{file}: column '{column}' holds {kind}, it must hold {wanted}")
 
 
-def _validate(table: pa.Table, file: str) -> tuple[pd.DataFrame, dict[str, bytes]]:
-    """Check one split and take the pictures out of it; `file` is only used in messages."""
-    _check_schema(table.schema, file)
+def check_text(table: pa.Table, file: str) -> None:
+    """Refuse rows without a value, with an empty text where there must be one, or with a long answer.
+
+    Args:
+        table: of all columns but `image`.
+        file: whose they are, for messages.
+
+    Raises:
+        PackError: names the first row that is wrong.
+    """
     if not table.num_rows:
         raise PackError(f"{file}: the split is empty; at least one row is needed")
-    values = {column: table[column].to_pylist() for column in COLUMNS}
-    for column in COLUMNS:
-        row = _first(values[column], lambda value: value is None)
+    for column in TEXT_COLUMNS:
+        values = table[column].to_pylist()
+        row = _first(values, lambda value: value is None)
         if row is not None:
             raise PackError(f"{file}: row {row}, column '{column}': no value")
-    for column in NOT_EMPTY:
-        row = _first(values[column], lambda text: not text.strip())
+        row = _first(values, lambda text: not text.strip()) if column in NOT_EMPTY else None
         if row is not None:
             raise PackError(f"{file}: row {row}, column '{column}': empty")
-    _check_length(file, "answer", values["answer"])
+        _check_length(file, column, values, MAX_ANSWER_CHARS if column == "answer" else MAX_TEXT_CHARS)
     for column in set(LISTS) & set(table.column_names):
         _check_lists(table, file, column)
-    for column in set(TEXT_COLUMNS) - {"answer"}:
-        _check_length(file, column, values[column], MAX_TEXT_CHARS)
-    images = _pictures(values["image_id"], values["image"], file)
-    frame = table.drop_columns(["image"]).to_pandas(ignore_metadata=True, types_mapper=_as_list)
-    for column in TEXT_COLUMNS:
-        frame[column] = frame[column].astype("str")
-    return frame, images
 
 
 def _check_length(
@@ -186,45 +155,46 @@ def _check_lists(table: pa.Table, file: str, column: str) -> None:
         _check_length(file, column, texts or [], row=row)
 
 
-def _pictures(ids: list[str], pictures: list[bytes], file: str) -> dict[str, bytes]:
-    images: dict[str, bytes] = {}
-    first_row: dict[str, int] = {}
-    for row, (name, data) in enumerate(zip(ids, pictures, strict=True)):
-        if name not in images:
-            images[name], first_row[name] = data, row
-        elif images[name] != data:
-            raise PackError(
-                f"{file}: row {row}, column 'image': not the picture of row {first_row[name]}, "
-                f"which has the same image_id {name!r}; an image_id names one picture"
-            )
-    good: set[bytes] = set()
-    for name, data in images.items():
-        if data in good:
-            continue
-        wrong = check_picture(data)
-        if wrong:
-            raise PackError(f"{file}: row {first_row[name]}, column 'image' (image_id {name!r}): {wrong}")
-        good.add(data)
-    return images
+def shards(folder: Path, split: str) -> list[Path]:
+    """The files of a split, in their order: one `train.parquet`, or `train-00000.parquet` and so on."""
+    found = sorted(p for p in folder.glob(f"{split}-*.parquet") if re.fullmatch(r".*-\d{5}", p.stem))
+    one = folder / f"{split}.parquet"
+    if found and one.exists():
+        raise PackError(f"{one}: there is {found[0].name}, too; allowed: one file, or numbered ones")
+    return found or [one]
 
 
-def _read(path: Path, read: Callable[[pq.ParquetFile, str], T]) -> T:
-    """What `read` makes of the open file and of its name."""
-    file = str(path)
-    try:
-        with pq.ParquetFile(path) as file_of_rows:
-            return read(file_of_rows, file)
-    except FileNotFoundError:
-        raise PackError(f"{file}: no such file; a pack folder has train.parquet and test.parquet") from None
-    except (pa.ArrowException, OSError) as err:
-        raise PackError(f"{file}: not a readable parquet file: {_line(err)}") from None
+def _split(files: Sequence[Path], named: Sequence[str], check: bool) -> tuple[pd.DataFrame, Pictures]:
+    """A split's rows and pictures, the text of all of it checked; `check`: also the pictures, now."""
+    tables: list[pa.Table] = []
+    places: dict[str, Place] = {}
+    for number, (path, file) in enumerate(zip(files, named, strict=True)):
+        schema, sizes = layout(path, file)
+        _check_schema(schema, file)
+        tables.append(read_columns(path, file, [name for name in schema.names if name != "image"]))
+        check_text(tables[-1], file)
+        if tables[-1].schema != tables[0].schema:
+            raise PackError(f"{file}: other columns, or of other types, than in {named[0]}")
+        names, at = iter(tables[-1]["image_id"].to_pylist()), 0
+        for group, size in enumerate(sizes):
+            for row, name in enumerate(islice(names, size)):
+                places.setdefault(name, Place(number, group, row, at + row))
+            at += size
+    frame = pa.concat_tables(tables).to_pandas(ignore_metadata=True, types_mapper=_as_list)
+    for column in TEXT_COLUMNS:
+        frame[column] = frame[column].astype("str")
+    pictures = Pictures(files, named, places)
+    if check:
+        pictures.check(iter(frame["image_id"]))
+    return frame, pictures
 
 
-def read_pack(folder: str | os.PathLike[str]) -> Pack:
+def read_pack(folder: str | os.PathLike[str], *, pictures: bool = True) -> Pack:
     """Read and validate a pack folder.
 
     Args:
-        folder: holds `train.parquet` and `test.parquet`.
+        folder: holds `train.parquet` and `test.parquet`, or numbered files of each.
+        pictures: decode every picture now; else each is when it is asked for.
 
     Raises:
         PackError: a missing folder, file or column, a wrong type, an empty split, question or answer, an
@@ -236,11 +206,11 @@ def read_pack(folder: str | os.PathLike[str]) -> Pack:
     digest = hashlib.sha256()
     parts = []
     for split in SPLITS:
-        source = path / f"{split}.parquet"
-        table = _read(source, lambda file, _: file.read())
-        parts.append(_validate(table, str(source)))
-        with source.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        files = shards(path, split)
+        parts.append(_split(files, list(map(str, files)), pictures))
+        for file in files:
+            with file.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
     (train, train_images), (test, test_images) = parts
     return Pack(path.resolve().name, path, digest.hexdigest(), train, test, train_images, test_images)
 
@@ -249,7 +219,7 @@ def write_pack(folder: str | os.PathLike[str], train_rows: pd.DataFrame, test_ro
     """Validate two splits and write them as a pack folder; nothing is written unless both are valid.
 
     Args:
-        folder: made when missing; its two parquet files are replaced atomically.
+        folder: made when missing; its parquet files are replaced, each at once.
         train_rows: pack columns with `image` as bytes, and any extra columns.
         test_rows: the same for the held-out split.
 
@@ -257,23 +227,37 @@ def write_pack(folder: str | os.PathLike[str], train_rows: pd.DataFrame, test_ro
         PackError: as `read_pack`, naming the split in place of the file; or the folder cannot be written.
     """
     path = Path(folder).expanduser()
-    tables = {}
-    for split, rows in zip(SPLITS, (train_rows, test_rows), strict=True):
-        try:
-            table = pa.Table.from_pandas(rows, preserve_index=False).replace_schema_metadata(None)
-        except pa.ArrowException as err:
-            raise PackError(f"{split} rows: mixed types: {_line(err)}") from None
-        _validate(table, f"{split} rows")
-        tables[split] = table
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        for split, table in tables.items():
-            part = path / f".{split}.{os.getpid()}.part"
+    with new_folder(path) as part:
+        for split, rows in zip(SPLITS, (train_rows, test_rows), strict=True):
             try:
-                pq.write_table(table, part, compression="zstd")
-                part.replace(path / f"{split}.parquet")
-            finally:
-                part.unlink(missing_ok=True)
+                table = pa.Table.from_pandas(rows, preserve_index=False).replace_schema_metadata(None)
+            except pa.ArrowException as err:
+                raise PackError(f"{split} rows: mixed types: {one_line(err)}") from None
+            file = part / f"{split}.parquet"
+            pq.write_table(table, file, compression="zstd")
+            _split([file], [f"{split} rows"], check=True)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder to write a pack into; it takes the place of `path` when all went well.
+
+    Raises:
+        PackError: it cannot be written, or `path` holds other things than a pack.
+    """
+    old = sorted(path.iterdir()) if path.is_dir() else []
+    other = [p.name for p in old if not re.fullmatch(r"(train|test)(-\d{5})?\.parquet", p.name)]
+    if other:
+        raise PackError(f"folder '{path}' holds other things than a pack: {', '.join(other[:3])}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+        try:
+            yield part
+            part.chmod(0o755)
+            place_folder(part, path)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
     except OSError as err:
         raise PackError(f"data pack '{path}': cannot be written: {err}") from None
 
@@ -300,7 +284,8 @@ def check_folder(config: DataConfig) -> None:
     if not config.pack or not folder.is_dir():
         raise PackError(f"setting 'data.pack' = {config.pack!r}: no such folder; allowed: {_ALLOWED}")
     for split in SPLITS:
-        _read(folder / f"{split}.parquet", lambda file, name: _check_schema(file.schema_arrow, name))
+        for file in shards(folder, split):
+            _check_schema(layout(file, str(file))[0], str(file))
 
 
 def load(config: DataConfig, seed: int = 0) -> Pack:
@@ -316,4 +301,4 @@ def load(config: DataConfig, seed: int = 0) -> Pack:
     if config.pack in GENERATED:
         return GENERATED[config.pack](config, seed)
     check_folder(config)
-    return read_pack(config.pack)
+    return read_pack(config.pack, pictures=False)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cdc_flower.config import ConfigError
-from cdc_flower.data.packs import PackError
+from cdc_flower.data.pictures import PackError
 from cdc_flower.draws import generator
 from cdc_flower.stages import DataConfig
 

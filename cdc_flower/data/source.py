@@ -221,7 +221,7 @@ def publish(
         try:
             _write(part, config, world, compression)
             (part / _META).write_text(json.dumps(meta))
-            _move(part, folder)
+            features.place_folder(part, folder)
         finally:
             shutil.rmtree(part, ignore_errors=True)
     except OSError as err:
@@ -254,22 +254,9 @@ def _write(part: Path, config: Config, world: World, compression: Sequence[str])
     (part / _QUESTIONS).write_text(json.dumps(questions))
     (part / _COMPRESSION).write_text(json.dumps(list(compression)))
     if config.uplink.unit != "tokens":
-        pictures = list(world.pack.train_images.values())
-        (part / _PICTURES).write_bytes(b"".join(pictures))
-        np.save(part / _ENDS, np.cumsum([len(p) for p in pictures]), allow_pickle=False)
-
-
-def _move(part: Path, folder: Path) -> None:
-    """Give a folder its name; one that was there under it gives way."""
-    try:
-        part.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
-        old = Path(tempfile.mkdtemp(prefix=".", suffix=".part", dir=folder.parent))
-        folder.rename(old / folder.name)
-        part.rename(folder)
-        shutil.rmtree(old)
+        with (part / _PICTURES).open("wb") as file:
+            sizes = [file.write(picture) for picture in world.pack.train_images.values()]
+        np.save(part / _ENDS, np.cumsum(sizes), allow_pickle=False)
 
 
 def source(config: Config, shared: Shared, device: int) -> Source:

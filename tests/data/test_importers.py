@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from cdc_flower.data.importers import from_datasets, from_jsonl
-from cdc_flower.data.packs import PackError, read_pack
+from cdc_flower.data.packs import read_pack
+from cdc_flower.data.pictures import PackError
 
 
 def picture(value: int) -> Image.Image:

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cdc_flower.config import ConfigError, parse
-from cdc_flower.data.packs import MAX_PIXELS, PackError, load, read_pack, write_pack
+from cdc_flower.data.packs import load, read_pack, write_pack
+from cdc_flower.data.pictures import MAX_PIXELS, PackError
 from cdc_flower.tasks import Truth, Truths
 
 REAL = Path(os.environ.get("CDC_FLOWER_PACKS") or Path(__file__).parents[3] / "shared" / "data")
@@ -208,6 +209,17 @@ def test_nothing_is_written_unless_both_splits_are_valid(tmp_path):
 def test_no_leftovers_stay_beside_a_written_pack(tmp_path):
     write_pack(tmp_path / "pack", rows(), rows())
     assert sorted(p.name for p in (tmp_path / "pack").iterdir()) == ["test.parquet", "train.parquet"]
+
+
+def test_a_pack_is_replaced_but_no_folder_of_other_things(tmp_path):
+    write_pack(tmp_path / "pack", rows(), rows())
+    write_pack(tmp_path / "pack", rows(4), rows())
+    assert len(read_pack(tmp_path / "pack").train) == 4
+    (tmp_path / "pack" / "notes.txt").write_text("mine")
+    with pytest.raises(PackError, match=r"holds other things than a pack: notes\.txt"):
+        write_pack(tmp_path / "pack", rows(), rows())
+    assert len(read_pack(tmp_path / "pack").train) == 4
+    assert [p.name for p in tmp_path.iterdir()] == ["pack"]
 
 
 @pytest.mark.parametrize("name", ["", "no-such-data"])

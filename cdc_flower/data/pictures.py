@@ -1,0 +1,192 @@
+"""Encoded pictures where they lie: in the parquet files of a pack, read when they are asked for.
+
+Only common bitmap formats are opened, and only up to `MAX_PIXELS`, so that a picture from a stranger cannot
+exhaust the memory. Nothing here holds more pictures than two row groups have, however many the pack has.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image, UnidentifiedImageError
+
+from cdc_flower.config import ConfigError
+from cdc_flower.data.features import FORMATS
+
+MAX_PIXELS = 16 * 2**20
+"""A picture with more pixels is refused before it is decoded."""
+GROUPS = 2  # row groups whose pictures are kept
+
+
+class PackError(ConfigError):
+    """A pack that cannot be used; one line with file, row, column and what is wrong."""
+
+
+class Place(NamedTuple):
+    """Where a picture lies: a file, one of its row groups, and a row in that; and the row in the file."""
+
+    file: int
+    group: int
+    row: int
+    row_of_file: int
+
+
+def check_picture(data: bytes) -> str | None:
+    """Decode one encoded picture completely.
+
+    Returns:
+        None when it is a readable picture of at most `MAX_PIXELS` pixels, else what is wrong.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's own bomb warning: the bound below is the stricter one
+            with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+                width, height = picture.size
+                if width * height > MAX_PIXELS:
+                    return f"{width}x{height} pixels, allowed are {MAX_PIXELS} in all"
+                picture.load()
+    except UnidentifiedImageError:
+        return f"not a readable picture ({len(data)} bytes); allowed formats: {', '.join(FORMATS)}"
+    except Image.DecompressionBombError:
+        return f"too many pixels, allowed are {MAX_PIXELS} in all"
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError) as err:  # what Pillow's decoders raise
+        return f"broken picture ({len(data)} bytes): {err}"
+    return None
+
+
+def one_line(err: BaseException) -> str:
+    """The first line of what an error says."""
+    return (str(err).splitlines() or [type(err).__name__])[0]
+
+
+def layout(path: Path, file: str) -> tuple[pa.Schema, list[int]]:
+    """The columns of a parquet file, and how many rows each of its row groups has.
+
+    Args:
+        file: whose it is, for messages.
+
+    Raises:
+        PackError: it is not there, or not readable.
+    """
+    try:
+        found = pq.read_metadata(path)
+        return found.schema.to_arrow_schema(), [
+            found.row_group(group).num_rows for group in range(found.num_row_groups)
+        ]
+    except FileNotFoundError:
+        raise PackError(f"{file}: no such file; a pack folder has train.parquet and test.parquet") from None
+    except (pa.ArrowException, OSError) as err:
+        raise PackError(f"{file}: not a readable parquet file: {one_line(err)}") from None
+
+
+def read_columns(path: Path, file: str, columns: Sequence[str], group: int | None = None) -> pa.Table:
+    """Columns of a parquet file, or of one of its row groups; each distinct picture is in memory once.
+
+    Raises:
+        PackError: not readable.
+    """
+    try:
+        with pq.ParquetFile(path, read_dictionary=["image"]) as opened:
+            return opened.read(columns) if group is None else opened.read_row_group(group, columns)
+    except (pa.ArrowException, OSError) as err:
+        raise PackError(f"{file}: not a readable parquet file: {one_line(err)}") from None
+
+
+def pictures_of(column: pa.ChunkedArray) -> pa.DictionaryArray:
+    """A column of pictures as one array of places in a list of distinct ones."""
+    if not pa.types.is_dictionary(column.type):
+        column = column.dictionary_encode()
+    whole = column.unify_dictionaries().combine_chunks()
+    return whole.chunk(0) if isinstance(whole, pa.ChunkedArray) else whole
+
+
+class Pictures(Mapping[str, bytes]):
+    """image_id -> encoded picture, in order of first appearance.
+
+    A picture is decoded the first time that it is asked for, so that nobody gets one that was not checked.
+    Reading them in order reads every file once.
+
+    Args:
+        files: parquet files with a column `image`.
+        named: what messages call each.
+        places: image_id -> where its picture lies.
+    """
+
+    def __init__(self, files: Sequence[Path], named: Sequence[str], places: Mapping[str, Place]) -> None:
+        self._files, self._named, self._places = files, named, places
+        self._good: set[str] = set()
+        self._kept: OrderedDict[tuple[int, int], pa.DictionaryArray] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
+
+    def __getitem__(self, name: str) -> bytes:
+        place = self._places[name]
+        data = self._group(place.file, place.group)[place.row].as_py() or b""
+        if name not in self._good:
+            wrong = check_picture(data)
+            if wrong:
+                file = self._named[place.file]
+                raise PackError(
+                    f"{file}: row {place.row_of_file}, column 'image' (image_id {name!r}): {wrong}"
+                )
+            self._good.add(name)
+        return data
+
+    def _group(self, file: int, group: int) -> pa.DictionaryArray:
+        key = file, group
+        if key not in self._kept:
+            while len(self._kept) >= GROUPS:
+                self._kept.popitem(last=False)
+            table = read_columns(self._files[file], self._named[file], ["image"], group)
+            self._kept[key] = pictures_of(table["image"])
+        self._kept.move_to_end(key)
+        return self._kept[key]
+
+    def check(self, rows: Iterator[str]) -> None:
+        """Decode every picture, and see that rows of one image_id have one picture.
+
+        Args:
+            rows: the image_id of every row of the files, in their order.
+
+        Raises:
+            PackError: names file, row and what is wrong.
+        """
+        seen: dict[str, bytes] = {}
+        for number, (path, file) in enumerate(zip(self._files, self._named, strict=True)):
+            at = 0
+            for group in range(len(layout(path, file)[1])):
+                column = self._group(number, group)
+                digests = [
+                    None if data is None else hashlib.blake2b(data, digest_size=16).digest()
+                    for data in column.dictionary.to_pylist()
+                ]
+                for index in column.indices.to_pylist():
+                    name = next(rows)
+                    digest = None if index is None else digests[index]
+                    if digest is None:
+                        raise PackError(f"{file}: row {at}, column 'image': no value")
+                    if seen.setdefault(name, digest) != digest:
+                        first = self._places[name]
+                        other = "" if first.file == number else f" of {self._named[first.file]}"
+                        raise PackError(
+                            f"{file}: row {at}, column 'image': not the picture of row {first.row_of_file}"
+                            f"{other}, which has the same image_id {name!r}; an image_id names one picture"
+                        )
+                    if name not in self._good:
+                        self[name]
+                    at += 1
