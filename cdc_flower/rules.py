@@ -31,6 +31,13 @@ def _failing(config: Any) -> str | None:
     return None
 
 
+def _poisoning(config: Any) -> str | None:
+    run, most = config.run, config.run.devices - 1
+    parts = [part.strip() for part in run.poison_devices.split(",") if run.poison_devices.strip()]
+    odd = next((p for p in parts if not re.fullmatch("[0-9]{1,9}", p) or int(p) > most), None)
+    return None if odd is None else f"'{odd}'; allowed: a comma list of devices from 0 to {most}"
+
+
 def _callbacks(config: Any) -> str | None:
     known = plugins.names(plugins.CALLBACKS)
     odd = {name.strip() for name in config.run.callbacks.split(",")} - {"", *known}
@@ -76,6 +83,7 @@ def _both(config: Any) -> str | None:
 
 RULES: dict[str, Callable[[Any], str | None]] = {
     "run.fail-devices": _failing,
+    "run.poison-devices": _poisoning,
     "run.callbacks": _callbacks,
     "data.known-styles": _share("known_styles"),
     "data.known-objects": _share("known_objects"),

@@ -40,6 +40,9 @@ class RunConfig:
     fail_devices: str = setting(
         "", "devices that raise, 'round:device,...', to try what happens then", "device"
     )
+    poison_devices: str = setting(
+        "", "devices that answer with harm, 'device,...', to try what a defence is worth", "device"
+    )
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -15,7 +15,7 @@ from flwr.clientapp import ClientApp
 from cdc_flower.config import ConfigError
 from cdc_flower.session import kept
 from cdc_flower.wire import keys
-from clients import cdc, evaluate, fedavg, static
+from clients import cdc, evaluate, fedavg, poison, static
 from clients.inference import Work, alone
 from clients.task import Task
 
@@ -67,7 +67,9 @@ def begin(message: Message, context: Context) -> Work:
     now = Task.of(message, context)
     if (now.round, now.device) in failures(now.config.run.fail_devices):
         raise InjectedFailure(f"device {now.device} fails in round {now.round} (setting 'run.fail-devices')")
-    return (yield from work_of(str(now.order[keys.WORK]))(now))
+    reply = yield from work_of(str(now.order[keys.WORK]))(now)
+    harmful = now.device in poison.devices(now.config.run.poison_devices)
+    return poison.poisoned(now, reply) if harmful else reply
 
 
 @kept(16)
