@@ -50,9 +50,9 @@ class FedAvgSettings:
 
     epochs: int = setting(1, "over what a device trains on, per round", "device", ge=1, le=1000)
     batch: int = setting(8, "samples a step", "device", ge=1, le=2**16)
-    lr: float = setting(3e-3, "learning rate of AdamW, for the adapter", "device", gt=0, le=10)
+    lr: float = setting(3e-3, "learning rate of AdamW, for the adapter", "device", gt=0, le=1e6)
     lr_full: float = setting(
-        1e-3, "learning rate of AdamW, for all weights (fedavg_full)", "device", gt=0, le=10
+        1e-3, "learning rate of AdamW, for all weights (fedavg_full)", "device", gt=0, le=1e6
     )
     memory: int = setting(64, "past samples a device may train on again", "device", ge=0, le=10**6)
     confidence: float = setting(0.8, "fedavg_pseudo: own answers below it do not teach", "device", ge=0, le=1)

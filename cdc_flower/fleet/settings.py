@@ -49,7 +49,7 @@ class FleetConfig:
     )
     deadline: float = setting(600.0, "the end of a round or task [s]", "cloud", gt=0, le=YEAR)
     over_selection: float = setting(
-        1.3, "devices asked / wanted (arXiv 1902.01046, 3.3)", "cloud", ge=1, le=100
+        1.3, "devices asked / wanted (arXiv 1902.01046, 3.3)", "cloud", ge=1, le=1e6
     )
     late: Literal["drop", "take"] = setting("drop", "answers after the end of their round", "cloud")
     buffer: int = setting(
