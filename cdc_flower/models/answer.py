@@ -44,7 +44,7 @@ def run(model: nn.Module, inputs: Inputs, mask: Tensor, **arguments: Any) -> Any
     if bool(there.any()):
         weight = next(parts(base)[0].parameters())
         rows = family.project(base, inputs.tokens[there].to(weight.dtype))
-        pictures["image"] = family.encoded(_at_every_id(base, inputs, rows))
+        pictures["image"] = family.encoded(base, _at_every_id(base, inputs, rows))
     return base.model(
         input_ids=inputs.ids,
         position_ids=_axes_first(inputs.position_ids),
@@ -61,7 +61,7 @@ def _axes_first(positions: Tensor) -> Tensor:
 
 
 def _at_every_id(base: Any, inputs: Inputs, projected: Tensor) -> Tensor:
-    """Projected tokens (M, H) as the class wants them: a row for every id of the picture in the batch.
+    """Projected tokens (M, H or more) as the class wants them: a row for every id of a picture in the batch.
 
     A question or an answer may hold that id, too, and there it is a word like others.
     """
@@ -69,6 +69,7 @@ def _at_every_id(base: Any, inputs: Inputs, projected: Tensor) -> Tensor:
     if int(ids.sum()) == len(projected):
         return projected
     words = base.get_input_embeddings()(inputs.ids[ids]).to(projected.dtype)
+    words = nn.functional.pad(words, (0, projected.shape[1] - words.shape[1]))  # what is added later: nothing
     return words.masked_scatter(inputs.pictured[ids][:, None], projected)
 
 

@@ -100,11 +100,11 @@ class Family(ABC):
         setattr(model.model, self.tower, tower)
 
     def project(self, model: Any, tokens: Tensor) -> Tensor:
-        """Tokens (M, D) in the language model's width: (M, H)."""
+        """Tokens (M, D) in the language model's width: (M, H); behind that, what the family adds later."""
         return model.model.get_submodule(self.projector)(tokens)
 
-    def encoded(self, rows: Tensor) -> BaseModelOutputWithPooling:
-        """Rows (M, H) for all ids of pictures in a batch, in the form in which the class reads them."""
+    def encoded(self, model: Any, rows: Tensor) -> BaseModelOutputWithPooling:
+        """Rows, as `project` gives them, for all ids of pictures in a batch, as the class reads them."""
         placed: Any = [rows]  # as transformers has it, whatever its type says
         return BaseModelOutputWithPooling(pooler_output=placed)
 

@@ -75,7 +75,7 @@ class Gemma3(Family):
         projector = model.model.get_submodule(self.projector)
         return projector.mm_soft_emb_norm(tokens) @ projector.mm_input_projection_weight
 
-    def encoded(self, rows: Tensor) -> BaseModelOutputWithPooling:
+    def encoded(self, model: Any, rows: Tensor) -> BaseModelOutputWithPooling:
         """See `Family.encoded`."""
         return BaseModelOutputWithPooling(pooler_output=rows[None])
 

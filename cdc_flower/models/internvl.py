@@ -96,11 +96,11 @@ class InternVL(Family):
             if config.vision_feature_select_strategy == "default":
                 states = states[:, 1:]
             rows = shuffled(states, config.downsample_ratio).flatten(0, 1).float().cpu().numpy()
-            grid = self.layout(config, processor, image.size[::-1])
+            grid = self.layout(config, processor, (image.height, image.width))
             found.append((rows.astype(np.float16), grid))
         return found
 
-    def encoded(self, rows: Tensor) -> BaseModelOutputWithPooling:
+    def encoded(self, model: Any, rows: Tensor) -> BaseModelOutputWithPooling:
         """See `Family.encoded`."""
         return BaseModelOutputWithPooling(pooler_output=rows[None])
 

@@ -68,7 +68,7 @@ class PaliGemma(Family):
         grid = self.grid(config)
         return [(tokens, grid) for tokens in states.float().cpu().numpy().astype(np.float16)]
 
-    def encoded(self, rows: Tensor) -> BaseModelOutputWithPooling:
+    def encoded(self, model: Any, rows: Tensor) -> BaseModelOutputWithPooling:
         """See `Family.encoded`."""
         return BaseModelOutputWithPooling(pooler_output=rows[None])
 

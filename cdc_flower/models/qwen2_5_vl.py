@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -38,12 +38,17 @@ class Merged(nn.Module):
 
 
 class Qwen25VL(Family):
-    """`Qwen2_5_VLForConditionalGeneration`. One picture a question, no video."""
+    """`Qwen2_5_VLForConditionalGeneration`. One picture a question, no video.
+
+    Attributes:
+        mergers: names of what in the tower depends on the language model's width.
+    """
 
     model_type = "qwen2_5_vl"
-    model_class: Any = Qwen2_5_VLForConditionalGeneration
+    model_class: ClassVar[Any] = Qwen2_5_VLForConditionalGeneration
     tower = "visual"
     projector = "visual.merger"
+    mergers: ClassVar[tuple[str, ...]] = ("merger",)
     language = "language_model"
     tap = "last hidden state of the tower in the picture's order, the patches that are merged in one row"
     checkpoints = "Qwen/Qwen2.5-VL-3B-Instruct, 7B, 32B, 72B"
@@ -106,25 +111,26 @@ class Qwen25VL(Family):
     def take_tower(self, model: Any) -> nn.Module:
         """The merger stays in the model."""
         tower, model.model.visual = model.model.visual, nn.Module()
-        for name, merging in self.mergers(tower).items():
-            setattr(model.model.visual, name, merging)
-            setattr(tower, name, Merged(tower.config.spatial_merge_size**2))
+        for name in self.mergers:
+            merger, merged = getattr(tower, name), Merged(tower.config.spatial_merge_size**2)
+            setattr(model.model.visual, name, merger)
+            setattr(
+                tower,
+                name,
+                nn.ModuleList([merged] * len(merger)) if isinstance(merger, nn.ModuleList) else merged,
+            )
         return tower
 
     def give_tower(self, model: Any, tower: nn.Module) -> None:
         """A tower of the same layers with the model's own merger: a whole one, for its class."""
         whole = copy.copy(tower)
-        whole._modules = {**tower._modules, **self.mergers(model.model.visual)}
+        whole._modules = {**tower._modules, **model.model.visual._modules}
         model.model.visual = whole
-
-    def mergers(self, tower: Any) -> dict[str, nn.Module]:
-        """The parts of the tower that depend on the language model's width."""
-        return {"merger": tower.merger}
 
     def project(self, model: Any, tokens: Tensor) -> Tensor:
         """See `Family.project`."""
         merger = model.model.get_submodule(self.projector)
-        return merger(tokens.view(-1, tokens.shape[1] // model.config.vision_config.spatial_merge_size**2))
+        return merger(tokens.reshape(-1, tokens.shape[1] // model.config.vision_config.spatial_merge_size**2))
 
     def positions(self, ids: np.ndarray, slots: np.ndarray, grid: Grid) -> np.ndarray:
         """Time, row and column; text goes on after the longer side of the picture."""

@@ -29,6 +29,7 @@ BUILDERS: dict[str, Callable[[str, Size], Tiny]] = {
     "gemma3": families.gemma3,
     "internvl": families.internvl,
     "paligemma": families.paligemma,
+    "qwen3_vl": families.qwen3_vl,
 }
 """Name -> from words of the vocabulary and a size: a model and its files."""
 SMALL = Size()

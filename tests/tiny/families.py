@@ -38,6 +38,13 @@ GEMMA = (
     "{{ item['text'] | trim }}{%- endif -%}{%- endfor -%}{%- endif -%}{{ '<end_of_turn>\n' }}"
     "{%- endfor -%}{%- if add_generation_prompt -%}{{ '<start_of_turn>model\n' }}{%- endif -%}"
 )
+QWEN3 = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{% if message.content is string %}"
+    "{{ message.content }}{% else %}{% for content in message.content %}{% if content.type == 'image' %}"
+    "<|vision_start|><|image_pad|><|vision_end|>{% elif 'text' in content %}{{ content.text }}{% endif %}"
+    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 INTERNVL = (
     "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n'}}"
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
@@ -109,16 +116,22 @@ def idefics3(words: str, size: Size) -> Tiny:
     return smolvlm(words, size, first=True)
 
 
+QWEN_WORDS = ["im_start", "im_end", "vision_start", "vision_end", "image_pad", "video_pad"]
+
+
+def _ids(made: Any) -> dict[str, Any]:
+    names = {
+        "image": "image_pad",
+        "video": "video_pad",
+        "vision_start": "vision_start",
+        "vision_end": "vision_end",
+    }
+    return {f"{name}_token_id": made.vocab[f"<|{word}|>"] for name, word in names.items()}
+
+
 def qwen2_5_vl(words: str, size: Size) -> Tiny:
     """Qwen/Qwen2.5-VL-3B-Instruct: tied words, and a flat config.json."""
-    special = [
-        "<|im_start|>",
-        "<|im_end|>",
-        "<|vision_start|>",
-        "<|vision_end|>",
-        "<|image_pad|>",
-        "<|video_pad|>",
-    ]
+    special = [f"<|{word}|>" for word in QWEN_WORDS]
     made = tokenizer(f"{words} system user assistant You are a helpful", special, QWEN, special[1])
     rope = {"type": "mrope", "mrope_section": [size.hidden // 32, size.hidden // 32, size.hidden // 16]}
     vision = {
@@ -135,15 +148,7 @@ def qwen2_5_vl(words: str, size: Size) -> Tiny:
         "tokens_per_second": 2,
     }
     language = text(made, size, rope_scaling=rope)
-    ids: dict[str, Any] = {
-        f"{name}_token_id": made.convert_tokens_to_ids(f"<|{word}|>")
-        for name, word in (
-            ("image", "image_pad"),
-            ("video", "video_pad"),
-            ("vision_start", "vision_start"),
-            ("vision_end", "vision_end"),
-        )
-    }
+    ids = _ids(made)
     config = hf.Qwen2_5_VLConfig(text_config=language, vision_config=vision, tie_word_embeddings=True, **ids)
     flat = {
         "architectures": ["Qwen2_5_VLForConditionalGeneration"],
@@ -248,3 +253,37 @@ def paligemma(words: str, size: Size) -> Tiny:
         **HALVES,
     }
     return Tiny(hf.PaliGemmaForConditionalGeneration, config, made, processor)
+
+
+def qwen3_vl(words: str, size: Size) -> Tiny:
+    """Qwen/Qwen3-VL-2B-Instruct: two of three layers of the tower go into layers of the language model."""
+    made = tokenizer(f"{words} user assistant", [f"<|{word}|>" for word in QWEN_WORDS], QWEN3, "<|im_end|>")
+    rope = {"rope_type": "default", "mrope_interleaved": True, "mrope_section": [2, 1, 1]}
+    vision = {
+        "depth": 3,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_heads": 2,
+        "patch_size": 4,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+        "num_position_embeddings": 16,
+        "out_hidden_size": size.hidden,
+        "deepstack_visual_indexes": [0, 1],
+    }
+    config = hf.Qwen3VLConfig(
+        text_config=text(made, size, head_dim=8, rope_scaling=rope),
+        vision_config=vision,
+        tie_word_embeddings=True,
+        **_ids(made),
+    )
+    processor = {
+        "image_processor_type": "Qwen2VLImageProcessorFast",
+        "processor_class": "Qwen3VLProcessor",
+        "size": {"shortest_edge": 4 * 64, "longest_edge": 36 * 64},
+        "patch_size": 4,
+        "temporal_patch_size": 2,
+        "merge_size": 2,
+        **HALVES,
+    }
+    return Tiny(hf.Qwen3VLForConditionalGeneration, config, made, processor)
