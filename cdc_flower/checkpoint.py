@@ -22,6 +22,8 @@ import numpy as np
 from safetensors.numpy import load as _load
 from safetensors.numpy import save as _save
 
+from cdc_flower.disk import writing
+
 Value = np.ndarray | bytes | int | float | str
 Part = dict[str, Value]
 """What an owner saves: flat, names to values."""
@@ -78,10 +80,18 @@ def save(folder: Path, round: int, parts: Mapping[str, Mapping[str, Value]], kee
 
     Raises:
         TypeError: a value of another type, e.g. bool or an array of objects.
-        OSError: the disk.
+        DiskError: the disk does not take it; the older ones are as they were.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     target, payload = path_of(folder, round), _packed(parts)
+    with writing(target):
+        _write(folder, target, round, payload)
+        older = [r for r in found(folder) if r < round]
+        _clean(folder, {round, *older[len(older) - min(keep - 1, len(older)) :]})
+    return target
+
+
+def _write(folder: Path, target: Path, round: int, payload: bytes) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     head = _HEAD.pack(MAGIC, FORMAT, round, len(payload))
     digest = hashlib.sha256(head)
     digest.update(payload)
@@ -95,10 +105,6 @@ def save(folder: Path, round: int, parts: Mapping[str, Mapping[str, Value]], kee
     finally:
         temp.unlink(missing_ok=True)
     _sync(folder)
-    older = [r for r in found(folder) if r < round]
-    left = {round, *older[len(older) - min(keep - 1, len(older)) :]}
-    _clean(folder, left)
-    return target
 
 
 def load_newest(folder: Path, max_bytes: int = MAX_BYTES) -> tuple[int, dict[str, Part]] | None:

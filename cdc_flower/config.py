@@ -37,6 +37,10 @@ class ConfigError(ValueError):
     """A setting that cannot be used; the message names it and what is allowed. Commands exit with 2."""
 
 
+class RunError(RuntimeError):
+    """A run that cannot go on, through no fault of its settings; one line. Commands exit with 1."""
+
+
 STAGES: dict[str, type] = {
     "run": RunConfig,
     "data": DataConfig,

@@ -15,9 +15,9 @@ reads a run without this project. Round 0 is the state before any adaptation; th
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -25,6 +25,7 @@ from typing import Any
 
 import pandas as pd
 
+from cdc_flower import disk
 from cdc_flower.config import ConfigError
 
 Progress = Callable[[str, int, int], None]
@@ -32,6 +33,7 @@ Progress = Callable[[str, int, int], None]
 
 STATUSES = ("completed", "interrupted", "failed")
 PACKAGES = ("cdc-flower", "flwr", "ray", "torch", "transformers", "peft", "bitsandbytes", "numpy", "pandas")
+ALWAYS = ("rounds.parquet", "metrics.parquet", "devices.parquet")  # tables of every run
 SUMMED = ("_bytes", "_seconds", "_joules")
 ROUND_COLUMNS = {"round": "int64", "domain": "str", "kind": "str", "accuracy": "float64", "n": "int64"}
 METRIC_COLUMNS = {"round": "int64", "name": "str", "value": "float64"}
@@ -85,19 +87,13 @@ def package_versions() -> dict[str, str]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Atomically write `value` as strict JSON (no NaN)."""
+    """Write `value` as strict JSON (no NaN), whole or not at all.
+
+    Raises:
+        DiskError: the disk does not take it.
+    """
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    replace_file(path, lambda temp: temp.write_text(text, encoding="utf-8"))
-
-
-def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` make a file beside `path`, then put it in its place, whole or not at all."""
-    temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temp)
-        os.replace(temp, path)
-    finally:
-        temp.unlink(missing_ok=True)
+    disk.replace(path, text.encode())
 
 
 def frame_of(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str]) -> pd.DataFrame:
@@ -139,9 +135,7 @@ def read(path: str | Path) -> RunResult:
         ResultError: no config.json there, or a file that cannot be read.
     """
     folder = Path(path)
-    info = _read_json(folder / "config.json")
-    if not isinstance(info.get("config"), dict):
-        raise ResultError(f"{folder / 'config.json'}: no run config in it; allowed: a folder a run wrote")
+    info = _read_info(folder)
     run = _read_json(folder / "run.json") if (folder / "run.json").exists() else {}
     return RunResult(
         folder=folder,
@@ -154,6 +148,32 @@ def read(path: str | Path) -> RunResult:
         devices=_read_frame(folder / "devices.parquet", frame_of([], DEVICE_COLUMNS)),
         pictures=_read_frame(folder / "pictures.parquet", pd.DataFrame(columns=list(PICTURE_COLUMNS))),
     )
+
+
+def read_to_resume(path: str | Path) -> RunResult:
+    """A run folder of which only config.json must be readable: a checkpoint holds the tables, too.
+
+    Returns:
+        the run; where its run.json or a table is damaged or missing, as one that was killed, without tables.
+
+    Raises:
+        ResultError: no config.json there, or one that cannot be read.
+    """
+    folder = Path(path)
+    with suppress(ResultError):
+        found = read(folder)
+        if found.status != "completed" or all((folder / name).is_file() for name in ALWAYS):
+            return found
+    info = _read_info(folder)
+    empty = (pd.DataFrame() for _ in range(4))
+    return RunResult(folder, info.pop("config"), info, "interrupted", {}, *empty)
+
+
+def _read_info(folder: Path) -> dict[str, Any]:
+    info = _read_json(folder / "config.json")
+    if not isinstance(info.get("config"), dict):
+        raise ResultError(f"{folder / 'config.json'}: no run config in it; allowed: a folder a run wrote")
+    return info
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -172,6 +192,9 @@ def _read_frame(path: Path, empty: pd.DataFrame) -> pd.DataFrame:
     if not path.exists():
         return empty
     try:
-        return pd.read_parquet(path)
-    except (OSError, ValueError) as err:
-        raise ResultError(f"{path}: cannot be read: {err}") from None
+        found = pd.read_parquet(path)
+    except Exception as err:  # whatever is in there
+        raise ResultError(f"{path}: cannot be read: {' '.join(str(err).split())}") from None
+    if lacks := [column for column in empty.columns if column not in found.columns]:
+        raise ResultError(f"{path}: it lacks the columns {', '.join(lacks)}")
+    return found

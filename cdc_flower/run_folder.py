@@ -1,8 +1,8 @@
 """The writer of a run folder (see `cdc_flower.results` for what is in one).
 
-Every file is written beside its name and moved over it (`os.replace`), so a killed run leaves the last
-complete round, never half a file. A checkpoint holds the tables, too, and a run that resumes writes them from
-it: tables and state are then of the same round, whatever was written last.
+Every file is written beside its name and moved over it (`cdc_flower.disk`), so a killed run or a full disk
+leaves the last complete round, never half a file. A checkpoint holds the tables, too, and a run that resumes
+writes them from it: tables and state are then of the same round, whatever was written last.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 
 import pandas as pd
 
+from cdc_flower import disk
 from cdc_flower.config import Config, ConfigError, flat
 from cdc_flower.results import (
     DEVICE_COLUMNS,
@@ -29,7 +30,6 @@ from cdc_flower.results import (
     final_accuracy,
     forgetting,
     frame_of,
-    replace_file,
     totals,
     write_json,
 )
@@ -100,6 +100,7 @@ class RunFolder:
 
         Raises:
             ConfigError: the folder cannot be made.
+            DiskError: the disk does not take the files.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -108,12 +109,16 @@ class RunFolder:
                 f"setting 'run.out-dir' = {str(self.path)!r}: {err.strerror}; allowed: a folder "
                 "that can be written"
             ) from None
-        if resumed is None:
-            for name in FILES:  # config.json first: from here on the folder is no run
-                (self.path / name).unlink(missing_ok=True)
-            shutil.rmtree(self.checkpoints, ignore_errors=True)
-        else:
-            (self.path / "run.json").unlink(missing_ok=True)
+        with disk.writing(self.path):
+            for part in self.path.glob(f".*{disk.PART}"):  # of a killed process
+                part.unlink(missing_ok=True)
+            if resumed is None:
+                for name in FILES:  # config.json first: from here on the folder is no run
+                    (self.path / name).unlink(missing_ok=True)
+                shutil.rmtree(self.checkpoints, ignore_errors=True)
+            else:
+                (self.path / "run.json").unlink(missing_ok=True)
+        if resumed is not None:
             self.load(resumed[1])
         write_json(
             self.path / "config.json",
@@ -246,4 +251,4 @@ class RunFolder:
         self._writeframe_of("metrics.parquet", frame_of(self._metrics.values(), METRIC_COLUMNS))
 
     def _writeframe_of(self, name: str, frame: pd.DataFrame) -> None:
-        replace_file(self.path / name, lambda temp: frame.to_parquet(temp, index=False))
+        disk.replace(self.path / name, _parquet(frame))

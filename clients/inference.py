@@ -21,6 +21,7 @@ from flwr.app import RecordDict
 from torch import nn
 
 from cdc_flower.data.features import Grid
+from cdc_flower.disk import DiskError
 from cdc_flower.models import adapters, vlm
 from cdc_flower.models.shared import Shared
 from cdc_flower.uplink.scores import token_score
@@ -149,6 +150,8 @@ class _Running:
                 self.ask = self.work.send(sent)  # type: ignore[arg-type]
         except StopIteration as end:
             self.ended = end.value
+        except DiskError:  # the disk that all devices of a simulation share
+            raise
         except Exception as err:  # a device's own: the others go on
             self.ended = err
         self.seconds += share + time.perf_counter() - began

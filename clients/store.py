@@ -12,7 +12,6 @@ at version 0, and its answer says so."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from logging import WARNING
@@ -22,17 +21,15 @@ import numpy as np
 from flwr.app import ConfigRecord, Context, RecordDict
 from flwr.supercore import log
 
-from cdc_flower.data.features import whole
 from cdc_flower.downlink import update
-from cdc_flower.fleet.engines.adapter_files import FOLDER, path_of, sweep
+from cdc_flower.fleet.engines.adapter_files import FLAT, FOLDER, HELD, read, sweep, write
 from cdc_flower.session import kept, session
 from cdc_flower.wire import keys
 from cdc_flower.wire.messages import state_bytes
 
 KEPT_BYTES = 2**28  # of adapters in memory, per process
 SHELF = "adapters by digest"
-_HELD, _SAID = "held", "said"  # records of the state
-_FLAT = "flat"  # in the first: the adapter itself, where there is no folder
+_SAID = "said"  # a record of the state, beside HELD
 
 
 @dataclass(frozen=True)
@@ -77,12 +74,12 @@ class Store:
 
     def held(self, initial: Adapter) -> Adapter:
         """The adapter of the device: `initial` until it got an update, or when that cannot be read."""
-        record = self.state.config_records.get(_HELD)
+        record = self.state.config_records.get(HELD)
         if record is None:
             return initial
         version, digest = int(record[keys.VERSION]), bytes(record[keys.DIGEST])  # type: ignore[arg-type]
         if self.folder is None:
-            return Adapter(version, digest, np.frombuffer(record[_FLAT], np.float32))  # type: ignore[arg-type]
+            return Adapter(version, digest, np.frombuffer(record[FLAT], np.float32))  # type: ignore[arg-type]
         flat = _read(self.folder, digest)
         if flat is None:
             lost = "adapter %s of version %s cannot be read: the device is back at version %s"
@@ -94,16 +91,17 @@ class Store:
         """Keep an adapter for the next round.
 
         Raises:
-            OSError: it cannot be written.
+            DiskError: it cannot be written.
         """
         record = ConfigRecord({keys.VERSION: adapter.version, keys.DIGEST: adapter.digest})
         if self.folder is None:
-            record[_FLAT] = _data(adapter)
+            record[FLAT] = _data(adapter)
         else:
-            _write(self.folder, adapter)
+            write(self.folder, adapter.digest, adapter.flat)
+            _keep(adapter.digest, adapter.flat)
             if not self.shared:
                 sweep(self.folder, (state_bytes(self.state), adapter.digest))
-        self.state[_HELD] = record
+        self.state[HELD] = record
 
     def say(self, round: int, answers: Sequence[str]) -> None:
         """Keep what the device answered in a round."""
@@ -122,33 +120,16 @@ def _data(adapter: Adapter) -> bytes:
 
 
 def _read(folder: Path, digest: bytes) -> np.ndarray | None:
-    """The adapter of a digest; None where there is none, or a damaged one, whose file is then removed."""
+    """The adapter of a digest; None where there is none, or a damaged one."""
     shelf = session().shelf(SHELF)
     if digest in shelf:
         shelf.move_to_end(digest)
         return shelf[digest]
-    path = path_of(folder, digest)
-    try:
-        flat = np.load(path, allow_pickle=False)
-    except OSError:
-        return None
-    except (ValueError, EOFError):
-        flat = None
-    if not isinstance(flat, np.ndarray) or flat.dtype != np.float32 or update.digest(flat) != digest:
-        path.unlink(missing_ok=True)
-        return None
-    flat.flags.writeable = False
-    _keep(digest, flat)
+    flat = read(folder, digest)
+    if flat is not None:
+        flat.flags.writeable = False
+        _keep(digest, flat)
     return flat
-
-
-def _write(folder: Path, adapter: Adapter) -> None:
-    target = path_of(folder, adapter.digest)
-    if not target.exists():
-        os.makedirs(folder, exist_ok=True)
-        with whole(target) as file:
-            np.save(file, adapter.flat, allow_pickle=False)
-    _keep(adapter.digest, adapter.flat)
 
 
 def _keep(digest: bytes, flat: np.ndarray) -> None:

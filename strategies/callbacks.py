@@ -101,6 +101,7 @@ class After:
 
     Attributes:
         parts: who has a part in a checkpoint; {} = no checkpoints.
+        identity: of the run, for its checkpoints.
         saved_states: the devices', in the last checkpoint.
         arrays: after the last round.
     """
@@ -110,6 +111,7 @@ class After:
     grid: Grid
     folder: RunFolder
     parts: dict[str, Saved]
+    identity: Part
     callbacks: list[Callback]
     progress: Callable[[str, int, int], None] | None = None
     saved_states: Part = field(default_factory=dict)
@@ -166,7 +168,7 @@ class After:
     def _save(self, round: int, arrays: ArrayRecord) -> None:
         parts: dict[str, Part] = {name: part.state() for name, part in self.parts.items()}
         parts["arrays"] = {name: array.numpy() for name, array in arrays.items()}
-        parts["folder"] = self.folder.state()
+        parts["folder"], parts["run"] = self.folder.state(), self.identity
         last = round == self.setup.config.run.rounds  # kept for whoever asks for more rounds
         checkpoint.save(self.folder.checkpoints, round, parts, keep=1 if last else 2)
         self._sweep(parts["devices"], {} if last else self.saved_states)

@@ -236,6 +236,10 @@ class CDC(Method):
             own.sort(key=lambda e: -e.sample.uncertainty)
             self.examples.extend(own[: max(1, EXAMPLES // len(devices))])
 
+    def restored(self, lost: Mapping[int, bytes]) -> Mapping[bytes, np.ndarray]:
+        """From the mirror."""
+        return self.lineage.restored(lost)
+
     def parts(self) -> dict[str, Saved]:
         """Everything that lives from round to round."""
         own = {"strategy": self, "lineage": self.lineage, "mirror": self.lineage.mirror, "cloud": self.cloud}

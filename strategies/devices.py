@@ -21,6 +21,7 @@ from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore import log
 
+from cdc_flower.config import RunError
 from cdc_flower.fleet.engines.local_grid import KnowsDevices
 from cdc_flower.wire import keys, reply
 from cdc_flower.wire.fields import Number, ReplyError, clean
@@ -31,7 +32,7 @@ NAMED = 10  # devices, at most, in an error
 Key = TypeVar("Key", bound=int)
 
 
-class FleetError(RuntimeError):
+class FleetError(RunError):
     """Too few devices to go on; the message says how many were there and how many are needed."""
 
 

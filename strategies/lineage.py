@@ -67,6 +67,13 @@ class Lineage:
         """The newest adapter (P,) float32, exactly as devices of that version hold it."""
         return self.mirror.adapter(self.mirror.newest)
 
+    def restored(self, lost: Mapping[int, bytes]) -> dict[bytes, np.ndarray]:
+        """Digest -> adapter (P,) of the versions in the mirror's window. A device that holds an older one is
+        sent an update that stands alone when it is asked next, which needs no adapter of its own.
+        """
+        versions = {digest: self.mirror.version_of(digest) for digest in set(lost.values())}
+        return {d: self.mirror.adapter(version) for d, version in versions.items() if version is not None}
+
     def state(self) -> dict[str, Any]:
         """Who has which version; the mirror is a part of a checkpoint of its own."""
         return {

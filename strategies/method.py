@@ -139,6 +139,25 @@ class Method(Strategy):
         """What the cloud computes after a round in which so many samples came: for virtual time."""
         raise NotImplementedError
 
+    def restored(self, lost: Mapping[int, bytes]) -> Mapping[bytes, np.ndarray]:
+        """Adapters whose files were lost or damaged before a run resumed, made again from what a checkpoint
+        holds of the method.
+
+        Args:
+            lost: device -> digest of the adapter it held.
+
+        Returns:
+            digest -> adapter (P,) float32; without those whose absence changes nothing.
+
+        Raises:
+            ConfigError: one that is needed cannot be made again; the default.
+        """
+        shown = ", ".join(map(str, sorted(lost)[:8])) + (", ..." if len(lost) > 8 else "")
+        raise ConfigError(
+            f"the adapters of devices {shown} are lost or damaged, and method '{self.name}' keeps no copy of "
+            "them; allowed: the run folder with its adapters, or a new run"
+        )
+
     def parts(self) -> dict[str, Saved]:
         """What a checkpoint holds of the method, beside the arrays, which Flower carries."""
         return {"fleet": self.fleet}

@@ -6,6 +6,8 @@ measured again. The rounds in Flower's `Result` are those of this start."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from logging import WARNING
@@ -20,12 +22,15 @@ from flwr.supercore import log
 from cdc_flower import checkpoint, results
 from cdc_flower.checkpoint import Part, Saved
 from cdc_flower.config import Config, ConfigError, flat
+from cdc_flower.fleet.engines import adapter_files
 from cdc_flower.run_folder import RunFolder
+from strategies.method import Method
 
 FREE = (
     "run.rounds",
     "run.out-dir",
 )  # settings that may be others when a run resumes: how far, and where it lies now
+DIGESTS = ("pair_digest", "data_digest")
 Evaluate = Callable[[int, ArrayRecord], MetricRecord | None]
 
 
@@ -96,24 +101,19 @@ def earlier(folder: RunFolder, config: Config, facts: Mapping[str, Any], has_sta
             f"engine '{facts['engine']}' keeps the devices' states to itself and cannot resume a run; "
             "allowed: the engines local and fleet"
         )
-    before, now = results.read(folder.path), flat(config)
-    for key in now:
-        if key not in FREE and before.config.get(key) != now[key]:
-            raise ConfigError(
-                f"setting '{key}' = {now[key]!r}: the run in {folder.path} has {before.config.get(key)!r}; "
-                "allowed: the same, or a new run"
-            )
-    for key in ("pair_digest", "data_digest"):
-        if before.info.get(key) != facts[key]:
-            raise ConfigError(
-                f"{folder.path}: the run's {key.replace('_', ' ')} is {before.info.get(key)}, now it is "
-                f"{facts[key]}; allowed: the same pair of models and the same data, or a new run"
-            )
+    before, now = results.read_to_resume(folder.path), identity(config, facts)
+    _refuse_another({**before.info, "settings": before.config}, now, f"the run in {folder.path}")
     newest = checkpoint.load_newest(folder.checkpoints)
     if newest is None:
         log(WARNING, "%s: no usable checkpoint, the run starts from the beginning", folder.path)
         return None
-    done = newest[0]
+    done, parts = newest
+    own: Part = dict(parts.get("run", {}))
+    where = f"the checkpoint {checkpoint.path_of(folder.checkpoints, done)}"
+    if own and own["digest"] != now["digest"]:
+        _refuse_another({**own, "settings": json.loads(str(own["settings"]))}, now, where)
+    if own.get("digest") != now["digest"]:
+        raise ConfigError(f"{where} does not say of which run it is; allowed: one that does, or a new run")
     if config.run.rounds < done or (config.run.rounds == done and before.status == "completed"):
         raise ConfigError(
             f"setting 'run.rounds' = {config.run.rounds}: the run in {folder.path} has done {done}, nothing "
@@ -124,6 +124,56 @@ def earlier(folder: RunFolder, config: Config, facts: Mapping[str, Any], has_sta
     if other:
         log(WARNING, "%s: other versions than before of %s", folder.path, ", ".join(other))
     return Earlier(*newest)
+
+
+def identity(config: Config, facts: Mapping[str, Any]) -> Part:
+    """What decides the results of a run: its settings but for `FREE`, as JSON, the digests of its pair and
+    its data, and one digest of all of it. Every checkpoint holds it.
+
+    Args:
+        config: of the run.
+        facts: `pair_digest` and `data_digest`.
+    """
+    own: Part = {"settings": json.dumps({k: v for k, v in flat(config).items() if k not in FREE})}
+    own |= {key: facts[key] for key in DIGESTS}
+    return {**own, "digest": hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()}
+
+
+def _refuse_another(before: Mapping[str, Any], now: Part, where: str) -> None:
+    """Name the first thing in which an earlier run differs.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    for key, value in json.loads(str(now["settings"])).items():
+        if before["settings"].get(key) != value:
+            raise ConfigError(
+                f"setting '{key}' = {value!r}: {where} has {before['settings'].get(key)!r}; "
+                "allowed: the same, or a new run"
+            )
+    for key in DIGESTS:
+        if before.get(key) != now[key]:
+            raise ConfigError(
+                f"{where} has the {key.replace('_', ' ')} {before.get(key)}, now it is {now[key]}; "
+                "allowed: the same pair of models and the same data, or a new run"
+            )
+
+
+def adapters_back(method: Method, found: Earlier, folder: Path) -> None:
+    """Write the adapters again that devices held at the checkpoint and that are gone or damaged.
+
+    Raises:
+        ConfigError: the method cannot make one of them again.
+        DiskError: the disk does not take them.
+    """
+    place = folder / adapter_files.FOLDER
+    states = {int(device): bytes(state) for device, state in found.parts["devices"].items()}  # type: ignore[arg-type]
+    lost = adapter_files.lost(place, states)
+    if not lost:
+        return
+    log(WARNING, "%s: %s devices' adapters were lost or damaged and are made again", folder, len(lost))
+    for digest, adapter in method.restored(lost).items():
+        adapter_files.write(place, digest, adapter)
 
 
 def put_back(parts: Mapping[str, Saved], found: Earlier, folder: Path) -> None:

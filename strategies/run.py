@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from cdc_flower.checkpoint import Saved
 from cdc_flower.config import Config, flat, parse
 from cdc_flower.data.source import publish
 from cdc_flower.data.world import load_world
+from cdc_flower.disk import DiskError
 from cdc_flower.fleet.cost.charges import cloud_charges, cloud_profile
 from cdc_flower.fleet.engines.local_grid import DeviceStates, HasStates, LocalGrid
 from cdc_flower.fleet.time.timed_grid import TimedGrid
@@ -39,7 +40,7 @@ from strategies.checks import check, check_named, fleet
 from strategies.devices import discover, wanted
 from strategies.method import Method, Setup, method
 from strategies.pictures import pictures
-from strategies.resumed import Resumed, earlier, put_back
+from strategies.resumed import Resumed, adapters_back, earlier, identity, put_back
 
 Progress = Callable[[str, int, int], None]
 """`progress(stage, done, total)`; in a run `done` and `total` are rounds."""
@@ -63,6 +64,7 @@ def run(grid: Grid, context: Context, progress: Progress | None = None, *, resum
         ConfigError: a setting, the data or the pair cannot be used, or another run is in the folder; nothing
             was started.
         FleetError: too few devices.
+        DiskError: the disk does not take a file; the run can be resumed.
     """
     config = parse(context.run_config)
     with locked(out_dir(config)):
@@ -90,10 +92,11 @@ def _run(config: Config, grid: Grid, progress: Progress | None, resume: bool) ->
     found = earlier(folder, config, facts, bool(parts)) if resume else None
     if found is not None:
         put_back(parts, found, folder.path)
+        adapters_back(playing, found, folder.path)
         facts["resumed_after"] = found.round
-    callbacks = chosen(config)
+    own, callbacks = identity(config, facts), chosen(config)
     folder.begin(config, package_versions(), facts, found and (found.round, found.parts["folder"]))
-    after = After(setup, playing, grid, folder, parts, callbacks, progress)
+    after = After(setup, playing, grid, folder, parts, own, callbacks, progress)
     status = "failed"
     try:
         if found is None:
@@ -110,8 +113,9 @@ def _run(config: Config, grid: Grid, progress: Progress | None, resume: bool) ->
         status = "interrupted"
         raise
     finally:
-        folder.pictures(pictures(getattr(playing, "examples", ()), setup.shared, setup.world))
-        after.end(status)
+        with nullcontext() if status == "completed" else suppress(DiskError):  # said once is enough
+            folder.pictures(pictures(getattr(playing, "examples", ()), setup.shared, setup.world))
+            after.end(status)
     return folder.path
 
 

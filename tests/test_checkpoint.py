@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as arrays
 
 from cdc_flower import checkpoint
 from cdc_flower.checkpoint import load_newest, path_of, save
+from cdc_flower.disk import DiskError
 
 PARTS = {"cloud": {"mean": np.arange(5, dtype=np.float32), "steps": 7, "payloads": b"\0\1", "name": "é"}}
 DTYPES = (
@@ -192,7 +193,7 @@ def test_a_disk_that_is_full_leaves_the_checkpoints_before(tmp_path, monkeypatch
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint.os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(DiskError, match="No space left"):
         save(tmp_path, 2, PARTS)
     assert [p.name for p in tmp_path.iterdir()] == ["round-000001.ckpt"]
 

@@ -13,7 +13,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -22,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from cdc_flower.config import ConfigError
+from cdc_flower.disk import whole
 
 BATCH = 64  # pictures per call of the tower
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
@@ -185,18 +185,6 @@ def _encoded(
             done += 1
         if progress is not None:
             progress(stage, done, len(names))
-
-
-@contextmanager
-def whole(path: Path) -> Iterator[IO[bytes]]:
-    """A file that appears under its name when everything is in it, and not at all where something raises."""
-    handle, part = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-        os.replace(part, path)
-    finally:
-        Path(part).unlink(missing_ok=True)
 
 
 def place_folder(part: Path, folder: Path) -> None:

@@ -24,6 +24,7 @@ import numpy as np
 from cdc_flower.config import Config, ConfigError
 from cdc_flower.data import features
 from cdc_flower.data.features import Features, Grid, cache_folder
+from cdc_flower.disk import whole
 from cdc_flower.session import kept
 
 if TYPE_CHECKING:
@@ -212,7 +213,7 @@ def publish(
     try:
         if labels:
             _labels_path(folder).parent.mkdir(parents=True, exist_ok=True)
-            with features.whole(_labels_path(folder)) as file:
+            with whole(_labels_path(folder)) as file:
                 file.write(json.dumps(world.answers.tolist()).encode())
         if _meta(folder) == meta:
             return folder
@@ -242,10 +243,11 @@ def _meta(folder: Path) -> Mapping[str, Any] | None:
 def _write(part: Path, config: Config, world: World, compression: Sequence[str]) -> None:
     run = config.run
     shape = (run.devices, run.rounds, run.samples_per_round)
-    streams = np.lib.format.open_memmap(part / _STREAMS, mode="w+", dtype=np.int32, shape=shape)
-    for device in range(run.devices):
-        streams[device] = world.streams[device]
-    streams.flush()
+    with (part / _STREAMS).open("wb") as file:  # not mapped: a full disk would end the process
+        about = {"descr": "<i4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, about)
+        for device in range(run.devices):
+            file.write(np.ascontiguousarray(world.streams[device], "<i4").tobytes())
     asked = world.train["question"].astype(str)
     questions = list(dict.fromkeys(asked))
     number = {question: i for i, question in enumerate(questions)}

@@ -135,6 +135,10 @@ class Mirror:
             self._digests.pop(0)
             self._oldest += 1
 
+    def version_of(self, digest: bytes) -> int | None:
+        """The version in the window whose adapter has this digest; None where there is none."""
+        return self._oldest + self._digests.index(digest) if digest in self._digests else None
+
     def frame_for(self, version: int, digest: bytes | None = None, jumps: Jumps = "all") -> bytes | None:
         """The UPDATE frame that brings a device of `version` to the newest, or None if it has it.
 

@@ -11,6 +11,7 @@ from flwr.common.serde import message_from_proto, message_to_proto, recorddict_f
 from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
 
+from cdc_flower.disk import DiskError
 from cdc_flower.wire import keys
 
 RAISED = 2  # Flower's ErrorCode.CLIENT_APP_RAISED_EXCEPTION
@@ -74,11 +75,16 @@ def attempt(client_app: ClientApp, message: Message, context: Context) -> Messag
     """A client's reply; of one that raises an error reply, and its changes of state are dropped.
 
     Whose answer it is to which message says the engine: a client's own metadata counts for nothing.
+
+    Raises:
+        DiskError: the disk of the simulation is full or cannot be written, which no device is to blame for.
     """
     before = copied(context.state)
     try:
         reply = client_app(message, context)
         return Message(reply.error if reply.has_error() else reply.content, reply_to=message)
+    except DiskError:
+        raise
     except Exception as err:  # what a device raises is its own; the server sees an error reply
         context.state = before
         return failed(message, err)

@@ -14,7 +14,7 @@ import click
 import typer
 
 from cdc_flower.border import one_line
-from cdc_flower.config import ConfigError
+from cdc_flower.config import ConfigError, RunError
 from experiments.cli.calibrate import calibrate
 from experiments.cli.checked import App
 from experiments.cli.compare import compare
@@ -62,12 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
         _refuse(err.format_message(), err.exit_code)
     except (KeyboardInterrupt, click.Abort):
         _stopped()
-    except RuntimeError as err:
-        from experiments.run.pool import WorkerError
-        from experiments.run.simulate import EngineError
-
-        if not isinstance(err, EngineError | WorkerError):
-            raise
+    except RunError as err:
         _refuse(str(err), 1)
     else:
         if code == 130:  # how typer returns Ctrl-C

@@ -8,24 +8,41 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from cdc_flower import disk
 from experiments.pretrain.recipes import Recipe
 
 Progress = Callable[[str, int, int], None]
 SAVE_SECONDS = 60.0
 
 
+@contextmanager
+def saving(path: Path) -> Iterator[None]:
+    """What a disk refuses in the `with` block is one line about `path`; safetensors has an error of its own.
+
+    Raises:
+        DiskError: see above.
+    """
+    with disk.writing(path):
+        try:
+            yield
+        except SafetensorError as err:
+            raise OSError(" ".join(str(err).split())) from None
+
+
 def _save(path: Path, tensors: Mapping[str, torch.Tensor], meta: Mapping[str, str]) -> None:
     part = path.with_suffix(".part")
-    save_file({k: v.detach().contiguous().clone() for k, v in tensors.items()}, str(part), dict(meta))
-    part.replace(path)
+    with saving(path):
+        save_file({k: v.detach().contiguous().clone() for k, v in tensors.items()}, str(part), dict(meta))
+        part.replace(path)
 
 
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

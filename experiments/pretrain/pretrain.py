@@ -34,7 +34,7 @@ from cdc_flower.models import folders, transform, vlm
 from cdc_flower.models.families import FAMILIES
 from cdc_flower.models.shared import tower_digest
 from experiments.pretrain.language import accuracy, make_llava, make_tokenizer, train_language
-from experiments.pretrain.optimise import Progress
+from experiments.pretrain.optimise import Progress, saving
 from experiments.pretrain.recipes import RECIPES, LanguageModel, Recipe
 from experiments.pretrain.tower import pixels_of, targets, train_tower
 
@@ -83,7 +83,8 @@ def _pretrain(config: Config, out: Path, recipe: Recipe | None, progress: Progre
             f"recipe: image side {recipe.image_side}; allowed: a multiple of the patch, {recipe.patch}"
         )
     stages = out / "stages"
-    stages.mkdir(parents=True, exist_ok=True)
+    with saving(stages):
+        stages.mkdir(parents=True, exist_ok=True)
     known = {
         k: getattr(config.data, k)
         for k in ("style_column", "known_styles", "object_column", "known_objects", "known_questions")
@@ -155,7 +156,8 @@ def _pretrain(config: Config, out: Path, recipe: Recipe | None, progress: Progre
                 progress,
             ),
         )
-        _write_checkpoint(made[role], tokenizer, recipe.image_side, out / role)
+        with saving(out / role):
+            _write_checkpoint(made[role], tokenizer, recipe.image_side, out / role)
         test = (made[role], text, frames["test"], tokens["test"])
         scores[role] = {
             "by_domain": accuracy(*test),
@@ -164,7 +166,8 @@ def _pretrain(config: Config, out: Path, recipe: Recipe | None, progress: Progre
         }
     pictures = tokens["train"][np.unique(source["image_row"])]
     turn = transform.estimate(pictures)
-    transform.save(turn, out, tower_digest(made["student"].model.vision_tower, made["student"].config))
+    with saving(out):
+        transform.save(turn, out, tower_digest(made["student"].model.vision_tower, made["student"].config))
     count = {r: sum(p.numel() for p in m.parameters()) for r, m in {"tower": tower, **made}.items()}
     card = {
         "format": 1,

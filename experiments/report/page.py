@@ -6,13 +6,13 @@ It is made at the end of `compare`, also when that was interrupted, and again by
 from __future__ import annotations
 
 import base64
-import os
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from cdc_flower import disk
 from experiments.report import charts, charts_fleet, summary, terminal
 from experiments.report.notes import notes, subject
 from experiments.report.summary import Comparison
@@ -28,12 +28,11 @@ def write(folder: str | Path) -> Path:
 
     Raises:
         ConfigError: the folder holds no comparison.
+        DiskError: the disk does not take it.
     """
     comparison = summary.read(folder)
     path = comparison.out / REPORT
-    temp = path.with_name(f".{REPORT}.{os.getpid()}.tmp")
-    temp.write_text(render(comparison), encoding="utf-8")
-    os.replace(temp, path)
+    disk.replace(path, render(comparison).encode())
     return path
 
 

@@ -165,7 +165,7 @@ def begun(job: Job, digests: Mapping[str, str]) -> str | None:
     where there is none.
     """
     try:
-        found = results.read(job.settings["run.out-dir"])
+        found = results.read_to_resume(job.settings["run.out-dir"])
     except results.ResultError:
         return None
     same = found.config == job.settings and digests.items() <= found.info.items()

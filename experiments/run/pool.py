@@ -22,7 +22,9 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from cdc_flower.config import ConfigError, parse
+from cdc_flower import disk
+from cdc_flower.config import ConfigError, RunError, parse
+from cdc_flower.disk import DiskError
 
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 QUIET = {
@@ -39,7 +41,7 @@ LOUD = ("flwr", "transformers", "datasets", "huggingface_hub", "peft", "bitsandb
 READY = "ready"  # the first thing on a worker's pipe
 
 
-class WorkerError(RuntimeError):
+class WorkerError(RunError):
     """Workers end while they start, so that no job can run; the message says why that may be."""
 
 
@@ -153,35 +155,47 @@ def _serve(pipe: Connection) -> None:
     try:
         pipe.send(READY)
         while (job := pipe.recv()) is not None:
-            with _printed_to(Path(job.settings["run.out-dir"] + ".log"), "a" if job.resume else "w"):
-                try:
-                    _work(job, pipe.send)
-                except ConfigError as err:
-                    pipe.send(Event(job, "refused", str(err)))
-                except (BrokenPipeError, EOFError):
-                    raise
-                except Exception as err:
-                    traceback.print_exc()
-                    pipe.send(Event(job, "failed", _one_line(err)))
+            try:
+                with _printed_to(Path(job.settings["run.out-dir"] + ".log"), "a" if job.resume else "w"):
+                    _answered(job, pipe.send)
+            except DiskError as err:  # its log
+                pipe.send(Event(job, "failed", _one_line(err)))
     except (BrokenPipeError, EOFError, KeyboardInterrupt):  # the parent is gone, or wants us gone
         os._exit(1)
+
+
+def _answered(job: Job, send: Callable[[Event], None]) -> None:
+    """Do a job and say how it ended."""
+    try:
+        _work(job, send)
+    except ConfigError as err:
+        send(Event(job, "refused", str(err)))
+    except (BrokenPipeError, EOFError):
+        raise
+    except Exception as err:
+        with contextlib.suppress(OSError):  # a full disk
+            traceback.print_exc()
+        send(Event(job, "failed", _one_line(err)))
 
 
 @contextlib.contextmanager
 def _printed_to(path: Path, mode: str) -> Iterator[None]:
     """Send everything the process prints, C libraries included, to a file, opened in `mode`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()
+    with disk.writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        log = path.open(mode)
     saved = os.dup(1), os.dup(2)
-    with path.open(mode) as log:
+    with log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
         try:
             yield
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            with contextlib.suppress(OSError):  # a full disk
+                sys.stdout.flush()
+                sys.stderr.flush()
             for old, place in zip(saved, (1, 2), strict=True):
                 os.dup2(old, place)
                 os.close(old)

@@ -22,8 +22,8 @@ from urllib import request
 
 import psutil
 
-from cdc_flower import results
-from cdc_flower.config import Config, ConfigError, flat, parse
+from cdc_flower import disk, results
+from cdc_flower.config import Config, ConfigError, RunError, flat, parse
 from cdc_flower.lock import locked, refuse_if_taken
 from cdc_flower.results import Progress
 
@@ -39,7 +39,7 @@ OFFLINE = {
 }
 
 
-class EngineError(RuntimeError):
+class EngineError(RunError):
     """Flower's engine did not start, or the run did not end as completed."""
 
 
@@ -53,7 +53,7 @@ def resumed(folder: Path, changes: Mapping[str, Any]) -> Config:
     Raises:
         ConfigError: no run there, another setting than `rounds`, or a completed run with nothing left.
     """
-    found = results.read(folder)
+    found = results.read_to_resume(folder)
     other = [key for key in changes if key != "run.rounds"]
     if other:
         raise ConfigError(
@@ -164,9 +164,10 @@ def run_app(
     Raises:
         EngineError: the engine did not start, or the run ended otherwise than `finished:completed`.
     """
-    home.mkdir(parents=True, exist_ok=True)
     overrides = home / "run-config.toml"
-    overrides.write_text(toml(settings or {}), encoding="utf-8")
+    with disk.writing(overrides):
+        home.mkdir(parents=True, exist_ok=True)
+        overrides.write_text(toml(settings or {}), encoding="utf-8")
     with _superlink(home, environment or {}) as (flwr, variables):
         federation = f"num-supernodes={nodes} client-resources-num-cpus=1"
         command = [flwr, "run", str(app), "own", "-c", str(overrides), "--federation-config", federation]

@@ -75,3 +75,23 @@ def test_it_goes_on_from_its_state_as_it_was(lineage):
     again = Lineage(lineage.mirror)
     again.load(lineage.state())
     assert (again.known, again.ordered, again.refused) == (lineage.known, lineage.ordered, lineage.refused)
+
+
+def test_lost_adapters_of_the_window_come_back_and_older_ones_are_not_needed(lineage):
+    for step in (4, 5, 6):
+        lineage.advance(np.full(LAYOUT.total, step, np.float32))
+    assert lineage.mirror.oldest == 2
+    old = update.digest(np.full(LAYOUT.total, 1, np.float32))
+    held = {
+        0: lineage.mirror.digest,
+        1: update.digest(lineage.mirror.adapter(3)),
+        2: old,
+        3: lineage.mirror.digest,
+    }
+    found = lineage.restored(held)
+    assert set(found) == {held[0], held[1]}
+    assert all(update.digest(flat) == digest for digest, flat in found.items())
+    lineage.heard(2, 1, old)
+    frame = lineage.frame_for(2)
+    assert frame is not None
+    assert update.stands_alone(frame, 2**20)

@@ -10,17 +10,72 @@ folder it is.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import numpy as np
+
+from cdc_flower.disk import PART, whole, writing
+from cdc_flower.downlink import update
+from cdc_flower.wire import keys
+from cdc_flower.wire.messages import state_of
+
 FOLDER = "adapters"  # in the run folder
-PART = ".part"  # ends the name of a file that is being written
+HELD = "held"  # the record of a state that names its device's adapter, under `keys.DIGEST`
+FLAT = "flat"  # in it: the adapter itself, where there is no folder
 _NAME = re.compile(r"([0-9a-f]{16})\.npy")
 
 
 def path_of(folder: Path, digest: bytes) -> Path:
     """The file of an adapter; `digest` has 8 bytes."""
     return folder / f"{digest.hex()}.npy"
+
+
+def read(folder: Path, digest: bytes) -> np.ndarray | None:
+    """The adapter (P,) float32 of a digest; None where there is none, or a damaged one, whose file goes."""
+    path = path_of(folder, digest)
+    try:
+        flat = np.load(path, allow_pickle=False)
+    except OSError:
+        return None
+    except Exception:  # whatever is in there
+        flat = None
+    if not isinstance(flat, np.ndarray) or flat.dtype != np.float32 or update.digest(flat) != digest:
+        path.unlink(missing_ok=True)
+        return None
+    return flat
+
+
+def write(folder: Path, digest: bytes, flat: np.ndarray) -> None:
+    """Keep an adapter, where it is not kept already.
+
+    Raises:
+        DiskError: the disk does not take it.
+    """
+    path = path_of(folder, digest)
+    if path.exists():
+        return
+    with writing(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        with whole(path) as file:
+            np.save(file, flat, allow_pickle=False)
+
+
+def lost(folder: Path, states: Mapping[int, bytes]) -> dict[int, bytes]:
+    """Device -> the digest of its adapter, of the devices whose adapter is gone or damaged.
+
+    Args:
+        folder: may be absent.
+        states: device -> its serialised state.
+    """
+    records = {device: state_of(state).config_records.get(HELD) for device, state in states.items()}
+    named: dict[int, bytes] = {
+        device: bytes(record[keys.DIGEST])  # type: ignore[arg-type]
+        for device, record in records.items()
+        if record and keys.DIGEST in record and FLAT not in record
+    }
+    there = {digest: read(folder, digest) is not None for digest in set(named.values())}
+    return {device: digest for device, digest in named.items() if not there[digest]}
 
 
 def sweep(folder: Path, states: Iterable[bytes]) -> int:

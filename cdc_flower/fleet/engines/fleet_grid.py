@@ -25,6 +25,7 @@ from typing import Any, Self
 import numpy as np
 from flwr.app import Error, Message
 
+from cdc_flower.config import RunError
 from cdc_flower.fleet.engines.local_grid import OwnGrid, identify, new_ids, node_id
 from cdc_flower.fleet.engines.worker import FleetWorker, Sent
 from cdc_flower.fleet.engines.workers import Workers
@@ -85,8 +86,10 @@ class FleetGrid(OwnGrid):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *raised: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *raised: object) -> None:
         self.close()
+        if kind is KeyboardInterrupt:
+            self.workers.check()  # the interruption may be the watch's, who has seen Ray die
 
     def close(self) -> None:
         """End the workers, and Ray where this grid started it."""
@@ -167,8 +170,6 @@ class FleetGrid(OwnGrid):
         return [replies[i] for i in (m.metadata.message_id for m in messages) if i in replies]
 
     def _wave(self, messages: list[Message], end: float | None, replies: dict[str, Message]) -> None:
-        import ray
-
         queue, again = deque(_grouped(messages)), deque[_Cut]()
         share = -(-len(queue) // self.workers.count)
         running: dict[Any, tuple[Any, _Cut]] = {}
@@ -182,7 +183,7 @@ class FleetGrid(OwnGrid):
                     break
                 left = None if end is None else max(0.0, end - time.monotonic())
                 ready = self.workers.starting if on_time and (queue or again) else []
-                done, _ = ray.wait([*running, *ready], num_returns=1, timeout=left)
+                done = self.workers.waited([*running, *ready], left)
                 if not done:
                     break
                 if done[0] in ready:
@@ -211,12 +212,13 @@ class FleetGrid(OwnGrid):
 
     def _taken_over(self, ref: Any, cut: _Cut, replies: dict[str, Message]) -> bool:
         """Take replies and states of a bundle; False when its worker died."""
-        import ray
         from ray.exceptions import RayError, RayTaskError
 
         try:
-            found, seconds = ray.get(ref)
+            found, seconds = self.workers.result(ref)
         except RayTaskError as err:
+            if isinstance(err.cause, RunError):
+                raise err.cause from None
             raise err.as_instanceof_cause() from None  # not a device's: the bundle function's own
         except RayError:
             return False

@@ -15,6 +15,7 @@ from logging import ERROR
 from typing import Any
 
 from cdc_flower.config import ConfigError
+from cdc_flower.fleet.engines.head import LOOK_SECONDS, Head
 
 CONNECT_SECONDS = 15.0  # until a cluster that does not answer is given up
 START_SECONDS = 180.0  # until workers that do not start are
@@ -22,6 +23,7 @@ DEATHS = 3  # of each worker while it loads
 QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # pages of the raylet's log where it has died
     "RAY_worker_niceness": "0",  # 15 by default: workers of a busy machine then stand still
 }
 """Environment of a Ray of our own, where nothing else is said."""
@@ -39,12 +41,13 @@ class Workers:
 
     Raises:
         ConfigError: the cluster cannot be reached or has less than the workers need.
+        RayDied: a Ray of this process's own does not start.
     """
 
     def __init__(
         self, kind: type, arguments: Iterable[Any], count: int, ray_address: str, gpu_fraction: float
     ) -> None:
-        self._owns_ray = start_ray(ray_address, count, gpu_fraction)
+        self._head = start_ray(ray_address, count, gpu_fraction)
         self._idle: list[Any] = []
         self._died = 0  # while they loaded, one after another
         self._starting: dict[Any, Any] = {}  # what is there once a worker has loaded -> the worker
@@ -65,6 +68,52 @@ class Workers:
         """One reference for each worker that starts, there once it has."""
         return list(self._starting)
 
+    @property
+    def _lost(self) -> bool:
+        return self._head is not None and self._head.lost
+
+    def check(self) -> None:
+        """Nothing, while a Ray of this process's own lives.
+
+        Raises:
+            RayDied: it has died.
+        """
+        if self._head is not None:
+            self._head.check()
+
+    def waited(self, refs: list[Any], timeout: float | None) -> list[Any]:
+        """The first of `refs` that is there, as a list; [] after `timeout` seconds.
+
+        Raises:
+            RayDied: none will come any more.
+        """
+        import ray
+
+        end = None if timeout is None else time.monotonic() + timeout
+        while True:
+            self.check()
+            left = LOOK_SECONDS if end is None else min(LOOK_SECONDS, max(0.0, end - time.monotonic()))
+            done, _ = ray.wait(refs, num_returns=1, timeout=left)
+            if done or (end is not None and time.monotonic() >= end):
+                return done
+
+    def result(self, ref: Any) -> Any:
+        """What a reference that is there stands for.
+
+        Raises:
+            RayDied: it will not come any more.
+            RayError: its worker died, or raised.
+        """
+        import ray
+        from ray.exceptions import GetTimeoutError
+
+        while True:
+            self.check()
+            try:
+                return ray.get(ref, timeout=LOOK_SECONDS)
+            except GetTimeoutError:
+                continue
+
     def start(self) -> None:
         """One more, in place of one that died."""
         worker = self._new()
@@ -75,12 +124,13 @@ class Workers:
 
         Raises:
             ConfigError: none has started, or what it is to load cannot be.
+            RayDied: none will start any more.
         """
         import ray
         from ray.exceptions import RayError, RayTaskError
 
         while not self._idle and self._starting:
-            done, _ = ray.wait(self.starting, num_returns=1, timeout=START_SECONDS if wait else 0)
+            done = self.waited(self.starting, START_SECONDS if wait else 0)
             if not done and not wait:
                 return None
             if not done:
@@ -120,27 +170,28 @@ class Workers:
         """End one that is at work, and start another."""
         import ray
 
-        ray.kill(worker)
-        self.start()
+        if not self._lost:
+            ray.kill(worker)
+            self.start()
 
     def close(self) -> None:
-        """End those that have nothing to do or start, and Ray where it was started here."""
+        """End those that have nothing to do or start, and the connection to Ray where it was made here."""
         import ray
 
-        if not ray.is_initialized():
-            return
-        for worker in [*self._idle, *self._starting.values()]:
-            ray.kill(worker)
+        if ray.is_initialized() and not self._lost:
+            for worker in [*self._idle, *self._starting.values()]:
+                ray.kill(worker)
         self._idle, self._starting = [], {}
-        if self._owns_ray:
-            ray.shutdown()
+        if self._head is not None:
+            self._head.close()
 
 
-def start_ray(address: str = "", workers: int = 0, gpu_fraction: float = 0.0) -> bool:
-    """Connect to Ray, quietly; True when this call started or joined it, False when it was there already.
+def start_ray(address: str = "", workers: int = 0, gpu_fraction: float = 0.0) -> Head | None:
+    """Connect to Ray, quietly; None when this process was connected already.
 
     Raises:
         ConfigError: a setting that is not allowed, or no cluster at the address.
+        RayDied: a Ray of this process's own does not start.
     """
     if workers < 0:
         raise ConfigError(f"setting 'workers' = {workers}; allowed: at least 1, or 0 for one per core")
@@ -150,19 +201,13 @@ def start_ray(address: str = "", workers: int = 0, gpu_fraction: float = 0.0) ->
     import ray
 
     if ray.is_initialized():
-        return False
+        return None
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": ERROR}
     if address:
         _reach(address)
-        ray.init(address=address, log_to_driver=False, logging_level=ERROR)
-    else:
-        ray.init(
-            address="local",
-            num_cpus=workers or os.cpu_count(),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=ERROR,
-        )
-    return True
+        return Head(lambda: ray.init(address=address, **quiet), ours=False)
+    cores = workers or os.cpu_count()
+    return Head(lambda: ray.init("local", num_cpus=cores, include_dashboard=False, **quiet), ours=True)
 
 
 def _reach(address: str) -> None:

@@ -17,11 +17,10 @@ def test_the_middle_of_two_is_the_smaller():
 @pytest.fixture
 def ray():
     """One Ray for all grids of the bench, which start and stop their own otherwise."""
-    import ray
-
-    assert start_ray("", 1)
+    head = start_ray("", 1)
+    assert head is not None
     yield
-    ray.shutdown()
+    head.close()
 
 
 @pytest.mark.usefixtures("ray")

@@ -12,7 +12,8 @@ def ray():
     sys.path.insert(0, str(Path(__file__).parent))
     import ray
 
-    assert start_ray("", 2)
+    head = start_ray("", 2)
+    assert head is not None
     yield ray
-    ray.shutdown()
+    head.close()
     sys.path.remove(str(Path(__file__).parent))

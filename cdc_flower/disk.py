@@ -1,0 +1,58 @@
+"""Files that are written whole or not at all, and one line where a disk does not take them.
+
+A file is written beside its name and moved over it (`os.replace`). A disk that is full, over a quota or read
+only is no fault of the settings and none of a device: it ends the command with one line that names the file
+and the reason, and what was written before is what a resumed command goes on from.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from cdc_flower.config import RunError
+
+PART = ".part"  # ends the name of a file that is being written
+
+
+class DiskError(RunError):
+    """A file cannot be written; the message names it and says why."""
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What raises an `OSError` in the `with` block raises a `DiskError` about `path`."""
+    try:
+        yield
+    except OSError as err:
+        raise DiskError(
+            f"'{path}' cannot be written: {err.strerror or err}; what was written before is kept, and the "
+            "command can be resumed once there is room"
+        ) from None
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[IO[bytes]]:
+    """A file that appears under its name when everything is in it, and not at all where something raises."""
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART}")
+    try:
+        with part.open("xb") as file:
+            yield file
+        os.replace(part, path)
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Write a file, whole or not at all.
+
+    Raises:
+        DiskError: it cannot be written; the file that was there is as it was.
+    """
+    with writing(path), whole(path) as file:
+        file.write(data)
