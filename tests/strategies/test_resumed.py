@@ -291,7 +291,7 @@ def test_another_pair_or_other_data_is_refused(fact, settings, tmp_path):
     path = Path(made["run.out-dir"]) / "config.json"
     own = results.read(made["run.out-dir"]).info[fact]
     path.write_text(path.read_text().replace(own, "0" * 64))
-    with pytest.raises(ConfigError, match=f"the run's {fact.replace('_', ' ')} is 0+, now it is {own}"):
+    with pytest.raises(ConfigError, match=f"has the {fact.replace('_', ' ')} 0+, now it is {own}"):
         run_local(parse(made), resume=True)
 
 
