@@ -11,7 +11,8 @@ The order (ConfigRecord) holds `epochs`, `batch`, `lr`, `memory` (items of earli
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +36,22 @@ from clients.task import Task
 
 Taught = tuple[np.ndarray, list[list[int]], Counts]
 """Places of the items worth learning from, their answers as ids, and what finding them took."""
+
+
+MOST = {"epochs": 1000, "batch": 2**16, "lr": 10**6, "memory": 10**6}
+"""What an order may ask for: no more than the settings allow."""
+
+
+def check(order: Mapping[str, Any]) -> None:
+    """Refuse an order that would keep a device busy for longer than any run does.
+
+    Raises:
+        ValueError: names what is asked for and what is allowed.
+    """
+    for key, most in MOST.items():
+        asked = order.get(key)
+        if not isinstance(asked, int | float) or not 0 <= asked <= most:
+            raise ValueError(f"order: {key} = {asked!r}; allowed: 0..{most}")
 
 
 @kept(2)
@@ -131,6 +148,7 @@ def fit(
 
 def work(task: Task) -> Work:
     """One round of FedAvg on a device; the reply carries the trained weights (P,) as float16."""
+    check(task.order)
     model = trainee(task.shared, task.config.pair, bool(task.order[keys.FULL]))
     size = sum(p.numel() for p in adapters.trainable(model))
     received = weights(task.sent.array_records[keys.ARRAYS][keys.PAYLOAD].data, size)

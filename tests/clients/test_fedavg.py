@@ -9,10 +9,12 @@ import pytest
 import torch
 from flwr.app import Array, ArrayRecord
 
+from cdc_flower.config import ConfigError, flat, parse
 from cdc_flower.models import adapters, vlm
 from cdc_flower.wire import keys
 from cdc_flower.wire.counts import Counts
-from clients.fedavg import fit, memory, own_answers, trainee, true_answers, work
+from cdc_flower.wire.frame import FrameError
+from clients.fedavg import MOST, fit, memory, own_answers, trainee, true_answers, work
 from clients.inference import alone, answer
 
 ORDER = {
@@ -84,8 +86,8 @@ def test_the_first_step_is_that_of_adamw_on_the_mean_answer_loss(task_of):
     wanted = inputs.answer_ids != -100
     loss = -logp.gather(-1, inputs.answer_ids.clamp_min(0)[..., None])[..., 0][wanted].mean()
     grads = torch.autograd.grad(loss, adapters.trainable(model))
-    flat = torch.cat([g.flatten() for g in grads]).numpy()
-    step = np.where(np.abs(flat) > 1e-4, 1e-2 * np.sign(flat), np.nan)  # Adam's first step is lr * sign
+    down = torch.cat([g.flatten() for g in grads]).numpy()
+    step = np.where(np.abs(down) > 1e-4, 1e-2 * np.sign(down), np.nan)  # Adam's first step is lr * sign
     sure = np.isfinite(step)
     assert sure.sum() > 100
     np.testing.assert_allclose((start - got)[sure], step[sure], rtol=2e-3)
@@ -132,6 +134,23 @@ def test_full_training_covers_projector_and_language_model_but_not_the_tower(tas
     assert any("language_model" in n for n in names)
     assert any("projector" in n for n in names)
     assert not any("vision_tower" in n for n in names)
+
+
+@pytest.mark.parametrize("key", list(MOST))
+def test_an_order_beyond_what_the_settings_allow_is_refused_before_any_work(task_of, key):
+    assert flat(parse({f"fedavg.{key}": MOST[key]}))[f"fedavg.{key}"] == MOST[key]
+    with pytest.raises(ConfigError):
+        parse({f"fedavg.{key}": 2 * MOST[key]})
+    for bad in (2 * MOST[key], -1, float("nan"), "many"):
+        with pytest.raises(ValueError, match=f"order: {key} = .*; allowed: 0..{MOST[key]}"):
+            next(work(task_of(**{key: bad})))
+
+
+def test_another_array_than_the_weights_is_refused(task_of):
+    task = task_of()
+    task.sent[keys.ARRAYS] = ArrayRecord({keys.PAYLOAD: Array(np.zeros(3, np.float16))})
+    with pytest.raises(FrameError, match="allowed: float16 of shape"):
+        next(work(task))
 
 
 def test_nothing_to_learn_is_no_step(task_of):
