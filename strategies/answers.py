@@ -14,7 +14,7 @@ from flwr.app import Message
 from cdc_flower.fleet.engines.local_grid import UNAVAILABLE
 from cdc_flower.wire import counts, keys, reply
 from cdc_flower.wire.counts import Counts
-from cdc_flower.wire.fields import Number, Numbers, Texts, clean
+from cdc_flower.wire.fields import Field, Number, Numbers, Texts, clean
 from cdc_flower.wire.frame import FrameError
 from cdc_flower.wire.messages import REFUSED
 from cdc_flower.wire.reply import Form, Reply
@@ -24,10 +24,14 @@ CHARACTERS = 256  # of an answer's token, at most
 MOST_SECONDS = 1e9  # of a device's work in a round, on any host
 STATUS = {UNAVAILABLE: "missing", REFUSED: "refused"}
 """Code of an error reply -> status of the row; every other is "failed"."""
-COMPUTED = {
-    keys.COUNTS: Numbers(Number(int, 0, counts.MOST), len(fields(Counts))),
-    keys.SECONDS: Number(float, 0, MOST_SECONDS),
-}
+
+
+def counted(most: int) -> dict[str, Field]:
+    """The form of what a device says that it computed: `most` bounds each count."""
+    return {keys.COUNTS: Numbers(Number(int, 0, min(most, counts.MOST)), len(fields(Counts)))}
+
+
+COMPUTED = {**counted(counts.MOST), keys.SECONDS: Number(float, 0, MOST_SECONDS)}
 """Metrics of every TRAIN reply beside its method's own."""
 
 
@@ -76,8 +80,10 @@ MISSING: Answer[Any] = Answer("missing")
 
 
 def train_form(own: Form) -> Form:
-    """The form of a TRAIN reply: the method's own, and what every device says of its work."""
-    return replace(own, metrics={**own.metrics, **COMPUTED})
+    """The form of a TRAIN reply: what every device says of its work, and the method's own, which may bound
+    the counts more closely.
+    """
+    return replace(own, metrics={**COMPUTED, **own.metrics})
 
 
 def answer(message: Message | None, form: Form, take: Callable[[Reply], Taken[T]]) -> Answer[T]:

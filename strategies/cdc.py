@@ -35,6 +35,7 @@ from cdc_flower.models.shared import Shared
 from cdc_flower.models.student import twin_model
 from cdc_flower.models.teacher import Teacher
 from cdc_flower.uplink.sample import LOOSE, NO_TOKENS, Batch, Limits, Sample
+from cdc_flower.uplink.scores import token_score
 from cdc_flower.wire import keys
 from cdc_flower.wire.fields import Bytes, Frame, Number
 from cdc_flower.wire.frame import FrameError
@@ -173,11 +174,13 @@ class CDC(Method):
         checkpoint, and is brought back by what it says.
         """
         most, budget = self.config.run.samples_per_round, self.config.uplink.budget
+        reads = most * (2 + token_score(self.config.uplink.token_score).passes)
         return Form(
             metrics={
                 keys.VERSION: Number(int, 0, 2**32 - 1),
                 keys.UPLOADED: Number(int, 0, most),
                 keys.TOKENS: Number(int, 0, most * MOST_TOKENS),
+                **self.fleet.computed(reads),
             },
             config={keys.DIGEST: Bytes(update.DIGEST_BYTES)},
             array=Frame(most_bytes(self.config)),

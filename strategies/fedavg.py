@@ -218,7 +218,10 @@ class FedAvgLora(Method, FedAvg):
     def form(self) -> Form:
         """The weights, how many examples they learned from, and the loss."""
         examples, loss = Number(int, 0, self.most_examples), Number(float)
-        return Form({keys.EXAMPLES: examples, "loss": loss}, array=Flat(len(self._sent), "float16"))
+        computed = self.fleet.computed(self.most_examples * (2 + self.own.epochs))
+        return Form(
+            {keys.EXAMPLES: examples, "loss": loss, **computed}, array=Flat(len(self._sent), "float16")
+        )
 
     def _take(self, device: int, reply: Reply) -> Taken[Lesson]:
         """What a reply teaches.

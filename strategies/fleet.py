@@ -34,13 +34,14 @@ from cdc_flower.fleet.cost.work import flops
 from cdc_flower.fleet.settings import FleetConfig
 from cdc_flower.ledger import Ledger, Row
 from cdc_flower.wire import keys
-from cdc_flower.wire.fields import ReplyError
+from cdc_flower.wire.fields import Field, ReplyError
 from cdc_flower.wire.messages import message_bytes, with_id
 from cdc_flower.wire.reply import Form, Reply
-from strategies.answers import CHARACTERS, MISSING, Answer, Taken, answer, texts, train_form
+from strategies.answers import CHARACTERS, MISSING, Answer, Taken, answer, counted, texts, train_form
 from strategies.devices import FleetError, cohort, discover, drawn, matched, wanted
 
 T = TypeVar("T")
+LEEWAY = 16  # times what a device computes at most, that it may say
 Judge = Callable[[int, int, Sequence[str]], Mapping[str, tuple[float, int]]]
 """Device, round, its answers in order -> domain -> (correct, answered)."""
 
@@ -65,6 +66,7 @@ class Fleet:
         rules: whom to ask in virtual time.
         samples: questions that a device answers in a round, at most.
         longest: characters of an answer, at most.
+        positions: of a complete sample and its answer, at most; 0 = not known.
         nodes: device -> node id, found at the first round where not given; a device whose node nobody knows
             is absent, and missing in every round.
         prequential: round -> domain -> (correct, answered), from the evaluate replies.
@@ -82,6 +84,7 @@ class Fleet:
     rules: FleetConfig = field(default_factory=FleetConfig)
     samples: int = 1024
     longest: int = 4096
+    positions: int = 0
     nodes: dict[int, int] = field(default_factory=dict)
     ledger: Ledger = field(default_factory=Ledger)
     prequential: dict[int, dict[str, tuple[float, int]]] = field(default_factory=dict)
@@ -135,6 +138,14 @@ class Fleet:
         if rules.mode == "async":
             return drawn(self.seed, round, free, rules.in_flight - len(self._open))
         return drawn(self.seed, round, free, rules.to_ask(wanted(self.devices, self.share)))
+
+    def computed(self, reads: int) -> dict[str, Field]:
+        """Bounds of the counts of a device that reads a sample so many times in a round, for `Method.form`.
+
+        Loose: `LEEWAY` times what passes over complete samples can come to, because true answers may be
+        longer than those of the model.
+        """
+        return counted(LEEWAY * reads * self.positions) if self.positions else {}
 
     def receive(
         self, round: int, replies: Iterable[Message], own: Form, take: Callable[[int, Reply], Taken[T]]

@@ -20,6 +20,7 @@ from torch import nn
 from cdc_flower import plugins
 from cdc_flower.checkpoint import Saved
 from cdc_flower.config import Config, ConfigError
+from cdc_flower.data.source import longest_prompt
 from cdc_flower.data.world import World
 from cdc_flower.fleet.cost import roofline
 from cdc_flower.fleet.cost.charges import CloudWork
@@ -77,7 +78,8 @@ class Setup:
         rank = self.config.pair.lora_rank if adapter else 0
         shapes = roofline.shapes(self.shared.student_config(), rank)
         made = Fleet.of(self.config, counted=counted)
-        return replace(made, judge=self.world.judge, shapes=shapes)
+        positions = longest_prompt(self.shared, self.world) + self.shared.max_answer_tokens + 1
+        return replace(made, judge=self.world.judge, shapes=shapes, positions=positions)
 
 
 class Method(Strategy):
@@ -131,7 +133,8 @@ class Method(Strategy):
 
     def form(self) -> Form:
         """What a TRAIN reply holds, and how much of it at most. What devices computed, in counts and seconds,
-        is added by the fleet; whatever else comes is refused.
+        is added by the fleet (`fleet.computed` bounds the counts by how often samples are read); whatever
+        else comes is refused.
         """
         raise NotImplementedError
 

@@ -70,4 +70,5 @@ class Static(Method):
 
     def form(self) -> Form:
         """Numbers alone; nothing was sent."""
-        return Form(metrics=dict.fromkeys((keys.VERSION, keys.UPLOADED, keys.TOKENS), Number(int, 0, 0)))
+        none = dict.fromkeys((keys.VERSION, keys.UPLOADED, keys.TOKENS), Number(int, 0, 0))
+        return Form({**none, **self.fleet.computed(self.fleet.samples)})

@@ -177,7 +177,8 @@ def longest_question(shared: Shared, world: World) -> int:
     return max(len(shared.text.question_ids(q)) for q in set(world.train["question"].astype(str)))
 
 
-def _longest(shared: Shared, world: World) -> int:
+@kept(1)
+def longest_prompt(shared: Shared, world: World) -> int:
     """Length of the longest prompt: of the widest picture and the longest question."""
     grids = {Grid(*grid) for grid in world.train_tokens.index[:, 1:].tolist()}
     picture = max(len(shared.text.prefix_ids(grid)) for grid in grids)
@@ -207,7 +208,7 @@ def publish(
     meta = {
         "data": world.pack.digest,
         "features": os.path.relpath(tokens, folder.parent),
-        "longest": _longest(shared, world),
+        "longest": longest_prompt(shared, world),
         "compression": hashlib.sha256(json.dumps(list(compression)).encode()).hexdigest(),
     }
     try:

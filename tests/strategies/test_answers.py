@@ -11,7 +11,7 @@ from cdc_flower.wire.fields import Number, ReplyError
 from cdc_flower.wire.frame import FrameError
 from cdc_flower.wire.messages import REFUSED, message_bytes
 from cdc_flower.wire.reply import Form
-from strategies.answers import MISSING, Taken, answer, texts, train_form
+from strategies.answers import MISSING, Taken, answer, counted, texts, train_form
 
 
 def metrics(seconds=0.0, counts=None, **more) -> MetricRecord:
@@ -64,6 +64,12 @@ def test_what_breaks_the_form_is_refused_and_weighs_nothing(lies):
     assert (found.status, found.reply, found.taken) == ("refused", None, None)
     assert "allowed" in found.reason or "lacks" in found.reason
     assert (found.computed, found.seconds) == (Counts(), 0.0)
+
+
+def test_a_method_that_knows_its_devices_work_bounds_what_they_say_of_it():
+    tight = train_form(Form({"n": Number(int, 0, 9), **counted(5)}))
+    assert answer(reply(said(n=2, counts=[5] * 6)), tight, take).status == "ok"
+    assert answer(reply(said(n=2, counts=[0, 6, 0, 0, 0, 0])), tight, take).status == "refused"
 
 
 def test_what_the_method_refuses_is_weighed_and_its_reason_is_one_line():

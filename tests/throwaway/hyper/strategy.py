@@ -76,7 +76,8 @@ class Hyper(Method):
 
     def form(self) -> Form:
         uploaded = Number(int, 0, self.fleet.samples)
-        return Form({keys.UPLOADED: uploaded}, array=Flat(self.weights.shape[1], "float16"))
+        metrics = {keys.UPLOADED: uploaded, **self.fleet.computed(self.fleet.samples)}
+        return Form(metrics, array=Flat(self.weights.shape[1], "float16"))
 
     def take(self, device: int, reply: Reply) -> Taken[np.ndarray]:
         seen = reply.array.astype(np.float32)
