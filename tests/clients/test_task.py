@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from cdc_flower.config import flat, parse
 from cdc_flower.models import adapters
 from clients.task import resident
 
@@ -48,3 +51,10 @@ def test_random_draws_differ_between_devices_rounds_and_purposes(make_task):
     }
     assert len(draws) == 8
     assert make_task().rng("a").integers(2**60) in draws
+
+
+def test_random_draws_differ_between_seeds_of_the_run(make_task):
+    task = make_task()
+    seeds = [replace(task, config=parse({**flat(task.config), "run.seed": seed})) for seed in (0, 1, 2)]
+    assert len({one.rng("a").integers(2**60) for one in seeds}) == 3
+    assert seeds[0].rng("a").integers(2**60) == task.rng("a").integers(2**60)

@@ -6,7 +6,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc_flower.wire import columns
+from cdc_flower.wire import coder, columns
 from cdc_flower.wire.frame import FrameError
 
 
@@ -58,3 +58,17 @@ def test_varints_come_back(value):
 def test_a_varint_without_an_end_is_refused(data):
     with pytest.raises(FrameError, match="cut short or too large"):
         columns.read_varint(data, 0, "n")
+
+
+def test_a_varint_above_its_bound_is_refused():
+    with pytest.raises(FrameError, match="cut short or too large"):
+        columns.read_varint(columns.varint(2**42), 0, "n")
+
+
+@pytest.mark.parametrize(("itemsize", "least"), [(1, 2**8), (2, 2**16)])
+def test_a_coded_value_one_above_its_bytes_is_refused(itemsize, least):
+    data = bytes((columns.CODED,))
+    fits, above = (data + coder.encode([np.full(4, value)]) for value in (least - 1, least))
+    assert columns.unpack_column(fits, 4, itemsize, "ids").tolist() == [least - 1] * 4
+    with pytest.raises(FrameError, match=f"{least} does not fit {itemsize} bytes"):
+        columns.unpack_column(above, 4, itemsize, "ids")
