@@ -41,7 +41,7 @@ def run(model: nn.Module, inputs: Inputs, mask: Tensor, **arguments: Any) -> Any
     """
     family, base = family_of(model), bare(model)
     there, pictures = inputs.slots >= 0, {}
-    if bool(there.any()):
+    if bool(there.any()) or family.filler(base) is not None:
         weight = next(parts(base)[0].parameters())
         rows = family.project(base, inputs.tokens[there].to(weight.dtype))
         pictures["image"] = family.encoded(base, _at_every_id(base, inputs, rows))
@@ -63,12 +63,16 @@ def _axes_first(positions: Tensor) -> Tensor:
 def _at_every_id(base: Any, inputs: Inputs, projected: Tensor) -> Tensor:
     """Projected tokens (M, H or more) as the class wants them: a row for every id of a picture in the batch.
 
-    A question or an answer may hold that id, too, and there it is a word like others.
+    In the picture's place those that are no token are the family's filler. A question or an answer may hold
+    that id, too, and there it is a word like others.
     """
     ids = inputs.ids == base.config.image_token_id
     if int(ids.sum()) == len(projected):
         return projected
     words = base.get_input_embeddings()(inputs.ids[ids]).to(projected.dtype)
+    line, places = family_of(base).filler(base), torch.arange(ids.shape[1], device=ids.device)
+    if line is not None:
+        words = torch.where((places < inputs.question[:, None])[ids][:, None], line.to(words.dtype), words)
     words = nn.functional.pad(words, (0, projected.shape[1] - words.shape[1]))  # what is added later: nothing
     return words.masked_scatter(inputs.pictured[ids][:, None], projected)
 

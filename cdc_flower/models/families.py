@@ -15,6 +15,7 @@ from cdc_flower.models.family import Family, bare
 from cdc_flower.models.gemma3 import Gemma3
 from cdc_flower.models.internvl import InternVL
 from cdc_flower.models.llava import Llava
+from cdc_flower.models.llava_onevision import LlavaOnevision
 from cdc_flower.models.paligemma import PaliGemma
 from cdc_flower.models.qwen2_5_vl import Qwen25VL
 from cdc_flower.models.qwen3_vl import Qwen3VL
@@ -22,7 +23,17 @@ from cdc_flower.models.smolvlm import Idefics3, SmolVLM
 
 GROUP = "cdc_flower.families"
 
-_OWN = Llava(), SmolVLM(), Idefics3(), Qwen25VL(), Gemma3(), InternVL(), PaliGemma(), Qwen3VL()
+_OWN = (
+    Llava(),
+    SmolVLM(),
+    Idefics3(),
+    Qwen25VL(),
+    Gemma3(),
+    InternVL(),
+    PaliGemma(),
+    Qwen3VL(),
+    LlavaOnevision(),
+)
 FAMILIES: dict[str, Family] = {family.model_type: family for family in _OWN}
 FAMILIES |= {name: plugins.load(GROUP, name)() for name in plugins.names(GROUP)}
 """`model_type` of a checkpoint -> its family."""

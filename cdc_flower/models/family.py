@@ -120,6 +120,14 @@ class Family(ABC):
         """
         return word(config.image_token_id) * grid.n
 
+    def slots(self, slots: np.ndarray, grid: Grid) -> np.ndarray:
+        """Which of the places `slots` of that word in the prompt are tokens, (n,); others are a `filler`."""
+        return slots
+
+    def filler(self, model: Any) -> Tensor | None:
+        """What stands, (H,), in places of a picture that are no token."""
+        return None
+
     def positions(self, ids: np.ndarray, slots: np.ndarray, grid: Grid) -> np.ndarray:
         """Position ids (S,) or (S, axes) of the complete sequence `ids` (S,), whose picture is at `slots`.
 

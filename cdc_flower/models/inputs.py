@@ -106,7 +106,8 @@ class Text:
         if found is None:
             ids, at = self._ids("", grid)
             array = np.array(ids[:at], np.int64)
-            found = self._prefixes[grid] = Prefix(array, np.flatnonzero(array == self.image_id))
+            slots = self.family.slots(np.flatnonzero(array == self.image_id), grid)
+            found = self._prefixes[grid] = Prefix(array, slots)
             if len(found.slots) != grid.n:
                 raise ValueError(f"prompt with {len(found.slots)} ids for a picture of {grid}")
         return found

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration
 
 from cdc_flower.data.features import Grid
@@ -46,15 +46,13 @@ class Llava(Family):
         """Which layers are read, and whether the class token stays."""
         return repr((config.vision_feature_layer, config.vision_feature_select_strategy))
 
-    def grid(self, config: Any) -> Grid:
+    def grid(self, config: Any) -> Grid | None:
         """The tower's patches."""
-        side = config.vision_config.image_size // config.vision_config.patch_size
-        whole = config.vision_feature_select_strategy == "full" and _has_class_token(config)
-        return Grid(side * side + whole, side, side)
+        return one_square(config)
 
     def layout(self, config: Any, processor: Any, size: tuple[int, int]) -> Grid:
         """The same for every picture."""
-        return self.grid(config)
+        return one_square(config)
 
     @torch.no_grad()
     def encode(
@@ -62,14 +60,25 @@ class Llava(Family):
     ) -> list[tuple[np.ndarray, Grid]]:
         """See `Family.encode`."""
         pixels = processor(images=[im.convert("RGB") for im in images], return_tensors="pt")["pixel_values"]
-        weight = next(tower.parameters())
-        states = tower(pixels.to(weight.device, weight.dtype), output_hidden_states=True).hidden_states
-        layers = config.vision_feature_layer
-        chosen = torch.cat([states[i] for i in ([layers] if isinstance(layers, int) else layers)], -1)
-        if config.vision_feature_select_strategy == "default":
-            chosen = chosen[:, 1:]
-        grid = self.grid(config)
-        return [(tokens, grid) for tokens in chosen.float().cpu().numpy().astype(np.float16)]
+        grid = one_square(config)
+        rows = read(tower, config, pixels).float().cpu().numpy().astype(np.float16)
+        return [(tokens, grid) for tokens in rows]
+
+
+def one_square(config: Any) -> Grid:
+    """The grid of one picture as the tower reads it."""
+    side = config.vision_config.image_size // config.vision_config.patch_size
+    whole = config.vision_feature_select_strategy == "full" and _has_class_token(config)
+    return Grid(side * side + whole, side, side)
+
+
+def read(tower: nn.Module, config: Any, pixels: Tensor) -> Tensor:
+    """Tokens (B, n, D) of pictures as the tower reads them."""
+    weight = next(tower.parameters())
+    states = tower(pixels.to(weight.device, weight.dtype), output_hidden_states=True).hidden_states
+    layers = config.vision_feature_layer
+    chosen = torch.cat([states[i] for i in ([layers] if isinstance(layers, int) else layers)], -1)
+    return chosen[:, 1:] if config.vision_feature_select_strategy == "default" else chosen
 
 
 def _has_class_token(config: Any) -> bool:

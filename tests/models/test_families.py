@@ -42,7 +42,7 @@ def pixels_and_ids(made, i):
     )  # the processor's own default
     found = processor(images=[made.images[i].convert("RGB")], return_tensors="pt", **more)
     ids = torch.tensor([[*text.prefix_ids(made.grids[i]), *made.asked[i]]])
-    known = "pixel_values", "pixel_attention_mask", "image_grid_thw"
+    known = "pixel_values", "pixel_attention_mask", "image_grid_thw", "image_sizes"
     given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     if made.shared.family in TYPES:
         name, of = TYPES[made.shared.family]

@@ -30,6 +30,7 @@ BUILDERS: dict[str, Callable[[str, Size], Tiny]] = {
     "internvl": families.internvl,
     "paligemma": families.paligemma,
     "qwen3_vl": families.qwen3_vl,
+    "llava_onevision": families.llava_onevision,
 }
 """Name -> from words of the vocabulary and a size: a model and its files."""
 SMALL = Size()

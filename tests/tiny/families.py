@@ -45,6 +45,13 @@ QWEN3 = (
     "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+ONEVISION = (
+    "{% for message in messages %}{{'<|im_start|>' + message['role'] + ' '}}"
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>' }}"
+    "{% endfor %}{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}"
+    "{{ '\n' + content['text'] }}{% endfor %}{{'<|im_end|>'}}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
 INTERNVL = (
     "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n'}}"
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
@@ -287,3 +294,32 @@ def qwen3_vl(words: str, size: Size) -> Tiny:
         **HALVES,
     }
     return Tiny(hf.Qwen3VLForConditionalGeneration, config, made, processor)
+
+
+def llava_onevision(words: str, size: Size) -> Tiny:
+    """llava-hf/llava-onevision-qwen2-0.5b-ov-hf: words tied in text_config alone, at most four tiles."""
+    made = tokenizer(
+        f"{words} user assistant", ["<|im_start|>", "<|im_end|>", "<image>"], ONEVISION, "<|im_end|>"
+    )
+    sizes = [[16 * h, 16 * w] for h in (1, 2) for w in (1, 2)]
+    config = hf.LlavaOnevisionConfig(
+        vision_config=hf.SiglipVisionConfig(**VISION, vision_use_head=False),
+        text_config=hf.Qwen2Config(**text(made, size, tie_word_embeddings=True)),
+        image_token_index=made.vocab["<image>"],
+        video_token_index=len(made),
+        vision_aspect_ratio="anyres_max_9",
+        image_grid_pinpoints=sizes,
+    )
+    processor = {
+        "image_processor_type": "LlavaOnevisionImageProcessor",
+        "processor_class": "LlavaOnevisionProcessor",
+        "size": {"height": 16, "width": 16},
+        "image_grid_pinpoints": sizes,
+        "do_pad": True,
+        **HALVES,
+    }
+    return Tiny(hf.LlavaOnevisionForConditionalGeneration, config, made, processor, _tied_in_text)
+
+
+def _tied_in_text(config: dict[str, Any]) -> dict[str, Any]:
+    return {**config, "tie_word_embeddings": False}
