@@ -36,6 +36,12 @@ def test_the_order_of_entry_does_not_matter(rows, random):
     assert one.totals() == two.totals() | {"host_seconds": one.totals()["host_seconds"]}
 
 
+def test_rows_are_in_the_order_of_numbers_not_of_their_digits():
+    keys = [(2, 3), (2, 20), (10, 1), (10, 11)]
+    rows = Ledger(Row(round=r, device=d) for r, d in reversed(keys)).rows()
+    assert [(row.round, row.device) for row in rows] == keys
+
+
 @given(ROWS)
 def test_totals_are_the_sums_of_the_frame(rows):
     ledger = Ledger(rows)

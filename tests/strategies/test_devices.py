@@ -128,7 +128,7 @@ def test_waiting_for_nodes_is_bounded_and_says_what_to_do():
 def test_replies_are_sorted_by_device_and_missing_ones_are_none():
     messages = sent(3)
     late = [Message(RecordDict({"c": ConfigRecord({"d": d})}), reply_to=messages[d]) for d in (2, 0)]
-    found = matched(messages, late)
+    found = matched(dict(reversed(messages.items())), late)
     assert list(found) == [0, 1, 2]
     assert found[1] is None
     assert [found[d].content["c"]["d"] for d in (0, 2)] == [0, 2]

@@ -108,6 +108,14 @@ def test_sampled_draws_tokens_in_proportion_to_a_power_of_their_attention():
     np.testing.assert_allclose(((first == 2) & (second == 3)).mean(), both, atol=0.01)
 
 
+def test_entropy_is_that_of_the_models_prediction_at_a_tokens_place(student, shared, inputs):
+    found = score("entropy", student, shared, inputs)
+    out = vlm.forward(student, inputs, attention=True)
+    probs = vlm.logits(student, inputs.at_tokens(out.hidden)).detach().double().softmax(-1).numpy()
+    np.testing.assert_allclose(found, -(probs * np.log(probs)).sum(-1), rtol=1e-3)
+    assert found.min() > 0
+
+
 def test_norm_is_the_mean_square_of_a_token(student, shared, inputs):
     np.testing.assert_allclose(
         score("norm", student, shared, inputs), (inputs.tokens.numpy() ** 2).mean(-1), rtol=1e-5
