@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ NOT_EMPTY = ("image_id", "question", "answer")
 SPLITS = ("train", "test")
 _ALLOWED = "'scenes' or the path of a folder with train.parquet and test.parquet"
 MAX_ANSWER_CHARS, MAX_TEXT_CHARS = 1000, 4096
+BATCH = 20_000  # lists that are Python objects at a time
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,8 @@ def _check_lists(table: pa.Table, file: str, column: str) -> None:
     kind = table.schema.field(column).type
     if not _is_texts(kind):
         raise PackError(f"{file}: column '{column}' holds {kind}, it must hold lists of texts")
-    for row, texts in enumerate(table[column].to_pylist()):
+    batches = (table[column].slice(at, BATCH).to_pylist() for at in range(0, table.num_rows, BATCH))
+    for row, texts in enumerate(chain.from_iterable(batches)):
         missing = texts is None or (not texts and column == "answers")
         if missing or any(text is None or not text.strip() for text in texts or ()):
             raise PackError(f"{file}: row {row}, column '{column}': no list, or an empty text in it")

@@ -94,6 +94,35 @@ def _mapping(texts: list[str] | None) -> dict[str, str]:
     return found
 
 
+@data_app.command("import")
+def data_import(
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="vqav2, aokvqa, aokvqa-choice, coco, nocaps, vqav2-aokvqa, vqav2-aokvqa-choice, coco-nocaps."
+        ),
+    ],
+    source: Annotated[Path, typer.Argument(help="The folder that the downloaded files are in, or below.")],
+    out: Path,
+    missing: Annotated[
+        float,
+        typer.Option(
+            help="Share of pictures that may be absent or broken; default 0.01.", show_default=False
+        ),
+    ] = 0.01,
+    pictures: Annotated[int | None, typer.Option(help="At most so many pictures of each part.")] = None,
+    test_share: TestShare = 0.2,
+) -> None:
+    """Make the pack OUT from a published data set as it is downloaded (docs/guide.md names the files)."""
+    from cdc_flower.data.published.write import import_published
+
+    def say(line: str) -> None:
+        typer.echo(line, err=True)
+
+    import_published(name, source, out, missing=missing, pictures=pictures, test_share=test_share, say=say)
+    data_check(out)
+
+
 @data_app.command("import-jsonl")
 def data_import_jsonl(
     source: Annotated[Path, typer.Argument(click_type=Folder(), help="Holds the pictures and the file.")],

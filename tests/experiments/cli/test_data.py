@@ -4,12 +4,15 @@ import pytest
 
 from cdc_flower.config import parse
 from cdc_flower.data import packs
+from tests import published_files
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["check", "nowhere"], "nowhere"),
+        (["import", "imagenet", "nowhere", "out"], "data set 'imagenet'; allowed: vqav2, aokvqa"),
+        (["import", "vqav2", "nowhere", "out"], "source 'nowhere': no such folder"),
         (["show", "nowhere"], "nowhere"),
         (["import-jsonl", "nowhere", "out"], "'nowhere' is no folder; allowed: a folder that is there"),
         (["import-jsonl", ".", "out", "--map", "x"], "--map 'x'; allowed: column=field"),
@@ -17,6 +20,18 @@ from cdc_flower.data import packs
 )
 def test_what_is_no_pack_is_refused(refused, arguments, message):
     assert message in refused("data", *arguments)
+
+
+def test_published_files_are_imported_and_what_is_left_out_is_said(command, tmp_path):
+    published_files.vqav2(tmp_path / "down")
+    published_files.aokvqa(tmp_path / "down")
+    code, out, err = command("data", "import", "vqav2-aokvqa", tmp_path / "down", tmp_path / "vqav2-aokvqa")
+    assert code == 0
+    assert "train: 28 questions on 12 pictures" in out
+    assert "aokvqa_v1p0_train.json: 2 questions have difficult_direct_answer" in err
+    code, out, err = command("data", "show", tmp_path / "vqav2-aokvqa")
+    assert code == 0
+    assert "knowledge" in out
 
 
 def test_a_pack_is_checked_and_counted(command, tmp_path):

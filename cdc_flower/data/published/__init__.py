@@ -1,0 +1,28 @@
+"""Importers of VQAv2, A-OKVQA, COCO captions and nocaps, from the files exactly as they are downloaded.
+
+All reference answers and captions are kept. A data set with a published train and a validation part keeps
+them as train and test; of one that has only one of them (nocaps has captions of its validation part alone)
+pictures are held out. Two data sets make a shift, those of arXiv 2312.16279: VQAv2 -> A-OKVQA and COCO ->
+nocaps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cdc_flower.data.published.aokvqa import aokvqa, aokvqa_choice
+from cdc_flower.data.published.captions import captions, nocaps
+from cdc_flower.data.published.files import Part, Source
+from cdc_flower.data.published.vqav2 import vqav2
+
+DATA_SETS: dict[str, tuple[Callable[[Source], list[Part]], ...]] = {
+    "vqav2": (vqav2,),
+    "aokvqa": (aokvqa,),
+    "aokvqa-choice": (aokvqa_choice,),
+    "coco": (captions,),
+    "nocaps": (nocaps,),
+    "vqav2-aokvqa": (vqav2, aokvqa),
+    "vqav2-aokvqa-choice": (vqav2, aokvqa_choice),
+    "coco-nocaps": (captions, nocaps),
+}
+"""Name -> what is read, in this order."""

@@ -1,0 +1,162 @@
+"""From the parts of data sets to a pack. One row group of pictures is in memory at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cdc_flower.data.packs import SPLITS, check_text, new_folder
+from cdc_flower.data.pictures import PackError, check_picture
+from cdc_flower.data.published import DATA_SETS
+from cdc_flower.data.published.files import Part, Source, file_names
+from cdc_flower.data.shards import Writer
+
+TOLD = 10_000  # pictures between two lines that say how far an import is
+
+
+def import_published(
+    name: str,
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    missing: float = 0.01,
+    pictures: int | None = None,
+    test_share: float = 0.2,
+    say: Callable[[str], None] = lambda line: None,
+) -> None:
+    """Make a pack from downloaded files; the folder appears whole or not at all.
+
+    Args:
+        name: one of `DATA_SETS`.
+        source: the folder that the files are in, or in folders below it.
+        out: the pack folder to write.
+        missing: share of the pictures of a part that may be absent or broken; their questions are left out.
+        pictures: at most so many of each part, chosen by a stable hash of their names; None = all.
+        test_share: of the pictures that are held out where a data set has one part only.
+        say: gets a line for everything that is left out.
+
+    Raises:
+        PackError: a file is missing or is not in its published form, or too many pictures are missing.
+    """
+    if name not in DATA_SETS:
+        raise PackError(f"data set '{name}'; allowed: {', '.join(DATA_SETS)}")
+    if not 0 < test_share < 1 or not 0 <= missing <= 1 or (pictures is not None and pictures < 1):
+        raise PackError("allowed: a test share above 0 and below 1, 'missing' from 0 to 1, 1 picture or more")
+    files = Source(source, say)
+    parts = [part for read in DATA_SETS[name] for part in cut(read(files), test_share)]
+    for part in parts:
+        check_text(part.rows, f"{part.name}, {part.split} rows")
+    parts = [found(limited(part, pictures), files, missing) for part in apart(parts, say)]
+    with new_folder(Path(out).expanduser()) as folder, Writer(folder) as writer:
+        for split in SPLITS:
+            _write(writer, split, [part.rows for part in parts if part.split == split], files, missing)
+
+
+def rank(image_id: str, purpose: str) -> float:
+    """A number in 0..1 that a picture's name alone decides."""
+    return int.from_bytes(hashlib.sha256(f"{purpose} {image_id}".encode()).digest()[:7], "big") / 2**56
+
+
+def _where(rows: pa.Table, wanted: Callable[[str], bool]) -> pa.Table:
+    """The rows of the pictures that are wanted."""
+    names = rows["image_id"].unique()
+    kept = [name for name in names.to_pylist() if wanted(name)]
+    chosen: Any = pc  # its functions are made when it is imported, unseen by type checkers
+    return rows.filter(chosen.is_in(rows["image_id"], pa.array(kept, pa.string())))
+
+
+def cut(parts: Sequence[Part], share: float) -> list[Part]:
+    """The parts of a data set; of a single one, train and test by whole pictures."""
+    if len(parts) != 1:
+        return list(parts)
+    (part,) = parts
+    held = {"train": False, "test": True}
+    return [
+        replace(
+            part, split=split, rows=_where(part.rows, lambda n, out=out: (rank(n, "test") < share) == out)
+        )
+        for split, out in held.items()
+    ]
+
+
+def apart(parts: Sequence[Part], say: Callable[[str], None]) -> list[Part]:
+    """The parts, without the test rows of pictures that are asked about in train."""
+    train = {n for p in parts if p.split == "train" for n in p.rows["image_id"].unique().to_pylist()}
+    kept = []
+    for part in parts:
+        rows = part.rows if part.split == "train" else _where(part.rows, lambda name: name not in train)
+        if len(rows) < len(part.rows):
+            say(
+                f"{part.name}: {len(part.rows) - len(rows)} of {len(part.rows)} test questions are left out, "
+                "because their pictures are among those of train"
+            )
+        kept.append(replace(part, rows=rows))
+    return kept
+
+
+def limited(part: Part, pictures: int | None) -> Part:
+    """At most so many pictures of a part."""
+    names = part.rows["image_id"].unique().to_pylist()
+    if pictures is None or len(names) <= pictures:
+        return part
+    chosen = set(sorted(names, key=lambda name: rank(name, "limit"))[:pictures])
+    return replace(part, rows=_where(part.rows, lambda name: name in chosen))
+
+
+def found(part: Part, source: Source, missing: float) -> Part:
+    """The rows whose pictures are there.
+
+    Raises:
+        PackError: more are missing than may be, or all.
+    """
+    names = part.rows["image_id"].unique().to_pylist()
+    lost = [name for name in names if source.find(file_names(name)) is None]
+    if lost:
+        line = (
+            f"{part.name}, {part.split}: {len(lost)} of {len(names)} pictures are not in '{source.folder}', "
+            f"first '{file_names(lost[0])[0]}'"
+        )
+        if len(lost) > missing * len(names) or len(lost) == len(names):
+            raise PackError(f"{line}; allowed: up to {missing:.1%} (--missing)")
+        source.say(f"{line}; their questions are left out")
+    gone = set(lost)
+    return replace(part, rows=_where(part.rows, lambda name: name not in gone)) if gone else part
+
+
+def _write(writer: Writer, split: str, tables: Sequence[pa.Table], source: Source, missing: float) -> None:
+    """All pictures of a split, each with its questions, in order of first appearance."""
+    rows = pa.concat_tables(tables)
+    codes, names = pd.factorize(rows["image_id"].to_numpy(zero_copy_only=False))
+    rows = rows.take(np.argsort(codes, kind="stable"))
+    ends = np.concatenate([[0], np.cumsum(np.bincount(codes, minlength=len(names)))])
+    broken = written = 0
+    for done, (name, (start, end)) in enumerate(zip(names, pairwise(ends.tolist()), strict=True), start=1):
+        path = source.find(file_names(name))
+        assert path is not None
+        try:
+            data = path.read_bytes()
+            wrong = check_picture(data)
+        except OSError as err:
+            data, wrong = b"", str(err)
+        if wrong:
+            broken += 1
+            if broken > missing * len(names):
+                raise PackError(f"{path}: {wrong}; {broken} such pictures, allowed {missing:.1%} (--missing)")
+            source.say(f"{path}: {wrong}; its questions are left out")
+            continue
+        writer.add(split, data, rows.slice(start, end - start))
+        written += 1
+        if done % TOLD == 0:
+            source.say(f"{split}: {done:,} of {len(names):,} pictures")
+    if not written:
+        raise PackError(f"{split}: no picture is left")

@@ -1,0 +1,74 @@
+"""The paper's two shifts, end to end: miniature files as they are downloaded, an import, a comparison."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from cdc_flower import results
+from cdc_flower.config import parse
+from cdc_flower.data.published.write import import_published
+from experiments.run import settings
+from experiments.run.compare import run as compare
+from tests import published_files as files
+
+TINY = {
+    "run.rounds": 2,
+    "run.devices": 2,
+    "run.samples-per-round": 4,
+    "run.eval-every": 2,
+    "data.items-per-domain": 4,
+    "drift.onset": 1,
+    "drift.spread": 0,
+    "pair.lora-rank": 2,
+    "uplink.tokens-kept": 4,
+    "uplink.budget": 3000,
+    "downlink.budget": 3000,
+    "cloud.steps": 1,
+    "cloud.batch": 4,
+    "cloud.source-replay": 2,
+    "cloud.confidence": 0.0,
+    "fedavg.epochs": 1,
+}
+
+
+@pytest.fixture
+def compared(tmp_path, pair_folder, monkeypatch):
+    """`compared(name, methods)`: the settings and the summary of a comparison of the shift of this name."""
+    monkeypatch.setenv("CDC_FLOWER_CACHE", str(tmp_path / "cache"))
+    for write in (files.vqav2, files.aokvqa, files.coco, files.nocaps):
+        write(tmp_path / "down")
+
+    def run(name: str, methods):
+        pack = tmp_path / name
+        import_published(name, tmp_path / "down", pack, test_share=0.4)
+        sets = {**TINY, "pair.folder": str(pair_folder)}
+        found, preset = settings.resolve(str(pack), None, [f"{key}={value}" for key, value in sets.items()])
+        assert preset == name
+        made = compare(found, methods, 1, tmp_path / "out", 0, progress=False)
+        assert made.status == "completed", made.index["failed"]
+        return found, json.loads((tmp_path / "out" / "summary.json").read_text()), tmp_path / "out"
+
+    return run
+
+
+def test_vqav2_to_aokvqa_is_a_shift_of_questions_judged_by_both_metrics(compared):
+    found, summary, out = compared("vqav2-aokvqa", ("static", "cdc"))
+    assert parse(found).data.task == "by-row"
+    for method in summary["methods"].values():
+        assert set(method["accuracy"]) == {"source", "question"}
+        assert all(0 <= worth <= 1 for worth in method["accuracy"].values())
+    heard = results.read(out / "runs" / "cdc-0").rounds
+    heard = heard[heard["kind"] == "prequential"]
+    assert heard.groupby("round")["n"].sum().tolist() == [8, 8]
+
+
+def test_coco_to_nocaps_is_a_shift_of_objects_judged_by_cider_with_bleu_beside(compared):
+    _, summary, out = compared("coco-nocaps", ("cdc", "fedavg_lora"))
+    assert set(summary["methods"]["cdc"]["accuracy"]) == {"source", "object"}
+    run = results.read(out / "runs" / "cdc-0")
+    assert run.config["pair.max-answer-tokens"] == 24
+    assert {"BLEU-4 source", "BLEU-4 object"} <= set(run.metrics["name"])
+    assert run.metrics[run.metrics["name"] == "BLEU-4 source"]["round"].tolist() == [0, 2]
+    assert len(run.pictures) > 0, "captions of many words go up and are answered by the teacher"
