@@ -166,12 +166,13 @@ def test_limits_are_those_of_the_settings_and_of_the_longest_question(shared, co
 
 
 def test_more_tokens_than_the_setting_a_longer_frame_and_another_transform_are_refused(shared):
-    where, tokens = np.arange(3, dtype=np.uint16), np.ones((3, shared.width), np.float32)
+    where = np.arange(40, dtype=np.uint16)
+    tokens = np.random.default_rng(0).standard_normal((40, shared.width)).astype(np.float32)
     sample = Sample(0, shared.grid, where, [7], [8], 0.5, tokens=tokens)
     data = token_batch.encode(Batch(0, 1, 0, (sample,)), shared.width, 3, shared.transform)
     assert len(read(data, shared, "tokens")[0].samples) == 1
     for more, says in (
-        ({"uplink.tokens-kept": 2}, "tokens kept up to 3; allowed: 0..2"),
+        ({"uplink.tokens-kept": 2}, "tokens kept up to 40; allowed: 0..2"),
         ({"uplink.budget": len(data) - 1}, "is too long"),
         ({"uplink.transform": "none"}, "this pair has none"),
     ):
