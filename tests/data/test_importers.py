@@ -79,6 +79,19 @@ def test_rows_with_one_answer_have_it_as_their_only_reference_where_others_have_
     assert pack.train["choices"].tolist() == [["a", "c"], [], ["d"]]
 
 
+@pytest.mark.parametrize("way", ["absolute", "link"])
+def test_a_picture_outside_of_the_folder_is_refused_however_it_is_reached(way, tmp_path):
+    source = folder_of(tmp_path, [])
+    inside = sorted((source / "pics").iterdir())[0]
+    outside = tmp_path / "secret.png"
+    outside.write_bytes(inside.read_bytes())
+    (source / "link.png").symlink_to(outside)
+    name = str(outside) if way == "absolute" else "link.png"
+    (source / "questions.jsonl").write_text(json.dumps(line(0, image=name)) + "\n")
+    with pytest.raises(PackError, match="is outside of the source folder"):
+        from_jsonl(source, tmp_path / "out")
+
+
 def test_without_a_test_split_whole_pictures_are_held_out_by_seed(tmp_path):
     source = folder_of(tmp_path, [line(i % 4, question=f"q{i}") for i in range(12)])
     for out, seed in (("a", 0), ("b", 0), ("c", 1)):
