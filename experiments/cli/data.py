@@ -102,15 +102,23 @@ def data_import(
             help="vqav2, aokvqa, aokvqa-choice, coco, nocaps, vqav2-aokvqa, vqav2-aokvqa-choice, coco-nocaps."
         ),
     ],
-    source: Annotated[Path, typer.Argument(help="The folder that the downloaded files are in, or below.")],
-    out: Path,
+    source: Annotated[
+        Path,
+        typer.Argument(click_type=Folder(), help="The folder that the downloaded files are in, or below."),
+    ],
+    out: Pack,
     missing: Annotated[
         float,
         typer.Option(
-            help="Share of pictures that may be absent or broken; default 0.01.", show_default=False
+            min=0,
+            max=1,
+            help="Share of pictures that may be absent or broken; default 0.01.",
+            show_default=False,
         ),
     ] = 0.01,
-    pictures: Annotated[int | None, typer.Option(help="At most so many pictures of each part.")] = None,
+    pictures: Annotated[
+        int | None, typer.Option(min=1, max=10**8, help="At most so many pictures of each part.")
+    ] = None,
     test_share: TestShare = 0.2,
 ) -> None:
     """Make the pack OUT from a published data set as it is downloaded (docs/guide.md names the files)."""

@@ -312,7 +312,8 @@ def test_a_pack_with_other_columns_is_refused_by_every_command_that_takes_one(
 )
 def test_a_pack_with_other_rows_is_refused(changes, named, refusal, place):
     folder = str(pack(place, **changes))
-    check(refusal(arguments, named) for arguments in (["data", "check", folder], ["data", "show", folder]))
+    decoded = ["check"] if "image" in changes else ["check", "show"]  # only a check decodes every picture
+    check(refusal(["data", command, folder], named) for command in decoded)
 
 
 @pytest.mark.parametrize(
