@@ -68,14 +68,17 @@ def measure(
     said = answers(model, shared, world, progress)
     truths, domain = Truths(world.test), world.test["drift_domain"].to_numpy()
     worth = np.array([world.worth(text, truth) for text, truth in zip(said, truths, strict=True)])
-    found, beside = {}, {}
+    task, found, beside = TASKS[world.task], {}, {}
     for name in map(str, sorted(set(domain))):
         rows = np.flatnonzero(domain == name)
         found[name] = float(worth[rows].mean())
-        for figure, of in TASKS[world.task].beside.items():
+        for figure, of in task.beside.items():
             value = of([said[i] for i in rows], [truths[i] for i in rows])
             if value is not None:
                 beside[f"{figure} {name}"] = value
+    parts = world.test[task.by].astype(str).to_numpy() if task.by else np.array([])
+    for part in sorted(set(parts) - {""}):
+        beside[f"{task.unit} {task.by} {part}"] = float(worth[parts == part].mean())
     return Measured(found, beside)
 
 

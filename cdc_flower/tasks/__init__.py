@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from cdc_flower.tasks.aokvqa import CHOICE, DIRECT
 from cdc_flower.tasks.by_row import by_row
 from cdc_flower.tasks.captions import CAPTIONS
@@ -19,4 +22,10 @@ TASKS: dict[str, Task] = {
 """Name -> how answers are judged."""
 TASKS["by-row"] = by_row(TASKS)
 
-__all__ = ["TASKS", "Task", "Truth", "Truths", "Worth"]
+
+def task_of(config: Mapping[str, Any]) -> Task:
+    """The task of a run, from its flat config."""
+    return TASKS[str(config.get("data.task", "exact"))]
+
+
+__all__ = ["TASKS", "Task", "Truth", "Truths", "Worth", "task_of"]

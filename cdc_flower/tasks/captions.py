@@ -130,5 +130,6 @@ CAPTIONS = Task(
     unit="CIDEr",
     needs=("answers",),
     beside={"BLEU-4": bleu4, "METEOR": meteor, "SPICE": spice},
+    by="domain",
     partial=True,
 )

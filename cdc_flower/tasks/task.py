@@ -69,6 +69,7 @@ class Task:
         unit: what the mean worth is called.
         needs: columns that the data must have.
         beside: further figures of all held-out answers together, by name.
+        by: a column of the data by whose values the mean worth is told, too; "" = none.
         partial: an answer that is cut short has worth, too.
     """
 
@@ -76,7 +77,13 @@ class Task:
     unit: str = "accuracy"
     needs: tuple[str, ...] = ()
     beside: Mapping[str, Corpus] = field(default_factory=dict)
+    by: str = ""
     partial: bool = False
+
+    @property
+    def shown(self) -> str:
+        """What stands behind a worth times 100: "%" for shares, else the unit."""
+        return "%" if self.unit == "accuracy" else self.unit
 
 
 def always(worth: Worth) -> Callable[[Sequence[Truth]], Worth]:

@@ -87,6 +87,7 @@ def simulate(
         target = resume
 
     from cdc_flower import results
+    from cdc_flower.tasks import task_of
     from experiments.report.live import Watch
     from experiments.report.terminal import Terminal, share, size
     from experiments.run import pairs, pool
@@ -107,7 +108,7 @@ def simulate(
         folder = engines[engine](config, tell, resume is not None)
     run = results.read(folder)
     for domain, accuracy in results.final_accuracy(run.rounds).items():
-        typer.echo(f"{domain}: {share(accuracy)} %")
+        typer.echo(f"{domain}: {share(accuracy)} {task_of(run.config).shown}")
     total = results.totals(run.devices)
     ended = run.devices["status"].value_counts()
     typer.echo(

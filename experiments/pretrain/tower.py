@@ -24,6 +24,8 @@ from cdc_flower.data import packs
 from experiments.pretrain.optimise import Progress, optimise
 from experiments.pretrain.recipes import Recipe
 
+MOST = 5000  # answers to a question, or values of a column, that are told apart
+
 
 @dataclass(frozen=True)
 class Targets:
@@ -62,11 +64,12 @@ def targets(frame: pd.DataFrame, image_ids: list[str], grid: int, min_count: int
         counts = frame["question"].value_counts()
         frequent = set(counts[counts >= min_count].index)
         answers = frame[frame["question"].isin(frequent)].groupby("question")["answer"].unique()
+        frequent = {q for q in frequent if len(answers[q]) <= MOST}  # captions are no classes
         extra = [
             c
             for c in frame.columns
-            if c not in packs.COLUMNS
-            and frame[c].astype(str).nunique() <= 5000
+            if c not in (*packs.COLUMNS, *packs.LISTS)
+            and 1 < frame[c].astype(str).nunique() <= MOST
             and frame.groupby("image_id")[c].nunique().max() == 1
         ]
         for row in frame.itertuples():

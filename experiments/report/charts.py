@@ -135,10 +135,15 @@ def figure(draw: Callable[[Any], None], size: tuple[float, float] = (4.6, 3.0)) 
     return svg.replace("<svg ", '<svg role="img" ', 1)
 
 
-def percent(axes: Any) -> None:
-    """Accuracies 0..1 as 0 % to 100 %."""
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:.0f} %"))
-    axes.set_ylim(-0.02, 1.02)
+def hundred(axes: Any, unit: str) -> None:
+    """Accuracies 0..1 as 0 % to 100 %; other worths times 100, as high as they are."""
+    sign = " %" if unit == "%" else ""
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:.0f}{sign}"))
+    if unit == "%":
+        axes.set_ylim(-0.02, 1.02)
+    else:
+        axes.set_ylim(bottom=0.0)
+        axes.set_ylabel(f"{unit} x 100")
 
 
 def _label(axes: Any, text: str, x: float, y: float, colour: str, ha: str = "left") -> None:
@@ -148,26 +153,30 @@ def _label(axes: Any, text: str, x: float, y: float, colour: str, ha: str = "lef
     )
 
 
-def lines(axes: Any, data: pd.DataFrame, looks: Mapping[str, Style], x: str = "round") -> None:
+def lines(
+    axes: Any, data: pd.DataFrame, looks: Mapping[str, Style], x: str = "round", unit: str = "%"
+) -> None:
     """A line of `mean` over the column `x` with a band from `low` to `high`, for every arm of `looks`."""
     for arm, (colour, marker, dashes) in looks.items():
         mine = data[data["method"] == arm]
         axes.plot(mine[x], mine["mean"], color=colour, marker=marker, linestyle=dashes, label=arm)
         axes.fill_between(mine[x], mine["low"], mine["high"], color=colour, alpha=0.18, linewidth=0)
-    percent(axes)
+    hundred(axes, unit)
 
 
-def _over_rounds(axes: Any, data: pd.DataFrame, looks: Mapping[str, Style]) -> None:
-    lines(axes, data, looks)
+def _over_rounds(axes: Any, data: pd.DataFrame, looks: Mapping[str, Style], unit: str) -> None:
+    lines(axes, data, looks, unit=unit)
     axes.set_xlabel("round")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
 
 
-def domain_panel(rounds: pd.DataFrame, domain: str, teacher: float | None, looks: Mapping[str, Style]) -> str:
+def domain_panel(
+    rounds: pd.DataFrame, domain: str, teacher: float | None, looks: Mapping[str, Style], unit: str = "%"
+) -> str:
     """Test accuracy over rounds on one domain, a line per arm, the teacher dashed."""
 
     def draw(axes: Any) -> None:
-        _over_rounds(axes, accuracy(rounds, domain), looks)
+        _over_rounds(axes, accuracy(rounds, domain), looks, unit)
         if teacher is not None:
             axes.axhline(teacher, color=INK, linestyle=(0, (5, 3)), linewidth=1.2)
             _label(axes, "teacher", 0.99, teacher, INK, ha="right")
@@ -176,17 +185,19 @@ def domain_panel(rounds: pd.DataFrame, domain: str, teacher: float | None, looks
     return figure(draw)
 
 
-def prequential_panel(rounds: pd.DataFrame, looks: Mapping[str, Style]) -> str:
+def prequential_panel(rounds: pd.DataFrame, looks: Mapping[str, Style], unit: str = "%") -> str:
     """Accuracy on the stream itself, every sample answered before anything is learned from it."""
 
     def draw(axes: Any) -> None:
-        _over_rounds(axes, prequential(rounds), looks)
+        _over_rounds(axes, prequential(rounds), looks, unit)
         axes.set_title("on the stream, before learning from it")
 
     return figure(draw)
 
 
-def bytes_panel(rounds: pd.DataFrame, devices: pd.DataFrame, looks: Mapping[str, Style]) -> str:
+def bytes_panel(
+    rounds: pd.DataFrame, devices: pd.DataFrame, looks: Mapping[str, Style], unit: str = "%"
+) -> str:
     """Accuracy on drifted domains against all bytes sent so far, both directions, log scale."""
     spent, curve = bytes_until(devices), accuracy(rounds, "drift")
 
@@ -212,7 +223,7 @@ def bytes_panel(rounds: pd.DataFrame, devices: pd.DataFrame, looks: Mapping[str,
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("bytes up + down, all devices, cumulative")
         axes.set_title("drifted domains")
-        percent(axes)
+        hundred(axes, unit)
 
     return figure(draw)
 

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from cdc_flower.tasks import task_of
 from experiments.report import charts
 from experiments.report.charts import INK, Style
 from experiments.report.terminal import size
@@ -75,7 +76,9 @@ def figures(comparison: Any, looks: Mapping[str, Style]) -> dict[str, Any]:
     counts = comparison.metrics[comparison.metrics["method"] == method]
     return {
         "method": method,
-        "hours": hours_panel(comparison.rounds, comparison.metrics, looks),
+        "hours": hours_panel(
+            comparison.rounds, comparison.metrics, looks, task_of(comparison.index["config"]).shown
+        ),
         "panels": [
             counts_panel(counts),
             shares_panel(comparison.devices, looks, comparison.index["config"]["run.devices"]),
@@ -167,13 +170,15 @@ def _clock(longest: float) -> tuple[float, str]:
     return (1 / 24, "simulated days") if longest > 96 else (1.0, "simulated hours")
 
 
-def hours_panel(rounds: pd.DataFrame, metrics: pd.DataFrame, looks: Mapping[str, Style]) -> str:
+def hours_panel(
+    rounds: pd.DataFrame, metrics: pd.DataFrame, looks: Mapping[str, Style], unit: str = "%"
+) -> str:
     """Held-out accuracy on drifted domains over simulated time, a line and a band for each method."""
     data = over_hours(rounds, metrics)
 
     def draw(axes: Any) -> None:
         scale, label = _clock(data["hours"].max())
-        charts.lines(axes, data.assign(hours=scale * data["hours"]), looks, "hours")
+        charts.lines(axes, data.assign(hours=scale * data["hours"]), looks, "hours", unit)
         axes.set_xlim(left=0)
         axes.set_xlabel(label)
         axes.set_title("drifted domains, held out, over simulated time")

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from cdc_flower.tasks import task_of
 from experiments.report import charts
 from experiments.report.summary import Comparison, interval, paired
 from experiments.report.terminal import share
@@ -25,10 +26,34 @@ def subject(comparison: Comparison) -> str | None:
 
 
 def notes(comparison: Comparison) -> list[str]:
-    """What the subject reached against the others, or every arm of a study against its first one.
+    """What the subject reached against the others, or every arm of a study against its first one; then what
+    the task counts beside.
 
-    Empty when nothing drifted, and for the arms of a study with one seed.
+    Empty when nothing drifted and for the arms of a study with one seed, where the task has nothing beside.
     """
+    return [*_conclusions(comparison), *_beside(comparison)]
+
+
+def _beside(comparison: Comparison) -> list[str]:
+    """The further figures of the task after the last round, by arm and domain, times 100."""
+    task, metrics = task_of(comparison.index["config"]), comparison.metrics
+    lines = [] if task.unit == "accuracy" else [f"What is counted is {task.unit}; all of it times 100."]
+    absent = []
+    for name in (*task.beside, *([f"{task.unit} {task.by}"] if task.by else [])):
+        mine = metrics[metrics["name"].str.startswith(f"{name} ")] if len(metrics) else metrics
+        if mine.empty:
+            absent += [name] if name in task.beside else []
+            continue
+        last = mine[mine["round"] == mine.groupby(["method", "seed"])["round"].transform("max")]
+        means = last.groupby(["name", "method"], sort=False)["value"].mean()
+        for full in dict.fromkeys(last["name"]):
+            lines.append(f"{full}: " + ", ".join(f"{arm} {share(v)}" for arm, v in means[full].items()) + ".")
+    if absent:
+        lines.append(f"{', '.join(absent)}: not computed here (docs/method.md says what it takes).")
+    return lines
+
+
+def _conclusions(comparison: Comparison) -> list[str]:
     stopped = comparison.runs[comparison.runs["status"] != "completed"]
     if len(stopped):
         return [

@@ -13,6 +13,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cdc_flower import disk
+from cdc_flower.tasks import task_of
 from experiments.report import charts, charts_fleet, summary, terminal
 from experiments.report.notes import notes, subject
 from experiments.report.summary import Comparison
@@ -39,7 +40,7 @@ def write(folder: str | Path) -> Path:
 def render(comparison: Comparison) -> str:
     """The page as text."""
     index = comparison.index
-    evaluated = set(comparison.methods["method"])
+    evaluated, unit = set(comparison.methods["method"]), task_of(index["config"]).shown
     looks = {arm: look for arm, look in charts.styles(index["methods"]).items() if arm in evaluated}
     pages = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
@@ -50,7 +51,8 @@ def render(comparison: Comparison) -> str:
     )
     return pages.get_template("report.html.j2").render(
         index=index,
-        columns=terminal.COLUMNS,
+        columns=terminal.named(terminal.COLUMNS, task_of(index["config"])),
+        counted="Accuracy" if unit == "%" else f"{unit} times 100",
         rows=terminal.rows(comparison),
         notes=notes(comparison),
         legend=[(arm, charts.sample(look)) for arm, look in looks.items()],
@@ -67,6 +69,7 @@ def render(comparison: Comparison) -> str:
 def _figures(comparison: Comparison, looks: dict[str, charts.Style]) -> dict[str, Any]:
     rounds, teacher = comparison.rounds, comparison.teacher
     tested = set(rounds[rounds["kind"] == "test"]["domain"])
+    unit = task_of(comparison.index["config"]).shown
     domains = sorted(tested, key=lambda d: (d != "source", d))
     rows = comparison.methods.to_dict("records")
     lost = {
@@ -75,9 +78,9 @@ def _figures(comparison: Comparison, looks: dict[str, charts.Style]) -> dict[str
         if not pd.isna(r["forgetting"])
     }
     return {
-        "domains": [charts.domain_panel(rounds, d, teacher.get(d), looks) for d in domains],
-        "prequential": charts.prequential_panel(rounds, looks),
-        "bytes": charts.bytes_panel(rounds, comparison.devices, looks) if tested - {"source"} else "",
+        "domains": [charts.domain_panel(rounds, d, teacher.get(d), looks, unit) for d in domains],
+        "prequential": charts.prequential_panel(rounds, looks, unit),
+        "bytes": charts.bytes_panel(rounds, comparison.devices, looks, unit) if tested - {"source"} else "",
         "forgetting": charts.forgetting_panel(lost, looks),
     }
 

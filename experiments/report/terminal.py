@@ -6,7 +6,7 @@ On anything but a terminal (a pipe, a log) the bars become plain lines, one per 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from cdc_flower.tasks import Task, task_of
 from experiments.run.pool import Event, Job
 
 
@@ -147,6 +148,18 @@ COLUMNS = (
 )
 
 
+def named(heads: Sequence[str], task: Task) -> list[str]:
+    """Heads of columns as the task counts: for captions "acc source %" is "CIDEr source", times 100."""
+    if task.unit == "accuracy":
+        return list(heads)
+    return [
+        f"{task.unit} {head.removeprefix('acc ').removesuffix(' %')}"
+        if head.endswith(" %") and not head.startswith("gap")
+        else head
+        for head in heads
+    ]
+
+
 def rows(comparison: Any) -> list[tuple[str, ...]]:
     """The headline table as text, teacher first, one tuple of `COLUMNS` per row."""
     from experiments.report.summary import drift_mean
@@ -175,7 +188,8 @@ def rows(comparison: Any) -> list[tuple[str, ...]]:
 
 def markdown(comparison: Any) -> str:
     """The headline table for a README or a note."""
-    lines = [COLUMNS, tuple("---" if i == 0 else "---:" for i in range(len(COLUMNS))), *rows(comparison)]
+    heads = named(COLUMNS, task_of(comparison.index["config"]))
+    lines = [heads, tuple("---" if i == 0 else "---:" for i in range(len(COLUMNS))), *rows(comparison)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -202,10 +216,11 @@ def table(comparison: Any, width: int = 100) -> Table:
     What does not fit is left out whole (see `SPARE`), and the caption says so: nothing is wrapped or cut.
     """
     index, cells = comparison.index, rows(comparison)
-    all_heads: list[str] = list(HEADS)
+    task = task_of(index["config"])
+    all_heads, spare = named(HEADS, task), named(SPARE, task)
     heads, left_out = list(all_heads), []
     plain = [tuple(cell.partition(" ±")[0] for cell in row) for row in cells]
-    steps = [*SPARE[:2], "", *SPARE[2:]]  # "" = the intervals
+    steps = [*spare[:2], "", *spare[2:]]  # "" = the intervals
     while steps and _width(heads, cells) > width:
         less = steps.pop(0)
         if less == "":

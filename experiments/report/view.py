@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cdc_flower import results
+from cdc_flower.tasks import task_of
 from experiments.report.terminal import share, size
 
 FATES = ("in", "late", "away", "flat")
@@ -38,6 +39,7 @@ class State:
         held_out: domain -> accuracy when it was last measured, after round `measured`.
         seconds: of this host for each of the last rounds.
         warnings: the last lines that were logged.
+        unit: of accuracies times 100: "%", or what the run's task counts.
     """
 
     title: str
@@ -55,6 +57,7 @@ class State:
     measured: int | None = None
     seconds: Sequence[float] = ()
     warnings: Sequence[str] = ()
+    unit: str = "%"
 
     @property
     def left(self) -> float | None:
@@ -90,6 +93,7 @@ def of_run(state: State, run: results.RunResult) -> State:
         overall=_overall(live),
         held_out=results.final_accuracy(run.rounds),
         measured=measured,
+        unit=task_of(run.config).shown,
     )
 
 
@@ -127,7 +131,7 @@ def view(state: State) -> RenderableType:
     facts.add_row("sent so far", f"up {size(state.up)}, down {size(state.down)}")
     parts: list[RenderableType] = [head, Text(), facts, Text(), _accuracies(state)]
     if state.overall:
-        ends = f"{share(state.overall[0])} → {share(state.overall[-1])} %"
+        ends = f"{share(state.overall[0])} → {share(state.overall[-1])} {state.unit}"
         parts += [
             Text(),
             Text.assemble(("on the stream  ", "dim"), (sparkline(state.overall), "cyan"), f"  {ends}"),
@@ -153,7 +157,8 @@ def _devices(state: State) -> Text:
 def _accuracies(state: State) -> Table:
     domains = sorted({*state.stream, *state.held_out}, key=lambda d: (d != "source", d))
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    table.add_column("right, %", style="dim", no_wrap=True)
+    head = "right, %" if state.unit == "%" else f"{state.unit} x 100"
+    table.add_column(head, style="dim", no_wrap=True)
     for domain in (*domains, "all"):
         table.add_column(domain, justify="right", no_wrap=True)
     table.add_row(
@@ -202,7 +207,7 @@ def line(state: State) -> str:
         "" if state.hours is None else _span(state.hours),
         counts,
         f"up {size(state.up)} down {size(state.down)}",
-        " ".join(f"{domain} {share(value)} %" for domain, value in right.items()),
+        " ".join(f"{domain} {share(value)} {state.unit}" for domain, value in right.items()),
         f"{state.seconds[-1]:.1f} s, {_clock(state.left)} left" if state.seconds else "",
     ]
     return " | ".join(part for part in parts if part)

@@ -61,3 +61,18 @@ def test_without_boxes_a_picture_is_judged_by_what_was_asked_and_by_its_classes(
     assert goal.known.all()
     more = tower.targets(pd.concat([frame, frame.iloc[1:2]]), ["a", "b"], 2, min_count=2)
     assert more.known[:, more.names.index("dark?=no")].tolist() == [True, False]
+
+
+def test_captions_and_lists_and_constant_columns_are_no_classes(monkeypatch):
+    monkeypatch.setattr(tower, "MOST", 2)
+    frame = pd.DataFrame(
+        {
+            "image_id": ["a", "b", "c"],
+            "question": "describe",
+            "answer": ["a cat", "a dog", "an owl"],
+            "answers": [["a cat"], ["a dog"], ["an owl"]],
+            "task": "captions",
+            "kind": ["fur", "fur", "feather"],
+        }
+    )
+    assert tower.targets(frame, ["a", "b", "c"], 2, min_count=2).names == ["kind=feather", "kind=fur"]

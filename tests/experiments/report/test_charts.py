@@ -5,6 +5,7 @@ from itertools import combinations
 
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from cdc_flower.results import ROUND_COLUMNS
 from experiments.report import charts
@@ -66,3 +67,15 @@ def test_prequential_accuracy_weighs_samples_not_domains():
         }
     )
     assert charts.prequential(rounds)["mean"].tolist() == [0.75]
+
+
+def test_shares_have_a_percent_sign_and_a_ceiling_and_other_units_have_neither():
+    curve = pd.DataFrame({"method": "m", "round": [0, 1], "mean": [0.2, 1.4], "low": 0.2, "high": 1.4})
+    shown = {}
+    for unit in ("%", "CIDEr"):
+        axes = Figure().add_subplot()
+        charts.lines(axes, curve, charts.styles(["m"]), unit=unit)
+        shown[unit] = axes.get_ylim()[1], axes.yaxis.get_major_formatter()(0.5, 0), axes.get_ylabel()
+    assert shown["%"] == (1.02, "50 %", "")
+    assert shown["CIDEr"][0] >= 1.4
+    assert shown["CIDEr"][1:] == ("50", "CIDEr x 100")

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from cdc_flower.tasks import TASKS
 from experiments.report import terminal
 from experiments.report.summary import MEASURES
 
@@ -122,3 +123,9 @@ def test_shares_for_people():
     assert terminal.share(0.914) == "91.4"
     assert terminal.share(0.914, 0.9, 0.93) == "91.4 ±1.5"
     assert terminal.share(None) == "-"
+
+
+def test_columns_are_named_by_what_the_task_counts():
+    assert terminal.named(terminal.COLUMNS, TASKS["vqa"]) == list(terminal.COLUMNS)
+    named = terminal.named(terminal.COLUMNS, TASKS["captions"])
+    assert named[3:7] == ["CIDEr source", "CIDEr drift", "gap closed %", "CIDEr forgets"]

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from cdc_flower import results
 from cdc_flower.config import parse
+from cdc_flower.data.packs import write_pack
 from cdc_flower.data.published.write import import_published
+from cdc_flower.tasks import TASKS, Truths
+from experiments.report.notes import notes
+from experiments.report.summary import read
+from experiments.report.terminal import markdown
 from experiments.run import settings
 from experiments.run.compare import run as compare
 from tests import published_files as files
@@ -72,3 +79,43 @@ def test_coco_to_nocaps_is_a_shift_of_objects_judged_by_cider_with_bleu_beside(c
     assert {"BLEU-4 source", "BLEU-4 object"} <= set(run.metrics["name"])
     assert run.metrics[run.metrics["name"] == "BLEU-4 source"]["round"].tolist() == [0, 2]
     assert len(run.pictures) > 0, "captions of many words go up and are answered by the teacher"
+    made = read(out)
+    said = "\n".join(notes(made))
+    assert "What is counted is CIDEr; all of it times 100." in said
+    assert "BLEU-4 object: cdc " in said
+    assert "CIDEr domain coco: cdc " in said
+    assert "SPICE: not computed here" in said
+    assert "CIDEr source" in markdown(made)
+    page = (out / "report.html").read_text()
+    assert "CIDEr times 100 over rounds" in page
+    assert "CIDEr x 100" in page, "on the charts"
+
+
+@pytest.mark.packs
+def test_captions_of_a_real_pack_are_judged_end_to_end(tmp_path, pair_folder, packs_folder, monkeypatch):
+    """Handwritten letters and what was written of them: the last frame of each clip is the picture."""
+    if not (packs_folder / "penstrokes").is_dir():
+        pytest.skip(f"no data pack penstrokes in {packs_folder}")
+    monkeypatch.setenv("CDC_FLOWER_CACHE", str(tmp_path / "cache"))
+    parts = []
+    for split in ("train", "test"):
+        path = packs_folder / "penstrokes" / f"{split}.parquet"
+        with pq.ParquetFile(path, read_dictionary=["frames.list.element"]) as file:
+            table = file.read()
+        told = np.flatnonzero(np.array(table["qtype"].to_pylist()) == "caption")
+        told = table.take(told[:: len(told) // 40])
+        frame = told.drop_columns(["frames"]).to_pandas()
+        frame["image"] = [clip[-1] for clip in told["frames"].to_pylist()]
+        frame["answers"] = [[answer, answer.upper()] for answer in frame["answer"]]
+        parts.append(frame.rename(columns={"clip_id": "image_id"}))
+    write_pack(tmp_path / "letters", *parts)
+    known = sorted(set(parts[0]["domain"]) & set(parts[1]["domain"]))[0]
+    shift = {"data.task": "captions", "data.object-column": "domain", "data.known-objects": known}
+    limits = {"drift.axes": "object", "pair.max-answer-tokens": 24, "pair.folder": str(pair_folder)}
+    base = {**TINY, **shift, **limits, "data.pack": str(tmp_path / "letters")}
+    made = compare(base, ("cdc",), 1, tmp_path / "out", 0, progress=False)
+    assert made.status == "completed", made.index["failed"]
+    worth = TASKS["captions"].fit(Truths(parts[1]))
+    truths = Truths(parts[1])
+    assert 5 < np.mean([worth(truth.answer, truth) for truth in truths]) <= 10
+    assert "BLEU-4 source: cdc " in "\n".join(notes(made))
