@@ -174,7 +174,15 @@ def _encoded(
     names, done = list(images), 0
     while done < len(names):
         decoded = [open_picture(images[name]) for name in names[done : done + BATCH]]
-        for tokens, grid in encode(decoded):
+        try:
+            encoded = encode(decoded)
+        except ValueError as err:
+            span = f"'{names[done]}' to '{names[done + len(decoded) - 1]}'"
+            raise ConfigError(
+                f"pictures {span}: the processor of pair '{tower}' takes not all of them ({err}); allowed: "
+                "pictures without that one"
+            ) from None
+        for tokens, grid in encoded:
             half = np.asarray(tokens).astype(np.float16)
             if not np.isfinite(half).all():
                 raise ConfigError(

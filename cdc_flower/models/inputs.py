@@ -22,6 +22,9 @@ from cdc_flower.data.features import Grid
 from cdc_flower.models.family import Family
 from cdc_flower.tasks.exact import normalise
 
+PREFIXES = 256
+"""Prompts of so many grids are kept."""
+
 
 class Prefix(NamedTuple):
     """A prompt up to the last id of the picture: ids (P,) int64, and where those of the picture are (n,)."""
@@ -104,6 +107,8 @@ class Text:
         """The prompt up to the last id of a picture."""
         found = self._prefixes.get(grid)
         if found is None:
+            if len(self._prefixes) == PREFIXES:
+                del self._prefixes[next(iter(self._prefixes))]
             ids, at = self._ids("", grid)
             array = np.array(ids[:at], np.int64)
             slots = self.family.slots(np.flatnonzero(array == self.image_id), grid)

@@ -113,12 +113,9 @@ class Qwen25VL(Family):
         tower, model.model.visual = model.model.visual, nn.Module()
         for name in self.mergers:
             merger, merged = getattr(tower, name), Merged(tower.config.spatial_merge_size**2)
+            stand_in = nn.ModuleList([merged] * len(merger)) if isinstance(merger, nn.ModuleList) else merged
             setattr(model.model.visual, name, merger)
-            setattr(
-                tower,
-                name,
-                nn.ModuleList([merged] * len(merger)) if isinstance(merger, nn.ModuleList) else merged,
-            )
+            setattr(tower, name, stand_in)
         return tower
 
     def give_tower(self, model: Any, tower: nn.Module) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jinja2 import TemplateError
 from PIL import Image
 from torch import nn
 from transformers import AutoImageProcessor, AutoTokenizer, GenerationConfig
@@ -150,13 +151,7 @@ def _text(path: str, config: Any) -> Text:
             f"student '{path}' has no chat template; add a file chat_template.jinja that writes the prompt "
             "of a user's turn with one picture and a question"
         )
-    try:
-        ends: Any = GenerationConfig.from_pretrained(path).eos_token_id
-    except OSError:
-        ends = None
-    ends = tokenizer.eos_token_id if ends is None else ends
-    ends = tuple(ends) if isinstance(ends, list) else (ends,)
-    text = Text(tokenizer, family, config, ends)
+    text = Text(tokenizer, family, config, _ends(path, tokenizer))
     for name, i, word in (
         ("of a picture's tokens", text.image_id, text.image),
         ("of a picture", family.mark(config), text.mark),
@@ -169,6 +164,23 @@ def _text(path: str, config: Any) -> Text:
         says = f"its chat template writes '{text.mark}' {count} times; allowed: once"
         raise PairError(f"student '{path}': {says}")
     return text
+
+
+def _ends(path: str, tokenizer: Any) -> tuple[int, ...]:
+    """Ids that end an answer; the first is the one that the chat template writes after it, where it does."""
+    try:
+        ends: Any = GenerationConfig.from_pretrained(path).eos_token_id
+    except OSError:
+        ends = None
+    ends = tokenizer.eos_token_id if ends is None else ends
+    ends = ends if isinstance(ends, list) else [ends]
+    turns = [{"role": role, "content": [{"type": "text", "text": role}]} for role in ("user", "assistant")]
+    try:
+        after = tokenizer.apply_chat_template(turns, tokenize=False).rpartition("assistant")[2]
+    except (TemplateError, TypeError):  # of prompts alone
+        after = ""
+    words = {i: str(tokenizer.convert_ids_to_tokens(i)) for i in ends}
+    return tuple(sorted(ends, key=lambda i: after.find(words[i]) % (len(after) + 1)))  # absent: -1, the last
 
 
 def load_tower(path: str) -> nn.Module:

@@ -197,6 +197,19 @@ def test_a_tower_that_overflows_is_refused_and_leaves_nothing(config, tower, tmp
     assert list((tmp_path / "cache" / "tokens").iterdir()) == []
 
 
+def test_a_picture_that_the_processor_does_not_take_is_refused_in_a_line(config, monkeypatch, tmp_path):
+    def encode(shared, images):
+        raise ValueError("absolute aspect ratio must be smaller than 200, got 250.0")
+
+    monkeypatch.setattr(world, "_encode", encode)
+    with pytest.raises(
+        ConfigError, match=r"pictures 'p0' to 'p\d+': .* pair 'fake' .*got 250\.0.*allowed: "
+    ) as told:
+        load_world(config(), PAIR)
+    assert "\n" not in str(told.value)
+    assert list((tmp_path / "cache" / "tokens").iterdir()) == []
+
+
 def test_an_empty_domain_is_refused_before_the_tower_is_asked(config, tower):
     with pytest.raises(ConfigError, match=r"domain 'style' is empty in the train.*source 100, object 100"):
         load_world(config(axes="object,style"), PAIR)

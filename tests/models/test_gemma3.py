@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -80,3 +81,10 @@ def test_a_window_that_is_shorter_than_the_prompt_is_the_classs(gemma, tmp_path)
         out = model.generate(**given, max_new_tokens=6, do_sample=False)
         theirs = out[0, given["input_ids"].shape[1] :].tolist()
         assert ours == [t for t in theirs if t not in gemma.shared.text.ends]
+
+
+def test_the_end_that_is_taught_is_the_one_that_the_template_writes(gemma):
+    text = gemma.shared.text
+    assert [text.word(i) for i in text.ends] == ["<end_of_turn>", "<eos>"]
+    config = json.loads((Path(gemma.shared.student_path) / "generation_config.json").read_text())
+    assert config["eos_token_id"] == list(reversed(text.ends))

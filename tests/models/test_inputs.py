@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from cdc_flower.data.features import Grid
 from cdc_flower.models import vlm
 from cdc_flower.models.folders import PairError
 from cdc_flower.models.shared import load_shared
@@ -75,8 +77,10 @@ def test_questions_may_have_braces(made):
 
 def test_a_question_cannot_bring_a_picture(made):
     text = made.shared.text
-    assert text.image_id not in text.question_ids(f"where is {text.image} the star?")
-    assert text.question_ids(f"where {text.image}") == text.question_ids("where ")
+    for word in (text.image, text.mark):
+        assert text.prompt(f"where is {word} the star?").count(text.mark) == 1
+        assert text.image_id not in text.question_ids(f"where is {word} the star?")
+        assert text.question_ids(f"where {word}") == text.question_ids("where ")
 
 
 def test_prefix_and_question_are_the_prompt(made):
@@ -135,3 +139,11 @@ def test_tokens_that_do_not_fill_the_picture_are_refused(shared):
         vlm.collate(shared.text, [np.ones((63, shared.width))], [[5]])
     with pytest.raises(ValueError, match="2 tokens for 1 places"):
         vlm.collate(shared.text, [np.ones((2, shared.width))], [[5]], None, [np.array([4])])
+
+
+def test_prompts_of_a_bounded_number_of_grids_are_kept(make, monkeypatch):
+    text = dataclasses.replace(make("qwen2_5_vl").shared.text)
+    monkeypatch.setattr("cdc_flower.models.inputs.PREFIXES", 3)
+    for cols in (4, 5, 6, 7, 4):
+        assert len(text.prefix(Grid(cols, 1, cols)).slots) == cols
+    assert len(text._prefixes) == 3

@@ -96,7 +96,7 @@ def refusal(folder):
 
 
 @pytest.mark.parametrize(
-    ("file", "what"), [("preprocessor_config.json", "picture processor"), ("tokenizer*", "tokenizer")]
+    ("file", "what"), [("*processor_config.json", "picture processor"), ("tokenizer*", "tokenizer")]
 )
 def test_a_checkpoint_that_lacks_a_file_is_refused_in_a_line(made, tmp_path, file, what):
     folder = changed(made, tmp_path)

@@ -57,10 +57,13 @@ def write(
         family.take_tower(model)
         family.give_tower(model, copy.deepcopy(tower))
     model.bfloat16().save_pretrained(folder, max_shard_size="40KB")
-    end = made.tokenizer.eos_token_id
-    GenerationConfig(eos_token_id=end, pad_token_id=made.tokenizer.pad_token_id).save_pretrained(folder)
+    ends = made.tokenizer.convert_tokens_to_ids(list(made.ends)) or made.tokenizer.eos_token_id
+    GenerationConfig(eos_token_id=ends, pad_token_id=made.tokenizer.pad_token_id).save_pretrained(folder)
     made.tokenizer.save_pretrained(folder)
-    (folder / "preprocessor_config.json").write_text(json.dumps(made.processor, indent=2))
+    file, kept = "preprocessor_config.json", made.processor
+    if made.nested:
+        file, kept = "processor_config.json", {"image_processor": made.processor}
+    (folder / file).write_text(json.dumps(kept, indent=2))
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(made.as_on_hub(config), indent=2))
     assert len(list(folder.glob("model-*-of-*.safetensors"))) > 1

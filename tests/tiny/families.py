@@ -175,7 +175,7 @@ def qwen2_5_vl(words: str, size: Size) -> Tiny:
         "temporal_patch_size": 2,
         "merge_size": 2,
     }
-    return Tiny(hf.Qwen2_5_VLForConditionalGeneration, config, made, processor, lambda _: flat)
+    return Tiny(hf.Qwen2_5_VLForConditionalGeneration, config, made, processor, as_on_hub=lambda _: flat)
 
 
 def gemma3(words: str, size: Size) -> Tiny:
@@ -208,7 +208,7 @@ def gemma3(words: str, size: Size) -> Tiny:
         "size": {"height": 16, "width": 16},
         **HALVES,
     }
-    return Tiny(hf.Gemma3ForConditionalGeneration, config, made, processor)
+    return Tiny(hf.Gemma3ForConditionalGeneration, config, made, processor, ends=("<eos>", "<end_of_turn>"))
 
 
 def internvl(words: str, size: Size) -> Tiny:
@@ -293,7 +293,7 @@ def qwen3_vl(words: str, size: Size) -> Tiny:
         "merge_size": 2,
         **HALVES,
     }
-    return Tiny(hf.Qwen3VLForConditionalGeneration, config, made, processor)
+    return Tiny(hf.Qwen3VLForConditionalGeneration, config, made, processor, nested=True)
 
 
 def llava_onevision(words: str, size: Size) -> Tiny:
@@ -318,7 +318,7 @@ def llava_onevision(words: str, size: Size) -> Tiny:
         "do_pad": True,
         **HALVES,
     }
-    return Tiny(hf.LlavaOnevisionForConditionalGeneration, config, made, processor, _tied_in_text)
+    return Tiny(hf.LlavaOnevisionForConditionalGeneration, config, made, processor, as_on_hub=_tied_in_text)
 
 
 def _tied_in_text(config: dict[str, Any]) -> dict[str, Any]:

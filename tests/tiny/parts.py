@@ -26,6 +26,8 @@ class Tiny:
     config: Any
     tokenizer: PreTrainedTokenizerFast
     processor: dict[str, Any]  # preprocessor_config.json
+    ends: tuple[str, ...] = ()  # words of eos_token_id in generation_config.json; none = the tokenizer's
+    nested: bool = False  # the processor stands in processor_config.json, as newer checkpoints have it
     as_on_hub: Callable[[dict[str, Any]], dict[str, Any]] = lambda config: (
         config
     )  # config.json as written there
