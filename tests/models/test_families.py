@@ -76,6 +76,7 @@ def test_logits_are_those_of_the_class_from_pixels(made):
 def test_answers_are_those_of_generate(made):
     inputs = vlm.collate(made.shared.text, made.tokens, made.asked, grids=made.grids)
     ours = vlm.answer(made.model, made.shared.text, inputs, 6).ids
+    assert len(set(map(tuple, ours))) == len(ours), "answers depend on what is asked"
     for i, ids in enumerate(ours):
         given = pixels_and_ids(made, i)
         out = made.model.generate(**given, max_new_tokens=6, do_sample=False)

@@ -42,7 +42,7 @@ def test_a_picture_stands_between_its_beginning_and_its_end(internvl):
     words = text.tokenizer.convert_ids_to_tokens(ids)
     first = words.index("<img>")
     assert words[first : first + 14] == ["<img>", *["<IMG_CONTEXT>"] * 12, "</img>"]
-    assert words[first + 14 :][:3] == ["is", "there", "a"]
+    assert words[first + 14 :][:3] == ["\n", "is", "there"]
 
 
 @torch.no_grad()

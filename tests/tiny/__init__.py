@@ -34,6 +34,7 @@ BUILDERS: dict[str, Callable[[str, Size], Tiny]] = {
 }
 """Name -> from words of the vocabulary and a size: a model and its files."""
 SMALL = Size()
+SCALE = 0.25  # of random weights: large enough that answers depend on picture and question
 
 
 def write(
@@ -50,8 +51,11 @@ def write(
     made = BUILDERS[name](words, size)
     model: Any = made.model_class(made.config)
     with torch.no_grad():
+        words = (
+            model.get_input_embeddings().weight
+        )  # small: where they are the head's, answers repeat the prompt
         for p in model.parameters():
-            p.add_(0.05 * torch.randn_like(p))
+            p.add_((0.05 if p is words or p.dim() < 2 else SCALE) * torch.randn_like(p))
     if tower is not None:
         family = FAMILIES[made.config.model_type]
         family.take_tower(model)

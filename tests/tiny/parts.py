@@ -36,11 +36,17 @@ class Tiny:
 def tokenizer(
     words: str, special: Sequence[str], template: str, end: str, begin: str | None = None
 ) -> PreTrainedTokenizerFast:
-    """One id for each special word and each of `words`, in this order; "<unk>" is 0."""
-    vocab = {w: i for i, w in enumerate(dict.fromkeys(["<unk>", *special, "?", ".", ":", *words.split()]))}
+    """One id for each special word, line end and each of `words`, in this order; "<unk>" is 0."""
+    vocab = {
+        w: i for i, w in enumerate(dict.fromkeys(["<unk>", *special, "?", ".", ":", "\n", *words.split()]))
+    }
     made = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
     made.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()]
+        [
+            pre_tokenizers.Split(" ", "removed"),
+            pre_tokenizers.Split("\n", "isolated"),
+            pre_tokenizers.Punctuation(),
+        ]
     )
     found = PreTrainedTokenizerFast(
         tokenizer_object=made,
