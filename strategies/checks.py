@@ -99,7 +99,7 @@ def _check_mode(config: Config) -> None:
 def check_answers(config: Config, shared: Shared, world: World) -> None:
     """Refuse a longest answer within which what the data wants to hear can never be said.
 
-    A task in which a part of an answer has worth (captions) bears some that are longer, up to half of them.
+    A share of the questions (`Task.cut`) may have longer ones: half of captions, whose parts have worth.
 
     Raises:
         ConfigError: names the longest one.
@@ -117,7 +117,7 @@ def check_answers(config: Config, shared: Shared, world: World) -> None:
 
     needed = [shortest(truth) for split in (world.train, world.test) for truth in Truths(split)]
     longer = [one for one in needed if one[0] > limit]
-    if longer and not (task.partial and 2 * len(longer) < len(needed)):
+    if len(longer) > task.cut * len(needed):
         most, answer = max(longer)
         raise ConfigError(
             f"setting 'pair.max-answer-tokens' = {limit}: {len(longer)} of {len(needed)} questions have no "

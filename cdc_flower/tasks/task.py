@@ -70,7 +70,8 @@ class Task:
         needs: columns that the data must have.
         beside: further figures of all held-out answers together, by name.
         by: a column of the data by whose values the mean worth is told, too; "" = none.
-        partial: an answer that is cut short has worth, too.
+        cut: share of the questions whose every answer may be longer than what a model may say: one that is
+            cut short has worth in some tasks, and in a large data set there is always an odd one.
     """
 
     fit: Callable[[Sequence[Truth]], Worth]
@@ -78,7 +79,7 @@ class Task:
     needs: tuple[str, ...] = ()
     beside: Mapping[str, Corpus] = field(default_factory=dict)
     by: str = ""
-    partial: bool = False
+    cut: float = 0.001
 
     @property
     def shown(self) -> str:

@@ -1,7 +1,7 @@
 """Files of data sets as they are downloaded: found by their published names, read field by field, kept as
 columns.
 
-Text is held in memory as Arrow columns, about 200 bytes a question.
+Text is held in memory as Arrow columns, about 250 bytes a question.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pyarrow as pa
 from cdc_flower.data.pictures import PackError
 
 DEPTH = 4  # folders below the source that are looked into
-BATCH = 20_000  # rows that are Python objects at a time
+BATCH = 5_000  # rows that are Python objects at a time
 PUBLISHED = {"train": "train", "test": "val"}
 """Split of a pack -> the part of a data set that it is made of."""
 _TEXTS = ("image_id", "question", "answer", "qtype", "domain", "user", "question_type", "task")
