@@ -33,7 +33,7 @@ def nocaps(source: Source) -> list[Part]:
     """nocaps, whose validation part alone has captions; `domain` is in-domain, near-domain or out-domain, or
     "nocaps" where that is not known.
     """
-    ((_, (path,)),) = source.splits("nocaps", "nocaps_{}_4500_captions.json")
+    path = source.need("nocaps", "nocaps_val_4500_captions.json")
     known, unknown = _domains(source.find(["nocaps_domains.json"])), 0
 
     def about(one: Mapping[str, Any], where: str) -> dict[str, Any]:

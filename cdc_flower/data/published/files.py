@@ -56,6 +56,18 @@ class Source:
         """The first of these that is there."""
         return next((self._of[name] / name for name in names if name in self._of), None)
 
+    def need(self, what: str, *names: str) -> Path:
+        """The first of these.
+
+        Raises:
+            PackError: none is there.
+        """
+        path = self.find(names)
+        if path is None:
+            listed = " or ".join(f"'{name}'" for name in names)
+            raise PackError(f"{what}: {listed} is not in '{self.folder}' or up to {DEPTH} folders below")
+        return path
+
     def splits(self, what: str, *patterns: str) -> Iterator[tuple[str, list[Path]]]:
         """The files of each published part: ("train", files), ("test", files).
 
@@ -66,18 +78,16 @@ class Source:
         Raises:
             PackError: of neither part is every file there.
         """
-        found = {split: [self.find([p.format(of)]) for p in patterns] for split, of in PUBLISHED.items()}
-        there = {split: [p for p in files if p] for split, files in found.items() if all(files)}
-        for split, of in PUBLISHED.items():
-            absent = [p.format(of) for p, file in zip(patterns, found[split], strict=True) if not file]
-            if absent and (len(absent) < len(patterns) or not there):
-                below = f"or up to {DEPTH} folders below"
-                raise PackError(f"{what}: '{absent[0]}' is not in '{self.folder}' {below}")
-        yield from there.items()
+        names = {split: [p.format(of) for p in patterns] for split, of in PUBLISHED.items()}
+        begun = {split: files for split, files in names.items() if any(self.find([f]) for f in files)}
+        for split, files in begun.items():
+            yield split, [self.need(what, name) for name in files]
+        if not begun:
+            self.need(what, *(files[0] for files in names.values()))
 
 
 def field(record: Mapping[str, Any], name: str, kind: type, where: str) -> Any:
-    """A field of a record that must have this type; texts without outer spaces.
+    """A field of a record that must have this type; texts with single spaces, numbers of up to 63 bits.
 
     Raises:
         PackError: names `where`, the field, and the fields that are there.
@@ -86,7 +96,18 @@ def field(record: Mapping[str, Any], name: str, kind: type, where: str) -> Any:
     if isinstance(value, bool) != (kind is bool) or not isinstance(value, kind):
         what = f"is {type(value).__name__}, not {kind.__name__}" if name in record else "is missing"
         raise PackError(f"{where}: field '{name}' {what}; fields there: {', '.join(map(str, record))[:120]}")
-    return value.strip() if isinstance(value, str) else value
+    if kind is int and abs(value) >= 2**63:
+        raise PackError(f"{where}: field '{name}' = {str(value)[:24]}: more than 63 bits")
+    return _plain(value, name, where) if isinstance(value, str) else value
+
+
+def _plain(text: str, name: str, where: str) -> str:
+    """A text with single spaces; what is no Unicode (half of a surrogate pair) is refused."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise PackError(f"{where}: field '{name}' = {text[:24]!a}: no text in Unicode") from None
+    return " ".join(text.split())
 
 
 def texts(record: Mapping[str, Any], name: str, where: str) -> list[str]:
@@ -98,7 +119,7 @@ def texts(record: Mapping[str, Any], name: str, where: str) -> list[str]:
     found = field(record, name, list, where)
     if not found or not all(isinstance(text, str) and text.strip() for text in found):
         raise PackError(f"{where}: field '{name}' must be a list of texts")
-    return [text.strip() for text in found]
+    return [_plain(text, name, where) for text in found]
 
 
 def table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema = SCHEMA) -> pa.Table:
