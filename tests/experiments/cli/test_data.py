@@ -11,8 +11,8 @@ from tests import published_files
     ("arguments", "message"),
     [
         (["check", "nowhere"], "nowhere"),
-        (["import", "imagenet", "nowhere", "out"], "data set 'imagenet'; allowed: vqav2, aokvqa"),
-        (["import", "vqav2", "nowhere", "out"], "source 'nowhere': no such folder"),
+        (["import", "imagenet", ".", "out"], "data set 'imagenet'; allowed: vqav2, aokvqa"),
+        (["import", "vqav2", "nowhere", "out"], "'SOURCE': 'nowhere' is no folder; allowed: a folder"),
         (["show", "nowhere"], "nowhere"),
         (["import-jsonl", "nowhere", "out"], "'nowhere' is no folder; allowed: a folder that is there"),
         (["import-jsonl", ".", "out", "--map", "x"], "--map 'x'; allowed: column=field"),
