@@ -21,6 +21,7 @@ from experiments.cli.compare import compare
 from experiments.cli.data import data_app
 from experiments.cli.export import export, families
 from experiments.cli.fleet import fleet_app
+from experiments.cli.plan import plan
 from experiments.cli.pretrain import pretrain
 from experiments.cli.probe import probe
 from experiments.cli.report import report
@@ -34,7 +35,19 @@ app = App(
     pretty_exceptions_enable=False,
     help="Compressed multimodal models on devices, and a cloud that keeps them right as their world drifts.",
 )
-for command in (compare, simulate, probe, pretrain, report, export, settings, methods, families, calibrate):
+for command in (
+    compare,
+    simulate,
+    plan,
+    probe,
+    pretrain,
+    report,
+    export,
+    settings,
+    methods,
+    families,
+    calibrate,
+):
     app.command()(command)
 app.add_typer(data_app, name="data")
 app.add_typer(fleet_app, name="fleet")

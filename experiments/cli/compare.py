@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from cdc_flower.config import ConfigError, parse
-from experiments.cli.options import MOST_WORKERS, Data, NoPretrain, Out, Preset, Sets, chosen_settings
+from experiments.cli.options import MOST_WORKERS, Data, NoPlan, NoPretrain, Out, Preset, Sets, chosen_settings
 from experiments.run.settings import assignments
 
 
@@ -40,6 +40,7 @@ def compare(
         bool, typer.Option("--resume", help="Keep finished runs of the same settings, go on with others.")
     ] = False,
     no_pretrain: NoPretrain = False,
+    no_plan: NoPlan = False,
     sets: Sets = None,
 ) -> None:
     """Run methods side by side: table, summary, report."""
@@ -62,7 +63,14 @@ def compare(
         out = out or Path("results") / f"{parse(settings).data.name}-{Path(arms).stem}"
     try:
         made = comparing.run(
-            settings, chosen, seeds=seeds, out=out, workers=workers, resume=resume, pretrain=not no_pretrain
+            settings,
+            chosen,
+            seeds=seeds,
+            out=out,
+            workers=workers,
+            resume=resume,
+            pretrain=not no_pretrain,
+            plan=not no_plan,
         )
     except comparing.Interrupted as stopped:
         _show(stopped.comparison)

@@ -29,6 +29,10 @@ NoPretrain = Annotated[
     bool, typer.Option("--no-pretrain", help="Refuse a pack without a pair of models; do not train one.")
 ]
 
+NoPlan = Annotated[
+    bool, typer.Option("--no-plan", help="Try what `plan` says does not fit into this machine.")
+]
+
 
 def chosen_settings(data: str | None, preset: str | None, sets: list[str] | None) -> dict[str, Any]:
     """The checked settings of a command; names the preset that is used on standard error."""

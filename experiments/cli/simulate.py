@@ -13,7 +13,7 @@ import typer
 from cdc_flower import plugins
 from cdc_flower.config import ConfigError, parse
 from experiments.cli.checked import Folder
-from experiments.cli.options import Data, NoPretrain, Out, Preset, Sets, checked, chosen_settings
+from experiments.cli.options import Data, NoPlan, NoPretrain, Out, Preset, Sets, checked, chosen_settings
 from experiments.run.settings import assignments
 
 
@@ -63,6 +63,7 @@ def simulate(
         ),
     ] = None,
     no_pretrain: NoPretrain = False,
+    no_plan: NoPlan = False,
     sets: Sets = None,
 ) -> None:
     """Run one method and write its run folder."""
@@ -91,8 +92,12 @@ def simulate(
     from experiments.report.live import Watch
     from experiments.report.terminal import Terminal, share, size
     from experiments.run import pairs, pool
+    from experiments.run import plan as planning
     from experiments.run import simulate as simulating
 
+    if not no_plan and not ray_address:  # the workers of a cluster are on other machines
+        how = planning.Engine(engine.value, 1 if engine is Engine.local else workers or cores)
+        planning.check({config.run.method: config}, how, 1)
     pool.silence()
     shown = Watch(target) if live else Terminal(1)
     held = simulating.claimed(target, engine is Engine.flower)

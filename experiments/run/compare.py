@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
-import os
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -26,6 +25,7 @@ from experiments.report import page, summary
 from experiments.report.summary import Comparison
 from experiments.report.terminal import Terminal
 from experiments.run import pairs, pool
+from experiments.run import plan as planning
 from experiments.run.pool import Job
 from strategies import method as registry
 from strategies.checks import check_named
@@ -51,6 +51,7 @@ def run(
     progress: bool = True,
     resume: bool = False,
     pretrain: bool = True,
+    plan: bool = True,
     engine: str = ENGINE,
     **overrides: Any,
 ) -> Comparison:
@@ -69,6 +70,7 @@ def run(
         resume: of runs of the same settings, pair and data that are already in `out`, keep those that are
             finished, and go on with the others after their last checkpoint.
         pretrain: train a pair for a pack that has none (see `experiments.run.pairs`); False = refuse it.
+        plan: refuse what surely does not fit into this machine (see `experiments.run.plan`).
         engine: the module that has `run_local`, `prepare` and `teacher_accuracy`.
         **overrides: further settings, `run_rounds=2` for `run.rounds`; they win over `settings`.
 
@@ -87,6 +89,9 @@ def run(
     _check_one_stream(configs)
     for config in configs.values():
         check_named(config)
+    busy = planning.cores() if workers is None else workers
+    if plan:
+        planning.check(configs, planning.Engine("compare", busy), seeds * len(configs))
     folder = Path(out or Path("results") / base.data.name).absolute()
     _claim(folder)
     jobs = [
@@ -142,10 +147,7 @@ def run(
             _forget(todo)
             interrupted = False
             try:
-                cores = (
-                    len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-                )
-                failed = pool.run(todo, cores if workers is None else workers, terminal.listen)
+                failed = pool.run(todo, busy, terminal.listen)
                 index["status"] = "failed" if failed else "completed"
                 index["failed"] = {job.name: why for job, why in failed.items()}
             except KeyboardInterrupt:

@@ -1,0 +1,104 @@
+"""What a plan knows of the data and of the sequences: from settings, tokenizer and files' headers alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoImageProcessor
+
+from cdc_flower.config import Config
+from cdc_flower.data.features import Grid
+from cdc_flower.fleet.cost.cost_models import TEXT
+from cdc_flower.models.families import FAMILIES
+from cdc_flower.models.folders import read
+
+QUESTION = 10  # ids of a long question, where only the data would say
+PHOTO = 480, 640  # pixels of a picture, where families read each in its own size
+SCENE = 96, 96
+SCENE_BYTES = 17_500  # of a generated picture in memory, with its questions (measured)
+TEXT_GROWS = 8  # times that a text takes more in pandas than in a parquet file
+
+
+@dataclass(frozen=True)
+class Data:
+    """Sizes of a data set.
+
+    Attributes:
+        train, test: pictures of the splits.
+        memory: bytes that its tables, and pictures that do not stay on disk, take.
+    """
+
+    train: int
+    test: int
+    memory: int
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Ids of sequences.
+
+    Attributes:
+        picture: N, tokens of a picture.
+        text: prompt and question.
+        answer: the longest, with its end.
+    """
+
+    picture: int
+    text: int
+    answer: int
+
+    @property
+    def prompt(self) -> int:
+        """Of a complete picture and its question."""
+        return self.picture + self.text
+
+
+def data(config: Config) -> Data:
+    """The data of a run; of a pack its files' footers are read."""
+    own = config.data
+    if own.pack == "scenes":
+        pictures = own.scenes_train + own.scenes_test
+        return Data(own.scenes_train, own.scenes_test, SCENE_BYTES * pictures)
+    found = {split: [_footer(path) for path in _files(own.pack, split)] for split in ("train", "test")}
+    memory = sum(of_file for files in found.values() for _, of_file in files)
+    train, test = (sum(rows for rows, _ in found[split]) for split in ("train", "test"))
+    return Data(train, test, memory)
+
+
+def _files(pack: str, split: str) -> list[Path]:
+    return sorted(Path(pack).glob(f"{split}*.parquet"))
+
+
+def _footer(path: Path) -> tuple[int, int]:
+    """Rows of a parquet file, as a bound of its pictures, and bytes that it takes once it is read."""
+    import pyarrow.parquet as pq
+
+    footer = pq.ParquetFile(path).metadata
+    columns = [
+        footer.row_group(group).column(i)
+        for group in range(footer.num_row_groups)
+        for i in range(footer.num_columns)
+    ]
+    pictures = sum(c.total_uncompressed_size for c in columns if c.path_in_schema == "image")
+    texts = sum(c.total_uncompressed_size for c in columns if c.path_in_schema != "image")
+    return footer.num_rows, (0 if "-" in path.stem else pictures) + TEXT_GROWS * texts
+
+
+def lengths(config: Config, shape: Any, student: str) -> Lengths:
+    """Ids of the sequences that a run makes.
+
+    Args:
+        config: of the run.
+        shape: the student's configuration.
+        student: its path; of a family whose pictures differ the picture processor is read.
+    """
+    family = FAMILIES[shape.model_type]
+    grid = family.grid(shape)
+    if grid is None:
+        processor = read(AutoImageProcessor, student, "student", "picture processor", backend="pil")
+        grid = Grid(*family.layout(shape, processor, SCENE if config.data.pack == "scenes" else PHOTO))
+    return Lengths(
+        grid.n, QUESTION if config.data.pack == "scenes" else TEXT, config.pair.max_answer_tokens + 1
+    )

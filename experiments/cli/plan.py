@@ -1,0 +1,145 @@
+"""`cdc-flower plan`: memory, bytes and seconds of a command, before anything is loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Annotated, Any
+
+import typer
+
+from cdc_flower.config import ConfigError, parse
+from experiments.cli.options import MOST_WORKERS, Data, Preset, Sets, chosen_settings
+from experiments.cli.tables import new_table, show
+
+Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+
+def plan(
+    data: Data = None,
+    preset: Preset = None,
+    methods: Annotated[
+        str | None, typer.Option(help="Comma list, as of compare; default: all.", show_default=False)
+    ] = None,
+    engine: Annotated[
+        str, typer.Option(help="compare (default); or of simulate, for one method: local, fleet, flower.")
+    ] = "compare",
+    seeds: Annotated[int, typer.Option(min=1, max=1000, help="As of compare.")] = 1,
+    workers: Annotated[
+        int | None, typer.Option(min=0, max=MOST_WORKERS, help="Processes; default one per core.")
+    ] = None,
+    sets: Sets = None,
+    as_json: Json = False,
+) -> None:
+    """Say what compare or simulate will take: memory, bytes, seconds; nothing is loaded or computed."""
+    from experiments.run import plan as planning
+    from strategies.method import method
+    from strategies.method import methods as installed
+
+    if engine not in ("compare", "local", "fleet", "flower"):
+        raise ConfigError(f"--engine {engine}; allowed: compare, local, fleet, flower")
+    settings = chosen_settings(data, preset, sets)
+    names = [m.strip() for m in methods.split(",") if m.strip()] if methods is not None else []
+    if engine == "compare":
+        names = names or list(installed())
+    else:
+        names = names or [parse(settings).run.method]
+        if len(names) > 1:
+            raise ConfigError(f"--methods {methods} with --engine {engine}; allowed: one method")
+    configs = {name: parse({**settings, "run.method": method(name).name}) for name in names}
+    how = planning.Engine(engine, planning.cores() if workers is None else workers)
+    jobs = seeds * len(configs)
+    machine = planning.Machine.here()
+    known = planning.Known()
+    made = planning.make(configs, how, jobs, known=known)
+    lacks = made.lacks(machine)
+    helps = planning.remedy(configs, how, jobs, machine, known) if lacks else ""
+    if as_json:
+        typer.echo(json.dumps(_written(made, machine, lacks, helps), indent=1))
+        return
+    _show(made, machine, lacks, helps)
+
+
+def _memory(of: Any) -> dict[str, Any]:
+    return {
+        place: {k: round(v) for k, v in dataclasses.asdict(need).items()} | {"total": round(need.total)}
+        for place, need in (("ram", of.ram), ("vram", of.vram))
+    }
+
+
+def _written(made: Any, machine: Any, lacks: str, helps: str) -> dict[str, Any]:
+    from cdc_flower.plan import traffic
+
+    arms = {}
+    for arm, run in made.runs.items():
+        moved = traffic.bytes_of_a_round(run)
+        arms[arm] = {
+            "device": _memory(made.device[arm]),
+            "cloud": _memory(made.cloud[arm]),
+            "uplink_bytes": moved.up,
+            "downlink_bytes": moved.down,
+            "seconds": [
+                {
+                    "profile": s.profile,
+                    "compression": s.compression or None,
+                    **({"work": s.work, "up": s.up, "down": s.down} if s.compression else {}),
+                }
+                for s in traffic.seconds_of_a_round(run)
+            ],
+        }
+    return {
+        "arms": arms,
+        "processes": [{"name": p.name, "count": p.count, **_memory(p.memory)} for p in made.processes],
+        "ram": round(made.ram),
+        "vram": round(made.vram),
+        "unsure": made.unsure,
+        "free": {"ram": round(machine.ram), "vram": round(machine.vram)},
+        "lacks": lacks or None,
+        "remedy": helps or None,
+    }
+
+
+def _show(made: Any, machine: Any, lacks: str, helps: str) -> None:
+    from cdc_flower.plan import traffic
+    from cdc_flower.plan.memory import PURPOSES
+    from experiments.run.plan import gib
+
+    def row(name: str, count: str, need: Any) -> None:
+        table.add_row(
+            name, count, gib(need.total), *(gib(v) if v else "-" for v in map(vars(need).get, PURPOSES))
+        )
+
+    table = new_table("memory", "count", "each", *PURPOSES)
+    for process in made.processes:
+        row(process.name, str(process.count), process.memory.ram)
+        if process.memory.vram.total:
+            row(f"{process.name}, GPU", str(process.count), process.memory.vram)
+    for role, of in (("a device", made.device), ("the cloud", made.cloud)):
+        for arm, one in of.items():
+            row(f"{role}, {arm}", "", one.ram)
+            if one.vram.total:
+                row(f"{role}, {arm}, GPU", "", one.vram)
+    show(table, "")
+    made_bytes = new_table("a device, a round", "up, at most", "down, at most")
+    profiles = [s.profile for s in traffic.seconds_of_a_round(next(iter(made.runs.values())))]
+    for name in profiles:
+        made_bytes.add_column(name, justify="right", no_wrap=True)
+    for arm, run in made.runs.items():
+        moved = traffic.bytes_of_a_round(run)
+        seconds = [
+            f"{s.total:.3g} s ({s.compression})" if s.compression else "too big"
+            for s in traffic.seconds_of_a_round(run)
+        ]
+        made_bytes.add_row(arm, f"{moved.up:,} B", f"{moved.down:,} B", *seconds)
+    show(made_bytes, "")
+    gpu = f", GPU {gib(made.vram)} of {gib(machine.vram)} free" if made.vram else ""
+    typer.echo(
+        f"together: RAM {gib(made.ram)} of {gib(machine.ram)} free{gpu}; "
+        f"measurements differ by up to {made.unsure:.0%}"
+    )
+    if lacks:
+        typer.echo(
+            f"does not fit: {lacks}; {helps or 'no setting makes it fit: smaller models, a larger machine'}"
+        )
+    else:
+        typer.echo("fits")

@@ -1,0 +1,334 @@
+"""What a command will take, before anything is loaded, and whether this machine has it.
+
+A command is refused only for what surely does not fit: the plan less its own uncertainty against the memory
+that is available, swap included. A first check takes a formula above every pass; passes are traced where that
+does not settle it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from cdc_flower.config import Config, ConfigError, flat, parse
+from cdc_flower.models.folders import PairError, paths
+from cdc_flower.plan import facts, memory
+from cdc_flower.plan.checkpoints import Checkpoint, open_checkpoint
+from cdc_flower.plan.memory import Holds, Memory, Need, Run
+from strategies.devices import wanted
+from strategies.fedavg import FedAvgSettings
+from strategies.method import method
+
+UNSURE = 0.15  # share of the plan that a measurement may differ by, above the libraries
+UNSURE_VARIES = 0.3  # where the number of tokens is that of a picture that is assumed
+RAY = 350e6  # bytes of Ray's own processes
+LIMITS = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What is free.
+
+    Attributes:
+        ram: bytes that are available, and free swap.
+        vram: bytes free on the first GPU; 0 without one.
+    """
+
+    ram: float
+    vram: float = 0.0
+
+    @classmethod
+    def here(cls) -> Machine:
+        """This one, within the limit of its control group."""
+        found = psutil.virtual_memory()
+        free = min([found.available, *(room for room in map(_room, LIMITS) if room)])
+        vram = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else 0
+        return cls(free + psutil.swap_memory().free, vram)
+
+
+def _room(limit: Path) -> int:
+    """Bytes that a control group still has; 0 where it has no limit."""
+    used = {"memory.max": "memory.current", "memory.limit_in_bytes": "memory.usage_in_bytes"}[limit.name]
+    cached = 0
+    try:
+        most = int(limit.read_text())
+        now = int(limit.with_name(used).read_text())
+        for line in limit.with_name("memory.stat").read_text().splitlines():
+            name, _, value = line.partition(" ")
+            cached += int(value) if name in ("inactive_file", "total_inactive_file") else 0
+    except (OSError, ValueError):  # "max", or no such group
+        return 0
+    return max(1, most - now + cached)
+
+
+@dataclass(frozen=True)
+class Process:
+    """A kind of process of a command, and how many of it there are at a time."""
+
+    name: str
+    count: int
+    memory: Memory
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How a command works: `name` is compare, local, fleet or flower; `workers` its processes."""
+
+    name: str
+    workers: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A plan of a command.
+
+    Attributes:
+        runs: arm -> what is run.
+        device, cloud: arm -> memory of a process that is nothing else.
+        processes: of the command, on this machine.
+        unsure: share by which a measurement may differ.
+    """
+
+    runs: Mapping[str, Run]
+    device: Mapping[str, Memory]
+    cloud: Mapping[str, Memory]
+    processes: Sequence[Process]
+    unsure: float
+
+    @property
+    def ram(self) -> float:
+        """Bytes of all processes together."""
+        return memory.MAPPED + sum(p.count * p.memory.ram.total for p in self.processes)
+
+    @property
+    def vram(self) -> float:
+        """Bytes on the GPU of all processes together."""
+        return sum(p.count * p.memory.vram.total for p in self.processes)
+
+    def lacks(self, machine: Machine) -> str:
+        """What surely does not fit, in words; "" where all may."""
+        sure = 1 - self.unsure
+        for what, need, there in (("RAM", self.ram, machine.ram), ("GPU memory", self.vram, machine.vram)):
+            if need * sure > there:
+                return f"about {gib(need)} of {what}, {gib(there)} are free"
+        return ""
+
+
+def gib(size: float) -> str:
+    """Bytes for people: "12.3 GiB", "812 MiB"."""
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+
+
+def holds(config: Config) -> Holds:
+    """Which models the processes of a run's method hold, from what the method says of itself."""
+    found, own = method(config.run.method), config.of(FedAvgSettings)
+    if not found.traits.device_backprop:
+        return Holds(distils=found.traits.adapts)
+    lessons = own.epochs * (config.run.samples_per_round + own.memory)
+    return Holds(trains=True, full=getattr(found, "full", False), batch=own.batch, lessons=lessons)
+
+
+@dataclass(frozen=True)
+class Known:
+    """What plans of one command share: checkpoints that were opened, passes that were traced."""
+
+    opened: dict[tuple[str, str, int, bool], Checkpoint] = field(default_factory=dict)
+    passes: dict[Any, float] = field(default_factory=dict)
+
+    def checkpoint(self, path: str, role: str, rank: int = 0, full: bool = False) -> Checkpoint:
+        """A checkpoint, opened once."""
+        key = path, role, rank, full
+        if key not in self.opened:
+            attention = "eager" if role == "student" else "sdpa"
+            self.opened[key] = open_checkpoint(path, role, rank, attention, full)
+        return self.opened[key]
+
+
+def make(
+    configs: Mapping[str, Config],
+    engine: Engine,
+    jobs: int,
+    *,
+    rough: bool = False,
+    gpu: bool | None = None,
+    known: Known | None = None,
+) -> Plan:
+    """The plan of runs of arms.
+
+    Args:
+        configs: arm -> its settings.
+        engine: where they run.
+        jobs: runs in all.
+        rough: by a formula above every pass.
+        gpu: models run on one; default: where torch finds one.
+        known: by earlier plans of the same models.
+
+    Raises:
+        ConfigError: a pair, pack, mix or cost model that cannot be used.
+    """
+    gpu = torch.cuda.is_available() if gpu is None else gpu
+    known = known or Known()
+    runs: dict[str, Run] = {}
+    for arm, config in configs.items():
+        found, kind = paths(config.pair, config.data.name), holds(config)
+        student = known.checkpoint(found.student, "student", config.pair.lora_rank, kind.full)
+        runs[arm] = Run(
+            config,
+            kind,
+            student,
+            known.checkpoint(found.teacher, "teacher"),
+            facts.data(config),
+            facts.lengths(config, student.config, found.student),
+            wanted(config.run.devices, config.run.cohort),
+            gpu,
+            rough,
+            known.passes,
+        )
+    varies = any(run.student.family.varies for run in runs.values())
+    device = {arm: memory.process(run, device=True, cloud=False) for arm, run in runs.items()}
+    cloud = {arm: memory.process(run, device=False, cloud=True) for arm, run in runs.items()}
+    return Plan(
+        runs,
+        device,
+        cloud,
+        list(_processes(runs, device, cloud, engine, jobs)),
+        UNSURE_VARIES if varies else UNSURE,
+    )
+
+
+def _processes(
+    runs: Mapping[str, Run],
+    device: Mapping[str, Memory],
+    cloud: Mapping[str, Memory],
+    engine: Engine,
+    jobs: int,
+) -> Iterable[Process]:
+    both = {arm: memory.process(run, device=True, cloud=True) for arm, run in runs.items()}
+    first = next(iter(runs))
+    if engine.name == "local":
+        yield Process("run", 1, both[first])
+    elif engine.name in ("fleet", "flower"):
+        yield Process("cloud", 1, cloud[first])
+        yield Process("device worker", engine.workers, device[first])
+        yield Process("Ray", 1, Memory(Need(libraries=RAY), Need()))
+    else:
+        start = memory.teacher_alone(runs[first])
+        busy = min(engine.workers, jobs)
+        if not busy:
+            yield Process("all in one", 1, _after(list(both.values()), start))
+            return
+        yield Process("start", 1, start)
+        each = [both[arm] for arm in runs] * -(-jobs // len(runs))
+        if busy < min(jobs, len(runs)):  # a worker keeps the models of the arms that it has run
+            yield Process("worker", busy, _after(list(both.values())))
+            return
+        each = sorted(each[:jobs], key=lambda m: -(m.ram.total + m.vram.total))[:busy]
+        for arm, one in both.items():
+            count = sum(other is one for other in each)
+            if count:
+                yield Process(f"worker, {arm}", count, one)
+
+
+def _after(these: Sequence[Memory], *others: Memory) -> Memory:
+    """One process that does all of it, one after another: models stay, the rest is the widest."""
+
+    def joined(needs: Sequence[Need]) -> Need:
+        names = [f.name for f in dataclasses.fields(Need)]
+        most = {name: max(getattr(need, name) for need in needs) for name in names}
+        most["weights"] = sum(need.weights for need in needs)
+        return Need(**most)
+
+    every = [*these, *others]
+    return Memory(joined([m.ram for m in every]), joined([m.vram for m in every]))
+
+
+# --- what does not fit --------------------------------------------------------------------------------------
+
+SMALLER: tuple[tuple[str, int], ...] = (
+    ("cloud.batch", 8),
+    ("cloud.source-replay", 0),
+    ("run.samples-per-round", 1),
+    ("fedavg.batch", 1),
+)
+"""Settings that make a plan smaller, and how far each is tried."""
+
+
+def remedy(
+    configs: Mapping[str, Config], engine: Engine, jobs: int, machine: Machine, known: Known | None = None
+) -> str:
+    """What would make it fit, in words: fewer workers, a setting, or both; "" where nothing here does."""
+    known = known or Known()
+
+    def fits(these: Mapping[str, Config], how: Engine) -> bool:
+        return not make(these, how, jobs, known=known).lacks(machine)
+
+    fewer, now = engine, ""
+    while fewer.workers > 1 and engine.name != "local":
+        fewer = Engine(engine.name, fewer.workers // 2)
+        now = f"--workers {fewer.workers}"
+        if fits(configs, fewer):
+            return now
+    said = [now] if now else []
+    chosen = dict(configs)
+    tries: list[tuple[str, list]] = [("pair.compression", ["nf4"])]
+    first = flat(next(iter(configs.values())))
+    tries += [(key, _halves(first[key], least)) for key, least in SMALLER if key in first]
+    for key, values in tries:
+        smaller = chosen
+        for value in values:
+            smaller = {arm: parse({**flat(c), key: value}) for arm, c in configs.items()}
+            if fits(smaller, fewer):
+                return " ".join([*said, f"--set {key}={value}"])
+    for key, values in tries:  # not one alone: one after another, each as small as it is tried
+        if not values:
+            continue
+        chosen = {arm: parse({**flat(c), key: values[-1]}) for arm, c in chosen.items()}
+        said.append(f"--set {key}={values[-1]}")
+        if fits(chosen, fewer):
+            return " ".join(said)
+    if len(configs) > 1:
+        alone = [arm for arm in configs if fits({arm: chosen[arm]}, fewer)]
+        if alone:
+            return " ".join([*said, f"and of the arms only {', '.join(alone)}"])
+    return ""
+
+
+def _halves(value: int, least: int) -> list[int]:
+    found = []
+    while value > least:
+        value = max(least, value // 2)
+        found.append(value)
+    return found
+
+
+def check(configs: Mapping[str, Config], engine: Engine, jobs: int, machine: Machine | None = None) -> None:
+    """Refuse what surely does not fit into this machine; a pair that is not there yet is not judged.
+
+    Raises:
+        ConfigError: what is needed, what is free, and the setting that makes it fit.
+    """
+    machine, known = machine or Machine.here(), Known()
+    try:
+        if not make(configs, engine, jobs, rough=True, known=known).lacks(machine):
+            return
+        lacks = make(configs, engine, jobs, known=known).lacks(machine)
+    except PairError:
+        return  # whoever needs the pair says what is wrong with it, or trains one
+    if lacks:
+        helps = remedy(configs, engine, jobs, machine, known)
+        raise ConfigError(
+            f"this needs {lacks} (`cdc-flower plan`); "
+            f"allowed: {helps or 'smaller models, a larger machine'}, or --no-plan to try it"
+        )
+
+
+def cores() -> int:
+    """Of this host, that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

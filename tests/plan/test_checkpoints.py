@@ -1,0 +1,61 @@
+import json
+import struct
+
+import pytest
+
+from cdc_flower.models import adapters
+from cdc_flower.models.families import FAMILIES
+from cdc_flower.models.folders import PairError
+from cdc_flower.plan.checkpoints import open_checkpoint, weights_of
+from cdc_flower.plan.live import Work, peak
+from tests import tiny
+
+
+@pytest.mark.parametrize("name", list(tiny.BUILDERS))
+def test_a_checkpoint_is_weighed_as_it_would_be_loaded_whatever_the_family(name, tiny_of):
+    found = open_checkpoint(str(tiny_of(name)), "student", 4, "eager")
+    model = FAMILIES[found.config.model_type].model_class.from_pretrained(tiny_of(name)).requires_grad_(False)
+    tower = found.family.take_tower(model)
+    assert found.parts.tower == sum(p.numel() for p in tower.parameters())
+    assert found.parts.language == sum(p.numel() for p in model.parameters())
+    assert found.parts.adapter == adapters.layout(adapters.attach(model, 4)).total
+    assert 0 < found.parts.compressed < found.parts.language
+    assert found.parts.stored("nf4") < found.parts.stored("int8") < found.parts.stored("none")
+    assert peak(found.short, found.layers, Work(2, 12, 2, train=True)) > 0
+    assert peak(found.short, found.layers, Work(2, 12, attention=True)) > 0
+
+
+def test_what_compression_stores_is_what_it_compresses(pair_folder, config, shared):
+    from bitsandbytes.nn.modules import Linear4bit
+
+    from cdc_flower.models.student import device_model
+
+    found = open_checkpoint(str(pair_folder / "student"), "student", config.pair.lora_rank)
+    packed = [m for m in device_model(shared, config.pair).modules() if isinstance(m, Linear4bit)]
+    assert found.parts.compressed == sum(m.in_features * m.out_features for m in packed)
+    assert found.parts.rows == sum(m.out_features for m in packed)
+
+
+def test_bytes_of_the_files_are_read_from_their_headers(pair_folder):
+    folder = pair_folder / "student"
+    size = (folder / "model.safetensors").stat().st_size
+    assert 0.9 * size < open_checkpoint(str(folder), "student").files < size
+
+
+def test_a_file_that_is_cut_short_and_one_that_is_no_safetensors_file_are_refused(tmp_path):
+    header = json.dumps({"a": {"dtype": "F32", "shape": [100], "data_offsets": [0, 400]}}).encode()
+    short, other = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    short.write_bytes(struct.pack("<Q", len(header)) + header + bytes(399))
+    with pytest.raises(PairError, match="cut short"):
+        weights_of(short)
+    short.write_bytes(short.read_bytes() + b"\0")
+    assert weights_of(short) == 400
+    other.write_bytes(b"PK\3\4 no header at all")
+    with pytest.raises(PairError, match="no safetensors header"):
+        weights_of(other)
+
+
+def test_a_checkpoint_without_weights_is_refused(tmp_path, pair_folder):
+    (tmp_path / "config.json").write_bytes((pair_folder / "student" / "config.json").read_bytes())
+    with pytest.raises(PairError, match="no weights in safetensors"):
+        open_checkpoint(str(tmp_path), "student")

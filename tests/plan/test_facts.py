@@ -1,0 +1,33 @@
+import pandas as pd
+import pytest
+
+from cdc_flower.config import flat, parse
+from cdc_flower.plan import facts
+from cdc_flower.plan.checkpoints import open_checkpoint
+
+
+def test_generated_data_is_as_large_as_the_settings_say(config):
+    more = parse({**flat(config), "data.scenes-train": 400, "data.scenes-test": 100})
+    assert facts.data(more) == facts.Data(400, 100, 500 * facts.SCENE_BYTES)
+
+
+def test_a_pack_is_known_by_the_footers_of_its_files(tmp_path, config):
+    rows = {"image": [b"p" * 1000] * 30, "question": ["what is it?"] * 30}
+    for name in ("train-00000", "train-00001", "test"):
+        pd.DataFrame(rows).to_parquet(tmp_path / f"{name}.parquet", compression=None)
+    found = facts.data(parse({**flat(config), "data.pack": str(tmp_path)}))
+    assert (found.train, found.test) == (60, 30)
+    one = tmp_path / "test.parquet"
+    one.unlink()
+    fewer = facts.data(parse({**flat(config), "data.pack": str(tmp_path)}))
+    assert fewer.test == 0
+    assert fewer.memory < found.memory  # pictures of numbered files stay on disk
+
+
+@pytest.mark.parametrize("name", ["llava", "smolvlm"])
+def test_sequences_are_as_long_as_a_picture_makes_them(name, tiny_of, config):
+    found = open_checkpoint(str(tiny_of(name)), "student")
+    lengths = facts.lengths(config, found.config, found.path)
+    assert lengths.picture >= found.family.smallest(found.config).n
+    assert lengths.prompt == lengths.picture + lengths.text
+    assert lengths.answer == config.pair.max_answer_tokens + 1
