@@ -124,6 +124,11 @@ def as_adapter(model: Any, shared: Shared, config: PairConfig, out: Path, what: 
         "quantization = json.loads((here / 'base_quantization.json').read_text())" if given else "",
         f'base = {family.model_class.__name__}.from_pretrained("{shared.student_path}", {arguments})',
     ]
+    if shared.config.tie_word_embeddings:
+        what += (
+            " Embedding and head of the base are one weight, and the adapter has LoRA for each: peft cannot "
+            "merge it, `cdc-flower export --merge` can."
+        )
     words = _PEFT.format(
         what=f"{what} Its base is the student in compression `{config.compression}`: in another one, "
         "answers are not those of the run.",

@@ -119,6 +119,21 @@ def test_padding_changes_nothing(made):
         torch.testing.assert_close(found[i, : len(a) + 1], alone.logits[0], atol=1e-5, rtol=1e-4)
 
 
+def test_the_bits_of_an_answer_do_not_depend_on_its_neighbours(made):
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+
+    def steps(rows):
+        tokens, asked, grids = ([x[i] for i in rows] for x in (made.tokens, made.asked, made.grids))
+        inputs = vlm.collate(made.shared.text, tokens, asked, length=130, grids=grids)
+        return vlm.answer(made.model, made.shared.text, inputs, 4, top_k=5, least=4).top_logits
+
+    many, few = steps([0, 1, 2, 0, 1, 2, 0, 1]), steps([2, 1, 0, 2])
+    torch.set_num_threads(before)
+    for i, j in ((0, 2), (1, 1), (2, 0)):
+        assert np.array_equal(many[i], few[j])
+
+
 def test_the_pictures_id_elsewhere_is_a_word_like_others(made):
     picture, word = made.shared.text.image_id, made.shared.text.tokenizer.convert_tokens_to_ids("answer")
     rows = made.model.get_input_embeddings().weight
@@ -179,6 +194,8 @@ def changed(made):
 def test_an_adapter_goes_through_peft_and_answers_from_pixels(made, tmp_path):
     twin, want = changed(made)
     export.as_adapter(twin, made.shared, PairConfig(compression="none"), tmp_path / "adapter", "?")
+    told = "peft cannot merge" in (tmp_path / "adapter" / "README.md").read_text()
+    assert told == made.model.config.tie_word_embeddings
     base = type(made.model).from_pretrained(made.shared.student_path, dtype=torch.float32)
     model = PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
     assert np.array_equal(adapters.read(twin), np.concatenate([*_saved(model, twin)]))

@@ -34,7 +34,11 @@ def settings(words, run_settings, tmp_path):
     return make
 
 
-RUNS = [("smolvlm", "fedavg_lora"), *((name, "cdc") for name in tiny.BUILDERS if name != "llava")]
+RUNS = [
+    ("smolvlm", "fedavg_lora"),
+    ("gemma3", "fedavg_full"),
+    *((name, "cdc") for name in tiny.BUILDERS if name != "llava"),
+]
 
 
 @pytest.mark.parametrize(("family", "method"), RUNS)
