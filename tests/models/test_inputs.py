@@ -15,7 +15,7 @@ from cdc_flower.models import vlm
 from cdc_flower.models.folders import PairError
 from cdc_flower.models.shared import load_shared
 from cdc_flower.stages import PairConfig
-from tests.tiny.families import LLAVA
+from tests.tiny.templates import LLAVA
 
 
 @pytest.fixture

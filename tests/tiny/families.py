@@ -6,63 +6,12 @@ from typing import Any
 
 import transformers as hf
 
+from tests.tiny import templates
 from tests.tiny.parts import HALVES, VISION, Size, Tiny, text, tokenizer
-
-LLAVA = (
-    "{% for message in messages %}{{ message['role'].upper() + ': ' }}{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}<image>\n{% else %}{{ part['text'] }} {% endif %}{% endfor %}"
-    "{% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
-)
-SMOLVLM = (
-    "<|im_start|>{% for message in messages %}{{message['role'] | capitalize}}"
-    "{% if message['content'][0]['type'] == 'image' %}{{':'}}{% else %}{{': '}}{% endif %}"
-    "{% for line in message['content'] %}{% if line['type'] == 'text' %}{{line['text']}}"
-    "{% elif line['type'] == 'image' %}{{ '<image>' }}{% endif %}{% endfor %}<end_of_utterance>\n"
-    "{% endfor %}{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
-)
-QWEN = (
-    "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}<|im_start|>system\n"
-    "You are a helpful assistant.<|im_end|>\n{% endif %}<|im_start|>{{ message['role'] }}\n"
-    "{% if message['content'] is string %}{{ message['content'] }}<|im_end|>\n{% else %}"
-    "{% for content in message['content'] %}{% if content['type'] == 'image' %}"
-    "<|vision_start|><|image_pad|><|vision_end|>{% elif 'text' in content %}{{ content['text'] }}{% endif %}"
-    "{% endfor %}<|im_end|>\n{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-GEMMA = (
-    "{{ bos_token }}{%- for message in messages -%}{%- if (message['role'] == 'assistant') -%}"
-    "{%- set role = 'model' -%}{%- else -%}{%- set role = message['role'] -%}{%- endif -%}"
-    "{{ '<start_of_turn>' + role + '\n' }}{%- if message['content'] is string -%}"
-    "{{ message['content'] | trim }}{%- else -%}{%- for item in message['content'] -%}"
-    "{%- if item['type'] == 'image' -%}{{ '<start_of_image>' }}{%- elif item['type'] == 'text' -%}"
-    "{{ item['text'] | trim }}{%- endif -%}{%- endfor -%}{%- endif -%}{{ '<end_of_turn>\n' }}"
-    "{%- endfor -%}{%- if add_generation_prompt -%}{{ '<start_of_turn>model\n' }}{%- endif -%}"
-)
-QWEN3 = (
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n{% if message.content is string %}"
-    "{{ message.content }}{% else %}{% for content in message.content %}{% if content.type == 'image' %}"
-    "<|vision_start|><|image_pad|><|vision_end|>{% elif 'text' in content %}{{ content.text }}{% endif %}"
-    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-ONEVISION = (
-    "{% for message in messages %}{{'<|im_start|>' + message['role'] + ' '}}"
-    "{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>' }}"
-    "{% endfor %}{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}"
-    "{{ '\n' + content['text'] }}{% endfor %}{{'<|im_end|>'}}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-INTERNVL = (
-    "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n'}}"
-    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
-    "{% for content in message['content'] %}{% if content['type'] == 'image' %}{{ '<IMG_CONTEXT>\n' }}"
-    "{% elif content['type'] == 'text' %}{{ content['text'] }}{% endif %}{% endfor %}{% endif %}"
-    "{{'<|im_end|>\n'}}{% endfor %}{% if add_generation_prompt %}{{'<|im_start|>assistant\n' }}{% endif %}"
-)
 
 
 def _llava(words: str, size: Size, vision: Any, processor: dict[str, Any], strategy: Any, layer: int) -> Tiny:
-    made = tokenizer(f"{words} USER ASSISTANT", ["<s>", "</s>", "<image>"], LLAVA, "</s>", "<s>")
+    made = tokenizer(f"{words} USER ASSISTANT", ["<s>", "</s>", "<image>"], templates.LLAVA, "</s>", "<s>")
     config = hf.LlavaConfig(
         vision_config=vision,
         text_config=hf.LlamaConfig(**text(made, size)),
@@ -99,7 +48,7 @@ def smolvlm(words: str, size: Size, first: bool = False) -> Tiny:
     """HuggingFaceTB/SmolVLM2-256M-Video-Instruct; `first`: SmolVLM-256M-Instruct, of Idefics3's classes."""
     special = ["<|im_start|>", "<end_of_utterance>", "<image>", "<fake_token_around_image>", "<global-img>"]
     special += [f"<row_{r}_col_{c}>" for r in (1, 2) for c in (1, 2)]
-    made = tokenizer(f"{words} User Assistant", special, SMOLVLM, special[1], special[0])
+    made = tokenizer(f"{words} User Assistant", special, templates.SMOLVLM, special[1], special[0])
     config: Any = (hf.Idefics3Config if first else hf.SmolVLMConfig)(
         vision_config=VISION,
         text_config=hf.LlamaConfig(**text(made, size)),
@@ -139,7 +88,7 @@ def _ids(made: Any) -> dict[str, Any]:
 def qwen2_5_vl(words: str, size: Size) -> Tiny:
     """Qwen/Qwen2.5-VL-3B-Instruct: tied words, and a flat config.json."""
     special = [f"<|{word}|>" for word in QWEN_WORDS]
-    made = tokenizer(f"{words} system user assistant You are a helpful", special, QWEN, special[1])
+    made = tokenizer(f"{words} system user assistant You are a helpful", special, templates.QWEN, special[1])
     rope = {"type": "mrope", "mrope_section": [size.hidden // 32, size.hidden // 32, size.hidden // 16]}
     vision = {
         "depth": 2,
@@ -182,7 +131,7 @@ def gemma3(words: str, size: Size) -> Tiny:
     """google/gemma-3-4b-it: tied words, local layers of a window, and marks around a picture."""
     special = ["<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>"]
     special += ["<start_of_image>", "<end_of_image>", "<image_soft_token>"]
-    made = tokenizer(f"{words} user model", special, GEMMA, "<eos>", "<bos>")
+    made = tokenizer(f"{words} user model", special, templates.GEMMA, "<eos>", "<bos>")
     language = text(
         made,
         size,
@@ -214,7 +163,7 @@ def gemma3(words: str, size: Size) -> Tiny:
 def internvl(words: str, size: Size) -> Tiny:
     """OpenGVLab/InternVL3-1B-hf: a Qwen2 language model, at most four tiles."""
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>"]
-    made = tokenizer(f"{words} user assistant", special, INTERNVL, "<|im_end|>")
+    made = tokenizer(f"{words} user assistant", special, templates.INTERNVL, "<|im_end|>")
     config = hf.InternVLConfig(
         text_config=hf.Qwen2Config(**text(made, size)),
         vision_config={**VISION, "image_size": [16, 16], "patch_size": [4, 4], "attention_bias": True},
@@ -264,7 +213,9 @@ def paligemma(words: str, size: Size) -> Tiny:
 
 def qwen3_vl(words: str, size: Size) -> Tiny:
     """Qwen/Qwen3-VL-2B-Instruct: two of three layers of the tower go into layers of the language model."""
-    made = tokenizer(f"{words} user assistant", [f"<|{word}|>" for word in QWEN_WORDS], QWEN3, "<|im_end|>")
+    made = tokenizer(
+        f"{words} user assistant", [f"<|{word}|>" for word in QWEN_WORDS], templates.QWEN3, "<|im_end|>"
+    )
     rope = {"rope_type": "default", "mrope_interleaved": True, "mrope_section": [2, 1, 1]}
     vision = {
         "depth": 3,
@@ -299,7 +250,10 @@ def qwen3_vl(words: str, size: Size) -> Tiny:
 def llava_onevision(words: str, size: Size) -> Tiny:
     """llava-hf/llava-onevision-qwen2-0.5b-ov-hf: words tied in text_config alone, at most four tiles."""
     made = tokenizer(
-        f"{words} user assistant", ["<|im_start|>", "<|im_end|>", "<image>"], ONEVISION, "<|im_end|>"
+        f"{words} user assistant",
+        ["<|im_start|>", "<|im_end|>", "<image>"],
+        templates.ONEVISION,
+        "<|im_end|>",
     )
     sizes = [[16 * h, 16 * w] for h in (1, 2) for w in (1, 2)]
     config = hf.LlavaOnevisionConfig(
