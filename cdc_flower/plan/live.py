@@ -29,10 +29,11 @@ LAYERS = 2  # of the model that is run
 class Live(TorchDispatchMode):
     """Counts the bytes of tensors made inside: `now`, and the most at one time, `peak`."""
 
-    def __init__(self) -> None:
+    def __init__(self, there: Iterable[Tensor] = ()) -> None:
+        """`there`: tensors that are not counted, nor views of them."""
         super().__init__()
         self.now = self.peak = 0
-        self._known: set[int] = set()
+        self._known = {tensor.untyped_storage()._cdata for tensor in there}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation and enter what it made."""
@@ -89,7 +90,7 @@ def peak(model: nn.Module, layers: int, work: Work) -> int:
     rows, length = work.rows, work.length
     model.train(work.train)
     marks: list[int] = []
-    live = Live()
+    live = Live([*model.parameters(), *model.buffers()])
     hooks = [layer.register_forward_hook(lambda *_: marks.append(live.now)) for layer in language.layers]
     try:
         with live, torch.set_grad_enabled(work.train), torch.device("meta"):

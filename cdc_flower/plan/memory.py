@@ -23,7 +23,8 @@ from cdc_flower.uplink.scores import token_score
 
 LIBRARIES = 410e6  # bytes of a process that has imported all of a run and used each library once
 MAPPED = 200e6  # bytes of the libraries' files in memory, which processes share
-SLACK = 1.35  # a process keeps of its allocator, times its widest pass
+SLACK = 1.35  # times its widest pass without gradients, what a process keeps of the allocator
+TRAINED, BESIDE = 1.6, 0.75  # where it trains: times the widest step, and times the widest other pass
 ROW = 900  # bytes of a row of the ledger
 TOP = 64  # teacher's logits kept of a position
 ANSWERED, HELD_OUT, ENCODED = (
@@ -149,7 +150,7 @@ def process(run: Run, *, device: bool, cloud: bool, judges: bool = True) -> Memo
     on_model = {
         "weights": _weights(run, device, cloud),
         "optimiser": _trained(run, device, cloud),
-        "activations": SLACK * max(_passes(run, device, cloud, judges), default=0),
+        "activations": _kept(run, device, cloud, judges),
     }
     in_ram = {
         "libraries": LIBRARIES,
@@ -166,9 +167,9 @@ def process(run: Run, *, device: bool, cloud: bool, judges: bool = True) -> Memo
 
 def teacher_alone(run: Run) -> Memory:
     """The process that starts a comparison: it prepares data and takes the teacher's accuracy."""
-    work = Work(HELD_OUT, run.lengths.prompt)
+    work = Work(_held_out(run), run.lengths.prompt)
     weights = FLOAT * run.student.parts.tower + _teacher_bytes(run)
-    passes = SLACK * max(run.widest(run.teacher, work, run.gpu), _tower(run))
+    passes = max(run.widest(run.teacher, work, run.gpu), _tower(run))
     ram = Need(libraries=LIBRARIES, data=_data(run), tokens=_cached(run))
     if run.gpu:
         return Memory(ram, Need(weights=weights, activations=passes))
@@ -254,33 +255,50 @@ def _received(run: Run, width: int, top: int) -> float:
     return own.rounds * run.asked * samples * (FLOAT * width * tokens + top)
 
 
-def _passes(run: Run, device: bool, cloud: bool, judges: bool) -> Iterable[float]:
-    """Bytes of each kind of pass that a process makes."""
+def _kept(run: Run, device: bool, cloud: bool, judges: bool) -> float:
+    """What passes leave with a process at its peak: the allocator gives little back between two kinds."""
+    other = max(_answers(run, device, cloud, judges), default=0.0)
+    step = max(_steps(run, device, cloud), default=0.0)
+    return max(SLACK * other, TRAINED * step + BESIDE * other)
+
+
+def _steps(run: Run, device: bool, cloud: bool) -> Iterable[float]:
+    """Bytes of a step of training, on a device and in the cloud."""
+    student, lengths, own = run.student, run.lengths, run.config.cloud
+    if device and run.holds.trains:
+        yield run.widest(student, _step(run.holds.batch, lengths.prompt, lengths.answer))
+    if cloud and run.holds.distils:
+        whole = round(own.batch * own.replay_share)
+        kept = min(run.config.uplink.tokens_kept or lengths.picture, lengths.picture) + lengths.text
+        step = 0.0
+        for rows, length in ((whole, lengths.prompt), (own.batch - whole, kept)):
+            if rows:
+                step += run.widest(student, _step(rows, length, lengths.answer))
+                if losses.needs_teacher(own.losses):
+                    step += run.widest(run.teacher, Work(rows, length), run.gpu)
+        yield step
+
+
+def _answers(run: Run, device: bool, cloud: bool, judges: bool) -> Iterable[float]:
+    """Bytes of each kind of pass without gradients."""
     student, lengths, up = run.student, run.lengths, run.config.uplink
     if device:
         read = not run.holds.trains and run.holds.distils and up.tokens_kept > 0
         maps = read and bool(token_score(up.token_score).read)
-        rows = min(ANSWERED, run.asked * run.config.run.samples_per_round if cloud else ANSWERED)
+        rows = min(ANSWERED, run.asked * run.config.run.samples_per_round)
         yield run.widest(student, Work(rows, lengths.prompt, attention=maps))
-        if run.holds.trains:
-            yield run.widest(student, _step(run.holds.batch, lengths.prompt, lengths.answer))
     if cloud:
         yield _tower(run)
         if judges:
-            yield run.widest(student, Work(HELD_OUT, lengths.prompt))
+            yield run.widest(student, Work(_held_out(run), lengths.prompt))
         if run.holds.distils:
-            cloud_settings = run.config.cloud
-            yield run.widest(run.teacher, Work(TEACH_BATCH, lengths.prompt), run.gpu)
-            whole = round(cloud_settings.batch * cloud_settings.replay_share)
-            fresh = cloud_settings.batch - whole
-            kept = min(up.tokens_kept or lengths.picture, lengths.picture) + lengths.text
-            step = 0.0
-            for rows, length in ((whole, lengths.prompt), (fresh, kept)):
-                if rows:
-                    step += run.widest(student, _step(rows, length, lengths.answer))
-                    if losses.needs_teacher(cloud_settings.losses):
-                        step += run.widest(run.teacher, Work(rows, length), run.gpu)
-            yield step
+            most = max(run.config.cloud.source_replay, run.asked * run.config.run.samples_per_round)
+            yield run.widest(run.teacher, Work(min(TEACH_BATCH, most), lengths.prompt), run.gpu)
+
+
+def _held_out(run: Run) -> int:
+    """Rows of a pass over held-out items."""
+    return min(HELD_OUT, run.config.data.items_per_domain * (1 + len(run.config.axes)))
 
 
 def _step(rows: int, prompt: int, answer: int) -> Work:

@@ -8,13 +8,10 @@ does not settle it.
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from cdc_flower.config import Config, ConfigError, flat, parse
@@ -22,50 +19,16 @@ from cdc_flower.models.folders import PairError, paths
 from cdc_flower.plan import facts, memory
 from cdc_flower.plan.checkpoints import Checkpoint, open_checkpoint
 from cdc_flower.plan.memory import Holds, Memory, Need, Run
+from experiments.run.machine import Machine, cores, gib
 from strategies.devices import wanted
 from strategies.fedavg import FedAvgSettings
 from strategies.method import method
 
-UNSURE = 0.15  # share of the plan that a measurement may differ by, above the libraries
-UNSURE_VARIES = 0.3  # where the number of tokens is that of a picture that is assumed
+UNSURE = 0.15  # share of the plan that a measurement may differ by (docs/log.md)
+UNSURE_MORE = 0.3  # of several processes, whose peaks rarely meet, or where a picture's tokens are assumed
 RAY = 350e6  # bytes of Ray's own processes
-LIMITS = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
-
-@dataclass(frozen=True)
-class Machine:
-    """What is free.
-
-    Attributes:
-        ram: bytes that are available, and free swap.
-        vram: bytes free on the first GPU; 0 without one.
-    """
-
-    ram: float
-    vram: float = 0.0
-
-    @classmethod
-    def here(cls) -> Machine:
-        """This one, within the limit of its control group."""
-        found = psutil.virtual_memory()
-        free = min([found.available, *(room for room in map(_room, LIMITS) if room)])
-        vram = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else 0
-        return cls(free + psutil.swap_memory().free, vram)
-
-
-def _room(limit: Path) -> int:
-    """Bytes that a control group still has; 0 where it has no limit."""
-    used = {"memory.max": "memory.current", "memory.limit_in_bytes": "memory.usage_in_bytes"}[limit.name]
-    cached = 0
-    try:
-        most = int(limit.read_text())
-        now = int(limit.with_name(used).read_text())
-        for line in limit.with_name("memory.stat").read_text().splitlines():
-            name, _, value = line.partition(" ")
-            cached += int(value) if name in ("inactive_file", "total_inactive_file") else 0
-    except (OSError, ValueError):  # "max", or no such group
-        return 0
-    return max(1, most - now + cached)
+__all__ = ["Engine", "Known", "Machine", "Plan", "check", "cores", "gib", "make", "remedy"]
 
 
 @dataclass(frozen=True)
@@ -119,11 +82,6 @@ class Plan:
             if need * sure > there:
                 return f"about {gib(need)} of {what}, {gib(there)} are free"
         return ""
-
-
-def gib(size: float) -> str:
-    """Bytes for people: "12.3 GiB", "812 MiB"."""
-    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
 
 
 def holds(config: Config) -> Holds:
@@ -194,13 +152,9 @@ def make(
     varies = any(run.student.family.varies for run in runs.values())
     device = {arm: memory.process(run, device=True, cloud=False) for arm, run in runs.items()}
     cloud = {arm: memory.process(run, device=False, cloud=True) for arm, run in runs.items()}
-    return Plan(
-        runs,
-        device,
-        cloud,
-        list(_processes(runs, device, cloud, engine, jobs)),
-        UNSURE_VARIES if varies else UNSURE,
-    )
+    processes = list(_processes(runs, device, cloud, engine, jobs))
+    more = varies or sum(p.count for p in processes) > 1
+    return Plan(runs, device, cloud, processes, UNSURE_MORE if more else UNSURE)
 
 
 def _processes(
@@ -327,8 +281,3 @@ def check(configs: Mapping[str, Config], engine: Engine, jobs: int, machine: Mac
             f"this needs {lacks} (`cdc-flower plan`); "
             f"allowed: {helps or 'smaller models, a larger machine'}, or --no-plan to try it"
         )
-
-
-def cores() -> int:
-    """Of this host, that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

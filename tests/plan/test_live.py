@@ -18,6 +18,12 @@ def test_what_is_alive_is_counted_and_what_is_freed_is_not():
     assert live.peak == 6000
 
 
+def test_weights_are_not_counted_however_they_are_turned(pair_folder):
+    model = open_checkpoint(str(pair_folder / "student"), "student", 4, "eager").short
+    one, two = (peak(model, LAYERS, Work(rows, 8)) for rows in (1, 2))
+    assert two > 1.9 * one
+
+
 def test_a_pass_on_meta_has_as_much_alive_as_the_pass_itself(pair_folder):
     path = pair_folder / "student"
     of = open_checkpoint(str(path), "student", 4, "eager")
@@ -30,7 +36,7 @@ def test_a_pass_on_meta_has_as_much_alive_as_the_pass_itself(pair_folder):
     language = real.get_base_model().model.language_model
     for train in (False, True):
         real.train(train)
-        with Live() as live, torch.set_grad_enabled(train):
+        with Live([*real.parameters(), *real.buffers()]) as live, torch.set_grad_enabled(train):
             out = language(
                 inputs_embeds=torch.zeros(3, 20, of.config.text_config.hidden_size, requires_grad=train),
                 attention_mask=torch.zeros(3, 1, 20, 20),

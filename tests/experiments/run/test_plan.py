@@ -4,7 +4,7 @@ import pytest
 
 from cdc_flower.config import ConfigError, flat, parse
 from cdc_flower.plan import memory
-from experiments.run.plan import Engine, Machine, Plan, check, gib, holds, make, remedy
+from experiments.run.plan import Engine, Machine, Plan, check, holds, make, remedy
 
 GIB = 2**30
 LOCAL = Engine("local", 1)
@@ -44,7 +44,7 @@ def test_what_does_not_fit_is_refused_with_what_makes_it_fit(config):
 
 def test_fewer_workers_are_the_first_thing_that_is_named(config):
     many = arms(config, "static", "cdc")
-    with pytest.raises(ConfigError, match="allowed: --workers 2,"):
+    with pytest.raises(ConfigError, match=r"allowed: --workers [24],"):
         check(many, Engine("compare", 8), 16, Machine(2 * GIB))
     check(many, Engine("compare", 2), 16, Machine(2 * GIB))
 
@@ -92,17 +92,6 @@ def test_only_what_surely_does_not_fit_is_refused(config):
     assert found.lacks(Machine(found.ram)) == ""
     assert found.lacks(Machine(found.ram * 0.9)) == ""
     assert found.lacks(Machine(found.ram * 0.8)) != ""
-
-
-def test_this_machine_has_memory():
-    here = Machine.here()
-    assert 10**8 < here.ram < 10**14
-    assert here.vram >= 0
-
-
-def test_sizes_are_read_by_people():
-    assert gib(3.25 * GIB) == "3.2 GiB"
-    assert gib(5 * 2**20) == "5 MiB"
 
 
 def test_a_plan_of_nothing_but_libraries_is_their_size():
