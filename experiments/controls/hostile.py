@@ -28,6 +28,7 @@ SETTINGS = {
     "run.samples-per-round": 4,
     "run.eval-every": 1000,
     "run.min-devices": 1,
+    "data.partition": "shared",  # as many devices as are wanted
     "cloud.steps": 1,
     "cloud.batch": 8,
     "cloud.source-replay": 8,

@@ -24,7 +24,7 @@ def test_methods_say_what_they_hold(config):
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
 def test_the_packaged_pair_is_never_refused_on_four_gib(workers, monkeypatch):
-    """3 GiB are free there; neither the formula nor the traced passes say otherwise."""
+    """With 4 GiB free (one local run: 1.5): neither the formula nor the traced passes say otherwise."""
     methods = ("static", "cdc", "fedavg_full", "fedavg_lora", "fedprox_lora", "fedavg_pseudo")
     check(arms(parse({}), *methods), Engine("compare", workers), 6, Machine(4 * GIB))
     check(arms(parse({}), "cdc"), LOCAL, 1, Machine(1.5 * GIB))

@@ -5,6 +5,7 @@ import tomllib
 import pytest
 
 from cdc_flower.config import ConfigError, flat, parse
+from cdc_flower.ledger import Ledger
 from cdc_flower.run_folder import RunFolder
 from experiments.run import simulate
 from experiments.run.settings import flattened
@@ -42,6 +43,7 @@ def run_folder(tmp_path):
         folder = RunFolder(tmp_path / "run")
         folder.begin(parse({"run.rounds": 3, "run.out-dir": "elsewhere", "cloud.steps": 7}), {}, {})
         folder.round(3, {"source": 0.5}, {}, {})
+        folder.devices(Ledger().frame())
         if ended:
             folder.finish(ended)
         return folder.path
