@@ -96,7 +96,7 @@ def field(record: Mapping[str, Any], name: str, kind: type, where: str) -> Any:
     if isinstance(value, bool) != (kind is bool) or not isinstance(value, kind):
         what = f"is {type(value).__name__}, not {kind.__name__}" if name in record else "is missing"
         raise PackError(f"{where}: field '{name}' {what}; fields there: {', '.join(map(str, record))[:120]}")
-    if kind is int and abs(value) >= 2**63:
+    if isinstance(value, int) and abs(value) >= 2**63:
         raise PackError(f"{where}: field '{name}' = {str(value)[:24]}: more than 63 bits")
     return _plain(value, name, where) if isinstance(value, str) else value
 
