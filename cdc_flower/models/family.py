@@ -79,9 +79,9 @@ class Family(ABC):
         """Whether a picture can have such a grid."""
         return grid == self.grid(config)
 
-    @abstractmethod
     def layout(self, config: Any, processor: Any, size: tuple[int, int]) -> Grid:
-        """The grid of a picture of (height, width) pixels."""
+        """The grid of a picture of (height, width) pixels; here the same for every picture."""
+        return self.smallest(config)
 
     @abstractmethod
     def encode(

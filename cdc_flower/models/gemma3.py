@@ -52,10 +52,6 @@ class Gemma3(Family):
         side = int(config.mm_tokens_per_image**0.5)
         return Grid(side * side, side, side)
 
-    def layout(self, config: Any, processor: Any, size: tuple[int, int]) -> Grid:
-        """The same for every picture."""
-        return self.grid(config)
-
     @torch.no_grad()
     def encode(
         self, tower: nn.Module, config: Any, processor: Any, images: Sequence[Image.Image]

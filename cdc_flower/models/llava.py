@@ -50,10 +50,6 @@ class Llava(Family):
         """The tower's patches."""
         return one_square(config)
 
-    def layout(self, config: Any, processor: Any, size: tuple[int, int]) -> Grid:
-        """The same for every picture."""
-        return one_square(config)
-
     @torch.no_grad()
     def encode(
         self, tower: nn.Module, config: Any, processor: Any, images: Sequence[Image.Image]

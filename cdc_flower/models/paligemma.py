@@ -53,10 +53,6 @@ class PaliGemma(Family):
         side = config.vision_config.image_size // config.vision_config.patch_size
         return Grid(side * side, side, side)
 
-    def layout(self, config: Any, processor: Any, size: tuple[int, int]) -> Grid:
-        """The same for every picture."""
-        return self.grid(config)
-
     @torch.no_grad()
     def encode(
         self, tower: nn.Module, config: Any, processor: Any, images: Sequence[Image.Image]

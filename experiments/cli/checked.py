@@ -20,79 +20,66 @@ from cdc_flower.border import no_file, no_folder, odd_text
 SHOWN = 60  # characters of a value that is no text
 
 
-class Folder(click.ParamType):
+class Place(click.ParamType):
+    """A path. A subclass says what is wrong with one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path.
+
+        Raises:
+            click.BadParameter: no path, or one that cannot be used.
+        """
+        try:
+            path = Path(value).expanduser()
+        except RuntimeError as err:  # no home for ~
+            self.fail(f"'{value}': {err}", param, ctx)
+        if wrong := self.wrong(path):
+            self.fail(f"'{value}'{wrong}", param, ctx)
+        return path
+
+    def wrong(self, path: Path) -> str:
+        """Why a path cannot be used, as it stands behind the path; "" where it can."""
+        raise NotImplementedError
+
+
+class Folder(Place):
     """A folder that is there."""
 
     name = "folder"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """The path.
-
-        Raises:
-            click.BadParameter: there is no such folder.
-        """
-        path = _path(self, value, param, ctx)
-        if not _is(path.is_dir):
-            self.fail(f"'{value}' is no folder; allowed: a folder that is there", param, ctx)
-        return path
+    def wrong(self, path: Path) -> str:
+        """That it is none."""
+        return "" if _is(path.is_dir) else " is no folder; allowed: a folder that is there"
 
 
-class File(click.ParamType):
+class File(Place):
     """A file that is there."""
 
     name = "file"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """The path.
-
-        Raises:
-            click.BadParameter: there is no such file.
-        """
-        path = _path(self, value, param, ctx)
-        if not _is(path.is_file):
-            self.fail(f"'{value}' is no file; allowed: a file that is there", param, ctx)
-        return path
+    def wrong(self, path: Path) -> str:
+        """That it is none."""
+        return "" if _is(path.is_file) else " is no file; allowed: a file that is there"
 
 
-class NewFolder(click.ParamType):
+class NewFolder(Place):
     """A folder that is there or can be made, to write to."""
 
     name = "folder"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """The path.
-
-        Raises:
-            click.BadParameter: nobody can write there.
-        """
-        path = _path(self, value, param, ctx)
-        if wrong := no_folder(path):
-            self.fail(f"'{value}': {wrong}", param, ctx)
-        return path
+    def wrong(self, path: Path) -> str:
+        """That nobody can write there."""
+        return f": {why}" if (why := no_folder(path)) else ""
 
 
-class NewFile(click.ParamType):
+class NewFile(Place):
     """A file to write, in a folder that is there."""
 
     name = "file"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """The path.
-
-        Raises:
-            click.BadParameter: nobody can write there.
-        """
-        path = _path(self, value, param, ctx)
-        if wrong := no_file(path):
-            self.fail(f"'{value}': {wrong}", param, ctx)
-        return path
-
-
-def _path(kind: click.ParamType, value: Any, param: Any, ctx: Any) -> Path:
-    try:
-        return Path(value).expanduser()
-    except RuntimeError as err:  # no home for ~
-        kind.fail(f"'{value}': {err}", param, ctx)
+    def wrong(self, path: Path) -> str:
+        """That nobody can write there."""
+        return f": {why}" if (why := no_file(path)) else ""
 
 
 def _is(asked: Any) -> bool:

@@ -12,11 +12,11 @@ import pytest
 
 from cdc_flower import results
 from cdc_flower.config import parse
+from experiments.controls.hostile import SAME
 from strategies.run import run_local
 
 HERE = Path(__file__).parent
 ROUNDS, LIAR = 3, 2
-SAME = ["round", "device", "status", "uplink_bytes", "downlink_bytes", "uploaded_samples", "tokens_sent"]
 
 
 @pytest.mark.slow
@@ -34,7 +34,7 @@ def test_a_lying_supernode_changes_nothing_for_the_others(
         time.sleep(0.5)
     found = results.read(out)
     assert found.status == "completed"
-    rows, same = ((of.devices[of.devices["device"] != LIAR][SAME]) for of in (found, expected))
+    rows, same = ((of.devices[of.devices["device"] != LIAR][list(SAME)]) for of in (found, expected))
     assert rows.to_dict("list") == same.to_dict("list")
     assert set(found.devices[found.devices["device"] == LIAR]["status"]) <= {"refused", "failed"}
     assert found.run["adapter_digest"] == expected.run["adapter_digest"]

@@ -16,19 +16,9 @@ import pytest
 
 from cdc_flower.fleet.engines import head
 from cdc_flower.fleet.engines.head import Head, RayDied, lives
+from experiments.controls.kill_and_resume import SETTINGS
 
 ROOT = Path(__file__).parents[3]
-RUN = {
-    "run.rounds": 4,
-    "run.devices": 3,
-    "run.samples-per-round": 4,
-    "cloud.steps": 3,
-    "cloud.source-replay": 50,
-    "run.eval-every": 2,
-    "data.scenes-train": 300,
-    "data.scenes-test": 100,
-    "data.items-per-domain": 20,
-}
 WITHIN = 15.0  # s, from a death to the end of the command, on a machine that does nothing else
 
 
@@ -123,7 +113,7 @@ def begun(*arguments: str) -> subprocess.Popen[str]:
 
 
 def fresh(folder: Path) -> list[str]:
-    sets = [part for key, value in RUN.items() for part in ("--set", f"{key}={value}")]
+    sets = [part for key, value in SETTINGS.items() for part in ("--set", f"{key}={value}")]
     return ["--out", str(folder), *sets]
 
 
