@@ -29,7 +29,7 @@ def test_a_quick_bench_writes_its_figures(tmp_path, capsys):
     bench_fleet.main(["--quick", "--workers", "1", "--out", str(tmp_path)])
     found = {f["name"]: f for f in json.loads((tmp_path / "bench-fleet.json").read_text())}
     assert all(f["value"] > 0 and f["limit"] > 0 for f in found.values())
-    assert found["bytes of an idle device, of 5,000"]["ok"]
+    assert found["bytes of an idle device, of 100,000"]["ok"]
     assert found["bytes more of a device asked once, of 500"]["ok"]
     small, full = (found[f"the model alone, batches of {n}: ms a sample (limit: of 128)"] for n in (1, 128))
     assert small["value"] > 2 * full["value"]
