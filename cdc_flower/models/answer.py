@@ -7,6 +7,7 @@ The pass is the class's own: `model.model` is given the ids of the sequence and 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from cdc_flower.models.attention import Paid, shown
 from cdc_flower.models.families import family_of, logits, parts
 from cdc_flower.models.family import bare
 from cdc_flower.models.inputs import Inputs, Text
@@ -26,7 +28,7 @@ class Output:
 
     logits: Tensor  # (B, A, V): of the answer's positions, or (B, 1, V) of the next token
     hidden: Tensor  # (B, S, H), after the final norm
-    attentions: tuple[Tensor, ...] | None  # per layer (B, heads, S, S)
+    attended: Tensor | None  # (B, S) float32: what the question pays to every position (`attention.Paid`)
     cache: DynamicCache | None
     mask: Tensor  # (B, S) bool
 
@@ -80,23 +82,24 @@ def _at_every_id(base: Any, inputs: Inputs, projected: Tensor) -> Tensor:
 def forward(
     model: nn.Module, inputs: Inputs, *, attention: bool = False, cache: bool = False, least: int = 1
 ) -> Output:
-    """Run the model over a batch; see `Output` for shapes. `attention` needs a model with eager attention,
-    `least` is as in `answer`. Tokens with position -1 are masked.
+    """Run the model over a batch; see `Output` for shapes. `attention` asks for `Output.attended`, `least` is
+    as in `answer`. Tokens with position -1 are masked.
     """
     there, mask = inputs.slots >= 0, inputs.mask.clone()
     row = torch.arange(len(mask), device=mask.device)[:, None].expand_as(there)
     mask[row[there], inputs.slots[there]] = (inputs.positions >= 0)[there]
     past = DynamicCache() if cache else None
-    out = run(model, inputs, mask.long(), use_cache=cache, past_key_values=past, output_attentions=attention)
+    paid = Paid(inputs, mask) if attention else None
+    with nullcontext() if paid is None else shown(model, paid.add):
+        out = run(model, inputs, mask.long(), use_cache=cache, past_key_values=past)
     hidden = out.last_hidden_state
     first = inputs.length - 1  # the position that predicts the answer's first token
     steps = 1 if inputs.answer_ids is None else inputs.answer_ids.shape[1]
     wanted = (first[:, None] + torch.arange(steps, device=first.device)).clamp_max(hidden.shape[1] - 1)
     picked = hidden.gather(1, wanted[..., None].expand(-1, -1, hidden.shape[-1]))
     found = logits(model, _repeated(picked, least))[: len(picked)]
-    return Output(
-        found, hidden, out.attentions if attention else None, out.past_key_values if cache else None, mask
-    )
+    attended = None if paid is None else paid.mean
+    return Output(found, hidden, attended, out.past_key_values if cache else None, mask)
 
 
 def _repeated(x: Tensor, least: int) -> Tensor:
@@ -139,7 +142,7 @@ def answer(
 
     Args:
         top_k: k of `Answers.top_ids` and `top_logits`; with 0 they are empty.
-        read: is shown the pass over picture and question that begins every answer, attentions included.
+        read: is shown the pass over picture and question that begins every answer, attention included.
         least: rows of a step of one token; of fewer the last is repeated, because small products of matrices
             run in other kernels with other bits (docs/fleet.md, Determinism).
     """

@@ -7,6 +7,7 @@ checkpoint holds the values after compression, in float32.
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -151,9 +152,9 @@ def _untied(model: Any) -> Any:
 
 def as_checkpoint(model: Any, shared: Shared, out: Path) -> Path:
     """Write a student as plain weights with tokenizer, chat template and picture processor; an adapter is
-    merged into them.
+    merged into a copy of them.
     """
-    model = _untied(model)
+    model = _untied(copy.deepcopy(model))  # other students may share what is frozen
     if isinstance(model, PeftModel):
         model = model.merge_and_unload()
     model._hf_peft_config_loaded = False

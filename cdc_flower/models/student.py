@@ -98,6 +98,8 @@ def dequantised(model: nn.Module) -> nn.Module:
 @kept(4)
 def device_model(shared: Shared, config: PairConfig) -> nn.Module:
     """The compressed student with its adapter at version 0; one resident copy per process and setting."""
+    if config.compression == "none":
+        return twin_model(shared, config)  # of equal weights, which both share
     return adapters.attach(_load(shared, config.compression), config.lora_rank).eval()
 
 
@@ -110,8 +112,13 @@ def _twin(shared: Shared, config: PairConfig) -> nn.Module:
 
 
 def twin_model(shared: Shared, config: PairConfig) -> nn.Module:
-    """A new float copy of the deployed student with the adapter at version 0."""
-    return copy.deepcopy(_twin(shared, config), {id(part): part for part in shared.tower.modules()})
+    """The deployed student in float with an adapter of its own, at version 0.
+
+    Twins share all that is frozen: nobody may change that in place.
+    """
+    first = _twin(shared, config)
+    frozen = [p for p in first.parameters() if not p.requires_grad]
+    return copy.deepcopy(first, {id(part): part for part in [*shared.tower.modules(), *frozen]})
 
 
 def full_model(shared: Shared, config: PairConfig) -> nn.Module:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import DynamicCache
 
+from cdc_flower.models.attention import shown
 from cdc_flower.models.families import logits, parts
 from cdc_flower.models.family import bare
 
@@ -65,7 +67,7 @@ class Work:
         length: ids of each sequence.
         predicted: positions whose logits are computed.
         train: with gradients, and back.
-        attention: the maps of every layer are read.
+        attention: the map of every layer is read, one after the other.
         cache: keys and values are kept.
     """
 
@@ -93,7 +95,8 @@ def peak(model: nn.Module, layers: int, work: Work) -> int:
     live = Live([*model.parameters(), *model.buffers()])
     hooks = [layer.register_forward_hook(lambda *_: marks.append(live.now)) for layer in language.layers]
     try:
-        with live, torch.set_grad_enabled(work.train), torch.device("meta"):
+        reading = shown(model, lambda layer: None) if work.attention else nullcontext()
+        with live, torch.set_grad_enabled(work.train), torch.device("meta"), reading:
             embeds = torch.empty(rows, length, width, requires_grad=work.train)
             mask = torch.empty(rows, 1, length, length)
             past = DynamicCache() if work.cache and not work.train else None
@@ -103,7 +106,6 @@ def peak(model: nn.Module, layers: int, work: Work) -> int:
                 position_ids=torch.arange(length)[None].expand(rows, length),
                 use_cache=past is not None,
                 past_key_values=past,
-                output_attentions=work.attention,
             )
             found = logits(base, out.last_hidden_state[:, : work.predicted]).float().log_softmax(-1)
             if work.train:

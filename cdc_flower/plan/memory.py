@@ -180,22 +180,17 @@ def _teacher_bytes(run: Run) -> float:
     return (HALF if run.gpu else FLOAT) * run.teacher.parts.language
 
 
-def _float_student(run: Run) -> float:
-    """A float student with its adapter, unless all its weights are trained."""
-    parts = run.student.parts
-    return FLOAT * (parts.language + (0 if run.holds.full else parts.lora + parts.copied))
-
-
 def _weights(run: Run, device: bool, cloud: bool) -> float:
     parts = run.student.parts
-    total = FLOAT * parts.tower
-    trainee, resident = device and run.holds.trains, device and not run.holds.trains
-    if resident:
-        total += parts.stored(run.compression) + FLOAT * (parts.lora + parts.copied)
-    floats = trainee + cloud
-    if floats and not run.holds.full:
-        floats += 1  # the twin that others are copied from
-    total += floats * _float_student(run)
+    adapter, resident = FLOAT * (parts.lora + parts.copied), device and not run.holds.trains
+    total = FLOAT * parts.tower + (adapter if resident else 0)
+    floats = (device and run.holds.trains) + cloud
+    if floats and run.holds.full:
+        total += floats * FLOAT * parts.language
+    elif floats:  # float students share what is frozen, also with the first, which others are copied from
+        total += FLOAT * parts.language + (floats + 1) * adapter
+    if resident and (run.compression != "none" or not floats or run.holds.full):
+        total += parts.stored(run.compression)
     return total + (_teacher_bytes(run) if cloud and run.holds.distils else 0)
 
 

@@ -92,17 +92,8 @@ def attention(model: nn.Module, out: vlm.Output, inputs: vlm.Inputs) -> Tensor:
 
     The last position (the one that writes the answer) counts as much as the mean of all.
     """
-    assert out.attentions is not None
-    first = int(inputs.question.min())  # no question begins before
-    place = torch.arange(first, out.mask.shape[1], device=out.mask.device)
-    rows = (out.mask[:, first:] & (place >= inputs.question[:, None])).float()
-    rows = rows / rows.sum(1, keepdim=True)
-    last = nn.functional.one_hot(inputs.length - 1 - first, rows.shape[1]).float()
-    weight = 0.5 * rows + 0.5 * last  # (B, T)
-    total = torch.zeros(out.mask.shape, device=weight.device)
-    for layer in out.attentions:
-        total += torch.einsum("bt,bts->bs", weight, layer.float().mean(1)[:, first:])
-    return inputs.at_tokens(total / len(out.attentions))
+    assert out.attended is not None
+    return inputs.at_tokens(out.attended)
 
 
 def drawn(attended: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -75,6 +75,32 @@ def test_twin_trained_is_device_running(shared, config, inputs):
         adapters.write(device, start)
 
 
+@pytest.mark.parametrize("compression", ["nf4", "none"])
+def test_students_of_a_process_share_what_is_frozen_and_each_has_an_adapter_of_its_own(
+    shared, config, compression
+):
+    settings = _with(config, compression)
+    one, two, device = (
+        twin_model(shared, settings),
+        twin_model(shared, settings),
+        device_model(shared, settings),
+    )
+    sharers = [one, two, device] if compression == "none" else [one, two]
+    for model in sharers[1:]:
+        for (name, a), (same, b) in zip(one.named_parameters(), model.named_parameters(), strict=True):
+            assert name == same
+            assert a.requires_grad == b.requires_grad
+            assert (a is b) == (not a.requires_grad)
+    first = adapters.read(device)
+    try:
+        adapters.write(one, first + 1)
+        assert np.array_equal(adapters.read(two), first)
+        assert np.array_equal(adapters.read(device), first)
+        assert np.array_equal(adapters.read(twin_model(shared, settings)), first)
+    finally:
+        adapters.write(device, first)
+
+
 def test_version_zero_answers_like_the_bare_student_and_is_the_same_everywhere(shared, config, inputs):
     one, two = twin_model(shared, config.pair), twin_model(shared, config.pair)
     assert np.array_equal(adapters.read(one), adapters.read(two))

@@ -89,10 +89,10 @@ def test_attention_shares_are_not_negative_and_sum_to_at_most_one(student, share
 def test_attention_is_the_mean_over_layers_and_heads_of_the_questions_rows(student, shared, inputs):
     scores = score("attention", student, shared, inputs)
     with torch.no_grad():
-        out = vlm.forward(student, inputs, attention=True)
+        maps = vlm.run(student, inputs, inputs.mask.long(), output_attentions=True).attentions
     for b in range(3):
         start, stop = int(inputs.question[b]), int(inputs.length[b])
-        rows = torch.stack(out.attentions)[:, b, :, start:stop, inputs.slots[b]].mean((0, 1))  # (n, N)
+        rows = torch.stack(maps)[:, b, :, start:stop, inputs.slots[b]].mean((0, 1))  # (n, N)
         expected = (rows.mean(0) + rows[-1]) / 2
         np.testing.assert_allclose(scores[b], expected.numpy(), rtol=1e-4, atol=1e-7)
 
