@@ -106,9 +106,17 @@ class PairConfig:
     compression: Literal["nf4", "int8", "none", "auto"] = setting(
         "nf4", "of the student's weights; auto = the least that fits a device's RAM"
     )
-    lora_rank: int = setting(16, "r of the adapter; its alpha is 2 r", ge=1, le=1024)
+    adapter: Literal["lora", "norms"] = setting(
+        "lora", "what is trained: LoRA, projector and norms, or norms, biases and scales alone"
+    )
+    lora_rank: int = setting(16, "r of LoRA; its alpha is 2 r", ge=1, le=1024)
     max_answer_tokens: int = setting(8, "the longest answer, its end token not counted", ge=1, le=1024)
     token_cache: str = setting("", "folder of cached tower outputs; '' = the user's cache folder")
+
+    @property
+    def rank(self) -> int:
+        """Of the layers that the adapter adds; 0 = it adds none."""
+        return self.lora_rank if self.adapter == "lora" else 0
 
 
 @dataclass(frozen=True, config=STRICT)

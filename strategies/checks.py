@@ -68,7 +68,7 @@ def check(setup: Setup) -> None:
         ConfigError: names the setting and what is allowed.
     """
     width = setup.shared.config.get_text_config().hidden_size
-    rank = setup.config.pair.lora_rank
+    rank = setup.config.pair.rank
     if rank > width:
         raise ConfigError(
             f"setting 'pair.lora-rank' = {rank}: the student's layers are {width} wide; "

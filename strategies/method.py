@@ -75,7 +75,7 @@ class Setup:
             counted: as in `Fleet`.
             adapter: whether the model that devices run has an adapter, which costs FLOPs.
         """
-        rank = self.config.pair.lora_rank if adapter else 0
+        rank = self.config.pair.rank if adapter else 0
         shapes = roofline.shapes(self.shared.student_config(), rank)
         made = Fleet.of(self.config, counted=counted)
         positions = longest_prompt(self.shared, self.world) + self.shared.max_answer_tokens + 1

@@ -1,13 +1,14 @@
 """The adapter: every trainable tensor of the student, as one flat float32 vector in a fixed order.
 
-It is a peft adapter (LoRA on the language model, projector and norms as `modules_to_save`), saved and loaded
-by peft; the wire, the codecs and the mirror see only the flat vector and its `Layout`.
+What it consists of is a kind, by name (`KINDS`); the wire, the codecs and the mirror see only the flat vector
+and its `Layout`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from math import prod
@@ -16,7 +17,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import IA3Config, LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import Linear as LoraLinear
 from torch import nn
 from torch.nn import functional as F
@@ -50,13 +51,8 @@ class Layout:
         return hashlib.blake2b(repr((self.names, self.shapes)).encode(), digest_size=8).digest()
 
 
-def attach(model: nn.Module, rank: int, seed: int = 0) -> PeftModel:
-    """Wrap a student with the adapter, version 0: LoRA B = 0, so its answers are the bare student's
-    (its logits within 1e-4).
-
-    The random LoRA A comes from `seed` alone, so that every device and the cloud start with equal bits. All
-    weights are rounded to multiples of `GRID`, on which sums of updates of the codec `dyadic` are exact.
-    """
+def _lora(model: nn.Module, rank: int) -> PeftModel:
+    """LoRA on the language model, its embedding and head; projector and norms whole. B = 0 at first."""
     family = family_of(model)
     config = LoraConfig(
         r=rank,
@@ -67,15 +63,43 @@ def attach(model: nn.Module, rank: int, seed: int = 0) -> PeftModel:
         modules_to_save=family.saved_whole,
         task_type=None,
     )
+    return get_peft_model(cast(PreTrainedModel, model), config)
+
+
+def _norms(model: nn.Module, rank: int) -> PeftModel:
+    """Vectors alone: the norms and biases that are there, and a scale, 1 at first, for each output of a map
+    in the language model's layers (LLaMA-Adapter V2, arXiv 2304.15010, which also adds biases to classes that
+    have none; a plain checkpoint could not hold those).
+    """
+    family = family_of(model)
+    config = IA3Config(target_modules=family.layer_maps, feedforward_modules=[], task_type=None)
+    wrapped = get_peft_model(cast(PreTrainedModel, model), config)
+    for name, p in wrapped.named_parameters():
+        if p.dim() == 1 and any(f".{part}." in name for part in (family.projector, family.language)):
+            p.requires_grad_(True)
+    return wrapped
+
+
+KINDS: dict[str, Callable[[nn.Module, int], PeftModel]] = {"lora": _lora, "norms": _norms}
+"""Kind of adapter -> what makes a student's parameters trainable; `rank` is that of LoRA."""
+
+
+def attach(model: nn.Module, rank: int, kind: str = "lora", seed: int = 0) -> PeftModel:
+    """Wrap a student with the adapter, version 0, with which its answers are the bare student's (its logits
+    within 1e-4).
+
+    A random LoRA A comes from `seed` alone, so that every device and the cloud start with equal bits. All
+    weights are rounded to multiples of `GRID`, on which sums of updates of the codec `dyadic` are exact.
+    """
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for a renamed property
         # Where embedding and head are one weight, each has LoRA of its own; `export` unties before it merges.
         warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`", UserWarning)
         torch.manual_seed(seed)
-        wrapped = get_peft_model(cast(PreTrainedModel, model), config)
+        wrapped = KINDS[kind](model, rank)
     for p in trainable(wrapped):
         p.data = torch.round(p.data.float() / GRID) * GRID
-    return cast(PeftModel, wrapped)
+    return wrapped
 
 
 def train_merged(model: nn.Module) -> nn.Module:

@@ -76,6 +76,11 @@ def export(run: Path, out: Path, device: int | None = None, merge: bool = False)
     model: Any = twin_model(shared, config.pair)
     if len(flat) == adapters.layout(model).total:
         adapters.write(model, flat)
+        if not merge and config.pair.adapter != "lora":
+            raise ConfigError(
+                f"run '{run}': peft does not save the biases of an adapter of kind '{config.pair.adapter}'; "
+                "allowed: --merge"
+            )
         if not merge:
             return as_adapter(model, shared, config.pair, out, f"Run `{run.name}`, {_whose(device)}.")
     else:  # a method that trains all weights
@@ -142,10 +147,12 @@ def as_adapter(model: Any, shared: Shared, config: PairConfig, out: Path, what: 
 
 
 def _untied(model: Any) -> Any:
-    """The model with a head of its own: LoRA on embedding and head makes one weight two."""
+    """The model with a head of its own, where LoRA on embedding and head makes one weight two."""
     base = bare(model)
+    head = getattr(base.lm_head, "base_layer", None)
+    if head is None:
+        return model
     base.config.tie_word_embeddings = base.config.text_config.tie_word_embeddings = False
-    head = getattr(base.lm_head, "base_layer", base.lm_head)
     head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
     return model
 

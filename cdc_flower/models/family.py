@@ -156,10 +156,14 @@ class Family(ABC):
         return [rf".*{self.tower}.*", rf".*{self.projector}.*", "lm_head"]
 
     @property
+    def layer_maps(self) -> str:
+        """A pattern of the linear maps of the language model's layers."""
+        return rf".*{self.language}\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
+
+    @property
     def lora_targets(self) -> str:
         """A pattern of the modules that get LoRA; none of them is in the tower."""
-        layer = r"\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
-        return rf".*{self.language}({layer}|\.embed_tokens)|.*lm_head"
+        return rf"{self.layer_maps}|.*{self.language}\.embed_tokens|.*lm_head"
 
     @property
     def saved_whole(self) -> list[str]:

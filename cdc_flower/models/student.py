@@ -95,20 +95,24 @@ def dequantised(model: nn.Module) -> nn.Module:
     return model
 
 
+def _attached(model: nn.Module, config: PairConfig) -> nn.Module:
+    return adapters.attach(model, config.lora_rank, config.adapter)
+
+
 @kept(4)
 def device_model(shared: Shared, config: PairConfig) -> nn.Module:
     """The compressed student with its adapter at version 0; one resident copy per process and setting."""
     if config.compression == "none":
         return twin_model(shared, config)  # of equal weights, which both share
-    return adapters.attach(_load(shared, config.compression), config.lora_rank).eval()
+    return _attached(_load(shared, config.compression), config).eval()
 
 
 @kept(4)
 def _twin(shared: Shared, config: PairConfig) -> nn.Module:
     model: Any = dequantised(_load(shared, config.compression))
     model.config.quantization_config = None
-    model.is_quantized = False
-    return adapters.attach(model, config.lora_rank).eval()
+    model.is_quantized = model.is_loaded_in_4bit = model.is_loaded_in_8bit = False
+    return _attached(model, config).eval()
 
 
 def twin_model(shared: Shared, config: PairConfig) -> nn.Module:

@@ -40,26 +40,21 @@ class Parts:
         compressed: of the maps that compression stores in fewer bits.
         rows: output rows of these.
         floats: all others.
-        lora: of the adapter's new layers, of a rank.
-        copied: of the modules that the adapter trains whole; peft keeps their first values, too.
+        adapter: P, of the adapter.
+        added: by the adapter to the model: new layers, and copies of what is trained whole.
     """
 
     tower: int
     compressed: int
     rows: int
     floats: int
-    lora: int
-    copied: int
+    adapter: int
+    added: int
 
     @property
     def language(self) -> int:
         """All but the tower."""
         return self.compressed + self.floats
-
-    @property
-    def adapter(self) -> int:
-        """P."""
-        return self.lora + self.copied
 
     def stored(self, compression: str) -> float:
         """Bytes of a compressed model without tower and adapter."""
@@ -75,7 +70,8 @@ class Checkpoint:
         path: its folder or name.
         config: of transformers.
         files: bytes of its weights, in their files.
-        rank: of the adapter that is put on it; 0 = none.
+        adapter: kind of the adapter that is put on it; "" = none.
+        rank: of that.
         attention: how the model is opened: "eager" shows its maps, "sdpa" makes none on a CPU.
         full: all weights of projector and language model are trained, instead of an adapter.
     """
@@ -83,6 +79,7 @@ class Checkpoint:
     path: str
     config: Any
     files: int
+    adapter: str
     rank: int
     attention: str
     full: bool = False
@@ -111,14 +108,12 @@ class Checkpoint:
             and not any(name.endswith(part) or re.match(part, name) for part in self.family.float_parts)
         ]
         compressed = _count(m.weight for m in maps)
-        lora = copied = 0
-        for name, module in model.named_modules():
-            if re.fullmatch(self.family.lora_targets, name) and hasattr(module, "weight"):
-                lora += self.rank * sum(module.weight.shape)
-            if self.rank and any(name.endswith(end) for end in self.family.saved_whole):
-                copied += _count(module.parameters())
-        floats = _count(model.parameters()) - compressed
-        return Parts(tower, compressed, sum(m.out_features for m in maps), floats, lora, copied)
+        every = _count(model.parameters())
+        rows, own = sum(m.out_features for m in maps), 0
+        if self.adapter:
+            with torch.device("meta"):
+                own = adapters.layout(model := self._attached(model)).total
+        return Parts(tower, compressed, rows, every - compressed, own, _count(model.parameters()) - every)
 
     @cached_property
     def short(self) -> nn.Module:
@@ -136,7 +131,10 @@ class Checkpoint:
             model.float().requires_grad_(False).eval()
             if self.full:
                 return model.requires_grad_(True)
-            return adapters.train_merged(adapters.attach(model, self.rank)) if self.rank else model
+            return adapters.train_merged(self._attached(model)) if self.adapter else model
+
+    def _attached(self, model: nn.Module) -> nn.Module:
+        return adapters.attach(model.requires_grad_(False), self.rank, self.adapter)
 
 
 def _count(parameters: Iterable[torch.Tensor]) -> int:
@@ -144,15 +142,14 @@ def _count(parameters: Iterable[torch.Tensor]) -> int:
 
 
 def open_checkpoint(
-    path: str, role: str, rank: int = 0, attention: str = "sdpa", full: bool = False
+    path: str, role: str, adapter: str = "", rank: int = 0, attention: str = "sdpa", full: bool = False
 ) -> Checkpoint:
     """A checkpoint by its configuration and headers.
 
     Args:
         path: a folder or a name on the hub.
         role: "teacher" or "student", for messages.
-        rank: of an adapter.
-        attention, full: as in `Checkpoint`.
+        adapter, rank, attention, full: as in `Checkpoint`.
 
     Raises:
         PairError: no configuration of a known family, or no whole safetensors file.
@@ -161,7 +158,7 @@ def open_checkpoint(
     files = sorted(folder_of(path).glob("*.safetensors"))
     if not files:
         raise PairError(f"{role} '{path}': no weights in safetensors; allowed: *.safetensors, not *.bin")
-    return Checkpoint(path, config, sum(map(weights_of, files)), rank, attention, full)
+    return Checkpoint(path, config, sum(map(weights_of, files)), adapter, rank, attention, full)
 
 
 def weights_of(file: Path) -> int:

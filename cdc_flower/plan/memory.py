@@ -114,7 +114,7 @@ class Run:
         if self.rough:
             return above(of, work)
         traced = dataclasses.replace(work, rows=TRACED)
-        key = of.path, of.rank, of.full, traced
+        key = of.path, of.adapter, of.rank, of.full, traced
         if key not in self._passes:
             self._passes[key] = peak(of.short, of.layers, traced)
         return self._passes[key] * work.rows / TRACED * (IN_HALF if half else 1)
@@ -182,7 +182,7 @@ def _teacher_bytes(run: Run) -> float:
 
 def _weights(run: Run, device: bool, cloud: bool) -> float:
     parts = run.student.parts
-    adapter, resident = FLOAT * (parts.lora + parts.copied), device and not run.holds.trains
+    adapter, resident = FLOAT * parts.added, device and not run.holds.trains
     total = FLOAT * parts.tower + (adapter if resident else 0)
     floats = (device and run.holds.trains) + cloud
     if floats and run.holds.full:

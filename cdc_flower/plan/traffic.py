@@ -72,7 +72,7 @@ def seconds_of_a_round(run: Run) -> list[Seconds]:
     """
     config, lengths = run.config, run.lengths
     own = json.loads(json.dumps(run.student.family.cost_config(run.student.config), default=str))
-    rank = 0 if run.holds.full else config.pair.lora_rank
+    rank = 0 if run.holds.full else config.pair.rank
     shapes = roofline.shapes(cost_models.load(config.fleet.cost_model, own), rank)
     moved, found = bytes_of_a_round(run), []
     shares, profiles = parse_mix(config.fleet.mix)

@@ -278,7 +278,7 @@ def _checked(name: str, shared: Any, config: PairConfig, questions: int, on: Pro
 
     took = _best(answer, repeats, torch.device("cpu"))
     steps = max(min(len(ids) + 1, cost_models.ANSWER) for ids in found[-1].ids)
-    shapes = roofline.shapes(base.config.to_dict(), config.lora_rank)
+    shapes = roofline.shapes(base.config.to_dict(), config.rank)
     length = len(text.prefix_ids()) + len(asked[0])
     work = _together(shapes, config.compression, length, steps, questions)
     return Check(name, config.compression, questions, took, float(roofline.work_seconds(on, work)))

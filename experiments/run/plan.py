@@ -97,15 +97,17 @@ def holds(config: Config) -> Holds:
 class Known:
     """What plans of one command share: checkpoints that were opened, passes that were traced."""
 
-    opened: dict[tuple[str, str, int, bool], Checkpoint] = field(default_factory=dict)
+    opened: dict[Any, Checkpoint] = field(default_factory=dict)
     passes: dict[Any, float] = field(default_factory=dict)
 
-    def checkpoint(self, path: str, role: str, rank: int = 0, full: bool = False) -> Checkpoint:
+    def checkpoint(
+        self, path: str, role: str, adapter: str = "", rank: int = 0, full: bool = False
+    ) -> Checkpoint:
         """A checkpoint, opened once."""
-        key = path, role, rank, full
+        key = path, role, adapter, rank, full
         if key not in self.opened:
             attention = "eager" if role == "student" else "sdpa"
-            self.opened[key] = open_checkpoint(path, role, rank, attention, full)
+            self.opened[key] = open_checkpoint(path, role, adapter, rank, attention, full)
         return self.opened[key]
 
 
@@ -136,7 +138,8 @@ def make(
     runs: dict[str, Run] = {}
     for arm, config in configs.items():
         found, kind = paths(config.pair, config.data.name), holds(config)
-        student = known.checkpoint(found.student, "student", config.pair.lora_rank, kind.full)
+        pair = config.pair
+        student = known.checkpoint(found.student, "student", pair.adapter, pair.lora_rank, kind.full)
         runs[arm] = Run(
             config,
             kind,

@@ -20,9 +20,8 @@ from cdc_flower.models.export import export
 from cdc_flower.models.student import twin_model
 
 
-@pytest.fixture(scope="module")
-def run(settings, tmp_path_factory) -> Path:
-    """A run of two rounds in which devices got updates."""
+def made(settings, out: Path, **changed) -> Path:
+    """A run in which devices got updates."""
     from strategies.run import run_local
 
     more = {
@@ -33,11 +32,17 @@ def run(settings, tmp_path_factory) -> Path:
         "downlink.budget": 6000,
         "cloud.confidence": 0.0,
         "cloud.source-replay": 4,
-        "run.out-dir": str(tmp_path_factory.mktemp("run") / "cdc"),
+        "run.out-dir": str(out),
         "run.checkpoint-every": 1,
         "pair.lora-rank": 2,  # the models of this process with another rank stay as other tests left them
     }
-    return run_local(parse({**settings, **more}))
+    return run_local(parse({**settings, **more, **changed}))
+
+
+@pytest.fixture(scope="module")
+def run(settings, tmp_path_factory) -> Path:
+    """A run of two rounds."""
+    return made(settings, tmp_path_factory.mktemp("run") / "cdc")
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +126,22 @@ def test_a_devices_adapter_is_the_one_it_holds(run, shared, pair_config, inputs,
     adapters.write(model, own)
     found = vlm.forward(load_peft(folder, shared), inputs).logits
     torch.testing.assert_close(found, vlm.forward(model, inputs).logits, atol=1e-4, rtol=1e-4)
+
+
+def test_a_run_of_norms_comes_out_merged_alone(settings, shared, pair_config, inputs, tmp_path):
+    run = made(settings, tmp_path / "norms", **{"pair.adapter": "norms", "run.rounds": 1})
+    assert "kind 'norms'; allowed: --merge" in refusal(run, tmp_path / "out")
+    _, parts = checkpoint.load_newest(run / "checkpoints")
+    model = twin_model(shared, dataclasses.replace(pair_config, adapter="norms"))
+    first, newest = adapters.read(model), next(iter(parts["arrays"].values()))
+    assert not np.array_equal(newest, first)
+    adapters.write(model, newest)
+    merged = LlavaForConditionalGeneration.from_pretrained(
+        export(run, tmp_path / "out", merge=True), dtype=torch.float32
+    )
+    with torch.no_grad():
+        want, found = (vlm.forward(m.eval(), inputs).logits for m in (model, merged))
+    torch.testing.assert_close(found, want, atol=1e-4, rtol=1e-4)
 
 
 def refusal(*arguments, **more) -> str:

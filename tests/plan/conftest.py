@@ -33,7 +33,9 @@ def planned(config: Config, pair_folder: Path) -> Callable[..., Run]:
     def make(holds: Holds, asked: int = 2, **changed: Any) -> Run:
         more = {name.replace("_", ".", 1).replace("_", "-"): value for name, value in changed.items()}
         own = parse({**flat(config), **more})
-        student = open_checkpoint(str(pair_folder / "student"), "student", own.pair.lora_rank, "eager")
+        student = open_checkpoint(
+            str(pair_folder / "student"), "student", own.pair.adapter, own.pair.lora_rank, "eager"
+        )
         teacher = open_checkpoint(str(pair_folder / "teacher"), "teacher")
         lengths = facts.lengths(own, student.config, student.path)
         return Run(own, holds, student, teacher, facts.data(own), lengths, asked)

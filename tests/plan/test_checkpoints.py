@@ -13,16 +13,27 @@ from tests import tiny
 
 @pytest.mark.parametrize("name", list(tiny.BUILDERS))
 def test_a_checkpoint_is_weighed_as_it_would_be_loaded_whatever_the_family(name, tiny_of):
-    found = open_checkpoint(str(tiny_of(name)), "student", 4, "eager")
+    found = open_checkpoint(str(tiny_of(name)), "student", "lora", 4, "eager")
     model = FAMILIES[found.config.model_type].model_class.from_pretrained(tiny_of(name)).requires_grad_(False)
     tower = found.family.take_tower(model)
     assert found.parts.tower == sum(p.numel() for p in tower.parameters())
     assert found.parts.language == sum(p.numel() for p in model.parameters())
-    assert found.parts.adapter == adapters.layout(adapters.attach(model, 4)).total
+    assert found.parts.adapter == found.parts.added == adapters.layout(adapters.attach(model, 4)).total
     assert 0 < found.parts.compressed < found.parts.language
     assert found.parts.stored("nf4") < found.parts.stored("int8") < found.parts.stored("none")
     assert peak(found.short, found.layers, Work(2, 12, 2, train=True)) > 0
     assert peak(found.short, found.layers, Work(2, 12, attention=True)) > 0
+
+
+def test_an_adapter_of_norms_adds_its_scales_and_trains_what_is_there(tiny_of):
+    found = open_checkpoint(str(tiny_of("qwen2_5_vl")), "student", "norms", 4, "eager")
+    model = FAMILIES[found.config.model_type].model_class.from_pretrained(tiny_of("qwen2_5_vl"))
+    whole = sum(p.numel() for p in model.parameters())
+    wrapped = adapters.attach(model, 4, "norms")
+    assert found.parts.adapter == adapters.layout(wrapped).total
+    assert found.parts.added == sum(p.numel() for p in wrapped.parameters()) - whole
+    assert 0 < found.parts.added < found.parts.adapter
+    assert peak(found.short, found.layers, Work(2, 12, 2, train=True)) > 0
 
 
 def test_what_compression_stores_is_what_it_compresses(pair_folder, config, shared):
@@ -30,7 +41,7 @@ def test_what_compression_stores_is_what_it_compresses(pair_folder, config, shar
 
     from cdc_flower.models.student import device_model
 
-    found = open_checkpoint(str(pair_folder / "student"), "student", config.pair.lora_rank)
+    found = open_checkpoint(str(pair_folder / "student"), "student", "lora", config.pair.lora_rank)
     packed = [m for m in device_model(shared, config.pair).modules() if isinstance(m, Linear4bit)]
     assert found.parts.compressed == sum(m.in_features * m.out_features for m in packed)
     assert found.parts.rows == sum(m.out_features for m in packed)

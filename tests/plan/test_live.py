@@ -19,14 +19,14 @@ def test_what_is_alive_is_counted_and_what_is_freed_is_not():
 
 
 def test_weights_are_not_counted_however_they_are_turned(pair_folder):
-    model = open_checkpoint(str(pair_folder / "student"), "student", 4, "eager").short
+    model = open_checkpoint(str(pair_folder / "student"), "student", "lora", 4, "eager").short
     one, two = (peak(model, LAYERS, Work(rows, 8)) for rows in (1, 2))
     assert two > 1.9 * one
 
 
 def test_a_pass_on_meta_has_as_much_alive_as_the_pass_itself(pair_folder):
     path = pair_folder / "student"
-    of = open_checkpoint(str(path), "student", 4, "eager")
+    of = open_checkpoint(str(path), "student", "lora", 4, "eager")
     real = FAMILIES["llava"].model_class.from_pretrained(path, attn_implementation="eager")
     real.config.text_config.num_hidden_layers = LAYERS
     real.model.language_model.layers = real.model.language_model.layers[:LAYERS]
@@ -50,7 +50,7 @@ def test_a_pass_on_meta_has_as_much_alive_as_the_pass_itself(pair_folder):
 
 
 def test_wider_work_has_more_alive(pair_folder):
-    model = open_checkpoint(str(pair_folder / "student"), "student", 4, "eager").short
+    model = open_checkpoint(str(pair_folder / "student"), "student", "lora", 4, "eager").short
     plain = peak(model, 3, Work(4, 30))
     assert peak(model, 3, Work(8, 30)) > 1.5 * plain
     assert peak(model, 3, Work(4, 60)) > 1.5 * plain

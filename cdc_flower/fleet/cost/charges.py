@@ -88,7 +88,7 @@ def charges(config: Config, shared: Shared, world: World) -> Charges:
     """
     settings = config.fleet
     own_config = shared.student_config()
-    rank = config.pair.lora_rank
+    rank = config.pair.rank
     own = roofline.shapes(own_config, rank)
     charged = roofline.shapes(cost_models.load(settings.cost_model, own_config), rank)
     questions = [len(shared.text.question_ids(str(q))) for q in world.train["question"].unique()]
