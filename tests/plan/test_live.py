@@ -59,7 +59,7 @@ def test_wider_work_has_more_alive(pair_folder):
 
 
 def test_maps_of_attention_are_alive_one_at_a_time(pair_folder):
-    model = open_checkpoint(str(pair_folder / "student"), "student", 4, "eager").short
+    model = open_checkpoint(str(pair_folder / "student"), "student", "lora", 4, "eager").short
     one_map = 4 * 4 * model.get_base_model().config.text_config.num_attention_heads * 60 * 60
     without, read = (peak(model, 24, Work(4, 60, attention=maps)) for maps in (False, True))
     assert read < without + 2 * one_map
