@@ -61,8 +61,8 @@ class Paid:
         self.layers = 0
 
     def add(self, layer: Tensor) -> None:
-        """One layer's map (B, heads, S, S)."""
-        self.total += torch.einsum("bt,bts->bs", self.weight, layer.float().mean(1)[:, self.first :])
+        """One layer's map (B, heads, S, S). A product of matrices would have bits that depend on B."""
+        self.total += (self.weight[..., None] * layer.float().mean(1)[:, self.first :]).sum(1)
         self.layers += 1
 
     @property

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import weakref
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from cdc_flower.models import vlm
-from cdc_flower.models.attention import shown
+from cdc_flower.models.attention import Paid, shown
 from cdc_flower.models.families import parts
 from cdc_flower.models.student import device_model
 from tests import tiny
@@ -35,6 +37,26 @@ def test_one_map_is_alive_at_a_time_and_none_afterwards(shared, config, inputs):
     assert len(seen) == len(parts(model)[1].layers) > 1
     assert alive == [0] * len(seen)
     assert not any(of() is not None for of in seen)
+
+
+def test_the_bits_of_a_row_do_not_depend_on_others():
+    draws, before = torch.Generator().manual_seed(0), torch.get_num_threads()
+    torch.set_num_threads(1)
+    maps = torch.rand(40, 4, 90, 90, generator=draws)
+    question, mask = torch.full((40,), 70), torch.ones(40, 90, dtype=torch.bool)
+    length = 80 + torch.arange(40) % 10
+
+    def paid(rows):
+        inputs: Any = SimpleNamespace(question=question[rows], length=length[rows])
+        found = Paid(inputs, mask[rows])
+        found.add(maps[rows])
+        return found.mean
+
+    whole = paid(torch.arange(40))
+    for count in (1, 4, 8, 33):
+        rows = torch.randperm(40, generator=draws)[:count]
+        assert torch.equal(paid(rows), whole[rows])
+    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("name", sorted(tiny.BUILDERS))
