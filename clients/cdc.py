@@ -93,7 +93,7 @@ def picture_frames(now: _Round, positions: Sequence[np.ndarray], uncertainty: np
     @cache
     def sample(i: int) -> Sample:
         where = np.asarray(positions[i][:0] if whole else positions[i], np.uint16)
-        pixels = now.task.as_read(now.task.items[i])
+        pixels = now.task.picture(now.task.items[i])
         return Sample(
             index=i,
             grid=now.grids[i],

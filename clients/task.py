@@ -20,7 +20,7 @@ from cdc_flower.config import Config, parse_stages
 from cdc_flower.data.features import Grid, open_picture
 from cdc_flower.data.source import Source, source
 from cdc_flower.draws import generator
-from cdc_flower.models import adapters, vlm
+from cdc_flower.models import adapters
 from cdc_flower.models.shared import Shared, load_shared
 from cdc_flower.models.student import device_model
 from cdc_flower.session import kept
@@ -110,9 +110,9 @@ class Task:
             raise PermissionError("labels are for methods that say that their devices learn from them")
         return [self.shared.text.answer_ids(self.source.label(i)) for i in items]
 
-    def as_read(self, item: int) -> np.ndarray:
-        """Pixels (side, side, 3) uint8 of an item's picture, as the tower's processor makes them."""
-        return vlm.as_read(self.shared.processor, [open_picture(self.source.picture(item))])[0]
+    def picture(self, item: int) -> np.ndarray:
+        """Pixels (H, W, 3) uint8 of an item's picture, as it is sent."""
+        return self.shared.to_send(open_picture(self.source.picture(item)), self.source.grid(int(item)))
 
 
 @kept(8)

@@ -21,11 +21,13 @@ from flwr.serverapp import Grid
 from torch import nn
 
 from cdc_flower.checkpoint import Saved
-from cdc_flower.cloud.distill import Cloud, CloudSample
+from cdc_flower.cloud.distill import Cloud
 from cdc_flower.cloud.losses import needs_teacher
 from cdc_flower.cloud.passes import longest
+from cdc_flower.cloud.replay import CloudSample
 from cdc_flower.cloud.source import replay_pool
 from cdc_flower.config import Config
+from cdc_flower.data.source import longest_question
 from cdc_flower.downlink import update
 from cdc_flower.downlink.versions import Mirror
 from cdc_flower.fleet.cost.charges import CloudWork
@@ -42,12 +44,12 @@ from cdc_flower.wire.frame import FrameError
 from cdc_flower.wire.messages import payload
 from cdc_flower.wire.reply import Form, Reply
 from strategies.answers import Taken
-from strategies.checks import check_uplink
+from strategies.checks import check_teacher, check_uplink
 from strategies.fleet import Fleet
 from strategies.lineage import Lineage
 from strategies.method import Method, Setup, Traits
 from strategies.pictures import Example
-from strategies.received import READ, limits_of, most_bytes
+from strategies.received import Received, limits_of, most_bytes, received
 
 EXAMPLES = 12  # uploaded samples kept to look at
 MOST_TOKENS = 0xFFFF  # of a sample: what a grid can hold
@@ -79,10 +81,11 @@ class CDC(Method):
             `state` and `load`.
         mirror: the versions of the adapter.
         shared: names the shapes that a batch must have.
-        teacher: its tower reads pictures, where devices send those.
+        teacher: reads what devices send by itself, where it differs from the student.
         config: its uplink settings are used.
         model: where `cloud` trains, for evaluation by others.
         limits: the most that a device may send.
+        words: the longest question in the ids of a teacher that has its own.
     """
 
     name = "cdc"
@@ -100,10 +103,11 @@ class CDC(Method):
         config: Config,
         model: nn.Module,
         limits: Limits = LOOSE,
+        words: int = 0,
     ) -> None:
         self.fleet, self.cloud, self.lineage = fleet, cloud, Lineage(mirror)
         self.shared, self.teacher, self.config, self.model = shared, teacher, config, model
-        self.limits = limits
+        self.limits, self.words = limits, words
         self.metrics: dict[str, float] = {}  # of the last round
         self.examples: deque[Example] = deque(maxlen=EXAMPLES)
 
@@ -115,15 +119,18 @@ class CDC(Method):
         layout: Any = adapters.layout(twin)  # its cached properties are properties, which no checker believes
         first = adapters.read(twin)
         mirror = Mirror(first, layout, down.codec, down.budget, down.history)
-        source = replay_pool(config, shared, setup.world)
-        most = limits_of(config, shared, setup.world)
-        cloud = Cloud(config, shared, teacher, twin, source, longest(shared, most.question))
-        return cls(setup.fleet(), cloud, mirror, shared, teacher, config, twin, most)
+        own, world = teacher.own, setup.world
+        source, most = replay_pool(config, shared, world, own), limits_of(config, shared, world)
+        words = longest_question(own, world) if own else 0
+        read = longest(own, words) if own else 0
+        cloud = Cloud(config, shared, teacher, twin, source, longest(shared, most.question), read)
+        return cls(setup.fleet(), cloud, mirror, shared, teacher, config, twin, most, words)
 
     @classmethod
     def check(cls, setup: Setup) -> None:
-        """Refuse uplink settings that fit neither the models nor the pictures."""
+        """Refuse uplink settings and losses that fit neither the models nor the pictures."""
         check_uplink(setup.config, setup.shared, setup.world)
+        check_teacher(setup)
 
     def adapter_of(self, device: int) -> np.ndarray:
         """The newest adapter (P,) float32, the same for all."""
@@ -134,7 +141,8 @@ class CDC(Method):
         cloud = self.config.cloud
         if not samples:
             return CloudWork()
-        pictures = samples if self.config.uplink.unit != "tokens" else 0
+        towers = 1 if self.teacher.tokens else 2
+        pictures = towers * samples if self.config.uplink.unit != "tokens" else 0
         return CloudWork(samples, cloud.steps, cloud.batch, needs_teacher(cloud.losses), pictures)
 
     def configure_train(
@@ -158,8 +166,12 @@ class CDC(Method):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Learn from all samples that came; the arrays are the newest adapter."""
         heard = self.fleet.receive(server_round, replies, self.form(), self._take)
-        batches = [batch for batch in heard.values() if batch is not None]
-        samples = [(batch, sample) for batch in batches for sample in batch.samples]
+        samples = [
+            (one.batch, *both)
+            for one in heard.values()
+            if one
+            for both in zip(one.batch.samples, one.samples, strict=True)
+        ]
         stale = sum(map(self.lineage.is_stale, heard))
         self.metrics = {"answered": len(heard), "stale": stale, "uploaded": len(samples)}
         if samples:
@@ -187,16 +199,18 @@ class CDC(Method):
             max_bytes=max(budget, WITHOUT_FRAME) if budget else 0,
         )
 
-    def _take(self, device: int, reply: Reply) -> Taken[Batch | None]:
+    def _take(self, device: int, reply: Reply) -> Taken[Received | None]:
         """Which adapter a device has, and its batch, None where it sent none."""
         self.lineage.heard(device, reply.metrics[keys.VERSION], reply.config[keys.DIGEST])
-        batch = self._batch(device, reply) if reply.frame else None
-        samples = batch.samples if batch is not None else ()
-        return Taken(batch, len(samples), sum(len(s.positions) for s in samples))
+        found = self._received(device, reply) if reply.frame else None
+        samples = found.batch.samples if found else ()
+        return Taken(found, len(samples), sum(len(s.positions) for s in samples))
 
-    def _batch(self, device: int, reply: Reply) -> Batch:
-        read = READ[self.config.uplink.unit]
-        batch = read(reply.frame, self.shared, self.teacher, self.config, self.limits, self.fleet.seconds)
+    def _received(self, device: int, reply: Reply) -> Received:
+        found = received(
+            reply.frame, self.shared, self.teacher, self.config, self.limits, self.fleet.seconds, self.words
+        )
+        batch = found.batch
         if (batch.device, batch.round) != (device, self.fleet.round_of(device)):
             raise FrameError(f"the batch says device {batch.device}, round {batch.round}")
         version, newest = reply.metrics[keys.VERSION], self.lineage.mirror.newest
@@ -205,13 +219,13 @@ class CDC(Method):
                 f"the batch says version {batch.version}; allowed: up to {min(version, newest)}, the newest "
                 "that this device has"
             )
-        return batch
+        return found
 
-    def _learn(self, round: int, samples: list[tuple[Batch, Sample]]) -> None:
+    def _learn(self, round: int, samples: list[tuple[Batch, Sample, CloudSample]]) -> None:
         began = time.perf_counter()
-        stale = [max(0, self.lineage.mirror.newest - batch.version) for batch, _ in samples]
+        stale = [max(0, self.lineage.mirror.newest - batch.version) for batch, _, _ in samples]
         learned = self.cloud.learn(
-            [CloudSample(s.tokens, s.positions, list(s.question_ids), s.grid) for _, s in samples],
+            [sample for _, _, sample in samples],
             round,
             staleness_weight(np.array(stale), self.config.fleet.staleness_power),
         )
@@ -227,12 +241,12 @@ class CDC(Method):
         }
         self._keep_examples(samples, learned.teacher_answers)
 
-    def _keep_examples(self, samples: list[tuple[Batch, Sample]], answers: list[str]) -> None:
+    def _keep_examples(self, samples: list[tuple[Batch, Sample, CloudSample]], answers: list[str]) -> None:
         """The most uncertain samples of each device, devices in turn."""
-        devices = sorted({batch.device for batch, _ in samples})
+        devices = sorted({batch.device for batch, _, _ in samples})
         every = [
             Example(b.round, b.device, replace(s, tokens=NO_TOKENS), a)
-            for (b, s), a in zip(samples, answers, strict=True)
+            for (b, s, _), a in zip(samples, answers, strict=True)
         ]
         for device in devices:
             own = [e for e in every if e.device == device]

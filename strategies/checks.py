@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from cdc_flower.border import no_folder
+from cdc_flower.cloud import losses
 from cdc_flower.config import Config, ConfigError
 from cdc_flower.data import packs
 from cdc_flower.data.features import open_picture
@@ -19,9 +20,9 @@ from cdc_flower.fleet.cost.charges import Charges, charges, cloud_profile
 from cdc_flower.fleet.time import trace_files
 from cdc_flower.fleet.time.availability import availability
 from cdc_flower.fleet.time.traces import Trace
-from cdc_flower.models import vlm
 from cdc_flower.models.folders import find_pair
 from cdc_flower.models.shared import Shared
+from cdc_flower.models.teacher import has_tower, unlike
 from cdc_flower.session import kept, session
 from cdc_flower.setting import MESSAGE_BYTES
 from cdc_flower.tasks import TASKS, Truth, Truths
@@ -150,6 +151,30 @@ def check_uplink(config: Config, shared: Shared, world: World) -> None:
         )
 
 
+def check_teacher(setup: Setup) -> None:
+    """Refuse what devices send or the loss needs, where the teacher differs from the student.
+
+    Raises:
+        ConfigError: names the setting and what is allowed.
+    """
+    config, shared = setup.config, setup.shared
+    differ = unlike(config.pair, config.data.name)
+    alike = has_tower(config.pair, shared, config.data.name)
+    if config.uplink.unit == "tokens" and not alike:
+        how = differ.tower or "of one shape, with other weights"
+        raise ConfigError(
+            f"setting 'uplink.unit' = 'tokens': teacher and student have different vision towers ({how}), "
+            f"and tokens of one mean nothing to the other; allowed: {', '.join(units(shared)[1:])}, by which "
+            "the cloud sees pictures (docs/threat-model.md)"
+        )
+    losses.possible(config.cloud.losses, not differ.words, alike and not differ.words)
+
+
+def units(shared: Shared) -> list[str]:
+    """Values of `uplink.unit` that the student's family allows."""
+    return [unit for unit in LEAST if unit != "patches" or shared.raster]
+
+
 @kept(1)  # the check and the grid ask for the same
 def fleet(config: Config, shared: Shared, world: World) -> tuple[Charges, Trace]:
     """What work costs on each device of a virtual fleet, and when each is there.
@@ -197,30 +222,32 @@ def _least_picture(config: Config, shared: Shared, world: World) -> tuple[int, s
     """No bound, as for tokens, which would be that of the raw pixels: some real pictures are coded instead.
 
     Raises:
-        ConfigError: the pair's tokens are not one a patch, or its processor gives another size than its tower
-            reads.
+        ConfigError: patches where the pair's tokens are not one a patch, or a processor that gives another
+            size than its tower reads.
     """
     up, grid = config.uplink, shared.grid
     whole = FORMS[up.unit].whole
-    if not shared.raster:
+    if not whole and not shared.raster:
         raise ConfigError(
             f"setting 'uplink.unit' = '{up.unit}': in models of family '{shared.family}' a token is no patch "
-            "of one square; allowed: tokens"
+            f"of one square; allowed: {', '.join(units(shared))}"
         )
-    if grid[0] != grid[1] * grid[2] or shared.side % shared.patch:
+    if not whole and grid[0] != grid[1] * grid[2]:
         raise ConfigError(
             f"setting 'uplink.unit' = '{up.unit}': pair '{shared.name}' has {shared.n_tokens} tokens "
-            f"of {shared.side} pixels in patches of {shared.patch}, not one a patch; allowed: tokens"
+            f"in {grid[1]} x {grid[2]} patches, not one a patch; allowed: tokens, jpeg"
         )
-    names = list(dict.fromkeys(world.train["image_id"]))[:TRIED]
-    images = [open_picture(world.pack.train_images[str(name)]) for name in names]
+    rows = world.train.drop_duplicates("image_id").iloc[:TRIED]
     kept = np.arange(0 if whole else up.tokens_kept or shared.n_tokens, dtype=np.uint16)
     sizes = []
-    for pixels in vlm.as_read(shared.processor, images):
-        if pixels.shape[:2] != (shared.side, shared.side):
+    for name, row in zip(rows["image_id"].astype(str), rows["image_row"].tolist(), strict=True):
+        grid = world.train_tokens.grid(row)
+        pixels = shared.to_send(open_picture(world.pack.train_images[name]), grid)
+        wanted = grid.rows * shared.patch, grid.cols * shared.patch
+        if pixels.shape[:2] != wanted:
             raise ConfigError(
                 f"setting 'uplink.unit' = '{up.unit}': the processor makes pictures of "
-                f"{pixels.shape[1]}x{pixels.shape[0]} pixels, the tower reads {shared.side}x{shared.side}"
+                f"{pixels.shape[1]}x{pixels.shape[0]} pixels, the tower reads {wanted[1]}x{wanted[0]}"
             )
         try:
             data = picture_batch.coded(pixels, kept, up.unit, shared.patch, up.picture_quality)

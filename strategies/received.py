@@ -1,19 +1,23 @@
 """What a device sent, as tokens: read from its frame, or made by the tower from the pictures in it.
 
-One entry for each value of the setting `uplink.unit`; behind it the method does not know the difference.
+One entry for each value of the setting `uplink.unit`; behind it the method does not know the difference. A
+teacher that differs from the student gets what it reads itself: a picture's tokens by its own tower, and the
+question in its own words.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
 
+from cdc_flower.cloud.replay import CloudSample
 from cdc_flower.config import Config
+from cdc_flower.data.features import Grid
 from cdc_flower.data.source import longest_question
 from cdc_flower.data.world import World
 from cdc_flower.models import vlm
@@ -22,21 +26,33 @@ from cdc_flower.models.teacher import Teacher
 from cdc_flower.uplink import token_batch
 from cdc_flower.uplink.pictures import mosaic, picture_batch
 from cdc_flower.uplink.pictures.picture_batch import FORMS
-from cdc_flower.uplink.sample import MAX_BYTES, Batch, Limits
+from cdc_flower.uplink.sample import MAX_BYTES, Batch, Limits, Sample
 from cdc_flower.wire.frame import FrameError
 
 BATCH = 64  # pictures per call of the tower
 
-Read = Callable[[bytes, Shared, Teacher, Config, Limits, MutableMapping[str, float]], Batch]
-"""Frame, shared, teacher, settings, limits, host seconds by stage (added to) -> the batch; raises
-FrameError."""
+Pixels = Sequence[np.ndarray] | None
+Read = Callable[[bytes, Shared, Config, Limits, MutableMapping[str, float]], tuple[Batch, Pixels]]
+"""Frame, shared, settings, limits, host seconds by stage (added to) -> the batch, and its pictures where it
+has any; raises FrameError."""
+
+
+@dataclass(frozen=True)
+class Received:
+    """A batch, and its samples as the cloud learns from them."""
+
+    batch: Batch
+    samples: tuple[CloudSample, ...]
 
 
 def limits_of(config: Config, shared: Shared, world: World) -> Limits:
-    """The most that an honest device of a run sends: the questions of its data, answers, samples and tokens
-    as the settings say."""
+    """The most that an honest device of a run sends: the questions of its data, answers, samples, tokens and
+    pixels as the settings say."""
     question, answer = longest_question(shared, world), shared.max_answer_tokens
-    return Limits(config.run.samples_per_round, question, answer, config.uplink.tokens_kept)
+    pixels = 0
+    if config.uplink.unit != "tokens":
+        pixels = int(world.train_tokens.index[:, 2:].prod(1).max()) * shared.patch**2
+    return Limits(config.run.samples_per_round, question, answer, config.uplink.tokens_kept, pixels)
 
 
 def most_bytes(config: Config) -> int:
@@ -53,17 +69,81 @@ def _timed(seconds: MutableMapping[str, float], stage: str) -> Iterator[None]:
         seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - began
 
 
-def tokens(
+def received(
     frame: bytes,
     shared: Shared,
     teacher: Teacher,
     config: Config,
     limits: Limits,
     seconds: MutableMapping[str, float],
-) -> Batch:
+    words: int = 0,
+) -> Received:
+    """What a frame holds, for student and teacher.
+
+    Args:
+        frame: what came.
+        shared: the student's.
+        teacher: who is to answer.
+        config: of the run.
+        limits: of an honest device.
+        seconds: host seconds by stage, added to.
+        words: the longest question in the teacher's own ids, where it has its own.
+
+    Raises:
+        FrameError: anything that an honest device would not have sent.
+    """
+    batch, pictures = READ[config.uplink.unit](frame, shared, config, limits, seconds)
+    samples = [CloudSample(s.tokens, s.positions, list(s.question_ids), s.grid) for s in batch.samples]
+    if teacher.own is not None:
+        with _timed(seconds, "cloud"):
+            theirs = _own(teacher.own, shared, samples, None if teacher.tokens else pictures, words)
+            samples = [replace(s, teacher=other) for s, other in zip(samples, theirs, strict=True)]
+    return Received(batch, tuple(samples))
+
+
+def _own(
+    own: Shared, shared: Shared, samples: Sequence[CloudSample], pictures: Pixels, words: int
+) -> Iterator[CloudSample]:
+    """Samples as a teacher reads them that differs; without pictures it reads the student's tokens."""
+    seen = None if pictures is None else _encoded(own, pictures)
+    for i, sample in enumerate(samples):
+        asked = own.text.question_ids(shared.text.question_of(sample.question_ids))
+        if len(asked) > 2 * words:  # spaces may have come or gone on the way
+            raise FrameError(f"question of {len(asked)} ids in the teacher's words; allowed: {2 * words}")
+        if seen is None:
+            yield replace(sample, question_ids=asked)
+        else:
+            tokens, grid = seen[i]
+            yield CloudSample(tokens.astype(np.float32), np.arange(grid.n), asked, grid)
+
+
+def _encoded(reads: Shared, pictures: Sequence[np.ndarray]) -> list[tuple[np.ndarray, Grid]]:
+    """Tokens of pictures.
+
+    Raises:
+        FrameError: a picture that the processor does not take, or whose tokens are not finite.
+    """
+    found: list[tuple[np.ndarray, Grid]] = []
+    for start in range(0, len(pictures), BATCH):
+        some = [Image.fromarray(picture) for picture in pictures[start : start + BATCH]]
+        try:
+            found += reads.encode(some)
+        except ValueError as err:
+            raise FrameError(
+                f"picture batch: the processor of '{reads.name}' takes not all of it: {err}"
+            ) from None
+    for i, (tokens, _) in enumerate(found):
+        if not np.isfinite(tokens).all():
+            raise FrameError(f"picture batch: the tower gives no finite tokens for picture {i}")
+    return found
+
+
+def tokens(
+    frame: bytes, shared: Shared, config: Config, limits: Limits, seconds: MutableMapping[str, float]
+) -> tuple[Batch, Pixels]:
     """A TOKEN_BATCH frame."""
     with _timed(seconds, "codec"):
-        return token_batch.decode(
+        batch = token_batch.decode(
             frame,
             shared.fits,
             shared.width,
@@ -72,16 +152,12 @@ def tokens(
             limits=limits,
             transform=shared.transform_for(config.uplink),
         )
+        return batch, None
 
 
 def pictures(
-    frame: bytes,
-    shared: Shared,
-    teacher: Teacher,
-    config: Config,
-    limits: Limits,
-    seconds: MutableMapping[str, float],
-) -> Batch:
+    frame: bytes, shared: Shared, config: Config, limits: Limits, seconds: MutableMapping[str, float]
+) -> tuple[Batch, Pixels]:
     """A PICTURE_BATCH frame: all N tokens of a whole picture, or those whose patches came.
 
     Patches stand on a grey canvas while the tower reads them, so each of their tokens has seen the others'
@@ -92,28 +168,20 @@ def pictures(
         batch, seen = picture_batch.decode(
             frame, form, patch, shared.fits, shared.vocab, most_bytes(config), limits=limits
         )
-        places = [np.asarray(s.positions) for s in batch.samples]
-        if FORMS[form].whole:
-            places = [np.arange(s.grid[0], dtype=np.uint16) for s in batch.samples]
-        else:
+        if not FORMS[form].whole:
             grey = vlm.grey(shared.processor)
             seen = [
                 mosaic.place(pixels, s.positions, *s.grid[1:], patch, grey)
                 for pixels, s in zip(seen, batch.samples, strict=True)
             ]
     with _timed(seconds, "cloud"):
-        outputs = [
-            row
-            for start in range(0, len(seen), BATCH)
-            for row, _ in shared.encode([Image.fromarray(p) for p in seen[start : start + BATCH]])
-        ]
-    samples = []
-    for sample, where, output in zip(batch.samples, places, outputs, strict=True):
+        found = _encoded(shared, seen)
+    samples = list[Sample]()
+    for sample, (output, grid) in zip(batch.samples, found, strict=True):
+        where = np.arange(grid.n, dtype=np.uint16) if FORMS[form].whole else np.asarray(sample.positions)
         kept = output[where].astype(np.float32)
-        if not np.isfinite(kept).all():
-            raise FrameError(f"picture batch: the tower gives no finite tokens for sample {sample.index}")
-        samples.append(replace(sample, positions=where, tokens=kept, picture=b""))
-    return replace(batch, samples=tuple(samples))
+        samples.append(replace(sample, grid=grid, positions=where, tokens=kept, picture=b""))
+    return replace(batch, samples=tuple(samples)), seen
 
 
 READ: dict[str, Read] = {"tokens": tokens, "jpeg": pictures, "patches": pictures}

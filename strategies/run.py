@@ -11,6 +11,7 @@ import importlib
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from flwr.serverapp import Grid
 from cdc_flower.checkpoint import Saved
 from cdc_flower.config import Config, flat, parse
 from cdc_flower.data.source import publish
-from cdc_flower.data.world import load_world
+from cdc_flower.data.world import encoded, load_world
 from cdc_flower.disk import DiskError
 from cdc_flower.fleet.cost.charges import cloud_charges, cloud_profile
 from cdc_flower.fleet.engines.local_grid import DeviceStates, HasStates, LocalGrid
@@ -256,4 +257,8 @@ def run_fleet(
 def teacher_accuracy(config: Config, progress: Progress | None = None) -> dict[str, float]:
     """Held-out accuracy of the teacher by domain: the ceiling."""
     setup = prepare(config, progress)
-    return accuracy(setup.teacher().model, setup.shared, setup.world, progress)
+    teacher, reads, world = setup.teacher(), setup.shared, setup.world
+    if teacher.own is not None:
+        reads = teacher.own
+        world = replace(world, test_tokens=encoded(config, reads, world.pack, "test", progress))
+    return accuracy(teacher.model, reads, world, progress)

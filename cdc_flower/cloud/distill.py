@@ -1,9 +1,8 @@
 """AKD: the teacher answers what the devices sent, and the twin's adapter learns it (after arXiv 2312.16279).
 
-The teacher sees the same tokens as the device sent, nothing else: no picture, no label. Its answers and its
-largest logits are computed once per sample and kept with it, so replaying one costs the student's pass
-only. Departures from the released code: confidence weights and a threshold, KL on logits, replay;
-its feature and wavelet losses are options.
+The teacher sees the same tokens as the device sent, nothing else: no picture, no label; one with another
+tower sees the picture that was sent instead (`cloud.lessons`). Departures from the released code: confidence
+weights and a threshold, KL on logits, replay; its feature and wavelet losses are options.
 """
 
 from __future__ import annotations
@@ -18,19 +17,16 @@ import torch
 from torch import nn
 
 from cdc_flower.cloud import losses
-from cdc_flower.cloud.passes import cut, passes, sequence
+from cdc_flower.cloud.lessons import grids, teach
+from cdc_flower.cloud.passes import passes
 from cdc_flower.cloud.replay import CloudSample, PseudoLabelled, Replay
 from cdc_flower.config import Config
-from cdc_flower.data.features import Grid
 from cdc_flower.models import adapters, vlm
 from cdc_flower.models.shared import Shared
 from cdc_flower.models.teacher import Teacher
 
 _log = getLogger(__name__)
 __all__ = ["Cloud", "CloudSample", "Learned", "teach"]
-
-TOP = 64  # teacher logits kept per answer position
-TEACH_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -45,45 +41,6 @@ class Learned:
     skipped: int = 0  # steps without a finite gradient: they changed nothing
 
 
-def _grids(samples: Sequence[CloudSample]) -> list[Grid]:
-    return [Grid(*s.grid) for s in samples]
-
-
-@torch.no_grad()
-def teach(
-    shared: Shared, teacher: Teacher, samples: Sequence[CloudSample], longest: int = 0
-) -> tuple[list[PseudoLabelled], list[str]]:
-    """The teacher's answers to samples, in order; `longest` is as in `Cloud`."""
-    labelled: list[PseudoLabelled] = []
-    texts: list[str] = []
-    device = next(teacher.model.parameters()).device
-    runs: list[Sequence[CloudSample]] = []
-    for start in range(0, len(samples), TEACH_BATCH):
-        batch = samples[start : start + TEACH_BATCH]
-        lengths = [sequence(shared, s, shared.max_answer_tokens) for s in batch]
-        runs += [batch[some] for some in cut(lengths, TEACH_BATCH * longest)]
-    for part in runs:
-        arrays = [s.tokens for s in part], [s.question_ids for s in part]
-        spots = [s.positions for s in part]
-        answers = vlm.answer(
-            teacher.model,
-            shared.text,
-            vlm.collate(shared.text, *arrays, None, spots, grids=_grids(part)).to(device),
-            shared.max_answer_tokens,
-            top_k=TOP,
-        )
-        labelled += map(
-            PseudoLabelled,
-            part,
-            answers.ids,
-            answers.top_ids,
-            answers.top_logits,
-            answers.confidence.tolist(),
-        )
-        texts += answers.texts
-    return labelled, texts
-
-
 class Cloud:
     """The cloud's memory: the twin, its optimizer and the replay buffer.
 
@@ -92,6 +49,10 @@ class Cloud:
         source: unlabelled samples of the source domain that the cloud kept from training the student.
         longest: ids of the longest sequence that is expected (`passes.longest`); batches of longer ones are
             cut into parts. 0 = no batch is cut.
+        read: the same of what the teacher reads, where that is not what the student reads.
+
+    Raises:
+        ConfigError: terms of the loss that the teacher does not allow.
     """
 
     def __init__(
@@ -102,13 +63,17 @@ class Cloud:
         twin: nn.Module,
         source: Sequence[CloudSample] = (),
         longest: int = 0,
+        read: int = 0,
     ) -> None:
-        self.config, self.shared, self.teacher, self.longest = config, shared, teacher, longest
+        self.config, self.shared, self.teacher = config, shared, teacher
+        self.longest, self.read = longest, read or longest
         self.twin = adapters.train_merged(twin)
         cloud = config.cloud
-        self.weights = losses.weights(cloud.losses)
+        self.weights, says = losses.possible(cloud.losses, teacher.words, teacher.own is None)
+        if says:
+            _log.info(says)
         self._needs_teacher = losses.needs_teacher(cloud.losses)
-        source_labelled, _ = teach(shared, teacher, source, longest)
+        source_labelled, _ = teach(shared, teacher, source, self.read)
         self.replay = Replay(self._sure(source_labelled), cloud.replay_bytes)
         self.params = adapters.trainable(twin)
         self.mean = [
@@ -128,7 +93,7 @@ class Cloud:
         """
         cloud = self.config.cloud
         rng = np.random.default_rng([self.config.run.seed, 3, round])
-        labelled, texts = teach(self.shared, self.teacher, samples, self.longest)
+        labelled, texts = teach(self.shared, self.teacher, samples, self.read)
         if weights is not None:
             labelled = [replace(q, weight=float(w)) for q, w in zip(labelled, weights, strict=True)]
         fresh = self._sure(labelled)
@@ -243,7 +208,8 @@ class Cloud:
             [q.answer_ids for q in batch],
             [q.sample.positions for q in batch],
             length,
-            _grids([q.sample for q in batch]),
+            grids([q.sample for q in batch]),
+            [q.ended for q in batch],
         ).to(device)
         out = vlm.forward(self.twin, inputs)
         assert inputs.answer_ids is not None

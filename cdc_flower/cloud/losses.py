@@ -4,9 +4,9 @@
         + feature MSE(hidden states) + wavelet DWT(hidden states)
 
 with w the teacher's confidence in its answer (or 1) and `ce`, `kl`, `feature`, `wavelet` the weights of the
-setting `cloud.losses`. The released code has all but the KL, unweighted; the KL on logits is possible because
-teacher and student share a vocabulary. CE and KL are means over the samples of a batch, the others over their
-positions.
+setting `cloud.losses`. The released code has all but the KL, unweighted; the KL on logits is possible where
+teacher and student share a vocabulary (`possible`). CE and KL are means over the samples of a batch, the
+others over their positions.
 """
 
 from __future__ import annotations
@@ -128,7 +128,12 @@ class Seen:
 
 @dataclass(frozen=True)
 class Loss:
-    """One term: a scalar of a batch, and whether it takes a pass of the teacher in every step.
+    """One term: a scalar of a batch, and what it needs.
+
+    Attributes:
+        needs_teacher_hidden: a pass of the teacher over the student's sequence, in every step.
+        needs_words: a teacher whose ids are those of the student.
+        of_positions: see below.
 
     It is a mean over the samples of a batch whose sequences are padded to one length, or over positions that
     are there (`of_positions`): so the terms of parts of a batch add up to that of the whole.
@@ -136,6 +141,7 @@ class Loss:
 
     function: Callable[[Seen], Tensor]
     needs_teacher_hidden: bool = False
+    needs_words: bool = False
     of_positions: bool = False
 
 
@@ -154,7 +160,10 @@ def _wavelet(seen: Seen) -> Tensor:
 
 LOSSES: dict[str, Loss] = {
     "ce": Loss(lambda s: weighted_ce(s.logits, s.answer_ids, s.weight)),
-    "kl": Loss(lambda s: top_kl(s.logits, s.top_ids, s.top_logits, s.answer_ids != -100, s.weight, s.tau)),
+    "kl": Loss(
+        lambda s: top_kl(s.logits, s.top_ids, s.top_logits, s.answer_ids != -100, s.weight, s.tau),
+        needs_words=True,
+    ),
     "feature": Loss(_feature, needs_teacher_hidden=True, of_positions=True),
     "wavelet": Loss(_wavelet, needs_teacher_hidden=True),
 }
@@ -190,3 +199,31 @@ def weights(setting: str) -> dict[str, float]:
 def needs_teacher(setting: str) -> bool:
     """Whether a step takes a pass of the teacher."""
     return any(LOSSES[name].needs_teacher_hidden for name in weights(setting))
+
+
+def possible(setting: str, words: bool, alike: bool) -> tuple[dict[str, float], str]:
+    """The terms that a teacher allows, with their weights, and what is said of the others, "" where all are.
+
+    Args:
+        setting: as in `weights`.
+        words: the teacher's ids are those of the student.
+        alike: it reads what the student reads, ids and tokens.
+
+    Raises:
+        ConfigError: a term that needs the student's own sequence, or nothing is left.
+    """
+    asked = weights(setting)
+    odd = [name for name in asked if LOSSES[name].needs_teacher_hidden and not alike]
+    left = {name: w for name, w in asked.items() if words or not LOSSES[name].needs_words}
+    if odd or not left:
+        why = "tokens or ids" if odd else "ids"
+        able = [k for k, v in LOSSES.items() if not v.needs_teacher_hidden and (words or not v.needs_words)]
+        raise ConfigError(
+            f"setting 'cloud.losses' = {setting!r}: '{(odd or [*asked])[0]}' needs a teacher with the "
+            f"student's {why}, this one has others; allowed: {', '.join(able)}"
+        )
+    off = ", ".join(name for name in asked if name not in left)
+    return left, off and (
+        "teacher and student have different tokenizers: the student learns from the text of the teacher's "
+        f"answers, by {', '.join(left)} without {off}"
+    )

@@ -18,10 +18,11 @@ import numpy as np
 class CloudSample:
     """A question about a (partly sent) picture. Tokens as decoded from the wire."""
 
-    tokens: np.ndarray  # (K, D) float32
+    tokens: np.ndarray  # (K, D) float32; what is not kept, of any float type
     positions: np.ndarray  # (K,) int64, increasing
     question_ids: list[int]
     grid: tuple[int, int, int]  # of the whole picture: tokens, rows, columns
+    teacher: CloudSample | None = None  # the same, as a teacher reads it that differs; not kept
 
     @property
     def whole(self) -> bool:
@@ -35,10 +36,15 @@ class PseudoLabelled:
 
     sample: CloudSample
     answer_ids: list[int]  # without the end token
-    top_ids: np.ndarray  # (A, k) int64, A = answer length + 1
+    top_ids: np.ndarray  # (A, k) int64, A = steps that are taught: of the answer, and of its end
     top_logits: np.ndarray  # (A, k) float32
     confidence: float  # geometric mean of the answer's token probabilities
     weight: float = 1.0  # of the sample besides the confidence: less than 1 for a stale one
+
+    @property
+    def ended(self) -> bool:
+        """Whether the teacher ended its answer; one that was cut is taught without an end."""
+        return len(self.top_ids) > len(self.answer_ids)
 
     @property
     def nbytes(self) -> int:

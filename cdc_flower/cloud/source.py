@@ -18,6 +18,7 @@ from cdc_flower.config import Config
 from cdc_flower.data import packs
 from cdc_flower.data.domains import SOURCE, domains
 from cdc_flower.data.features import Features
+from cdc_flower.data.packs import Pack
 from cdc_flower.data.world import World, encoded, told_by_card
 from cdc_flower.draws import generator
 from cdc_flower.models.shared import Shared
@@ -25,36 +26,45 @@ from cdc_flower.models.shared import Shared
 PRETRAINED = 0  # seed of the scenes that the packaged pair was trained on
 
 
-def replay_pool(config: Config, shared: Shared, world: World) -> list[CloudSample]:
+def replay_pool(config: Config, shared: Shared, world: World, own: Shared | None = None) -> list[CloudSample]:
     """Up to `cloud.source-replay` unlabelled source samples, drawn by the run's seed; whole pictures.
 
     Args:
         config: of the run.
         shared: reads the pictures; tower outputs are cached as those of the devices are.
         world: whose streams and test items are left out.
+        own: what a teacher reads with that differs; each sample is then read by it, too.
     """
     count = config.cloud.source_replay
     if not count:
         return []
+    both = [reads for reads in (shared, own) if reads is not None]
     if config.data.pack == "scenes":
-        rows, tokens = _scenes(config, shared)
+        rows, pack, what = *_scenes(config, shared), "replayed"
     else:
-        rows, tokens = world.aside[world.aside["drift_domain"] == SOURCE], world.train_tokens
+        rows, pack, what = world.aside[world.aside["drift_domain"] == SOURCE], world.pack, ""
     rows = rows.iloc[generator(config.run.seed, "source replay").permutation(len(rows))[:count]]
+    tokens = [encoded(config, reads, pack, "train", what=what) for reads in both]
     found = []
     for picture, question in zip(rows["image_row"].tolist(), rows["question"].astype(str), strict=True):
-        grid = tokens.grid(picture)
-        whole = np.asarray(tokens[picture], np.float32)
-        found.append(CloudSample(whole, np.arange(grid.n), shared.text.question_ids(question), grid))
+        sample, *others = (
+            _sample(reads, of, picture, question) for reads, of in zip(both, tokens, strict=True)
+        )
+        whole = np.asarray(sample.tokens, np.float32)
+        found.append(replace(sample, tokens=whole, teacher=others[0] if others else None))
     return found
 
 
-def _scenes(config: Config, shared: Shared) -> tuple[pd.DataFrame, Features]:
-    """Source rows of the first pictures that the pair was trained on, and the tower's outputs of these."""
+def _sample(reads: Shared, tokens: Features, picture: int, question: str) -> CloudSample:
+    grid = tokens.grid(picture)
+    return CloudSample(tokens[picture], np.arange(grid.n), reads.text.question_ids(question), grid)
+
+
+def _scenes(config: Config, shared: Shared) -> tuple[pd.DataFrame, Pack]:
+    """Source rows of the first pictures that the pair was trained on, and these pictures."""
     pictures = min(config.data.scenes_train, config.cloud.source_replay)
     data = told_by_card(replace(config.data, scenes_train=pictures), shared.card)
     pack = packs.load(data, seed=PRETRAINED)
     place = {name: row for row, name in enumerate(pack.train_images)}
     rows = pack.train[domains(pack.train, data) == SOURCE]
-    tokens = encoded(config, shared, pack, "train", what="replayed")
-    return rows.assign(image_row=[place[name] for name in rows["image_id"]]), tokens
+    return rows.assign(image_row=[place[name] for name in rows["image_id"]]), pack

@@ -171,7 +171,7 @@ def _labels_path(folder: Path) -> Path:
     return folder.parent.parent / "labels" / f"{folder.name}.json"
 
 
-@kept(1)
+@kept(2)  # of student and teacher
 def longest_question(shared: Shared, world: World) -> int:
     """Ids of the longest question that any device is asked, with what the prompt has behind it."""
     return max(len(shared.text.question_ids(q)) for q in set(world.train["question"].astype(str)))

@@ -128,7 +128,7 @@ def as_adapter(model: Any, shared: Shared, config: PairConfig, out: Path, what: 
         arguments += ", quantization_config=BitsAndBytesConfig(**quantization)"
     load = [
         "quantization = json.loads((here / 'base_quantization.json').read_text())" if given else "",
-        f'base = {family.model_class.__name__}.from_pretrained("{shared.student_path}", {arguments})',
+        f'base = {family.model_class.__name__}.from_pretrained("{shared.path}", {arguments})',
     ]
     if shared.config.tie_word_embeddings:
         what += (

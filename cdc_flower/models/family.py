@@ -89,6 +89,10 @@ class Family(ABC):
     ) -> list[tuple[np.ndarray, Grid]]:
         """Tokens (n, D) float16 of each picture, and how they lie."""
 
+    def pixels(self, config: Any) -> int:
+        """Of a side of a token, in a picture that is sent (`uplink.unit` jpeg or patches)."""
+        return config.vision_config.patch_size
+
     def take_tower(self, model: Any) -> nn.Module:
         """Take the tower out of a loaded model; the projector stays, wherever it is."""
         tower = model.model.get_submodule(self.tower)

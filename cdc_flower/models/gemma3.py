@@ -52,6 +52,10 @@ class Gemma3(Family):
         side = int(config.mm_tokens_per_image**0.5)
         return Grid(side * side, side, side)
 
+    def pixels(self, config: Any) -> int:
+        """The whole square is sent."""
+        return config.vision_config.image_size // self.grid(config).rows
+
     @torch.no_grad()
     def encode(
         self, tower: nn.Module, config: Any, processor: Any, images: Sequence[Image.Image]

@@ -24,6 +24,8 @@ from cdc_flower.tasks.exact import normalise
 
 PREFIXES = 256
 """Prompts of so many grids are kept."""
+_ASKED = "@question@"
+"""In the place of a question, to see what a prompt has around it."""
 
 
 class Prefix(NamedTuple):
@@ -130,9 +132,46 @@ class Text:
         """Ids of an answer, without the end token."""
         return list(self.tokenizer(answer, add_special_tokens=False)["input_ids"]) if answer else []
 
+    def words(self, ids: Sequence[int]) -> str:
+        """The words of ids, without the tokenizer's special ones."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+
     def decode(self, ids: Sequence[int]) -> str:
         """The words of an answer, normalised."""
-        return normalise(str(self.tokenizer.decode(list(ids), skip_special_tokens=True)))
+        return normalise(self.words(ids))
+
+    @cached_property
+    def _around(self) -> tuple[str, str]:
+        """What the prompt has between picture and question, and behind the question; as `words` gives it."""
+        picture = self.family.image_words(
+            self.config, self.grid or self.family.smallest(self.config), self.word
+        )
+        prompt = self.prompt(_ASKED).replace(self.mark, picture).rpartition(self.image)[2]
+        before, _, behind = prompt.partition(_ASKED)
+        made = (self.tokenizer(part, add_special_tokens=False)["input_ids"] for part in (before, behind))
+        before, behind = map(self.words, made)
+        return before, behind
+
+    def question_of(self, ids: Sequence[int]) -> str:
+        """The question, of ids that `question_ids` gave; spaces may differ where a tokenizer drops some.
+
+        Of ids that are no prompt of this template all words.
+        """
+        before, behind = self._around
+        words = _without(self.words(ids), before)
+        return _without(words[::-1], behind[::-1])[::-1].strip()
+
+
+def _without(words: str, beginning: str) -> str:
+    """Words without a beginning, spaces aside; as they are where they begin with something else."""
+    at = 0
+    for letter in "".join(beginning.split()):
+        while at < len(words) and words[at].isspace():
+            at += 1
+        if at == len(words) or words[at] != letter:
+            return words
+        at += 1
+    return words[at:]
 
 
 @dataclass(frozen=True)
@@ -176,6 +215,7 @@ def collate(
     positions: Sequence[np.ndarray] | None = None,
     length: int = 0,
     grids: Sequence[Grid] | None = None,
+    ended: Sequence[bool] | None = None,
 ) -> Inputs:
     """Pad samples into one batch.
 
@@ -187,6 +227,7 @@ def collate(
         length: S is at least this. Where it is the same, a sample's bits do not depend on its neighbours
             (docs/fleet.md, Determinism).
         grids: of the pictures; may be left out where all are the same.
+        ended: whether the end of each answer is taught; all are where it is left out.
 
     Raises:
         ValueError: a complete picture that does not have its grid's tokens.
@@ -215,7 +256,8 @@ def collate(
         vision[i, :k], spots[i, :k], slots[i, :k] = tokens[i], row.spots, row.slots
         ids[i, :s], places[i, :s], places[i, s:] = row.ids, row.places, row.places[-1]
         if wanted is not None and answers is not None:
-            wanted[i, : len(answers[i]) + 1] = [*answers[i], text.eos]
+            taught = [*answers[i], text.eos] if ended is None or ended[i] else answers[i]
+            wanted[i, : len(taught)] = taught
     ends = np.array([len(row.ids) for row in rows])
     of_answer = 0 if answers is None else np.array([len(a) + 1 for a in answers])
     return Inputs(

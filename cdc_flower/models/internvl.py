@@ -81,6 +81,10 @@ class InternVL(Family):
         cols, rows = get_optimal_tiled_canvas(size, tile, processor.min_patches, processor.max_patches)
         return self._of_tiles(config, rows, cols)
 
+    def pixels(self, config: Any) -> int:
+        """Tiles as they are read."""
+        return round(config.vision_config.patch_size[0] / config.downsample_ratio)
+
     @torch.no_grad()
     def encode(
         self, tower: nn.Module, config: Any, processor: Any, images: Sequence[Image.Image]

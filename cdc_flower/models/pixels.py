@@ -1,4 +1,4 @@
-"""Pictures as a tower reads them, for the uplink of pictures."""
+"""Pictures as they are sent, for the uplink of pictures."""
 
 from __future__ import annotations
 
@@ -18,6 +18,11 @@ def as_read(processor: Any, images: Sequence[Image.Image]) -> np.ndarray:
         images=[im.convert("RGB") for im in images], return_tensors="np", do_rescale=False, do_normalize=False
     )["pixel_values"]
     return np.ascontiguousarray(np.clip(np.rint(made), 0, 255).astype(np.uint8).transpose(0, 2, 3, 1))
+
+
+def sized(image: Image.Image, height: int, width: int) -> np.ndarray:
+    """A picture in a size, (height, width, 3) uint8."""
+    return np.asarray(image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC))
 
 
 def grey(processor: Any) -> np.ndarray:

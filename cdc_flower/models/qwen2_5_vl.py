@@ -72,19 +72,19 @@ class Qwen25VL(Family):
         """One token."""
         return Grid(1, 1, 1)
 
-    def _pixels(self, config: Any) -> int:
-        """Of a side of a token."""
+    def pixels(self, config: Any) -> int:
+        """The picture as it is read."""
         return config.vision_config.patch_size * config.vision_config.spatial_merge_size
 
     def fits(self, config: Any, processor: Any, grid: Grid) -> bool:
         """As many tokens as the processor's limits of pixels allow."""
-        tokens, area = grid.rows * grid.cols, self._pixels(config) ** 2
+        tokens, area = grid.rows * grid.cols, self.pixels(config) ** 2
         least, most = processor.size["shortest_edge"], processor.size["longest_edge"]
         return grid.n == tokens > 0 and least <= tokens * area <= max(most, area)
 
     def layout(self, config: Any, processor: Any, size: tuple[int, int]) -> Grid:
         """The size that the processor gives the picture, in tokens."""
-        side = self._pixels(config)
+        side = self.pixels(config)
         limits = processor.size["shortest_edge"], processor.size["longest_edge"]
         rows, cols = (pixels // side for pixels in smart_resize(*size, side, *limits))
         return Grid(rows * cols, rows, cols)
@@ -143,6 +143,6 @@ class Qwen25VL(Family):
     def cost_config(self, config: Any) -> dict[str, Any]:
         """See `Family.cost_config`; the picture has `COST_SIDE` tokens a side."""
         found = config.to_dict()
-        found["vision_config"]["image_size"] = COST_SIDE * self._pixels(config)
+        found["vision_config"]["image_size"] = COST_SIDE * self.pixels(config)
         found["vision_config"]["num_hidden_layers"] = config.vision_config.depth
         return found

@@ -1,8 +1,8 @@
 """What device and cloud share: tokenizer, prompt, picture processor and the frozen vision tower.
 
-Teacher and student have one vision tower and one tokenizer; that both read the same tokens is what lets the
-cloud use a device's tokens without its picture. All of it is in the student's checkpoint, so a device opens
-no file of the teacher's.
+Where teacher and student have one vision tower both read the same tokens, which is what lets the cloud use a
+device's tokens without its picture. All that is shared is in the student's checkpoint, so a device opens no
+file of the teacher's. A teacher that differs has a `Shared` of its own in the cloud (`models.teacher`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from torch import nn
 from transformers import AutoImageProcessor, AutoTokenizer, GenerationConfig
 
 from cdc_flower.data.features import Grid
-from cdc_flower.models import transform
+from cdc_flower.models import pixels, transform
 from cdc_flower.models.families import FAMILIES
 from cdc_flower.models.folders import PairError, config_of, folder_of, opened, paths, read, weights_digest
 from cdc_flower.models.inputs import Text
@@ -37,7 +37,7 @@ class Shared:
 
     name: str
     family: str  # of models
-    student_path: str
+    path: str  # of the student
     digest: str  # sha256 hex of the student's weights and of the transform
     tower: nn.Module  # vision tower, float32
     tower_digest: str  # see `tower_digest`
@@ -67,8 +67,8 @@ class Shared:
 
     @property
     def patch(self) -> int:
-        """Pixels of a side of one of its patches."""
-        return self.config.vision_config.patch_size
+        """Pixels of a side of a token, in a picture that is sent."""
+        return FAMILIES[self.family].pixels(self.config)
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -86,6 +86,15 @@ class Shared:
     def transform_for(self, config: UplinkConfig) -> Transform | None:
         """The transform that tokens are sent in; None where the setting or the pair has none."""
         return None if config.transform == "none" else self.transform
+
+    def to_send(self, image: Image.Image, grid: tuple[int, int, int]) -> np.ndarray:
+        """Pixels (rows * patch, cols * patch, 3) uint8 of a picture of a grid, as it is sent.
+
+        Where a token is a patch of one square, as the tower's processor makes it.
+        """
+        if self.raster:
+            return pixels.as_read(self.processor, [image])[0]
+        return pixels.sized(image, grid[1] * self.patch, grid[2] * self.patch)
 
     def encode(self, images: Sequence[Image.Image]) -> list[tuple[np.ndarray, Grid]]:
         """Vision tokens (n, D) float16 of each picture, and how they lie."""
@@ -133,7 +142,7 @@ def checked_config(path: str, role: str) -> Any:
     return config
 
 
-def _text(path: str, config: Any) -> Text:
+def _text(path: str, config: Any, role: str) -> Text:
     """Tokenizer, chat template and end tokens of a checkpoint.
 
     Raises:
@@ -141,14 +150,14 @@ def _text(path: str, config: Any) -> Text:
             write a picture once.
     """
     family = FAMILIES[config.model_type]
-    tokenizer = read(AutoTokenizer, path, "student", "tokenizer")
+    tokenizer = read(AutoTokenizer, path, role, "tokenizer")
     older = folder_of(path) / "chat_template.json"  # where processors kept it before transformers 4.48
     if not tokenizer.chat_template and older.is_file():
         tokenizer.chat_template = json.loads(older.read_text(encoding="utf-8"))["chat_template"]
     tokenizer.chat_template = tokenizer.chat_template or family.template or None
     if not tokenizer.chat_template:
         raise PairError(
-            f"student '{path}' has no chat template; add a file chat_template.jinja that writes the prompt "
+            f"{role} '{path}' has no chat template; add a file chat_template.jinja that writes the prompt "
             "of a user's turn with one picture and a question"
         )
     text = Text(tokenizer, family, config, _ends(path, tokenizer))
@@ -158,11 +167,11 @@ def _text(path: str, config: Any) -> Text:
     ):
         if not word:
             says = f"its tokenizer has no word with id {i}, {name}; allowed: the checkpoint's own tokenizer"
-            raise PairError(f"student '{path}': {says}")
+            raise PairError(f"{role} '{path}': {says}")
     count = text.prompt("?").count(text.mark)
     if count != 1:
         says = f"its chat template writes '{text.mark}' {count} times; allowed: once"
-        raise PairError(f"student '{path}': {says}")
+        raise PairError(f"{role} '{path}': {says}")
     return text
 
 
@@ -183,13 +192,13 @@ def _ends(path: str, tokenizer: Any) -> tuple[int, ...]:
     return tuple(sorted(ends, key=lambda i: after.find(words[i]) % (len(after) + 1)))  # absent: -1, the last
 
 
-def load_tower(path: str) -> nn.Module:
+def load_tower(path: str, role: str = "student") -> nn.Module:
     """The vision tower of a checkpoint alone, in float32: the language model is opened without its layers."""
-    config = config_of(path, "student")
+    config = config_of(path, role)
     config.text_config.num_hidden_layers = 0
     family = FAMILIES[config.model_type]
     parts, of = (f"model.{family.tower}.",), family.model_class
-    model = opened(of, path, "student", parts, config=config, dtype=torch.float32)
+    model = opened(of, path, role, parts, config=config, dtype=torch.float32)
     tower = family.take_tower(model)
     return tower.cuda() if torch.cuda.is_available() else tower
 
@@ -205,21 +214,40 @@ def load_shared(config: PairConfig, data_name: str) -> Shared:
     shape = checked_config(found.student, "student")
     tower = load_tower(found.student)
     digest = tower_digest(tower, shape)
-    width = FAMILIES[shape.model_type].width(shape)
-    turn = transform.load(found.folder or Path(found.student), width, digest)
+    turn = transform.load(
+        found.folder or Path(found.student), FAMILIES[shape.model_type].width(shape), digest
+    )
+    made = reader(found.student, "student", shape, tower, digest, config)
+    own = weights_digest(found.student, turn=turn)
+    return replace(made, name=found.name, digest=own, card=found.card, transform=turn)
+
+
+def reader(path: str, role: str, shape: Any, tower: nn.Module, digest: str, config: PairConfig) -> Shared:
+    """What reads pictures and questions for the model of a checkpoint.
+
+    Args:
+        path: the checkpoint.
+        role: "teacher" or "student", for messages.
+        shape: its configuration.
+        tower: its vision tower.
+        digest: of that.
+        config: says the longest answer.
+
+    Raises:
+        PairError: what lacks or cannot be used: tokenizer, chat template, picture processor.
+    """
     return Shared(
-        name=found.name,
+        name=Path(path).name,
         family=shape.model_type,
-        student_path=found.student,
-        digest=weights_digest(found.student, turn=turn),
+        path=path,
+        digest=digest,
         tower=tower,
         tower_digest=digest,
         config=shape,
-        text=_text(found.student, shape),
-        processor=read(AutoImageProcessor, found.student, "student", "picture processor", backend="pil"),
-        width=width,
+        text=_text(path, shape, role),
+        processor=read(AutoImageProcessor, path, role, "picture processor", backend="pil"),
+        width=FAMILIES[shape.model_type].width(shape),
         vocab=shape.text_config.vocab_size,
         max_answer_tokens=config.max_answer_tokens,
-        card=found.card,
-        transform=turn,
+        card={},
     )

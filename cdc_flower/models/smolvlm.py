@@ -75,6 +75,10 @@ class SmolVLM(Family):
         _, rows, cols = processor.get_number_of_image_patches(*size)
         return self._of_tiles(config, rows, cols)
 
+    def pixels(self, config: Any) -> int:
+        """Half of a tile's: the processor enlarges every picture to the longest side that it takes."""
+        return max(1, config.vision_config.patch_size * config.scale_factor // 2)
+
     @torch.no_grad()
     def encode(
         self, tower: nn.Module, config: Any, processor: Any, images: Sequence[Image.Image]

@@ -49,7 +49,7 @@ def _load(shared: Shared, compression: str) -> Any:
     family = FAMILIES[shared.family]
     model = opened(
         family.model_class,
-        shared.student_path,
+        shared.path,
         "student",
         dtype=torch.float32,
         attn_implementation="eager",

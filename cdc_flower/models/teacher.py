@@ -1,7 +1,9 @@
 """The teacher: only the cloud opens it.
 
-It must have the student's vision tower and tokenizer; a teacher that does not is refused, because tokens of
-one tower would mean nothing to the other.
+A teacher that has the student's vision tower and tokenizer reads what a device sent as the student does. One
+that differs has a `Shared` of its own: tower, picture processor and prompt. With another tower it reads
+pictures alone, because tokens of one tower mean nothing to the other; with another tokenizer it teaches by
+the text of its answers.
 """
 
 from __future__ import annotations
@@ -14,18 +16,44 @@ from torch import nn
 from transformers import AutoTokenizer
 
 from cdc_flower.models.families import FAMILIES
-from cdc_flower.models.folders import PairError, opened, paths, read, weights_digest
-from cdc_flower.models.shared import Shared, checked_config, tokenizer_digest, tower_digest, tower_shape
+from cdc_flower.models.folders import opened, paths, read, weights_digest
+from cdc_flower.models.shared import (
+    Shared,
+    checked_config,
+    load_tower,
+    reader,
+    tokenizer_digest,
+    tower_digest,
+    tower_shape,
+)
 from cdc_flower.session import kept
 from cdc_flower.stages import PairConfig
 
 
 @dataclass(frozen=True, eq=False)
 class Teacher:
-    """The model that teaches, and what the whole pair is known by."""
+    """The model that teaches, and what the whole pair is known by.
+
+    Attributes:
+        digest: as `pair_digest`.
+        own: what reads pictures and questions for it, where that is not what the student has.
+        tokens: whether it reads the student's tokens.
+        words: whether ids of its answers are those of the student.
+    """
 
     model: nn.Module
-    digest: str  # as `pair_digest`
+    digest: str
+    own: Shared | None = None
+    tokens: bool = True
+    words: bool = True
+
+
+@dataclass(frozen=True)
+class Unlike:
+    """What differs between teacher and student, in words for messages; "" where they are alike."""
+
+    tower: str
+    words: str
 
 
 def pair_digest(config: PairConfig, shared: Shared, data_name: str) -> str:
@@ -40,29 +68,72 @@ def teacher_config(config: PairConfig, data_name: str) -> dict[str, Any]:
     return FAMILIES[found.model_type].cost_config(found)
 
 
-@kept(2)
-def load_teacher(config: PairConfig, shared: Shared, data_name: str) -> Teacher:
-    """Load the teacher and compare its tower and tokenizer with the student's.
+@kept(4)
+def unlike(config: PairConfig, data_name: str) -> Unlike:
+    """What configurations and tokenizers say; towers of one shape may have other weights: `has_tower`.
 
     Raises:
-        PairError: nothing found, another architecture, a checkpoint that is not whole, or a tower or
-            tokenizer that differs.
+        PairError: a checkpoint of another architecture, or without a tokenizer.
+    """
+    found = paths(config, data_name)
+    both = (found.teacher, "teacher"), (found.student, "student")
+    shapes = [checked_config(*one) for one in both]
+    towers = [_tower_words(shape) for shape in shapes]
+    digests = [_words_digest(*one) for one in both]
+    return Unlike(
+        " against ".join(towers) if towers[0] != towers[1] else "",
+        " against ".join(d[:12] for d in digests) if digests[0] != digests[1] else "",
+    )
+
+
+@kept(4)
+def has_tower(config: PairConfig, shared: Shared, data_name: str) -> bool:
+    """Whether the teacher has the student's tower; its own is read where both have one shape."""
+    path = paths(config, data_name).teacher
+    if path == shared.path:
+        return True
+    shape = checked_config(path, "teacher")
+    if _tower_words(shape) != _tower_words(shared.config):
+        return False
+    return tower_digest(load_tower(path, "teacher"), shape) == shared.tower_digest
+
+
+def _tower_words(shape: Any) -> str:
+    return f"{shape.model_type} {tower_shape(shape)}"
+
+
+def _words_digest(path: str, role: str) -> str:
+    return tokenizer_digest(read(AutoTokenizer, path, role, "tokenizer"))
+
+
+@kept(2)
+def load_teacher(config: PairConfig, shared: Shared, data_name: str) -> Teacher:
+    """Load the teacher, and what it has of its own.
+
+    Raises:
+        PairError: nothing found, another architecture, or a checkpoint that is not whole.
     """
     path = paths(config, data_name).teacher
     shape = checked_config(path, "teacher")
-    _same("family", shape.model_type, shared.family)
-    _same("id of a picture", str(shape.image_token_id), str(shared.text.image_id))
-    _same("vision tower", tower_shape(shape), tower_shape(shared.config))
-    tokenizer = read(AutoTokenizer, path, "teacher", "tokenizer")
-    digests = (tokenizer_digest(t) for t in (tokenizer, shared.text.tokenizer))
-    _same("tokenizer", *(d[:12] for d in digests))
-    family = FAMILIES[shared.family]
+    words = _words_digest(path, "teacher") == tokenizer_digest(shared.text.tokenizer)
+    family = FAMILIES[shape.model_type]
     model = opened(family.model_class, path, "teacher", dtype="auto")
-    own = tower_digest(family.take_tower(model), shape)  # `shared.tower` is it; the pass starts at the tokens
-    _same("vision tower", own[:12], shared.tower_digest[:12])
-    _cut(model.lm_head, shared.vocab)
+    tower = family.take_tower(model)
+    digest = tower_digest(tower, shape)
+    tokens = (shape.model_type, digest) == (shared.family, shared.tower_digest)
+    own = None
+    if not (tokens and words and shape.image_token_id == shared.text.image_id):
+        tower = shared.tower if tokens else _placed(tower.float())
+        own = reader(path, "teacher", shape, tower, digest, config)
+        words = words and own.text.eos == shared.text.eos
+    if words:
+        _cut(model.lm_head, shared.vocab)
     model = model.to(torch.bfloat16).cuda() if torch.cuda.is_available() else model.float()
-    return Teacher(model, pair_digest(config, shared, data_name))
+    return Teacher(model, pair_digest(config, shared, data_name), own, tokens, words)
+
+
+def _placed(tower: nn.Module) -> nn.Module:
+    return tower.cuda() if torch.cuda.is_available() else tower
 
 
 def _cut(head: nn.Linear, vocab: int) -> None:
@@ -70,11 +141,3 @@ def _cut(head: nn.Linear, vocab: int) -> None:
     if head.out_features > vocab:
         head.weight = nn.Parameter(head.weight[:vocab].clone(), requires_grad=False)
         head.out_features = vocab
-
-
-def _same(what: str, teacher: str, student: str) -> None:
-    if teacher != student:
-        raise PairError(
-            f"teacher and student do not share one {what} ({teacher} against {student}); tokens "
-            "of one would mean nothing to the other"
-        )

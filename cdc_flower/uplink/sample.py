@@ -84,12 +84,14 @@ class Limits:
         question: ids of a question.
         answer: ids of an answer.
         kept: tokens of a sample; 0 = all of its picture.
+        pixels: of a picture; 0 = of any grid that fits.
     """
 
     samples: int = 1024
     question: int = 1024
     answer: int = 1024
     kept: int = 0
+    pixels: int = 0
 
 
 LOOSE = Limits()

@@ -222,7 +222,7 @@ def check(on: Profile, threads: int = 0, quick: bool = False) -> Iterator[Check]
             config = _layers_of(CHECKED, folder)
             large = replace(
                 shared,
-                student_path=folder,
+                path=folder,
                 config=config,
                 tower=load_tower(folder),
                 width=config.vision_config.hidden_size,

@@ -45,7 +45,7 @@ def families(as_json: Json = False) -> None:
             "checkpoints": family.checkpoints,
             "tap": family.tap,
             "tokens": "a number of each picture's own" if family.varies else "as many of every picture",
-            "units": list(UNITS) if family.raster else ["tokens"],
+            "units": [unit for unit in UNITS if unit != "patches" or family.raster],
             "notes": family.notes,
         }
         for name, family in FAMILIES.items()

@@ -103,6 +103,7 @@ def simulate(
     held = simulating.claimed(target, engine is Engine.flower)
     with held, shown as terminal, terminal.preparing(f"{config.run.method} · seed {config.run.seed}") as tell:
         pairs.ensure(config, terminal.say, tell, not no_pretrain)
+        pairs.tell_unlike([config], terminal.say)
         engines = {
             Engine.local: simulating.local,
             Engine.fleet: partial(

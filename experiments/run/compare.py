@@ -122,6 +122,7 @@ def run(
             module = importlib.import_module(engine)
             with terminal.preparing("pair") as tell:
                 pairs.ensure(base, terminal.say, tell, pretrain)
+                pairs.tell_unlike(configs.values(), terminal.say)
             with terminal.preparing("preparing") as tell:
                 for config in configs.values():
                     setup = module.prepare(config, tell)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,26 @@ def ensure(
     )
     train(config, target, None, progress)
     return target
+
+
+def tell_unlike(configs: Iterable[Config], say: Callable[[str], None]) -> None:
+    """Say what a teacher cannot teach that has other words than the student, where a method has a teacher.
+
+    Raises:
+        ConfigError: nothing of the loss is left.
+    """
+    from cdc_flower.cloud import losses
+    from cdc_flower.models.teacher import unlike
+    from experiments.run.plan import holds
+
+    said = set()
+    for config in configs:
+        if config.pair.teacher and holds(config).distils:
+            differ = unlike(config.pair, config.data.name)
+            alike = not (differ.tower or differ.words)
+            said.add(losses.possible(config.cloud.losses, not differ.words, alike)[1])
+    for line in sorted(said - {""}):
+        say(f"note: {line}")
 
 
 def _tell_difference(found: Path, config: Config, say: Callable[[str], None]) -> None:

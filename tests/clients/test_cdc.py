@@ -201,7 +201,7 @@ def test_pictures_go_up_as_tokens_do(make_task, unit):
         same = tokens[sample.index]
         assert (sample.question_ids, sample.answer_ids) == (same.question_ids, same.answer_ids)
         assert sample.uncertainty == same.uncertainty
-        true = task.as_read(task.items[sample.index])
+        true = task.picture(task.items[sample.index])
         if unit == "patches":
             assert sample.positions.tolist() == same.positions.tolist()
             true = mosaic.cut(true, sample.positions, task.shared.patch)

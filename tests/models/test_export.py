@@ -71,7 +71,7 @@ def inputs(shared):
 def load_peft(folder: Path, shared):
     quantization = json.loads((folder / "base_quantization.json").read_text())
     base = LlavaForConditionalGeneration.from_pretrained(
-        shared.student_path,
+        shared.path,
         dtype=torch.float32,
         attn_implementation="eager",
         quantization_config=BitsAndBytesConfig(**quantization),

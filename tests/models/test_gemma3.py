@@ -38,7 +38,7 @@ def test_projected_tokens_are_those_of_the_class(gemma):
 def test_the_prompt_is_that_of_the_processor(gemma):
     marks = {"boi": "<start_of_image>", "eoi": "<end_of_image>", "image": "<image_soft_token>"}
     extra = {f"{name}_token": word for name, word in marks.items()}
-    tokenizer = AutoTokenizer.from_pretrained(gemma.shared.student_path, extra_special_tokens=extra)
+    tokenizer = AutoTokenizer.from_pretrained(gemma.shared.path, extra_special_tokens=extra)
     processor = Gemma3Processor(gemma.shared.processor, tokenizer, image_seq_length=4)
     text = gemma.shared.text
     made = processor(
@@ -63,7 +63,7 @@ def test_tokens_of_a_picture_see_those_behind_them(gemma):
 
 @torch.no_grad()
 def test_a_window_that_is_shorter_than_the_prompt_is_the_classs(gemma, tmp_path):
-    folder = shutil.copytree(gemma.shared.student_path, tmp_path / "gemma")
+    folder = shutil.copytree(gemma.shared.path, tmp_path / "gemma")
     config = json.loads((folder / "config.json").read_text())
     config["text_config"]["sliding_window"] = 6
     (folder / "config.json").write_text(json.dumps(config))
@@ -86,5 +86,5 @@ def test_a_window_that_is_shorter_than_the_prompt_is_the_classs(gemma, tmp_path)
 def test_the_end_that_is_taught_is_the_one_that_the_template_writes(gemma):
     text = gemma.shared.text
     assert [text.word(i) for i in text.ends] == ["<end_of_turn>", "<eos>"]
-    config = json.loads((Path(gemma.shared.student_path) / "generation_config.json").read_text())
+    config = json.loads((Path(gemma.shared.path) / "generation_config.json").read_text())
     assert config["eos_token_id"] == list(reversed(text.ends))

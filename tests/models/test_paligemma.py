@@ -22,7 +22,7 @@ def test_every_picture_has_the_towers_patches(paligemma):
 
 
 def test_the_prompt_is_that_of_the_processor(paligemma):
-    tokenizer = AutoTokenizer.from_pretrained(paligemma.shared.student_path)
+    tokenizer = AutoTokenizer.from_pretrained(paligemma.shared.path)
     assert tokenizer.chat_template is None
     processor = paligemma.shared.processor
     processor.image_seq_length = 16  # a picture processor of SigLIP does not keep it

@@ -44,7 +44,7 @@ def test_no_file_of_the_teacher_is_opened(shared, pair_folder, tmp_path):
 
 
 def test_the_tower_alone_is_that_of_the_whole_model(shared):
-    whole = LlavaForConditionalGeneration.from_pretrained(shared.student_path, dtype=torch.float32)
+    whole = LlavaForConditionalGeneration.from_pretrained(shared.path, dtype=torch.float32)
     want = whole.model.vision_tower.state_dict()
     assert want.keys() == shared.tower.state_dict().keys()
     assert all(torch.equal(t, want[n]) for n, t in shared.tower.state_dict().items())
@@ -82,7 +82,7 @@ def test_another_architecture_is_refused_by_name(tmp_path):
 
 def changed(made, tmp_path, **more):
     """A checkpoint with another config.json; its folder."""
-    folder = shutil.copytree(made.shared.student_path, tmp_path / "changed")
+    folder = shutil.copytree(made.shared.path, tmp_path / "changed")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, **more}))
     return folder

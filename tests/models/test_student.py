@@ -43,7 +43,7 @@ def test_the_twin_holds_the_devices_dequantised_weights_bit_for_bit(shared, conf
 
 
 def test_nf4_moves_the_weights(shared, config):
-    stored = LlavaForConditionalGeneration.from_pretrained(shared.student_path, dtype=torch.float32)
+    stored = LlavaForConditionalGeneration.from_pretrained(shared.path, dtype=torch.float32)
     twin = twin_model(shared, config.pair).get_base_model()
     a = stored.model.language_model.layers[0].mlp.up_proj.weight
     b = twin.model.language_model.layers[0].mlp.up_proj.base_layer.weight

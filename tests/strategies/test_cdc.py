@@ -18,6 +18,7 @@ from cdc_flower.fleet.engines.local_grid import LocalGrid
 from cdc_flower.models import adapters
 from cdc_flower.models.adapters import Layout
 from cdc_flower.models.shared import load_shared
+from cdc_flower.models.teacher import Teacher
 from cdc_flower.uplink import token_batch
 from cdc_flower.uplink.sample import Batch, Sample
 from cdc_flower.wire.messages import frame_of, payload
@@ -81,7 +82,7 @@ def batch(device: int, round: int, shared) -> bytes:
 def strategy(shared) -> cdc.CDC:
     config = parse({"run.devices": 3, "run.samples-per-round": 4})
     mirror = Mirror(np.zeros(LAYOUT.total, np.float32), LAYOUT, "fp16", 10_000, 4)
-    return cdc.CDC(Fleet.of(config), FakeCloud(), mirror, shared, None, config, None)
+    return cdc.CDC(Fleet.of(config), FakeCloud(), mirror, shared, Teacher(None, ""), config, None)
 
 
 def test_it_works_in_another_persons_app(run_settings):

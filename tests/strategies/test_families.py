@@ -7,7 +7,8 @@ import pytest
 from cdc_flower import results
 from cdc_flower.config import ConfigError, parse
 from cdc_flower.data import scenes
-from strategies.run import run_fleet, run_local
+from cdc_flower.models.shared import load_tower
+from strategies.run import run_fleet, run_local, teacher_accuracy
 from tests import tiny
 
 
@@ -21,13 +22,22 @@ def words():
 
 @pytest.fixture
 def settings(words, run_settings, tmp_path):
-    """Teacher and student are one checkpoint: what is learned does not matter here."""
+    """Teacher and student are one checkpoint: what is learned does not matter here. Or the teacher is of
+    another family.
+    """
 
-    def make(family="smolvlm", **more):
+    def checkpoint(family):
         folder = tmp_path / family
         if not folder.exists():
             tiny.write(family, folder, words)
-        models = {"pair.folder": "", "pair.teacher": str(folder), "pair.student": str(folder)}
+        return str(folder)
+
+    def make(family="smolvlm", teacher="", **more):
+        models = {
+            "pair.folder": "",
+            "pair.teacher": checkpoint(teacher or family),
+            "pair.student": checkpoint(family),
+        }
         small = {"scenes_train": 40, "scenes_test": 20, "devices": 2, "rounds": 2, "uplink_budget": 30_000}
         return run_settings(**{**models, **small, "tokens_kept": 3, "cloud_steps": 2, **more})
 
@@ -59,9 +69,71 @@ def test_pictures_go_up_where_a_token_is_a_patch(settings):
     assert found.devices["uploaded_samples"].sum() > 0
 
 
-def test_picture_units_are_refused_where_a_token_is_no_patch(settings):
+def test_patches_are_refused_where_a_token_is_no_patch(settings):
     with pytest.raises(ConfigError, match="in models of family 'smolvlm' a token is no patch"):
-        run_local(parse(settings(uplink_unit="jpeg")))
+        run_local(parse(settings(uplink_unit="patches")))
+
+
+NAMES = list(tiny.BUILDERS)
+UNLIKE = [
+    ("smolvlm", "gemma3", "jpeg"),
+    ("paligemma", "qwen2_5_vl", "patches"),
+    *(
+        pytest.param(student, teacher, "jpeg", marks=pytest.mark.slow)
+        for student, teacher in zip(NAMES, [*NAMES[3:], *NAMES[:3]], strict=True)
+    ),
+]
+
+
+@pytest.mark.parametrize(("student", "teacher", "unit"), UNLIKE)
+def test_a_teacher_with_another_tower_and_other_words_teaches_by_pictures_and_text(
+    student, teacher, unit, settings
+):
+    config = parse(settings(student, teacher, rounds=1, uplink_unit=unit, uplink_budget=10**6))
+    found = results.read(run_local(config))
+    assert found.status == "completed"
+    assert set(found.devices["status"]) == {"ok"}
+    assert found.devices["uploaded_samples"].sum() > 0
+    metrics = found.metrics.set_index("name")["value"]
+    assert metrics["taught"] > 0
+    assert metrics["loss_ce"] > 0
+    assert "loss_kl" not in metrics
+    assert set(teacher_accuracy(config)) == {"source", "object", "question"}
+
+
+@pytest.mark.parametrize("word", ["zebra", ""])
+def test_a_teacher_with_the_students_tower_reads_its_tokens(word, settings, words, tmp_path):
+    """With other words the student learns from text, with its own from logits, too."""
+    made = settings("llava", rounds=1)
+    folder, tower = tmp_path / "other", load_tower(made["pair.student"])
+    tiny.write("llava", folder, f"{word} {words}", tiny.Size(64, 3), 1, tower)
+    found = results.read(run_local(parse({**made, "pair.teacher": str(folder)})))
+    metrics = found.metrics.set_index("name")["value"]
+    assert metrics["taught"] > 0
+    assert ("loss_kl" in metrics) is not bool(word)
+
+
+def test_what_an_unlike_teacher_cannot_do_is_refused_by_name(settings):
+    jpeg = {"uplink_unit": "jpeg"}
+    for more, says in (
+        (
+            {},
+            "'uplink.unit' = 'tokens': teacher and student have different vision towers .* allowed: jpeg, by",
+        ),
+        ({**jpeg, "losses": "ce,feature"}, "'feature' needs a teacher .* tokens or ids.* allowed: ce$"),
+        (
+            {"uplink_unit": "jpeg", "losses": "kl"},
+            "'kl' needs a teacher with the student's ids.* allowed: ce$",
+        ),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            run_local(parse(settings("smolvlm", "gemma3", uplink_budget=10**6, **more)))
+
+
+@pytest.mark.parametrize("method", ["static", "fedavg_lora"])
+def test_methods_without_a_teacher_run_with_any_pair(method, settings):
+    found = results.read(run_local(parse(settings("smolvlm", "gemma3", method=method, rounds=1))))
+    assert found.status == "completed"
 
 
 @pytest.mark.filterwarnings(

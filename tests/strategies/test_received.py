@@ -12,6 +12,7 @@ from PIL import Image
 from cdc_flower.config import parse
 from cdc_flower.data.world import load_world
 from cdc_flower.models import vlm
+from cdc_flower.models.teacher import Teacher
 from cdc_flower.uplink import token_batch
 from cdc_flower.uplink.pictures import mosaic, picture_batch
 from cdc_flower.uplink.sample import Batch, Limits, Sample
@@ -47,7 +48,7 @@ def frame(shared, seen, form, kept, quality=95) -> bytes:
 def read(data, shared, form, limits=None, **more):
     seconds, config = defaultdict(float), parse({"uplink.unit": form, **more})
     limits = limits or Limits(config.run.samples_per_round, 64, 8, config.uplink.tokens_kept)
-    batch = received.READ[form](data, shared, None, config, limits, seconds)
+    batch = received.received(data, shared, Teacher(None, ""), config, limits, seconds).batch
     assert seconds["codec"] > 0
     return batch, seconds
 
@@ -119,7 +120,7 @@ def test_tokens_that_are_not_finite_are_refused(shared, seen, monkeypatch):
     data = frame(shared, seen, "jpeg", [np.zeros(0, np.uint16)] * 3)
     infinite = np.full((shared.n_tokens, shared.width), np.inf)
     monkeypatch.setattr(type(shared), "encode", lambda *_: [(infinite, shared.text.grid)] * 3)
-    with pytest.raises(FrameError, match="no finite tokens for sample 0"):
+    with pytest.raises(FrameError, match="no finite tokens for picture 0"):
         read(data, shared, "jpeg")
 
 

@@ -5,10 +5,11 @@ a picture is what both can read: this is the way to go for such pairs. Where the
 control that tokens have to be measured against, at equal bytes. The cloud sees the picture: nothing about
 this is private.
 
-Two forms: `jpeg`, the whole picture as the tower's processor reads it, and `patches`, a mosaic of the patches
-of the kept tokens. Both are lossy pictures in one column (`picture`); everything else of a sample stands in
-the columns that a token batch has, so that the arms differ in nothing but the picture. The cloud runs the
-tower itself. One token is one patch here: towers that merge patches are not served.
+Two forms: `jpeg`, the whole picture, and `patches`, a mosaic of the patches of the kept tokens. Both are
+lossy pictures in one column (`picture`); everything else of a sample stands in the columns that a token batch
+has, so that the arms differ in nothing but the picture. The cloud runs the tower itself. A whole picture has
+so many pixels for each row and column of its grid; in `patches` one token is one patch, and towers that merge
+patches are not served.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def _size(form: Form, sample: Sample, patch: int) -> tuple[int, int]:
 def _refusal(form: Form, sample: Sample) -> str:
     """Why a sample cannot go up in this form; "" where it can."""
     n, rows, cols = sample.grid
-    if n != rows * cols or not n:
+    if not n or not (form.whole or n == rows * cols):
         return f"{n} tokens in {rows} x {cols}; allowed: one for each patch"
     if form.whole == bool(len(sample.positions)):
         return f"{len(sample.positions)} positions; allowed: {'none' if form.whole else 'at least one'}"
@@ -121,8 +122,8 @@ def decode(
 
     Memory is bounded by the arguments alone, about
     `samples * (kept * patch**2 * 12 + (question + answer) * 50)` bytes of the limits (with whole pictures the
-    most tokens that fit instead of `kept`), whatever the frame claims; a picture is decoded only if its
-    header says the size that it must have.
+    rows times columns of the largest grid instead of `kept`), whatever the frame claims; a picture is decoded
+    only if its header says the size that it must have.
 
     Args:
         data: the frame.
@@ -155,6 +156,9 @@ def decode(
         if why := _refusal(way, row):
             raise FrameError(f"{_WHAT}: sample {row.index}: {why} in form {form}")
     sizes = [_size(way, row, patch) for row in rows]
+    most = max((height * width for height, width in sizes), default=0)
+    if limits.pixels and most > limits.pixels:
+        raise FrameError(f"{_WHAT}: a picture of {most} pixels; allowed: {limits.pixels}")
     lengths = columns.unpack_column(sections[-2], count, 4, "picture lengths")
     for length, size in zip(lengths, sizes, strict=True):
         if length > picture.longest(*size):

@@ -42,5 +42,5 @@ def test_the_families_are_listed_for_people_and_programs(capsys):
     rows = json.loads(capsys.readouterr().out)
     assert [row["name"] for row in rows][:4] == ["llava", "smolvlm", "idefics3", "qwen2_5_vl"]
     assert rows[3]["class"] == "Qwen2_5_VLForConditionalGeneration"
-    assert [row["units"] for row in rows[:2]] == [["tokens", "jpeg", "patches"], ["tokens"]]
+    assert [row["units"] for row in rows[:2]] == [["tokens", "jpeg", "patches"], ["tokens", "jpeg"]]
     assert len({tuple(row) for row in rows}) == 1

@@ -57,7 +57,7 @@ def test_shapes_are_those_of_the_model_and_flops_those_of_the_one_formula(shared
     from cdc_flower.models.families import parts
     from cdc_flower.models.student import device_model
 
-    student = json.loads((Path(shared.student_path) / "config.json").read_text())
+    student = json.loads((Path(shared.path) / "config.json").read_text())
     found = shapes(student, config.pair.lora_rank)
     model = device_model(shared, config.pair)
     projector, lm, head = parts(model)

@@ -98,7 +98,7 @@ def test_a_picture_that_is_not_whole_patches_is_not_coded():
         ("patches", {"positions": np.array([1, 16])}, "rise strictly within 0..15"),
         ("jpeg", {"picture": bytes(picture.longest(32, 32) + 1)}, "picture of 4097 bytes; allowed: 4096"),
         ("patches", {"picture": bytes(picture.longest(8, 24) + 1)}, "picture of 1601 bytes; allowed: 1600"),
-        ("jpeg", {"grid": (17, 4, 4)}, "17 tokens in 4 x 4; allowed: one for each patch"),
+        ("patches", {"grid": (17, 4, 4)}, "17 tokens in 4 x 4; allowed: one for each patch"),
         ("jpeg", {"question_ids": [-1]}, "question ids"),
         ("jpeg", {"uncertainty": float("nan")}, "uncertainty nan"),
     ],

@@ -1,0 +1,83 @@
+"""What the teacher says to samples, as the student is taught it.
+
+Answers and largest logits are computed once per sample and kept with it, so replaying one costs the student's
+pass only. An answer that was cut at the longest that is allowed teaches its words and no end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from cdc_flower.cloud.passes import cut, sequence
+from cdc_flower.cloud.replay import CloudSample, PseudoLabelled
+from cdc_flower.data.features import Grid
+from cdc_flower.models import vlm
+from cdc_flower.models.shared import Shared
+from cdc_flower.models.teacher import Teacher
+
+TOP = 64  # teacher logits kept per answer position
+TEACH_BATCH = 64
+
+
+def grids(samples: Sequence[CloudSample]) -> list[Grid]:
+    """Those of the samples' pictures."""
+    return [Grid(*s.grid) for s in samples]
+
+
+@torch.no_grad()
+def teach(
+    shared: Shared, teacher: Teacher, samples: Sequence[CloudSample], longest: int = 0
+) -> tuple[list[PseudoLabelled], list[str]]:
+    """The teacher's answers to samples, in order.
+
+    Args:
+        shared: the student's.
+        teacher: reads what a sample holds for it, where it differs from the student.
+        longest: as `read` in `Cloud`.
+    """
+    labelled: list[PseudoLabelled] = []
+    texts: list[str] = []
+    device, own = next(teacher.model.parameters()).device, teacher.own or shared
+    runs: list[Sequence[CloudSample]] = []
+    for start in range(0, len(samples), TEACH_BATCH):
+        batch = samples[start : start + TEACH_BATCH]
+        lengths = [sequence(own, s.teacher or s, own.max_answer_tokens) for s in batch]
+        runs += [batch[some] for some in cut(lengths, TEACH_BATCH * longest)]
+    for part in runs:
+        seen = [s.teacher or s for s in part]
+        arrays = [s.tokens for s in seen], [s.question_ids for s in seen]
+        spots = [s.positions for s in seen]
+        answers = vlm.answer(
+            teacher.model,
+            own.text,
+            vlm.collate(own.text, *arrays, None, spots, grids=grids(seen)).to(device),
+            own.max_answer_tokens,
+            top_k=TOP,
+        )
+        labelled += _lessons(shared, teacher, part, answers)
+        texts += answers.texts
+    return labelled, texts
+
+
+def _lessons(
+    shared: Shared, teacher: Teacher, samples: Sequence[CloudSample], answers: vlm.Answers
+) -> Iterator[PseudoLabelled]:
+    """What the student is taught of samples: the teacher's ids and logits, or, where its ids are not those of
+    the student, the text in the student's ids.
+    """
+    own, most = teacher.own or shared, shared.max_answer_tokens
+    for i, (sample, ids) in enumerate(zip(samples, answers.ids, strict=True)):
+        top_ids, top_logits = answers.top_ids[i], answers.top_logits[i]
+        ended = len(ids) < own.max_answer_tokens or int(top_ids[-1, 0]) in own.text.ends
+        if not teacher.words:
+            told = shared.text.answer_ids(own.text.words(ids).strip())
+            ids, ended = told[:most], ended and len(told) <= most
+            finite = 0.0 if np.isfinite(top_logits).all() else np.nan
+            top_ids, top_logits = np.zeros((len(ids) + 1, 1), np.int64), np.full((len(ids) + 1, 1), finite)
+        steps, sure = len(ids) + ended, float(answers.confidence[i])
+        kept = sample if sample.teacher is None else replace(sample, teacher=None)
+        yield PseudoLabelled(kept, ids, top_ids[:steps], top_logits[:steps].astype(np.float32), sure)

@@ -1,0 +1,78 @@
+"""What the teacher says, as it is taught."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from cdc_flower.cloud import lessons
+from cdc_flower.cloud.lessons import teach
+from cdc_flower.models import vlm
+
+
+def test_the_teachers_answer_does_not_depend_on_who_shares_its_batch(shared, teacher, samples):
+    together, texts = teach(shared, teacher, samples)
+    backwards, _ = teach(shared, teacher, samples[::-1])
+    for i, lesson in enumerate(together):
+        (alone,), (text,) = teach(shared, teacher, [samples[i]])
+        for other in (alone, backwards[len(samples) - 1 - i]):
+            assert other.answer_ids == lesson.answer_ids
+            assert other.confidence == pytest.approx(lesson.confidence, abs=1e-4)
+            np.testing.assert_allclose(other.top_logits, lesson.top_logits, atol=1e-3)
+        assert text == texts[i]
+
+
+def test_more_samples_than_a_batch_keep_their_order(shared, teacher, samples, monkeypatch):
+    whole, texts = teach(shared, teacher, samples)
+    monkeypatch.setattr(lessons, "TEACH_BATCH", 5)
+    parts, texts_in_parts = teach(shared, teacher, samples)
+    assert texts_in_parts == texts
+    assert [q.sample for q in parts] == [q.sample for q in whole] == samples
+
+
+def test_a_lesson_holds_the_teachers_own_logits_of_its_answer(shared, teacher, samples):
+    lesson = teach(shared, teacher, samples[:1])[0][0]
+    s = lesson.sample
+    inputs = vlm.collate(shared.text, [s.tokens], [s.question_ids], [lesson.answer_ids], [s.positions])
+    with torch.no_grad():
+        logits = vlm.forward(teacher.model, inputs).logits[0]
+    steps = len(lesson.answer_ids) + lesson.ended
+    assert lesson.top_ids.shape == (steps, min(lessons.TOP, shared.vocab))
+    np.testing.assert_array_equal(lesson.top_ids[: len(lesson.answer_ids), 0], lesson.answer_ids)
+    found = logits[:steps].gather(-1, torch.from_numpy(lesson.top_ids)).numpy()
+    np.testing.assert_allclose(found, lesson.top_logits, atol=1e-4)
+
+
+def test_an_answer_that_was_cut_is_taught_without_an_end(shared, teacher, samples):
+    """The steps that are taught are those that the teacher takes when it may say more."""
+    short = dataclasses.replace(shared, max_answer_tokens=2)
+    for cut, free in zip(teach(short, teacher, samples)[0], teach(shared, teacher, samples)[0], strict=True):
+        assert cut.answer_ids == free.answer_ids[:2]
+        assert cut.ended == (free.ended and len(free.answer_ids) <= 2)
+        assert len(cut.top_ids) == len(cut.top_logits) == len(cut.answer_ids) + cut.ended
+        s = cut.sample
+        inputs = vlm.collate(
+            shared.text, [s.tokens], [s.question_ids], [cut.answer_ids], [s.positions], ended=[cut.ended]
+        )
+        taught = inputs.answer_ids[0]
+        assert taught[taught != -100].tolist() == cut.answer_ids + [shared.text.eos] * cut.ended
+
+
+def test_a_teacher_of_other_words_teaches_its_text(shared, teacher, samples):
+    """Ids of its own are nothing to the student: here each is one higher."""
+    vocab = shared.text.tokenizer.get_vocab()
+    own = dataclasses.replace(shared, max_answer_tokens=3)
+    other = dataclasses.replace(teacher, own=own, words=False)
+    told, _ = teach(own, teacher, samples)
+    short = dataclasses.replace(shared, max_answer_tokens=2)
+    for lesson, said in zip(teach(short, other, samples)[0], told, strict=True):
+        text = shared.text.words(said.answer_ids)
+        again = shared.text.answer_ids(text)
+        assert lesson.answer_ids == again[:2]
+        assert set(lesson.answer_ids) <= set(vocab.values())
+        assert lesson.ended == (said.ended and len(again) <= 2)
+        assert lesson.confidence == said.confidence
+        assert lesson.top_ids.shape == (len(lesson.answer_ids) + lesson.ended, 1)
