@@ -20,6 +20,7 @@ from cdc_flower.fleet.cost.charges import Charges, charges, cloud_profile
 from cdc_flower.fleet.time import trace_files
 from cdc_flower.fleet.time.availability import availability
 from cdc_flower.fleet.time.traces import Trace
+from cdc_flower.models.families import FAMILIES
 from cdc_flower.models.folders import find_pair
 from cdc_flower.models.shared import Shared
 from cdc_flower.models.teacher import has_tower, unlike
@@ -157,22 +158,38 @@ def check_teacher(setup: Setup) -> None:
     Raises:
         ConfigError: names the setting and what is allowed.
     """
-    config, shared = setup.config, setup.shared
+    config = setup.config
+    check_unlike(config)
+    if config.uplink.unit == "tokens" and not has_tower(config.pair, setup.shared, config.data.name):
+        _refuse_tokens("of one shape, with other weights", setup.shared.family)
+
+
+def check_unlike(config: Config) -> str:
+    """Refuse what configurations and tokenizers of teacher and student do not allow; no weights are opened.
+
+    Returns:
+        what is said of terms of the loss that are left out, "" where there are none.
+
+    Raises:
+        ConfigError: names the setting and what is allowed.
+    """
     differ = unlike(config.pair, config.data.name)
-    alike = has_tower(config.pair, shared, config.data.name)
-    if config.uplink.unit == "tokens" and not alike:
-        how = differ.tower or "of one shape, with other weights"
-        raise ConfigError(
-            f"setting 'uplink.unit' = 'tokens': teacher and student have different vision towers ({how}), "
-            f"and tokens of one mean nothing to the other; allowed: {', '.join(units(shared)[1:])}, by which "
-            "the cloud sees pictures (docs/threat-model.md)"
-        )
-    losses.possible(config.cloud.losses, not differ.words, alike and not differ.words)
+    if config.uplink.unit == "tokens" and differ.tower:
+        _refuse_tokens(differ.tower, differ.family)
+    return losses.possible(config.cloud.losses, not differ.words, not (differ.tower or differ.words))[1]
 
 
-def units(shared: Shared) -> list[str]:
-    """Values of `uplink.unit` that the student's family allows."""
-    return [unit for unit in LEAST if unit != "patches" or shared.raster]
+def _refuse_tokens(how: str, family: str) -> None:
+    raise ConfigError(
+        f"setting 'uplink.unit' = 'tokens': teacher and student have different vision towers ({how}), and "
+        f"tokens of one mean nothing to the other; allowed: {', '.join(units(family)[1:])}, by which the "
+        "cloud sees pictures (docs/threat-model.md)"
+    )
+
+
+def units(family: str) -> list[str]:
+    """Values of `uplink.unit` that a student's family allows."""
+    return [unit for unit in LEAST if unit != "patches" or FAMILIES[family].raster]
 
 
 @kept(1)  # the check and the grid ask for the same
@@ -230,7 +247,7 @@ def _least_picture(config: Config, shared: Shared, world: World) -> tuple[int, s
     if not whole and not shared.raster:
         raise ConfigError(
             f"setting 'uplink.unit' = '{up.unit}': in models of family '{shared.family}' a token is no patch "
-            f"of one square; allowed: {', '.join(units(shared))}"
+            f"of one square; allowed: {', '.join(units(shared.family))}"
         )
     if not whole and grid[0] != grid[1] * grid[2]:
         raise ConfigError(

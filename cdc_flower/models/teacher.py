@@ -54,6 +54,7 @@ class Unlike:
 
     tower: str
     words: str
+    family: str  # of the student
 
 
 def pair_digest(config: PairConfig, shared: Shared, data_name: str) -> str:
@@ -83,6 +84,7 @@ def unlike(config: PairConfig, data_name: str) -> Unlike:
     return Unlike(
         " against ".join(towers) if towers[0] != towers[1] else "",
         " against ".join(d[:12] for d in digests) if digests[0] != digests[1] else "",
+        shapes[1].model_type,
     )
 
 

@@ -86,18 +86,19 @@ def _footer(path: Path) -> tuple[int, int]:
     return footer.num_rows, (0 if "-" in path.stem else pictures) + TEXT_GROWS * texts
 
 
-def lengths(config: Config, shape: Any, student: str) -> Lengths:
+def lengths(config: Config, shape: Any, path: str, role: str = "student") -> Lengths:
     """Ids of the sequences that a run makes.
 
     Args:
         config: of the run.
-        shape: the student's configuration.
-        student: its path; of a family whose pictures differ the picture processor is read.
+        shape: the configuration of the model that reads them.
+        path: its checkpoint; of a family whose pictures differ the picture processor is read.
+        role: "teacher" or "student", for messages.
     """
     family = FAMILIES[shape.model_type]
     grid = family.grid(shape)
     if grid is None:
-        processor = read(AutoImageProcessor, student, "student", "picture processor", backend="pil")
+        processor = read(AutoImageProcessor, path, role, "picture processor", backend="pil")
         grid = Grid(*family.layout(shape, processor, SCENE if config.data.pack == "scenes" else PHOTO))
     return Lengths(
         grid.n, QUESTION if config.data.pack == "scenes" else TEXT, config.pair.max_answer_tokens + 1

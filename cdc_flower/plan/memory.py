@@ -102,6 +102,7 @@ class Run:
     gpu: bool = False
     rough: bool = False  # passes by a formula that is above them, in no time
     _passes: dict[Any, float] = field(default_factory=dict)
+    seen: Lengths | None = None  # by a teacher with a tower of its own
 
     @property
     def compression(self) -> str:
@@ -167,7 +168,7 @@ def process(run: Run, *, device: bool, cloud: bool, judges: bool = True) -> Memo
 
 def teacher_alone(run: Run) -> Memory:
     """The process that starts a comparison: it prepares data and takes the teacher's accuracy."""
-    work = Work(_held_out(run), run.lengths.prompt)
+    work = Work(_held_out(run), (run.seen or run.lengths).prompt)
     weights = FLOAT * run.student.parts.tower + _teacher_bytes(run)
     passes = max(run.widest(run.teacher, work, run.gpu), _tower(run))
     ram = Need(libraries=LIBRARIES, data=_data(run), tokens=_cached(run))
@@ -177,7 +178,8 @@ def teacher_alone(run: Run) -> Memory:
 
 
 def _teacher_bytes(run: Run) -> float:
-    return (HALF if run.gpu else FLOAT) * run.teacher.parts.language
+    parts = run.teacher.parts
+    return (HALF if run.gpu else FLOAT) * parts.language + (FLOAT * parts.tower if run.seen else 0)
 
 
 def _weights(run: Run, device: bool, cloud: bool) -> float:
@@ -288,7 +290,8 @@ def _answers(run: Run, device: bool, cloud: bool, judges: bool) -> Iterable[floa
             yield run.widest(student, Work(_held_out(run), lengths.prompt))
         if run.holds.distils:
             most = max(run.config.cloud.source_replay, run.asked * run.config.run.samples_per_round)
-            yield run.widest(run.teacher, Work(min(TEACH_BATCH, most), lengths.prompt), run.gpu)
+            read = Work(min(TEACH_BATCH, most), (run.seen or lengths).prompt)
+            yield run.widest(run.teacher, read, run.gpu)
 
 
 def _held_out(run: Run) -> int:
@@ -301,13 +304,18 @@ def _step(rows: int, prompt: int, answer: int) -> Work:
 
 
 def _tower(run: Run) -> float:
-    """A batch of pictures through the tower, hidden states of all layers kept."""
-    own = run.student.config.vision_config
+    """A batch of pictures through a tower, hidden states of all layers kept."""
+    theirs = _pass(run.teacher, run.seen) if run.seen else 0.0
+    return max(theirs, _pass(run.student, run.lengths))
+
+
+def _pass(of: Checkpoint, lengths: Lengths) -> float:
+    own = of.config.vision_config
     wide = getattr(own, "hidden_size", 0)
     layers = getattr(own, "num_hidden_layers", None) or getattr(own, "depth", 0)
     inner = getattr(own, "intermediate_size", 4 * wide)
     side, patch = getattr(own, "image_size", 0), getattr(own, "patch_size", 14)
     side = max(side) if isinstance(side, list | tuple) else side
     patch = max(patch) if isinstance(patch, list | tuple) else patch
-    places = max((side // patch) ** 2 + 1, run.lengths.picture)
+    places = max((side // patch) ** 2 + 1, lengths.picture)
     return FLOAT * ENCODED * (places * (wide * (layers + 6) + 2 * inner) + 3 * side * side)

@@ -13,6 +13,7 @@ from cdc_flower.fleet.time.network import down_seconds, up_seconds
 from cdc_flower.plan.memory import HALF, Run
 from cdc_flower.setting import MESSAGE_BYTES
 from cdc_flower.uplink import token_batch
+from cdc_flower.uplink.pictures.picture_batch import FORMS
 from cdc_flower.uplink.scores import token_score
 
 __all__ = ["Bytes", "Seconds", "bytes_of_a_round", "seconds_of_a_round"]
@@ -58,6 +59,9 @@ def bytes_of_a_round(run: Run) -> Bytes:
     tokens = min(up.tokens_kept or run.lengths.picture, run.lengths.picture)
     text = run.lengths.text + run.lengths.answer
     one = token_batch.sample_bytes(tokens, width, up.token_bits, text, up.transform != "none")
+    if up.unit != "tokens":  # the most that a picture's code may have
+        patches = run.lengths.picture if FORMS[up.unit].whole else tokens
+        one = 3 * run.student.family.pixels(run.student.config) ** 2 * patches + text
     most = run.config.run.samples_per_round * one + MESSAGE_BYTES
     whole = update.longest(parts.adapter)
     aimed = min(whole, down.budget) if CODECS[down.codec].budgeted else whole

@@ -32,6 +32,7 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Say what compare or simulate will take: memory, bytes, seconds; nothing is loaded or computed."""
+    from experiments.run import pairs
     from experiments.run import plan as planning
     from strategies.method import method
     from strategies.method import methods as installed
@@ -47,6 +48,7 @@ def plan(
         if len(names) > 1:
             raise ConfigError(f"--methods {methods} with --engine {engine}; allowed: one method")
     configs = {name: parse({**settings, "run.method": method(name).name}) for name in names}
+    pairs.tell_unlike(configs.values(), lambda line: typer.echo(line, err=True))
     how = planning.Engine(engine, planning.cores() if workers is None else workers)
     jobs = seeds * len(configs)
     machine = planning.Machine.here()

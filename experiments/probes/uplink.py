@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cdc_flower.config import Config
+from cdc_flower.config import Config, ConfigError
 from cdc_flower.data.features import Progress
 from cdc_flower.data.world import World
 from cdc_flower.draws import generator
@@ -81,8 +81,10 @@ def _read_by_teacher(
     chosen: Sequence[np.ndarray],
 ) -> tuple[dict[str, float], float]:
     """Accuracy by domain of the teacher on what the frames decode to; bytes of a sample in them."""
-    transform = shared.transform_for(config.uplink)
-    size, right = 0, []
+    teacher = load_teacher(config.pair, shared, config.data.name)
+    if teacher.own is not None:
+        raise ConfigError("probe uplink: allowed: a teacher with the student's vision tower and tokenizer")
+    transform, size, right = shared.transform_for(config.uplink), 0, []
     for start in range(0, len(rows), BATCH):
         some = range(start, min(start + BATCH, len(rows)))
         samples = tuple(
@@ -109,6 +111,6 @@ def _read_by_teacher(
             [shared.text.answer_ids(str(rows["answer"].iloc[i])) for i in some],
             [s.positions for s in arrived],
         )
-        right.append(vlm.correct(load_teacher(config.pair, shared, config.data.name).model, inputs))
+        right.append(vlm.correct(teacher.model, inputs))
     found = pd.Series(np.concatenate(right)).groupby(rows["drift_domain"].to_numpy(dtype=str)).mean()
     return {str(k): float(v) for k, v in found.items()}, size / len(rows)

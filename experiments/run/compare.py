@@ -120,9 +120,9 @@ def run(
             refuse_if_taken(Path(job.settings["run.out-dir"]))
         with Terminal(len(jobs), show=progress) as terminal:
             module = importlib.import_module(engine)
+            pairs.tell_unlike(configs.values(), terminal.say)
             with terminal.preparing("pair") as tell:
                 pairs.ensure(base, terminal.say, tell, pretrain)
-                pairs.tell_unlike(configs.values(), terminal.say)
             with terminal.preparing("preparing") as tell:
                 for config in configs.values():
                     setup = module.prepare(config, tell)

@@ -79,18 +79,12 @@ def tell_unlike(configs: Iterable[Config], say: Callable[[str], None]) -> None:
     """Say what a teacher cannot teach that has other words than the student, where a method has a teacher.
 
     Raises:
-        ConfigError: nothing of the loss is left.
+        ConfigError: what devices send or the loss needs is not possible with this pair.
     """
-    from cdc_flower.cloud import losses
-    from cdc_flower.models.teacher import unlike
     from experiments.run.plan import holds
+    from strategies.checks import check_unlike
 
-    said = set()
-    for config in configs:
-        if config.pair.teacher and holds(config).distils:
-            differ = unlike(config.pair, config.data.name)
-            alike = not (differ.tower or differ.words)
-            said.add(losses.possible(config.cloud.losses, not differ.words, alike)[1])
+    said = {check_unlike(c) for c in configs if c.pair.teacher and holds(c).distils}
     for line in sorted(said - {""}):
         say(f"note: {line}")
 

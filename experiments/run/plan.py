@@ -16,6 +16,7 @@ import torch
 
 from cdc_flower.config import Config, ConfigError, flat, parse
 from cdc_flower.models.folders import PairError, paths
+from cdc_flower.models.teacher import unlike
 from cdc_flower.plan import facts, memory
 from cdc_flower.plan.checkpoints import Checkpoint, open_checkpoint
 from cdc_flower.plan.memory import Holds, Memory, Need, Run
@@ -139,20 +140,25 @@ def make(
     for arm, config in configs.items():
         found, kind = paths(config.pair, config.data.name), holds(config)
         pair = config.pair
+        teacher = known.checkpoint(found.teacher, "teacher")
+        seen = None
+        if unlike(pair, config.data.name).tower:
+            seen = facts.lengths(config, teacher.config, found.teacher, "teacher")
         student = known.checkpoint(found.student, "student", pair.adapter, pair.lora_rank, kind.full)
         runs[arm] = Run(
             config,
             kind,
             student,
-            known.checkpoint(found.teacher, "teacher"),
+            teacher,
             facts.data(config),
             facts.lengths(config, student.config, found.student),
             wanted(config.run.devices, config.run.cohort),
             gpu,
             rough,
             known.passes,
+            seen,
         )
-    varies = any(run.student.family.varies for run in runs.values())
+    varies = any(of.family.varies for run in runs.values() for of in (run.student, run.teacher))
     device = {arm: memory.process(run, device=True, cloud=False) for arm, run in runs.items()}
     cloud = {arm: memory.process(run, device=False, cloud=True) for arm, run in runs.items()}
     processes = list(_processes(runs, device, cloud, engine, jobs))

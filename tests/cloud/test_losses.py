@@ -181,3 +181,20 @@ def test_losses_are_named_with_weights_or_without():
 def test_losses_that_cannot_be_are_refused_in_one_line(setting):
     with pytest.raises(ConfigError, match=r"^setting 'cloud.losses' = [^\n]*allowed: [^\n]*$"):
         losses.weights(setting)
+
+
+def test_terms_that_a_teacher_does_not_allow_are_left_out_or_refused():
+    assert losses.possible("ce,kl=0.5,feature", words=True, alike=True) == (
+        {"ce": 1.0, "kl": 0.5, "feature": 1.0},
+        "",
+    )
+    assert losses.possible("ce,kl", words=True, alike=False) == ({"ce": 1.0, "kl": 1.0}, "")
+    left, said = losses.possible("ce=2,kl", words=False, alike=False)
+    assert left == {"ce": 2.0}
+    assert said.endswith("by ce without kl")
+    for setting, words, says in (
+        ("kl", False, "'kl' .* ids"),
+        ("ce,wavelet", True, "'wavelet' .* tokens or ids"),
+    ):
+        with pytest.raises(ConfigError, match=f"{says}.*allowed: ce{', kl' if words else ''}$"):
+            losses.possible(setting, words=words, alike=False)

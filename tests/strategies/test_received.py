@@ -179,3 +179,42 @@ def test_more_tokens_than_the_setting_a_longer_frame_and_another_transform_are_r
     ):
         with pytest.raises(FrameError, match=says):
             read(data, shared, "tokens", **more)
+
+
+def test_a_picture_larger_than_any_of_the_data_is_refused_unopened(shared, seen):
+    data = frame(shared, seen, "jpeg", [np.zeros(0, np.uint16)] * 3)
+    most = shared.side**2
+    assert read(data, shared, "jpeg", Limits(3, 64, 8, 0, most))
+    with pytest.raises(FrameError, match=f"a picture of {most} pixels; allowed: {most - 1}"):
+        read(data, shared, "jpeg", Limits(3, 64, 8, 0, most - 1))
+
+
+@pytest.mark.parametrize("tokens", [True, False])
+def test_a_teacher_with_its_own_gets_its_own_words_and_pictures(tokens, shared, seen):
+    """Its words are the student's here; no more of them than twice the longest honest question."""
+    asked = shared.text.question_ids("what colour is the ring?")
+    where = np.zeros(0, np.uint16)
+    picture = picture_batch.coded(seen[0], where, "jpeg", shared.patch, 95)
+    row = Sample(0, shared.grid, where, asked, [8], 0.5, picture=picture)
+    data = picture_batch.encode(Batch(1, 2, 3, (row,)), "jpeg", shared.patch)
+    teacher, config = Teacher(None, "", shared, tokens, False), parse({"uplink.unit": "jpeg"})
+
+    def samples(words):
+        got = received.received(data, shared, teacher, config, Limits(3, 64, 8), defaultdict(float), words)
+        return got.samples
+
+    (sample,) = samples(len(asked))
+    assert sample.teacher.question_ids == asked
+    assert sample.teacher.teacher is None
+    np.testing.assert_array_equal(sample.teacher.tokens, sample.tokens)
+    with pytest.raises(FrameError, match=f"question of {len(asked)} ids in the teacher's words; allowed: 2"):
+        samples(1)
+
+
+def test_a_picture_that_a_processor_does_not_take_is_refused(shared, seen, monkeypatch):
+    def refuse(*_):
+        raise ValueError("aspect ratio")
+
+    monkeypatch.setattr(type(shared), "encode", refuse)
+    with pytest.raises(FrameError, match="the processor of 'scenes' takes not all of it: aspect ratio"):
+        read(frame(shared, seen, "jpeg", [np.zeros(0, np.uint16)] * 3), shared, "jpeg")

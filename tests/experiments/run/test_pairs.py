@@ -9,6 +9,7 @@ from cdc_flower.data import packs
 from cdc_flower.models.folders import PairError, find_pair
 from experiments.pretrain import pretrain
 from experiments.run import pairs
+from tests import tiny
 
 
 @pytest.fixture
@@ -110,3 +111,34 @@ def test_a_stage_says_how_long_it_will_still_take():
     for stage, done in (("tower (loss 1.0)", 20), ("tower (loss 0.5)", 40), ("teacher (loss 2)", 20)):
         tell(stage, done, 1040)
     assert said == ["tower (loss 1.0)", "tower (loss 0.5), 8 min left", "teacher (loss 2)"]
+
+
+@pytest.fixture(scope="module")
+def unlike(tmp_path_factory):
+    """Settings of a pair of two families, whose towers and words differ."""
+    folder = tmp_path_factory.mktemp("unlike")
+    for role, family in (("teacher", "gemma3"), ("student", "smolvlm")):
+        tiny.write(family, folder / role, "what is this")
+    return {f"pair.{role}": str(folder / role) for role in ("teacher", "student")}
+
+
+def test_what_an_unlike_teacher_does_not_teach_is_said_once_for_all_arms(unlike):
+    said = []
+    arms = [parse({**unlike, "uplink.unit": "jpeg", "run.seed": i}) for i in range(2)]
+    pairs.tell_unlike(arms, said.append)
+    assert said == [
+        "note: teacher and student have different tokenizers: the student learns from the text of the "
+        "teacher's answers, by ce without kl"
+    ]
+    pairs.tell_unlike([parse({**unlike, "uplink.unit": "jpeg", "cloud.losses": "ce"})], nothing)
+    pairs.tell_unlike([parse({**unlike, "run.method": "fedavg_lora"})], pytest.fail)
+
+
+def test_tokens_of_another_tower_are_refused_before_anything_is_loaded(unlike):
+    with pytest.raises(
+        ConfigError, match="'tokens': .*gemma3 .* against smolvlm .* allowed: jpeg, by"
+    ) as refused:
+        pairs.tell_unlike([parse(unlike)], nothing)
+    assert "\n" not in str(refused.value)
+    with pytest.raises(ConfigError, match="'wavelet' needs a teacher .* allowed: ce$"):
+        pairs.tell_unlike([parse({**unlike, "uplink.unit": "jpeg", "cloud.losses": "wavelet"})], nothing)

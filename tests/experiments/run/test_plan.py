@@ -5,6 +5,7 @@ import pytest
 from cdc_flower.config import ConfigError, flat, parse
 from cdc_flower.plan import memory
 from experiments.run.plan import Engine, Machine, Plan, check, holds, make, remedy
+from tests import tiny
 
 GIB = 2**30
 LOCAL = Engine("local", 1)
@@ -100,3 +101,20 @@ def test_a_plan_of_nothing_but_libraries_is_their_size():
 
     assert Plan({}, {}, {}, [Process("p", 3, one)], 0.15).ram == memory.MAPPED + 30
     assert dataclasses.astuple(one.vram) == (0,) * 7
+
+
+def test_a_teacher_with_a_tower_of_its_own_takes_it_and_reads_its_own_tokens(tmp_path):
+    for family in ("gemma3", "smolvlm"):
+        tiny.write(family, tmp_path / family, "what is this")
+
+    def planned(teacher):
+        models = {"pair.teacher": str(tmp_path / teacher), "pair.student": str(tmp_path / "smolvlm")}
+        return make({"cdc": parse({**models, "uplink.unit": "jpeg"})}, LOCAL, 1)
+
+    alike, other = (planned(teacher).runs["cdc"] for teacher in ("smolvlm", "gemma3"))
+    assert alike.seen is None
+    assert other.seen.picture == 4 != other.lengths.picture
+    (one,) = planned("gemma3").processes
+    bare = dataclasses.replace(other, seen=None)
+    tower = one.memory.ram.weights - memory.process(bare, device=True, cloud=True).ram.weights
+    assert tower == 4 * other.teacher.parts.tower > 0
