@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
+from hypothesis.internal.conjecture import providers
 
 with warnings.catch_warnings():  # flwr's command line imports a name that click has deprecated
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -19,10 +21,14 @@ from cdc_flower.config import Config, full_key, keys, parse
 from cdc_flower.models.shared import Shared, load_shared
 from cdc_flower.models.teacher import Teacher, load_teacher
 
-# No deadline: it measures the host's load. `--hypothesis-profile random` draws other examples each time.
-hypothesis_settings.register_profile("random", deadline=None)
-hypothesis_settings.register_profile("same every time", deadline=None, derandomize=True)
+# No deadline, and drawing may be slow: both measure the host's load. Hypothesis also draws constants that
+# stand in the modules loaded so far: with these, draws depend on which tests came before and on every line of
+# the source. `--hypothesis-profile random` draws other examples each time.
+ANY_HOST: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+hypothesis_settings.register_profile("random", **ANY_HOST)
+hypothesis_settings.register_profile("same every time", **ANY_HOST, derandomize=True)
 hypothesis_settings.load_profile("same every time")
+providers._get_local_constants = providers.Constants
 
 PACKS = Path(os.environ.get("CDC_FLOWER_PACKS") or Path(__file__).parents[2] / "shared" / "data")
 SMALL = {
@@ -50,6 +56,14 @@ def full(short: Mapping[str, Any]) -> dict[str, Any]:
         ends = [key for key in keys() if key.partition(".")[2] == kebab]
         found[ends[0] if len(ends) == 1 else full_key(name)] = value
     return found
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing is read from, or written to, the cache in a person's home."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CDC_FLOWER_CACHE", str(tmp_path_factory.mktemp("home-cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -43,7 +43,7 @@ VALUES = st.one_of(
     st.text(st.characters()),
     st.just(b""),
 )
-ANYWHERE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+ANYWHERE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 def same(a: object, b: object) -> bool:

@@ -106,10 +106,7 @@ def run(jobs: Sequence[Job], workers: int, listen: Listener) -> dict[Job, str]:
 
 
 def _work(job: Job, tell: Listener) -> None:
-    """Run one job in the calling process."""
-    import torch
-
-    torch.set_num_threads(1)
+    """Run one job in the calling process, which has one thread."""
     engine = importlib.import_module(job.engine)
     tell(Event(job, "start"))
     config = parse(job.settings)
@@ -127,6 +124,7 @@ def _run_here(jobs: Sequence[Job], listen: Listener) -> dict[Job, str]:
     import torch
 
     threads, failed = torch.get_num_threads(), {}
+    torch.set_num_threads(1)
     try:
         for job in jobs:
             try:
@@ -149,7 +147,6 @@ def _stop(*_: object) -> None:
 
 def _serve(pipe: Connection) -> None:
     """The life of a worker: take a job from the pipe, report events on it, until None comes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent, which terminates the workers
     signal.signal(signal.SIGTERM, _stop)
     silence()
     try:
@@ -216,6 +213,18 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
                 os.environ[key] = value
 
 
+@contextlib.contextmanager
+def _no_ctrl_c() -> Iterator[None]:
+    """Processes started inside never get Ctrl-C, not even while they import: it goes to this one, which ends
+    them.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _run_apart(jobs: Sequence[Job], workers: int, listen: Listener) -> dict[Job, str]:
     spawn = multiprocessing.get_context("spawn")
     todo, failed = list(reversed(jobs)), {}
@@ -225,7 +234,7 @@ def _run_apart(jobs: Sequence[Job], workers: int, listen: Listener) -> dict[Job,
 
     def hire() -> None:
         ours, theirs = spawn.Pipe()
-        with _environment({**dict.fromkeys(ONE_THREAD, "1"), **QUIET}):
+        with _environment({**dict.fromkeys(ONE_THREAD, "1"), **QUIET}), _no_ctrl_c():
             process = spawn.Process(target=_serve, args=(theirs,), daemon=True)
             process.start()
         theirs.close()

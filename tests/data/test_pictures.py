@@ -73,6 +73,14 @@ def test_a_repeated_picture_is_in_memory_once(tmp_path):
     assert len(pictures.pictures_of(column).dictionary) == 2
 
 
+def test_a_repeated_picture_is_decoded_once(tmp_path, monkeypatch):
+    folder, opened = write(tmp_path / "pack", {"train": rows([1] * 50 + [2] * 50)}, group=100), []
+    real = Image.open
+    monkeypatch.setattr(Image, "open", lambda *args, **more: opened.append(args) or real(*args, **more))
+    read_pack(folder)
+    assert len(opened) == 4  # two are of the test split
+
+
 def test_a_broken_picture_is_named_when_it_is_asked_for_or_when_all_are_checked(tmp_path):
     broken = rows([0, 1, 2, 3], image=[png(0), png(1), png(2), png(3)[:45]])
     folder = write(tmp_path / "pack", {"train-00000": rows([7]), "train-00001": broken})

@@ -3,7 +3,6 @@ exact.
 """
 
 import struct
-import tracemalloc
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 from cdc_flower.downlink import dyadic
 from cdc_flower.wire import coder, columns
 from cdc_flower.wire.frame import FrameError
+from tests import memory
 
 
 def _laplace(n, seed=0, scale=1e-3):
@@ -169,11 +169,7 @@ def test_memory_stays_within_three_times_the_adapter(bits):
     x, sizes = _laplace(n), [n // 50] * 50
     payload = dyadic.encode(x, sizes, round(n * bits / 8))
     for call in (lambda: dyadic.encode(x, sizes, round(n * bits / 8)), lambda: dyadic.decode(payload, sizes)):
-        tracemalloc.start()
-        call()
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        assert peak <= 3 * x.nbytes
+        assert memory.peak(call, calls=1) <= 3 * x.nbytes
 
 
 def test_nothing_to_send_costs_one_byte():

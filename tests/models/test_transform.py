@@ -3,7 +3,6 @@ tower.
 """
 
 import dataclasses
-import tracemalloc
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from cdc_flower.config import ConfigError
 from cdc_flower.models import transform
 from cdc_flower.models.transform import GROUPS, Transform
+from tests import memory
 
 D = 12
 TOWER = "tower one"
@@ -73,10 +73,7 @@ def test_a_transform_is_the_same_however_many_pictures_are_read_together(monkeyp
 def test_estimating_holds_a_block_of_tokens_at_a_time():
     tokens = np.zeros((3000, 20, D), np.float16)
     tokens[:, :, 0] = 1
-    tracemalloc.start()
-    transform.estimate(tokens, pictures=3000)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
+    peak = memory.peak(lambda: transform.estimate(tokens, pictures=3000), calls=1)
     assert peak < tokens.size  # a float64 copy of all takes eight times that
 
 

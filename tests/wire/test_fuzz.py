@@ -5,7 +5,6 @@ Most mutants carry a correct checksum, so that the mutation reaches the decoders
 """
 
 import resource
-import tracemalloc
 from functools import cache, partial
 
 import numpy as np
@@ -20,6 +19,7 @@ from cdc_flower.uplink.sample import Batch, Limits, Sample
 from cdc_flower.uplink.token_batch import BITS, decode, encode
 from cdc_flower.wire import columns
 from cdc_flower.wire.frame import FrameError, Kind, pack, unpack
+from tests import memory
 
 N, D, VOCAB = 64, 24, 300
 SIZES = (400, 0, 7, 600)
@@ -177,28 +177,20 @@ def test_a_few_bytes_that_claim_the_most_take_no_more_memory_than_declared():
     full = tuple(Sample(i, (n, 1, n), where, ones, ones, 0.0, tokens=zero) for i in range(samples))
     data = encode(Batch(0, 1, 0, full), d, 8)
     assert len(data) < 1000
-    assert _peak(
+    assert memory.peak(
         lambda: decode(data, lambda _: True, d, 2, CAP, limits=Limits(samples, 64, 64))
     ) < samples * (n * d * 32 + 64 * 100)
     flat = picture_batch.coded(np.zeros((256, 256, 3), np.uint8), where, "jpeg", 8, 30)
     full = tuple(Sample(i, (1024, 32, 32), where[:0], ones, ones, 0.0, picture=flat) for i in range(samples))
     data = picture_batch.encode(Batch(0, 1, 0, full), "jpeg", 8)
     assert len(data) < 2500
-    peak = _peak(
+    peak = memory.peak(
         lambda: picture_batch.decode(data, "jpeg", 8, lambda _: True, 2, CAP, limits=Limits(samples, 64, 64))
     )
     assert peak < samples * (256**2 * 12 + 64 * 100)
     size = 200_000
     payload = CODECS["dyadic"].encode(np.ones(size, np.float32), [size], 10**6)
-    assert _peak(lambda: CODECS["dyadic"].decode(payload, [size])) < 96 * size
-
-
-def _peak(call):
-    tracemalloc.start()
-    call()
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    return peak
+    assert memory.peak(lambda: CODECS["dyadic"].decode(payload, [size])) < 96 * size
 
 
 @pytest.mark.parametrize("name", list(FRAMES))

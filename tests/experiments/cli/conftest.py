@@ -35,7 +35,7 @@ def taken():
 
         threads.append(threading.Thread(target=hold))
         threads[-1].start()
-        assert held.wait(10)
+        assert held.wait(120)
 
     yield call
     done.set()

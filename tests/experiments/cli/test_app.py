@@ -2,14 +2,12 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
 
 
-def test_help_lists_the_commands_and_is_quick():
-    began = time.monotonic()
+def test_help_lists_the_commands_and_loads_nothing_slow():
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "experiments.cli.app", "--help"],
         cwd=ROOT,
@@ -21,7 +19,6 @@ def test_help_lists_the_commands_and_is_quick():
         assert name in done.stdout
     for slow in ("torch", "flwr", "pandas", "matplotlib", "transformers"):
         assert not any(line.rstrip().endswith(f" {slow}") for line in done.stderr.splitlines())
-    assert time.monotonic() - began < 10
 
 
 def test_version(command):

@@ -11,7 +11,6 @@ import pytest
 
 from experiments.report import charts, charts_fleet, page, summary
 from experiments.report.charts_fleet import FATES, PARTS
-from experiments.run import compare
 
 CLASS = {"phone-mid": "phone", "phone-old": "phone", "pi4": "board", "laptop": "laptop"}
 
@@ -59,17 +58,9 @@ def in_virtual_time(folder, seed: int, devices: int = 40) -> None:
     pd.concat(measured).to_parquet(folder / "metrics.parquet", index=False)
 
 
-@pytest.fixture
-def comparison(engine, tmp_path):
-    made = compare.run(
-        {"run.rounds": 4, "run.devices": 40},
-        ("static", "cdc"),
-        2,
-        tmp_path / "out",
-        0,
-        progress=False,
-        engine=engine,
-    )
+@pytest.fixture(scope="module")
+def comparison(compared):
+    made = compared({"run.rounds": 4, "run.devices": 40}, ("static", "cdc"))
     before = page.render(made)
     assert "simulated" not in before  # a run without virtual time: the page as it always was
     assert "The fleet" not in before

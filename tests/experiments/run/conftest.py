@@ -11,7 +11,7 @@ THREE = ("static", "cdc", "fedprox_lora")
 @pytest.fixture
 def run(engine, tmp_path):
     def call(methods=THREE, seeds=1, workers=0, out=tmp_path / "out", **settings):
-        options = {k: settings.pop(k) for k in ("resume",) if k in settings}
+        options = {"plan": False, **{k: settings.pop(k) for k in ("resume", "plan") if k in settings}}
         base = {"run.rounds": 4, "run.devices": 2, **full(settings)}
         return compare.run(base, methods, seeds, out, workers, progress=False, engine=engine, **options)
 

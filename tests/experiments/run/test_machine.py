@@ -6,6 +6,11 @@ from experiments.run.machine import Machine, cores, gib
 GIB = 2**30
 
 
+@pytest.fixture(autouse=True)
+def much_memory():
+    """Here it is this host that is asked."""
+
+
 def test_this_machine_has_memory():
     here = Machine.here()
     assert 10**8 < here.ram < 10**14

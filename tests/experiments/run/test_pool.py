@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -31,7 +32,7 @@ def test_a_script_without_the_main_guard_is_told_so(engine, tmp_path):
     program = (
         "from experiments.run import compare\n"
         f"compare.run({{'run.rounds': 4}}, ('static', 'cdc'), out={str(tmp_path / 'out')!r}, workers=1, "
-        f"progress=False, engine={engine!r})\n"
+        f"plan=False, progress=False, engine={engine!r})\n"
     )
     (tmp_path / "program.py").write_text(program)
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
@@ -53,3 +54,11 @@ def test_no_worker_that_starts_is_an_error_and_not_an_empty_table(run, tmp_path,
     with pytest.raises(pool.WorkerError):
         run(workers=2)
     assert json.loads((tmp_path / "out/summary.json").read_text())["status"] == "failed"
+
+
+def test_ctrl_c_never_reaches_a_process_that_was_started_for_work():
+    program = "import os, signal; os.kill(os.getpid(), signal.SIGINT); print('goes on')"
+    with pool._no_ctrl_c():
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "goes on\n"
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())

@@ -134,8 +134,11 @@ def test_what_is_not_back_in_time_has_not_happened(make):
     grid.send_and_receive([ask(0)])
     grid._pace["train"] = 1.0  # bundles of one
     began = time.monotonic()
-    (reply,) = grid.send_and_receive([ask(1), ask(0, sleep=60.0)], timeout=5.0)
-    assert time.monotonic() - began < 30
+    for seconds in (3.0, 60.0):  # a busy host may need the second
+        if replies := grid.send_and_receive([ask(1), ask(0, sleep=500.0)], timeout=seconds):
+            break
+    assert time.monotonic() - began < 250
+    (reply,) = replies
     assert told([reply])[0]["metrics"]["device"] == 1
     assert state_of(grid.states()[0])["seen"]["n"] == 1
     assert told(grid.send_and_receive([ask(0)]))[0]["metrics"]["seen"] == 2

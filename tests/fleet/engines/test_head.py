@@ -65,7 +65,7 @@ def test_a_process_that_dies_is_named_and_all_others_end(which, ray):
     assert len(everyone) == 5
     ray.started[head.CORE.index(which)].kill()
     pid = ray.started[head.CORE.index(which)].pid
-    assert raised_within(watch, 5) == f"Ray's {which} (process {pid}) has ended; {head.RESUME}"
+    assert raised_within(watch, 60) == f"Ray's {which} (process {pid}) has ended; {head.RESUME}"
     watch.close()
     assert not any(lives(process) for process in everyone)
     assert list(ray.session.parent.glob("session*")) == []
@@ -80,7 +80,7 @@ def test_who_does_not_ask_is_interrupted(ray, monkeypatch):
     watch = Head(ray.start, ours=True)
     ray.started[0].kill()
     with pytest.raises(KeyboardInterrupt):
-        time.sleep(10)
+        time.sleep(120)
     assert watch.lost
     watch.close()
 

@@ -65,7 +65,7 @@ def test_a_cluster_that_is_not_there_is_refused_soon(what, monkeypatch):
         began = time.monotonic()
         with pytest.raises(ConfigError, match=r"setting 'ray-address' = .*; allowed: ''"):
             workers._reach("here" if what == "no port" else address)
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 60  # Ray itself gives up after 70 s
 
 
 def pid_of(worker) -> int:
@@ -75,7 +75,7 @@ def pid_of(worker) -> int:
 
 
 def ended(pid: int) -> bool:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 120
     while time.monotonic() < end and Path(f"/proc/{pid}").exists():
         time.sleep(0.2)
     return not Path(f"/proc/{pid}").exists()
