@@ -24,7 +24,7 @@ class Codec:
         name: its key in `CODECS`.
         id: its number in UPDATE frames, never reused.
         budgeted: whether it aims at the byte budget; the others have one size.
-        encode_exact: (exact difference (P,) float64, sizes) -> a payload that decodes to just that, or None;
+        encode_exact: (difference (P,) of two adapters, sizes) -> a payload that decodes to it, or None;
             only where updates add up without rounding, so that one can stand for many.
     """
 
@@ -33,7 +33,7 @@ class Codec:
     budgeted: bool
     _encode: Callable[..., bytes]
     _decode: Callable[[bytes, Sequence[int]], NDArray[np.float32]]
-    encode_exact: Callable[[NDArray[np.float64], Sequence[int]], bytes | None] | None = None
+    encode_exact: Callable[[NDArray[np.floating], Sequence[int]], bytes | None] | None = None
 
     def encode(self, delta: NDArray[np.float32], sizes: Sequence[int], budget: int) -> bytes:
         """The payload of `delta` (P,) float32; at most `budget` bytes if `budgeted`.

@@ -36,6 +36,7 @@ LARGEST = float(np.finfo(np.float32).max)
 _HEAD = struct.Struct("<Bb")  # 1, octave of the step
 _SENT = 1
 _PART = 2**15  # symbols read together
+_LOOKED_AT = 2**16  # weights looked at together
 
 
 def encode(delta: NDArray[np.float32], sizes: Sequence[int], budget: int) -> bytes:
@@ -54,25 +55,29 @@ def _bounds(sizes: Sequence[int]) -> NDArray[np.int64]:
     return np.concatenate(([0], np.cumsum(np.asarray(sizes, np.int64))))
 
 
-def encode_exact(delta: NDArray[np.float64], sizes: Sequence[int]) -> bytes | None:
+def encode_exact(delta: NDArray[np.floating], sizes: Sequence[int]) -> bytes | None:
     """The payload that decodes to `delta` itself, as multiples of the largest power of two that divides it;
     None where a value is no float32, no multiple of 2**-24, or as large as 2**30 of that power.
 
     Args:
-        delta: (P,), the exact difference of two adapters.
+        delta: (P,), the difference of two adapters.
         sizes: elements of each tensor, summing to P.
     """
-    small, units = delta.astype(np.float32), np.ldexp(np.abs(delta), FINEST)
-    if not units.max(initial=0) < 2.0**53 or (small != delta).any() or (np.rint(units) != units).any():
-        return None
-    every = int(np.bitwise_or.reduce(units.astype(np.int64)))
+    every = 0
+    for start in range(0, len(delta), _LOOKED_AT):
+        some = delta[start : start + _LOOKED_AT].astype(np.float64)
+        units = np.ldexp(np.abs(some), FINEST)
+        if not units.max() < 2.0**53 or (some.astype(np.float32) != some).any() or (units % 1).any():
+            return None
+        every |= int(np.bitwise_or.reduce(units.astype(np.int64)))
     if not every:
         return ALL_ZERO
     octave = (every & -every).bit_length() - 1 - FINEST  # of the lowest bit that is set in an element
-    step, peak = math.ldexp(1.0, octave), float(np.abs(small).max())
+    small = delta.astype(np.float32, copy=False)
+    step, peak = math.ldexp(1.0, octave), max(float(small.max()), -float(small.min()))
     if peak >= 2.0**30 * step:
         return None
-    found = collect(small, _bounds(sizes), LEAST_DEAD * step, peak)
+    found = collect(small, _bounds(sizes), LEAST_DEAD * step, peak, keep=False)
     return _Writer(small).write(symbols(found, step, LEAST_DEAD))
 
 

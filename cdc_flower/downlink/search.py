@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from cdc_flower.downlink.significant import Significant, Symbols, collect, survey, symbols
+from cdc_flower.downlink.significant import Significant, Symbols, collect, narrowed, survey, symbols
 
 SMALLEST_STEP = float(np.finfo(np.float32).tiny)
 OCTAVES = range(-126, 128)  # of steps that are normal float32
@@ -22,6 +22,8 @@ RELATIVE_ERROR_FLOOR = 1e-4
 LEAST_DEAD = 0.5  # of a step; what is smaller is nearer to nothing
 _TURNS = 16  # of looking for a dead zone
 _WRITES = 5  # payloads written, at least one that fits among them or more
+_FEWER = 4  # times fewer symbols than candidates, and those that are left are gathered
+_MANY = 2**18  # candidates: where there are more, those of a coarser step are collected anew
 _LOOKED_AT = 2**14  # magnitudes that the first guess is made from
 
 
@@ -47,6 +49,7 @@ class Search:
         floor = RELATIVE_ERROR_FLOOR * math.sqrt(12 * energy / max(nonzero, 1))
         self._finest = _octave(max(floor, SMALLEST_STEP))
         self._found: Significant | None = None
+        self._most = math.inf  # times its threshold, from where on fewer are collected
 
     def within(self, budget: int) -> bytes:
         """The payload found that leaves the least error in at most `budget` bytes; b"" if there is none."""
@@ -63,10 +66,15 @@ class Search:
                 break
             octave, size = octave + 1, above
         finer = octave - 1 if size > budget and octave > self._finest else octave
-        tried = [self._fitting(self._plan(o), budget) for o in range(finer, octave + 1)]
-        if octave + 1 in OCTAVES:
-            tried.append(self._fitting(self._plan(octave + 1), budget))
-        return self._written(max(tried, key=lambda plan: plan.gain), budget)
+        last = octave + 1 if octave + 1 in OCTAVES else octave
+        tried = [self._tried(o, budget) for o in range(finer, last + 1)]
+        _, best, dead, labels = max(tried, key=lambda t: t[0])
+        return self._written(self._plan(best, dead, labels), budget) if dead < math.inf else b""
+
+    def _tried(self, octave: int, budget: int) -> tuple[float, int, float, NDArray[np.int64]]:
+        """What the plan of a step gains, and what names it: a plan holds on to its candidates."""
+        plan = self._fitting(self._plan(octave), budget)
+        return plan.gain, octave, plan.dead, plan.labels
 
     def _written(self, plan: Symbols, budget: int) -> bytes:
         """The payload of a plan, moved by what its size was misjudged by; b"" if nothing fits."""
@@ -89,9 +97,11 @@ class Search:
     ) -> Symbols:
         """The symbols at a step and a dead zone; classes as given, or those that suit it."""
         step = math.ldexp(1.0, octave)
-        if self._found is None or dead * step < self._found.threshold:
+        least = self._found.threshold if self._found else math.inf
+        if self._found is None or not least <= dead * step < self._most * least:
             self._found = None  # before the new ones take its place
             self._found = collect(self._delta, self._bounds, dead * step, self._peak)
+            self._most = 2.0 if self._found.counts.sum() > _MANY else math.inf
         return symbols(self._found, step, dead, labels)
 
     def _bytes(self, plan: Symbols) -> float:
@@ -104,8 +114,7 @@ class Search:
         Log bytes is nearly straight in log dead zone: between an end that is too long and one that fits the
         next is interpolated, with the end that stays halved in weight (the Illinois rule).
         """
-        fits, octave = None, _octave(plan.step)
-        assert self._found is not None
+        fits, found = None, plan.found
         low = high = at = math.log2(plan.dead)
         over, under, jump = 0.0, 0.0, 0.01
         for _ in range(_TURNS):
@@ -116,13 +125,15 @@ class Search:
                     break
             else:
                 low, over, under = at, math.log2(size / budget), under / 2
+                if _FEWER * plan.count < found.counts.sum():  # no dead zone from here on is narrower
+                    found = narrowed(found, plan.dead * plan.step)
             if fits is None:
                 jump = min(max(2 * jump, 0.5 * over), 4.0)
                 at = low + jump
             else:
                 at = low + min(max(over / (over - under), 0.03), 0.97) * (high - low)
-            plan = self._plan(octave, 2.0**at, plan.labels)
-        return fits or symbols(self._found, plan.step, math.inf)
+            plan = symbols(found, plan.step, 2.0**at, plan.labels)
+        return fits or symbols(plan.found, plan.step, math.inf)
 
 
 def _octave(step: float) -> int:

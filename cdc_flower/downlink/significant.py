@@ -7,8 +7,10 @@ Sizes are computed from token counts; nothing is coded until the dead zone is ne
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,7 @@ from cdc_flower.wire import coder_models
 MAX_CLASSES = 15
 _BLOCK = 2**16  # weights looked at together
 _CHUNK = 2**15  # candidates worked on together, at least, but for the last
+_FEW = 8  # tensors of a chunk whose tokens are counted one by one
 _EXACT = 2.0**20  # ratios up to here are rounded in float32
 _CLASS_HEAD = 3.0  # bytes of a class: its number of symbols
 _ROUNDING = 0.35, 0.5  # of magnitudes beyond a dead zone of any width
@@ -45,13 +48,13 @@ class Significant:
     """The elements of an update at or above a threshold.
 
     Attributes:
-        chunks: of them.
+        chunks: of them, to be read as often as needed.
         counts: (T,) int64, of each tensor.
         bounds: (T + 1,) int64, the elements of tensor t are `bounds[t]:bounds[t + 1]`.
         threshold: values below it are missing.
     """
 
-    chunks: tuple[Chunk, ...]
+    chunks: Iterable[Chunk]
     counts: NDArray[np.int64]
     bounds: NDArray[np.int64]
     threshold: float
@@ -87,7 +90,6 @@ class Symbols:
         labels: (T,) int64, class of each tensor, 0 = all zero, else 1.. from dense to sparse.
         bits: size of everything that grows with K.
         fixed: bytes of tables and heads.
-        gain: by how much the squared error is smaller than that of sending nothing.
     """
 
     found: Significant
@@ -97,11 +99,16 @@ class Symbols:
     labels: NDArray[np.int64]
     bits: float
     fixed: float
-    gain: float
 
     def parts(self) -> Iterator[Part]:
         """The symbols, chunk by chunk."""
         return (_quantized(chunk, self.step, self.dead) for chunk in self.found.chunks)
+
+    @cached_property
+    def gain(self) -> float:
+        """By how much the squared error is smaller than that of sending nothing."""
+        gains = ((p.magnitude * (2 * p.ratio - p.magnitude)).sum(dtype=np.float64) for p in self.parts())
+        return math.fsum(gains) * self.step**2
 
 
 def survey(delta: NDArray[np.float32]) -> tuple[float, float, int]:
@@ -117,7 +124,7 @@ def survey(delta: NDArray[np.float32]) -> tuple[float, float, int]:
 
 
 def collect(
-    delta: NDArray[np.float32], bounds: NDArray[np.int64], threshold: float, peak: float
+    delta: NDArray[np.float32], bounds: NDArray[np.int64], threshold: float, peak: float, keep: bool = True
 ) -> Significant:
     """The elements whose magnitude is at least `threshold`.
 
@@ -126,26 +133,60 @@ def collect(
         bounds: (T + 1,), the elements of each tensor.
         threshold: > 0, of float32 range.
         peak: the largest magnitude of `delta`.
+        keep: else the chunks are collected anew each time that they are asked for, of a `delta` that must not
+            change, and take no memory in between.
     """
     place_type = np.int32 if len(delta) < 2**31 else np.int64
     kind = np.float32 if peak < _EXACT * threshold else np.float64
-    chunks, places, values, waiting = [], [], [], 0
-    for start in range(0, len(delta), _BLOCK):
-        block = np.abs(delta[start : start + _BLOCK])
-        index = np.flatnonzero(block >= block.dtype.type(threshold))
-        values.append(block[index].astype(kind, copy=False))
-        index += start
-        places.append(index.astype(place_type))
-        waiting += len(index)
-        if waiting >= _CHUNK:
-            chunks.append(_chunk(places, values, bounds))
-            places, values, waiting = [], [], 0
-    if waiting:
-        chunks.append(_chunk(places, values, bounds))
+
+    def pieces() -> Iterator[tuple[NDArray[np.integer], NDArray[np.floating]]]:
+        for start in range(0, len(delta), _BLOCK):
+            block = np.abs(delta[start : start + _BLOCK])
+            index = np.flatnonzero(block >= block.dtype.type(threshold))
+            value = block[index].astype(kind, copy=False)
+            index += start
+            yield index.astype(place_type), value
+
+    anew = _Anew(lambda: _chunks(pieces(), bounds))
+    return _significant(tuple(anew) if keep else anew, bounds, threshold)
+
+
+def narrowed(found: Significant, threshold: float) -> Significant:
+    """Those of the elements whose magnitude is at least a higher threshold."""
+    chosen = ((c, np.flatnonzero(c.value >= c.value.dtype.type(threshold))) for c in found.chunks)
+    fewer = _chunks(((c.where[some], c.value[some]) for c, some in chosen), found.bounds)
+    return _significant(tuple(fewer), found.bounds, threshold)
+
+
+class _Anew:
+    """What a function yields, each time from the start."""
+
+    def __init__(self, make: Callable[[], Iterator[Chunk]]):
+        self._make = make
+
+    def __iter__(self) -> Iterator[Chunk]:
+        return self._make()
+
+
+def _significant(chunks: Iterable[Chunk], bounds: NDArray[np.int64], threshold: float) -> Significant:
     counts = np.zeros(len(bounds) - 1, np.int64)
     for chunk in chunks:
         counts[chunk.first : chunk.first + len(chunk.cuts) - 1] += np.diff(chunk.cuts)
-    return Significant(tuple(chunks), counts, bounds, threshold)
+    return Significant(chunks, counts, bounds, threshold)
+
+
+def _chunks(pieces, bounds: NDArray[np.int64]) -> Iterator[Chunk]:
+    """Neighbouring pieces (places, magnitudes), put together."""
+    places, values, waiting = [], [], 0
+    for where, value in pieces:
+        places.append(where)
+        values.append(value)
+        waiting += len(where)
+        if waiting >= _CHUNK:
+            yield _chunk(places, values, bounds)
+            places, values, waiting = [], [], 0
+    if waiting:
+        yield _chunk(places, values, bounds)
 
 
 def _chunk(places, values, bounds) -> Chunk:
@@ -159,16 +200,15 @@ def _chunk(places, values, bounds) -> Chunk:
 def _quantized(chunk: Chunk, step: float, dead: float) -> Part:
     """`floor(value / step + rho)`, at least 1, from `dead` steps on, 0 below; rho is 1 - dead, clipped."""
     ratio, rho = chunk.value / chunk.value.dtype.type(step), min(max(1 - dead, _ROUNDING[0]), _ROUNDING[1])
+    where, cuts = chunk.where, chunk.cuts
+    chosen = np.flatnonzero(ratio >= dead)
+    if len(chosen) < len(ratio):
+        where, ratio, cuts = where[chosen], ratio[chosen], np.searchsorted(chosen, cuts)
     if ratio.dtype == np.float32:
         magnitude = (ratio + np.float32(rho)).astype(np.int32)
     else:
         magnitude = np.minimum(ratio + rho, float(coder_models.MAX_VALUE)).astype(np.int64)
-    magnitude = np.where(ratio >= dead, np.maximum(magnitude, 1), 0)
-    chosen = np.flatnonzero(magnitude)
-    if len(chosen) == len(magnitude):
-        return Part(chunk.where, magnitude, ratio, chunk.first, chunk.cuts)
-    cuts = np.searchsorted(chosen, chunk.cuts)
-    return Part(chunk.where[chosen], magnitude[chosen], ratio[chosen], chunk.first, cuts)
+    return Part(where, np.maximum(magnitude, 1, out=magnitude), ratio, chunk.first, cuts)
 
 
 def symbols(found: Significant, step: float, dead: float, labels: NDArray[np.int64] | None = None) -> Symbols:
@@ -183,7 +223,7 @@ def symbols(found: Significant, step: float, dead: float, labels: NDArray[np.int
     rank, n = _groups(found, labels)
     counts, sums = np.zeros(len(rank), np.int64), np.zeros((n, 2))
     hist = np.zeros((n, 2, coder_models.MAX_TOKEN))
-    last, gain = -1, 0.0
+    last = -1
     for chunk in found.chunks:
         part = _quantized(chunk, step, dead)
         each = np.diff(part.cuts)
@@ -192,7 +232,6 @@ def symbols(found: Significant, step: float, dead: float, labels: NDArray[np.int
         gap = coder_models.tokens_of(_gaps(part, each, found.bounds, last))
         size = coder_models.tokens_of(part.magnitude - 1)
         last = int(part.where[-1])
-        gain += float((part.magnitude * (2 * part.ratio - part.magnitude)).sum(dtype=np.float64))
         here = slice(part.first, part.first + len(each))
         counts[here] += each
         of = rank[here]
@@ -201,9 +240,8 @@ def symbols(found: Significant, step: float, dead: float, labels: NDArray[np.int
             hist[0, 1] += np.bincount(size, minlength=coder_models.MAX_TOKEN)
             sums[0, 0] += part.magnitude.sum(dtype=np.float64)
         else:
-            base = np.repeat((of * coder_models.MAX_TOKEN).astype(np.int16), each)
             for k, token in enumerate((gap, size)):
-                hist[:, k] += np.bincount(base + token, minlength=n * coder_models.MAX_TOKEN).reshape(n, -1)
+                hist[:, k] += _by_group(token, of, part.cuts, n)
             live = np.flatnonzero(each)
             of_each = np.add.reduceat(part.magnitude, part.cuts[live], dtype=np.float64)
             sums[:, 0] += np.bincount(of[live], of_each, n)
@@ -211,7 +249,22 @@ def symbols(found: Significant, step: float, dead: float, labels: NDArray[np.int
     sums[:, 1] = np.bincount(rank[live], np.diff(found.bounds)[live], n)
     merged, bits, fixed = _merged(hist, sums, fix=labels is not None)
     labels = np.where(live, merged[rank] + 1, 0)
-    return Symbols(found, step, dead, int(counts.sum()), labels, bits, fixed, gain * step * step)
+    return Symbols(found, step, dead, int(counts.sum()), labels, bits, fixed)
+
+
+def _by_group(
+    token: NDArray[np.uint8], of: NDArray[np.int64], cuts: NDArray[np.int64], n: int
+) -> NDArray[np.int64]:
+    """How often each token occurs in each of n groups (n, tokens); `of` and `cuts` are those of tensors."""
+    if len(of) > _FEW:
+        base = np.repeat((of * coder_models.MAX_TOKEN).astype(np.int16), np.diff(cuts))
+        base += token
+        return np.bincount(base, minlength=n * coder_models.MAX_TOKEN).reshape(n, -1)
+    found = np.zeros((n, coder_models.MAX_TOKEN), np.int64)
+    for group, a, b in zip(of.tolist(), cuts.tolist(), cuts[1:].tolist(), strict=False):
+        if a < b:
+            found[group] += np.bincount(token[a:b], minlength=coder_models.MAX_TOKEN)
+    return found
 
 
 def _groups(found: Significant, labels: NDArray[np.int64] | None) -> tuple[NDArray[np.int64], int]:

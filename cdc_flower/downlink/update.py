@@ -40,7 +40,7 @@ def longest(size: int) -> int:
 
 def digest(flat: NDArray[np.float32]) -> bytes:
     """Eight bytes of blake2b over the little-endian float32 bytes of an adapter."""
-    return hashlib.blake2b(np.ascontiguousarray(flat, "<f4").tobytes(), digest_size=DIGEST_BYTES).digest()
+    return hashlib.blake2b(np.ascontiguousarray(flat, "<f4").data, digest_size=DIGEST_BYTES).digest()
 
 
 def chain_frame(payloads: Sequence[bytes], base: int, layout: bytes, result: bytes) -> bytes:
@@ -67,7 +67,9 @@ def snapshot_frame(flat: NDArray[np.float32], version: int, layout: bytes) -> by
     are."""
     raw = np.ascontiguousarray(flat, "<f4").view(np.uint8).reshape(-1, 4).T.tobytes()
     small = zstandard.ZstdCompressor(level=3).compress(raw)
-    body = b"\x01" + small if 0 < len(small) < len(raw) else b"\x00" + raw
+    flag, body = (b"\x01", small) if 0 < len(small) < len(raw) else (b"\x00", raw)
+    del raw, small
+    body = flag + body
     return pack(Kind.UPDATE, _HEAD.pack(SNAPSHOT, version, version, layout, digest(flat)), body)
 
 
@@ -152,8 +154,9 @@ def add(flat: NDArray[np.float32], payload: bytes, sizes: Sequence[int]) -> NDAr
     if not payload or payload[0] not in BY_ID:
         known = ", ".join(f"{i} {c.name}" for i, c in BY_ID.items())
         raise FrameError(f"update: unknown codec {payload[0] if payload else 'none'}; allowed: {known}")
+    change = BY_ID[payload[0]].decode(payload[1:], sizes)
     with np.errstate(over="ignore"):
-        return flat + BY_ID[payload[0]].decode(payload[1:], sizes)
+        return np.add(flat, change, out=change)
 
 
 def _apply_chain(payloads, flat, version, base, target, sizes, max_chain):

@@ -20,6 +20,7 @@ from cdc_flower.downlink import update
 from cdc_flower.downlink.codecs import CODECS
 
 Jumps = Literal["all", "start", "none"]
+_BLOCK = 2**16  # weights looked at together
 _ANY = -1  # stands for a version that is not known
 
 
@@ -119,6 +120,7 @@ class Mirror:
         with np.errstate(over="ignore"):
             delta = target - self._newest_flat
         payload = self._codec.encode(delta, self._sizes, max(1, self._budget - update.ENVELOPE))
+        del delta
         payload = bytes((self._codec.id,)) + payload
         flat = update.add(self._newest_flat, payload, self._sizes)
         self._newest_flat = _checked(flat, len(flat))
@@ -170,9 +172,11 @@ class Mirror:
         """What needs no version but 0."""
         key = _ANY, "none" if jumps == "none" else "start"
         if key not in self._frames:
-            snapshot = update.snapshot_frame(self._newest_flat, self.newest, self._layout)
             jump = None if jumps == "none" else self._jump(self._initial, 0)
-            self._frames[key] = min(snapshot, jump or snapshot, key=len)
+            if jump is None or len(jump) >= sum(self._sizes):  # a byte a weight: nothing else is smaller
+                snapshot = update.snapshot_frame(self._newest_flat, self.newest, self._layout)
+                jump = min(snapshot, jump or snapshot, key=len)
+            self._frames[key] = jump
         return self._frames[key]
 
     def _shortest(self, version: int, jumps: Jumps) -> bytes:
@@ -187,13 +191,14 @@ class Mirror:
         """The exact difference to the newest, if float32 addition brings it back."""
         if self._codec.encode_exact is None or version == self.newest:
             return None
-        delta = self._newest_flat.astype(np.float64) - flat
+        delta = _difference(self._newest_flat, flat)
+        del flat  # an update of 10 million weights takes 40 MB for each array that is still there
+        if delta is None:
+            return None
         payload = self._codec.encode_exact(delta, self._sizes)
-        if payload is None:
+        if payload is None or not np.array_equal(self._codec.decode(payload, self._sizes), delta):
             return None
         payload = bytes((self._codec.id,)) + payload
-        if update.digest(update.add(flat, payload, self._sizes)) != self.digest:
-            return None
         return update.jump_frame(payload, version, self.newest, self._layout, self.digest)
 
     def state(self) -> dict[str, Any]:
@@ -236,6 +241,18 @@ class Mirror:
         self._payloads, self._digests = payloads, digests
         self._frames.clear()
         self._forget()
+
+
+def _difference(new: NDArray[np.float32], old: NDArray[np.float32]) -> NDArray[np.float32] | None:
+    """`new - old` (P,), if adding it to `old` gives the bits of `new`."""
+    delta = np.empty_like(new)
+    with np.errstate(over="ignore"):
+        for start in range(0, len(new), _BLOCK):
+            part = slice(start, start + _BLOCK)
+            np.subtract(new[part], old[part], out=delta[part])
+            if (old[part] + delta[part]).tobytes() != new[part].tobytes():
+                return None
+    return delta
 
 
 def _checked(flat: NDArray[np.float32], size: int) -> NDArray[np.float32]:

@@ -6,6 +6,7 @@ import math
 import os
 import platform
 import time
+import tracemalloc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,17 +42,26 @@ def figure(name: str, value: float, limit: float, target: str = "", ratio: float
     return Figure(name, float(value), float(limit), float(ratio), target, bool(ok))
 
 
-def seconds(call: Callable[[], Any], least: float = 0.3) -> float:
-    """CPU seconds of the fastest of at least three turns that together take `least` seconds."""
-    best, spent, turns = math.inf, 0.0, 0
-    while turns < 3 or (spent < least and turns < 200):
+def seconds(call: Callable[[], Any], least: float = 0.3, turns: int = 3) -> float:
+    """CPU seconds of the fastest of at least `turns` turns, by default so many that take `least` seconds."""
+    best, spent, done = math.inf, 0.0, 0
+    while done < turns or (turns > 1 and spent < least and done < 200):
         start = time.process_time()
         call()
         took = time.process_time() - start
-        best, spent, turns = min(best, max(took, 1e-9)), spent + took, turns + 1
+        best, spent, done = min(best, max(took, 1e-9)), spent + took, done + 1
         if spent > 20:
             break
     return best
+
+
+def peak(call: Callable[[], Any]) -> int:
+    """The most bytes that a call holds at a time, as `tracemalloc` sees them."""
+    tracemalloc.start()
+    call()
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return most
 
 
 def host() -> str:

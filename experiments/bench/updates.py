@@ -16,6 +16,14 @@ DISTRIBUTIONS = ("gaussian", "laplace", "student3", "layers")
 TENSORS = 50
 
 
+@dataclass(frozen=True)
+class Tensors:
+    """A layout without names, for a mirror."""
+
+    sizes: tuple[int, ...]
+    digest: bytes = bytes(8)
+
+
 def draw(kind: str, sizes: Sequence[int], seed: int = 0) -> NDArray[np.float32]:
     """An update (P,) float32 of a distribution, with scales around 1e-3.
 

@@ -16,7 +16,6 @@ import io
 import itertools
 import json
 import sys
-import tracemalloc
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -27,9 +26,10 @@ from rich.console import Console
 
 from cdc_flower.downlink import update
 from cdc_flower.downlink.codecs import CODECS
+from cdc_flower.downlink.versions import Mirror
 from cdc_flower.stages import DownlinkConfig
-from experiments.bench.figures import Figure, figure, host, seconds, table
-from experiments.bench.updates import DISTRIBUTIONS, TENSORS, Sizes, draw, even, take_apart
+from experiments.bench.figures import Figure, figure, host, peak, seconds, table
+from experiments.bench.updates import DISTRIBUTIONS, TENSORS, Sizes, Tensors, draw, even, take_apart
 
 BITS = (0.16, 0.32, 0.8, 2.0)  # of an update, per weight: 100, 50, 20 and 8 times below float16
 GRID = (10**4, 10**5, 10**6)
@@ -107,11 +107,27 @@ def _memory() -> Iterator[Figure]:
             ("encode", lambda b=bits: CODECS[CODEC].encode(x, sizes, round(n * b / 8))),
             ("decode", lambda p=payload: CODECS[CODEC].decode(p, sizes)),
         ):
-            tracemalloc.start()
-            call()
-            peak = tracemalloc.get_traced_memory()[1]
-            tracemalloc.stop()
-            yield figure(f"memory of {what}, {n:.0e} weights at {bits} bit, bytes", peak, 4 * n, "<= 3")
+            yield figure(f"memory of {what}, {n:.0e} weights at {bits} bit, bytes", peak(call), 4 * n, "<= 3")
+
+
+def _path(largest: int) -> Iterator[Figure]:
+    """(e'): a version and a cumulative update over 3 of them as the cloud makes them, 1/20 of float16 each:
+    CPU seconds, and peak bytes beside what the mirror holds."""
+    for n in (n for n in SPEEDS if 10**6 <= n <= largest):
+        sizes = tuple(even(n))
+        mirror = Mirror(np.zeros(n, np.float32), Tensors(sizes), CODEC, n // 10, 16)
+        target = draw("laplace", sizes)
+        for _ in range(4):
+            mirror.advance(target)
+        for what, call in (
+            ("a version", lambda m=mirror, t=target: m.advance(t)),
+            ("a cumulative update", lambda m=mirror: m.frame_for(m.newest - 3)),
+        ):
+            mirror.load(mirror.state())  # without the frames that it has made
+            name = f"{what}, {n:.0e} weights"
+            yield figure(f"{name}, s", seconds(call, turns=1), 2 * n / 10**7, "<= 1")
+            mirror.load(mirror.state())
+            yield figure(f"memory of {name}, bytes", peak(call), 4 * n, "<= 3")
 
 
 def _uplink() -> Iterator[Figure]:
@@ -228,10 +244,11 @@ def arms_markdown(rows: list[tuple[str, str, int, int, float]], total: int) -> s
 
 
 def measure(quick: bool, largest: int) -> Iterator[Figure]:
-    """All figures, as they are measured; `quick` leaves out speeds above 1e6 weights."""
+    """All figures, as they are measured; `quick` leaves out updates above 1e6 weights."""
     yield from _limits()
     yield from _speed(10**6 if quick else largest)
     yield from _memory()
+    yield from _path(10**6 if quick else largest)
     yield from _uplink()
     yield from _downlink(layout_sizes())
 

@@ -56,6 +56,29 @@ def test_sizes_do_not_depend_on_the_chunks(tensors, block):
     assert plans[0].labels.tolist() == plans[1].labels.tolist()
 
 
+@given(TENSORS, st.floats(0.3, 3), st.sampled_from([2, 7, 2**16]))
+def test_narrowed_candidates_are_those_of_the_higher_threshold(tensors, threshold, block):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(significant, "_CHUNK", block)
+        fewer = significant.narrowed(_found(tensors, 0.3)[1], threshold)
+    expected = _found(tensors, threshold)[1]
+    assert fewer.counts.tolist() == expected.counts.tolist()
+    for name in ("where", "value"):
+        rows = [np.concatenate([[], *(getattr(c, name) for c in f.chunks)]) for f in (fewer, expected)]
+        assert rows[0].tolist() == rows[1].tolist()
+
+
+@pytest.mark.parametrize("few", [0, 10**6])
+def test_tokens_are_counted_alike_tensor_by_tensor_and_at_once(few, monkeypatch):
+    rng = np.random.default_rng(0)
+    tensors = [rng.laplace(scale=rng.random() + 0.1, size=300).astype(np.float32) for _ in range(20)]
+    plans = [significant.symbols(_found(tensors, 0.3)[1], 0.5, 0.7)]
+    monkeypatch.setattr(significant, "_FEW", few)
+    plans.append(significant.symbols(_found(tensors, 0.3)[1], 0.5, 0.7))
+    assert plans[0].labels.max() > 1
+    assert (plans[0].bits, plans[0].fixed) == (plans[1].bits, plans[1].fixed)
+
+
 def test_tensors_of_two_densities_become_two_classes_from_dense_to_sparse():
     rng = np.random.default_rng(0)
     tensors = [(rng.random(2000) < p).astype(np.float32) for p in (0.02, 0.5, 0.02, 0.5, 0.0)]

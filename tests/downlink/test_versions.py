@@ -10,6 +10,7 @@ from cdc_flower.downlink import update
 from cdc_flower.downlink.codecs import CODECS
 from cdc_flower.downlink.versions import Mirror
 from cdc_flower.wire.frame import Kind, unpack
+from tests import memory
 
 CAP = 10**6
 
@@ -109,6 +110,18 @@ def test_a_device_that_lags_jumps_to_the_same_bits_for_fewer_bytes_than_the_chai
         assert _apply(frame, jumping.adapter(version), version)[0].tobytes() == jumping.adapter(12).tobytes()
     assert len(jumping.frame_for(4)) < 0.6 * len(jumping.frame_for(4, None, "none"))
     assert _mode(jumping.frame_for(11)) == update.CHAIN
+
+
+def test_making_a_version_and_a_jump_takes_at_most_three_times_the_adapter():
+    n = 4 * 10**5
+    layout = Layout((n // 4,) * 4)
+    mirror = Mirror(np.zeros(n, np.float32), layout, "dyadic", n // 10, 16)
+    target = np.random.default_rng(0).laplace(scale=0.01, size=n).astype(np.float32)
+    for _ in range(4):
+        mirror.advance(target)
+    for call in (lambda: mirror.advance(target), lambda: mirror.frame_for(1)):
+        assert memory.peak(call, calls=1) <= 3 * target.nbytes
+    assert _mode(mirror.frame_for(1)) == update.JUMP
 
 
 def test_a_device_far_behind_jumps_from_version_0():
