@@ -103,7 +103,7 @@ class PairConfig:
     folder: str = setting("", "of a pair; '' = the pair of the data's name, from cache or package")
     teacher: str = setting("", "checkpoint (folder or hub name), with `student`; instead of a pair", "cloud")
     student: str = setting("", "checkpoint (folder or hub name), with `teacher`")
-    compression: Literal["nf4", "int8", "none", "auto"] = setting(
+    compression: Literal["nf4", "int4", "int8", "none", "auto"] = setting(
         "nf4", "of the student's weights; auto = the least that fits a device's RAM"
     )
     adapter: Literal["lora", "norms"] = setting(

@@ -86,7 +86,7 @@ def _check_mode(config: Config) -> None:
         if config.pair.compression == "auto":
             raise ConfigError(
                 "setting 'pair.compression' = 'auto': devices have no RAM without virtual time; allowed: "
-                "nf4, int8, none, or 'fleet.mode' = 'sync' or 'async'"
+                "nf4, int4, int8, none, or 'fleet.mode' = 'sync' or 'async'"
             )
         return
     for key, value in (("fleet.mode", rules.mode), ("fleet.late", rules.late)):

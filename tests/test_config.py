@@ -109,7 +109,7 @@ def test_every_setting_has_a_meaning_and_a_reader():
         ("run.rounds", 2.5, "valid integer"),
         ("run.cohort", 1.5, "less than or equal to 1"),
         ("uplink.token-bits", 5, "16, 8, 4 or 3"),
-        ("pair.compression", "fp4", "'nf4', 'int8', 'none' or 'auto'"),
+        ("pair.compression", "fp4", "'nf4', 'int4', 'int8', 'none' or 'auto'"),
         ("uplink.budget", -1, "greater than or equal to 0"),
         ("uplink.unit", "png", "'tokens', 'jpeg' or 'patches'"),
         ("uplink.picture-quality", 0, "greater than or equal to 1"),

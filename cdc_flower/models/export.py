@@ -20,10 +20,12 @@ from cdc_flower import checkpoint, results
 from cdc_flower.config import ConfigError, parse_stages
 from cdc_flower.fleet.engines import adapter_files
 from cdc_flower.models import adapters
+from cdc_flower.models.compressions import quantization
 from cdc_flower.models.families import FAMILIES
 from cdc_flower.models.family import bare
+from cdc_flower.models.int4 import Int4Config
 from cdc_flower.models.shared import Shared, load_shared
-from cdc_flower.models.student import full_model, quantization, twin_model
+from cdc_flower.models.student import full_model, twin_model
 from cdc_flower.models.teacher import pair_digest
 from cdc_flower.stages import PairConfig
 
@@ -35,7 +37,7 @@ _PEFT = """# An adapter made by cdc-flower
 import json
 from pathlib import Path
 from peft import PeftModel
-from transformers import {model_class}, BitsAndBytesConfig
+from transformers import {model_class}{config}
 
 here = Path("{here}")
 {load}
@@ -125,8 +127,10 @@ def as_adapter(model: Any, shared: Shared, config: PairConfig, out: Path, what: 
     arguments = "dtype=torch.float32"
     if given is not None:
         (out / "base_quantization.json").write_text(json.dumps(given.to_diff_dict(), indent=1, default=str))
-        arguments += ", quantization_config=BitsAndBytesConfig(**quantization)"
+        arguments += f", quantization_config={type(given).__name__}(**quantization)"
+    own = isinstance(given, Int4Config)
     load = [
+        "from cdc_flower.models.int4 import Int4Config  # transformers alone does not know it" if own else "",
         "quantization = json.loads((here / 'base_quantization.json').read_text())" if given else "",
         f'base = {family.model_class.__name__}.from_pretrained("{shared.path}", {arguments})',
     ]
@@ -139,6 +143,7 @@ def as_adapter(model: Any, shared: Shared, config: PairConfig, out: Path, what: 
         what=f"{what} Its base is the student in compression `{config.compression}`: in another one, "
         "answers are not those of the run.",
         model_class=family.model_class.__name__,
+        config="" if own or given is None else f", {type(given).__name__}",
         here=out,
         load="\n".join(filter(None, load)),
     )

@@ -1,51 +1,32 @@
 """The student as deployed, and the cloud's exact twin of it.
 
-`device_model` is the checkpoint loaded with bitsandbytes (NF4 or int8 weights in the language model) plus
-the adapter. `twin_model` holds, in float, exactly the values that the device's compressed weights stand
-for, so what is trained in the cloud is what runs on the device. Projector, norms, lm_head and the vision
-tower stay in float on both.
+`device_model` is the checkpoint with compressed layers in the language model (`compressions`) plus the
+adapter. `twin_model` holds, in float, exactly the values that the device's compressed weights stand for, so
+what is trained in the cloud is what runs on the device. Projector, norms, lm_head and the vision tower are
+float on both.
 """
 
 from __future__ import annotations
 
 import copy
-import logging
-from typing import Any, cast
+from typing import Any
 
 import torch
-from bitsandbytes.functional import dequantize_4bit
-from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
+from bitsandbytes.nn.modules import Linear4bit
 from torch import nn
-from transformers import BitsAndBytesConfig
 
 from cdc_flower.models import adapters
+from cdc_flower.models.compressions import preflight, prepared, quantization, values
 from cdc_flower.models.families import FAMILIES
 from cdc_flower.models.folders import opened
 from cdc_flower.models.shared import Shared
 from cdc_flower.session import kept
 from cdc_flower.stages import PairConfig
 
-MIXED = "nf4"  # the compression of the twin where devices have several ("auto")
-
-
-def quantization(compression: str, float_parts: list[str]) -> BitsAndBytesConfig | None:
-    """How bitsandbytes stores the student; None = as it is. "auto" is `MIXED`."""
-    compression = MIXED if compression == "auto" else compression
-    if compression == "none":
-        return None
-    if compression == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=float_parts)
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_compute_dtype=torch.float32,
-        llm_int8_skip_modules=float_parts,
-    )
-
 
 def _load(shared: Shared, compression: str) -> Any:
     """The student checkpoint, compressed on the way in; nothing trainable."""
-    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)  # a line a layer in int8
+    preflight(compression)
     family = FAMILIES[shared.family]
     model = opened(
         family.model_class,
@@ -57,36 +38,29 @@ def _load(shared: Shared, compression: str) -> Any:
     )
     family.take_tower(model)
     family.give_tower(model, shared.tower)  # the pass does not use it; no second copy in memory
-    if compression == "none" and torch.cuda.is_available():
+    if compression in ("none", "int4") and torch.cuda.is_available():
         model.cuda()  # bitsandbytes has put the others there
     for module in model.modules():
         if isinstance(module, Linear4bit):
-            # On CPUs with AVX512-BF16 bitsandbytes would round the block scales to bfloat16 at the first
-            # inference: other weights than the twin's, and other answers from one machine to the next. Its
-            # exact path is used instead.
-            module.support_avx512bf16_for_cpu = False
+            prepared(module)
     return model
 
 
 def _as_float(module: nn.Module) -> nn.Linear | None:
-    """The float layer that computes with exactly a bitsandbytes layer's values; None for other layers."""
-    packed: Any = module.weight if isinstance(module, Linear4bit | Linear8bitLt) else None
-    if isinstance(module, Linear4bit):
-        weight = dequantize_4bit(packed.data, packed.quant_state)
-    elif isinstance(module, Linear8bitLt):
-        scale = packed.SCB if packed.SCB is not None else cast(Any, module.state).SCB
-        weight = packed.data.float() * (scale.float()[:, None] / 127.0)
-    else:
+    """The float layer that computes with exactly a compressed layer's values; None for other layers."""
+    known = values(module)
+    if known is None:
         return None
-    plain = nn.Linear(module.in_features, module.out_features, bias=module.bias is not None)
-    plain.weight = nn.Parameter(weight.float().contiguous(), requires_grad=False)
-    if module.bias is not None:
-        plain.bias = nn.Parameter(module.bias.detach().float().clone(), requires_grad=False)
+    layer: Any = module
+    plain = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None, device="meta")
+    plain.weight = nn.Parameter(known.float().contiguous(), requires_grad=False)
+    if layer.bias is not None:
+        plain.bias = nn.Parameter(layer.bias.detach().float().clone(), requires_grad=False)
     return plain
 
 
 def dequantised(model: nn.Module) -> nn.Module:
-    """Replace, in place, every bitsandbytes layer by the float layer of equal values."""
+    """Replace, in place, every compressed layer by the float layer of equal values."""
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             plain = _as_float(child)

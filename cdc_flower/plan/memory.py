@@ -15,7 +15,7 @@ from typing import Any
 from cdc_flower.cloud import losses
 from cdc_flower.config import Config
 from cdc_flower.fleet.cost.charges import TEACH_BATCH
-from cdc_flower.models.student import MIXED
+from cdc_flower.models.compressions import MIXED
 from cdc_flower.plan.checkpoints import FLOAT, Checkpoint
 from cdc_flower.plan.facts import SCENE_BYTES, Data, Lengths
 from cdc_flower.plan.live import Work, peak

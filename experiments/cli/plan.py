@@ -32,6 +32,7 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Say what compare or simulate will take: memory, bytes, seconds; nothing is loaded or computed."""
+    from cdc_flower.models.compressions import preflight
     from experiments.run import pairs
     from experiments.run import plan as planning
     from strategies.method import method
@@ -49,6 +50,7 @@ def plan(
             raise ConfigError(f"--methods {methods} with --engine {engine}; allowed: one method")
     configs = {name: parse({**settings, "run.method": method(name).name}) for name in names}
     pairs.tell_unlike(configs.values(), lambda line: typer.echo(line, err=True))
+    preflight(next(iter(configs.values())).pair.compression)
     how = planning.Engine(engine, planning.cores() if workers is None else workers)
     jobs = seeds * len(configs)
     machine = planning.Machine.here()

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from cdc_flower.config import Config, ConfigError, flat, parse
+from cdc_flower.models.compressions import preflight
 from cdc_flower.models.folders import PairError, paths
 from cdc_flower.models.teacher import unlike
 from cdc_flower.plan import facts, memory
@@ -272,11 +273,14 @@ def _halves(value: int, least: int) -> list[int]:
 
 
 def check(configs: Mapping[str, Config], engine: Engine, jobs: int, machine: Machine | None = None) -> None:
-    """Refuse what surely does not fit into this machine; a pair that is not there yet is not judged.
+    """Refuse a compression that this processor cannot multiply, and what surely does not fit into this
+    machine; a pair that is not there yet is not judged.
 
     Raises:
         ConfigError: what is needed, what is free, and the setting that makes it fit.
     """
+    for config in configs.values():
+        preflight(config.pair.compression)
     machine, known = machine or Machine.here(), Known()
     try:
         if not make(configs, engine, jobs, rough=True, known=known).lacks(machine):

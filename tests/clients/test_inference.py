@@ -36,7 +36,7 @@ def asked_of(task):
 
 
 @pytest.mark.parametrize("rank", [2, 16])
-@pytest.mark.parametrize("compression", ["nf4", "none"])
+@pytest.mark.parametrize("compression", ["nf4", "none", "int4"])
 def test_bits_do_not_depend_on_the_size_of_the_batch_or_the_place_in_it(make_task, compression, rank):
     asking = asked_of(make_task(compression=compression, lora_rank=rank))
     whole = asking(np.arange(40))

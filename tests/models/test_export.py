@@ -16,7 +16,7 @@ from transformers import AutoImageProcessor, AutoTokenizer, BitsAndBytesConfig, 
 from cdc_flower import checkpoint
 from cdc_flower.config import ConfigError, parse
 from cdc_flower.models import adapters, vlm
-from cdc_flower.models.export import export
+from cdc_flower.models.export import as_adapter, export
 from cdc_flower.models.student import twin_model
 
 
@@ -88,6 +88,22 @@ def test_the_peft_folder_gives_the_runs_logits(run, twin, shared, inputs, tmp_pa
     found = vlm.forward(load_peft(folder, shared), inputs).logits
     torch.testing.assert_close(found, vlm.forward(twin, inputs).logits, atol=1e-4, rtol=1e-4)
     assert "compression `nf4`" in (folder / "README.md").read_text()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("compression", ["int4", "none"])
+def test_the_code_in_the_readme_runs_for_every_kind_of_base(
+    shared, pair_config, inputs, tmp_path, compression
+):
+    config = dataclasses.replace(pair_config, compression=compression)
+    model = twin_model(shared, config)
+    adapters.write(model, adapters.read(model) + np.float32(0.01))
+    as_adapter(model, shared, config, tmp_path / "adapter", "?")
+    code = (tmp_path / "adapter" / "README.md").read_text().split("```")[1].removeprefix("python\n")
+    names: dict = {}
+    exec(code, names)
+    found = vlm.forward(names["model"].eval(), inputs).logits
+    torch.testing.assert_close(found, vlm.forward(model, inputs).logits, atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()

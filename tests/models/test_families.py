@@ -11,6 +11,7 @@ from PIL import Image
 
 from cdc_flower.models import adapters, export, vlm
 from cdc_flower.models.families import FAMILIES, family_of, parts
+from cdc_flower.models.int4 import Int4Linear
 from cdc_flower.models.shared import load_shared
 from cdc_flower.models.student import device_model, full_model, twin_model
 from cdc_flower.models.teacher import has_tower, load_teacher
@@ -25,6 +26,8 @@ def no_gradients():
         yield
 
 
+BOUNDS = {"nf4": 1e-4, "int4": 0.03}
+"""What a step of one token may differ by from the twin's, as a share of the largest logit."""
 TYPES = {
     "qwen2_5_vl": ("mm_token_type_ids", lambda picture: picture.long()),
     "qwen3_vl": ("mm_token_type_ids", lambda picture: picture.long()),
@@ -164,16 +167,21 @@ def test_the_adapter_is_nowhere_in_the_tower_and_changes_nothing_at_first(made):
         torch.testing.assert_close(vlm.forward(twin, inputs).logits, want, atol=1e-5, rtol=1e-5)
 
 
-def test_nf4_is_in_the_language_model_alone_and_its_twin_answers_alike(made):
-    config = PairConfig(lora_rank=2)
+@pytest.mark.parametrize(("compression", "kind"), [("nf4", bnb.nn.Linear4bit), ("int4", Int4Linear)])
+def test_four_bits_are_in_the_language_model_alone_and_the_twin_answers_alike(made, compression, kind):
+    config = PairConfig(lora_rank=2, compression=compression)
     device, twin = device_model(made.shared, config), twin_model(made.shared, config)
     family = family_of(device)
-    packed = [n for n, m in device.named_modules() if isinstance(m, bnb.nn.Linear4bit)]
+    packed = [n for n, m in device.named_modules() if isinstance(m, kind)]
     assert len(packed) == 7 * made.shared.config.text_config.num_hidden_layers
     assert all(f".{family.language}.layers." in n for n in packed)
     inputs = vlm.collate(made.shared.text, made.tokens, made.asked, grids=made.grids)
     a, b = (vlm.forward(m, inputs).logits for m in (device, twin))
     torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+    mine, its = (vlm.answer(m, made.shared.text, inputs, 1, top_k=made.shared.vocab) for m in (device, twin))
+    assert mine.ids == its.ids
+    for one, other in zip(mine.top_logits, its.top_logits, strict=True):  # after a step of one token
+        np.testing.assert_allclose(one, other, atol=BOUNDS[compression] * np.abs(other).max())
 
 
 def logits_from_pixels(model, made):

@@ -51,7 +51,10 @@ def test_nf4_moves_the_weights(shared, config):
     assert 0.02 < error < 0.2
 
 
-@pytest.mark.parametrize(("compression", "bound"), [("nf4", 1e-4), ("none", 1e-4), ("int8", 5e-2)])
+BOUNDS = [("nf4", 1e-4), ("none", 1e-4), ("int4", 1e-4), ("int8", 5e-2)]
+
+
+@pytest.mark.parametrize(("compression", "bound"), BOUNDS)
 def test_device_and_twin_answer_alike(shared, config, inputs, compression, bound):
     # int8 layers of bitsandbytes also round their inputs, so there the twin is exact in the weights only.
     settings = _with(config, compression)

@@ -1,5 +1,6 @@
 import json
 import struct
+from typing import Any
 
 import pytest
 
@@ -36,13 +37,19 @@ def test_an_adapter_of_norms_adds_its_scales_and_trains_what_is_there(tiny_of):
     assert peak(found.short, found.layers, Work(2, 12, 2, train=True)) > 0
 
 
-def test_what_compression_stores_is_what_it_compresses(pair_folder, config, shared):
-    from bitsandbytes.nn.modules import Linear4bit
+@pytest.mark.parametrize("compression", ["nf4", "int4"])
+def test_what_compression_stores_is_what_it_compresses(pair_folder, config, shared, compression):
+    from dataclasses import replace
 
+    from cdc_flower.models.compressions import COMPRESSIONS
     from cdc_flower.models.student import device_model
 
+    model, kind = (
+        device_model(shared, replace(config.pair, compression=compression)),
+        COMPRESSIONS[compression],
+    )
     found = open_checkpoint(str(pair_folder / "student"), "student", "lora", config.pair.lora_rank)
-    packed = [m for m in device_model(shared, config.pair).modules() if isinstance(m, Linear4bit)]
+    packed: list[Any] = [m for m in model.modules() if isinstance(m, kind.layer)]
     assert found.parts.compressed == sum(m.in_features * m.out_features for m in packed)
     assert found.parts.rows == sum(m.out_features for m in packed)
 

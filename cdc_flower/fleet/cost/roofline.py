@@ -51,8 +51,9 @@ COMPRESSIONS = {
     "none": Storage(FLOAT, 0, "fp32"),
     "int8": Storage(1, FLOAT, "int8"),  # a float scale for each row
     "nf4": Storage(0.5 + FLOAT / 64, 0, "fp32"),  # a float scale for each 64 weights; computes in float32
+    "int4": Storage(0.5 + FLOAT / 64, 0, "fp32"),  # scale and zero in bfloat16 for each 64 weights; as nf4
 }
-"""Compression -> storage, from the largest to the smallest; as bitsandbytes stores them."""
+"""Compression -> storage, from the largest to the smallest; as their libraries store them."""
 
 
 @dataclass(frozen=True)

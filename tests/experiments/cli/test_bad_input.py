@@ -241,6 +241,7 @@ def test_every_number_of_the_settings_has_a_lower_and_an_upper_bound():
         (["pair.token-cache=a-file/below"], "'pair.token-cache'"),
         (["pair.folder=a-file"], "'pair.folder'"),
         (["pair.compression=auto"], "'pair.compression' = 'auto'"),
+        (["pair.compression=int5"], "'nf4', 'int4', 'int8', 'none' or 'auto'"),
         (["data.pack=a-folder"], "train.parquet: no such file"),
         (["fleet.trace=a-file"], "trace 'a-file'; allowed"),
         (["fleet.mode=async", "run.method=fedavg_lora"], "'fleet.mode' = 'async'"),

@@ -16,15 +16,15 @@ def quiet(stage: str, done: int, total: int) -> None:
 def test_devices_of_every_compression_wear_every_adapter(run_settings, shared):
     config = parse(run_settings(rounds=3, **{"cloud.lr": 0.05}))
     found = probe.run("compressions", config, 1, quiet)
-    worn = ["none, as shipped", "for nf4", "for int8", "for none"]
+    worn = ["none, as shipped", "for int4", "for nf4", "for int8", "for none"]
     pairs = list(zip(found["arm"], found["student"], strict=True))
-    assert list(dict.fromkeys(pairs)) == [(a, s) for s in ("nf4", "int8", "none") for a in worn]
+    assert list(dict.fromkeys(pairs)) == [(a, s) for s in ("int4", "nf4", "int8", "none") for a in worn]
     assert found["accuracy"].between(0, 1).all()
     assert not found.duplicated(["arm", "student", "domain"]).any()
     shown = probe.means(found)
-    assert len(shown) == 12
+    assert len(shown) == 20
     assert "bytes" not in shown
-    assert probe.table(found).row_count == 12
+    assert probe.table(found).row_count == 20
     world = load_world(config, shared)
     shipped = accuracy(
         twin_model(shared, config.pair), shared, world

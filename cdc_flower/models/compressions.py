@@ -1,0 +1,199 @@
+"""How the student's language model is stored on a device: the kinds of layers, and what each stands for.
+
+A compression is a type of layer that multiplies, the float32 values that such a layer stands for, and how
+transformers makes it of a checkpoint. Not every processor can multiply every kind, and some libraries say so
+at their first product only: `preflight` tries one before anything is loaded.
+"""
+
+from __future__ import annotations
+
+import logging
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from bitsandbytes.functional import dequantize_4bit
+from bitsandbytes.nn.modules import Int8Params, Linear4bit, Linear8bitLt, Params4bit
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import BitsAndBytesConfig
+
+from cdc_flower.config import ConfigError
+from cdc_flower.models.int4 import BLOCK, Int4Config, Int4Linear
+
+MIXED = "nf4"  # the compression of the twin where devices have several ("auto")
+NF4_BLOCK = 64  # weights that share a scale
+FAR = 0.25  # share of the largest weight by which none is off, in any of them
+
+logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)  # a line a layer in int8
+
+
+@dataclass(frozen=True)
+class Compression:
+    """A way to store linear layers.
+
+    Attributes:
+        layer: their type.
+        of: makes one of a float layer.
+        values: float32 (N, K), what one multiplies with.
+        config: for transformers, from patterns of modules that stay in float.
+        off: share of the largest output by which a product may differ from that of `values`.
+    """
+
+    layer: type[nn.Module]
+    of: Callable[[nn.Linear], nn.Module]
+    values: Callable[[Any], Tensor]
+    config: Callable[[list[str]], Any]
+    off: float
+
+
+def _nf4(plain: nn.Linear) -> nn.Module:
+    n, k = plain.weight.shape
+    how: dict[str, Any] = {"compress_statistics": False, "quant_type": "nf4"}
+    made = Linear4bit(k, n, plain.bias is not None, torch.float32, **how)
+    weight: Any = Params4bit(plain.weight.data.clone(), requires_grad=False, **how)
+    made.weight = weight.to("cpu")
+    return prepared(made)
+
+
+def _int8(plain: nn.Linear) -> nn.Module:
+    n, k = plain.weight.shape
+    made = Linear8bitLt(k, n, plain.bias is not None, has_fp16_weights=False)
+    weight: Any = Int8Params(plain.weight.data.clone(), requires_grad=False)
+    made.weight = weight.to("cpu")
+    return made
+
+
+def _int8_values(layer: Any) -> Tensor:
+    packed = layer.weight
+    scale = packed.SCB if packed.SCB is not None else layer.state.SCB
+    return packed.data.float() * (scale.float()[:, None] / 127.0)
+
+
+def _nf4_config(float_parts: list[str]) -> BitsAndBytesConfig:
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=torch.float32,
+        llm_int8_skip_modules=float_parts,
+    )
+
+
+COMPRESSIONS = {
+    "nf4": Compression(
+        Linear4bit, _nf4, lambda m: dequantize_4bit(m.weight.data, m.weight.quant_state), _nf4_config, 1e-5
+    ),
+    "int4": Compression(Int4Linear, Int4Linear.of, Int4Linear.values, Int4Config, 0.02),  # rows in bfloat16
+    "int8": Compression(  # rows in int8
+        Linear8bitLt,
+        _int8,
+        _int8_values,
+        lambda parts: BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=parts),
+        0.05,
+    ),
+}
+"""Values of the setting `pair.compression` but "none" and "auto"."""
+
+
+def quantization(compression: str, float_parts: list[str]) -> Any:
+    """How transformers stores the student; None = as it is. "auto" is `MIXED`."""
+    compression = MIXED if compression == "auto" else compression
+    return None if compression == "none" else COMPRESSIONS[compression].config(float_parts)
+
+
+def values(layer: nn.Module) -> Tensor | None:
+    """The float32 values (N, K) that a compressed layer multiplies with; None for other layers."""
+    for kind in COMPRESSIONS.values():
+        if isinstance(layer, kind.layer):
+            return kind.values(layer)
+    return None
+
+
+def prepared(layer: Any) -> Any:
+    """A layer of bitsandbytes in nf4, so that it multiplies exactly and, on a CPU, fast."""
+    # On CPUs with AVX512-BF16 bitsandbytes would round the block scales to bfloat16 at the first inference:
+    # other weights than the twin's, and other answers from one machine to the next. Its exact path is used
+    # instead: dequantise, then multiply. In blocks, because a whole layer does not stay in the cache.
+    layer.support_avx512bf16_for_cpu = False
+    if not layer.in_features % NF4_BLOCK:  # for others bitsandbytes takes scales by the place in the whole
+        layer.forward = partial(_in_blocks, layer, layer.forward)
+    return layer
+
+
+def _in_blocks(layer: Any, whole: Any, x: Tensor) -> Tensor:
+    """The product of bitsandbytes, bit for bit, with a few outputs dequantised at a time."""
+    state, (n, k) = layer.weight.quant_state, (layer.out_features, layer.in_features)
+    rows = max(64, BLOCK // k // 64 * 64)
+    if x.device.type != "cpu" or rows >= n or state.nested:
+        return whole(x)
+    packed, scales = layer.weight.data.view(n, k // 2), state.absmax
+    found = x.new_empty(*x.shape[:-1], n)
+    for i in range(0, n, rows):
+        last = min(n, i + rows)
+        some = scales[i * k // NF4_BLOCK : last * k // NF4_BLOCK]
+        part = torch.ops.bitsandbytes.dequantize_4bit(
+            packed[i:last], some, NF4_BLOCK, "nf4", (last - i, k), torch.float32
+        )
+        found[..., i:last] = F.linear(x, part, None if layer.bias is None else layer.bias[i:last])
+    return found
+
+
+# --- before anything is loaded ------------------------------------------------------------------------------
+
+
+@cache
+def fault(compression: str) -> str:
+    """What this processor does wrong with a compression, in words; "" where it multiplies well."""
+    if compression == "none":
+        return ""
+    kind = COMPRESSIONS[compression]
+    draws = torch.Generator().manual_seed(0)
+    plain = nn.Linear(256, 192, bias=False, device="meta")
+    plain.weight = nn.Parameter(torch.randn(192, 256, generator=draws))
+    rows = torch.randn(4, 16, 256, generator=draws)
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            layer = kind.of(plain).eval()
+            known = kind.values(layer)
+            wrong = max(_off(layer(x), x @ known.T) for x in (rows, rows[:, :1]))
+            far = _off(known, plain.weight)
+    except Exception as err:  # whatever a library says of a processor that it does not know
+        return f"{type(err).__name__}: {(str(err).strip() or '?').splitlines()[0]}"
+    if wrong > kind.off:
+        return f"its product is off by {wrong:.0%}"
+    return f"its weights are off by {far:.0%}" if far > FAR else ""
+
+
+def _off(found: Tensor, known: Tensor) -> float:
+    off = float((found - known).abs().max() / known.abs().max())
+    return off if off == off else float("inf")
+
+
+def processor() -> str:
+    """This machine's, for messages."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model")))
+    return f"{next(named, platform.machine())}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def preflight(compression: str) -> None:
+    """Compress a layer, multiply, and compare with its dequantised product.
+
+    Raises:
+        ConfigError: this processor fails, or answers wrongly; names what it can do instead.
+    """
+    compression = MIXED if compression == "auto" else compression
+    wrong = fault(compression)
+    if wrong:
+        able = [name for name in COMPRESSIONS if name != compression and not fault(name)]
+        raise ConfigError(
+            f"setting 'pair.compression' = '{compression}': this processor ({processor()}) cannot multiply "
+            f"it ({wrong}); allowed: {', '.join([*able, 'none'])}"
+        )
