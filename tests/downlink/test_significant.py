@@ -56,7 +56,7 @@ def test_sizes_do_not_depend_on_the_chunks(tensors, block):
     assert plans[0].labels.tolist() == plans[1].labels.tolist()
 
 
-@given(TENSORS, st.floats(0.3, 3), st.sampled_from([2, 7, 2**16]))
+@given(TENSORS, st.floats(0.5, 3, width=32), st.sampled_from([2, 7, 2**16]))
 def test_narrowed_candidates_are_those_of_the_higher_threshold(tensors, threshold, block):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(significant, "_CHUNK", block)
