@@ -66,6 +66,9 @@ class DataConfig:
         "test", "tuning = other items of the test split, to choose settings by", "simulator"
     )
     task: str = setting("exact", "when an answer is right (`cdc_flower.tasks`)", "simulator")
+    instruction: str = setting(
+        "auto", "said behind questions; auto = the task's, for bare checkpoints; none", "simulator"
+    )
     scenes_train: int = setting(3000, "pictures of the devices, for scenes", "simulator", ge=1, le=10**6)
     scenes_test: int = setting(800, "pictures of the test split, for scenes", "simulator", ge=1, le=10**6)
     style_column: str = setting("domain", "the column that says a picture's style", "simulator")

@@ -123,6 +123,8 @@ def fit(
     rng, params = task.rng("local training"), adapters.trainable(model)
     device = params[0].device
     start = [p.detach().clone() for p in params]
+    own, most = task.order[keys.LABELS] == keys.OWN, task.shared.max_answer_tokens
+    ended = [not own or len(ids) < most for ids in answers]  # one that was cut is taught without an end
     optimizer = torch.optim.AdamW(params, lr=lr, weight_decay=0.0)
     losses: list[float] = []
     for _ in range(epochs):
@@ -130,7 +132,8 @@ def fit(
         for at in range(0, len(order), size):
             some = order[at : at + size]
             seen, read, told, lie = ([of[i] for i in some] for of in (tokens, asked, answers, grids))
-            inputs = vlm.collate(task.shared.text, seen, read, told, grids=lie).to(device)
+            ends = [ended[i] for i in some]
+            inputs = vlm.collate(task.shared.text, seen, read, told, grids=lie, ended=ends).to(device)
             assert inputs.answer_ids is not None
             logits = vlm.forward(model, inputs).logits
             loss = F.cross_entropy(logits.flatten(0, 1), inputs.answer_ids.flatten(), ignore_index=-100)

@@ -19,7 +19,7 @@ from cdc_flower.data import packs
 from cdc_flower.data.domains import SOURCE, domains
 from cdc_flower.data.features import Features
 from cdc_flower.data.packs import Pack
-from cdc_flower.data.world import World, encoded, told_by_card
+from cdc_flower.data.world import World, encoded, instructed, told_by_card
 from cdc_flower.draws import generator
 from cdc_flower.models.shared import Shared
 
@@ -67,4 +67,5 @@ def _scenes(config: Config, shared: Shared) -> tuple[pd.DataFrame, Pack]:
     pack = packs.load(data, seed=PRETRAINED)
     place = {name: row for row, name in enumerate(pack.train_images)}
     rows = pack.train[domains(pack.train, data) == SOURCE]
+    rows = instructed(rows, data)
     return rows.assign(image_row=[place[name] for name in rows["image_id"]]), pack

@@ -159,7 +159,7 @@ def folder_of(config: Config, shared: Shared) -> Path:
         "drift": asdict(config.drift),
         "run": [run.seed, run.devices, run.rounds, run.samples_per_round],
         "unit": config.uplink.unit,
-        "models": [shared.digest, shared.tower_digest],
+        "models": [shared.digest, shared.tower_digest, bool(shared.card)],
     }
     if config.pair.compression == "auto":
         settings["fleet"] = [config.fleet.mix, config.fleet.cost_model]

@@ -160,11 +160,28 @@ def encoded(
 
 
 def told_by_card(data: DataConfig, card: Mapping[str, Any]) -> DataConfig:
-    """The `known_*` settings; from the pair's card where none is set."""
+    """The settings of a run: `known_*` from the pair's card where none is set, and no instruction for a pair
+    that has a card: it was trained on the bare questions.
+    """
+    if card and data.instruction == "auto":
+        data = replace(data, instruction="none")
     known = card.get("known", {})
     if data.known_styles or data.known_objects or data.known_questions or not known:
         return data
     return replace(data, **known)
+
+
+def instructed(rows: pd.DataFrame, data: DataConfig) -> pd.DataFrame:
+    """Rows whose questions say how to answer, in a line of its own; `data` is as `told_by_card` gives it."""
+    if data.instruction == "none":
+        return rows
+    if data.instruction != "auto":
+        said = data.instruction
+    elif data.task == "by-row":
+        said = rows["task"].map(lambda name: TASKS[name].ask)
+    else:
+        said = TASKS[data.task].ask
+    return rows.assign(question=(rows["question"] + "\n" + said).str.rstrip("\n"))
 
 
 def _ground(config: Config, shared: Shared, progress: Progress | None) -> _Ground:
@@ -182,6 +199,7 @@ def _ground(config: Config, shared: Shared, progress: Progress | None) -> _Groun
         config.data.items,
     )
     tokens = [encoded(config, shared, pack, split, progress) for split in ("train", "test")]
+    train, test = (instructed(rows, config.data) for rows in (train, test))
     kept, aside = _set_aside(train, config)
     return _Ground(pack, kept, aside, test, tokens[0], tokens[1], worth)
 

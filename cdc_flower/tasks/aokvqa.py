@@ -9,7 +9,7 @@ strings as they are; here both sides are normalised as in the task `exact`, so t
 from __future__ import annotations
 
 from cdc_flower.tasks.exact import normalise
-from cdc_flower.tasks.task import Task, Truth, always
+from cdc_flower.tasks.task import SHORT, Task, Truth, always
 
 
 def direct(said: str, truth: Truth) -> float:
@@ -25,5 +25,5 @@ def choice(said: str, truth: Truth) -> float:
     return float(own in offered and own == normalise(truth.answer))
 
 
-DIRECT = Task(always(direct), needs=("answers",))
-CHOICE = Task(always(choice), needs=("choices",))
+DIRECT = Task(always(direct), needs=("answers",), ask=SHORT)
+CHOICE = Task(always(choice), needs=("choices",), ask="Answer with the words of one of the choices.")

@@ -131,5 +131,6 @@ CAPTIONS = Task(
     needs=("answers",),
     beside={"BLEU-4": bleu4, "METEOR": meteor, "SPICE": spice},
     by="domain",
+    ask="Provide a one-sentence caption for the provided image.",
     cut=0.5,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from cdc_flower.tasks.task import Task, Truth, always
+from cdc_flower.tasks.task import SHORT, Task, Truth, always
 
 
 def normalise(answer: str) -> str:
@@ -17,4 +17,4 @@ def exact(said: str, truth: Truth) -> float:
     return float(normalise(said) == normalise(truth.answer))
 
 
-EXACT = Task(always(exact))
+EXACT = Task(always(exact), ask=SHORT)

@@ -71,6 +71,7 @@ class Task:
         needs: columns that the data must have.
         beside: further figures of all held-out answers together, by name.
         by: a column of the data by whose values the mean worth is told, too; "" = none.
+        ask: how to answer, said behind a question to models that were not trained on the data.
         cut: share of the questions whose every answer may be longer than what a model may say: one that is
             cut short has worth in some tasks, and in a large data set there is always an odd one.
     """
@@ -80,12 +81,17 @@ class Task:
     needs: tuple[str, ...] = ()
     beside: Mapping[str, Corpus] = field(default_factory=dict)
     by: str = ""
+    ask: str = ""
     cut: float = 0.001
 
     @property
     def shown(self) -> str:
         """What stands behind a worth times 100: "%" for shares, else the unit."""
         return "%" if self.unit == "accuracy" else self.unit
+
+
+SHORT = "Answer the question using a single word or phrase."
+"""LLaVA-1.5's words (arXiv 2310.03744, table 7)."""
 
 
 def always(worth: Worth) -> Callable[[Sequence[Truth]], Worth]:

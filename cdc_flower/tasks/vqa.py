@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from cdc_flower.tasks.task import Task, Truth, always
+from cdc_flower.tasks.task import SHORT, Task, Truth, always
 
 PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 ARTICLES = ("a", "an", "the")
@@ -63,4 +63,4 @@ def vqa(said: str, truth: Truth) -> float:
     return (matches * min(1.0, (matches - 1) / 3) + (n - matches) * min(1.0, matches / 3)) / n
 
 
-VQA = Task(always(vqa), needs=("answers",))
+VQA = Task(always(vqa), needs=("answers",), ask=SHORT)

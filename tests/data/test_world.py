@@ -1,7 +1,7 @@
 """The world: rows, tokens and streams fit together, and the tower is asked once for each picture."""
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from cdc_flower.data.features import Grid, cache_folder, index_path
 from cdc_flower.data.packs import write_pack
 from cdc_flower.data.world import load_world
 from cdc_flower.session import session
+from cdc_flower.tasks import TASKS
 from tests.conftest import full
 
 
@@ -22,6 +23,7 @@ from tests.conftest import full
 class FakePair:
     name: str = "fake"
     tower_digest: str = "0123456789abcdef"
+    card: dict[str, int] = field(default_factory=dict)
 
 
 PAIR = FakePair()
@@ -244,3 +246,28 @@ def test_tuning_items_are_others_than_the_test_items(config):
 def test_no_items_left_for_tuning_is_refused(config):
     with pytest.raises(ConfigError, match=r"'data.items' = 'tuning': domain '\w+' has \d+ test items"):
         load_world(config(items="tuning", items_per_domain=1000), PAIR)
+
+
+def test_questions_say_how_to_answer_as_the_task_or_the_setting_says(config):
+    """But not to a pair that was trained here, on the bare questions: it has a card."""
+    taught = replace(PAIR, card={"format": 1})
+    for pair, more, behind in (
+        (PAIR, {}, "\nAnswer the question using a single word or phrase."),
+        (PAIR, {"instruction": "none"}, ""),
+        (PAIR, {"instruction": "In Greek."}, "\nIn Greek."),
+        (taught, {}, ""),
+        (taught, {"instruction": "In Greek."}, "\nIn Greek."),
+    ):
+        made = load_world(config(**more), pair)
+        for frame in (made.train, made.test, made.aside):
+            assert frame["question"].tolist() == [
+                f"{kind} {name[1:]}?{behind}"
+                for kind, name in zip(frame["qtype"], frame["image_id"], strict=True)
+            ]
+
+
+def test_rows_of_several_tasks_each_say_their_own(config):
+    rows = pd.DataFrame({"question": ["a?", "b?", "c?"], "task": ["vqa", "aokvqa-choice", "captions"]})
+    said = world.instructed(rows, config(task="by-row").data)["question"]
+    assert [words.split("\n")[0] for words in said] == ["a?", "b?", "c?"]
+    assert [words.split("\n")[1] for words in said] == [TASKS[name].ask for name in rows["task"]]

@@ -7,14 +7,19 @@ import json
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from transformers import AutoTokenizer
 
+from cdc_flower.config import parse
 from cdc_flower.data.features import Grid
+from cdc_flower.data.world import instructed
 from cdc_flower.models import vlm
 from cdc_flower.models.folders import PairError
 from cdc_flower.models.shared import load_shared
 from cdc_flower.stages import PairConfig
+from cdc_flower.tasks.task import SHORT
 from tests.tiny.templates import LLAVA
 
 
@@ -147,3 +152,25 @@ def test_prompts_of_a_bounded_number_of_grids_are_kept(make, monkeypatch):
     for cols in (4, 5, 6, 7, 4):
         assert len(text.prefix(Grid(cols, 1, cols)).slots) == cols
     assert len(text._prefixes) == 3
+
+
+@pytest.mark.parametrize("name", ["smolvlm", "qwen2_5_vl"])
+def test_a_question_with_an_instruction_is_the_turn_that_transformers_writes(name, make):
+    asked = pd.DataFrame({"question": ["is there a red heart?"]})
+    (words,) = instructed(asked, parse({"data.task": "vqa"}).data)["question"]
+    shared = make(name).shared
+    tokenizer = AutoTokenizer.from_pretrained(shared.path)
+    content = [{"type": "image"}, {"type": "text", "text": f"is there a red heart?\n{SHORT}"}]
+    turn = {"role": "user", "content": content}
+    want = tokenizer.apply_chat_template([turn], tokenize=False, add_generation_prompt=True)
+    assert shared.text.prompt(words) == want
+    grid = Grid(*shared.grid)
+    picture = shared.text.family.image_words(shared.config, grid, shared.text.word)
+    ids = tokenizer(want.replace(shared.text.mark, picture), add_special_tokens=False)["input_ids"]
+    assert shared.text.prefix_ids(grid) + shared.text.question_ids(words) == ids
+
+
+def test_without_an_end_the_last_step_is_not_taught(shared):
+    tokens = np.zeros((2, shared.n_tokens, shared.width))
+    both = vlm.collate(shared.text, tokens, [[5], [5]], [[6, 7], [6]], ended=[False, True]).answer_ids
+    assert both.tolist() == [[6, 7, -100], [6, shared.text.eos, -100]]
