@@ -22,13 +22,14 @@ from flwr.serverapp import Grid
 
 from cdc_flower.checkpoint import Saved
 from cdc_flower.config import Config, flat, parse
-from cdc_flower.data.source import publish
+from cdc_flower.data.source import files, publish
 from cdc_flower.data.world import encoded, load_world
 from cdc_flower.disk import DiskError
 from cdc_flower.fleet.cost.charges import cloud_charges, cloud_profile
 from cdc_flower.fleet.engines.local_grid import DeviceStates, HasStates, LocalGrid
 from cdc_flower.fleet.time.timed_grid import TimedGrid
 from cdc_flower.lock import locked
+from cdc_flower.models.folders import device_files
 from cdc_flower.models.shared import load_shared
 from cdc_flower.models.teacher import Teacher, load_teacher, teacher_config
 from cdc_flower.results import package_versions
@@ -170,6 +171,16 @@ def publish_streams(setup: Setup) -> None:
     publish(config, shared, world, compression=compression, labels=labels)
 
 
+def read_by_devices(config: Config) -> dict[str, tuple[str, dict[str, Path]]]:
+    """The files that devices read, of the pair and of what was published: setting that says where they are ->
+    name of the folder, and name in it -> file.
+    """
+    shared = load_shared(config.pair, config.data.name)
+    streams = files(config, shared, labels=method(config.run.method).traits.labels)
+    pair = device_files(config.pair, config.data.name)
+    return {**pair, "pair.token-cache": ("cache", streams)}
+
+
 def out_dir(config: Config) -> Path:
     """The run folder: the setting, else results/<method>-<seed>."""
     named = config.run.out_dir or f"results/{config.run.method}-{config.run.seed}"
@@ -249,6 +260,7 @@ def run_fleet(
             workers=workers,
             ray_address=ray_address,
             gpu_fraction=gpu_fraction,
+            files=lambda: read_by_devices(config),
         ) as grid,
     ):
         return run(grid, Context(1, 1, {}, RecordDict(), settings), progress, resume=resume)

@@ -262,6 +262,20 @@ def _write(part: Path, config: Config, world: World, compression: Sequence[str])
         np.save(part / _ENDS, np.cumsum(sizes), allow_pickle=False)
 
 
+def files(config: Config, shared: Shared, *, labels: bool = False) -> dict[str, Path]:
+    """What `publish` wrote and where the tower's outputs are: name in the cache folder -> file.
+
+    Args:
+        config: of the run.
+        shared: of its models.
+        labels: with the labels, too.
+    """
+    folder, cache = folder_of(config, shared), cache_folder(config.pair.token_cache)
+    tokens = Path(os.path.normpath(folder.parent / json.loads((folder / _META).read_text())["features"]))
+    found = [*(p for p in folder.iterdir() if p.is_file()), tokens, features.index_path(tokens)]
+    return {p.relative_to(cache).as_posix(): p for p in found + [_labels_path(folder)] * labels}
+
+
 def source(config: Config, shared: Shared, device: int) -> Source:
     """What a device of a run reads.
 

@@ -169,6 +169,20 @@ def folder_of(checkpoint: str | Path) -> Path:
     return Path(found).parent
 
 
+def device_files(config: PairConfig, data_name: str) -> dict[str, tuple[str, dict[str, Path]]]:
+    """What a device reads of a pair, nothing of it the teacher's: the setting that says where it is -> the
+    name of that folder, and its files by their names in it.
+    """
+    found = paths(config, data_name)
+    student = folder_of(found.student)
+    every = {p.relative_to(student).as_posix(): p for p in sorted(student.rglob("*")) if p.is_file()}
+    weights = {name: p for name, p in every.items() if "/." not in f"/{name}"}
+    if found.folder is None:
+        return {"pair.student": (Path(found.student).name, weights)}
+    own = {p.name: p for p in found.folder.iterdir() if p.is_file()}
+    return {"pair.folder": (found.folder.name, own | {f"student/{name}": p for name, p in weights.items()})}
+
+
 def config_of(path: str, role: str) -> Any:
     """The configuration of a checkpoint that can be opened.
 

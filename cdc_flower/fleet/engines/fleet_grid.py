@@ -17,7 +17,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
@@ -26,6 +26,7 @@ import numpy as np
 from flwr.app import Error, Message
 
 from cdc_flower.config import RunError
+from cdc_flower.fleet.engines.depot import OUT, Files, depot
 from cdc_flower.fleet.engines.local_grid import OwnGrid, identify, new_ids, node_id
 from cdc_flower.fleet.engines.worker import FleetWorker, Sent
 from cdc_flower.fleet.engines.workers import Workers
@@ -54,6 +55,7 @@ class FleetGrid(OwnGrid):
         bundle: "module:attribute" of a `worker.Bundle` that does the same for many messages at once; "" = the
             ClientApp is called message by message.
         workers, ray_address, gpu_fraction: see `Workers`.
+        files: what devices read, asked once, before the first message; for workers on other machines.
 
     Raises:
         ConfigError: the cluster cannot be reached or has less than the workers need.
@@ -69,6 +71,7 @@ class FleetGrid(OwnGrid):
         workers: int = 0,
         ray_address: str = "",
         gpu_fraction: float = 0.0,
+        files: Callable[[], Files] = dict,
     ) -> None:
         identify()
         self.devices = devices
@@ -82,6 +85,8 @@ class FleetGrid(OwnGrid):
         settings, paths = dict(run_config), [os.path.abspath(p) for p in sys.path]
         arguments = client_app, bundle, devices, settings, paths, gpu_fraction > 0
         self.workers = Workers(FleetWorker, arguments, workers, ray_address, gpu_fraction)
+        self._depot: tuple[Any, str] | None = None
+        self._files = files, str(run_config.get(OUT, ""))
 
     def __enter__(self) -> Self:
         return self
@@ -157,6 +162,10 @@ class FleetGrid(OwnGrid):
 
     def _play(self, messages: Sequence[Message], end: float | None) -> list[Message]:
         """Replies in the order of the messages. Messages to one device follow one another."""
+        if self.workers.cluster and self._depot is None:
+            files, out = self._files
+            self._depot = depot(out, files())
+        self.workers.grow()
         replies: dict[str, Message] = {}
         left = list(messages)
         while left:
@@ -178,7 +187,7 @@ class FleetGrid(OwnGrid):
                 on_time = end is None or time.monotonic() < end
                 while on_time and (queue or again) and (worker := self.workers.take(not running)) is not None:
                     cut = again.popleft() if again else self._next(queue, share)
-                    running[worker.work.remote(self._sent(cut))] = worker, cut
+                    running[worker.work.remote(self._sent(cut), self._depot)] = worker, cut
                 if not running:
                     break
                 left = None if end is None else max(0.0, end - time.monotonic())
@@ -192,8 +201,7 @@ class FleetGrid(OwnGrid):
                 if self._taken_over(done[0], cut, replies):
                     self.workers.give_back(worker)
                 else:
-                    self.workers.start()
-                    again.extend(self._after_death(cut, replies))
+                    again.extend(self._after_death(cut, self.workers.died(worker), replies))
         finally:
             for worker, _ in running.values():  # out of time, or interrupted: it has not happened
                 self.workers.replace(worker)
@@ -234,9 +242,9 @@ class FleetGrid(OwnGrid):
         self._pace[kind] = min(pace, self._pace.get(kind, pace))  # the first loads models, small are slow
         return True
 
-    def _after_death(self, cut: _Cut, replies: dict[str, Message]) -> list[_Cut]:
-        """What to try again of a bundle whose worker died."""
-        cut.deaths += 1
+    def _after_death(self, cut: _Cut, alone: bool, replies: dict[str, Message]) -> list[_Cut]:
+        """What to try again of a bundle whose worker died, alone or with its machine."""
+        cut.deaths += alone
         if cut.deaths < DEATHS:
             return [cut]
         half = len(cut.messages) // 2

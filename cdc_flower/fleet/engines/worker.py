@@ -13,6 +13,7 @@ from typing import Any
 from flwr.app import Context, Message
 from flwr.supercore.task_identity import TaskIdentity
 
+from cdc_flower.fleet.engines.depot import Guest, node
 from cdc_flower.fleet.engines.local_grid import identify, node_config
 from cdc_flower.wire.messages import attempt, state_bytes, state_of
 
@@ -45,9 +46,10 @@ class FleetWorker:
         if not gpu:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
         self.run: Bundle | None = None
+        self.guest: Guest | None = None
 
-    def load(self) -> int:
-        """Import the client; returns this process's id."""
+    def load(self) -> str:
+        """Import the client; returns Ray's name of this machine, "" where no Ray runs this."""
         identify()
         client_app, bundle = self.names
         if bundle:
@@ -58,22 +60,36 @@ class FleetWorker:
                 attempt(app, m, c) for m, c in zip(messages, contexts, strict=True)
             ]
         gc.freeze()  # what is imported stays: it need not be looked through for garbage
-        return os.getpid()
+        return node()
 
-    def work(self, tasks: Sequence[Sent]) -> tuple[list[tuple[Message, bytes]], float]:
-        """Replies and new states, and the seconds it took."""
+    def work(
+        self, tasks: Sequence[Sent], depot: tuple[Any, str] | None = None
+    ) -> tuple[list[tuple[Message, bytes]], float]:
+        """Replies and new states, and the seconds it took.
+
+        Args:
+            tasks: the bundle.
+            depot: of a cluster, and which machine it is on; see `depot`.
+        """
         began = time.perf_counter()
         assert self.run is not None
+        if self.guest is None and depot is not None and depot[1] != node():
+            self.guest = Guest(depot[0], self.run_config)
+        settings = self.guest.settings if self.guest else self.run_config
         contexts = [
             Context(
                 TaskIdentity.run_id,
                 message.metadata.dst_node_id,
                 node_config(device, self.devices),
                 state_of(state),
-                dict(self.run_config),
+                dict(settings),
             )
             for device, state, message in tasks
         ]
+        if self.guest:
+            self.guest.enter([context.state for context in contexts])
         replies = self.run([message for *_, message in tasks], contexts)
+        if self.guest:
+            self.guest.leave([context.state for context in contexts])
         found = [(r, state_bytes(c.state)) for r, c in zip(replies, contexts, strict=True)]
         return found, time.perf_counter() - began

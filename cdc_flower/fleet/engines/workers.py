@@ -19,6 +19,7 @@ from cdc_flower.fleet.engines.head import LOOK_SECONDS, Head
 
 CONNECT_SECONDS = 15.0  # until a cluster that does not answer is given up
 START_SECONDS = 180.0  # until workers that do not start are
+ANSWER_SECONDS = 5.0  # until a machine whose worker has died counts as gone
 DEATHS = 3  # of each worker while it loads
 QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -33,7 +34,8 @@ class Workers:
     """Actors of one class, and those of them that have nothing to do.
 
     Args:
-        kind: the class that runs in an actor; its `load()` makes it ready.
+        kind: the class that runs in an actor; its `load()` makes it ready and returns Ray's name of its
+            machine.
         arguments: of its constructor.
         count: actors; 0 = one per core, of the cluster where there is one.
         ray_address: "" = a Ray of this process's own, "auto" = the cluster of this machine, or "host:port".
@@ -51,6 +53,9 @@ class Workers:
         self._idle: list[Any] = []
         self._died = 0  # while they loaded, one after another
         self._starting: dict[Any, Any] = {}  # what is there once a worker has loaded -> the worker
+        self._machines: dict[Any, str] = {}  # of workers that have started
+        self.cluster = bool(ray_address)
+        self._grows = self.cluster and count == 0
         try:
             import ray
 
@@ -140,7 +145,7 @@ class Workers:
                 )
             worker = self._starting.pop(done[0])
             try:
-                ray.get(done[0])
+                self._machines[worker] = ray.get(done[0])
             except RayTaskError as err:
                 raise ConfigError(f"the workers of the fleet cannot load the client: {err.cause}") from None
             except RayError as err:
@@ -172,7 +177,33 @@ class Workers:
 
         if not self._lost:
             ray.kill(worker)
+            self._machines.pop(worker, None)
             self.start()
+
+    def died(self, worker: Any) -> bool:
+        """Start another in place of one that died at work; False where its whole machine is gone, and with it
+        those that had nothing to do there.
+        """
+        machine = self._machines.pop(worker, "")
+        self.start()
+        if not self.cluster or _answers(machine):
+            return True
+        for other in [w for w in self._idle if self._machines.get(w) == machine]:
+            self._idle.remove(other)
+            del self._machines[other]
+            self.start()
+        return False
+
+    def grow(self) -> None:
+        """Start workers on machines that have joined the cluster, where there is to be one a core."""
+        if not self._grows:
+            return
+        import ray
+
+        more = int(ray.cluster_resources().get("CPU", 0)) - self.count
+        for _ in range(more):
+            self.start()
+        self.count += max(0, more)
 
     def close(self) -> None:
         """End those that have nothing to do or start, and the connection to Ray where it was made here."""
@@ -181,9 +212,24 @@ class Workers:
         if ray.is_initialized() and not self._lost:
             for worker in [*self._idle, *self._starting.values()]:
                 ray.kill(worker)
-        self._idle, self._starting = [], {}
+        self._idle, self._starting, self._machines = [], {}, {}
         if self._head is not None:
             self._head.close()
+
+
+def _answers(machine: str) -> bool:
+    """Whether a machine of the cluster is there; Ray itself notices that one is gone only after a while."""
+    import ray
+
+    for node in ray.nodes():
+        if node["NodeID"] == machine and node["Alive"]:
+            try:
+                where = node["NodeManagerAddress"], node["NodeManagerPort"]
+                socket.create_connection(where, timeout=ANSWER_SECONDS).close()
+            except OSError:
+                return False
+            return True
+    return False
 
 
 def start_ray(address: str = "", workers: int = 0, gpu_fraction: float = 0.0) -> Head | None:
