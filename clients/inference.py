@@ -2,17 +2,18 @@
 
 Device work is a generator: it yields an `Ask`, all that inference needs to know of it, is sent the answers,
 and returns the content of its reply. Who drives one work gets an ordinary Flower client; who drives many runs
-the questions of all devices that wear one adapter in full batches, where a sample costs five times less than
-alone. A device's bytes do not depend on its company: on a CPU with one thread a row's bits are the same in
-every batch of `LEAST` rows and more, once all are padded to one length (docs/fleet.md, Determinism). int8 is
-the exception, because bitsandbytes scales activations over a whole batch: there every device has batches of
-its own."""
+the questions of all devices in full batches, where a sample costs five times less than alone: adapters with
+many questions one after the other, those with few together (`models.by_row`). A device's bytes do not depend
+on its company: on a CPU with one thread a row's bits are the same in every batch of `LEAST` rows and more,
+once all are padded to one length (docs/fleet.md, Determinism). int8 is the exception, because bitsandbytes
+scales activations over a whole batch: there every device has batches of its own."""
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +23,9 @@ from torch import nn
 
 from cdc_flower.data.features import Grid
 from cdc_flower.disk import DiskError
-from cdc_flower.models import adapters, vlm
+from cdc_flower.models import adapters, by_row, vlm
 from cdc_flower.models.shared import Shared
+from cdc_flower.session import kept
 from cdc_flower.uplink.scores import token_score
 from cdc_flower.wire import keys
 from clients.store import Adapter
@@ -32,6 +34,8 @@ from clients.task import Task
 ROWS = 128  # samples in a forward pass, at most (make bench-fleet: the best of 32 to 256)
 LEAST = 4, 16  # and at least: in the pass over pictures, and in a step of one token
 WAITING = 8 * ROWS  # samples that wait for inference at a time: what `drive` holds in memory
+OWN = 32  # rows of one adapter that are answered without others
+WORN_BYTES = 2**28  # of different adapters: in a batch, and of those that wait
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,8 +69,15 @@ class Ask:
     def group(self) -> tuple[Any, ...]:
         """Asks of equal groups may share batches."""
         apart = id(self) if self.task.models.compression == "int8" else 0
-        told = self.grids is not None
-        return self.model, self.task.shared, self.adapter.digest, self.length, self.score, told, apart
+        told, mixes = self.grids is not None, _mixes(self.model)
+        alike = b"" if mixes else self.adapter.digest
+        return self.model, self.task.shared, alike, self.length, self.score, told, apart
+
+
+@kept(4)
+def _mixes(model: nn.Module) -> bool:
+    """Whether adapters can share batches."""
+    return by_row.possible(model)
 
 
 Work = Generator[Ask, vlm.Answers, RecordDict]
@@ -164,13 +175,19 @@ def drive(works: Iterable[Work]) -> list[RecordDict | Exception]:
     upcoming, all_of_them = iter(works), list[_Running]()
     waiting: list[_Running] = []
     while True:
-        while sum(len(r.ask.questions) for r in waiting if r.ask) < WAITING:
-            work = next(upcoming, None)
-            if work is None:
-                break
-            all_of_them.append(_Running(work))
-            all_of_them[-1].go_on(None)
-            waiting += [r for r in all_of_them[-1:] if r.ask]
+        samples = sum(len(r.ask.questions) for r in waiting if r.ask)
+        worn = {id(r.ask.adapter.flat): r.ask.adapter.flat.nbytes for r in waiting if r.ask}
+        held = sum(worn.values())
+        while samples < WAITING and held < WORN_BYTES and (work := next(upcoming, None)) is not None:
+            running = _Running(work)
+            all_of_them.append(running)
+            running.go_on(None)
+            if running.ask:
+                waiting.append(running)
+                samples += len(running.ask.questions)
+                flat = running.ask.adapter.flat
+                held += flat.nbytes * (id(flat) not in worn)
+                worn[id(flat)] = flat.nbytes
         if not waiting:
             return [r.ended for r in all_of_them]  # type: ignore[misc]
         groups: dict[tuple[Any, ...], list[_Running]] = defaultdict(list)
@@ -211,16 +228,45 @@ def _answer_group(group: Sequence[_Running]) -> None:
 
 def _batch(asks: Sequence[Ask]) -> list[vlm.Answers]:
     """Answers of asks of one group."""
-    first = asks[0]
-    adapters.write(first.model, first.adapter.flat)
-    answers = answer(
-        first.model,
-        first.task.shared,
-        first.length,
-        [tokens for ask in asks for tokens in ask.tokens],
-        [question for ask in asks for question in ask.questions],
-        first.score,
-        None if first.grids is None else [grid for ask in asks for grid in ask.grids or ()],
-    )
-    ends = np.cumsum([len(ask.questions) for ask in asks]).tolist()
-    return [part(answers, slice(*of_one)) for of_one in zip([0, *ends[:-1]], ends, strict=True)]
+    wearing: dict[bytes, list[int]] = defaultdict(list)
+    for i, ask in enumerate(asks):
+        wearing[ask.adapter.digest].append(i)
+    few = [own for own in wearing.values() if sum(len(asks[i].questions) for i in own) < OWN]
+    together = [[i for own in few[start:end] for i in own] for start, end in _shares(asks, few)]
+    found: dict[int, vlm.Answers] = {}
+    for some in [own for own in wearing.values() if own not in few] + together:
+        answers = _answers([asks[i] for i in some])
+        ends = np.cumsum([len(asks[i].questions) for i in some]).tolist()
+        for i, *of_one in zip(some, [0, *ends[:-1]], ends, strict=True):
+            found[i] = part(answers, slice(*of_one))
+    return [found[i] for i in range(len(asks))]
+
+
+def _shares(asks: Sequence[Ask], few: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
+    """From which to which adapter one batch goes: by the number of its rows and the bytes of the adapters."""
+    ends, rows, held = [0], 0, 0
+    for place, own in enumerate(few):
+        more, size = sum(len(asks[i].questions) for i in own), asks[own[0]].adapter.flat.nbytes
+        if rows and (rows + more > ROWS or held + size > WORN_BYTES):
+            ends, rows, held = [*ends, place], 0, 0
+        rows, held = rows + more, held + size
+    return list(zip(ends, [*ends[1:], len(few)], strict=True)) if few else []
+
+
+def _answers(asks: Sequence[Ask]) -> vlm.Answers:
+    """Of asks that share batches; those of one adapter stand together."""
+    first, worn = asks[0], {ask.adapter.digest: ask.adapter.flat for ask in asks}
+    place = {digest: i for i, digest in enumerate(worn)}
+    which = [place[ask.adapter.digest] for ask in asks for _ in ask.questions]
+    if len(worn) == 1:
+        adapters.write(first.model, first.adapter.flat)
+    with by_row.wearing(first.model, list(worn.values()), which) if len(worn) > 1 else nullcontext():
+        return answer(
+            first.model,
+            first.task.shared,
+            first.length,
+            [tokens for ask in asks for tokens in ask.tokens],
+            [question for ask in asks for question in ask.questions],
+            first.score,
+            None if first.grids is None else [grid for ask in asks for grid in ask.grids or ()],
+        )

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from cdc_flower.models import by_row
 from cdc_flower.models.attention import Paid, shown
 from cdc_flower.models.families import family_of, logits, parts
 from cdc_flower.models.family import bare
@@ -45,7 +46,7 @@ def run(model: nn.Module, inputs: Inputs, mask: Tensor, **arguments: Any) -> Any
     there, pictures = inputs.slots >= 0, {}
     if bool(there.any()) or family.filler(base) is not None:
         weight = next(parts(base)[0].parameters())
-        rows = family.project(base, inputs.tokens[there].to(weight.dtype))
+        rows = by_row.project(family, base, inputs.tokens[there].to(weight.dtype), there.sum(1))
         pictures["image"] = family.encoded(base, _at_every_id(base, inputs, rows))
     return base.model(
         input_ids=inputs.ids,
@@ -71,7 +72,7 @@ def _at_every_id(base: Any, inputs: Inputs, projected: Tensor) -> Tensor:
     ids = inputs.ids == base.config.image_token_id
     if int(ids.sum()) == len(projected):
         return projected
-    words = base.get_input_embeddings()(inputs.ids[ids]).to(projected.dtype)
+    words = base.get_input_embeddings()(inputs.ids)[ids].to(projected.dtype)
     line, places = family_of(base).filler(base), torch.arange(ids.shape[1], device=ids.device)
     if line is not None:
         words = torch.where((places < inputs.question[:, None])[ids][:, None], line.to(words.dtype), words)

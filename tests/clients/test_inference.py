@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cdc_flower.models import adapters
+from clients import inference
 from clients.inference import ROWS, Ask, alone, answer, drive
 from clients.store import Adapter
 from clients.task import resident
@@ -107,3 +108,25 @@ def test_what_one_device_raises_is_its_own(make_task):
     assert same(found[3][0], alone(work(task, student.model, student.initial, np.arange(3)))[0])
     with pytest.raises(RuntimeError, match="no battery"):
         alone(fails())
+
+
+def test_devices_with_adapters_of_their_own_share_batches_and_keep_their_bits(make_task, monkeypatch):
+    task = make_task()
+    student = resident(task.shared, task.config.pair)
+    monkeypatch.setattr(inference, "OWN", 6)
+    monkeypatch.setattr(inference, "ROWS", 8)
+    rows = [2, 1, 3, 7, 2, 2, 1, 5, 2]
+    mine = [0, 1, 2, 3, 4, 5, 0, 6, 7]  # the fourth device has many questions, the first adapter two devices
+
+    def works():
+        for i, adapter in zip(rows, mine, strict=True):
+            yield work(task, student.model, shifted(student, 0.02 * adapter), np.arange(i, 2 * i))
+
+    passes = []
+    batched = inference.answer_batch
+    monkeypatch.setattr(inference, "answer_batch", lambda *a: passes.append(a[2].ids.shape[0]) or batched(*a))
+    together = drive(works())
+    assert sorted(passes) == [4, 7, 7, 7]
+    apart = [alone(w) for w in works()]
+    assert all(same(a[0], b[0]) for a, b in zip(together, apart, strict=True))
+    assert not same(together[0][0], together[4][0])
