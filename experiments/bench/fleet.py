@@ -25,26 +25,15 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from flwr.app import ConfigRecord, RecordDict
 from rich.console import Console
 
 from cdc_flower.config import flat, parse
 from experiments.bench.figures import Figure, figure, host, seconds, table
+from experiments.bench.many import TASKS, device_tasks, personal
 from experiments.run import simulate
 
 APPS = "experiments.bench.apps"
 IDLE, CLIENT = f"{APPS}:idle", "clients.client_app:app"
-TASKS = {
-    "run.rounds": 3,
-    "data.partition": "shared",
-    "run.eval-every": 3,
-    "cloud.steps": 1,
-    "cloud.source-replay": 50,
-    "data.items-per-domain": 10,
-    "data.scenes-train": 400,
-    "data.scenes-test": 100,
-}
-"""A run whose cloud does next to nothing."""
 IDLE_DEVICES = 100_000
 """So many that what else the process allocates meanwhile (tens of kB) is less than a byte of each."""
 PYPROJECT = """[project]
@@ -235,27 +224,16 @@ def model_alone(rows: int) -> float:
     """CPU seconds of a sample answered and scored by the packaged student, in batches of `rows`: questions
     and pictures of a stream, padded as in every run.
     """
-    import torch
-
-    from cdc_flower.data.source import publish, source
-    from cdc_flower.data.world import load_world
-    from cdc_flower.models.shared import load_shared
     from cdc_flower.models.student import device_model
-    from cdc_flower.wire import keys
     from clients import inference
-    from clients.store import Store
-    from clients.task import Task
 
-    torch.set_num_threads(1)
-    config = parse({**TASKS, "run.devices": 1, "run.samples-per-round": rows})
-    shared = load_shared(config.pair, "scenes")
-    model = device_model(shared, config.pair)
-    publish(config, shared, load_world(config, shared))
-    own, sent = source(config, shared, 0), RecordDict({keys.CONFIG: ConfigRecord()})
-    task = Task(config, shared, own, 0, 1, sent, Store(RecordDict()))
-    inputs = inference.batch(shared, own.longest, task.tokens(task.items), task.questions(task.items))
+    (task,) = device_tasks(1, rows)
+    model, config = device_model(task.shared, task.config.pair), task.config
+    inputs = inference.batch(
+        task.shared, task.source.longest, task.tokens(task.items), task.questions(task.items)
+    )
     score = config.uplink.token_score
-    return seconds(lambda: inference.answer_batch(model, shared, inputs, score)) / rows
+    return seconds(lambda: inference.answer_batch(model, task.shared, inputs, score)) / rows
 
 
 def measure(workers: int, quick: bool) -> Iterator[Figure]:
@@ -265,6 +243,7 @@ def measure(workers: int, quick: bool) -> Iterator[Figure]:
         yield from overhead(folder, workers, quick)
         yield from scale(workers, quick)
         yield from rounds(folder, workers, quick)
+        yield from personal(quick)
 
 
 @contextmanager

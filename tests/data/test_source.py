@@ -13,7 +13,7 @@ from flwr.app import Context, RecordDict
 from cdc_flower import results
 from cdc_flower.config import ConfigError, parse
 from cdc_flower.data import packs
-from cdc_flower.data.source import folder_of, publish, source
+from cdc_flower.data.source import files, folder_of, publish, source
 from cdc_flower.data.world import load_world
 from cdc_flower.fleet.engines.fleet_grid import FleetGrid
 from cdc_flower.session import session
@@ -144,3 +144,15 @@ def test_devices_work_without_teacher_pack_test_items_and_labels(
     assert set(found.devices["status"]) == {"ok"}
     assert found.run["ledger_digest"] == local.run["ledger_digest"]
     assert (pair_folder / "teacher").is_dir()
+
+
+def test_files_are_named_as_they_lie_in_the_cache_and_labels_are_asked_for(published, shared, tmp_path):
+    config, _, folder = published(labels=True)
+    cache = Path(config.pair.token_cache)
+    found = files(config, shared)
+    assert {cache / name for name in found} == set(found.values())
+    assert folder / "streams.npy" in found.values()
+    assert sum(name.endswith(".index.npy") for name in found) == 1
+    assert not [name for name in found if "labels" in name]
+    more = files(config, shared, labels=True)
+    assert [name.partition("/")[0] for name in more.keys() - found.keys()] == ["labels"]

@@ -120,3 +120,18 @@ def test_the_format_of_llavas_own_repository_is_refused(student):
     change_config(student, mm_vision_tower="openai/clip-vit-large-patch14-336")
     with pytest.raises(PairError, match="own format; allowed: its '-hf' conversion"):
         config_of(str(student), "student")
+
+
+def test_what_a_device_reads_of_a_pair_has_nothing_of_the_teacher(pair_folder, tmp_path):
+    ((setting, (name, files)),) = folders.device_files(PairConfig(folder=str(pair_folder)), "x").items()
+    assert (setting, name) == ("pair.folder", pair_folder.name)
+    assert {"pair.json", "student/config.json", "student/model.safetensors"} <= set(files)
+    assert all(files[inside] == pair_folder / inside for inside in files)
+    assert not [inside for inside in files if "teacher" in inside]
+    bare = tmp_path / "small"
+    shutil.copytree(pair_folder / "student", bare)
+    (bare / ".git").mkdir()
+    (bare / ".git" / "pack").touch()
+    found = folders.device_files(PairConfig(teacher="nowhere", student=str(bare)), "x")
+    assert found["pair.student"][0] == "small"
+    assert set(found["pair.student"][1]) == {p.name for p in bare.iterdir() if p.is_file()}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
 from flwr.app import ConfigRecord, Message, RecordDict
 
+from cdc_flower.fleet.engines.depot import node
 from cdc_flower.fleet.engines.local_grid import identify, node_id
 from cdc_flower.fleet.engines.worker import FleetWorker
 from cdc_flower.wire.messages import state_of
@@ -18,7 +18,7 @@ def test_replies_and_new_states_come_back_in_order_from_the_client_that_is_named
     identify()
     for bundle in ("", "tiny_app:bundle"):
         worker = FleetWorker("tiny_app:app", bundle, 3, {"lr": 0.5}, [str(Path(__file__).parent)], gpu=True)
-        assert worker.load() == os.getpid()
+        assert worker.load() == node()
         states = {0: b"", 2: b""}
         for asked in (1, 2):
             sent = [

@@ -102,3 +102,22 @@ def test_no_worker_is_left_behind():
     crew.give_back(worker)
     crew.close()
     assert ended(pid)
+
+
+def test_a_machine_that_does_not_answer_takes_its_idle_workers_along(ray, monkeypatch):
+    here = ray.get_runtime_context().get_node_id()
+    assert workers._answers(here)
+    assert not workers._answers("0" * len(here))
+    crew = Workers(Worker, [""], 2, "", 0.0)
+    crew.cluster = True
+    one, two = crew.take(wait=True), crew.take(wait=True)
+    crew._machines = {one: here, two: here}
+    crew.give_back(two)
+    assert crew.died(one)  # alone: the machine is there
+    assert crew.take(wait=False) is two
+    crew._machines = {one: "gone", two: "gone"}
+    crew.give_back(two)
+    assert not crew.died(one)
+    assert two not in crew._idle
+    assert len(crew.starting) == 3
+    crew.close()

@@ -1,0 +1,85 @@
+"""Many devices with adapters of their own, and many rounds: parts of `experiments.bench.fleet`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from flwr.app import ConfigRecord, RecordDict
+
+from cdc_flower.config import parse
+from experiments.bench.figures import Figure, figure
+
+TASKS = {
+    "run.rounds": 3,
+    "data.partition": "shared",
+    "run.eval-every": 3,
+    "cloud.steps": 1,
+    "cloud.source-replay": 50,
+    "data.items-per-domain": 10,
+    "data.scenes-train": 400,
+    "data.scenes-test": 100,
+}
+"""A run whose cloud does next to nothing."""
+
+
+def device_tasks(devices: int, samples: int) -> list[Any]:
+    """The tasks of a first round, without a server, and what they read."""
+    import torch
+
+    from cdc_flower.data.source import publish, source
+    from cdc_flower.data.world import load_world
+    from cdc_flower.models.shared import load_shared
+    from cdc_flower.wire import keys
+    from clients.store import Store
+    from clients.task import Task
+
+    torch.set_num_threads(1)
+    config = parse({**TASKS, "run.devices": devices, "run.samples-per-round": samples})
+    shared = load_shared(config.pair, "scenes")
+    publish(config, shared, load_world(config, shared))
+    sent = RecordDict({keys.CONFIG: ConfigRecord({keys.VERSION: 0})})
+    return [
+        Task(config, shared, source(config, shared, d), d, 1, sent, Store(RecordDict()))
+        for d in range(devices)
+    ]
+
+
+def personal(quick: bool) -> Iterator[Figure]:
+    """Devices that wear an adapter each: answered together, and one at a time; CPU seconds of one process."""
+    from clients import inference
+    from clients.store import Adapter
+    from clients.task import resident
+
+    devices, samples = (8 if quick else 256), 2
+    tasks = device_tasks(devices, samples)
+    student = resident(tasks[0].shared, tasks[0].models)
+    rng, start = np.random.default_rng(0), student.initial.flat
+    own = [Adapter.of(start + rng.normal(0, 0.05, len(start)).astype(np.float32), 1) for _ in tasks]
+
+    def work(task: Any, adapter: Adapter) -> inference.Work:
+        tokens, asked = task.tokens(task.items), task.questions(task.items)
+        yield inference.Ask(task, student.model, adapter, tokens, asked, "attention")
+        return RecordDict()
+
+    works = list(zip(tasks, own, strict=True))
+    together, apart = side_by_side(
+        lambda: inference.drive(work(*one) for one in works),
+        lambda: [inference.alone(work(*one)) for one in works],
+        1 if quick else 3,
+    )
+    what = f"{devices} devices of {samples} samples with {devices} adapters"
+    yield figure(f"{what}: device-tasks/s, / one at a time", devices / together, devices / apart, ">= 3")
+
+
+def side_by_side(one: Callable[[], Any], other: Callable[[], Any], turns: int) -> tuple[float, float]:
+    """CPU seconds of two calls in turn: of each the fastest."""
+    found: tuple[list[float], list[float]] = ([], [])
+    for _ in range(turns):
+        for call, took in zip((one, other), found, strict=True):
+            began = time.process_time()
+            call()
+            took.append(time.process_time() - began)
+    return min(found[0]), min(found[1])
