@@ -173,7 +173,7 @@ def token_scores(now: _Round) -> np.ndarray:
         some = slice(start, start + BATCH)
         part, longest = (now.tokens[some], now.asked[some]), now.task.source.longest
         inputs = vlm.collate(text, *part, length=longest, grids=now.grids[some])
-        found.append(rule(model, text, inputs.to(next(model.parameters()).device), rng))
+        found.append(rule(model, text, inputs, rng))
     return table([row for part in found for row in part])
 
 

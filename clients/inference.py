@@ -100,7 +100,6 @@ def batch(
 
 def answer_batch(model: nn.Module, shared: Shared, inputs: vlm.Inputs, score: str = "") -> vlm.Answers:
     """Answers of a batch, and the token score where one is named."""
-    inputs = inputs.to(next(model.parameters()).device)
     read = token_score(score).read if score else None
     return vlm.answer(model, shared.text, inputs, shared.max_answer_tokens, read=read, least=LEAST[1])
 

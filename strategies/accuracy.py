@@ -87,7 +87,6 @@ def answers(
 ) -> list[str]:
     """The model's greedy answers to the test items, in their order."""
     frame, said = world.test, []
-    device = next(model.parameters()).device
     mode = model.training
     model.eval()
     for start in range(0, len(frame), BATCH):
@@ -99,7 +98,7 @@ def answers(
             [shared.text.question_ids(str(q)) for q in part["question"]],
             grids=[world.test_tokens.grid(i) for i in rows],
         )
-        said += vlm.answer(model, shared.text, inputs.to(device), shared.max_answer_tokens).texts
+        said += vlm.answer(model, shared.text, inputs, shared.max_answer_tokens).texts
         if progress is not None:
             progress("held-out accuracy", min(start + BATCH, len(frame)), len(frame))
     model.train(mode)

@@ -22,6 +22,7 @@ from cdc_flower.cloud.passes import passes
 from cdc_flower.cloud.replay import CloudSample, PseudoLabelled, Replay
 from cdc_flower.config import Config
 from cdc_flower.models import adapters, vlm
+from cdc_flower.models.placement import device_of
 from cdc_flower.models.shared import Shared
 from cdc_flower.models.teacher import Teacher
 
@@ -82,7 +83,7 @@ class Cloud:
         widths = [vlm.parts(model)[1].config.hidden_size for model in (twin, teacher.model)]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.run.seed)
-            self.align = nn.Linear(*widths, bias=False)
+            self.align = nn.Linear(*widths, bias=False).to(device_of(twin))
         self.optimizer = torch.optim.AdamW(self._trained(), lr=cloud.lr, weight_decay=0.0)
 
     def learn(self, samples: Sequence[CloudSample], round: int, weights: np.ndarray | None = None) -> Learned:
@@ -200,7 +201,7 @@ class Cloud:
     def _terms(self, batch: list[PseudoLabelled], length: int = 0) -> dict[str, torch.Tensor]:
         """The weighted losses of a batch, each a mean; sequences are at least `length` long."""
         cloud, text = self.config.cloud, self.shared.text
-        device = next(self.twin.parameters()).device
+        device = device_of(self.twin)
         inputs = vlm.collate(
             text,
             [q.sample.tokens for q in batch],
@@ -223,8 +224,8 @@ class Cloud:
         hidden = None, None
         if self._needs_teacher:
             with torch.no_grad():
-                teacher = vlm.forward(self.teacher.model, inputs).hidden.float()
-            hidden = self.align(out.hidden), teacher
+                teacher = vlm.forward(self.teacher.model, inputs).hidden.float().to(device)
+            hidden = self.align(out.hidden.float()), teacher
         seen = losses.Seen(
             out.logits,
             inputs.answer_ids,

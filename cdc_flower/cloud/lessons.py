@@ -41,7 +41,7 @@ def teach(
     """
     labelled: list[PseudoLabelled] = []
     texts: list[str] = []
-    device, own = next(teacher.model.parameters()).device, teacher.own or shared
+    own = teacher.own or shared
     runs: list[Sequence[CloudSample]] = []
     for start in range(0, len(samples), TEACH_BATCH):
         batch = samples[start : start + TEACH_BATCH]
@@ -54,7 +54,7 @@ def teach(
         answers = vlm.answer(
             teacher.model,
             own.text,
-            vlm.collate(own.text, *arrays, None, spots, grids=grids(seen)).to(device),
+            vlm.collate(own.text, *arrays, None, spots, grids=grids(seen)),
             own.max_answer_tokens,
             top_k=TOP,
         )

@@ -21,13 +21,14 @@ from cdc_flower.models.attention import Paid, shown
 from cdc_flower.models.families import family_of, logits, parts
 from cdc_flower.models.family import bare
 from cdc_flower.models.inputs import Inputs, Text
+from cdc_flower.models.placement import computing, device_of
 
 
 @dataclass(frozen=True)
 class Output:
     """What `forward` returns; S is the length of the sequences."""
 
-    logits: Tensor  # (B, A, V): of the answer's positions, or (B, 1, V) of the next token
+    logits: Tensor  # (B, A, V) float32: of the answer's positions, or (B, 1, V) of the next token
     hidden: Tensor  # (B, S, H), after the final norm
     attended: Tensor | None  # (B, S) float32: what the question pays to every position (`attention.Paid`)
     cache: DynamicCache | None
@@ -46,16 +47,18 @@ def run(model: nn.Module, inputs: Inputs, mask: Tensor, **arguments: Any) -> Any
     there, pictures = inputs.slots >= 0, {}
     if bool(there.any()) or family.filler(base) is not None:
         weight = next(parts(base)[0].parameters())
-        rows = by_row.project(family, base, inputs.tokens[there].to(weight.dtype), there.sum(1))
+        with computing():
+            rows = by_row.project(family, base, inputs.tokens[there].to(weight.dtype), there.sum(1))
         pictures["image"] = family.encoded(base, _at_every_id(base, inputs, rows))
-    return base.model(
-        input_ids=inputs.ids,
-        position_ids=_axes_first(inputs.position_ids),
-        attention_mask=mask,
-        mm_encoder_outputs=pictures,
-        **family.arguments(inputs),
-        **arguments,
-    )
+    with computing():
+        return base.model(
+            input_ids=inputs.ids,
+            position_ids=_axes_first(inputs.position_ids),
+            attention_mask=mask,
+            mm_encoder_outputs=pictures,
+            **family.arguments(inputs),
+            **arguments,
+        )
 
 
 def _axes_first(positions: Tensor) -> Tensor:
@@ -84,8 +87,9 @@ def forward(
     model: nn.Module, inputs: Inputs, *, attention: bool = False, cache: bool = False, least: int = 1
 ) -> Output:
     """Run the model over a batch; see `Output` for shapes. `attention` asks for `Output.attended`, `least` is
-    as in `answer`. Tokens with position -1 are masked.
+    as in `answer`. Tokens with position -1 are masked. The batch is moved to where the model is.
     """
+    inputs = inputs.to(device_of(model))
     there, mask = inputs.slots >= 0, inputs.mask.clone()
     row = torch.arange(len(mask), device=mask.device)[:, None].expand_as(there)
     mask[row[there], inputs.slots[there]] = (inputs.positions >= 0)[there]
@@ -98,7 +102,7 @@ def forward(
     steps = 1 if inputs.answer_ids is None else inputs.answer_ids.shape[1]
     wanted = (first[:, None] + torch.arange(steps, device=first.device)).clamp_max(hidden.shape[1] - 1)
     picked = hidden.gather(1, wanted[..., None].expand(-1, -1, hidden.shape[-1]))
-    found = logits(model, _repeated(picked, least))[: len(picked)]
+    found = logits(model, _repeated(picked, least))[: len(picked)].float()
     attended = None if paid is None else paid.mean
     return Output(found, hidden, attended, out.past_key_values if cache else None, mask)
 
@@ -147,7 +151,7 @@ def answer(
         least: rows of a step of one token; of fewer the last is repeated, because small products of matrices
             run in other kernels with other bits (docs/fleet.md, Determinism).
     """
-    base = bare(model)
+    base, inputs = bare(model), inputs.to(device_of(model))
     out = forward(model, inputs, attention=read is not None, cache=True, least=least)
     shown = None
     if read is not None:
@@ -186,13 +190,14 @@ def answer(
         if bool(done.all()) or (step == max_new - 1 and not top_k):
             break
         mask = torch.cat([mask, torch.ones(b, 1, dtype=mask.dtype, device=device)], 1)
-        out_next = base.model(
-            input_ids=best[:, None],
-            attention_mask=mask,
-            position_ids=_axes_first((position + step)[:, None]),
-            past_key_values=past,
-            use_cache=True,
-        )
+        with computing():
+            out_next = base.model(
+                input_ids=best[:, None],
+                attention_mask=mask,
+                position_ids=_axes_first((position + step)[:, None]),
+                past_key_values=past,
+                use_cache=True,
+            )
         now = logits(model, out_next.last_hidden_state)[:, -1]
     steps = sums["steps"].clamp_min(1)
     found = (
@@ -222,5 +227,6 @@ def correct(model: nn.Module, inputs: Inputs) -> np.ndarray:
     has its maximum there. For evaluation only: it reads the labels.
     """
     assert inputs.answer_ids is not None
-    best = forward(model, inputs).logits.argmax(-1)
-    return ((best == inputs.answer_ids) | (inputs.answer_ids == -100)).all(1).cpu().numpy()
+    best = forward(model, inputs).logits.argmax(-1).cpu()
+    wanted = inputs.answer_ids.cpu()
+    return ((best == wanted) | (wanted == -100)).all(1).numpy()

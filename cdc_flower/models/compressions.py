@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from transformers import BitsAndBytesConfig
 
 from cdc_flower.config import ConfigError
+from cdc_flower.models import placement
 from cdc_flower.models.int4 import BLOCK, Int4Config, Int4Linear
 
 MIXED = "nf4"  # the compression of the twin where devices have several ("auto")
@@ -119,6 +120,7 @@ def prepared(layer: Any) -> Any:
     # other weights than the twin's, and other answers from one machine to the next. Its exact path is used
     # instead: dequantise, then multiply. In blocks, because a whole layer does not stay in the cache.
     layer.support_avx512bf16_for_cpu = False
+    layer.compute_dtype = placement.here().dtype
     if not layer.in_features % NF4_BLOCK:  # for others bitsandbytes takes scales by the place in the whole
         layer.forward = partial(_in_blocks, layer, layer.forward)
     return layer

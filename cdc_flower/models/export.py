@@ -167,6 +167,7 @@ def as_checkpoint(model: Any, shared: Shared, out: Path) -> Path:
     merged into a copy of them.
     """
     model = _untied(copy.deepcopy(model))  # other students may share what is frozen
+    FAMILIES[shared.family].give_tower(bare(model), shared.tower)
     if isinstance(model, PeftModel):
         model = model.merge_and_unload()
     model._hf_peft_config_loaded = False

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from cdc_flower import plugins
 from cdc_flower.models.family import Family, bare
+from cdc_flower.models.placement import computing
 
 GROUP = "cdc_flower.families"
 
@@ -88,4 +89,5 @@ def parts(model: nn.Module) -> tuple[nn.Module, Any, nn.Module]:
 
 def logits(model: nn.Module, hidden: Tensor) -> Tensor:
     """Logits (..., V) of hidden states (..., H) of a model, plain or wrapped by peft."""
-    return family_of(model).logits(bare(model), hidden)
+    with computing():
+        return family_of(model).logits(bare(model), hidden)

@@ -22,7 +22,7 @@ from torch import nn
 from transformers import AutoImageProcessor, AutoTokenizer, GenerationConfig
 
 from cdc_flower.data.features import Grid
-from cdc_flower.models import pixels, transform
+from cdc_flower.models import pixels, placement, transform
 from cdc_flower.models.families import FAMILIES
 from cdc_flower.models.folders import PairError, config_of, folder_of, opened, paths, read, weights_digest
 from cdc_flower.models.inputs import Text
@@ -199,8 +199,7 @@ def load_tower(path: str, role: str = "student") -> nn.Module:
     family = FAMILIES[config.model_type]
     parts, of = (f"model.{family.tower}.",), family.model_class
     model = opened(of, path, role, parts, config=config, dtype=torch.float32)
-    tower = family.take_tower(model)
-    return tower.cuda() if torch.cuda.is_available() else tower
+    return family.take_tower(model).to(placement.here().device)
 
 
 @kept(4)

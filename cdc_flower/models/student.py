@@ -15,7 +15,7 @@ import torch
 from bitsandbytes.nn.modules import Linear4bit
 from torch import nn
 
-from cdc_flower.models import adapters
+from cdc_flower.models import adapters, placement
 from cdc_flower.models.compressions import preflight, prepared, quantization, values
 from cdc_flower.models.families import FAMILIES
 from cdc_flower.models.folders import opened
@@ -33,13 +33,12 @@ def _load(shared: Shared, compression: str) -> Any:
         shared.path,
         "student",
         dtype=torch.float32,
-        attn_implementation="eager",
+        attn_implementation=placement.attention(shared.config.text_config),
         quantization_config=quantization(compression, family.float_parts),
     )
-    family.take_tower(model)
-    family.give_tower(model, shared.tower)  # the pass does not use it; no second copy in memory
-    if compression in ("none", "int4") and torch.cuda.is_available():
-        model.cuda()  # bitsandbytes has put the others there
+    family.take_tower(model)  # passes begin behind it
+    if compression in ("none", "int4"):
+        model.to(placement.here().device)  # bitsandbytes has put the others there
     for module in model.modules():
         if isinstance(module, Linear4bit):
             prepared(module)
@@ -78,7 +77,7 @@ def device_model(shared: Shared, config: PairConfig) -> nn.Module:
     """The compressed student with its adapter at version 0; one resident copy per process and setting."""
     if config.compression == "none":
         return twin_model(shared, config)  # of equal weights, which both share
-    return _attached(_load(shared, config.compression), config).eval()
+    return placement.settled(_attached(_load(shared, config.compression), config).eval())
 
 
 @kept(4)
@@ -86,7 +85,7 @@ def _twin(shared: Shared, config: PairConfig) -> nn.Module:
     model: Any = dequantised(_load(shared, config.compression))
     model.config.quantization_config = None
     model.is_quantized = model.is_loaded_in_4bit = model.is_loaded_in_8bit = False
-    return _attached(model, config).eval()
+    return placement.settled(_attached(model, config).eval())
 
 
 def twin_model(shared: Shared, config: PairConfig) -> nn.Module:
@@ -96,13 +95,10 @@ def twin_model(shared: Shared, config: PairConfig) -> nn.Module:
     """
     first = _twin(shared, config)
     frozen = [p for p in first.parameters() if not p.requires_grad]
-    return copy.deepcopy(first, {id(part): part for part in [*shared.tower.modules(), *frozen]})
+    return copy.deepcopy(first, {id(p): p for p in frozen})
 
 
 def full_model(shared: Shared, config: PairConfig) -> nn.Module:
     """The deployed student in float, all projector and language-model weights trainable (for full FedAvg)."""
     model = dequantised(_load(shared, config.compression))
-    frozen = {id(p) for p in shared.tower.parameters()}
-    for p in model.parameters():
-        p.requires_grad_(id(p) not in frozen)
-    return model
+    return placement.settled(model.requires_grad_(True))

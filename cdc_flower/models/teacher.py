@@ -11,10 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 from transformers import AutoTokenizer
 
+from cdc_flower.models import placement
 from cdc_flower.models.families import FAMILIES
 from cdc_flower.models.folders import opened, paths, read, weights_digest
 from cdc_flower.models.shared import (
@@ -118,24 +118,19 @@ def load_teacher(config: PairConfig, shared: Shared, data_name: str) -> Teacher:
     path = paths(config, data_name).teacher
     shape = checked_config(path, "teacher")
     words = _words_digest(path, "teacher") == tokenizer_digest(shared.text.tokenizer)
-    family = FAMILIES[shape.model_type]
-    model = opened(family.model_class, path, "teacher", dtype="auto")
-    tower = family.take_tower(model)
+    family, tower = FAMILIES[shape.model_type], load_tower(path, "teacher")
     digest = tower_digest(tower, shape)
     tokens = (shape.model_type, digest) == (shared.family, shared.tower_digest)
+    model = opened(family.model_class, path, "teacher", **placement.teacher())
+    family.take_tower(model)  # in another number format; passes begin behind it
     own = None
     if not (tokens and words and shape.image_token_id == shared.text.image_id):
-        tower = shared.tower if tokens else _placed(tower.float())
+        tower = shared.tower if tokens else tower
         own = reader(path, "teacher", shape, tower, digest, config)
         words = words and own.text.eos == shared.text.eos
     if words:
         _cut(model.lm_head, shared.vocab)
-    model = model.to(torch.bfloat16).cuda() if torch.cuda.is_available() else model.float()
-    return Teacher(model, pair_digest(config, shared, data_name), own, tokens, words)
-
-
-def _placed(tower: nn.Module) -> nn.Module:
-    return tower.cuda() if torch.cuda.is_available() else tower
+    return Teacher(placement.settled(model), pair_digest(config, shared, data_name), own, tokens, words)
 
 
 def _cut(head: nn.Linear, vocab: int) -> None:

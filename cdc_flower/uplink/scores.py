@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from cdc_flower.models import vlm
+from cdc_flower.models.placement import device_of
 
 SHARPNESS = 3.0  # of `sampled`: 0 is chance, infinity is `attention`; 2 to 4 are alike (docs/log.md)
 MC_PASSES = 4  # of `mc_dropout`
@@ -56,6 +57,7 @@ class TokenScore:
         self, model: nn.Module, text: vlm.Text, inputs: vlm.Inputs, rng: np.random.Generator
     ) -> np.ndarray:
         """The score (B, N) float32 of a batch, by passes of its own."""
+        inputs = inputs.to(device_of(model))
         if self.read is None:
             assert self.own is not None
             return self.sign * self.own(model, text, inputs, rng)

@@ -273,7 +273,7 @@ def _checked(name: str, shared: Any, config: PairConfig, questions: int, on: Pro
 
     def answer() -> None:
         with torch.no_grad():
-            base.model.vision_tower(pixels, output_hidden_states=True)
+            shared.tower(pixels, output_hidden_states=True)
         found.append(vlm.answer(model, text, inputs, cost_models.ANSWER))
 
     took = _best(answer, repeats, torch.device("cpu"))

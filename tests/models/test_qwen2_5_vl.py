@@ -11,6 +11,7 @@ from PIL import Image
 
 from cdc_flower.data.features import Grid
 from cdc_flower.models import vlm
+from cdc_flower.models.families import FAMILIES
 from cdc_flower.models.shared import tower_digest
 from cdc_flower.models.student import twin_model
 from cdc_flower.stages import PairConfig
@@ -73,8 +74,10 @@ def test_the_tower_has_no_weight_of_the_merger_and_windows_are_part_of_its_diges
 
 
 @torch.no_grad()
-def test_a_student_is_whole_for_its_class_and_holds_no_second_tower(qwen):
+def test_a_student_has_no_tower_and_is_whole_for_its_class_with_the_shared_one(qwen):
     twin = twin_model(qwen.shared, PairConfig(lora_rank=2, compression="none"))
+    assert not hasattr(twin.get_base_model().model.visual, "blocks")
+    FAMILIES["qwen2_5_vl"].give_tower(twin.get_base_model(), qwen.shared.tower)
     given = qwen.shared.processor(images=[qwen.images[0]], return_tensors="pt")
     features = [
         m.get_image_features(given["pixel_values"], given["image_grid_thw"]).pooler_output[0]

@@ -1,0 +1,93 @@
+"""Where models lie and how they compute: device, number format, way of attention. Decided here alone.
+
+|               | on a CPU                       | where a process sees a GPU                           |
+|---------------|--------------------------------|------------------------------------------------------|
+| tower         | float32                        | float32: its outputs are what devices send           |
+| teacher       | float32                        | bfloat16, on as many GPUs as it needs                |
+| student, twin | float32                        | frozen weights bfloat16, adapter and moments float32 |
+| products      | float32                        | bfloat16 (autocast); norms, softmax, losses float32  |
+| attention     | eager below `LARGE`, else sdpa | sdpa                                                 |
+
+A pass that shows its attention is eager everywhere (`attention.shown`). A model that trains all its weights
+keeps them in float32, and autocast makes its products bfloat16.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import MODEL_MAPPING
+
+LARGE = 512  # width of a language model from which its attention keeps no maps
+SPARED = 0.5, 0.1  # of the free memory of the first GPU and of each further one, for all but the teacher
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a process computes.
+
+    Attributes:
+        device: of models and of what goes into them.
+        dtype: of frozen weights and of products.
+        budget: bytes that one pass may have alive (`room`). The same whatever else is there, so that batches
+            do not depend on it.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    budget: int
+
+    @property
+    def half(self) -> bool:
+        """Whether products are made in half precision."""
+        return self.dtype is not torch.float32
+
+
+CPU = Place(torch.device("cpu"), torch.float32, 2 * 2**30)
+
+
+def here() -> Place:
+    """The first GPU that this process sees; else the CPU."""
+    if not torch.cuda.is_available():
+        return CPU
+    return Place(torch.device("cuda"), torch.bfloat16, torch.cuda.mem_get_info()[1] // 4)
+
+
+def attention(text_config: Any) -> str:
+    """How the language model of a student computes attention."""
+    able = getattr(MODEL_MAPPING.get(type(text_config), None), "_supports_sdpa", False)
+    return "sdpa" if able and (here().half or text_config.hidden_size >= LARGE) else "eager"
+
+
+def computing() -> AbstractContextManager[Any]:
+    """Every pass of a language model, and every product with its head, is made in this."""
+    place = here()
+    return torch.autocast(place.device.type, place.dtype) if place.half else nullcontext()
+
+
+def settled(model: nn.Module) -> nn.Module:
+    """A loaded model in its place: what is frozen in the number format of products, adapters in float32."""
+    place = here()
+    for p in model.parameters() if place.half else ():
+        if p.is_floating_point() and not p.requires_grad:
+            p.data = p.data.to(place.dtype)
+    return model
+
+
+def teacher() -> dict[str, Any]:
+    """Arguments of `from_pretrained` for a teacher; of several GPUs it fills one after another."""
+    place = here()
+    if place.device.type != "cuda":
+        return {"dtype": place.dtype}
+    free = [torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count())]
+    most = {i: int(bytes_ * (1 - SPARED[min(i, 1)])) for i, bytes_ in enumerate(free)}
+    return {"dtype": place.dtype, "device_map": "sequential", "max_memory": most}
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model wants its inputs."""
+    return next(model.parameters()).device
