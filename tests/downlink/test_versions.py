@@ -113,7 +113,7 @@ def test_a_device_that_lags_jumps_to_the_same_bits_for_fewer_bytes_than_the_chai
 
 
 def test_making_a_version_and_a_jump_takes_at_most_three_times_the_adapter():
-    n = 8 * 10**5
+    n = 10**6
     layout = Layout((n // 4,) * 4)
     mirror = Mirror(np.zeros(n, np.float32), layout, "dyadic", n // 10, 16)
     target = np.random.default_rng(0).laplace(scale=0.01, size=n).astype(np.float32)
