@@ -51,6 +51,18 @@ def test_learning_brings_the_twin_closer_to_the_teachers_answers(shared, teacher
     np.testing.assert_array_equal(learned.adapter, adapters.read(cloud.twin))
 
 
+@pytest.mark.parametrize("level", ["ce", "kl"])
+def test_long_answers_are_learned_as_words_and_as_logits(level, shared, teacher, settings, samples):
+    """A teacher that was never trained does not end its captions: all are cut, and no end is taught."""
+    long = dataclasses.replace(shared, max_answer_tokens=24)
+    lessons, _ = teach(long, teacher, samples[:4])
+    assert {len(q.answer_ids) for q in lessons} == {24}
+    assert not any(q.ended for q in lessons)
+    cloud = cloud_of(long, teacher, with_settings(settings, losses=level, cloud_steps=6, cloud_batch=4))
+    first, *_, last = (cloud.learn(samples[:4], round).losses[level] for round in (1, 2, 3))
+    assert last < 0.8 * first
+
+
 def test_what_is_shipped_is_the_running_mean_of_the_steps(shared, teacher, settings, samples):
     steps, decay, shipped = 3, 0.5, None
     cloud = cloud_of(shared, teacher, with_settings(settings, cloud_steps=1, ema_decay=decay))

@@ -93,7 +93,10 @@ def test_coco_to_nocaps_is_a_shift_of_objects_judged_by_cider_with_bleu_beside(c
 
 @pytest.mark.packs
 def test_captions_of_a_real_pack_are_judged_end_to_end(tmp_path, pair_folder, packs_folder, monkeypatch):
-    """Handwritten letters and what was written of them: the last frame of each clip is the picture."""
+    """Handwritten letters and what was written of them: the last frame of each clip is the picture.
+
+    Long answers are distilled as words and as logits.
+    """
     if not (packs_folder / "penstrokes").is_dir():
         pytest.skip(f"no data pack penstrokes in {packs_folder}")
     monkeypatch.setenv("CDC_FLOWER_CACHE", str(tmp_path / "cache"))
@@ -112,10 +115,18 @@ def test_captions_of_a_real_pack_are_judged_end_to_end(tmp_path, pair_folder, pa
     known = sorted(set(parts[0]["domain"]) & set(parts[1]["domain"]))[0]
     shift = {"data.task": "captions", "data.object-column": "domain", "data.known-objects": known}
     limits = {"drift.axes": "object", "pair.max-answer-tokens": 24, "pair.folder": str(pair_folder)}
-    base = {**TINY, **shift, **limits, "data.pack": str(tmp_path / "letters")}
-    made = compare(base, ("cdc",), 1, tmp_path / "out", 0, progress=False)
+    short = {"run.rounds": 1, "data.pack": str(tmp_path / "letters")}
+    base = {**TINY, **shift, **limits, **short}
+    levels = {"words": "ce", "logits": "kl"}
+    arms = {name: {"cloud.losses": losses} for name, losses in levels.items()}
+    made = compare(base, arms, 1, tmp_path / "out", 0, progress=False)
     assert made.status == "completed", made.index["failed"]
+    for name, losses in levels.items():
+        metrics = results.read(tmp_path / "out" / "runs" / f"{name}-0").metrics
+        taught = metrics[metrics["name"].str.startswith("loss_")]
+        assert set(taught["name"]) == {f"loss_{losses}"}
+        assert np.isfinite(taught["value"]).all()
     worth = TASKS["captions"].fit(Truths(parts[1]))
     truths = Truths(parts[1])
     assert 5 < np.mean([worth(truth.answer, truth) for truth in truths]) <= 10
-    assert "BLEU-4 source: cdc " in "\n".join(notes(made))
+    assert "BLEU-4 source: words " in "\n".join(notes(made))
