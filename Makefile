@@ -6,7 +6,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo bench bench-fleet test lint lock clean
+.PHONY: help install demo bench bench-fleet bench-speed test lint lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ bench: install ## how near the wire is to its limits; with OUT=folder also bench
 
 bench-fleet: install ## what a device-task costs, beside Flower's own simulation; with OUT=folder also bench-fleet.json
 	@$(BIN)/python -m experiments.bench.fleet $(if $(filter file,$(origin OUT)),,--out "$(OUT)")
+
+bench-speed: install ## words a second of every compression at the shapes of Qwen2-0.5B (8 GiB); with OUT=folder also bench-speed.json
+	@$(BIN)/python -m experiments.bench.speed $(if $(filter file,$(origin OUT)),,--out "$(OUT)")
 
 test: install ## the tests, a file at a time on each of TESTERS processes (2)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TESTERS) --dist loadfile

@@ -14,7 +14,7 @@ def quiet(stage: str, done: int, total: int) -> None:
 
 
 def test_devices_of_every_compression_wear_every_adapter(run_settings, shared):
-    config = parse(run_settings(rounds=3, **{"cloud.lr": 0.05}))
+    config = parse(run_settings(rounds=2, **{"cloud.lr": 0.05}))
     found = probe.run("compressions", config, 1, quiet)
     worn = ["none, as shipped", "for int4", "for nf4", "for int8", "for none"]
     pairs = list(zip(found["arm"], found["student"], strict=True))

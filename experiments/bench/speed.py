@@ -1,0 +1,203 @@
+"""How fast a device answers in each compression: `make bench-speed`, or `python -m experiments.bench.speed`.
+
+A student of the shapes of Qwen2-0.5B (random weights, written to disk as a checkpoint) answers one question
+about a picture of 576 tokens, in every compression, and so does the bare model as transformers has it. All
+models are in memory at once (about 8 GiB) and take turns, and the quickest step of each counts: on a machine
+with other work read the ratios. A word cannot take less time than reading its weights and keys, at the best
+rate of reading, copying and triad that was seen meanwhile. With one thread seconds are CPU seconds, which
+other work on the machine disturbs less. As in `experiments.bench.wire` a missed target is printed as missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import nn
+from transformers import CLIPVisionConfig, LlavaConfig, LlavaForConditionalGeneration, Qwen2Config
+
+from cdc_flower.fleet.cost import roofline
+from cdc_flower.models import vlm
+from cdc_flower.models.family import bare
+from cdc_flower.models.shared import Shared, load_shared, load_tower
+from cdc_flower.models.student import device_model
+from cdc_flower.stages import PairConfig
+from clients.inference import LEAST
+from experiments.bench.figures import Figure, figure, host, table
+
+QWEN2 = {
+    "hidden_size": 896,
+    "intermediate_size": 4864,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 14,
+    "num_key_value_heads": 2,
+    "vocab_size": 151_936,
+}
+SMALL = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 512,
+}
+COMPRESSIONS = "int4", "nf4", "int8", "none"
+PLAIN = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+STEPS = 6  # words that are timed of an answer
+
+
+def write(folder: Path, text: dict[str, int], side: int) -> Any:
+    """Write a checkpoint in bfloat16 with the words of scenes; its configuration."""
+    config: Any = LlavaConfig(
+        text_config=Qwen2Config(**text, max_position_embeddings=4096, tie_word_embeddings=True),
+        vision_config=CLIPVisionConfig(
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            image_size=side,
+            patch_size=14,
+        ),
+        tie_word_embeddings=True,
+        image_token_index=4,  # of the tokenizer of scenes
+    )
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        torch.manual_seed(0)
+        LlavaForConditionalGeneration(config).save_pretrained(folder, max_shard_size="500MB")
+    finally:
+        torch.set_default_dtype(before)
+    return config
+
+
+def opened(folder: Path, config: Any) -> Shared:
+    """What is shared of that checkpoint; no word ends an answer."""
+    like = load_shared(PairConfig(), "scenes")
+    return replace(
+        like,
+        path=str(folder),
+        config=config,
+        tower=load_tower(str(folder)),
+        width=config.vision_config.hidden_size,
+        text=replace(like.text, config=config, ends=(-1,)),
+    )
+
+
+@dataclass
+class Taken:
+    """The least seconds that were seen: of the pass over picture and question, and of a word."""
+
+    first: float = math.inf
+    word: float = math.inf
+    together: float = math.inf  # a step of `LEAST` rows
+
+
+def clock() -> float:
+    """Seconds: of this process on a CPU where torch has one thread, else by the clock."""
+    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
+
+
+def turn(model: nn.Module, shared: Shared, inputs: vlm.Inputs, taken: Taken) -> None:
+    """Answer twice, alone and as a device does, and keep what was quickest."""
+    began: list[float] = []
+    hook = bare(model).model.register_forward_pre_hook(lambda *_: began.append(clock()))
+    for least in (1, LEAST[1]):
+        began.clear()
+        vlm.answer(model, shared.text, inputs, STEPS + 1, least=least)
+        spans = [b - a for a, b in pairwise(began)]
+        taken.first = min(taken.first, spans[0])
+        if least == 1:
+            taken.word = min(taken.word, *spans[1:])
+        else:
+            taken.together = min(taken.together, *spans[1:])
+    hook.remove()
+
+
+def fastest(size: int) -> float:
+    """Best B/s of reading, copying and triad on arrays of `size` bytes."""
+    a, b, out = (torch.ones(size // 4) for _ in range(3))
+    ways = {1: a.sum, 2: lambda: out.copy_(a), 3: lambda: torch.add(a, b, alpha=3.0, out=out)}
+    best = 0.0
+    for arrays, way in ways.items():
+        for _ in range(4):
+            began = clock()
+            way()
+            best = max(best, arrays * size / max(clock() - began, 1e-9))
+    return best
+
+
+def measure(folder: Path, quick: bool, rounds: int) -> Iterator[Figure]:
+    """All figures."""
+    text, side = (SMALL, 28) if quick else (QWEN2, 336)
+    config = write(folder, text, side)
+    shared, rank = opened(folder, config), PairConfig().lora_rank
+    models: dict[str, nn.Module] = {
+        name: device_model(shared, PairConfig(compression=name)) for name in COMPRESSIONS
+    }
+    for name, dtype in PLAIN.items():
+        of = LlavaForConditionalGeneration.from_pretrained(folder, dtype=dtype).eval()
+        models[f"transformers, {name}"] = of
+    tokens = torch.randn(1, (side // 14) ** 2, shared.width, generator=torch.Generator().manual_seed(0))
+    inputs = vlm.collate(shared.text, tokens.numpy(), [shared.text.question_ids("what is there?")])
+    taken, rate = {name: Taken() for name in models}, 0.0
+    for _ in range(rounds):
+        rate = max(rate, fastest(2**20 if quick else 2**28))
+        for name, model in models.items():
+            turn(model, shared, inputs, taken[name])
+    length = inputs.ids.shape[1] + STEPS // 2
+    yield Figure(f"bytes read in a second, of {torch.get_num_threads()} threads", rate, rate, 1.0, "", True)
+    for name, found in taken.items():
+        own = roofline.shapes(config.to_dict(), rank if name in COMPRESSIONS else 0)
+        moved = roofline.decode(own, name if name in COMPRESSIONS else "none", length, 1).bytes_moved
+        bound = moved / rate * (0.5 if name.endswith("bfloat16") else 1)
+        target = "<= 3" if name == "int4" else ""
+        yield figure(f"{name}: ms a word (limit: its bytes)", 1e3 * found.word, 1e3 * bound, target)
+        yield figure(f"{name}: words a second", 1 / found.word, 1 / bound)
+        together = f"{name}: words a second, {LEAST[1]} answers at a time"
+        yield figure(together, LEAST[1] / found.together, LEAST[1] / bound)
+    dense = taken["none"]
+    for name in COMPRESSIONS:
+        target = "<= 2" if name == "nf4" else ""
+        yield figure(f"{name}: ms a word (limit: float32)", 1e3 * taken[name].word, 1e3 * dense.word, target)
+        what = f"{name}: ms of {inputs.ids.shape[1]} ids (limit: float32)"
+        yield figure(what, 1e3 * taken[name].first, 1e3 * dense.first, target)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure, print, and write `bench-speed.json` where `--out` is given."""
+    summary = "How fast a device answers in each compression."
+    parser = argparse.ArgumentParser(prog="python -m experiments.bench.speed", description=summary)
+    parser.add_argument("--out", type=Path, help="folder for bench-speed.json")
+    parser.add_argument("--quick", action="store_true", help="a tiny student")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each model; default 3")
+    parser.add_argument("--threads", type=int, default=0, help="of torch; default: as torch has it")
+    asked = parser.parse_args(argv)
+    before = torch.get_num_threads()
+    torch.set_num_threads(asked.threads or before)
+    console = Console(file=sys.stdout, width=150, highlight=False)
+    console.print(f"host: {host()}", markup=False)
+    try:
+        with tempfile.TemporaryDirectory() as name:
+            figures = list(measure(Path(name), asked.quick, 1 if asked.quick else asked.rounds))
+    finally:
+        torch.set_num_threads(before)
+    console.print(table(figures))
+    if asked.out:
+        asked.out.mkdir(parents=True, exist_ok=True)
+        (asked.out / "bench-speed.json").write_text(json.dumps([asdict(f) for f in figures], indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
