@@ -58,7 +58,6 @@ class Worn:
 _WORN: ContextVar[Worn | None] = ContextVar("_WORN", default=None)
 
 
-@torch.no_grad()
 def project(family: Family, base: Any, tokens: Tensor, counts: Tensor) -> Tensor:
     """`family.project` of the tokens (M, D) of a batch, of each row with its own adapter where it wears one.
 
@@ -68,6 +67,11 @@ def project(family: Family, base: Any, tokens: Tensor, counts: Tensor) -> Tensor
     worn = _WORN.get()
     if worn is None or worn.base is not base or not len(tokens):
         return family.project(base, tokens)
+    return _projected(worn, family, base, tokens, counts)
+
+
+@torch.no_grad()
+def _projected(worn: Worn, family: Family, base: Any, tokens: Tensor, counts: Tensor) -> Tensor:
     which, places, found = worn.at(len(counts)).repeat_interleave(counts), [], []
     for i in which.unique().tolist():
         for parameter in worn.projector:

@@ -63,6 +63,14 @@ def test_long_answers_are_learned_as_words_and_as_logits(level, shared, teacher,
     assert last < 0.8 * first
 
 
+def test_every_weight_of_the_adapter_learns(shared, teacher, settings, samples):
+    cloud = cloud_of(shared, teacher, with_settings(settings, cloud_steps=2, ema_decay=0.0))
+    before = [p.detach().clone() for p in cloud.params]
+    cloud.learn(samples, 1)
+    moved = [not torch.equal(p, q) for p, q in zip(cloud.params, before, strict=True)]
+    assert all(moved)
+
+
 def test_what_is_shipped_is_the_running_mean_of_the_steps(shared, teacher, settings, samples):
     steps, decay, shipped = 3, 0.5, None
     cloud = cloud_of(shared, teacher, with_settings(settings, cloud_steps=1, ema_decay=decay))
