@@ -6,10 +6,10 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo bench bench-fleet bench-speed test lint lock clean
+.PHONY: help install demo bench bench-fleet bench-models bench-speed test lint lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## .venv with the exact versions of requirements.lock (PYTHON=python3.12 chooses another Python)
 
@@ -33,6 +33,9 @@ bench-fleet: install ## what a device-task costs, beside Flower's own simulation
 
 bench-speed: install ## words a second of every compression at the shapes of Qwen2-0.5B (8 GiB); with OUT=folder also bench-speed.json
 	@$(BIN)/python -m experiments.bench.speed $(if $(filter file,$(origin OUT)),,--out "$(OUT)")
+
+bench-models: install ## what models of real sizes take (14 GiB, minutes); with OUT=folder also bench-models.json there
+	@$(BIN)/python -m experiments.bench.models $(if $(filter file,$(origin OUT)),,--out "$(OUT)")
 
 test: install ## the tests, a file at a time on each of TESTERS processes (2)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TESTERS) --dist loadfile

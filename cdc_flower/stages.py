@@ -36,6 +36,9 @@ class RunConfig:
         600.0, "the longest that the cloud waits for answers [s]", "cloud", gt=0, le=YEAR
     )
     out_dir: str = setting("", "the run folder; absolute under `flwr run`; '' = results/<method>-<seed>")
+    threads: int = setting(
+        1, "of a process that computes; above 1 last bits depend on who else is asked", ge=1, le=1024
+    )
     callbacks: str = setting("", "what else happens after rounds, by name: tensorboard", "simulator")
     fail_devices: str = setting(
         "", "devices that raise, 'round:device,...', to try what happens then", "device"

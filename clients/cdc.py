@@ -167,11 +167,12 @@ def token_scores(now: _Round) -> np.ndarray:
     if rule.read:
         assert now.answers.read is not None
         return rule.of_read(table(now.answers.read), rng)
-    found, model = [], now.student.model
+    found, model, longest = [], now.student.model, now.task.source.longest
     adapters.write(model, now.adapter.flat)
-    for start in range(0, len(now.asked), BATCH):
-        some = slice(start, start + BATCH)
-        part, longest = (now.tokens[some], now.asked[some]), now.task.source.longest
+    rows = vlm.together(now.task.shared.config, longest, BATCH)
+    for start in range(0, len(now.asked), rows):
+        some = slice(start, start + rows)
+        part = now.tokens[some], now.asked[some]
         inputs = vlm.collate(text, *part, length=longest, grids=now.grids[some])
         found.append(rule(model, text, inputs, rng))
     return table([row for part in found for row in part])

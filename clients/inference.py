@@ -33,6 +33,7 @@ from clients.task import Task
 
 ROWS = 128  # samples in a forward pass, at most (make bench-fleet: the best of 32 to 256)
 LEAST = 4, 16  # and at least: in the pass over pictures, and in a step of one token
+ENOUGH = 256  # ids of a sequence, from which on the pass over pictures may have one row alone
 WAITING = 8 * ROWS  # samples that wait for inference at a time: what `drive` holds in memory
 OWN = 32  # rows of one adapter that are answered without others
 WORN_BYTES = 2**28  # of different adapters: in a batch, and of those that wait
@@ -92,7 +93,8 @@ def batch(
     grids: Sequence[Grid] | None = None,
 ) -> vlm.Inputs:
     """One batch of B samples, padded to `length` token ids and to the least number of rows."""
-    rows = np.minimum(np.arange(max(LEAST[0], len(questions))), len(questions) - 1)
+    least = LEAST[0] if length < ENOUGH else 1
+    rows = np.minimum(np.arange(max(least, len(questions))), len(questions) - 1)
     picked, asked = [tokens[i] for i in rows], [questions[i] for i in rows]
     lie = None if grids is None else [grids[i] for i in rows]
     return vlm.collate(shared.text, picked, asked, length=length, grids=lie)
@@ -113,11 +115,11 @@ def answer(
     score: str = "",
     grids: Sequence[Grid] | None = None,
 ) -> vlm.Answers:
-    """Answer B questions of the same padded length in batches of up to `ROWS`."""
-    found = []
-    for start in range(0, len(questions), ROWS):
-        some, asked = tokens[start : start + ROWS], questions[start : start + ROWS]
-        lie = None if grids is None else grids[start : start + ROWS]
+    """Answer B questions of the same padded length in batches of up to `ROWS`, as many as go together."""
+    found, rows = [], vlm.together(shared.config, length, ROWS)
+    for start in range(0, len(questions), rows):
+        some, asked = tokens[start : start + rows], questions[start : start + rows]
+        lie = None if grids is None else grids[start : start + rows]
         answers = answer_batch(model, shared, batch(shared, length, some, asked, lie), score)
         found.append(part(answers, slice(len(asked))))
     return joined(found)

@@ -2,8 +2,8 @@
 
 A process serves many devices (LocalGrid, a Ray actor), so models and opened files are kept for the process
 (`cdc_flower.session`); what belongs to a device alone lies in its `Store`. No teacher is opened here, no
-label and no test item. Torch runs on one thread: the order of its sums, and with it every byte a device
-sends, is then the same in every engine."""
+label and no test item. Torch runs on one thread, unless the settings say otherwise: the order of its sums,
+and with it every byte a device sends, is then the same in every engine."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ class Task:
     @classmethod
     def of(cls, message: Message, context: Context) -> Task:
         """Settings from the run config, the device from the node config, the round from the message."""
-        torch.set_num_threads(1)
         config = _config(tuple(sorted(context.run_config.items())))
+        torch.set_num_threads(config.run.threads)
         shared = load_shared(config.pair, config.data.name)
         device = int(context.node_config[keys.DEVICE])
         round = int(message.content.config_records[keys.CONFIG][keys.ROUND])  # type: ignore[arg-type]

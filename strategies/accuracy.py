@@ -13,6 +13,7 @@ from torch import nn
 
 from cdc_flower.data.world import World
 from cdc_flower.models import adapters, vlm
+from cdc_flower.models.family import bare
 from cdc_flower.models.shared import Shared
 from cdc_flower.tasks import TASKS, Truths
 
@@ -89,18 +90,18 @@ def answers(
     frame, said = world.test, []
     mode = model.training
     model.eval()
-    for start in range(0, len(frame), BATCH):
-        part = frame.iloc[start : start + BATCH]
-        rows = part["image_row"].tolist()
-        inputs = vlm.collate(
-            shared.text,
-            [world.test_tokens[i] for i in rows],
-            [shared.text.question_ids(str(q)) for q in part["question"]],
-            grids=[world.test_tokens.grid(i) for i in rows],
-        )
+    asked = [shared.text.question_ids(str(q)) for q in frame["question"]]
+    pictures = frame["image_row"].tolist()
+    grids = [world.test_tokens.grid(i) for i in pictures]
+    prompts = (len(shared.text.prefix_ids(grid)) for grid in set(grids))
+    rows = vlm.together(bare(model).config, max(prompts) + max(map(len, asked)), BATCH)
+    for start in range(0, len(frame), rows):
+        some = slice(start, start + rows)
+        tokens = [world.test_tokens[i] for i in pictures[some]]
+        inputs = vlm.collate(shared.text, tokens, asked[some], grids=grids[some])
         said += vlm.answer(model, shared.text, inputs, shared.max_answer_tokens).texts
         if progress is not None:
-            progress("held-out accuracy", min(start + BATCH, len(frame)), len(frame))
+            progress("held-out accuracy", min(start + rows, len(frame)), len(frame))
     model.train(mode)
     return said
 

@@ -74,7 +74,7 @@ def run(grid: Grid, context: Context, progress: Progress | None = None, *, resum
 
 
 def _run(config: Config, grid: Grid, progress: Progress | None, resume: bool) -> Path:
-    torch.set_num_threads(1)  # the order of sums, and with it the ledger, is then the same on every engine
+    torch.set_num_threads(config.run.threads)  # on one the ledger is the same on every engine
     folder = RunFolder(out_dir(config))
     with folder.stage("load"):
         setup = prepare(config, progress)

@@ -30,6 +30,8 @@ from cdc_flower.models.transform import Transform
 from cdc_flower.session import kept
 from cdc_flower.stages import PairConfig, UplinkConfig
 
+MOST = 2**29  # bytes that pictures in a tower may have alive
+
 
 @dataclass(frozen=True, eq=False)
 class Shared:
@@ -97,8 +99,29 @@ class Shared:
         return pixels.sized(image, grid[1] * self.patch, grid[2] * self.patch)
 
     def encode(self, images: Sequence[Image.Image]) -> list[tuple[np.ndarray, Grid]]:
-        """Vision tokens (n, D) float16 of each picture, and how they lie."""
-        return FAMILIES[self.family].encode(self.tower, self.config, self.processor, images)
+        """Vision tokens (n, D) float16 of each picture, and how they lie; as many at once as go together."""
+        rows = max(1, MOST // picture_bytes(self.config, self.n_tokens))
+        parts = [images[start : start + rows] for start in range(0, len(images), rows)]
+        family = FAMILIES[self.family]
+        return [o for part in parts for o in family.encode(self.tower, self.config, self.processor, part)]
+
+
+def picture_bytes(config: Any, tokens: int) -> int:
+    """Bytes that a picture has alive in the tower, about: the hidden states of all layers are kept.
+
+    Args:
+        config: of a checkpoint.
+        tokens: of the picture.
+    """
+    own = config.vision_config
+    wide = getattr(own, "hidden_size", 0)
+    layers = getattr(own, "num_hidden_layers", None) or getattr(own, "depth", 0)
+    inner = getattr(own, "intermediate_size", 4 * wide)
+    side, patch = getattr(own, "image_size", 0), getattr(own, "patch_size", 14)
+    side = max(side) if isinstance(side, list | tuple) else side
+    patch = max(patch) if isinstance(patch, list | tuple) else patch
+    places = max((side // patch) ** 2 + 1, tokens)
+    return 4 * (places * (wide * (layers + 6) + 2 * inner) + 3 * side * side)
 
 
 def tower_digest(tower: nn.Module, config: Any) -> str:

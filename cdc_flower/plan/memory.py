@@ -15,7 +15,9 @@ from typing import Any
 from cdc_flower.cloud import losses
 from cdc_flower.config import Config
 from cdc_flower.fleet.cost.charges import TEACH_BATCH
+from cdc_flower.models.answer import together
 from cdc_flower.models.compressions import MIXED
+from cdc_flower.models.shared import MOST, picture_bytes
 from cdc_flower.plan.checkpoints import FLOAT, Checkpoint
 from cdc_flower.plan.facts import SCENE_BYTES, Data, Lengths
 from cdc_flower.plan.live import Work, peak
@@ -168,9 +170,10 @@ def process(run: Run, *, device: bool, cloud: bool, judges: bool = True) -> Memo
 
 def teacher_alone(run: Run) -> Memory:
     """The process that starts a comparison: it prepares data and takes the teacher's accuracy."""
-    work = Work(_held_out(run), (run.seen or run.lengths).prompt)
+    lengths = run.seen or run.lengths
+    work = Work(_held_out(run, run.teacher, lengths), lengths.prompt)
     weights = FLOAT * run.student.parts.tower + _teacher_bytes(run)
-    passes = max(run.widest(run.teacher, work, run.gpu), _tower(run))
+    passes = max(run.widest(run.teacher, work, run.gpu), tower(run))
     ram = Need(libraries=LIBRARIES, data=_data(run), tokens=_cached(run))
     if run.gpu:
         return Memory(ram, Need(weights=weights, activations=passes))
@@ -282,40 +285,35 @@ def _answers(run: Run, device: bool, cloud: bool, judges: bool) -> Iterable[floa
     if device:
         read = not run.holds.trains and run.holds.distils and up.tokens_kept > 0
         maps = read and bool(token_score(up.token_score).read)
-        rows = min(ANSWERED, run.asked * run.config.run.samples_per_round)
+        asked = run.asked * run.config.run.samples_per_round
+        rows = together(student.config, lengths.prompt, min(ANSWERED, asked))
         yield run.widest(student, Work(rows, lengths.prompt, attention=maps))
     if cloud:
-        yield _tower(run)
+        yield tower(run)
         if judges:
-            yield run.widest(student, Work(_held_out(run), lengths.prompt))
+            yield run.widest(student, Work(_held_out(run, student, lengths), lengths.prompt))
         if run.holds.distils:
             most = max(run.config.cloud.source_replay, run.asked * run.config.run.samples_per_round)
             read = Work(min(TEACH_BATCH, most), (run.seen or lengths).prompt)
             yield run.widest(run.teacher, read, run.gpu)
 
 
-def _held_out(run: Run) -> int:
-    """Rows of a pass over held-out items."""
-    return min(HELD_OUT, run.config.data.items_per_domain * (1 + len(run.config.axes)))
+def _held_out(run: Run, of: Checkpoint, lengths: Lengths) -> int:
+    """Rows of a pass of a model over held-out items."""
+    items = run.config.data.items_per_domain * (1 + len(run.config.axes))
+    return together(of.config, lengths.prompt, min(HELD_OUT, items))
 
 
 def _step(rows: int, prompt: int, answer: int) -> Work:
     return Work(rows, prompt + answer, answer, train=True)
 
 
-def _tower(run: Run) -> float:
-    """A batch of pictures through a tower, hidden states of all layers kept."""
-    theirs = _pass(run.teacher, run.seen) if run.seen else 0.0
-    return max(theirs, _pass(run.student, run.lengths))
+def tower(run: Run, pictures: int = ENCODED) -> float:
+    """Bytes of pictures in a tower, as many at once as go together."""
+    theirs = _pass(run.teacher, run.seen, pictures) if run.seen else 0.0
+    return max(theirs, _pass(run.student, run.lengths, pictures))
 
 
-def _pass(of: Checkpoint, lengths: Lengths) -> float:
-    own = of.config.vision_config
-    wide = getattr(own, "hidden_size", 0)
-    layers = getattr(own, "num_hidden_layers", None) or getattr(own, "depth", 0)
-    inner = getattr(own, "intermediate_size", 4 * wide)
-    side, patch = getattr(own, "image_size", 0), getattr(own, "patch_size", 14)
-    side = max(side) if isinstance(side, list | tuple) else side
-    patch = max(patch) if isinstance(patch, list | tuple) else patch
-    places = max((side // patch) ** 2 + 1, lengths.picture)
-    return FLOAT * ENCODED * (places * (wide * (layers + 6) + 2 * inner) + 3 * side * side)
+def _pass(of: Checkpoint, lengths: Lengths, pictures: int) -> float:
+    one = picture_bytes(of.config, lengths.picture)
+    return one * min(pictures, max(1, MOST // one))

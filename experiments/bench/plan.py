@@ -1,9 +1,9 @@
 """The plan beside measurements: `python -m experiments.bench.plan`.
 
-Each case runs a command in processes of its own. Twenty milliseconds apart, the anonymous memory of all its
-processes is added up, and the files that the widest of them has mapped; the most of that is the measurement.
-A process that imports what a run imports and does nothing else is the baseline. Printed are plan and
-measurement in all, and both above the imports.
+Each case runs a command in processes of its own. Every twenty milliseconds or less often, the anonymous
+memory of all its processes is added up, and the files that the widest of them has mapped; the most of that is
+the measurement. A process that imports what a run imports and does nothing else is the baseline. Printed are
+plan and measurement in all, and both above the imports.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shutil
 import sys
 import tempfile
@@ -84,10 +85,14 @@ CASES = (
 
 @dataclass(frozen=True)
 class Measured:
-    """Bytes at the peak: anonymous of all processes, and of files in the one that mapped most."""
+    """Bytes at the peak: anonymous of all processes, and of files in the one that mapped most; CPU seconds of
+    all, and seconds until the first word.
+    """
 
     anonymous: float
     mapped: float
+    seconds: float = 0.0
+    first: float = 0.0
 
     @property
     def total(self) -> float:
@@ -144,19 +149,27 @@ def measured(command: Sequence[str], log: Path, until: str = "") -> Measured:
         RuntimeError: it ended with an error.
     """
     environment = {**os.environ, **QUIET, **dict.fromkeys(ONE_THREAD, "1")}
-    most, mapped = 0.0, 0.0
+    most, mapped, first, began, before = 0.0, 0.0, 0.0, time.perf_counter(), _spent()
     with log.open("w+") as out:
         running = psutil.Popen(command, stdout=out, stderr=out, env=environment)
         while running.poll() is None:
+            looked = time.perf_counter()
             found = list(_now([running, *_children(running)]))
             most = max(most, sum(a for a, _ in found))
             mapped = max([mapped, *(m for _, m in found)])
+            first = first or (time.perf_counter() - began) * bool(log.stat().st_size)
             if until and until in log.read_text():
                 running.kill()
-            time.sleep(EVERY)
+            time.sleep(max(EVERY, 4 * (time.perf_counter() - looked)))  # to look costs, too
     if running.wait() and not until:
         raise RuntimeError(f"{' '.join(command)}: {log.read_text()[-400:]}")
-    return Measured(most, mapped)
+    return Measured(most, mapped, _spent() - before, first)
+
+
+def _spent() -> float:
+    """CPU seconds of processes that have ended."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return ended.ru_utime + ended.ru_stime
 
 
 def _children(of: psutil.Process) -> list[psutil.Process]:

@@ -64,6 +64,8 @@ class Terminal:
     def preparing(self, what: str) -> Iterator[Any]:
         """A bar of its own for work done before the runs; gives `progress(stage, done, total)`."""
         task = self.bars.add_task(f"[bold]{what}", total=1, stage="") if self.live else None
+        if not self.live:
+            self.say(f"{what}: started")
 
         def progress(stage: str, done: int, total: int) -> None:
             if task is not None:

@@ -8,7 +8,9 @@ items. What they share (data, vision-tower outputs, the teacher's accuracy) is c
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
+import gc
 import importlib
 import json
 import re
@@ -21,6 +23,7 @@ from cdc_flower import results
 from cdc_flower.border import no_folder
 from cdc_flower.config import Config, ConfigError, flat, full_key, parse
 from cdc_flower.lock import FILE, locked, refuse_if_taken
+from cdc_flower.session import session
 from experiments.report import page, summary
 from experiments.report.summary import Comparison
 from experiments.report.terminal import Terminal
@@ -146,6 +149,9 @@ def run(
                 if job.resume:
                     terminal.say(f"{job.name}: goes on")
             _forget(todo)
+            if busy:
+                del setup
+                _let_go()
             interrupted = False
             try:
                 failed = pool.run(todo, busy, terminal.listen)
@@ -245,6 +251,15 @@ def _claim(folder: Path) -> None:
         ) from None
     if wrong := no_folder(folder):
         raise ConfigError(f"out = {str(folder)!r}: {wrong}")
+
+
+def _let_go() -> None:
+    """Give back the memory of models and data: workers have their own."""
+    session().close()
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc alone
+    if trim is not None:
+        trim(0)
 
 
 def _forget(todo: Sequence[Job]) -> None:

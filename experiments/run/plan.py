@@ -188,16 +188,26 @@ def _processes(
         if not busy:
             yield Process("all in one", 1, _after(list(both.values()), start))
             return
-        yield Process("start", 1, start)
-        each = [both[arm] for arm in runs] * -(-jobs // len(runs))
-        if busy < min(jobs, len(runs)):  # a worker keeps the models of the arms that it has run
-            yield Process("worker", busy, _after(list(both.values())))
+        at_work = list(_workers(both, busy, jobs))
+        waits = Memory(Need(libraries=memory.LIBRARIES), Need())  # it has let go of its models
+        ram, vram = (sum(p.count * getattr(p.memory, at).total for p in at_work) for at in ("ram", "vram"))
+        if start.ram.total > waits.ram.total + ram or start.vram.total > vram:
+            yield Process("start", 1, start)
             return
-        each = sorted(each[:jobs], key=lambda m: -(m.ram.total + m.vram.total))[:busy]
-        for arm, one in both.items():
-            count = sum(other is one for other in each)
-            if count:
-                yield Process(f"worker, {arm}", count, one)
+        yield Process("start, once workers run", 1, waits)
+        yield from at_work
+
+
+def _workers(both: Mapping[str, Memory], busy: int, jobs: int) -> Iterable[Process]:
+    each = list(both.values()) * -(-jobs // len(both))
+    if busy < min(jobs, len(both)):  # a worker keeps the models of the arms that it has run
+        yield Process("worker", busy, _after(list(both.values())))
+        return
+    each = sorted(each[:jobs], key=lambda m: -(m.ram.total + m.vram.total))[:busy]
+    for arm, one in both.items():
+        count = sum(other is one for other in each)
+        if count:
+            yield Process(f"worker, {arm}", count, one)
 
 
 def _after(these: Sequence[Memory], *others: Memory) -> Memory:

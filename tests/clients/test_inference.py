@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from cdc_flower.models import adapters
+from cdc_flower.models import answer as models_answer
 from clients import inference
-from clients.inference import ROWS, Ask, alone, answer, drive
+from clients.inference import ENOUGH, ROWS, Ask, alone, answer, drive
 from clients.store import Adapter
 from clients.task import resident
 
@@ -57,6 +58,29 @@ def test_full_batches_are_cut_where_they_are_full(make_task):
     found, whole = asking(many), asking(np.arange(40))
     assert len(found.ids) == ROWS + 1
     assert found.read[ROWS].tobytes() == whole.read[many[ROWS]].tobytes()
+
+
+def test_long_sequences_go_alone_with_the_bits_of_a_batch(make_task):
+    task = make_task()
+    student, rows = resident(task.shared, task.config.pair), range(6)
+    tokens, asked = task.tokens(rows), task.questions(rows)
+
+    def found(some):
+        own = [tokens[i] for i in some], [asked[i] for i in some]
+        return answer(student.model, task.shared, ENOUGH, *own, score="attention")
+
+    whole, one = found(rows), found([4])
+    for field in FIELDS:
+        assert np.array(getattr(one, field)).tobytes() == np.array(getattr(whole, field))[4:5].tobytes(), (
+            field
+        )
+
+
+def test_batches_are_cut_where_sequences_have_much_alive(make_task, monkeypatch):
+    asking = asked_of(make_task())
+    whole = asking(np.arange(6))
+    monkeypatch.setattr(models_answer, "MOST", 1)
+    assert same(asking(np.arange(6)), whole)
 
 
 def work(task, model, adapter, rows, times=1):

@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import (
     CLIPVisionConfig,
@@ -142,6 +143,20 @@ def test_one_tower_in_two_float_types_is_the_same_where_its_values_are(shared):
     with torch.no_grad():
         next(tower.parameters()).view(-1)[0] += 2.0**-9  # more than bfloat16 holds beside 1
     assert tower_digest(tower.float(), config) != digest
+
+
+def test_pictures_go_through_the_tower_in_parts_of_what_fits(shared, monkeypatch):
+    rng = np.random.default_rng(0)
+    images = [Image.fromarray(rng.integers(0, 256, (96, 96, 3), np.uint8)) for _ in range(3)]
+    together = shared.encode(images)
+    calls = []
+    hook = shared.tower.register_forward_hook(lambda *_: calls.append(1))
+    monkeypatch.setattr(module, "MOST", 2 * module.picture_bytes(shared.config, shared.n_tokens))
+    for (apart, lies), (tokens, grid) in zip(shared.encode(images), together, strict=True):
+        assert lies == grid
+        np.testing.assert_allclose(apart, tokens, atol=2e-3)
+    hook.remove()
+    assert len(calls) == 2
 
 
 @pytest.mark.parametrize(("strategy", "clip", "siglip"), [("default", 64, None), ("full", 65, 64)])

@@ -92,6 +92,7 @@ def test_a_log_gets_a_line_per_quarter_of_a_stage_whatever_its_loss_is():
             tell(f"tower (loss {1 / (step + 1):.3f})", step, 100)
         tell("teacher (loss 1.000)", 30, 100)
     said = console.file.getvalue().splitlines()
+    assert said.pop(0) == "pair: started"
     assert [line.split()[-1] for line in said] == ["30/100", "50/100", "80/100", "100/100", "30/100"]
 
 
