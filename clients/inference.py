@@ -85,6 +85,11 @@ Work = Generator[Ask, vlm.Answers, RecordDict]
 """A device's work in one round."""
 
 
+def _rows(shared: Shared, length: int) -> int:
+    """Samples in a forward pass."""
+    return vlm.together(shared.config, length, ROWS)
+
+
 def batch(
     shared: Shared,
     length: int,
@@ -116,7 +121,7 @@ def answer(
     grids: Sequence[Grid] | None = None,
 ) -> vlm.Answers:
     """Answer B questions of the same padded length in batches of up to `ROWS`, as many as go together."""
-    found, rows = [], vlm.together(shared.config, length, ROWS)
+    found, rows = [], _rows(shared, length)
     for start in range(0, len(questions), rows):
         some, asked = tokens[start : start + rows], questions[start : start + rows]
         lie = None if grids is None else grids[start : start + rows]
@@ -245,10 +250,11 @@ def _batch(asks: Sequence[Ask]) -> list[vlm.Answers]:
 
 def _shares(asks: Sequence[Ask], few: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
     """From which to which adapter one batch goes: by the number of its rows and the bytes of the adapters."""
+    most = _rows(asks[0].task.shared, asks[0].length)
     ends, rows, held = [0], 0, 0
     for place, own in enumerate(few):
         more, size = sum(len(asks[i].questions) for i in own), asks[own[0]].adapter.flat.nbytes
-        if rows and (rows + more > ROWS or held + size > WORN_BYTES):
+        if rows and (rows + more > most or held + size > WORN_BYTES):
             ends, rows, held = [*ends, place], 0, 0
         rows, held = rows + more, held + size
     return list(zip(ends, [*ends[1:], len(few)], strict=True)) if few else []
