@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 
 from cdc_flower.data.features import place_folder
 from cdc_flower.data.pictures import PackError, Pictures, Place, layout, one_line, read_columns
+from cdc_flower.digests import known
 from cdc_flower.stages import DataConfig
 
 TEXT_COLUMNS = ("image_id", "question", "answer", "qtype", "domain", "user")
@@ -196,7 +197,8 @@ def read_pack(folder: str | os.PathLike[str], *, pictures: bool = True) -> Pack:
 
     Args:
         folder: holds `train.parquet` and `test.parquet`, or numbered files of each.
-        pictures: decode every picture now; else each is when it is asked for.
+        pictures: decode every picture now, and hash all files; else each is when it is asked for, and files
+            that were hashed before are not (`cdc_flower.digests`).
 
     Raises:
         PackError: a missing folder, file or column, a wrong type, an empty split, question or answer, an
@@ -205,16 +207,19 @@ def read_pack(folder: str | os.PathLike[str], *, pictures: bool = True) -> Pack:
     path = Path(folder).expanduser()
     if not path.is_dir():
         raise PackError(f"data pack '{path}': no such folder; allowed: {_ALLOWED}")
-    digest = hashlib.sha256()
-    parts = []
-    for split in SPLITS:
-        files = shards(path, split)
-        parts.append(_split(files, list(map(str, files)), pictures))
-        for file in files:
-            with file.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
+    every = [shards(path, split) for split in SPLITS]
+    parts = [_split(files, list(map(str, files)), pictures) for files in every]
+    digest = known([*every[0], *every[1]], "pack", lambda: _digest(chain(*every)), fresh=pictures)
     (train, train_images), (test, test_images) = parts
-    return Pack(path.resolve().name, path, digest.hexdigest(), train, test, train_images, test_images)
+    return Pack(path.resolve().name, path, digest, train, test, train_images, test_images)
+
+
+def _digest(files: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
 
 
 def write_pack(folder: str | os.PathLike[str], train_rows: pd.DataFrame, test_rows: pd.DataFrame) -> None:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -24,6 +25,7 @@ from transformers.utils import logging as hf_logging
 from transformers.utils.hub import cached_file
 
 from cdc_flower.config import ConfigError
+from cdc_flower.digests import known
 from cdc_flower.models.transform import Transform
 from cdc_flower.stages import PairConfig
 
@@ -140,23 +142,30 @@ def _installed() -> Path:
 
 
 def weights_digest(*checkpoints: str | Path, turn: Transform | None = None) -> str:
-    """Hash of the safetensors files of checkpoints, in order, and of the transform that goes with them.
+    """Hash of the safetensors files of checkpoints, in order, and of the transform that goes with them; files
+    are read once (`cdc_flower.digests`).
 
     Raises:
         PairError: a checkpoint has none.
     """
-    h = hashlib.sha256()
+    every: list[Path] = []
     for checkpoint in checkpoints:
         files = sorted(folder_of(checkpoint).glob("*.safetensors"))
         if not files:
             raise PairError(f"'{checkpoint}': no weights in safetensors; allowed: *.safetensors, not *.bin")
-        for file in files:
-            h.update(file.name.encode())
-            with file.open("rb") as opened:
-                for block in iter(lambda opened=opened: opened.read(1 << 22), b""):
-                    h.update(block)
-    if turn is not None:  # not its file: the metadata of safetensors stand in any order
-        h.update(turn.digest)
+        every += files
+    last = turn.digest if turn is not None else b""  # not its file: the metadata stand in any order
+    return known(every, f"weights {last.hex()}", lambda: _hash(every, last))
+
+
+def _hash(files: Sequence[Path], last: bytes) -> str:
+    h = hashlib.sha256()
+    for file in files:
+        h.update(file.name.encode())
+        with file.open("rb") as opened:
+            for block in iter(lambda: opened.read(1 << 22), b""):
+                h.update(block)
+    h.update(last)
     return h.hexdigest()
 
 
