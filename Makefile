@@ -31,7 +31,7 @@ bench: install ## how near the wire is to its limits; with OUT=folder also bench
 bench-fleet: install ## what a device-task costs, beside Flower's own simulation; with OUT=folder also bench-fleet.json
 	@$(BIN)/python -m experiments.bench.fleet $(if $(filter file,$(origin OUT)),,--out "$(OUT)")
 
-bench-speed: install ## words a second of every compression at the shapes of Qwen2-0.5B (8 GiB); with OUT=folder also bench-speed.json
+bench-speed: install ## words a second of every compression at the shapes of Qwen2-0.5B (3 GiB); with OUT=folder also bench-speed.json
 	@$(BIN)/python -m experiments.bench.speed $(if $(filter file,$(origin OUT)),,--out "$(OUT)")
 
 bench-models: install ## what models of real sizes take (14 GiB, minutes); with OUT=folder also bench-models.json there

@@ -1,9 +1,9 @@
 """How fast a device answers in each compression: `make bench-speed`, or `python -m experiments.bench.speed`.
 
 A student of the shapes of Qwen2-0.5B (random weights, written to disk as a checkpoint) answers one question
-about a picture of 576 tokens, in every compression, and so does the bare model as transformers has it. All
-models are in memory at once (about 8 GiB) and take turns, and the quickest step of each counts: on a machine
-with other work read the ratios. A word cannot take less time than reading its weights and keys, at the best
+about a picture of 576 tokens, in every compression, and so does the bare model as transformers has it. They
+take turns, one at a time in memory (about 3 GiB), and the quickest step of each counts: on a machine with
+other work read the ratios. A word cannot take less time than reading its weights and keys, at the best
 rate of reading, copying and triad that was seen meanwhile. With one thread seconds are CPU seconds, which
 other work on the machine disturbs less. As in `experiments.bench.wire` a missed target is printed as missed.
 """
@@ -22,16 +22,24 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from torch import nn
-from transformers import CLIPVisionConfig, LlavaConfig, LlavaForConditionalGeneration, Qwen2Config
+from transformers import (
+    CLIPVisionConfig,
+    DynamicCache,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    Qwen2Config,
+)
 
 from cdc_flower.fleet.cost import roofline
 from cdc_flower.models import vlm
 from cdc_flower.models.family import bare
 from cdc_flower.models.shared import Shared, load_shared, load_tower
 from cdc_flower.models.student import device_model
+from cdc_flower.session import session
 from cdc_flower.stages import PairConfig
 from clients.inference import LEAST
 from experiments.bench.figures import Figure, figure, host, table
@@ -53,11 +61,12 @@ SMALL = {
     "vocab_size": 512,
 }
 COMPRESSIONS = "int4", "nf4", "int8", "none"
-PLAIN = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+PLAIN = {"transformers, bfloat16": torch.bfloat16, "transformers, float32": torch.float32}
 STEPS = 6  # words that are timed of an answer
+PROMPT = 700, 28  # ids of a prompt, and those before its picture, which all questions share
 
 
-def write(folder: Path, text: dict[str, int], side: int) -> Any:
+def write(folder: Path, text: dict[str, Any], side: int) -> Any:
     """Write a checkpoint in bfloat16 with the words of scenes; its configuration."""
     config: Any = LlavaConfig(
         text_config=Qwen2Config(**text, max_position_embeddings=4096, tie_word_embeddings=True),
@@ -109,20 +118,32 @@ def clock() -> float:
     return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
 
 
-def turn(model: nn.Module, shared: Shared, inputs: vlm.Inputs, taken: Taken) -> None:
-    """Answer twice, alone and as a device does, and keep what was quickest."""
+def turn(model: nn.Module, shared: Shared, inputs: vlm.Inputs, few: vlm.Inputs, taken: Taken) -> None:
+    """Answer alone, and as a device does (there about a few tokens), and keep what was quickest."""
     began: list[float] = []
     hook = bare(model).model.register_forward_pre_hook(lambda *_: began.append(clock()))
-    for least in (1, LEAST[1]):
-        began.clear()
-        vlm.answer(model, shared.text, inputs, STEPS + 1, least=least)
-        spans = [b - a for a, b in pairwise(began)]
-        taken.first = min(taken.first, spans[0])
-        if least == 1:
-            taken.word = min(taken.word, *spans[1:])
-        else:
-            taken.together = min(taken.together, *spans[1:])
+    vlm.answer(model, shared.text, inputs, STEPS + 1)
+    first, *words = (b - a for a, b in pairwise(began))
+    taken.first, taken.word = min(taken.first, first), min(taken.word, *words)
+    began.clear()
+    vlm.answer(model, shared.text, few, STEPS + 1, least=LEAST[1])
+    taken.together = min(taken.together, *[b - a for a, b in pairwise(began)][1:])
     hook.remove()
+
+
+@torch.no_grad()
+def passes(model: Any, ids: int, kept: int) -> tuple[float, float]:
+    """Seconds of a pass over so many ids, and of one that finds keys and values of the first of them."""
+    row = torch.arange(10, 10 + ids)[None]
+    found = []
+    for there in (0, kept):
+        past = DynamicCache()
+        if there:
+            model(input_ids=row[:, :there], past_key_values=past, use_cache=True)
+        began = clock()
+        model(input_ids=row[:, there:], past_key_values=past, use_cache=True)
+        found.append(clock() - began)
+    return found[0], found[1]
 
 
 def fastest(size: int) -> float:
@@ -138,24 +159,41 @@ def fastest(size: int) -> float:
     return best
 
 
-def measure(folder: Path, quick: bool, rounds: int) -> Iterator[Figure]:
+def loaded(name: str, shared: Shared) -> nn.Module:
+    """A student in a compression, or the bare model."""
+    if name in COMPRESSIONS:
+        return device_model(shared, PairConfig(compression=name))
+    return LlavaForConditionalGeneration.from_pretrained(shared.path, dtype=PLAIN[name]).eval()
+
+
+def forget() -> None:
+    """Let go of the students that this process keeps."""
+    for kept in ("device_model", "_twin"):
+        session().shelf(f"cdc_flower.models.student.{kept}").clear()
+
+
+def measure(folder: Path, quick: bool, rounds: int, layers: int = 0) -> Iterator[Figure]:
     """All figures."""
     text, side = (SMALL, 28) if quick else (QWEN2, 336)
-    config = write(folder, text, side)
+    config = write(folder, text | ({"num_hidden_layers": layers} if layers else {}), side)
     shared, rank = opened(folder, config), PairConfig().lora_rank
-    models: dict[str, nn.Module] = {
-        name: device_model(shared, PairConfig(compression=name)) for name in COMPRESSIONS
-    }
-    for name, dtype in PLAIN.items():
-        of = LlavaForConditionalGeneration.from_pretrained(folder, dtype=dtype).eval()
-        models[f"transformers, {name}"] = of
     tokens = torch.randn(1, (side // 14) ** 2, shared.width, generator=torch.Generator().manual_seed(0))
-    inputs = vlm.collate(shared.text, tokens.numpy(), [shared.text.question_ids("what is there?")])
-    taken, rate = {name: Taken() for name in models}, 0.0
+    asked = [shared.text.question_ids("what is there?")]
+    inputs = vlm.collate(shared.text, tokens.numpy(), asked)
+    few = vlm.collate(shared.text, tokens[:, :4].numpy(), asked, None, [np.arange(4)])
+    taken, rate = {name: Taken() for name in (*COMPRESSIONS, *PLAIN)}, 0.0
+    whole = rest = math.inf
     for _ in range(rounds):
         rate = max(rate, fastest(2**20 if quick else 2**28))
-        for name, model in models.items():
-            turn(model, shared, inputs, taken[name])
+        for name, so_far in taken.items():
+            forget()
+            model = loaded(name, shared)
+            turn(model, shared, inputs, few, so_far)
+            if name == "none":
+                spent = passes(bare(model).model, *(PROMPT if not quick else (70, 3)))
+                whole, rest = min(whole, spent[0]), min(rest, spent[1])
+            del model
+    forget()
     length = inputs.ids.shape[1] + STEPS // 2
     yield Figure(f"bytes read in a second, of {torch.get_num_threads()} threads", rate, rate, 1.0, "", True)
     for name, found in taken.items():
@@ -173,6 +211,7 @@ def measure(folder: Path, quick: bool, rounds: int) -> Iterator[Figure]:
         yield figure(f"{name}: ms a word (limit: float32)", 1e3 * taken[name].word, 1e3 * dense.word, target)
         what = f"{name}: ms of {inputs.ids.shape[1]} ids (limit: float32)"
         yield figure(what, 1e3 * taken[name].first, 1e3 * dense.first, target)
+    yield figure("none: ms of a prompt whose first ids are kept (limit: not)", 1e3 * rest, 1e3 * whole)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -182,6 +221,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="folder for bench-speed.json")
     parser.add_argument("--quick", action="store_true", help="a tiny student")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each model; default 3")
+    parser.add_argument("--layers", type=int, default=0, help="of the student; default: as many as it has")
     parser.add_argument("--threads", type=int, default=0, help="of torch; default: as torch has it")
     asked = parser.parse_args(argv)
     before = torch.get_num_threads()
@@ -190,7 +230,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     console.print(f"host: {host()}", markup=False)
     try:
         with tempfile.TemporaryDirectory() as name:
-            figures = list(measure(Path(name), asked.quick, 1 if asked.quick else asked.rounds))
+            rounds = 1 if asked.quick else asked.rounds
+            figures = list(measure(Path(name), asked.quick, rounds, asked.layers))
     finally:
         torch.set_num_threads(before)
     console.print(table(figures))
