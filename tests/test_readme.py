@@ -36,3 +36,10 @@ def test_the_readme_names_every_method_and_is_short():
     text = README.read_text()
     assert [m for m in plugins.names(plugins.METHODS) if f"`{m}`" not in text] == []
     assert len(text.splitlines()) <= 160
+
+
+@pytest.mark.parametrize("document", DOCUMENTS[1:], ids=lambda p: p.name)
+def test_lines_of_prose_are_at_most_140_characters_long(document):
+    """Rows of tables and blocks of code cannot be wrapped."""
+    prose = re.sub(r"^```.*?^```", "", document.read_text(), flags=re.S | re.M).splitlines()
+    assert [line for line in prose if len(line) > 140 and not line.lstrip().startswith("|")] == []
