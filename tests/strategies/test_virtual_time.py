@@ -41,7 +41,7 @@ def test_the_same_seed_gives_the_same_hours_and_ledger(run_settings, more):
         given = run_settings(
             **{
                 "devices": 6,
-                "rounds": 4,
+                "rounds": 3,
                 "cohort": 0.5,
                 "cloud_steps": 1,
                 "seed": seed,
@@ -52,13 +52,14 @@ def test_the_same_seed_gives_the_same_hours_and_ledger(run_settings, more):
         )
         return results.read(run_local(parse(given), roundtrip=roundtrip))
 
-    first, again, other = once(False), once(True), once(False, seed=1)
+    first, again = once(False), once(True)
     assert first.status == "completed"
-    assert first.run["ledger_digest"] == again.run["ledger_digest"] != other.run["ledger_digest"]
+    assert first.run["ledger_digest"] == again.run["ledger_digest"]
+    assert more or once(False, seed=1).run["ledger_digest"] != first.run["ledger_digest"]
     assert first.rounds.equals(again.rounds)
     hours = first.metrics.query("name == 'hours'")["value"].to_numpy()
     assert (np.diff(hours) > 0).all()
-    assert len(hours) == 4
+    assert len(hours) == 3
     columns = ["download_seconds", "work_seconds", "upload_seconds", "offline_seconds", "wait_seconds"]
     assert (first.devices[[*columns, "joules"]].to_numpy() >= 0).all()
 

@@ -11,15 +11,15 @@ import pytest
 from experiments.controls.hostile import HONEST, in_a_process, play
 from strategies.method import names
 
-LIARS = 4
-ROUNDS = 4
+LIARS = 5
+ROUNDS = 3
 SPACE = 12 << 30  # bytes of address space, of which torch maps much and uses little
-MEMORY = 1.25  # times the peak of a run with silent liars
+MEMORY = 1.5  # times the peak of a run with silent liars
 
 
 @pytest.fixture
 def settings(run_settings, tmp_path):
-    """`settings(method, how)`: two honest devices and four liars, four rounds."""
+    """`settings(method, how)`: two honest devices and five liars, three rounds."""
 
     def make(method: str, how: str, **more) -> dict:
         own = {"method": method, "devices": HONEST + LIARS, "rounds": ROUNDS, "eval_every": ROUNDS}
@@ -42,13 +42,13 @@ def test_what_nobody_may_say_changes_nothing(method, settings):
 
 @pytest.mark.parametrize("method", names())
 def test_no_lie_at_all_ends_a_run(method, settings):
-    for seed in (1, 2):
-        found = play(settings(method, f"all-{seed}"), "all", seed, query=True)
-        assert found["status"] == "completed"
-        assert len(found["honest"]["round"]) == HONEST * ROUNDS
-        assert set(found["honest"]["status"]) == {"ok"}
+    found = play(settings(method, "all"), "all", names().index(method), query=True)
+    assert found["status"] == "completed"
+    assert len(found["honest"]["round"]) == HONEST * ROUNDS
+    assert set(found["honest"]["status"]) == {"ok"}
 
 
+@pytest.mark.slow
 def test_lies_cost_no_memory(settings):
     """In processes of their own: the peak is that of a whole process."""
     peaks = {how: in_a_process(settings("cdc", how), how, 0, SPACE)["peak"] for how in ("silent", "all")}
