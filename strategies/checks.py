@@ -142,7 +142,7 @@ def check_uplink(config: Config, shared: Shared, world: World) -> None:
     if up.transform == "pca" and shared.transform is None:
         raise ConfigError(
             f"setting 'uplink.transform' = 'pca': pair '{shared.name}' has no transform of its vision "
-            "tower; allowed: none, or estimate one (docs/method.md)"
+            "tower, and none could be estimated; allowed: auto, none"
         )
     least, what = LEAST[up.unit](config, shared, world)
     if 0 < up.budget < least:

@@ -35,6 +35,7 @@ from cdc_flower.models.teacher import Teacher, load_teacher, teacher_config
 from cdc_flower.results import package_versions
 from cdc_flower.run_folder import RunFolder
 from cdc_flower.wire.reply import Form
+from strategies import transforms
 from strategies.accuracy import accuracy
 from strategies.answers import train_form
 from strategies.callbacks import After, chosen
@@ -187,9 +188,9 @@ def out_dir(config: Config) -> Path:
     return Path(named).expanduser().absolute()
 
 
-def prepare(config: Config, progress: Progress | None = None) -> Setup:
-    """Load models and data, compute the vision tokens where they are not cached, check what only these can
-    tell, and publish what devices read.
+def prepare(config: Config, progress: Progress | None = None, say: transforms.Say = transforms.note) -> Setup:
+    """Load models and data, compute the vision tokens and a transform of them where there are none yet,
+    check what only these can tell, and publish what devices read.
 
     Raises:
         ConfigError: see `check`, `load_shared`, `load_teacher`, `load_world`.
@@ -197,6 +198,7 @@ def prepare(config: Config, progress: Progress | None = None) -> Setup:
     check_named(config)
     shared = load_shared(config.pair, config.data.name)
     world = load_world(config, shared, progress)
+    shared = transforms.provided(config, shared, world, say, progress)
 
     @lru_cache(maxsize=1)
     def teacher() -> Teacher:

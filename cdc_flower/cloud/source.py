@@ -12,17 +12,19 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from cdc_flower.cloud.replay import CloudSample
 from cdc_flower.config import Config
 from cdc_flower.data import packs
 from cdc_flower.data.domains import SOURCE, domains
-from cdc_flower.data.features import Features
+from cdc_flower.data.features import Features, Progress
 from cdc_flower.data.packs import Pack
 from cdc_flower.data.world import World, encoded, instructed, told_by_card
 from cdc_flower.draws import generator
 from cdc_flower.models.shared import Shared
 
+PICTURES = 2000  # that a transform is estimated from, at least where scenes are drawn
 PRETRAINED = 0  # seed of the scenes that the packaged pair was trained on
 
 
@@ -39,10 +41,7 @@ def replay_pool(config: Config, shared: Shared, world: World, own: Shared | None
     if not count:
         return []
     both = [reads for reads in (shared, own) if reads is not None]
-    if config.data.pack == "scenes":
-        rows, pack, what = *_scenes(config, shared), "replayed"
-    else:
-        rows, pack, what = world.aside[world.aside["drift_domain"] == SOURCE], world.pack, ""
+    rows, pack, what = _source(config, shared, world, count)
     rows = rows.iloc[generator(config.run.seed, "source replay").permutation(len(rows))[:count]]
     tokens = [encoded(config, reads, pack, "train", what=what) for reads in both]
     found = []
@@ -55,14 +54,30 @@ def replay_pool(config: Config, shared: Shared, world: World, own: Shared | None
     return found
 
 
+def source_tokens(
+    config: Config, shared: Shared, world: World, progress: Progress | None = None
+) -> list[NDArray[np.float16]]:
+    """Vision tokens (n, D) of each source picture that is the cloud's."""
+    rows, pack, what = _source(config, shared, world, max(config.cloud.source_replay, PICTURES))
+    tokens = encoded(config, shared, pack, "train", progress, what)
+    return [tokens[i] for i in np.unique(rows["image_row"]).tolist()]
+
+
+def _source(config: Config, shared: Shared, world: World, pictures: int) -> tuple[pd.DataFrame, Pack, str]:
+    """Source rows that are the cloud's, their pack, and what it is in words; of scenes so many pictures."""
+    if config.data.pack == "scenes":
+        return *_scenes(config, shared, pictures), "replayed"
+    return world.aside[world.aside["drift_domain"] == SOURCE], world.pack, ""
+
+
 def _sample(reads: Shared, tokens: Features, picture: int, question: str) -> CloudSample:
     grid = tokens.grid(picture)
     return CloudSample(tokens[picture], np.arange(grid.n), reads.text.question_ids(question), grid)
 
 
-def _scenes(config: Config, shared: Shared) -> tuple[pd.DataFrame, Pack]:
+def _scenes(config: Config, shared: Shared, pictures: int) -> tuple[pd.DataFrame, Pack]:
     """Source rows of the first pictures that the pair was trained on, and these pictures."""
-    pictures = min(config.data.scenes_train, config.cloud.source_replay)
+    pictures = min(config.data.scenes_train, pictures)
     data = told_by_card(replace(config.data, scenes_train=pictures), shared.card)
     pack = packs.load(data, seed=PRETRAINED)
     place = {name: row for row, name in enumerate(pack.train_images)}

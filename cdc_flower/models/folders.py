@@ -26,7 +26,7 @@ from transformers.utils.hub import cached_file
 
 from cdc_flower.config import ConfigError
 from cdc_flower.digests import known
-from cdc_flower.models.transform import Transform
+from cdc_flower.models.transform import BARE, Transform
 from cdc_flower.stages import PairConfig
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
@@ -50,6 +50,11 @@ class Paths:
     def name(self) -> str:
         """The pair's name: the card's, or that of the student."""
         return str(self.card["name"]) if self.card else Path(self.student).name
+
+    @property
+    def transforms(self) -> Path:
+        """Where the transform of tokens is: in the pair's folder, or in one of its own in the student's."""
+        return self.folder or folder_of(self.student) / BARE
 
 
 def cache_folder() -> Path:

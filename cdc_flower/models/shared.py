@@ -236,9 +236,7 @@ def load_shared(config: PairConfig, data_name: str) -> Shared:
     shape = checked_config(found.student, "student")
     tower = load_tower(found.student)
     digest = tower_digest(tower, shape)
-    turn = transform.load(
-        found.folder or Path(found.student), FAMILIES[shape.model_type].width(shape), digest
-    )
+    turn = transform.load(found.transforms, FAMILIES[shape.model_type].width(shape), digest)
     made = reader(found.student, "student", shape, tower, digest, config)
     own = weights_digest(found.student, turn=turn)
     return replace(made, name=found.name, digest=own, card=found.card, transform=turn)

@@ -76,11 +76,11 @@ def quantize(tokens: NDArray[np.float32], bits: int) -> tuple[NDArray[np.int8], 
 def _spread(
     tokens: NDArray[np.float32], bits: int, transform: Transform
 ) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
-    """Symbols (M, D) of the components and scales (M,), those of the centred tokens (M, D)."""
-    centred = tokens - transform.mean
-    _, scale = quantize(centred, bits)
+    """Symbols (M, D) of the components and scales (M,), those of the balanced tokens (M, D)."""
+    balanced = transform.balanced(tokens)
+    _, scale = quantize(balanced, bits)
     divisor = np.where(scale > 0, scale, 1).astype(np.float64)[:, None]
-    return np.rint(transform.forward(centred) / divisor).astype(np.int64), scale
+    return np.rint(transform.forward(balanced) / divisor).astype(np.int64), scale
 
 
 def _highest(width: int, bits: int) -> int:
@@ -91,6 +91,21 @@ def _highest(width: int, bits: int) -> int:
 def dequantize(symbols: NDArray[np.integer], scales: NDArray[np.float16]) -> NDArray[np.float32]:
     """Tokens float32 (M, D); the products are exact in float32."""
     return symbols.astype(np.float32) * scales.astype(np.float32)[:, None]
+
+
+def quantized(
+    tokens: NDArray[np.float32], bits: int, transform: Transform | None = None
+) -> NDArray[np.float32]:
+    """What is read of tokens (M, D) that were sent in so many bits, fewer than 16."""
+    if transform is None:
+        return dequantize(*quantize(tokens, bits))
+    return transform.inverse(dequantize(*_spread(tokens, bits, transform)))
+
+
+def error(tokens: NDArray[np.float32], bits: int, transform: Transform | None = None) -> float:
+    """What quantising changes of tokens (M, D): the norm of the differences over that of the tokens."""
+    back = quantized(tokens, bits, transform)
+    return float(np.linalg.norm(back.astype(np.float64) - tokens) / np.linalg.norm(tokens))
 
 
 def encode(batch: Batch, width: int, bits: int, transform: Transform | None = None) -> bytes:

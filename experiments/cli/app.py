@@ -27,6 +27,7 @@ from experiments.cli.probe import probe
 from experiments.cli.report import report
 from experiments.cli.settings import methods, settings
 from experiments.cli.simulate import simulate
+from experiments.cli.transform import transform
 
 app = App(
     no_args_is_help=True,
@@ -41,6 +42,7 @@ for command in (
     plan,
     probe,
     pretrain,
+    transform,
     report,
     export,
     settings,

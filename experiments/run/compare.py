@@ -128,7 +128,7 @@ def run(
                 pairs.ensure(base, terminal.say, tell, pretrain)
             with terminal.preparing("preparing") as tell:
                 for config in configs.values():
-                    setup = module.prepare(config, tell)
+                    setup = module.prepare(config, tell, terminal.say)
             digests = {"pair_digest": setup.digest, "data_digest": setup.world.pack.digest}
             before = {job: begun(job, digests) if resume else None for job in jobs}
             kept = [job for job in jobs if before[job] == "completed"]

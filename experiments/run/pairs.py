@@ -11,12 +11,18 @@ import json
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from cdc_flower.config import Config
 from cdc_flower.results import Progress
 from experiments.pretrain.recipes import Recipe
 
+if TYPE_CHECKING:
+    from cdc_flower.models.transform import Transform
+
+PICTURES = 64  # that errors of a transform are measured on
 KNOWN = ("known_styles", "known_objects", "known_questions")
 
 
@@ -73,6 +79,32 @@ def ensure(
     )
     train(config, target, None, progress)
     return target
+
+
+def transform(
+    config: Config, say: Callable[[str], None], progress: Progress
+) -> tuple[Path, Transform, dict[int, tuple[float, float]]] | None:
+    """Where the transform of a pair's tokens is, estimated if there is none; None where it cannot be had.
+
+    With it come the relative errors of source tokens in 3, 4 and 8 bits: as they are, and transformed.
+    """
+    from cdc_flower.cloud.source import source_tokens
+    from cdc_flower.data.world import load_world
+    from cdc_flower.models.folders import paths
+    from cdc_flower.models.shared import load_shared
+    from cdc_flower.models.transform import FILE
+    from cdc_flower.uplink.token_batch import error
+    from strategies.transforms import provided
+
+    shared = load_shared(config.pair, config.data.name)
+    world = load_world(config, shared, progress)
+    shared = provided(config, shared, world, say, progress)
+    if shared.transform is None:
+        return None
+    every = source_tokens(config, shared, world, progress)
+    some = np.concatenate(every[:: max(len(every) // PICTURES, 1)]).astype(np.float32)
+    errors = {bits: (error(some, bits), error(some, bits, shared.transform)) for bits in (3, 4, 8)}
+    return paths(config.pair, config.data.name).transforms / FILE, shared.transform, errors
 
 
 def tell_unlike(configs: Iterable[Config], say: Callable[[str], None]) -> None:

@@ -19,7 +19,7 @@ from cdc_flower.run_folder import RunFolder
 DRIFT = {"static": 0.40, "cdc": 0.85, "fedprox_lora": 0.90}
 UP = {"static": 0, "cdc": 100, "fedprox_lora": 2000}
 
-def prepare(config, progress=None):
+def prepare(config, progress=None, say=None):
     progress("vision tokens", 2, 2)
     digest = os.environ.get("FAKE_PAIR", "p")
     return SimpleNamespace(digest=digest, world=SimpleNamespace(pack=SimpleNamespace(digest="d")))

@@ -6,10 +6,12 @@ import dataclasses
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from cdc_flower.config import ConfigError
 from cdc_flower.models import transform
 from cdc_flower.models.transform import GROUPS, Transform
+from cdc_flower.uplink import token_batch
 from tests import memory
 
 D = 12
@@ -110,6 +112,60 @@ def test_a_file_that_is_not_a_transform_is_refused(found, tmp_path):
     path.write_bytes(b"nonsense")
     with pytest.raises(ConfigError, match="not a transform"):
         transform.load(tmp_path, D, TOWER)
+
+
+def outlying(pictures=60, seed=0):
+    """Tokens with one channel of twenty times the deviation of the others, and one far from zero."""
+    tokens = np.random.default_rng(seed).standard_normal((pictures, 10, D))
+    tokens[..., 3] *= 20
+    tokens[..., 5] += 30
+    return tokens.astype(np.float32)
+
+
+def test_outlying_channels_do_not_coarsen_the_others(tmp_path):
+    turn = transform.estimate(outlying())
+    assert turn.scale.tolist() == [16.0 if k == 3 else 1.0 for k in range(D)]
+    flat = outlying(seed=5).reshape(-1, D)
+    others = [k for k in range(D) if k not in (3, 5)]
+    for bits, most in ((3, 0.3), (4, 0.15)):
+        symbols, scales = token_batch._spread(flat, bits, turn)
+        back = turn.inverse(token_batch.dequantize(symbols, scales))
+        wrong = np.linalg.norm((back - flat)[:, others]) / np.linalg.norm(flat[:, others])
+        assert wrong < most
+        plain = token_batch.dequantize(*token_batch.quantize(flat, bits))
+        assert np.linalg.norm((plain - flat)[:, others]) / np.linalg.norm(flat[:, others]) > 3 * wrong
+    back = transform.load(transform.save(turn, tmp_path, TOWER).parent, D, TOWER)
+    assert back is not None
+    assert back.digest == turn.digest != dataclasses.replace(turn, scale=np.ones(D, np.float32)).digest
+
+
+def test_pictures_may_have_different_numbers_of_tokens(found):
+    parts = [row[:n] for row in mixed() for n in (4, 0)] + [row[4:] for row in mixed()]
+    np.testing.assert_allclose(transform.estimate(parts).variance, found.variance, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("array", "said"),
+    [
+        ({"scale": np.full(D, 3, np.float32)}, "power of two"),
+        ({"scale": np.full(D, 0.5, np.float32)}, "power of two"),
+        ({"scale": np.full(D, np.inf, np.float32)}, "power of two"),
+        ({"variance": np.full(D, np.inf, np.float32)}, "order of their variance"),
+        ({"variance": np.full(D, -1, np.float32)}, "order of their variance"),
+        ({"mean": np.zeros(D, np.float64)}, "allowed: float32"),
+        ({"axes": np.zeros((D, 2 * D), np.float32)}, "allowed: float32"),
+        ({"mean": np.full(D, np.nan, np.float32)}, "orthonormal"),
+    ],
+)
+def test_a_hostile_file_is_one_error_that_says_what_helps(found, tmp_path, array, said):
+    turn = dataclasses.replace(found, **array)
+    arrays = {name: getattr(turn, name) for name in ("mean", "axes", "variance", "scale")}
+    meta = {"tower": TOWER, "digest": turn.digest.hex()}
+    save_file({k: v for k, v in arrays.items() if v.shape != (1,)}, tmp_path / transform.FILE, meta)
+    with pytest.raises(ConfigError, match=said) as caught:
+        transform.load(tmp_path, D, TOWER)
+    assert "\n" not in str(caught.value)
+    assert "delete it" in str(caught.value)
 
 
 def test_an_estimate_needs_as_many_tokens_as_components():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -223,14 +222,6 @@ def test_units_that_do_not_fit_the_pair_are_refused(run_settings):
         ConfigError, match=f"'uplink.unit' = 'patches': .* reads {setup.shared.side}x{setup.shared.side}"
     ):
         check_uplink(config, dataclasses.replace(setup.shared, processor=small), setup.world)
-
-
-def test_a_transform_is_refused_where_the_pair_has_none(run_settings, pair_folder, tmp_path):
-    folder = shutil.copytree(pair_folder, tmp_path / "scenes")
-    (folder / "transform.safetensors").unlink()
-    with pytest.raises(ConfigError, match="'uplink.transform' = 'pca': pair 'scenes' has no transform"):
-        run_local(parse(run_settings(uplink_transform="pca", pair_folder=str(folder))))
-    assert run_local(parse(run_settings(pair_folder=str(folder), rounds=1))).exists()
 
 
 def test_under_flwr_a_relative_out_dir_is_refused(run_settings):
