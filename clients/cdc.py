@@ -155,6 +155,8 @@ def choosing(now: _Round) -> Counts:
 def table(rows: Sequence[np.ndarray]) -> np.ndarray:
     """Rows (N_i,) as one array (B, N), N the largest; what a shorter row lacks is NaN."""
     n = max(map(len, rows))
+    if all(len(row) == n for row in rows):
+        return np.stack(rows)
     return np.stack([np.pad(row, (0, n - len(row)), constant_values=np.nan) for row in rows])
 
 

@@ -152,6 +152,11 @@ def _labels(path: Path, changed: int) -> list[str]:
 
 def folder_of(config: Config, shared: Shared) -> Path:
     """Where the streams of a run are: a name made of the settings that they depend on."""
+    return cache_folder(config.pair.token_cache) / "streams" / _name(config, shared)
+
+
+@kept(4)
+def _name(config: Config, shared: Shared) -> str:
     run = config.run
     settings: dict[str, Any] = {
         "format": FORMAT,
@@ -163,8 +168,7 @@ def folder_of(config: Config, shared: Shared) -> Path:
     }
     if config.pair.compression == "auto":
         settings["fleet"] = [config.fleet.mix, config.fleet.cost_model]
-    name = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:24]
-    return cache_folder(config.pair.token_cache) / "streams" / name
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:24]
 
 
 def _labels_path(folder: Path) -> Path:

@@ -23,6 +23,7 @@ from cdc_flower.wire.coder_models import (
     Share,
     choose,
     read_model,
+    table_bytes,
     tokens_of,
     weights_of,
 )
@@ -111,7 +112,8 @@ def encode(streams: Sequence[NDArray[np.integer] | Stream], shares: Sequence[Sha
         if not stream.parts:
             continue
         share = shares[k] if shares is not None else None
-        model = choose(stream.counts, stream.total, share)[1]
+        one_way = share is None
+        model = table_bytes(stream.counts) if one_way else choose(stream.counts, stream.total, share)[1]
         tables.append(model)
         if model[0] >= MAX_TOKEN or model[1] > 1:
             first, weights = weights_of(model, share)

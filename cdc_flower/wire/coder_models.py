@@ -66,10 +66,14 @@ def table_bytes(counts: NDArray[np.int64]) -> bytes:
     first, last = int(present[0]), int(present[-1])
     if first == last:
         return bytes((first, 1))
-    window = counts[first : last + 1]
-    logs = np.zeros(len(window), np.uint8)
-    logs[window > 0] = np.clip(np.rint(8 * np.log2(window[window > 0])) + 1, 1, 255)
-    return bytes((first, len(window))) + logs.tobytes()
+    window = counts[first : last + 1].tolist()
+    return bytes((first, len(window), *map(_log_byte, window)))
+
+
+@lru_cache(maxsize=2**14)
+def _log_byte(count: int) -> int:
+    """Eight times the log2 of how often a token occurs, plus 1; 0 for one that does not."""
+    return int(np.clip(np.rint(8 * np.log2(count)) + 1, 1, 255)) if count else 0
 
 
 def _exponents(start: int) -> list[list[int]]:

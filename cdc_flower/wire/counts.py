@@ -4,7 +4,8 @@ server to say (`cdc_flower.fleet.cost`)."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
+from operator import add
 from typing import Any
 
 from cdc_flower.wire import keys
@@ -33,14 +34,18 @@ class Counts:
     decoded: int = 0
 
     def __add__(self, other: Counts) -> Counts:
-        return Counts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+        return Counts(*map(add, self._each, other._each))
 
     def __mul__(self, times: int) -> Counts:
-        return Counts(*(times * a for a in astuple(self)))
+        return Counts(*(times * a for a in self._each))
+
+    @property
+    def _each(self) -> tuple[int, ...]:
+        return tuple(vars(self).values())  # in the order of the attributes
 
     def metrics(self) -> dict[str, Any]:
         """For a reply: one list, in the order of the attributes."""
-        return {keys.COUNTS: list(astuple(self))}
+        return {keys.COUNTS: list(self._each)}
 
     @classmethod
     def of(cls, metrics: Mapping[str, Any]) -> Counts:
