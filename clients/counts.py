@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 
@@ -20,7 +21,7 @@ def passes(
 ) -> Counts:
     """Reading complete pictures, questions and so many answer tokens each, every sample once."""
     text, n = task.shared.text, sum(map(len, tokens))
-    read = sum(len(text.prefix(grid or text.grid).ids) for grid in grids or [None] * len(asked))
+    read = sum(len(text.prefix(cast(Grid, grid or text.grid)).ids) for grid in grids or [None] * len(asked))
     read += sum(len(q) + a for q, a in zip(asked, answered, strict=True))
     return Counts(len(asked), read, n, sum(a + 1 for a in answered))
 

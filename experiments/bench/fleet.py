@@ -10,7 +10,6 @@ seconds."""
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import logging
 import os
@@ -29,7 +28,7 @@ from rich.console import Console
 
 from cdc_flower.config import flat, parse
 from experiments.bench.figures import Figure, figure, host, seconds, table
-from experiments.bench.many import TASKS, device_tasks, personal
+from experiments.bench.many import TASKS, device_tasks, long, personal, traced
 from experiments.run import simulate
 
 APPS = "experiments.bench.apps"
@@ -140,19 +139,14 @@ def scale(workers: int, quick: bool) -> Iterator[Figure]:
     with fleet(1, workers):
         pass  # what is loaded when the first one ends is no device's
     with fleet(1, workers):
-        few = _traced()
+        few = traced()
     with fleet(IDLE_DEVICES, workers) as grid:
-        idle = _traced()
+        idle = traced()
         ask(grid, [node_id(i) for i in range(most)])
-        asked = _traced()
+        asked = traced()
     tracemalloc.stop()
     yield figure(f"bytes of an idle device, of {IDLE_DEVICES:,}", (idle - few) / IDLE_DEVICES, 16, "<= 1")
     yield figure(f"bytes more of a device asked once, of {most:,}", (asked - idle) / most, 400, "<= 1")
-
-
-def _traced() -> int:
-    gc.collect()
-    return tracemalloc.get_traced_memory()[0]
 
 
 def _memory() -> dict[str, float]:
@@ -236,8 +230,12 @@ def model_alone(rows: int) -> float:
     return seconds(lambda: inference.answer_batch(model, task.shared, inputs, score)) / rows
 
 
-def measure(workers: int, quick: bool) -> Iterator[Figure]:
-    """All figures, as they are measured."""
+def measure(workers: int, quick: bool, many_rounds: bool = False) -> Iterator[Figure]:
+    """All figures, as they are measured; or those of many rounds."""
+    if many_rounds:
+        with _quiet():
+            yield from long(workers, quick)
+        return
     with tempfile.TemporaryDirectory() as name, _quiet():
         folder = Path(name)
         yield from overhead(folder, workers, quick)
@@ -266,12 +264,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.bench.fleet", description=summary)
     parser.add_argument("--out", type=Path, help="folder for bench-fleet.json")
     parser.add_argument("--quick", action="store_true", help="few devices, and no stock simulation")
+    parser.add_argument("--long", action="store_true", help="memory over ten rounds instead")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="default: one per core")
     asked = parser.parse_args(argv)
     console = Console(file=sys.stdout, width=150, highlight=False)
     console.print(f"host: {host()}", markup=False)
     figures = list[Figure]()
-    for found in measure(asked.workers, asked.quick):
+    for found in measure(asked.workers, asked.quick, asked.long):
         figures.append(found)
         print(f"{found.name}: {found.value:,.4g}", file=sys.stderr, flush=True)  # noqa: T201
     console.print(table(figures))

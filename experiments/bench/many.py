@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+import tracemalloc
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -72,6 +75,64 @@ def personal(quick: bool) -> Iterator[Figure]:
     )
     what = f"{devices} devices of {samples} samples with {devices} adapters"
     yield figure(f"{what}: device-tasks/s, / one at a time", devices / together, devices / apart, ">= 3")
+
+
+def long(workers: int, quick: bool) -> Iterator[Figure]:
+    """Ten rounds of a large fleet, each of other devices: what this process holds after each of them."""
+    from cdc_flower.fleet.engines.fleet_grid import FleetGrid
+    from cdc_flower.fleet.engines.local_grid import node_id
+    from experiments.bench.apps import ask
+
+    devices, asked, rounds = (500, 50, 4) if quick else (100_000, 10_000, 10)
+    rng, held = np.random.default_rng(0), list[int]()
+    with FleetGrid("experiments.bench.apps:idle", devices, {}, workers=workers) as grid:
+        ask(grid, [node_id(0)])
+        (state,) = grid.states().values()
+        tracemalloc.start()
+        grid.restore({d: bytes(bytearray(state)) for d in range(devices)})  # all have been asked before
+        for _ in range(rounds):
+            ask(grid, [node_id(d) for d in rng.choice(devices, asked, replace=False).tolist()])
+            held.append(traced())
+        tracemalloc.stop()
+    yield flat(f"{devices:,} idle devices, {asked:,} asked a round", held)
+    yield flat(*_rounds_of_cdc(workers, *((40, 8, 4) if quick else (10_000, 1_000, 10))))
+
+
+def _rounds_of_cdc(workers: int, devices: int, cohort: int, rounds: int) -> tuple[str, list[int]]:
+    """The same of a whole run of CDC, server included; models are not traced."""
+    from strategies.run import run_fleet
+
+    held = list[int]()
+
+    def after(stage: str, done: int, total: int) -> None:
+        if stage == "rounds" and done:
+            held.append(traced())
+
+    sizes = {
+        "run.devices": devices,
+        "run.cohort": cohort / devices,
+        "run.rounds": rounds,
+        "run.eval-every": rounds,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        own = {**TASKS, **sizes, "run.samples-per-round": 1, "run.out-dir": folder, "run.checkpoint-every": 0}
+        config = parse(own)
+        tracemalloc.start()
+        run_fleet(config, after, workers=workers)
+        tracemalloc.stop()
+    return f"CDC, {devices:,} devices of 1 sample, {cohort:,} asked a round", held
+
+
+def flat(what: str, held: Sequence[int]) -> Figure:
+    """What is traced after the last round beside the second; MB."""
+    name = f"{what}: MB traced in the driver after round {len(held)} (limit: round 2)"
+    return figure(name, held[-1] / 1e6, held[1] / 1e6, "<= 1.05")
+
+
+def traced() -> int:
+    """Bytes that Python objects and numpy arrays of this process take."""
+    gc.collect()
+    return tracemalloc.get_traced_memory()[0]
 
 
 def side_by_side(one: Callable[[], Any], other: Callable[[], Any], turns: int) -> tuple[float, float]:

@@ -95,7 +95,7 @@ def shifted(student, by: float) -> Adapter:
     return Adapter.of(student.initial.flat + np.float32(by), 1)
 
 
-@pytest.mark.parametrize("compression", ["nf4", "int8"])
+@pytest.mark.parametrize("compression", ["nf4", "int4", "int8"])
 def test_works_driven_together_end_as_each_alone(make_task, compression):
     task = make_task(compression=compression)
     student = resident(task.shared, task.config.pair)
