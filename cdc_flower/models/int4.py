@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.core_model_loading import ConversionOps
-from transformers.quantizers.auto import register_quantization_config, register_quantizer
+from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING, AUTO_QUANTIZER_MAPPING
 from transformers.quantizers.base import HfQuantizer
 from transformers.quantizers.quantizers_utils import get_module_from_name, should_convert_module
 from transformers.utils.quantization_config import QuantizationConfigMixin
@@ -196,5 +196,6 @@ class _Quantise(ConversionOps):
         return found
 
 
-register_quantization_config(METHOD)(Int4Config)
-register_quantizer(METHOD)(Int4Quantizer)
+# Not by transformers' own functions: they refuse a module that is loaded again.
+AUTO_QUANTIZATION_CONFIG_MAPPING[METHOD] = Int4Config
+AUTO_QUANTIZER_MAPPING[METHOD] = Int4Quantizer
