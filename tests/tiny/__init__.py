@@ -54,13 +54,15 @@ def write(
         words = (
             model.get_input_embeddings().weight
         )  # small: where they are the head's, answers repeat the prompt
+        scale = SCALE * min(1.0, (64 / size.hidden) ** 0.5)
         for p in model.parameters():
-            p.add_((0.05 if p is words or p.dim() < 2 else SCALE) * torch.randn_like(p))
+            p.add_((0.05 if p is words or p.dim() < 2 else scale) * torch.randn_like(p))
     if tower is not None:
         family = FAMILIES[made.config.model_type]
         family.take_tower(model)
         family.give_tower(model, copy.deepcopy(tower))
-    model.bfloat16().save_pretrained(folder, max_shard_size="40KB")
+    shard = "40KB" if size.hidden <= 64 else "200MB"
+    model.bfloat16().save_pretrained(folder, max_shard_size=shard)
     ends = made.tokenizer.convert_tokens_to_ids(list(made.ends)) or made.tokenizer.eos_token_id
     GenerationConfig(eos_token_id=ends, pad_token_id=made.tokenizer.pad_token_id).save_pretrained(folder)
     made.tokenizer.save_pretrained(folder)

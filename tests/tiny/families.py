@@ -50,11 +50,11 @@ def smolvlm(words: str, size: Size, first: bool = False) -> Tiny:
     special += [f"<row_{r}_col_{c}>" for r in (1, 2) for c in (1, 2)]
     made = tokenizer(f"{words} User Assistant", special, templates.SMOLVLM, special[1], special[0])
     config: Any = (hf.Idefics3Config if first else hf.SmolVLMConfig)(
-        vision_config=VISION,
+        vision_config={**VISION, **size.vision},
         text_config=hf.LlamaConfig(**text(made, size)),
-        scale_factor=2,
         image_token_id=made.vocab["<image>"],
         tie_word_embeddings=False,
+        **{"scale_factor": 2, **size.more},
     )
     processor = {
         "image_processor_type": "Idefics3ImageProcessor" if first else "SmolVLMImageProcessor",
@@ -62,6 +62,7 @@ def smolvlm(words: str, size: Size, first: bool = False) -> Tiny:
         "max_image_size": {"longest_edge": 16},
         "do_image_splitting": True,
         **HALVES,
+        **size.processor,
     }
     model = hf.Idefics3ForConditionalGeneration if first else hf.SmolVLMForConditionalGeneration
     return Tiny(model, config, made, processor)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -12,10 +12,22 @@ from transformers import PreTrainedTokenizerFast
 
 @dataclass(frozen=True)
 class Size:
-    """Of the language model."""
+    """Of the language model, and where shapes are real ones what else they say.
+
+    Attributes:
+        vocab: rows of the embedding, beyond the tokenizer's words; 0 = as many as there are words.
+        vision, processor, more: of `vision_config`, of the picture processor, of the configuration.
+    """
 
     hidden: int = 32
     layers: int = 2
+    heads: int = 4
+    keys: int = 2
+    intermediate: int = 0
+    vocab: int = 0
+    vision: dict[str, Any] = field(default_factory=dict)
+    processor: dict[str, Any] = field(default_factory=dict)
+    more: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -64,11 +76,11 @@ def text(of: PreTrainedTokenizerFast, size: Size, **more: Any) -> dict[str, Any]
     """`text_config` of most families: two heads of keys for four of queries."""
     return {
         "hidden_size": size.hidden,
-        "intermediate_size": 2 * size.hidden,
+        "intermediate_size": size.intermediate or 2 * size.hidden,
         "num_hidden_layers": size.layers,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "vocab_size": len(of),
+        "num_attention_heads": size.heads,
+        "num_key_value_heads": size.keys,
+        "vocab_size": size.vocab or len(of),
         "bos_token_id": of.bos_token_id,
         "eos_token_id": of.eos_token_id,
         "pad_token_id": of.pad_token_id,
