@@ -72,8 +72,8 @@ def _message(config: Any) -> str | None:
 def _update(config: Any) -> str | None:
     codec = import_module("cdc_flower.downlink.codecs").CODECS[config.downlink.codec]
     least = import_module("cdc_flower.downlink.update").ENVELOPE + 1
-    small = codec.budgeted and config.downlink.budget < least
-    return f"an update needs at least {least} bytes; allowed: more" if small else None
+    small = codec.budgeted and 1 <= config.downlink.budget < least
+    return f"an update needs at least {least} bytes; allowed: more, or a share below 1" if small else None
 
 
 def _both(config: Any) -> str | None:

@@ -175,8 +175,12 @@ class DownlinkConfig:
     """DWC: what goes back. `codec` is a key of `cdc_flower.downlink.codecs.CODECS`."""
 
     codec: str = setting("dyadic", "of an update of the adapter", "cloud")
-    budget: int = setting(
-        10_000, "of an update, for codecs that can aim at one [bytes]", "cloud", ge=1, le=2**30
+    budget: int | float = setting(
+        10_000,
+        "of an update, for codecs that can aim at one [bytes]; below 1 = a share of the adapter in float16",
+        "cloud",
+        gt=0,
+        le=2**30,
     )
     history: int = setting(
         16, "versions a device may lag behind and still get what changed", "device, cloud", ge=1, le=4096

@@ -13,10 +13,12 @@ import time
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from logging import WARNING
 from typing import Any, Self
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.common.logger import log
 from flwr.serverapp import Grid
 from torch import nn
 
@@ -51,6 +53,7 @@ from strategies.method import Method, Setup, Traits
 from strategies.pictures import Example
 from strategies.received import Received, limits_of, most_bytes, received
 
+LITTLE = 0.2  # of the energy of a difference: with less in an update, a line says so
 EXAMPLES = 12  # uploaded samples kept to look at
 MOST_TOKENS = 0xFFFF  # of a sample: what a grid can hold
 WITHOUT_FRAME = 512  # bytes of a reply without a frame, at most; it may come whatever the budget
@@ -109,6 +112,7 @@ class CDC(Method):
         self.shared, self.teacher, self.config, self.model = shared, teacher, config, model
         self.limits, self.words = limits, words
         self.metrics: dict[str, float] = {}  # of the last round
+        self._warned = False
         self.examples: deque[Example] = deque(maxlen=EXAMPLES)
 
     @classmethod
@@ -118,7 +122,8 @@ class CDC(Method):
         twin, down = twin_model(shared, config.pair), config.downlink
         layout: Any = adapters.layout(twin)  # its cached properties are properties, which no checker believes
         first = adapters.read(twin)
-        mirror = Mirror(first, layout, down.codec, down.budget, down.history)
+        budget = update.budget_bytes(down.budget, len(first))
+        mirror = Mirror(first, layout, down.codec, budget, down.history)
         own, world = teacher.own, setup.world
         source, most = replay_pool(config, shared, world, own), limits_of(config, shared, world)
         words = longest_question(own, world) if own else 0
@@ -233,7 +238,16 @@ class CDC(Method):
         self.lineage.advance(learned.adapter)
         self.fleet.seconds["cloud"] += taught - began
         self.fleet.seconds["codec"] += time.perf_counter() - taught
+        mirror = self.lineage.mirror
+        if mirror.sent_energy < LITTLE and not self._warned:
+            self._warned = True
+            log(
+                WARNING,
+                f"an update carries {mirror.sent_energy:.1%} of the energy of what was learned; 50 % would "
+                f"take a downlink.budget of about {mirror.half_energy_bytes:,} bytes",
+            )
         self.metrics |= {
+            "sent_energy": mirror.sent_energy,
             "taught": learned.taught,
             "dropped": learned.dropped,
             **({"skipped_steps": learned.skipped} if learned.skipped else {}),

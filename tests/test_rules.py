@@ -45,6 +45,8 @@ def test_a_value_that_the_others_forbid_is_refused(settings, says):
         {"pair.teacher": "x", "pair.student": "y"},
         {"uplink.budget": 0},
         {"downlink.budget": 10, "downlink.codec": "fp16"},
+        {"downlink.budget": 0.05},
+        {"downlink.budget": "0.05"},
         {"fleet.zones": "-8,0,5.5"},
     ],
 )

@@ -32,6 +32,13 @@ class StaleVersion(FrameError):
     """The update starts from another version than the device has; ask for one from yours."""
 
 
+def budget_bytes(budget: float, size: int) -> int:
+    """Bytes of an update by the setting `downlink.budget`: below 1 it is a share of an adapter of `size`
+    elements in float16.
+    """
+    return int(budget) if budget >= 1 else max(int(budget * 2 * size), ENVELOPE + 1)
+
+
 def longest(size: int) -> int:
     """Bytes of the longest frame that a cloud sends for an adapter of `size` elements: a snapshot as it is.
     It sends nothing else that is longer, so a device need not read more."""

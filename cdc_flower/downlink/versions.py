@@ -21,6 +21,7 @@ from cdc_flower.downlink.codecs import CODECS
 
 Jumps = Literal["all", "start", "none"]
 _BLOCK = 2**16  # weights looked at together
+_LOOKED_AT = 2**17  # weights of which the bytes of half of the energy are reckoned
 _ANY = -1  # stands for a version that is not known
 
 
@@ -48,6 +49,10 @@ class Mirror:
         budget: bytes of a one-version UPDATE frame, for the codecs that aim at one.
         history: versions a device may lag behind and still get what changed since its own.
 
+    Attributes:
+        sent_energy: share of the last difference's sum of squares that its update took away, at most 1.
+        half_energy_bytes: about the budget that would have taken half of it.
+
     Raises:
         ConfigError: unknown codec, or a budget below the envelope.
         ValueError: `initial` does not fit the layout or is not finite.
@@ -70,6 +75,7 @@ class Mirror:
         self._initial = self._base = self._newest_flat = _checked(initial, sum(self._sizes)).copy()
         self._start = update.digest(self._initial)
         self._oldest = 0
+        self.sent_energy, self.half_energy_bytes = 1.0, 0
         self._payloads: list[bytes] = []
         self._digests = [update.digest(self._base)]
         self._frames: dict[tuple[int, Jumps], bytes] = {}
@@ -120,10 +126,14 @@ class Mirror:
         with np.errstate(over="ignore"):
             delta = target - self._newest_flat
         payload = self._codec.encode(delta, self._sizes, max(1, self._budget - update.ENVELOPE))
+        needed = _half_of_the_energy(delta)
         del delta
         payload = bytes((self._codec.id,)) + payload
         flat = update.add(self._newest_flat, payload, self._sizes)
+        energy = _distance(target, self._newest_flat)
         self._newest_flat = _checked(flat, len(flat))
+        self.sent_energy = 1 - _distance(target, flat) / energy if energy else 1.0
+        self.half_energy_bytes = needed
         self._payloads.append(payload)
         self._digests.append(update.digest(flat))
         self._frames.clear()
@@ -253,6 +263,28 @@ def _difference(new: NDArray[np.float32], old: NDArray[np.float32]) -> NDArray[n
             if (old[part] + delta[part]).tobytes() != new[part].tobytes():
                 return None
     return delta
+
+
+def _distance(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    """The sum of the squared differences."""
+    found = 0.0
+    for start in range(0, len(a), _BLOCK):
+        apart = a[start : start + _BLOCK].astype(np.float64) - b[start : start + _BLOCK]
+        found += float(np.dot(apart, apart))
+    return found
+
+
+def _half_of_the_energy(delta: NDArray[np.float32]) -> int:
+    """About the bytes in which the largest elements go that have half of the sum of squares: of each its
+    place, its sign and 1.3 bits of its size.
+    """
+    some = delta[:: max(len(delta) // _LOOKED_AT, 1)].astype(np.float64)
+    squares = np.cumsum(np.sort(some**2)[::-1])
+    if not len(some) or not squares[-1]:
+        return 0
+    share = (np.searchsorted(squares, squares[-1] / 2) + 1) / len(some)
+    place = -share * np.log2(share) - (1 - share) * np.log2(max(1 - share, 1e-9))
+    return update.ENVELOPE + int(len(delta) * (place + 2.3 * share) / 8)
 
 
 def _checked(flat: NDArray[np.float32], size: int) -> NDArray[np.float32]:

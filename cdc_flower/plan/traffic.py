@@ -64,8 +64,36 @@ def bytes_of_a_round(run: Run) -> Bytes:
         one = 3 * run.student.family.pixels(run.student.config) ** 2 * patches + text
     most = run.config.run.samples_per_round * one + MESSAGE_BYTES
     whole = update.longest(parts.adapter)
-    aimed = min(whole, down.budget) if CODECS[down.codec].budgeted else whole
+    aimed = update.budget_bytes(down.budget, parts.adapter) if CODECS[down.codec].budgeted else whole
+    aimed = min(whole, aimed)
     return Bytes(min(most, up.budget or most), aimed + MESSAGE_BYTES)
+
+
+LEAST_SHARE = (
+    0.003  # of the adapter in float16: what a fifth of the energy of an update takes (docs/method.md)
+)
+RATE, WIDTH = 5e-3, 64  # of the student that comes with the package, chosen by runs, and its width
+
+
+def advice(run: Run) -> list[str]:
+    """What the sizes of a student say of settings that were chosen for a small one."""
+    if not run.holds.distils:
+        return []
+    cloud, down, size = run.config.cloud, run.config.downlink, run.student.parts.adapter
+    share = update.budget_bytes(down.budget, size) / max(2 * size, 1)
+    rate = RATE * WIDTH / run.student.config.get_text_config().hidden_size
+    said = []
+    if CODECS[down.codec].budgeted and share < LEAST_SHARE:
+        said.append(
+            f"downlink.budget is {share:.2%} of the adapter in float16: an update will carry less than 20 % "
+            "of the energy of what was learned; about half takes 3 % (--set downlink.budget=0.03)"
+        )
+    if cloud.lr > 3 * rate:
+        said.append(
+            f"cloud.lr = {cloud.lr:g} suits a student of width {WIDTH}; rates go with one over the width: "
+            f"--set cloud.lr={rate:.1g} (docs/guide.md)"
+        )
+    return said
 
 
 def seconds_of_a_round(run: Run) -> list[Seconds]:

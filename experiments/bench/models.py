@@ -158,7 +158,9 @@ def steps(own: dict[str, Any]) -> None:
     learned = _done("teacher's answers and a step of AKD", lambda: cloud.learn(heard, 1))
     layout: Any = adapters.layout(twin)
     first = adapters.read(device)
-    mirror = Mirror(first, layout, config.downlink.codec, config.downlink.budget, config.downlink.history)
+    down = config.downlink
+    budget = update.budget_bytes(down.budget, len(first))
+    mirror = Mirror(first, layout, down.codec, budget, down.history)
     _done("update: encode", lambda: mirror.advance(learned.adapter))
     frame = mirror.frame_for(0)
     assert frame is not None

@@ -82,6 +82,7 @@ def _written(made: Any, machine: Any, lacks: str, helps: str) -> dict[str, Any]:
             "cloud": _memory(made.cloud[arm]),
             "uplink_bytes": moved.up,
             "downlink_bytes": moved.down,
+            "advice": traffic.advice(run),
             "seconds": [
                 {
                     "profile": s.profile,
@@ -136,6 +137,8 @@ def _show(made: Any, machine: Any, lacks: str, helps: str) -> None:
         ]
         made_bytes.add_row(arm, f"{moved.up:,} B", f"{moved.down:,} B", *seconds)
     show(made_bytes, "")
+    for line in sorted({line for run in made.runs.values() for line in traffic.advice(run)}):
+        typer.echo(f"note: {line}")
     gpu = f", GPU {gib(made.vram)} of {gib(machine.vram)} free" if made.vram else ""
     typer.echo(
         f"together: RAM {gib(made.ram)} of {gib(machine.ram)} free{gpu}; "

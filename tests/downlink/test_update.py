@@ -25,6 +25,13 @@ BASE = np.array([1, -2, 0.5, 0, 3], np.float32)
 STEP = np.array([0.25, 0, -1, 2, 0], np.float32)
 
 
+@pytest.mark.parametrize(
+    ("budget", "read"), [(10_000, 10_000), (47.9, 47), (0.05, 100), (1e-9, update.ENVELOPE + 1), (1, 1)]
+)
+def test_a_budget_below_one_is_a_share_of_the_adapter_in_float16(budget, read):
+    assert update.budget_bytes(budget, 1000) == read
+
+
 def _payload(delta, name="fp16"):
     return bytes((CODECS[name].id,)) + CODECS[name].encode(np.asarray(delta, np.float32), SIZES, 1000)
 

@@ -231,6 +231,28 @@ def test_a_restored_mirror_goes_on_as_if_nothing_had_happened():
     assert one.adapter(6).tobytes() == two.adapter(6).tobytes()
 
 
+@pytest.mark.parametrize("kind", ["laplace", "standard_normal"])
+def test_the_energy_that_an_update_carries_and_the_bytes_that_half_of_it_takes(kind):
+    n = 50_000
+    target = (getattr(np.random.default_rng(0), kind)(size=n) * 0.01).astype(np.float32)
+    budget, found = 600, []
+    for _ in range(2):
+        mirror = Mirror(np.zeros(n, np.float32), Layout((n,)), "dyadic", budget, 4)
+        mirror.advance(target)
+        left = target.astype(np.float64) - mirror.adapter(1)
+        assert mirror.sent_energy == pytest.approx(1 - (left**2).sum() / (target.astype(float) ** 2).sum())
+        found.append(mirror.sent_energy)
+        budget = mirror.half_energy_bytes
+    assert found[0] < 0.2
+    assert 0.4 < found[1] < 0.6
+
+
+def test_nothing_to_send_has_all_of_its_energy():
+    mirror = _mirror()
+    mirror.advance(mirror.adapter(0))
+    assert (mirror.sent_energy, mirror.half_energy_bytes) == (1.0, 0)
+
+
 def test_a_state_is_arrays_bytes_and_ints():
     mirror = _mirror()
     _walk(mirror, 2)

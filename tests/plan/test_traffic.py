@@ -2,7 +2,8 @@ import dataclasses
 import math
 
 from cdc_flower.plan.memory import Holds
-from cdc_flower.plan.traffic import bytes_of_a_round, seconds_of_a_round
+from cdc_flower.plan.traffic import advice, bytes_of_a_round, seconds_of_a_round
+from cdc_flower.setting import MESSAGE_BYTES
 
 CDC, LORA = Holds(distils=True), Holds(trains=True, batch=8, lessons=100)
 
@@ -14,6 +15,21 @@ def test_budgets_bound_what_goes_up_and_down(planned):
     free = bytes_of_a_round(planned(CDC, uplink_budget=0, downlink_codec="fp16"))
     assert free.up > 5000
     assert free.down > found.down
+
+
+def test_a_budget_may_be_a_share_of_the_adapter(planned):
+    run = planned(CDC, downlink_budget=0.1)
+    assert bytes_of_a_round(run).down == int(0.2 * run.student.parts.adapter) + MESSAGE_BYTES
+
+
+def test_what_suits_a_small_student_alone_is_said(planned):
+    assert advice(planned(CDC, downlink_budget=3000, cloud_lr=5e-3)) == []
+    (rate,) = advice(planned(CDC, downlink_budget=3000, cloud_lr=0.1))
+    assert "cloud.lr = 0.1" in rate
+    (share,) = advice(planned(CDC, downlink_budget=0.001, cloud_lr=1e-3))
+    assert "an update will carry less than 20 %" in share
+    assert advice(planned(CDC, downlink_budget=0.001, downlink_codec="fp16", cloud_lr=1e-3)) == []
+    assert advice(planned(LORA, cloud_lr=0.1)) == []
 
 
 def test_weights_travel_in_two_bytes_and_nothing_where_nothing_adapts(planned):

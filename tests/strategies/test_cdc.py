@@ -119,6 +119,17 @@ def test_result_arrays_are_the_newest_adapter_of_the_mirror(strategy, play, shar
     assert strategy.lineage.mirror.newest == 3
 
 
+def test_an_update_that_carries_little_is_said_once(strategy, play, shared, monkeypatch):
+    said = []
+    monkeypatch.setattr(cdc, "log", lambda level, line: said.append(line))
+    monkeypatch.setattr(cdc, "LITTLE", 1.5)
+    play(lambda d, r: batch(d, r, shared), rounds=2)
+    assert strategy.metrics["sent_energy"] == pytest.approx(1)
+    (line,) = said
+    assert "an update carries 100.0% of the energy" in line
+    assert "downlink.budget of about" in line
+
+
 def test_samples_of_an_older_version_count_less(strategy, play, shared):
     play(lambda d, r: batch(d, r, shared), rounds=4)  # the batches say version 0; the mirror is at 3
     assert strategy.cloud.weights == [0.5] * 3
