@@ -6,7 +6,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo bench bench-fleet bench-models bench-speed test lint lock clean
+.PHONY: help install demo bench bench-fleet bench-models bench-speed bench-gpu test lint lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ bench-speed: install ## words a second of every compression at the shapes of Qwe
 
 bench-models: install ## what models of real sizes take (14 GiB, minutes); with OUT=folder also bench-models.json there
 	@$(BIN)/python -m experiments.bench.models $(if $(filter file,$(origin OUT)),,--out "$(OUT)")
+
+bench-gpu: install ## teacher, cloud and nf4 student at 13B and 7B on a GPU, beside its limits; with OUT=folder also bench-gpu.json
+	@$(BIN)/python -m experiments.bench.gpu $(if $(filter file,$(origin OUT)),,--out "$(OUT)")
 
 test: install ## the tests, a file at a time on each of TESTERS processes (2)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TESTERS) --dist loadfile

@@ -18,10 +18,10 @@ from torch import nn
 
 from cdc_flower.cloud import losses
 from cdc_flower.cloud.lessons import grids, teach
-from cdc_flower.cloud.passes import passes
+from cdc_flower.cloud.passes import passes, sequence
 from cdc_flower.cloud.replay import CloudSample, PseudoLabelled, Replay
 from cdc_flower.config import Config
-from cdc_flower.models import adapters, vlm
+from cdc_flower.models import adapters, room, vlm
 from cdc_flower.models.placement import device_of
 from cdc_flower.models.shared import Shared
 from cdc_flower.models.teacher import Teacher
@@ -68,6 +68,8 @@ class Cloud:
     ) -> None:
         self.config, self.shared, self.teacher = config, shared, teacher
         self.longest, self.read = longest, read or longest
+        answer = shared.max_answer_tokens + 1
+        self.one = room.frugal(twin, room.Pass(max(longest, answer), answer, train=True))
         self.twin = adapters.train_merged(twin)
         cloud = config.cloud
         self.weights, says = losses.possible(cloud.losses, teacher.words, teacher.own is None)
@@ -175,7 +177,9 @@ class Cloud:
         cloud = self.config.cloud
         sums: dict[str, float] = {}
         self.optimizer.zero_grad()
-        for parts in passes(self.shared, batch, len(batch) * self.longest):
+        one = replace(self.one, length=max(sequence(self.shared, q.sample, len(q.answer_ids)) for q in batch))
+        fit = one.length * room.rows(room.text_of(self.twin), one)
+        for parts in passes(self.shared, batch, min(fit, len(batch) * self.longest or fit)):
             terms: dict[str, torch.Tensor] = {}
             for part in parts:
                 for name, value in self._terms(part.rows, part.length).items():

@@ -15,7 +15,7 @@ import torch
 from cdc_flower.cloud.passes import cut, sequence
 from cdc_flower.cloud.replay import CloudSample, PseudoLabelled
 from cdc_flower.data.features import Grid
-from cdc_flower.models import vlm
+from cdc_flower.models import room, vlm
 from cdc_flower.models.shared import Shared
 from cdc_flower.models.teacher import Teacher
 
@@ -46,7 +46,8 @@ def teach(
     for start in range(0, len(samples), TEACH_BATCH):
         batch = samples[start : start + TEACH_BATCH]
         lengths = [sequence(own, s.teacher or s, own.max_answer_tokens) for s in batch]
-        runs += [batch[some] for some in cut(lengths, TEACH_BATCH * longest)]
+        fit = max(lengths) * room.rows(room.text_of(teacher.model), room.Pass(max(lengths)))
+        runs += [batch[some] for some in cut(lengths, min(fit, TEACH_BATCH * longest or fit))]
     for part in runs:
         seen = [s.teacher or s for s in part]
         arrays = [s.tokens for s in seen], [s.question_ids for s in seen]

@@ -1,10 +1,11 @@
 """How much passes through a model at once, whatever devices sent: batches cut by the ids of their sequences.
 
 Sequences of a batch are padded to the longest of them, so one long sample makes all of them long. A pass
-takes no more padded ids than a full batch of sequences of the longest that is expected (`longest`). Where all
-pictures of a pair have one grid every batch that the readers let in fits, and nothing is cut. Where one
-picture is as long as ten others, a batch is cut into parts whose gradients are added: the loss is the same
-but for the order of sums.
+takes no more padded ids than a full batch of sequences of the longest that is expected (`longest`), and no
+more than what fits into memory (`models.room`). Where all pictures of a small pair have one grid every batch
+that the readers let in fits, and nothing is cut. Where one picture is as long as ten others, or the models
+are large, a batch is cut into parts whose gradients are added: the loss is the same but for the order of
+sums.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from torch import nn
 from transformers.initialization import no_init_weights
 
 from cdc_flower.fleet.cost.roofline import COMPRESSIONS
-from cdc_flower.models import adapters
+from cdc_flower.models import adapters, placement
 from cdc_flower.models.families import FAMILIES
 from cdc_flower.models.family import Family
 from cdc_flower.models.folders import PairError, folder_of
@@ -90,6 +90,16 @@ class Checkpoint:
         return FAMILIES[self.config.model_type]
 
     @property
+    def text(self) -> Any:
+        """Configuration of its language model."""
+        return self.config.text_config
+
+    @property
+    def eager(self) -> bool:
+        """Whether its attention makes maps."""
+        return self.attention == "eager"
+
+    @property
     def layers(self) -> int:
         """Of its language model."""
         return self.config.text_config.num_hidden_layers
@@ -142,19 +152,20 @@ def _count(parameters: Iterable[torch.Tensor]) -> int:
 
 
 def open_checkpoint(
-    path: str, role: str, adapter: str = "", rank: int = 0, attention: str = "sdpa", full: bool = False
+    path: str, role: str, adapter: str = "", rank: int = 0, attention: str = "", full: bool = False
 ) -> Checkpoint:
     """A checkpoint by its configuration and headers.
 
     Args:
         path: a folder or a name on the hub.
         role: "teacher" or "student", for messages.
-        adapter, rank, attention, full: as in `Checkpoint`.
+        adapter, rank, attention, full: as in `Checkpoint`; attention "" = as a model of that role has it.
 
     Raises:
         PairError: no configuration of a known family, or no whole safetensors file.
     """
     config = checked_config(path, role)
+    attention = attention or ("sdpa" if role == "teacher" else placement.attention(config.text_config))
     files = sorted(folder_of(path).glob("*.safetensors"))
     if not files:
         raise PairError(f"{role} '{path}': no weights in safetensors; allowed: *.safetensors, not *.bin")

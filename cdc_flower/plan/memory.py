@@ -8,33 +8,22 @@ widest pass of its work comes on top. What is freed between two passes stays wit
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from cdc_flower.cloud import losses
 from cdc_flower.config import Config
-from cdc_flower.fleet.cost.charges import TEACH_BATCH
-from cdc_flower.models.answer import together
+from cdc_flower.models import room
 from cdc_flower.models.compressions import MIXED
-from cdc_flower.models.shared import MOST, picture_bytes
+from cdc_flower.models.placement import CPU, Place
 from cdc_flower.plan.checkpoints import FLOAT, Checkpoint
 from cdc_flower.plan.facts import SCENE_BYTES, Data, Lengths
 from cdc_flower.plan.live import Work, peak
-from cdc_flower.uplink.scores import token_score
+from cdc_flower.plan.passes import HALF, held_out, kept, tower
 
 LIBRARIES = 410e6  # bytes of a process that has imported all of a run and used each library once
 MAPPED = 200e6  # bytes of the libraries' files in memory, which processes share
-SLACK = 1.35  # times its widest pass without gradients, what a process keeps of the allocator
-TRAINED, BESIDE = 1.6, 0.75  # where it trains: times the widest step, and times the widest other pass
 ROW = 900  # bytes of a row of the ledger
 TOP = 64  # teacher's logits kept of a position
-ANSWERED, HELD_OUT, ENCODED = (
-    128,
-    128,
-    64,
-)  # rows of passes: `clients.inference`, `strategies.accuracy`, tower
-HALF = 2  # bytes of a float16
 TRACED = 64  # rows of a pass that is traced
 IN_HALF = 0.6  # of a pass in float32: logits and sums of attention stay in it
 ADAM = 4  # float32 copies of what is trained: gradient, two moments, running mean
@@ -122,6 +111,17 @@ class Run:
             self._passes[key] = peak(of.short, of.layers, traced)
         return self._passes[key] * work.rows / TRACED * (IN_HALF if half else 1)
 
+    def answers(self, of: Checkpoint, work: Work) -> float:
+        """Bytes of a pass that answers, cut to the rows that fit at once (`models.room`)."""
+        one, eager = room.Pass(work.length + self.lengths.answer), work.attention or of.eager
+        fit = room.rows(of.text, one, self.place, eager)
+        return self.widest(of, dataclasses.replace(work, rows=min(work.rows, fit)), self.gpu)
+
+    @property
+    def place(self) -> Place | None:
+        """Where models compute; None = where this process does."""
+        return None if self.gpu else CPU
+
 
 def above(of: Checkpoint, work: Work) -> float:
     """More bytes than a pass has alive: widths of a layer, as many times as no family has them."""
@@ -153,7 +153,7 @@ def process(run: Run, *, device: bool, cloud: bool, judges: bool = True) -> Memo
     on_model = {
         "weights": _weights(run, device, cloud),
         "optimiser": _trained(run, device, cloud),
-        "activations": _kept(run, device, cloud, judges),
+        "activations": kept(run, device, cloud, judges),
     }
     in_ram = {
         "libraries": LIBRARIES,
@@ -171,7 +171,7 @@ def process(run: Run, *, device: bool, cloud: bool, judges: bool = True) -> Memo
 def teacher_alone(run: Run) -> Memory:
     """The process that starts a comparison: it prepares data and takes the teacher's accuracy."""
     lengths = run.seen or run.lengths
-    work = Work(_held_out(run, run.teacher, lengths), lengths.prompt)
+    work = Work(held_out(run, run.teacher, lengths), lengths.prompt)
     weights = FLOAT * run.student.parts.tower + _teacher_bytes(run)
     passes = max(run.widest(run.teacher, work, run.gpu), tower(run))
     ram = Need(libraries=LIBRARIES, data=_data(run), tokens=_cached(run))
@@ -193,7 +193,7 @@ def _weights(run: Run, device: bool, cloud: bool) -> float:
     if floats and run.holds.full:
         total += floats * FLOAT * parts.language
     elif floats:  # float students share what is frozen, also with the first, which others are copied from
-        total += FLOAT * parts.language + (floats + 1) * adapter
+        total += (HALF if run.gpu else FLOAT) * parts.language + (floats + 1) * adapter
     if resident and (run.compression != "none" or not floats or run.holds.full):
         total += parts.stored(run.compression)
     return total + (_teacher_bytes(run) if cloud and run.holds.distils else 0)
@@ -253,67 +253,3 @@ def _received(run: Run, width: int, top: int) -> float:
     frame = tokens * width * up.token_bits / 8  # the coder spares about what everything else takes
     samples = min(own.samples_per_round, up.budget / frame if up.budget else own.samples_per_round)
     return own.rounds * run.asked * samples * (FLOAT * width * tokens + top)
-
-
-def _kept(run: Run, device: bool, cloud: bool, judges: bool) -> float:
-    """What passes leave with a process at its peak: the allocator gives little back between two kinds."""
-    other = max(_answers(run, device, cloud, judges), default=0.0)
-    step = max(_steps(run, device, cloud), default=0.0)
-    return max(SLACK * other, TRAINED * step + BESIDE * other)
-
-
-def _steps(run: Run, device: bool, cloud: bool) -> Iterable[float]:
-    """Bytes of a step of training, on a device and in the cloud."""
-    student, lengths, own = run.student, run.lengths, run.config.cloud
-    if device and run.holds.trains:
-        yield run.widest(student, _step(run.holds.batch, lengths.prompt, lengths.answer))
-    if cloud and run.holds.distils:
-        whole = round(own.batch * own.replay_share)
-        kept = min(run.config.uplink.tokens_kept or lengths.picture, lengths.picture) + lengths.text
-        step = 0.0
-        for rows, length in ((whole, lengths.prompt), (own.batch - whole, kept)):
-            if rows:
-                step += run.widest(student, _step(rows, length, lengths.answer))
-                if losses.needs_teacher(own.losses):
-                    step += run.widest(run.teacher, Work(rows, length), run.gpu)
-        yield step
-
-
-def _answers(run: Run, device: bool, cloud: bool, judges: bool) -> Iterable[float]:
-    """Bytes of each kind of pass without gradients."""
-    student, lengths, up = run.student, run.lengths, run.config.uplink
-    if device:
-        read = not run.holds.trains and run.holds.distils and up.tokens_kept > 0
-        maps = read and bool(token_score(up.token_score).read)
-        asked = run.asked * run.config.run.samples_per_round
-        rows = together(student.config, lengths.prompt, min(ANSWERED, asked))
-        yield run.widest(student, Work(rows, lengths.prompt, attention=maps))
-    if cloud:
-        yield tower(run)
-        if judges:
-            yield run.widest(student, Work(_held_out(run, student, lengths), lengths.prompt))
-        if run.holds.distils:
-            most = max(run.config.cloud.source_replay, run.asked * run.config.run.samples_per_round)
-            read = Work(min(TEACH_BATCH, most), (run.seen or lengths).prompt)
-            yield run.widest(run.teacher, read, run.gpu)
-
-
-def _held_out(run: Run, of: Checkpoint, lengths: Lengths) -> int:
-    """Rows of a pass of a model over held-out items."""
-    items = run.config.data.items_per_domain * (1 + len(run.config.axes))
-    return together(of.config, lengths.prompt, min(HELD_OUT, items))
-
-
-def _step(rows: int, prompt: int, answer: int) -> Work:
-    return Work(rows, prompt + answer, answer, train=True)
-
-
-def tower(run: Run, pictures: int = ENCODED) -> float:
-    """Bytes of pictures in a tower, as many at once as go together."""
-    theirs = _pass(run.teacher, run.seen, pictures) if run.seen else 0.0
-    return max(theirs, _pass(run.student, run.lengths, pictures))
-
-
-def _pass(of: Checkpoint, lengths: Lengths, pictures: int) -> float:
-    one = picture_bytes(of.config, lengths.picture)
-    return one * min(pictures, max(1, MOST // one))

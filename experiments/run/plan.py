@@ -108,8 +108,7 @@ class Known:
         """A checkpoint, opened once."""
         key = path, role, adapter, rank, full
         if key not in self.opened:
-            attention = "eager" if role == "student" else "sdpa"
-            self.opened[key] = open_checkpoint(path, role, adapter, rank, attention, full)
+            self.opened[key] = open_checkpoint(path, role, adapter, rank, full=full)
         return self.opened[key]
 
 

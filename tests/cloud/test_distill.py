@@ -14,7 +14,8 @@ from cdc_flower.cloud.distill import Cloud, teach
 from cdc_flower.cloud.passes import passes
 from cdc_flower.cloud.replay import CloudSample, PseudoLabelled
 from cdc_flower.config import Config, parse
-from cdc_flower.models import adapters, vlm
+from cdc_flower.models import adapters, room, vlm
+from cdc_flower.models.placement import Place
 from cdc_flower.models.student import twin_model
 from tests.conftest import full
 
@@ -261,6 +262,32 @@ def test_parts_that_pass_alone_make_the_step_of_the_whole_batch(shared, teacher,
     assert set(steps[0]) == {"ce", "kl", "feature", "wavelet"}
     assert steps[2] == pytest.approx(steps[0], rel=1e-5)
     torch.testing.assert_close(gradients[2], gradients[0], rtol=1e-3, atol=1e-6)
+
+
+def test_micro_batches_that_fit_into_memory_make_the_step_of_the_whole_batch(
+    shared, teacher, settings, samples, monkeypatch
+):
+    config = with_settings(settings, losses="ce,kl=0.5,feature", cloud_steps=1, replay_share=0.0)
+    lessons, _ = teach(shared, teacher, samples)
+    steps, gradients, seen, forward = [], [], [], vlm.forward
+    for budget in (2 * 2**30, 2**10):  # all at once; one at a time, with layers computed again
+        place, calls = Place(torch.device("cpu"), torch.float32, budget), []
+
+        def spied(model, inputs, calls=calls):
+            calls.append(len(inputs.ids))
+            return forward(model, inputs)
+
+        monkeypatch.setattr(room, "here", lambda place=place: place)
+        monkeypatch.setattr(vlm, "forward", spied)
+        cloud = cloud_of(shared, teacher, config)
+        assert cloud.one.again == (budget == 2**10)
+        cloud.twin.train()
+        steps.append(cloud._step(lessons))
+        gradients.append(torch.cat([p.grad.flatten() for p in cloud._trained()]))
+        seen.append(calls)
+    assert seen == [[len(lessons)] * 2, [1] * 2 * len(lessons)]  # student and teacher
+    assert steps[1] == pytest.approx(steps[0], rel=1e-5)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-3, atol=1e-6)
 
 
 def test_no_pass_is_larger_than_expected_whatever_came(shared, teacher, settings, samples, monkeypatch):

@@ -51,14 +51,14 @@ def test_training_all_weights_takes_optimiser_states_of_all_and_an_answer_of_eac
     assert crowd.optimiser > 40 * 6 * size.language
 
 
-def test_on_a_gpu_models_and_passes_are_in_its_memory_and_the_teacher_takes_half(planned):
+def test_on_a_gpu_models_and_passes_are_in_its_memory_and_what_is_frozen_takes_half(planned):
     run = planned(CDC)
     here = process(run, device=True, cloud=True)
     there = process(dataclasses.replace(run, gpu=True), device=True, cloud=True)
     assert here.vram.total == 0
     assert there.ram.weights == there.ram.activations == 0
     half = here.ram.weights - there.vram.weights
-    assert half == pytest.approx(2 * run.teacher.parts.language)
+    assert half == pytest.approx(2 * (run.teacher.parts.language + run.student.parts.language))
     assert there.ram.data == here.ram.data
 
 
