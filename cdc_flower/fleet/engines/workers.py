@@ -291,10 +291,11 @@ def affordable(workers: int, gpu_fraction: float) -> int:
 
     there = ray.cluster_resources()
     cores, gpus = int(there.get("CPU", 0)), float(there.get("GPU", 0))
-    workers = workers or cores
+    fit = int(gpus) * int(1 / gpu_fraction) if gpu_fraction else cores  # a worker has its share of one GPU
+    workers = workers or max(1, min(cores, fit))
     if not 1 <= workers <= cores:
         raise ConfigError(f"setting 'workers' = {workers}; allowed: up to {cores}, the cores of the cluster")
-    if workers * gpu_fraction > gpus:
+    if workers > fit and gpu_fraction:
         raise ConfigError(
             f"setting 'gpu-fraction' = {gpu_fraction:g} for {workers} workers; allowed: {gpus:g} GPUs in all"
         )

@@ -121,3 +121,14 @@ def test_a_machine_that_does_not_answer_takes_its_idle_workers_along(ray, monkey
     assert two not in crew._idle
     assert len(crew.starting) == 3
     crew.close()
+
+
+@pytest.mark.parametrize(
+    ("gpus", "fraction", "asked", "found"), [(2, 0.5, 0, 4), (2, 0.6, 0, 2), (2, 1.0, 2, 2), (1, 0.1, 0, 8)]
+)
+def test_every_worker_has_its_share_of_one_gpu(monkeypatch, gpus, fraction, asked, found):
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 8, "GPU": gpus})
+    assert workers.affordable(asked, fraction) == found
+    if fraction > 0.5:
+        with pytest.raises(ConfigError, match=f"for {found + 1} workers; allowed: {gpus} GPUs in all"):
+            workers.affordable(found + 1, fraction)
