@@ -23,8 +23,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cdc_flower.downlink.candidates import collect
 from cdc_flower.downlink.search import LEAST_DEAD, OCTAVES, Search
-from cdc_flower.downlink.significant import MAX_CLASSES, Part, Symbols, collect, symbols
+from cdc_flower.downlink.significant import MAX_CLASSES, Part, Symbols, symbols
 from cdc_flower.wire import coder, columns, packing
 from cdc_flower.wire.frame import FrameError
 from cdc_flower.wire.packing import BitWriter

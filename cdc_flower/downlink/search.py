@@ -14,7 +14,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from cdc_flower.downlink.significant import Significant, Symbols, collect, narrowed, survey, symbols
+from cdc_flower.downlink.candidates import Significant, collect, narrowed, survey
+from cdc_flower.downlink.significant import Symbols, symbols
 
 SMALLEST_STEP = float(np.finfo(np.float32).tiny)
 OCTAVES = range(-126, 128)  # of steps that are normal float32

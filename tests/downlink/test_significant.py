@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc_flower.downlink import significant
+from cdc_flower.downlink import candidates, significant
 
 FINITE = st.floats(-1e6, 1e6, width=32)
 TENSORS = st.lists(st.lists(FINITE, max_size=12), min_size=1, max_size=5)
@@ -16,14 +16,14 @@ TENSORS = st.lists(st.lists(FINITE, max_size=12), min_size=1, max_size=5)
 def _found(tensors, threshold):
     x = np.array([v for t in tensors for v in t], np.float32)
     bounds = np.cumsum([0, *map(len, tensors)])
-    return x, significant.collect(x, bounds, threshold, float(np.abs(x).max(initial=1.0)))
+    return x, candidates.collect(x, bounds, threshold, float(np.abs(x).max(initial=1.0)))
 
 
 @given(TENSORS, st.floats(1e-3, 1e3), st.floats(0.5, 3), st.sampled_from([2, 7, 2**16]))
 def test_symbols_and_what_they_gain_are_those_of_the_definition(tensors, step, dead, block):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(significant, "_BLOCK", block)
-        patch.setattr(significant, "_CHUNK", block)
+        patch.setattr(candidates, "_BLOCK", block)
+        patch.setattr(candidates, "_CHUNK", block)
         x, found = _found(tensors, dead * step * 0.99)
     plan = significant.symbols(found, step, dead)
     whole = np.zeros(len(x), np.int64)
@@ -48,24 +48,12 @@ def test_sizes_do_not_depend_on_the_chunks(tensors, block):
     plans = []
     for size in (block, 2**16):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(significant, "_BLOCK", size)
-            patch.setattr(significant, "_CHUNK", size)
+            patch.setattr(candidates, "_BLOCK", size)
+            patch.setattr(candidates, "_CHUNK", size)
             plans.append(significant.symbols(_found(tensors, 0.3)[1], 1.0, 0.5))
     assert plans[0].bits == pytest.approx(plans[1].bits)
     assert plans[0].fixed == plans[1].fixed
     assert plans[0].labels.tolist() == plans[1].labels.tolist()
-
-
-@given(TENSORS, st.floats(0.5, 3, width=32), st.sampled_from([2, 7, 2**16]))
-def test_narrowed_candidates_are_those_of_the_higher_threshold(tensors, threshold, block):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(significant, "_CHUNK", block)
-        fewer = significant.narrowed(_found(tensors, 0.3)[1], threshold)
-    expected = _found(tensors, threshold)[1]
-    assert fewer.counts.tolist() == expected.counts.tolist()
-    for name in ("where", "value"):
-        rows = [np.concatenate([[], *(getattr(c, name) for c in f.chunks)]) for f in (fewer, expected)]
-        assert rows[0].tolist() == rows[1].tolist()
 
 
 @pytest.mark.parametrize("few", [0, 10**6])
