@@ -66,6 +66,16 @@ def test_the_bits_of_a_row_do_not_depend_on_others():
         assert torch.equal(made(x[list(some)]), whole[list(some)])
 
 
+def test_every_weight_gets_the_nearest_value_of_its_group():
+    plain = nn.Linear(64, 64, bias=False)
+    plain.weight.data = 3 + 0.1 * torch.rand(64, 64, generator=torch.Generator().manual_seed(0))
+    made = Int4Linear.of(plain)
+    scale, zero = made.scales[0].float().unbind(-1)
+    values = (torch.arange(16) - 8) * scale[:, None] + zero[:, None]
+    off = (values[:, None] - plain.weight[..., None]).abs().amin(-1)
+    assert torch.allclose((made.values() - plain.weight).abs(), off, atol=1e-6)
+
+
 def test_groups_of_equal_weights_and_of_zeros_are_kept():
     plain = nn.Linear(64, 16, bias=False)
     plain.weight.data = torch.zeros(16, 64)
