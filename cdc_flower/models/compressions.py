@@ -57,7 +57,7 @@ def _nf4(plain: nn.Linear) -> nn.Module:
     how: dict[str, Any] = {"compress_statistics": False, "quant_type": "nf4"}
     made = Linear4bit(k, n, plain.bias is not None, torch.float32, **how)
     weight: Any = Params4bit(plain.weight.data.clone(), requires_grad=False, **how)
-    made.weight = weight.to("cpu")
+    made.weight, made.bias = weight.to("cpu"), plain.bias
     return prepared(made)
 
 
@@ -65,7 +65,7 @@ def _int8(plain: nn.Linear) -> nn.Module:
     n, k = plain.weight.shape
     made = Linear8bitLt(k, n, plain.bias is not None, has_fp16_weights=False)
     weight: Any = Int8Params(plain.weight.data.clone(), requires_grad=False)
-    made.weight = weight.to("cpu")
+    made.weight, made.bias = weight.to("cpu"), plain.bias
     return made
 
 
@@ -73,6 +73,19 @@ def _int8_values(layer: Any) -> Tensor:
     packed = layer.weight
     scale = packed.SCB if packed.SCB is not None else layer.state.SCB
     return packed.data.float() * (scale.float()[:, None] / 127.0)
+
+
+def _nf4_values(layer: Any) -> Tensor:
+    packed, state, (n, k) = (
+        layer.weight.data,
+        layer.weight.quant_state,
+        (layer.out_features, layer.in_features),
+    )
+    if not k % NF4_BLOCK or packed.device.type != "cpu" or state.nested:
+        return dequantize_4bit(packed, state)
+    # There bitsandbytes 0.50 takes the scales of other blocks on a CPU: weights are off by 70 %.
+    symbols = torch.stack([packed.view(-1) >> 4, packed.view(-1) & 15], -1).view(-1)[: n * k]
+    return (state.code[symbols.int()] * state.absmax.repeat_interleave(NF4_BLOCK)[: n * k]).view(n, k)
 
 
 def _nf4_config(float_parts: list[str]) -> BitsAndBytesConfig:
@@ -85,9 +98,7 @@ def _nf4_config(float_parts: list[str]) -> BitsAndBytesConfig:
 
 
 COMPRESSIONS = {
-    "nf4": Compression(
-        Linear4bit, _nf4, lambda m: dequantize_4bit(m.weight.data, m.weight.quant_state), _nf4_config, 1e-5
-    ),
+    "nf4": Compression(Linear4bit, _nf4, _nf4_values, _nf4_config, 1e-5),
     "int4": Compression(Int4Linear, Int4Linear.of, Int4Linear.values, Int4Config, 0.02),  # rows in bfloat16
     "int8": Compression(  # rows in int8
         Linear8bitLt,
@@ -121,8 +132,7 @@ def prepared(layer: Any) -> Any:
     # instead: dequantise, then multiply. In blocks, because a whole layer does not stay in the cache.
     layer.support_avx512bf16_for_cpu = False
     layer.compute_dtype = placement.here().dtype
-    if not layer.in_features % NF4_BLOCK:  # for others bitsandbytes takes scales by the place in the whole
-        layer.forward = partial(_in_blocks, layer, layer.forward)
+    layer.forward = partial(_in_blocks, layer, layer.forward)
     return layer
 
 
@@ -130,6 +140,8 @@ def _in_blocks(layer: Any, whole: Any, x: Tensor) -> Tensor:
     """The product of bitsandbytes, bit for bit, with a few outputs dequantised at a time."""
     state, (n, k) = layer.weight.quant_state, (layer.out_features, layer.in_features)
     rows = max(64, BLOCK // k // 64 * 64)
+    if x.device.type == "cpu" and k % NF4_BLOCK and not state.nested:
+        return F.linear(x, _nf4_values(layer), layer.bias)
     if x.device.type != "cpu" or rows >= n or state.nested:
         return whole(x)
     packed, scales = layer.weight.data.view(n, k // 2), state.absmax

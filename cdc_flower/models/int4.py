@@ -197,6 +197,5 @@ class _Quantise(ConversionOps):
 
 
 # Not by transformers' own functions: they refuse a module that is loaded again.
-# Not by transformers' decorators: they refuse a module that a process imports twice, as an app of Flower may.
 AUTO_QUANTIZATION_CONFIG_MAPPING[METHOD] = Int4Config
 AUTO_QUANTIZER_MAPPING[METHOD] = Int4Quantizer
