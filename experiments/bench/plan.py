@@ -85,8 +85,8 @@ CASES = (
 
 @dataclass(frozen=True)
 class Measured:
-    """Bytes at the peak: anonymous of all processes, and of files in the one that mapped most; CPU seconds of
-    all, and seconds until the first word.
+    """Bytes at the peak of both: anonymous of all processes, and of files in the one that mapped most; CPU
+    seconds of all, and seconds until the first word.
     """
 
     anonymous: float
@@ -155,8 +155,8 @@ def measured(command: Sequence[str], log: Path, until: str = "") -> Measured:
         while running.poll() is None:
             looked = time.perf_counter()
             found = list(_now([running, *_children(running)]))
-            most = max(most, sum(a for a, _ in found))
-            mapped = max([mapped, *(m for _, m in found)])
+            now = sum(a for a, _ in found), max((m for _, m in found), default=0.0)
+            most, mapped = max((most, mapped), now, key=sum)
             first = first or (time.perf_counter() - began) * bool(log.stat().st_size)
             if until and until in log.read_text():
                 running.kill()
