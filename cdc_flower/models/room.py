@@ -69,16 +69,16 @@ def rows(text: Any, one: Pass, place: Place | None = None, eager: bool | None = 
         eager: as in `alive`; None = as the configuration says.
     """
     place = place or here()
-    eager = text._attn_implementation == "eager" if eager is None else eager
-    return max(1, place.budget // alive(text, one, HALF if place.half else FLOAT, eager))
+    maps = bool(text._attn_implementation == "eager" if eager is None else eager)
+    return max(1, place.budget // alive(text, one, HALF if place.half else FLOAT, maps))
 
 
 def again(text: Any, one: Pass, place: Place | None = None, eager: bool | None = None) -> bool:
     """Whether a step of training computes layers a second time: otherwise fewer than `IDS` ids fit."""
     place = place or here()
-    eager = text._attn_implementation == "eager" if eager is None else eager
+    maps = bool(text._attn_implementation == "eager" if eager is None else eager)
     size, enough = HALF if place.half else FLOAT, max(1, IDS // one.length)
-    return place.budget < enough * alive(text, one, size, eager)
+    return place.budget < enough * alive(text, one, size, maps)
 
 
 def frugal(model: nn.Module, one: Pass) -> Pass:
