@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cdc_flower.config import parse
+from cdc_flower.config import flat, parse
 from experiments.cli.options import Data, NoPretrain, Out, Preset, Sets, chosen_settings
 
 
@@ -43,6 +43,7 @@ def probe(
     Without training every arm; writes probe.csv.
     """
     config = parse(chosen_settings(data, preset, sets))
+    parse({**flat(config), "run.seed": config.run.seed + seeds - 1})  # the last is a seed, too
     target = (out or Path("results") / f"{config.data.name}-probe-{part}").absolute()
 
     from rich.console import Console

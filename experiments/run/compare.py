@@ -93,16 +93,16 @@ def run(
     for config in configs.values():
         check_named(config)
     busy = planning.cores() if workers is None else workers
-    if plan:
-        planning.check(configs, planning.Engine("compare", busy), seeds * len(configs))
     folder = Path(out or Path("results") / base.data.name).absolute()
-    _claim(folder)
     jobs = [
         Job(name, seed, flat(parse({**flat(config), "run.seed": seed, "run.out-dir": str(target)})), engine)
         for seed in range(base.run.seed, base.run.seed + seeds)
         for name, config in configs.items()
         for target in [summary.run_folder(folder, name, seed)]
     ]
+    if plan:
+        planning.check(configs, planning.Engine("compare", busy), seeds * len(configs))
+    _claim(folder)
     started = time.perf_counter()
     index: dict[str, Any] = {
         "config": flat(base),

@@ -56,6 +56,7 @@ BESIDE = {"trace": ("--devices", "3")}
 """Command -> what it needs so that an option is looked at."""
 ANY_WORD = {
     *("data.partition-by", "data.style-column", "data.object-column", "run.out-dir", "pair.token-cache"),
+    "data.instruction",
     *("data.known-styles", "data.known-objects", "data.known-questions"),
 }
 """Settings of which the data alone can tell whether a word is right, or that name a new folder."""
@@ -358,7 +359,7 @@ def test_a_study_that_cannot_be_run_is_refused(text, named, refusal, place):
         ("compare --seeds 2 --set run.seed=2147483647", "'run.seed' = 2147483648"),
         ("compare --workers 99999", "'--workers': 99999 is not in the range"),
         ("compare --data a-file", "'data.pack'"),
-        ("simulate --engine fleet --workers 99999", "--workers 99999; allowed: up to"),
+        ("simulate --engine fleet --workers 9999", "--workers 9999; allowed: up to"),
         ("simulate --workers 2", "--workers with --engine local"),
         ("simulate --method cdc --set run.method=static", "--method and --set run.method"),
         ("simulate --resume a-folder", "config.json is missing"),
