@@ -149,21 +149,22 @@ def scale(workers: int, quick: bool) -> Iterator[Figure]:
     yield figure(f"bytes more of a device asked once, of {most:,}", (asked - idle) / most, 400, "<= 1")
 
 
+def _workers() -> list[psutil.Process]:
+    """Processes of the workers of a FleetGrid of this process: Ray names one after its class, most often."""
+    named = [(p, " ".join(p.cmdline())) for p in psutil.Process().children(recursive=True)]
+    return [p for p, line in named if "FleetWorker" in line or "default_worker.py" in line]
+
+
 def _memory() -> dict[str, float]:
-    """MB resident: of this process, and of the mean worker of a FleetGrid."""
-    processes = psutil.Process().children(recursive=True)
-    workers = [p.memory_info().rss for p in processes if "FleetWorker" in "".join(p.cmdline())]
-    return {
-        "RSS of the driver": psutil.Process().memory_info().rss / 1e6,
-        "RSS of a worker": sum(workers) / max(1, len(workers)) / 1e6,
-    }
+    """MB resident: of this process, and of the mean worker of a FleetGrid where its processes are seen."""
+    workers = [p.memory_info().rss / 1e6 for p in _workers()]
+    mean = {"RSS of a worker": sum(workers) / len(workers)} if workers else {}
+    return {"RSS of the driver": psutil.Process().memory_info().rss / 1e6, **mean}
 
 
 def _peak() -> float:
-    """MB: the largest that a worker of a FleetGrid has been."""
-    processes = psutil.Process().children(recursive=True)
-    workers = [p.pid for p in processes if "FleetWorker" in "".join(p.cmdline())]
-    lines = [line for pid in workers for line in Path(f"/proc/{pid}/status").read_text().splitlines()]
+    """MB: the largest that a worker of a FleetGrid has been; 0 where none is seen."""
+    lines = [line for p in _workers() for line in Path(f"/proc/{p.pid}/status").read_text().splitlines()]
     return max((int(line.split()[1]) for line in lines if line.startswith("VmHWM")), default=0) / 1e3
 
 
@@ -175,7 +176,7 @@ def rounds(folder: Path, workers: int, quick: bool) -> Iterator[Figure]:
         what = f"CDC, {devices} devices of {samples} samples: device-tasks/s"
         own = {**settings, "run.out-dir": str(folder / f"fleet-{samples}")}
         phases, peak = _fleet_phases(own, workers)
-        if samples == 2:
+        if samples == 2 and peak:
             yield Figure("peak RSS of a worker of CDC, which holds no teacher, MB", peak, peak, 1.0, "", True)
         rate = devices / median(phases[1:])
         if not quick:
