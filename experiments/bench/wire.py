@@ -197,7 +197,7 @@ def layout_sizes() -> tuple[int, ...]:
 
 def _downlink(sizes: Sequence[int]) -> Iterator[Figure]:
     """(g): a frame at the default budget against the dense adapter in float16."""
-    dense, budget = 2 * sum(sizes), DownlinkConfig().budget
+    dense, budget = 2 * sum(sizes), update.budget_bytes(DownlinkConfig().budget, sum(sizes))
     for kind in ("layers", "student3"):
         x = draw(kind, sizes)
         sent = len(CODECS[CODEC].encode(x, sizes, budget - update.ENVELOPE)) + update.ENVELOPE
