@@ -35,12 +35,21 @@ class Session:
             shelf.popitem(last=False)
         return shelf[key]
 
+    def forget(self, function: Callable[..., Any]) -> None:
+        """Let go of what a function gave that is `kept`."""
+        self.shelf(_name(function)).clear()
+
     def close(self) -> None:
         """Let go of everything."""
         self._shelves.clear()
 
 
 _OF_THIS_PROCESS = Session()
+
+
+def _name(function: Callable[..., Any]) -> str:
+    """Of a function's shelf."""
+    return f"{function.__module__}.{function.__qualname__}"
 
 
 def session() -> Session:
@@ -52,7 +61,7 @@ def kept(most: int) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """A function whose last `most` results stay in the session, by its (hashable, positional) arguments."""
 
     def wrap(function: Callable[P, T]) -> Callable[P, T]:
-        name = f"{function.__module__}.{function.__qualname__}"
+        name = _name(function)
 
         @wraps(function)
         def call(*args: P.args, **named: P.kwargs) -> T:

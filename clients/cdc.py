@@ -23,6 +23,7 @@ from flwr.supercore import log
 from cdc_flower.data.features import Grid
 from cdc_flower.downlink import update
 from cdc_flower.models import adapters, vlm
+from cdc_flower.models.room import together
 from cdc_flower.session import kept
 from cdc_flower.stages import UplinkConfig
 from cdc_flower.uplink import select, token_batch
@@ -171,7 +172,7 @@ def token_scores(now: _Round) -> np.ndarray:
         return rule.of_read(table(now.answers.read), rng)
     found, model, longest = [], now.student.model, now.task.source.longest
     adapters.write(model, now.adapter.flat)
-    rows = vlm.together(now.task.shared.config, longest, BATCH)
+    rows = together(now.task.shared.config, longest, BATCH)
     for start in range(0, len(now.asked), rows):
         some = slice(start, start + rows)
         part = now.tokens[some], now.asked[some]

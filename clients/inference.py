@@ -24,6 +24,7 @@ from torch import nn
 from cdc_flower.data.features import Grid
 from cdc_flower.disk import DiskError
 from cdc_flower.models import adapters, by_row, vlm
+from cdc_flower.models.room import together
 from cdc_flower.models.shared import Shared
 from cdc_flower.session import kept
 from cdc_flower.uplink.scores import token_score
@@ -87,7 +88,7 @@ Work = Generator[Ask, vlm.Answers, RecordDict]
 
 def _rows(shared: Shared, length: int) -> int:
     """Samples in a forward pass."""
-    return vlm.together(shared.config, length, ROWS)
+    return together(shared.config, length, ROWS)
 
 
 def batch(
@@ -234,13 +235,8 @@ def _answer_group(group: Sequence[_Running]) -> None:
 
 def _batch(asks: Sequence[Ask]) -> list[vlm.Answers]:
     """Answers of asks of one group."""
-    wearing: dict[bytes, list[int]] = defaultdict(list)
-    for i, ask in enumerate(asks):
-        wearing[ask.adapter.digest].append(i)
-    few = [own for own in wearing.values() if sum(len(asks[i].questions) for i in own) < OWN]
-    together = [[i for own in few[start:end] for i in own] for start, end in _shares(asks, few)]
     found: dict[int, vlm.Answers] = {}
-    for some in [own for own in wearing.values() if own not in few] + together:
+    for some in _shares(asks):
         answers = _answers([asks[i] for i in some])
         ends = np.cumsum([len(asks[i].questions) for i in some]).tolist()
         for i, *of_one in zip(some, [0, *ends[:-1]], ends, strict=True):
@@ -248,16 +244,25 @@ def _batch(asks: Sequence[Ask]) -> list[vlm.Answers]:
     return [found[i] for i in range(len(asks))]
 
 
-def _shares(asks: Sequence[Ask], few: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
-    """From which to which adapter one batch goes: by the number of its rows and the bytes of the adapters."""
-    most = _rows(asks[0].task.shared, asks[0].length)
-    ends, rows, held = [0], 0, 0
-    for place, own in enumerate(few):
+def _shares(asks: Sequence[Ask]) -> list[list[int]]:
+    """The places of asks that share batches: those of an adapter with many questions alone, the others
+    together, by the number of their rows and the bytes of their adapters.
+    """
+    wearing: dict[bytes, list[int]] = defaultdict(list)
+    for i, ask in enumerate(asks):
+        wearing[ask.adapter.digest].append(i)
+    most, found = _rows(asks[0].task.shared, asks[0].length), list[list[int]]()
+    few, rows, held = list[int](), 0, 0
+    for own in wearing.values():
         more, size = sum(len(asks[i].questions) for i in own), asks[own[0]].adapter.flat.nbytes
+        if more >= OWN:
+            found.append(own)
+            continue
         if rows and (rows + more > most or held + size > WORN_BYTES):
-            ends, rows, held = [*ends, place], 0, 0
-        rows, held = rows + more, held + size
-    return list(zip(ends, [*ends[1:], len(few)], strict=True)) if few else []
+            found.append(few)
+            few, rows, held = [], 0, 0
+        few, rows, held = few + own, rows + more, held + size
+    return [*found, few] if few else found
 
 
 def _answers(asks: Sequence[Ask]) -> vlm.Answers:

@@ -14,6 +14,7 @@ from torch import nn
 from cdc_flower.data.world import World
 from cdc_flower.models import adapters, vlm
 from cdc_flower.models.family import bare
+from cdc_flower.models.room import together
 from cdc_flower.models.shared import Shared
 from cdc_flower.tasks import TASKS, Truths
 
@@ -94,7 +95,7 @@ def answers(
     pictures = frame["image_row"].tolist()
     grids = [world.test_tokens.grid(i) for i in pictures]
     prompts = (len(shared.text.prefix_ids(grid)) for grid in set(grids))
-    rows = vlm.together(bare(model).config, max(prompts) + max(map(len, asked)), BATCH)
+    rows = together(bare(model).config, max(prompts) + max(map(len, asked)), BATCH)
     for start in range(0, len(frame), rows):
         some = slice(start, start + rows)
         tokens = [world.test_tokens[i] for i in pictures[some]]

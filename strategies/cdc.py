@@ -18,8 +18,8 @@ from typing import Any, Self
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
-from flwr.common.logger import log
 from flwr.serverapp import Grid
+from flwr.supercore import log
 from torch import nn
 
 from cdc_flower.checkpoint import Saved

@@ -213,7 +213,7 @@ def check_fleet(setup: Setup) -> None:
     rules = config.fleet
     if rules.mode == "off":
         return
-    session().shelf("strategies.checks.fleet").clear()  # files may have changed since the last run
+    session().forget(fleet)  # files may have changed since the last run
     _, trace = fleet(config, setup.shared, setup.world)
     cloud_profile(config)
     if not trace.ever(rules.need_charging, rules.need_idle):

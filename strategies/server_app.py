@@ -12,7 +12,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.supercore import log
 
 from cdc_flower.config import ConfigError, parse
-from cdc_flower.models.folders import cache_folder
+from cdc_flower.data.features import cache_folder
 from strategies.run import run
 
 app = ServerApp()

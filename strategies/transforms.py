@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from logging import WARNING
 
-from flwr.common.logger import log
+from flwr.supercore import log
 
 from cdc_flower.cloud.source import source_tokens
 from cdc_flower.config import Config
@@ -60,5 +60,5 @@ def provided(
         f"note: pair '{shared.name}' had no transform of its tokens; estimated from source pictures, kept in "
         f"{folder / transform.FILE}: {size:,} bytes that a device gets with its model"
     )
-    session().shelf(f"{load_shared.__module__}.{load_shared.__qualname__}").clear()
+    session().forget(load_shared)
     return load_shared(config.pair, config.data.name)

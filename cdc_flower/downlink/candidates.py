@@ -51,11 +51,16 @@ class Significant:
     threshold: float
 
 
+def blocks(size: int) -> Iterator[slice]:
+    """Neighbouring parts of a vector of so many weights, small enough to stay in the cache."""
+    return (slice(start, min(start + _BLOCK, size)) for start in range(0, size, _BLOCK))
+
+
 def survey(delta: NDArray[np.float32]) -> tuple[float, float, int]:
     """Largest magnitude, sum of squares and number of non-zero elements of (P,), in one pass."""
     peak, energy, nonzero = 0.0, 0.0, 0
-    for start in range(0, len(delta), _BLOCK):
-        block = delta[start : start + _BLOCK]
+    for part in blocks(len(delta)):
+        block = delta[part]
         peak = max(peak, float(block.max()), -float(block.min()))
         wide = block.astype(np.float64)
         energy += float(np.dot(wide, wide))
@@ -80,11 +85,11 @@ def collect(
     kind = np.float32 if peak < _EXACT * threshold else np.float64
 
     def pieces() -> Iterator[tuple[NDArray[np.integer], NDArray[np.floating]]]:
-        for start in range(0, len(delta), _BLOCK):
-            block = np.abs(delta[start : start + _BLOCK])
+        for part in blocks(len(delta)):
+            block = np.abs(delta[part])
             index = np.flatnonzero(block >= block.dtype.type(threshold))
             value = block[index].astype(kind, copy=False)
-            index += start
+            index += part.start
             yield index.astype(place_type), value
 
     anew = _Anew(lambda: _chunks(pieces(), bounds))

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cdc_flower.downlink.candidates import collect
+from cdc_flower.downlink.candidates import blocks, collect
 from cdc_flower.downlink.search import LEAST_DEAD, OCTAVES, Search
 from cdc_flower.downlink.significant import MAX_CLASSES, Part, Symbols, symbols
 from cdc_flower.wire import coder, columns, packing
@@ -37,7 +37,6 @@ LARGEST = float(np.finfo(np.float32).max)
 _HEAD = struct.Struct("<Bb")  # 1, octave of the step
 _SENT = 1
 _PART = 2**15  # symbols read together
-_LOOKED_AT = 2**16  # weights looked at together
 
 
 def encode(delta: NDArray[np.float32], sizes: Sequence[int], budget: int) -> bytes:
@@ -65,8 +64,8 @@ def encode_exact(delta: NDArray[np.floating], sizes: Sequence[int]) -> bytes | N
         sizes: elements of each tensor, summing to P.
     """
     every = 0
-    for start in range(0, len(delta), _LOOKED_AT):
-        some = delta[start : start + _LOOKED_AT].astype(np.float64)
+    for part in blocks(len(delta)):
+        some = delta[part].astype(np.float64)
         units = np.ldexp(np.abs(some), FINEST)
         if not units.max() < 2.0**53 or (some.astype(np.float32) != some).any() or (units % 1).any():
             return None

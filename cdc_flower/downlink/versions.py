@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from cdc_flower.config import ConfigError
 from cdc_flower.downlink import update
+from cdc_flower.downlink.candidates import blocks
 from cdc_flower.downlink.codecs import CODECS
 
 Jumps = Literal["all", "start", "none"]
-_BLOCK = 2**16  # weights looked at together
 _LOOKED_AT = 2**17  # weights of which the bytes of half of the energy are reckoned
 _ANY = -1  # stands for a version that is not known
 
@@ -257,8 +257,7 @@ def _difference(new: NDArray[np.float32], old: NDArray[np.float32]) -> NDArray[n
     """`new - old` (P,), if adding it to `old` gives the bits of `new`."""
     delta = np.empty_like(new)
     with np.errstate(over="ignore"):
-        for start in range(0, len(new), _BLOCK):
-            part = slice(start, start + _BLOCK)
+        for part in blocks(len(new)):
             np.subtract(new[part], old[part], out=delta[part])
             if (old[part] + delta[part]).tobytes() != new[part].tobytes():
                 return None
@@ -268,8 +267,8 @@ def _difference(new: NDArray[np.float32], old: NDArray[np.float32]) -> NDArray[n
 def _distance(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
     """The sum of the squared differences."""
     found = 0.0
-    for start in range(0, len(a), _BLOCK):
-        apart = a[start : start + _BLOCK].astype(np.float64) - b[start : start + _BLOCK]
+    for part in blocks(len(a)):
+        apart = a[part].astype(np.float64) - b[part]
         found += float(np.dot(apart, apart))
     return found
 

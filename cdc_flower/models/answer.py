@@ -23,25 +23,6 @@ from cdc_flower.models.family import bare
 from cdc_flower.models.inputs import Inputs, Text
 from cdc_flower.models.placement import computing, device_of
 
-MOST = 2**30  # bytes that a pass over complete sequences may have alive
-FLOAT = 4
-
-
-def together(config: Any, length: int, most: int) -> int:
-    """How many sequences may go through a model at once: `most`, or fewer where each has much alive.
-
-    Args:
-        config: of the model.
-        length: ids of a sequence.
-        most: sequences.
-    """
-    text = config.get_text_config()
-    heads, layers = text.num_attention_heads, text.num_hidden_layers
-    width = getattr(text, "head_dim", None) or text.hidden_size // heads
-    cache = 2 * layers * width * (getattr(text, "num_key_value_heads", None) or heads)
-    alive = 8 * text.hidden_size + 3 * text.intermediate_size + 2 * heads * length + cache
-    return max(1, min(most, MOST // (FLOAT * length * alive)))
-
 
 @dataclass(frozen=True)
 class Output:

@@ -57,7 +57,7 @@ def _nf4(plain: nn.Linear) -> nn.Module:
     how: dict[str, Any] = {"compress_statistics": False, "quant_type": "nf4"}
     made = Linear4bit(k, n, plain.bias is not None, torch.float32, **how)
     weight: Any = Params4bit(plain.weight.data.clone(), requires_grad=False, **how)
-    made.weight, made.bias = weight.to("cpu"), plain.bias
+    made.weight, made.bias = weight.to(plain.weight.device), plain.bias
     return prepared(made)
 
 
@@ -76,11 +76,8 @@ def _int8_values(layer: Any) -> Tensor:
 
 
 def _nf4_values(layer: Any) -> Tensor:
-    packed, state, (n, k) = (
-        layer.weight.data,
-        layer.weight.quant_state,
-        (layer.out_features, layer.in_features),
-    )
+    packed, state = layer.weight.data, layer.weight.quant_state
+    n, k = layer.out_features, layer.in_features
     if not k % NF4_BLOCK or packed.device.type != "cpu" or state.nested:
         return dequantize_4bit(packed, state)
     # There bitsandbytes 0.50 takes the scales of other blocks on a CPU: weights are off by 70 %.

@@ -25,6 +25,7 @@ from transformers.utils import logging as hf_logging
 from transformers.utils.hub import cached_file
 
 from cdc_flower.config import ConfigError
+from cdc_flower.data.features import cache_folder
 from cdc_flower.digests import known
 from cdc_flower.models.transform import BARE, Transform
 from cdc_flower.stages import PairConfig
@@ -55,11 +56,6 @@ class Paths:
     def transforms(self) -> Path:
         """Where the transform of tokens is: in the pair's folder, or in one of its own in the student's."""
         return self.folder or folder_of(self.student) / BARE
-
-
-def cache_folder() -> Path:
-    """`$CDC_FLOWER_CACHE`, else `~/.cache/cdc_flower`."""
-    return Path(os.environ.get("CDC_FLOWER_CACHE") or Path.home() / ".cache" / "cdc_flower")
 
 
 def paths(config: PairConfig, data_name: str) -> Paths:

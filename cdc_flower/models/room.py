@@ -69,16 +69,30 @@ def rows(text: Any, one: Pass, place: Place | None = None, eager: bool | None = 
         eager: as in `alive`; None = as the configuration says.
     """
     place = place or here()
-    maps = bool(text._attn_implementation == "eager" if eager is None else eager)
-    return max(1, place.budget // alive(text, one, HALF if place.half else FLOAT, maps))
+    return max(1, place.budget // _bytes(text, one, place, eager))
+
+
+def together(config: Any, length: int, most: int, place: Place | None = None) -> int:
+    """How many of `most` sequences of so many ids are answered at once, whether attention is read or not.
+
+    Args:
+        config: of the whole model.
+        length: ids of a sequence.
+        most: sequences.
+        place: as in `rows`.
+    """
+    return min(most, rows(config.get_text_config(), Pass(length), place, eager=True))
 
 
 def again(text: Any, one: Pass, place: Place | None = None, eager: bool | None = None) -> bool:
     """Whether a step of training computes layers a second time: otherwise fewer than `IDS` ids fit."""
     place = place or here()
-    maps = bool(text._attn_implementation == "eager" if eager is None else eager)
-    size, enough = HALF if place.half else FLOAT, max(1, IDS // one.length)
-    return place.budget < enough * alive(text, one, size, maps)
+    return place.budget < max(1, IDS // one.length) * _bytes(text, one, place, eager)
+
+
+def _bytes(text: Any, one: Pass, place: Place, eager: bool | None) -> int:
+    maps = text._attn_implementation == "eager" if eager is None else eager
+    return alive(text, one, HALF if place.half else FLOAT, maps)
 
 
 def frugal(model: nn.Module, one: Pass) -> Pass:

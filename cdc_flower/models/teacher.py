@@ -118,15 +118,13 @@ def load_teacher(config: PairConfig, shared: Shared, data_name: str) -> Teacher:
     path = paths(config, data_name).teacher
     shape = checked_config(path, "teacher")
     words = _words_digest(path, "teacher") == tokenizer_digest(shared.text.tokenizer)
-    family, tower = FAMILIES[shape.model_type], load_tower(path, "teacher")
-    digest = tower_digest(tower, shape)
-    tokens = (shape.model_type, digest) == (shared.family, shared.tower_digest)
+    family, tokens = FAMILIES[shape.model_type], has_tower(config, shared, data_name)
     model = opened(family.model_class, path, "teacher", **placement.teacher())
     family.take_tower(model)  # in another number format; passes begin behind it
     own = None
     if not (tokens and words and shape.image_token_id == shared.text.image_id):
-        tower = shared.tower if tokens else tower
-        own = reader(path, "teacher", shape, tower, digest, config)
+        tower = shared.tower if tokens else load_tower(path, "teacher")
+        own = reader(path, "teacher", shape, tower, tower_digest(tower, shape), config)
         words = words and own.text.eos == shared.text.eos
     if words:
         _cut(model.lm_head, shared.vocab)

@@ -12,7 +12,6 @@ power of two before: else the step that it needs is too coarse for all others.
 from __future__ import annotations
 
 import hashlib
-import os
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,9 +23,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save as save_bytes
 
 from cdc_flower.config import ConfigError
+from cdc_flower.disk import whole
 
 FILE = "transform.safetensors"  # in a pair folder
 BARE = "cdc_flower"  # the folder for it in that of a bare student
@@ -142,12 +142,8 @@ def save(transform: Transform, folder: Path, tower_digest: str) -> Path:
     names = ("mean", "axes", "variance", *(("scale",) if (transform.scale != 1).any() else ()))
     arrays = {name: np.ascontiguousarray(getattr(transform, name)) for name in names}
     folder.mkdir(exist_ok=True)
-    part = folder / f"{FILE}.{os.getpid()}.part"
-    try:
-        save_file(arrays, part, {"tower": tower_digest, "digest": transform.digest.hex()})
-        part.replace(folder / FILE)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole(folder / FILE) as file:
+        file.write(save_bytes(arrays, {"tower": tower_digest, "digest": transform.digest.hex()}))
     return folder / FILE
 
 

@@ -24,10 +24,10 @@ from cdc_flower.models import adapters, placement
 from cdc_flower.models.families import FAMILIES
 from cdc_flower.models.family import Family
 from cdc_flower.models.folders import PairError, folder_of
+from cdc_flower.models.room import FLOAT
 from cdc_flower.models.shared import checked_config
 from cdc_flower.plan.live import LAYERS
 
-FLOAT = 4  # bytes
 MOST_HEADER = 100 * 2**20  # of a safetensors file; the format's own bound
 
 

@@ -15,10 +15,11 @@ from cdc_flower.config import Config
 from cdc_flower.models import room
 from cdc_flower.models.compressions import MIXED
 from cdc_flower.models.placement import CPU, Place
-from cdc_flower.plan.checkpoints import FLOAT, Checkpoint
+from cdc_flower.models.room import FLOAT, HALF
+from cdc_flower.plan.checkpoints import Checkpoint
 from cdc_flower.plan.facts import SCENE_BYTES, Data, Lengths
 from cdc_flower.plan.live import Work, peak
-from cdc_flower.plan.passes import HALF, held_out, kept, tower
+from cdc_flower.plan.passes import held_out, kept, tower
 
 LIBRARIES = 410e6  # bytes of a process that has imported all of a run and used each library once
 MAPPED = 200e6  # bytes of the libraries' files in memory, which processes share

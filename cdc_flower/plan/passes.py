@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from cdc_flower.cloud import losses
 from cdc_flower.fleet.cost.charges import TEACH_BATCH
 from cdc_flower.models import room
-from cdc_flower.models.answer import together
+from cdc_flower.models.room import FLOAT, HALF
 from cdc_flower.models.shared import MOST, picture_bytes
-from cdc_flower.plan.checkpoints import FLOAT, Checkpoint
+from cdc_flower.plan.checkpoints import Checkpoint
 from cdc_flower.plan.facts import Lengths
 from cdc_flower.plan.live import Work
 from cdc_flower.uplink.scores import token_score
@@ -21,12 +21,7 @@ if TYPE_CHECKING:
 
 SLACK = 1.35  # times its widest pass without gradients, what a process keeps of the allocator
 TRAINED, BESIDE = 1.6, 0.75  # where it trains: times the widest step, and times the widest other pass
-HALF = 2  # bytes of a float16
-ANSWERED, HELD_OUT, ENCODED = (
-    128,
-    128,
-    64,
-)  # rows of passes: `clients.inference`, `strategies.accuracy`, tower
+ANSWERED, HELD_OUT, ENCODED = 128, 128, 64  # rows: `clients.inference`, `strategies.accuracy`, the tower
 
 
 def kept(run: Run, device: bool, cloud: bool, judges: bool) -> float:
@@ -69,7 +64,7 @@ def _answers(run: Run, device: bool, cloud: bool, judges: bool) -> Iterable[floa
         read = not run.holds.trains and run.holds.distils and up.tokens_kept > 0
         maps = read and bool(token_score(up.token_score).read)
         asked = run.asked * run.config.run.samples_per_round
-        rows = together(student.config, lengths.prompt, min(ANSWERED, asked))
+        rows = room.together(student.config, lengths.prompt, min(ANSWERED, asked), run.place)
         yield run.widest(student, Work(rows, lengths.prompt, attention=maps), run.gpu)
     if cloud:
         yield tower(run)
@@ -84,7 +79,7 @@ def _answers(run: Run, device: bool, cloud: bool, judges: bool) -> Iterable[floa
 def held_out(run: Run, of: Checkpoint, lengths: Lengths) -> int:
     """Rows of a pass of a model over held-out items."""
     items = run.config.data.items_per_domain * (1 + len(run.config.axes))
-    return together(of.config, lengths.prompt, min(HELD_OUT, items))
+    return room.together(of.config, lengths.prompt, min(HELD_OUT, items), run.place)
 
 
 def _step(rows: int, prompt: int, answer: int) -> Work:

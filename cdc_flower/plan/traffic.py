@@ -10,7 +10,8 @@ from cdc_flower.downlink.codecs import CODECS
 from cdc_flower.fleet.cost import cost_models, roofline
 from cdc_flower.fleet.cost.mixes import parse_mix
 from cdc_flower.fleet.time.network import down_seconds, up_seconds
-from cdc_flower.plan.memory import HALF, Run
+from cdc_flower.models.room import HALF
+from cdc_flower.plan.memory import Run
 from cdc_flower.setting import MESSAGE_BYTES
 from cdc_flower.uplink import token_batch
 from cdc_flower.uplink.pictures.picture_batch import FORMS
@@ -69,9 +70,7 @@ def bytes_of_a_round(run: Run) -> Bytes:
     return Bytes(min(most, up.budget or most), aimed + MESSAGE_BYTES)
 
 
-LEAST_SHARE = (
-    0.003  # of the adapter in float16: what a fifth of the energy of an update takes (docs/method.md)
-)
+LEAST_SHARE = 0.003  # of the adapter in float16: a fifth of the energy of an update (docs/method.md)
 RATE, WIDTH = 5e-3, 64  # of the student that comes with the package, chosen by runs, and its width
 
 

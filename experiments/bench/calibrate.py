@@ -72,7 +72,7 @@ def measure(threads: int = 0, accelerator: bool = False, quick: bool = False) ->
     repeats, sides = (2, QUICK) if quick else (REPEATS, SIDES)
     with _threads(threads) as used:
         rates = {kind: _rate(kind, sides, repeats, device) for kind in ("fp32", "fp16", "int8")}
-        bandwidth = _bandwidth(SMALL_ARRAY if quick else _array_bytes(), repeats, device)
+        bandwidth = memory_bandwidth(SMALL_ARRAY if quick else _array_bytes(), repeats, device)
     assert rates["fp32"] is not None
     if accelerator:
         ram, where = float(torch.cuda.mem_get_info()[0]), torch.cuda.get_device_name()
@@ -91,7 +91,7 @@ def _threads(wanted: int) -> Iterator[int]:
         torch.set_num_threads(before)
 
 
-def _best(work: Callable[[], Any], repeats: int, device: torch.device) -> float:
+def quickest(work: Callable[[], Any], repeats: int, device: torch.device) -> float:
     """Seconds of the quickest of `repeats` calls, after one that is not counted."""
     best = math.inf
     for count in range(repeats + 1):
@@ -109,7 +109,7 @@ def _rate(kind: str, sides: Sides, repeats: int, device: torch.device) -> float 
     best = 0.0
     for m, k, n in sides:
         try:
-            best = max(best, 2 * m * k * n / _best(_product(kind, m, k, n, device), repeats, device))
+            best = max(best, 2 * m * k * n / quickest(_product(kind, m, k, n, device), repeats, device))
         except RuntimeError:  # NotImplementedError is one
             return None
     return best
@@ -131,12 +131,12 @@ def _array_bytes() -> int:
     return min(max(ARRAY, 4 * cache), psutil.virtual_memory().available // 8)
 
 
-def _bandwidth(size: int, repeats: int, device: torch.device) -> float:
+def memory_bandwidth(size: int, repeats: int, device: torch.device) -> float:
     """Best B/s of copy and triad; bytes read and bytes written count."""
     a, b = (torch.ones(size // 4, device=device) for _ in range(2))
     out = torch.zeros(size // 4, device=device)
-    copy = _best(lambda: out.copy_(a), repeats, device)
-    triad = _best(lambda: torch.add(a, b, alpha=3.0, out=out), repeats, device)
+    copy = quickest(lambda: out.copy_(a), repeats, device)
+    triad = quickest(lambda: torch.add(a, b, alpha=3.0, out=out), repeats, device)
     moved = a.nbytes
     return max(2 * moved / copy, 3 * moved / triad)
 
@@ -276,7 +276,7 @@ def _checked(name: str, shared: Any, config: PairConfig, questions: int, on: Pro
             shared.tower(pixels, output_hidden_states=True)
         found.append(vlm.answer(model, text, inputs, cost_models.ANSWER))
 
-    took = _best(answer, repeats, torch.device("cpu"))
+    took = quickest(answer, repeats, torch.device("cpu"))
     steps = max(min(len(ids) + 1, cost_models.ANSWER) for ids in found[-1].ids)
     shapes = roofline.shapes(base.config.to_dict(), config.rank)
     length = len(text.prefix_ids()) + len(asked[0])

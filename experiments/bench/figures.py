@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import platform
 import time
 import tracemalloc
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -82,3 +84,10 @@ def table(figures: Sequence[Figure]) -> Table:
         ok = ("yes" if f.ok else "NO") if f.target else ""
         made.add_row(f.name, f"{f.value:,.5g}", f"{f.limit:,.5g}", f"{f.ratio:.4f}", f.target, ok)
     return made
+
+
+def write(figures: Sequence[Figure], folder: Path | None, name: str) -> None:
+    """Write the figures for programs, where a folder is given."""
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(json.dumps([asdict(f) for f in figures], indent=1) + "\n")

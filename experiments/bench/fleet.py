@@ -19,7 +19,6 @@ import time
 import tracemalloc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ import psutil
 from rich.console import Console
 
 from cdc_flower.config import flat, parse
-from experiments.bench.figures import Figure, figure, host, seconds, table
+from experiments.bench.figures import Figure, figure, host, seconds, table, write
 from experiments.bench.many import TASKS, device_tasks, long, personal, traced
 from experiments.run import simulate
 
@@ -275,9 +274,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         figures.append(found)
         print(f"{found.name}: {found.value:,.4g}", file=sys.stderr, flush=True)  # noqa: T201
     console.print(table(figures))
-    if asked.out:
-        asked.out.mkdir(parents=True, exist_ok=True)
-        (asked.out / "bench-fleet.json").write_text(json.dumps([asdict(f) for f in figures], indent=1) + "\n")
+    write(figures, asked.out, "bench-fleet.json")
 
 
 if __name__ == "__main__":

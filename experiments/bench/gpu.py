@@ -9,18 +9,15 @@ written one after another, the time to read the weights. Without a GPU there is 
 from __future__ import annotations
 
 import argparse
-import json
 import resource
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
-from bitsandbytes.nn.modules import Linear4bit, Params4bit
 from rich.console import Console
 from torch import nn
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
@@ -28,10 +25,11 @@ from transformers.initialization import no_init_weights
 
 from cdc_flower.cloud import losses
 from cdc_flower.models import adapters, placement, room, vlm
+from cdc_flower.models.compressions import COMPRESSIONS
 from cdc_flower.models.families import FAMILIES
 from cdc_flower.models.placement import Place
-from experiments.bench.calibrate import _bandwidth
-from experiments.bench.figures import Figure, figure, host, table
+from experiments.bench.calibrate import memory_bandwidth, quickest
+from experiments.bench.figures import Figure, figure, host, table, write
 
 IMAGE = 3  # id of a picture's token
 TOP = 64  # teacher's logits of a position
@@ -87,12 +85,7 @@ def in_nf4(model: Any) -> Any:
     for layer in model.model.language_model.layers.modules():
         for name, plain in list(layer.named_children()):
             if type(plain) is nn.Linear:
-                how: dict[str, Any] = {"compress_statistics": False, "quant_type": "nf4"}
-                dtype, device = plain.weight.dtype, plain.weight.device
-                packed = Linear4bit(plain.in_features, plain.out_features, False, dtype, **how)
-                weight: Any = Params4bit(plain.weight.data, requires_grad=False, **how)
-                packed.weight = weight.to(device)
-                setattr(layer, name, packed)
+                setattr(layer, name, COMPRESSIONS["nf4"].of(plain))
     return model
 
 
@@ -137,23 +130,10 @@ def learning(twin: Any, size: Size, lessons: int, rows: int, optimizer: torch.op
     optimizer.step()
 
 
-def seconds(work: Callable[[], Any], device: torch.device, repeats: int = 3) -> float:
-    """Of the quickest of some calls, after one that is not counted."""
-    best = float("inf")
-    for turn in range(repeats + 1):
-        began = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        if turn:
-            best = min(best, time.perf_counter() - began)
-    return best
-
-
 def peak_rate(place: Place, side: int) -> float:
     """FLOP/s of a product of matrices."""
     a, b = (torch.randn(side, side, device=place.device).to(place.dtype) for _ in range(2))
-    return 2 * side**3 / seconds(lambda: a @ b, place.device)
+    return 2 * side**3 / quickest(lambda: a @ b, 3, place.device)
 
 
 def held(device: torch.device) -> float:
@@ -177,7 +157,8 @@ def stored(model: nn.Module) -> int:
 
 def measured(sizes: Sequence[Size], place: Place, together: int, lessons: int, side: int) -> Iterator[Figure]:
     """The figures of one work after another; memory stands beside weights and what a pass has alive."""
-    rate, bandwidth = peak_rate(place, side), _bandwidth(2**28 if side > 1000 else 2**22, 3, place.device)
+    rate = peak_rate(place, side)
+    bandwidth = memory_bandwidth(2**28 if side > 1000 else 2**22, 3, place.device)
     yield figure("products of matrices [TFLOP/s]", rate / 1e12, rate / 1e12)
     yield figure("memory [GB/s]", bandwidth / 1e9, bandwidth / 1e9)
     teacher, student = sizes
@@ -189,7 +170,7 @@ def measured(sizes: Sequence[Size], place: Place, together: int, lessons: int, s
         one = room.Pass(size.tokens + size.text + size.new)
         rows = min(together, room.rows(room.text_of(model), one))
         held(place.device)
-        took = seconds(partial(answering, model, size, rows), place.device)
+        took = quickest(partial(answering, model, size, rows), 3, place.device)
         ids = rows * (size.tokens + size.text)
         best = flops * ids / rate + size.new * stored(model) / bandwidth
         about = f"{name} {size.name}, {rows} questions together"
@@ -207,7 +188,7 @@ def _learned(size: Size, place: Place, lessons: int, rate: float, target: str) -
     rows = min(lessons, room.rows(room.text_of(twin), one))
     optimizer = torch.optim.AdamW(adapters.trainable(twin), lr=1e-4)
     held(place.device)
-    took = seconds(lambda: learning(twin, size, lessons, rows, optimizer), place.device, repeats=1)
+    took = quickest(lambda: learning(twin, size, lessons, rows, optimizer), 1, place.device)
     passes = 3 if one.again else 2  # forward, for inputs back, and again where layers are computed twice
     best = passes * 2 * weights(twin) * lessons * one.length / rate
     about = f"a step of {lessons} lessons of a {size.name} student, {rows} at a time"
@@ -233,9 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     figures = list(measured(*(quick if given.quick else (LARGE, place, 64, 96, 8192))))
     console.print(table(figures))
     console.print(f"{where}; seconds of a clock; {host().partition('; speeds')[0]}")
-    if given.out:
-        given.out.mkdir(parents=True, exist_ok=True)
-        (given.out / "bench-gpu.json").write_text(json.dumps([asdict(f) for f in figures], indent=1) + "\n")
+    write(figures, given.out, "bench-gpu.json")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,11 @@ from cdc_flower.config import Config, parse
 from cdc_flower.fleet.cost import roofline
 from cdc_flower.fleet.cost.profiles import Profile, read_profiles
 from cdc_flower.fleet.cost.roofline import Shapes
+from cdc_flower.models.room import FLOAT
 from cdc_flower.plan import facts, memory
-from cdc_flower.plan.checkpoints import FLOAT
 from cdc_flower.plan.live import Work
 from experiments.bench import calibrate, pairs
-from experiments.bench.figures import Figure, figure, host, table
+from experiments.bench.figures import Figure, figure, host, table, write
 from experiments.bench.plan import measured
 from experiments.run import plan as planning
 from experiments.run.settings import resolve
@@ -299,10 +299,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         console.print(table(found))
         last = list(compared(own, home, asked.quick))
         console.print(table(last))
-    if asked.out:
-        asked.out.mkdir(parents=True, exist_ok=True)
-        written = json.dumps([asdict(f) for f in found + last], indent=1)
-        (asked.out / "bench-models.json").write_text(written + "\n")
+    write(found + last, asked.out, "bench-models.json")
 
 
 def _apart(work: Callable[..., Any], *arguments: Any) -> None:

@@ -80,18 +80,23 @@ def write(shapes: Shapes, folder: Path, shard: str = SHARD) -> Path:
     """
     tower: dict[str, torch.Tensor] = {}
     for seed, role in enumerate(("student", "teacher")):
-        torch.manual_seed(seed)
-        before = torch.get_default_dtype()
-        torch.set_default_dtype(torch.bfloat16)
-        try:
-            model: Any = LlavaForConditionalGeneration(_config(shapes, getattr(shapes, role)))
-        finally:
-            torch.set_default_dtype(before)
+        model = built(shapes, getattr(shapes, role), seed)
         tower = tower or model.model.vision_tower.state_dict()
         model.model.vision_tower.load_state_dict(tower)
         model.save_pretrained(folder / role, max_shard_size=shard)
         _beside(folder / role, shapes)
     return folder
+
+
+def built(shapes: Shapes, of: Language, seed: int = 0) -> Any:
+    """A model in bfloat16, of random weights."""
+    torch.manual_seed(seed)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        return LlavaForConditionalGeneration(_config(shapes, of))
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _config(shapes: Shapes, of: Language) -> Any:

@@ -11,13 +11,12 @@ other work on the machine disturbs less. As in `experiments.bench.wire` a missed
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,69 +25,29 @@ import numpy as np
 import torch
 from rich.console import Console
 from torch import nn
-from transformers import (
-    CLIPVisionConfig,
-    DynamicCache,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-    Qwen2Config,
-)
+from transformers import DynamicCache, LlavaForConditionalGeneration
 
 from cdc_flower.fleet.cost import roofline
-from cdc_flower.models import vlm
+from cdc_flower.models import student, vlm
 from cdc_flower.models.family import bare
 from cdc_flower.models.shared import Shared, load_shared, load_tower
-from cdc_flower.models.student import device_model
 from cdc_flower.session import session
 from cdc_flower.stages import PairConfig
 from clients.inference import LEAST
-from experiments.bench.figures import Figure, figure, host, table
+from experiments.bench import pairs
+from experiments.bench.figures import Figure, figure, host, table, write
 
-QWEN2 = {
-    "hidden_size": 896,
-    "intermediate_size": 4864,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 14,
-    "num_key_value_heads": 2,
-    "vocab_size": 151_936,
-}
-SMALL = {
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "vocab_size": 512,
-}
 COMPRESSIONS = "int4", "nf4", "int8", "none"
 PLAIN = {"transformers, bfloat16": torch.bfloat16, "transformers, float32": torch.float32}
 STEPS = 6  # words that are timed of an answer
 PROMPT = 700, 28  # ids of a prompt, and those before its picture, which all questions share
 
 
-def write(folder: Path, text: dict[str, Any], side: int) -> Any:
-    """Write a checkpoint in bfloat16 with the words of scenes; its configuration."""
-    config: Any = LlavaConfig(
-        text_config=Qwen2Config(**text, max_position_embeddings=4096, tie_word_embeddings=True),
-        vision_config=CLIPVisionConfig(
-            hidden_size=64,
-            intermediate_size=128,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            image_size=side,
-            patch_size=14,
-        ),
-        tie_word_embeddings=True,
-        image_token_index=4,  # of the tokenizer of scenes
-    )
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.bfloat16)
-    try:
-        torch.manual_seed(0)
-        LlavaForConditionalGeneration(config).save_pretrained(folder, max_shard_size="500MB")
-    finally:
-        torch.set_default_dtype(before)
-    return config
+def shapes(quick: bool, layers: int) -> pairs.Shapes:
+    """Of the student: Qwen2-0.5B, or a tiny one, behind a small tower of as many tokens as a real one's."""
+    real = pairs.QUICK if quick else pairs.REAL
+    language = replace(real.student, layers=layers or real.student.layers)
+    return pairs.Shapes(language, language, pairs.Tower(64, 2, 2, 128, 28 if quick else 336, 14), real.vocab)
 
 
 def opened(folder: Path, config: Any) -> Shared:
@@ -162,22 +121,25 @@ def fastest(size: int) -> float:
 def loaded(name: str, shared: Shared) -> nn.Module:
     """A student in a compression, or the bare model."""
     if name in COMPRESSIONS:
-        return device_model(shared, PairConfig(compression=name))
+        return student.device_model(shared, PairConfig(compression=name))
     return LlavaForConditionalGeneration.from_pretrained(shared.path, dtype=PLAIN[name]).eval()
 
 
 def forget() -> None:
     """Let go of the students that this process keeps."""
-    for kept in ("device_model", "_twin"):
-        session().shelf(f"cdc_flower.models.student.{kept}").clear()
+    for kept in (student.device_model, student._twin):
+        session().forget(kept)
 
 
 def measure(folder: Path, quick: bool, rounds: int, layers: int = 0) -> Iterator[Figure]:
     """All figures."""
-    text, side = (SMALL, 28) if quick else (QWEN2, 336)
-    config = write(folder, text | ({"num_hidden_layers": layers} if layers else {}), side)
+    of = shapes(quick, layers)
+    model = pairs.built(of, of.student)
+    config = model.config
+    model.save_pretrained(folder, max_shard_size="500MB")
+    del model
     shared, rank = opened(folder, config), PairConfig().lora_rank
-    tokens = torch.randn(1, (side // 14) ** 2, shared.width, generator=torch.Generator().manual_seed(0))
+    tokens = torch.randn(1, shared.n_tokens, shared.width, generator=torch.Generator().manual_seed(0))
     asked = [shared.text.question_ids("what is there?")]
     inputs = vlm.collate(shared.text, tokens.numpy(), asked)
     few = vlm.collate(shared.text, tokens[:, :4].numpy(), asked, None, [np.arange(4)])
@@ -235,9 +197,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     finally:
         torch.set_num_threads(before)
     console.print(table(figures))
-    if asked.out:
-        asked.out.mkdir(parents=True, exist_ok=True)
-        (asked.out / "bench-speed.json").write_text(json.dumps([asdict(f) for f in figures], indent=1) + "\n")
+    write(figures, asked.out, "bench-speed.json")
 
 
 if __name__ == "__main__":

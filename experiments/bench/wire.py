@@ -14,10 +14,8 @@ from __future__ import annotations
 import argparse
 import io
 import itertools
-import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +26,7 @@ from cdc_flower.downlink import update
 from cdc_flower.downlink.codecs import CODECS
 from cdc_flower.downlink.versions import Mirror
 from cdc_flower.stages import DownlinkConfig
-from experiments.bench.figures import Figure, figure, host, peak, seconds, table
+from experiments.bench.figures import Figure, figure, host, peak, seconds, table, write
 from experiments.bench.updates import DISTRIBUTIONS, TENSORS, Sizes, Tensors, draw, even, take_apart
 
 BITS = (0.16, 0.32, 0.8, 2.0)  # of an update, per weight: 100, 50, 20 and 8 times below float16
@@ -270,9 +268,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     text = arms_markdown(arms(sizes), sum(sizes))
     console.print(f"relative error, {sum(sizes):,} weights in {len(sizes)} tensors:", markup=False)
     console.print(text, markup=False, soft_wrap=True)
+    write(figures, asked.out, "bench.json")
     if asked.out:
-        asked.out.mkdir(parents=True, exist_ok=True)
-        (asked.out / "bench.json").write_text(json.dumps([asdict(f) for f in figures], indent=1) + "\n")
         (asked.out / "arms.md").write_text(text + "\n")
 
 

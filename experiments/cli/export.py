@@ -36,7 +36,7 @@ def export(
 def families(as_json: Json = False) -> None:
     """List the families of models that can be a pair."""
     from cdc_flower.models.families import FAMILIES
-    from clients.cdc import UNITS
+    from strategies.checks import units
 
     rows = [
         {
@@ -45,7 +45,7 @@ def families(as_json: Json = False) -> None:
             "checkpoints": family.checkpoints,
             "tap": family.tap,
             "tokens": "a number of each picture's own" if family.varies else "as many of every picture",
-            "units": [unit for unit in UNITS if unit != "patches" or family.raster],
+            "units": units(name),
             "notes": family.notes,
         }
         for name, family in FAMILIES.items()

@@ -8,7 +8,6 @@ items. What they share (data, vision-tower outputs, the teacher's accuracy) is c
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import gc
 import importlib
@@ -255,11 +254,11 @@ def _claim(folder: Path) -> None:
 
 def _let_go() -> None:
     """Give back the memory of models and data: workers have their own."""
+    from cdc_flower.models.placement import give_back
+
     session().close()
     gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc alone
-    if trim is not None:
-        trim(0)
+    give_back()
 
 
 def _forget(todo: Sequence[Job]) -> None:

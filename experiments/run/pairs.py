@@ -28,7 +28,7 @@ KNOWN = ("known_styles", "known_objects", "known_questions")
 
 def folder(data_name: str) -> Path:
     """Where the pair for the data of this name is kept."""
-    from cdc_flower.models.folders import cache_folder
+    from cdc_flower.data.features import cache_folder
 
     return cache_folder() / "pairs" / data_name
 

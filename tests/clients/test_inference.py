@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from cdc_flower.models import adapters
-from cdc_flower.models import answer as models_answer
+from cdc_flower.models import adapters, placement, room
 from clients import inference
 from clients.inference import ENOUGH, ROWS, Ask, alone, answer, drive
 from clients.store import Adapter
@@ -79,7 +80,7 @@ def test_long_sequences_go_alone_with_the_bits_of_a_batch(make_task):
 def test_batches_are_cut_where_sequences_have_much_alive(make_task, monkeypatch):
     asking = asked_of(make_task())
     whole = asking(np.arange(6))
-    monkeypatch.setattr(models_answer, "MOST", 1)
+    monkeypatch.setattr(room, "here", lambda: replace(placement.CPU, budget=1))
     assert same(asking(np.arange(6)), whole)
 
 

@@ -7,7 +7,6 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from transformers import LlavaConfig, Qwen2Config
 
 from cdc_flower.models import vlm
 from cdc_flower.models.student import twin_model
@@ -95,23 +94,3 @@ def test_any_of_several_end_tokens_ends_an_answer(shared, teacher, tokens, quest
     ends = dataclasses.replace(shared.text, ends=(shared.text.eos, first))
     cut = vlm.answer(teacher.model, ends, inputs, 6).ids
     assert cut == [ids[: ids.index(first)] if first in ids else ids for ids in found]
-
-
-def test_fewer_sequences_go_together_the_more_each_has_alive():
-    half = LlavaConfig(
-        text_config=Qwen2Config(
-            hidden_size=896,
-            num_hidden_layers=24,
-            num_attention_heads=14,
-            num_key_value_heads=2,
-            intermediate_size=4864,
-        )
-    )
-    short, long, longer = (vlm.together(half, length, 128) for length in (40, 600, 2400))
-    assert short == 128
-    assert 4 <= long <= 16
-    assert longer == 1
-
-
-def test_nothing_is_cut_of_what_the_packaged_pair_is_asked(shared):
-    assert vlm.together(shared.config, 130, 128) == 128

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers import LlavaConfig, Qwen2Config
 
 from cdc_flower.models import placement, room
 from cdc_flower.models.placement import Place
@@ -75,3 +76,23 @@ def test_layers_are_computed_again_only_where_they_must(shared, config, monkeypa
     monkeypatch.setattr(room, "here", lambda: small)
     assert room.frugal(twin, one).again
     assert twin.get_base_model().is_activation_checkpointing
+
+
+def test_fewer_sequences_go_together_the_more_each_has_alive():
+    half = LlavaConfig(
+        text_config=Qwen2Config(
+            hidden_size=896,
+            num_hidden_layers=24,
+            num_attention_heads=14,
+            num_key_value_heads=2,
+            intermediate_size=4864,
+        )
+    )
+    short, long, longer = (room.together(half, length, 128) for length in (40, 600, 2400))
+    assert short == 128
+    assert 4 <= long <= 16
+    assert longer == 1
+
+
+def test_nothing_is_cut_of_what_the_packaged_pair_is_asked(shared):
+    assert room.together(shared.config, 130, 128) == 128
