@@ -22,7 +22,7 @@ $(STAMP): requirements.lock pyproject.toml $(wildcard cdc_flower/weights/*/pair.
 	@$(BIN)/python -c "from cdc_flower.models import folders; folders.install()"  # into the cache, where flwr run finds it
 	@touch $@
 
-demo: install ## compare all methods on the embedded data; OUT=folder for the results
+demo: install ## compare the common methods on the embedded data; OUT=folder for the results
 	@$(BIN)/cdc-flower compare --out "$(OUT)"
 
 bench: install ## how near the wire is to its limits; with OUT=folder also bench.json there

@@ -41,6 +41,7 @@ class Traits:
         takes_late: it can use an answer to an earlier round.
         personal: every device has parameters of its own, see `Method.adapter_of`.
         adapts: anything changes at all; a method that does not is the lower bound of a comparison.
+        shown: it is compared when nothing else is asked for.
     """
 
     labels: bool
@@ -48,6 +49,7 @@ class Traits:
     takes_late: bool = False
     personal: bool = False
     adapts: bool = True
+    shown: bool = True
 
 
 @dataclass(frozen=True, eq=False)

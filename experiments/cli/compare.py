@@ -18,7 +18,7 @@ def compare(
     preset: Preset = None,
     methods: Annotated[
         str | None,
-        typer.Option(help="Comma list, in the order of the table; default: all.", show_default=False),
+        typer.Option(help="Comma list, in the order of the table, or 'all'; default: the common ones."),
     ] = None,
     arms: Annotated[
         str | None, typer.Option(help="Instead: a study of experiments/studies, or a TOML file like it.")
@@ -47,7 +47,7 @@ def compare(
     from experiments.run import arms as studies
     from experiments.run import compare as comparing
 
-    chosen: Any = None if methods is None else tuple(m.strip() for m in methods.split(",") if m.strip())
+    chosen: Any = None if methods is None else _named(methods)
     settings = chosen_settings(data, preset, sets)
     if settings.get("run.out-dir"):
         raise ConfigError("setting 'run.out-dir' of a comparison; allowed: the option --out")
@@ -80,6 +80,15 @@ def compare(
         for name, why in made.index["failed"].items():
             typer.echo(f"error: {name}: {why}", err=True)
         raise typer.Exit(1)
+
+
+def _named(methods: str) -> tuple[str, ...]:
+    """The names of a comma list; 'all' = all that are installed."""
+    if methods.strip() == "all":
+        from strategies.method import methods as installed
+
+        return tuple(installed())
+    return tuple(name.strip() for name in methods.split(",") if name.strip())
 
 
 def _show(comparison: Any) -> None:

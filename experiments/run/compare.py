@@ -61,9 +61,9 @@ def run(
 
     Args:
         settings: flat run config; keys that are missing take their defaults.
-        methods: what to compare, in the order of the table: names of methods (by default all
-            that are installed), or arms: name -> the settings that make it, `run.method` among them where
-            that is not `cdc`.
+        methods: what to compare, in the order of the table: names of methods (by default those with the
+            trait `shown`), or arms: name -> the settings that make it, `run.method` among them where that
+            is not `cdc`.
         seeds: runs per arm; their seeds are `seed`, `seed` + 1, ...
         out: the folder; default results/<name of the data>. An earlier comparison in it is replaced.
         workers: processes; default one per core; 0 = run in this process. Scripts that call this need the
@@ -85,7 +85,7 @@ def run(
     pool.refuse_in_a_worker()
     _check(seeds, workers)
     shared = {full_key(key): value for key, value in {**(settings or {}), **overrides}.items()}
-    arms = _arms(tuple(registry.methods()) if methods is None else methods, shared)
+    arms = _arms(shown() if methods is None else methods, shared)
     configs = {name: parse({**shared, **arm}) for name, arm in arms.items()}
     base = next(iter(configs.values()))
     _check_one_stream(configs)
@@ -178,6 +178,11 @@ def begun(job: Job, digests: Mapping[str, str]) -> str | None:
         return None
     same = found.config == job.settings and digests.items() <= found.info.items()
     return found.status if same else None
+
+
+def shown() -> tuple[str, ...]:
+    """Names of the methods that are compared when nothing else is asked for."""
+    return tuple(name for name, method in registry.methods().items() if method.traits.shown)
 
 
 def _arms(

@@ -1,10 +1,13 @@
 """A comparison that cannot be made is refused in one line."""
 
+import dataclasses
 import os
 
 import pytest
 
-from experiments.run import pairs
+from cdc_flower.config import ConfigError
+from experiments.run import compare, pairs
+from strategies.method import method, methods
 
 
 @pytest.mark.parametrize(
@@ -35,3 +38,20 @@ def test_a_folder_in_which_a_run_goes_on_is_refused_before_any_work(
         "compare", "--preset", "none", "--methods", "static,cdc", "--seeds", "2", "--out", str(out)
     )
     assert f"folder '{(out / folder).resolve()}' is in use by process {os.getpid()} on " in said
+
+
+def test_the_common_methods_are_compared_unless_all_are_asked_for(monkeypatch, command):
+    asked = []
+
+    def compared(settings, methods, **options):
+        asked.append(methods)
+        raise ConfigError("enough")
+
+    rare = dataclasses.replace(method("static").traits, shown=False)
+    monkeypatch.setattr(method("static"), "traits", rare)
+    monkeypatch.setattr(compare, "run", compared)
+    command("compare", "--methods", "all")
+    command("compare", "--methods", "cdc, static")
+    command("compare")
+    assert asked == [tuple(methods()), ("cdc", "static"), None]
+    assert compare.shown() == tuple(name for name in methods() if name != "static")
