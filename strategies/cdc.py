@@ -125,7 +125,8 @@ class CDC(Method):
         budget = update.budget_bytes(down.budget, len(first))
         mirror = Mirror(first, layout, down.codec, budget, down.history)
         own, world = teacher.own, setup.world
-        source, most = replay_pool(config, shared, world, own), limits_of(config, shared, world)
+        source = [item.sample for item in replay_pool(config, shared, world, own)]
+        most = limits_of(config, shared, world)
         words = longest_question(own, world) if own else 0
         read = longest(own, words) if own else 0
         cloud = Cloud(config, shared, teacher, twin, source, longest(shared, most.question), read)

@@ -1,14 +1,15 @@
-"""What the cloud replays that no device sent: unlabelled samples of what the student was trained on.
+"""A, the cloud's own labelled data: what teacher and student were trained on, and a part kept aside from it.
 
-Nothing of it is a picture that a device meets or that a result is reported on. For `scenes` it is the pool
-that the packaged pair was trained on, the generator with seed 0 (devices draw from seed 1). Of a pack in a
-folder the world sets a share of the train pictures aside, by a stable hash of their names, which no device's
-stream has (`World.aside`).
+Nothing of it is a picture that a device meets or that a result is reported on. For `scenes` it is the
+generator with seed 0, which the packaged pair was trained on: its train pictures, and for validation its own
+test split (devices draw from seed 1). Of a pack in a folder it is a share of the train pictures, by a stable
+hash of their names, which no device's stream has (`World.aside`).
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -28,8 +29,27 @@ PICTURES = 2000  # that a transform is estimated from, at least where scenes are
 PRETRAINED = 0  # seed of the scenes that the packaged pair was trained on
 
 
-def replay_pool(config: Config, shared: Shared, world: World, own: Shared | None = None) -> list[CloudSample]:
-    """Up to `cloud.source-replay` unlabelled source samples, drawn by the run's seed; whole pictures.
+@dataclass(frozen=True)
+class SourceItem:
+    """A sample of A: all tokens of its picture, its question, and what is true of it."""
+
+    sample: CloudSample
+    answer: str  # the label, as the pack has it
+    domain: str
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Some rows of A with `image_row` and `drift_domain`, and whose split they are of which pack."""
+
+    rows: pd.DataFrame
+    pack: Pack
+    split: str = "train"
+    what: str = ""
+
+
+def replay_pool(config: Config, shared: Shared, world: World, own: Shared | None = None) -> list[SourceItem]:
+    """Up to `cloud.source-replay` source samples of A's training part, drawn by the run's seed.
 
     Args:
         config: of the run.
@@ -38,36 +58,62 @@ def replay_pool(config: Config, shared: Shared, world: World, own: Shared | None
         own: what a teacher reads with that differs; each sample is then read by it, too.
     """
     count = config.cloud.source_replay
-    if not count:
-        return []
-    both = [reads for reads in (shared, own) if reads is not None]
-    rows, pack, what = _source(config, shared, world, count)
-    rows = rows.iloc[generator(config.run.seed, "source replay").permutation(len(rows))[:count]]
-    tokens = [encoded(config, reads, pack, "train", what=what) for reads in both]
-    found = []
-    for picture, question in zip(rows["image_row"].tolist(), rows["question"].astype(str), strict=True):
-        sample, *others = (
-            _sample(reads, of, picture, question) for reads, of in zip(both, tokens, strict=True)
-        )
-        whole = np.asarray(sample.tokens, np.float32)
-        found.append(replace(sample, tokens=whole, teacher=others[0] if others else None))
-    return found
+    return _drawn(config, [shared, own], _trained(config, shared, world, count), count) if count else []
+
+
+def validation_pool(
+    config: Config, shared: Shared, world: World, own: Shared | None = None, count: int = 500
+) -> list[SourceItem]:
+    """Up to `count` source samples of A's validation part: never trained on, met by a device or reported on.
+
+    Empty where a pack leaves no such row. Arguments as in `replay_pool`.
+    """
+    found = _validation(config, shared, world)
+    return _drawn(config, [shared, own], _of(found, [SOURCE]), count, "source validation")
+
+
+def all_of_a(
+    config: Config, shared: Shared, world: World, own: Shared | None = None, count: int = 0
+) -> list[SourceItem]:
+    """Samples of A's training part of every domain of the run, in an order drawn by its seed; 0 = all.
+
+    Samples of one picture share its tokens. Arguments as in `replay_pool`.
+    """
+    found = _trained(config, shared, world, config.data.scenes_train, [SOURCE, *config.axes])
+    return _drawn(config, [shared, own], found, count or len(found.rows), "all of A")
 
 
 def source_tokens(
     config: Config, shared: Shared, world: World, progress: Progress | None = None
 ) -> list[NDArray[np.float16]]:
     """Vision tokens (n, D) of each source picture that is the cloud's."""
-    rows, pack, what = _source(config, shared, world, max(config.cloud.source_replay, PICTURES))
-    tokens = encoded(config, shared, pack, "train", progress, what)
-    return [tokens[i] for i in np.unique(rows["image_row"]).tolist()]
+    found = _trained(config, shared, world, max(config.cloud.source_replay, PICTURES))
+    tokens = encoded(config, shared, found.pack, found.split, progress, found.what)
+    return [tokens[i] for i in np.unique(found.rows["image_row"]).tolist()]
 
 
-def _source(config: Config, shared: Shared, world: World, pictures: int) -> tuple[pd.DataFrame, Pack, str]:
-    """Source rows that are the cloud's, their pack, and what it is in words; of scenes so many pictures."""
-    if config.data.pack == "scenes":
-        return *_scenes(config, shared, pictures), "replayed"
-    return world.aside[world.aside["drift_domain"] == SOURCE], world.pack, ""
+def _drawn(
+    config: Config, reads: Sequence[Shared | None], found: _Rows, count: int, draw: str = "source replay"
+) -> list[SourceItem]:
+    """`count` of the rows, as each of `reads` reads them."""
+    own = [one for one in reads if one is not None]
+    rows = found.rows
+    rows = rows.iloc[generator(config.run.seed, draw).permutation(len(rows))[:count]]
+    tokens = [encoded(config, one, found.pack, found.split, what=found.what) for one in own]
+    pictures: dict[int, np.ndarray] = {}
+    items = []
+    for picture, question, answer, domain in zip(
+        rows["image_row"].tolist(),
+        rows["question"].astype(str),
+        rows["answer"].astype(str),
+        rows["drift_domain"].astype(str),
+        strict=True,
+    ):
+        sample, *others = (_sample(one, of, picture, question) for one, of in zip(own, tokens, strict=True))
+        whole = pictures.setdefault(picture, np.asarray(sample.tokens, np.float32))
+        sample = replace(sample, tokens=whole, teacher=others[0] if others else None)
+        items.append(SourceItem(sample, answer, domain))
+    return items
 
 
 def _sample(reads: Shared, tokens: Features, picture: int, question: str) -> CloudSample:
@@ -75,12 +121,34 @@ def _sample(reads: Shared, tokens: Features, picture: int, question: str) -> Clo
     return CloudSample(tokens[picture], np.arange(grid.n), reads.text.question_ids(question), grid)
 
 
-def _scenes(config: Config, shared: Shared, pictures: int) -> tuple[pd.DataFrame, Pack]:
-    """Source rows of the first pictures that the pair was trained on, and these pictures."""
+def _trained(
+    config: Config, shared: Shared, world: World, pictures: int, wanted: Sequence[str] = (SOURCE,)
+) -> _Rows:
+    """Rows of A's training part, of the wanted domains; of scenes those of so many pictures."""
+    if config.data.pack in packs.GENERATED:
+        return _of(_scenes(config, shared, pictures, "train"), wanted)
+    return _of(_Rows(world.aside, world.pack), wanted)
+
+
+def _validation(config: Config, shared: Shared, world: World) -> _Rows:
+    """Rows of A's validation part, of all domains."""
+    if config.data.pack in packs.GENERATED:
+        return _scenes(config, shared, config.data.scenes_train, "test")
+    return _Rows(world.validation, world.pack)
+
+
+def _of(found: _Rows, wanted: Sequence[str]) -> _Rows:
+    return replace(found, rows=found.rows[found.rows["drift_domain"].isin(list(wanted))])
+
+
+def _scenes(config: Config, shared: Shared, pictures: int, split: str) -> _Rows:
+    """Rows of a split of the scenes that the pair was trained on, of so many train pictures."""
     pictures = min(config.data.scenes_train, pictures)
     data = told_by_card(replace(config.data, scenes_train=pictures), shared.card)
     pack = packs.load(data, seed=PRETRAINED)
-    place = {name: row for row, name in enumerate(pack.train_images)}
-    rows = pack.train[domains(pack.train, data) == SOURCE]
+    rows, images = {"train": (pack.train, pack.train_images), "test": (pack.test, pack.test_images)}[split]
+    place = {name: row for row, name in enumerate(images)}
+    domain = domains(rows, data, reference=pack.train)
     rows = instructed(rows, data)
-    return rows.assign(image_row=[place[name] for name in rows["image_id"]]), pack
+    rows = rows.assign(drift_domain=domain, image_row=[place[name] for name in rows["image_id"]])
+    return _Rows(rows, pack, split, {"train": "replayed", "test": "validation"}[split])

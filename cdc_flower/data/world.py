@@ -47,6 +47,7 @@ class World:
         train_tokens, test_tokens: vision tokens of the pictures of both splits.
         streams: [device][round - 1] -> (samples_per_round,) int64 positions in `train`.
         aside: train rows of a pack that no device has, for the cloud (`cloud.source`).
+        validation: such rows that the cloud does not train on, either.
         worth: of an answer, beside what is true.
         task: whose worth it is.
     """
@@ -58,6 +59,7 @@ class World:
     test_tokens: Features
     streams: Sequence[list[np.ndarray]]
     aside: pd.DataFrame
+    validation: pd.DataFrame
     worth: Worth
     task: str
 
@@ -118,6 +120,7 @@ def held_out(test: pd.DataFrame, wanted: tuple[str, ...], count: int, items: str
 
 
 ASIDE = 0.2  # share of the train pictures of a pack that are the cloud's, where it replays the source
+VALIDATION = 0.1  # share of these that nothing is trained on
 _KEPT = 4  # packs, grounds and worlds, of each, per process
 
 
@@ -128,24 +131,31 @@ class _Ground:
     pack: Pack
     train: pd.DataFrame
     aside: pd.DataFrame
+    validation: pd.DataFrame
     test: pd.DataFrame
     train_tokens: Features
     test_tokens: Features
     worth: Worth
 
 
-def is_aside(image_id: str, share: float) -> bool:
+def is_aside(image_id: str, share: float, what: str = "aside") -> bool:
     """Whether a picture of this name belongs to the share that is set aside; the same everywhere."""
-    return int.from_bytes(hashlib.sha256(f"aside {image_id}".encode()).digest()[:8], "big") < share * 2**64
+    return int.from_bytes(hashlib.sha256(f"{what} {image_id}".encode()).digest()[:8], "big") < share * 2**64
 
 
-def _set_aside(train: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Rows that devices may have, and those of the pictures that are the cloud's; both numbered from 0."""
+def _set_aside(train: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Rows that devices may have, and those of the pictures that are the cloud's: to train on, and for
+    validation; each numbered from 0.
+    """
     if config.data.pack in packs.GENERATED:
-        return train, train.iloc[:0]
-    names = {name: is_aside(str(name), ASIDE) for name in train["image_id"].unique()}
-    aside = train["image_id"].map(names).to_numpy(bool)
-    return train[~aside].reset_index(drop=True), train[aside].reset_index(drop=True)
+        return train, train.iloc[:0], train.iloc[:0]
+    names = train["image_id"].astype(str)
+    aside = names.map({name: is_aside(name, ASIDE) for name in names.unique()}).to_numpy(bool)
+    kept = {name: is_aside(name, VALIDATION, "validation") for name in names.unique()}
+    validation = names.map(kept).to_numpy(bool)
+    masks = ~aside, aside & ~validation, aside & validation
+    a, b, c = (train[mask].reset_index(drop=True) for mask in masks)
+    return a, b, c
 
 
 def encoded(
@@ -200,8 +210,8 @@ def _ground(config: Config, shared: Shared, progress: Progress | None) -> _Groun
     )
     tokens = [encoded(config, shared, pack, split, progress) for split in ("train", "test")]
     train, test = (instructed(rows, config.data) for rows in (train, test))
-    kept, aside = _set_aside(train, config)
-    return _Ground(pack, kept, aside, test, tokens[0], tokens[1], worth)
+    kept, aside, validation = _set_aside(train, config)
+    return _Ground(pack, kept, aside, validation, test, tokens[0], tokens[1], worth)
 
 
 def _worth(config: DataConfig, pack: Pack) -> Worth:
@@ -252,6 +262,7 @@ def load_world(config: Config, shared: Shared, progress: Progress | None = None)
             *tokens,
             streams=streams,
             aside=ground.aside,
+            validation=ground.validation,
             worth=ground.worth,
             task=config.data.task,
         )
