@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from logging import WARNING
 from typing import Any, Self
 
@@ -38,7 +36,7 @@ from cdc_flower.models import adapters
 from cdc_flower.models.shared import Shared
 from cdc_flower.models.student import twin_model
 from cdc_flower.models.teacher import Teacher
-from cdc_flower.uplink.sample import LOOSE, NO_TOKENS, Batch, Limits, Sample
+from cdc_flower.uplink.sample import LOOSE, Batch, Limits, Sample
 from cdc_flower.uplink.scores import token_score
 from cdc_flower.wire import keys
 from cdc_flower.wire.fields import Bytes, Frame, Number
@@ -50,11 +48,10 @@ from strategies.checks import check_teacher, check_uplink
 from strategies.fleet import Fleet
 from strategies.lineage import Lineage
 from strategies.method import Method, Setup, Traits
-from strategies.pictures import Example
+from strategies.pictures import Examples
 from strategies.received import Received, limits_of, most_bytes, received
 
 LITTLE = 0.2  # of the energy of a difference: with less in an update, a line says so
-EXAMPLES = 12  # uploaded samples kept to look at
 MOST_TOKENS = 0xFFFF  # of a sample: what a grid can hold
 WITHOUT_FRAME = 512  # bytes of a reply without a frame, at most; it may come whatever the budget
 
@@ -113,7 +110,7 @@ class CDC(Method):
         self.limits, self.words = limits, words
         self.metrics: dict[str, float] = {}  # of the last round
         self._warned = False
-        self.examples: deque[Example] = deque(maxlen=EXAMPLES)
+        self.examples = Examples()
 
     @classmethod
     def build(cls, setup: Setup) -> Self:
@@ -254,19 +251,7 @@ class CDC(Method):
             **({"skipped_steps": learned.skipped} if learned.skipped else {}),
             **{f"loss_{k}": float(v) for k, v in learned.losses.items()},
         }
-        self._keep_examples(samples, learned.teacher_answers)
-
-    def _keep_examples(self, samples: list[tuple[Batch, Sample, CloudSample]], answers: list[str]) -> None:
-        """The most uncertain samples of each device, devices in turn."""
-        devices = sorted({batch.device for batch, _, _ in samples})
-        every = [
-            Example(b.round, b.device, replace(s, tokens=NO_TOKENS), a)
-            for (b, s, _), a in zip(samples, answers, strict=True)
-        ]
-        for device in devices:
-            own = [e for e in every if e.device == device]
-            own.sort(key=lambda e: -e.sample.uncertainty)
-            self.examples.extend(own[: max(1, EXAMPLES // len(devices))])
+        self.examples.keep([(batch, sample) for batch, sample, _ in samples], learned.teacher_answers)
 
     def restored(self, lost: Mapping[int, bytes]) -> Mapping[bytes, np.ndarray]:
         """From the mirror."""
@@ -279,35 +264,9 @@ class CDC(Method):
 
     def state(self) -> dict[str, Any]:
         """The last metrics and the examples."""
-        return {
-            "metrics": json.dumps(self.metrics),
-            "examples": json.dumps([_written(example) for example in self.examples]),
-        }
+        return {"metrics": json.dumps(self.metrics), "examples": self.examples.written()}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on where `state()` was taken."""
         self.metrics = json.loads(state["metrics"])
-        self.examples = deque(map(_example, json.loads(state["examples"])), maxlen=EXAMPLES)
-
-
-def _written(example: Example) -> dict[str, Any]:
-    """An example for JSON, whose floats come back exactly."""
-    sample = example.sample
-    return {
-        "round": example.round,
-        "device": example.device,
-        "teacher_answer": example.teacher_answer,
-        "index": sample.index,
-        "grid": list(sample.grid),
-        "positions": sample.positions.tolist(),
-        "question_ids": [int(i) for i in sample.question_ids],
-        "answer_ids": [int(i) for i in sample.answer_ids],
-        "uncertainty": float(sample.uncertainty),
-    }
-
-
-def _example(written: dict[str, Any]) -> Example:
-    """The example `_written` was given."""
-    own = {name: written.pop(name) for name in ("round", "device", "teacher_answer")}
-    positions, grid = np.array(written.pop("positions"), np.uint16), tuple(written.pop("grid"))
-    return Example(sample=Sample(positions=positions, grid=grid, **written), **own)
+        self.examples = Examples.read(state["examples"])

@@ -6,13 +6,19 @@ In a deployment this join is impossible, because pictures stay on the devices; h
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import json
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
 
 from cdc_flower.data.world import World
 from cdc_flower.models.shared import Shared
-from cdc_flower.uplink.sample import Sample
+from cdc_flower.uplink.sample import NO_TOKENS, Batch, Sample
+
+EXAMPLES = 12  # uploaded samples kept to look at
 
 
 @dataclass(frozen=True)
@@ -23,6 +29,55 @@ class Example:
     device: int
     sample: Sample
     teacher_answer: str
+
+
+class Examples(deque[Example]):
+    """The newest `EXAMPLES` samples that a report may show."""
+
+    def __init__(self, kept: Iterable[Example] = ()) -> None:
+        super().__init__(kept, maxlen=EXAMPLES)
+
+    def keep(self, samples: Sequence[tuple[Batch, Sample]], answers: Sequence[str]) -> None:
+        """The most uncertain samples of each device, devices in turn; `answers` are the teacher's."""
+        devices = sorted({batch.device for batch, _ in samples})
+        every = [
+            Example(batch.round, batch.device, replace(sample, tokens=NO_TOKENS), answer)
+            for (batch, sample), answer in zip(samples, answers, strict=True)
+        ]
+        for device in devices:
+            own = [e for e in every if e.device == device]
+            own.sort(key=lambda e: -e.sample.uncertainty)
+            self.extend(own[: max(1, EXAMPLES // len(devices))])
+
+    def written(self) -> str:
+        """As JSON, whose floats come back exactly."""
+        return json.dumps([_written(example) for example in self])
+
+    @classmethod
+    def read(cls, written: str) -> Examples:
+        """The examples that `written()` gave."""
+        return cls(map(_example, json.loads(written)))
+
+
+def _written(example: Example) -> dict[str, Any]:
+    sample = example.sample
+    return {
+        "round": example.round,
+        "device": example.device,
+        "teacher_answer": example.teacher_answer,
+        "index": sample.index,
+        "grid": list(sample.grid),
+        "positions": sample.positions.tolist(),
+        "question_ids": [int(i) for i in sample.question_ids],
+        "answer_ids": [int(i) for i in sample.answer_ids],
+        "uncertainty": float(sample.uncertainty),
+    }
+
+
+def _example(written: dict[str, Any]) -> Example:
+    own = {name: written.pop(name) for name in ("round", "device", "teacher_answer")}
+    positions, grid = np.array(written.pop("positions"), np.uint16), tuple(written.pop("grid"))
+    return Example(sample=Sample(positions=positions, grid=grid, **written), **own)
 
 
 def pictures(examples: Iterable[Example], shared: Shared, world: World) -> Iterator[dict[str, Any]]:

@@ -28,7 +28,7 @@ from clients.task import resident
 from strategies import cdc
 from strategies.devices import FleetError
 from strategies.fleet import Fleet
-from strategies.pictures import pictures
+from strategies.pictures import Example, pictures
 from strategies.run import prepare
 
 LAYOUT = Layout(("a", "b"), ((4, 4), (3,)))
@@ -257,7 +257,7 @@ def test_examples_show_the_picture_the_device_saw(run_settings):
     row = world.train.iloc[world.streams[2][1][3]]
     asked = shared.text.question_ids(str(row["question"]))
     sample = Sample(3, shared.grid, np.array([0, 63], np.uint16), asked, [], 1.0)
-    (shown,) = pictures([cdc.Example(2, 2, sample, "red")], shared, world)
+    (shown,) = pictures([Example(2, 2, sample, "red")], shared, world)
     assert shown["image"] == world.pack.train_images[row["image_id"]]
     assert (shown["side"], shown["positions"], shown["teacher_answer"]) == (8, [0, 63], "red")
     assert str(row["question"]).split()[0].lower() in shown["question"]
