@@ -54,6 +54,7 @@ class _Round:
     grids: list[Grid]
     asked: list[list[int]]
     answers: vlm.Answers
+    told: list[list[int]]  # of each sample, what goes up as its answer
 
     def frame(self, chosen: Sequence[int], positions: Sequence[np.ndarray], uncertainty: np.ndarray) -> bytes:
         """The TOKEN_BATCH frame of samples `chosen`; `positions` and `uncertainty` are of all samples."""
@@ -64,7 +65,7 @@ class _Round:
                 positions=np.asarray(positions[i], np.uint16),
                 tokens=np.asarray(self.tokens[i][positions[i]], np.float32),
                 question_ids=self.asked[i],
-                answer_ids=self.answers.ids[i],
+                answer_ids=self.told[i],
                 uncertainty=float(uncertainty[i]),
             )
             for i in chosen
@@ -101,7 +102,7 @@ def picture_frames(now: _Round, positions: Sequence[np.ndarray], uncertainty: np
             positions=where,
             picture=picture_batch.coded(pixels, where, up.unit, shared.patch, up.picture_quality),
             question_ids=now.asked[i],
-            answer_ids=now.answers.ids[i],
+            answer_ids=now.told[i],
             uncertainty=float(uncertainty[i]),
         )
 
@@ -244,8 +245,8 @@ def updated(task: Task, student: Resident) -> tuple[Adapter, bool]:
     return adapter, adapter.version == task.order[keys.VERSION]
 
 
-def work(task: Task) -> Work:
-    """One round of `cdc` on a device."""
+def work(task: Task, label: Callable[[np.ndarray], list[list[int]]] | None = None) -> Work:
+    """One round of `cdc` on a device; `label` says what goes up as the answers to items, not its own."""
     student = resident(task.shared, task.models)
     adapter, current = updated(task, student)
     tokens, asked = task.tokens(task.items), task.questions(task.items)
@@ -253,7 +254,8 @@ def work(task: Task) -> Work:
     grids = task.grids(task.items)
     answers = yield Ask(task, student.model, adapter, tokens, asked, score, grids)
     task.store.say(task.round, answers.texts)
-    now = _Round(task, student, adapter, tokens, grids, asked, answers)
+    told = answers.ids if label is None else label(task.items)
+    now = _Round(task, student, adapter, tokens, grids, asked, answers, told)
     counts = answering(task, tokens, asked, answers.ids, grids)
     frame, uploaded, kept_tokens = b"", 0, 0
     if current:

@@ -12,7 +12,7 @@ import json
 import time
 from collections.abc import Iterable, Mapping
 from logging import WARNING
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
@@ -92,6 +92,7 @@ class CDC(Method):
     about = "devices send tokens of uncertain samples, the cloud distils its teacher into their adapter"
     traits = Traits(labels=False, device_backprop=False, takes_late=True)
     work = "clients.cdc:work"
+    order: ClassVar[Mapping[str, Any]] = {}  # what a message says beside work, round and version
 
     def __init__(
         self,
@@ -156,7 +157,7 @@ class CDC(Method):
         def content(device: int) -> RecordDict:
             frame = self.lineage.frame_for(device)
             newest = self.lineage.mirror.newest
-            order = {keys.WORK: self.work, keys.ROUND: server_round, keys.VERSION: newest}
+            order = {**self.order, keys.WORK: self.work, keys.ROUND: server_round, keys.VERSION: newest}
             records = RecordDict({keys.CONFIG: ConfigRecord(order)})
             if frame is not None:
                 records[keys.ARRAYS] = payload(frame)

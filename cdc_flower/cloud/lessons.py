@@ -1,7 +1,8 @@
 """What the teacher says to samples, as the student is taught it.
 
 Answers and largest logits are computed once per sample and kept with it, so replaying one costs the student's
-pass only. An answer that was cut at the longest that is allowed teaches its words and no end.
+pass only. An answer that was cut at the longest that is allowed teaches its words and no end. The teacher is
+not asked about a sample that came with its true answer.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from cdc_flower.models.teacher import Teacher
 
 TOP = 64  # teacher logits kept per answer position
 TEACH_BATCH = 64
+NEVER = -1e4  # a logit whose probability is 0 in float32, and finite
 
 
 def grids(samples: Sequence[CloudSample]) -> list[Grid]:
@@ -32,13 +34,22 @@ def grids(samples: Sequence[CloudSample]) -> list[Grid]:
 def teach(
     shared: Shared, teacher: Teacher, samples: Sequence[CloudSample], longest: int = 0
 ) -> tuple[list[PseudoLabelled], list[str]]:
-    """The teacher's answers to samples, in order.
+    """The teacher's answers to samples, in order; those that have labels are taught these.
 
     Args:
         shared: the student's.
         teacher: reads what a sample holds for it, where it differs from the student.
         longest: as `read` in `Cloud`.
     """
+    true = {i: lesson_of_label(shared, teacher, s) for i, s in enumerate(samples) if s.label is not None}
+    if true:
+        others, said = teach(shared, teacher, [s for s in samples if s.label is None], longest)
+        rest = iter(zip(others, said, strict=True))
+        both = [
+            (true[i], shared.text.decode(true[i].answer_ids)) if i in true else next(rest)
+            for i in range(len(samples))
+        ]
+        return [q for q, _ in both], [text for _, text in both]
     labelled: list[PseudoLabelled] = []
     texts: list[str] = []
     own = teacher.own or shared
@@ -62,6 +73,20 @@ def teach(
         labelled += _lessons(shared, teacher, part, answers)
         texts += answers.texts
     return labelled, texts
+
+
+def lesson_of_label(shared: Shared, teacher: Teacher, sample: CloudSample) -> PseudoLabelled:
+    """A sample's true answer as if a teacher without any doubt had given it, so that CE and KL both are the
+    cross entropy of the label. One of the longest length that is allowed may have been cut, and has no end.
+    """
+    assert sample.label is not None
+    ids, most = list(sample.label[: shared.max_answer_tokens]), shared.max_answer_tokens
+    steps = ids + [shared.text.eos] * (len(ids) < most)
+    width = min(TOP, shared.vocab) if teacher.words else 1
+    top_logits = np.full((len(steps), width), NEVER, np.float32)
+    top_logits[:, 0] = 0
+    top_ids = np.repeat(np.array(steps, np.int64)[:, None], width, 1)
+    return PseudoLabelled(replace(sample, teacher=None, label=None), ids, top_ids, top_logits, 1.0)
 
 
 def _lessons(

@@ -23,6 +23,7 @@ class CloudSample:
     question_ids: list[int]
     grid: tuple[int, int, int]  # of the whole picture: tokens, rows, columns
     teacher: CloudSample | None = None  # the same, as a teacher reads it that differs; not kept
+    label: tuple[int, ...] | None = None  # the true answer in the student's ids, where it came; not kept
 
     @property
     def whole(self) -> bool:

@@ -12,6 +12,7 @@ import torch
 from tokenizers import Tokenizer
 
 from cdc_flower.cloud import lessons as module
+from cdc_flower.cloud import losses
 from cdc_flower.cloud.lessons import teach
 from cdc_flower.models import vlm
 
@@ -91,3 +92,37 @@ def test_a_teacher_of_other_words_teaches_its_text(shared, other, teacher, sampl
         assert lesson.ended == (said.ended and len(again) <= 2)
         assert lesson.confidence == said.confidence
         assert lesson.top_ids.shape == (len(lesson.answer_ids) + lesson.ended, 1)
+
+
+def labelled(shared, sample, words):
+    return dataclasses.replace(sample, label=tuple(shared.text.answer_ids(words)))
+
+
+def test_a_true_answer_is_taught_as_it_is_and_the_teacher_is_asked_about_the_others(shared, teacher, samples):
+    asked, texts = teach(shared, teacher, samples[:3])
+    mixed = [samples[0], labelled(shared, samples[1], "red"), samples[2]]
+    found, said = teach(shared, teacher, mixed)
+    assert (said[0], said[1], said[2]) == (texts[0], "red", texts[2])
+    assert found[1].answer_ids == shared.text.answer_ids("red")
+    assert (found[1].confidence, found[1].ended, found[1].sample) == (1.0, True, samples[1])
+    for i in (0, 2):
+        assert found[i].answer_ids == asked[i].answer_ids
+        np.testing.assert_array_equal(found[i].top_ids, asked[i].top_ids)
+    assert found[1].top_ids.shape[1] == found[0].top_ids.shape[1]
+
+
+def test_ce_and_kl_of_a_true_answer_are_both_its_cross_entropy(shared, teacher, samples):
+    ((lesson,), _) = teach(shared, teacher, [labelled(shared, samples[0], "red")])
+    steps = torch.tensor([[*lesson.answer_ids, shared.text.eos]])
+    logits = torch.randn(1, steps.shape[1], shared.vocab, generator=torch.Generator().manual_seed(0))
+    top = torch.from_numpy(lesson.top_ids)[None], torch.from_numpy(lesson.top_logits)[None]
+    seen = losses.Seen(logits, steps, *top, torch.ones(1), 1.0, torch.ones(1, 1, dtype=torch.bool))
+    ce, kl = (float(losses.LOSSES[name].function(seen)) for name in ("ce", "kl"))
+    assert kl == pytest.approx(ce, rel=1e-5)
+
+
+def test_a_true_answer_of_the_longest_length_has_no_end(shared, teacher, samples):
+    short = dataclasses.replace(shared, max_answer_tokens=1)
+    ((lesson,), _) = teach(short, teacher, [labelled(shared, samples[0], "red")])
+    assert (lesson.ended, len(lesson.top_ids)) == (False, len(lesson.answer_ids))
+    assert len(lesson.answer_ids) == 1

@@ -21,16 +21,13 @@ def test_every_method_says_what_a_reader_of_a_table_must_know():
         assert cls.name == name
         assert cls.about
         assert isinstance(cls.traits, Traits)
-    assert [n for n, cls in found.items() if cls.traits.labels] == [
-        "fedavg_full",
-        "fedavg_lora",
-        "fedprox_lora",
-    ]
-    assert [n for n, cls in found.items() if not cls.traits.device_backprop] == ["static", "cdc"]
+    learn = [n for n, cls in found.items() if cls.traits.labels]
+    assert learn == ["labelled", "fedavg_full", "fedavg_lora", "fedprox_lora"]
+    assert [n for n, cls in found.items() if not cls.traits.device_backprop] == ["static", "labelled", "cdc"]
 
 
 def test_a_table_begins_with_what_does_not_adapt_then_comes_what_needs_no_gradients():
-    assert list(methods())[:2] == ["static", "cdc"]
+    assert list(methods())[:3] == ["static", "labelled", "cdc"]
 
 
 def test_an_unknown_method_is_refused_with_those_that_are_installed():

@@ -76,7 +76,7 @@ def test_a_run_is_complete_and_its_bytes_are_counted(method, run_settings):
     assert totals["flops_forward"] > 0
     assert said[-1] == ("rounds", 3, 3)
     assert found.run["host_seconds"]["devices"] > 0
-    assert (len(found.pictures) > 0) == (method == "cdc")
+    assert (len(found.pictures) > 0) == (found.devices["uploaded_samples"].sum() > 0)
 
 
 @pytest.mark.parametrize("method", ["cdc", "fedavg_lora"])
@@ -105,9 +105,10 @@ def test_no_label_is_in_any_uplink(method, run_settings, monkeypatch):
     assert uplinks(recorded(settings)) == told
 
 
-def test_true_labels_do_reach_the_labelled_arm(run_settings, monkeypatch):
+@pytest.mark.parametrize("method", ["fedavg_lora", "labelled"])
+def test_true_labels_do_reach_the_labelled_arms(method, run_settings, monkeypatch):
     """The counterpart: were labels never read, the test above would hold for any method."""
-    settings = run_settings(method="fedavg_lora", rounds=1)
+    settings = run_settings(method=method, rounds=1)
     told = uplinks(recorded(settings))
     real = running.load_world
 

@@ -1,0 +1,41 @@
+"""CDC with true labels: what the same cloud loop would reach with a teacher that is always right.
+
+Devices send the true answer with each sample, in the place of their own, and the cloud teaches it. Of what
+devices send the teacher answers nothing; it still answers the source samples that are replayed. All else is
+`cdc`: what is sent, how much, how many steps, replay, codec.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from cdc_flower.fleet.cost.charges import CloudWork
+from cdc_flower.wire import keys
+from cdc_flower.wire.reply import Reply
+from strategies.cdc import CDC
+from strategies.method import Traits
+from strategies.received import Received
+
+
+class Labelled(CDC):
+    """The upper bound of `cdc`: no teacher's error, and labels that no device would have."""
+
+    name = "labelled"
+    about = "as cdc, but devices send true answers and the cloud teaches these: what its loop allows"
+    traits = Traits(labels=True, device_backprop=False, takes_late=True)
+    work = "clients.labelled:work"
+    order: ClassVar[Mapping[str, Any]] = {keys.LABELS: keys.TRUE}
+
+    def cloud_work(self, samples: int) -> CloudWork:
+        """As `cdc`, but the teacher answers nothing of what came."""
+        return replace(super().cloud_work(samples), taught=0)
+
+    def _received(self, device: int, reply: Reply) -> Received:
+        """The answers of the frame are labels."""
+        found = super()._received(device, reply)
+        pairs = zip(found.samples, found.batch.samples, strict=True)
+        return replace(
+            found, samples=tuple(replace(one, label=tuple(sent.answer_ids)) for one, sent in pairs)
+        )
