@@ -5,6 +5,7 @@
     metrics.parquet   round, name, value: whatever else a method measures (losses, counts)
     devices.parquet   the ledger: one row per device-task
     pictures.parquet  samples that devices sent, for looking at
+    items.parquet     domain, worth: of each held-out answer in the last evaluation
     run.json          status, final accuracies, totals, digests, host seconds; absent in a killed run
     checkpoints/      the state after the last rounds, to resume from (cdc_flower.checkpoint)
 
@@ -148,6 +149,18 @@ def read(path: str | Path) -> RunResult:
         devices=_read_frame(folder / "devices.parquet", frame_of([], DEVICE_COLUMNS)),
         pictures=_read_frame(folder / "pictures.parquet", pd.DataFrame(columns=list(PICTURE_COLUMNS))),
     )
+
+
+def read_items(path: str | Path) -> pd.DataFrame:
+    """The held-out items of a run's last evaluation: `domain` and `worth` of each, in their order.
+
+    Raises:
+        ResultError: the file is missing or cannot be read.
+    """
+    file = Path(path) / "items.parquet"
+    if not file.exists():
+        raise ResultError(f"{path}: items.parquet is missing; allowed: a folder of a run that was evaluated")
+    return _read_frame(file, pd.DataFrame(columns=["domain", "worth"]))
 
 
 def read_to_resume(path: str | Path) -> RunResult:

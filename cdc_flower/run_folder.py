@@ -12,11 +12,12 @@ import json
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from cdc_flower import disk
@@ -40,6 +41,7 @@ FILES = (
     "metrics.parquet",
     "devices.parquet",
     "pictures.parquet",
+    "items.parquet",
     "run.json",
 )
 CHECKPOINTS = "checkpoints"
@@ -176,6 +178,15 @@ class RunFolder:
         for name, value in metrics.items():
             self._metrics[round, name] = {"round": round, "name": name, "value": float(value)}
         self._write_rounds()
+
+    def items(self, domains: Sequence[str], worth: np.ndarray) -> None:
+        """Write what each held-out answer of the newest evaluation was worth, in the order of the items.
+
+        Args:
+            domains: of the items.
+            worth: (items,) 0..1.
+        """
+        self._writeframe_of("items.parquet", pd.DataFrame({"domain": domains, "worth": worth}))
 
     def _add_round(self, at: int, domain: str, kind: str, accuracy: float, n: int) -> None:
         if not 0.0 <= accuracy <= 1.0:

@@ -29,20 +29,21 @@ class Measured:
         accuracy: domain -> mean worth.
         beside: "BLEU-4 source" -> further figures of the task, by name and domain; what cannot be computed
         here is absent.
+        worth: (items,) of each answer, in the order of the test items.
     """
 
     accuracy: dict[str, float]
     beside: dict[str, float] = field(default_factory=dict)
+    worth: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     @classmethod
     def mean(cls, parts: Sequence[Measured]) -> Measured:
         """The mean of every figure over several adapters."""
-        return cls(
-            *(
-                {k: float(np.mean([found[k] for found in of])) for k in of[0]}
-                for of in ([part.accuracy for part in parts], [part.beside for part in parts])
-            )
+        accuracy, beside = (
+            {k: float(np.mean([found[k] for found in of])) for k in of[0]}
+            for of in ([part.accuracy for part in parts], [part.beside for part in parts])
         )
+        return cls(accuracy, beside, np.mean([part.worth for part in parts], axis=0))
 
 
 @contextmanager
@@ -69,7 +70,7 @@ def measure(
     """The greedy answers to the test items, judged as text by the task that judges the stream."""
     said = answers(model, shared, world, progress)
     truths, domain = Truths(world.test), world.test["drift_domain"].to_numpy()
-    worth = np.array([world.worth(text, truth) for text, truth in zip(said, truths, strict=True)])
+    worth = np.array([world.worth(text, truth) for text, truth in zip(said, truths, strict=True)], float)
     task, found, beside = TASKS[world.task], {}, {}
     for name in map(str, sorted(set(domain))):
         rows = np.flatnonzero(domain == name)
@@ -81,7 +82,7 @@ def measure(
     parts = world.test[task.by].astype(str).to_numpy() if task.by else np.array([])
     for part in sorted(set(parts) - {""}):
         beside[f"{task.unit} {task.by} {part}"] = float(worth[parts == part].mean())
-    return Measured(found, beside)
+    return Measured(found, beside, worth)
 
 
 def answers(

@@ -127,18 +127,22 @@ class After:
     def finished(self, round: int, arrays: ArrayRecord) -> MetricRecord:
         """Evaluate, write the tables, save, and tell whoever else wants to know."""
         run, fleet = self.setup.config.run, self.method.fleet
-        measured, beside = None, {}
+        found = None
         if round in (0, run.rounds) or round % run.eval_every == 0:
             self._say("evaluation", round)
             with self.folder.stage("evaluation"):
-                measured, beside = self._measured_now()
+                found = self._measured_now()
         self.folder.stage_seconds.update(fleet.seconds)
         clock = self.grid if isinstance(self.grid, TimedGrid) else None
         if clock is not None:
             self.folder.stage_seconds["clock"] = clock.host_seconds
         self._write_devices()
         heard = fleet.prequential.get(round, {})
-        metrics = {**self.method.metrics, **(clock.last if clock is not None else {}), **beside}
+        metrics = {**self.method.metrics, **(clock.last if clock is not None else {})}
+        measured = None
+        if found is not None:
+            measured, metrics = found.accuracy, {**metrics, **found.beside}
+            self.folder.items(self.setup.world.test["drift_domain"].tolist(), found.worth)
         self.folder.round(round, measured, heard, metrics, items(self.setup.world))
         self.arrays = arrays
         self._checkpoint(round, arrays)
@@ -179,9 +183,9 @@ class After:
         named = (bytes(state) for part in states for state in part.values())  # type: ignore[arg-type]
         adapter_files.sweep(self.folder.path / adapter_files.FOLDER, named)
 
-    def _measured_now(self) -> tuple[dict[str, float], dict[str, float]]:
-        """Held-out accuracy by domain, and what stands beside it: of the one adapter, or the mean over up to
-        `SHOWN` devices' own.
+    def _measured_now(self) -> Measured:
+        """What the held-out answers are worth: of the one adapter, or the mean over up to `SHOWN` devices'
+        own.
         """
         devices = self.setup.config.run.devices
         shown = (
@@ -195,7 +199,7 @@ class After:
                 with wearing(self.method.model, flat) as model:
                     found.append(measure(model, self.setup.shared, self.setup.world))
             self._measured = key, Measured.mean(found)
-        return self._measured[1].accuracy, self._measured[1].beside
+        return self._measured[1]
 
     def _say(self, stage: str, round: int) -> None:
         if self.progress is not None:

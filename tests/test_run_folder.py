@@ -1,5 +1,6 @@
 """A run folder is readable at every moment, and its derived numbers mean what they say."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -44,6 +45,8 @@ def test_everything_written_is_read_back(tmp_path):
     folder.round(2, {"source": 0.8, "object": 0.75}, {"object": (1, 2)}, {}, test_items={"source": 10})
     folder.devices(LEDGER, digest="abc")
     folder.pictures([SAMPLE])
+    folder.items(["source", "object"], np.array([1.0, 0.5]))
+    assert results.read_items(folder.path)["worth"].tolist() == [1.0, 0.5]
     with folder.stage("cloud"):
         pass
     folder.stage_seconds["cloud"] += 2.0

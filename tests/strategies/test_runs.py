@@ -68,6 +68,10 @@ def test_a_run_is_complete_and_its_bytes_are_counted(method, run_settings):
     test = found.rounds[found.rounds["kind"] == "test"]
     assert set(test["round"]) == {0, 3}
     assert set(test["domain"]) == {"source", "object", "question"}
+    items = results.read_items(found.folder)
+    assert items.groupby("domain")["worth"].mean().to_dict() == pytest.approx(
+        results.final_accuracy(found.rounds)
+    )
     heard = found.rounds[found.rounds["kind"] == "prequential"]
     assert heard.groupby("round")["n"].sum().tolist() == [18, 18, 18]
     totals = found.run["totals"]
