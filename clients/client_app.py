@@ -15,7 +15,7 @@ from flwr.clientapp import ClientApp
 from cdc_flower.config import ConfigError
 from cdc_flower.session import kept
 from cdc_flower.wire import keys
-from clients import cdc, evaluate, fedavg, labelled, poison, static
+from clients import cdc, evaluate, fedavg, labelled, local, poison, static
 from clients.inference import Work, alone
 from clients.task import Task
 
@@ -27,6 +27,7 @@ WORK: dict[str, DeviceWork] = {
     "clients.labelled:work": labelled.work,
     "clients.static:work": static.work,
     "clients.fedavg:work": fedavg.work,
+    "clients.local:work": local.work,
 }
 """Name in the message's config -> device work that every device has."""
 GROUP = "cdc_flower.device_work"

@@ -14,7 +14,7 @@ from flwr.app import Message
 from cdc_flower.fleet.engines.local_grid import UNAVAILABLE
 from cdc_flower.wire import counts, keys, reply
 from cdc_flower.wire.counts import Counts
-from cdc_flower.wire.fields import Field, Number, Numbers, Texts, clean
+from cdc_flower.wire.fields import Field, Flat, Number, Numbers, Texts, clean
 from cdc_flower.wire.frame import FrameError
 from cdc_flower.wire.messages import REFUSED
 from cdc_flower.wire.reply import Form, Reply
@@ -106,13 +106,16 @@ def answer(message: Message | None, form: Form, take: Callable[[Reply], Taken[T]
         return Answer("refused", clean(str(err)), good)
 
 
-def texts(message: Message, asked_in: int, samples: int, longest: int) -> list[str]:
-    """What an EVALUATE reply says was answered in the round `asked_in`.
+def evaluated(message: Message, asked_in: int, samples: int, longest: int, held: int = 0) -> Reply:
+    """An EVALUATE reply: in its config the texts that were answered in the round `asked_in`, as its array
+    (held,) float32, where it is asked for and the device has it, the beginning of what the device keeps.
 
     Raises:
         ReplyError: it breaks its form.
     """
     form = Form(
-        metrics={keys.ROUND: Number(int, asked_in, asked_in)}, config={keys.ANSWERS: Texts(samples, longest)}
+        metrics={keys.ROUND: Number(int, asked_in, asked_in)},
+        config={keys.ANSWERS: Texts(samples, longest)},
+        array=Flat(held, "float32", required=False) if held else None,
     )
-    return reply.read(message.content, form).config[keys.ANSWERS]
+    return reply.read(message.content, form)

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from flwr.app import ArrayRecord, MetricRecord
 from flwr.serverapp import Grid
@@ -24,11 +23,10 @@ from cdc_flower.fleet.time.timed_grid import TimedGrid
 from cdc_flower.run_folder import RunFolder
 from cdc_flower.wire import keys
 from strategies.accuracy import Measured, items, measure, wearing
+from strategies.devices import shown
 from strategies.fleet import Fleet
 from strategies.method import Method, Setup
 from strategies.resumed import Earlier
-
-SHOWN = 8  # devices whose adapters are evaluated, where each has its own
 
 
 @dataclass(frozen=True)
@@ -184,14 +182,11 @@ class After:
         adapter_files.sweep(self.folder.path / adapter_files.FOLDER, named)
 
     def _measured_now(self) -> Measured:
-        """What the held-out answers are worth: of the one adapter, or the mean over up to `SHOWN` devices'
-        own.
+        """What the held-out answers are worth: of the one adapter, or the mean over up to `devices.SHOWN`
+        devices' own.
         """
-        devices = self.setup.config.run.devices
-        shown = (
-            np.unique(np.linspace(0, devices - 1, SHOWN).astype(int)) if self.method.traits.personal else [0]
-        )
-        flats = [self.method.adapter_of(int(device)) for device in shown]
+        devices = shown(self.setup.config.run.devices) if self.method.traits.personal else [0]
+        flats = [self.method.adapter_of(device) for device in devices]
         key = b"".join(hashlib.sha256(flat.tobytes()).digest() for flat in flats)
         if self._measured is None or self._measured[0] != key:
             found = []

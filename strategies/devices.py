@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from logging import WARNING
 from typing import TypeVar
 
+import numpy as np
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore import log
@@ -28,12 +29,20 @@ from cdc_flower.wire.fields import Number, ReplyError, clean
 from cdc_flower.wire.reply import Form
 
 NAMED = 10  # devices, at most, in an error
+SHOWN = 8  # devices whose adapters are evaluated, where each has its own
 
 Key = TypeVar("Key", bound=int)
 
 
 class FleetError(RunError):
     """Too few devices to go on; the message says how many were there and how many are needed."""
+
+
+def shown(devices: int) -> list[int]:
+    """The devices that held-out accuracy is the mean of, where each has an adapter of its own: up to `SHOWN`,
+    evenly spread.
+    """
+    return np.unique(np.linspace(0, devices - 1, SHOWN).astype(int)).tolist()
 
 
 def wait_for_nodes(grid: Grid, devices: int, timeout: float) -> list[int]:

@@ -23,6 +23,7 @@ from functools import partial
 from logging import WARNING
 from typing import Any, TypeVar
 
+import numpy as np
 import pandas as pd
 from flwr.app import ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
@@ -37,7 +38,7 @@ from cdc_flower.wire import keys
 from cdc_flower.wire.fields import Field, ReplyError
 from cdc_flower.wire.messages import message_bytes, with_id
 from cdc_flower.wire.reply import Form, Reply
-from strategies.answers import CHARACTERS, MISSING, Answer, Taken, answer, counted, texts, train_form
+from strategies.answers import CHARACTERS, MISSING, Answer, Taken, answer, counted, evaluated, train_form
 from strategies.devices import FleetError, cohort, discover, drawn, matched, wanted
 
 T = TypeVar("T")
@@ -94,6 +95,7 @@ class Fleet:
     _unknown: list[int] = field(default_factory=list)  # devices of this round's cohort without a node
     _worked: dict[int, int] = field(default_factory=dict)  # device -> round whose answers are to be asked for
     _counts: dict[int, Message] = field(default_factory=dict)
+    _held: dict[int, int] = field(default_factory=dict)  # device -> values that it is asked to show
 
     @classmethod
     def of(cls, config: Config, *, counted: bool = True) -> Fleet:
@@ -227,11 +229,16 @@ class Fleet:
                 f"setting 'run.min-devices' = {self.min_devices}"
             )
 
-    def ask_answers(self, grid: Grid, round: int) -> list[Message]:
-        """EVALUATE messages to those that were to answer in this round: what did you answer in that round?"""
+    def ask_answers(self, grid: Grid, round: int, held: Mapping[int, int] | None = None) -> list[Message]:
+        """EVALUATE messages to those that were to answer in this round: what did you answer in that round?
+
+        Args:
+            held: device -> of how many values that it keeps it is to show the first, too.
+        """
+        self._held = dict(held or {})
         self._counts = {
             d: Message(
-                RecordDict({keys.CONFIG: ConfigRecord({keys.ROUND: asked_in})}),
+                RecordDict({keys.CONFIG: ConfigRecord({keys.ROUND: asked_in, **self._more(d)})}),
                 dst_node_id=self.nodes[d],
                 message_type=MessageType.EVALUATE,
                 group_id=str(round),
@@ -240,19 +247,30 @@ class Fleet:
         }
         return list(self._counts.values())
 
-    def add_answers(self, round: int, replies: Iterable[Message]) -> MetricRecord:
-        """Judge the answers and sum over devices; domain -> [correct, answered]."""
+    def _more(self, device: int) -> dict[str, int]:
+        return {keys.HELD: self._held[device]} if device in self._held else {}
+
+    def add_answers(
+        self, round: int, replies: Iterable[Message], take: Callable[[int, np.ndarray], None] | None = None
+    ) -> MetricRecord:
+        """Judge the answers and sum over devices; domain -> [correct, answered].
+
+        Args:
+            take: is given each device that showed what it keeps, and that: (held,) float32.
+        """
         sums: dict[str, tuple[float, int]] = {}
         for device, message in matched(self._counts, replies).items():
             if message is None or not message.has_content():
                 continue
             asked_in = self._worked[device]
             try:
-                said = texts(message, asked_in, self.samples, self.longest)
+                read = evaluated(message, asked_in, self.samples, self.longest, self._held.get(device, 0))
             except ReplyError as err:
                 log(WARNING, "round %s: answers of device %s are not counted: %s", round, device, err)
                 continue
-            for domain, (right, total) in self.judge(device, asked_in, said).items():
+            if take is not None and read.array is not None:
+                take(device, read.array)
+            for domain, (right, total) in self.judge(device, asked_in, read.config[keys.ANSWERS]).items():
                 have = sums.get(domain, (0, 0))
                 sums[domain] = have[0] + right, have[1] + total
         self.prequential[round] = dict(sorted(sums.items()))

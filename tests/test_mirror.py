@@ -18,6 +18,7 @@ ELSEWHERE = {
     "strategies/accuracy.py": "tests/strategies/test_runs.py",
     "strategies/checks.py": "tests/strategies/test_runs.py",
     "strategies/fedprox.py": "tests/strategies/test_fedavg.py",
+    "strategies/local.py": "tests/strategies/test_on_device.py",
     "strategies/pictures.py": "tests/strategies/test_runs.py",
     "strategies/run.py": "tests/strategies/test_runs.py",
     "strategies/static.py": "tests/strategies/test_runs.py",

@@ -179,11 +179,11 @@ class Frame:
 
 @dataclass(frozen=True)
 class Flat:
-    """One flat array of Flower's (size,), all of it finite."""
+    """One flat array of Flower's (size,), all of it finite; a reply may lack one that is not required."""
 
     size: int
     dtype: str
-    required = True
+    required: bool = True
 
     @property
     def bytes(self) -> int:

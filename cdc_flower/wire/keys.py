@@ -17,6 +17,7 @@ VERSION = "version"  # in CONFIG: the newest version; in METRICS: the version th
 DIGEST = "digest"  # in CONFIG of a reply: 8 bytes naming the adapter the device has now
 LABELS = "labels"  # in CONFIG: TRUE or OWN, whose answers devices learn from
 TRUE, OWN = "true", "own"
+HELD = "held"  # in CONFIG of an EVALUATE message: so many values of what the device keeps are wanted
 ANSWERS = "answers"  # in CONFIG of an EVALUATE reply: the texts a device answered, in the order of its stream
 FULL = "full"  # in CONFIG: all weights, not the adapter
 PROXIMAL_MU = "proximal-mu"  # in CONFIG; set by Flower's FedProx

@@ -55,7 +55,7 @@ class Reply:
     Attributes:
         metrics, config: every declared key, and no other.
         frame: b"" where the reply has none.
-        array: as the form declares it; read-only.
+        array: as the form declares it; read-only; None where the reply has none.
         bytes: of the content in Flower's protobuf, exactly.
     """
 

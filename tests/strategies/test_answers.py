@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
-from flwr.app import ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
 from cdc_flower.fleet.engines.local_grid import identify
 from cdc_flower.wire.counts import MOST, Counts
@@ -11,7 +12,7 @@ from cdc_flower.wire.fields import Number, ReplyError
 from cdc_flower.wire.frame import FrameError
 from cdc_flower.wire.messages import REFUSED, message_bytes
 from cdc_flower.wire.reply import Form
-from strategies.answers import MISSING, Taken, answer, counted, texts, train_form
+from strategies.answers import MISSING, Taken, answer, counted, evaluated, train_form
 
 
 def metrics(seconds=0.0, counts=None, **more) -> MetricRecord:
@@ -99,7 +100,21 @@ def test_no_answer_is_missing_without_a_reason():
 def test_texts_of_the_round_that_was_asked_for():
     records = {"metrics": MetricRecord({"server-round": 4}), "config": ConfigRecord({"answers": ["a", ""]})}
     message = reply(RecordDict(records))
-    assert texts(message, 4, 2, 1) == ["a", ""]
+    assert evaluated(message, 4, 2, 1).config["answers"] == ["a", ""]
     for asked_in, samples, longest in ((5, 2, 1), (4, 1, 1), (4, 2, 0)):
         with pytest.raises(ReplyError):
-            texts(message, asked_in, samples, longest)
+            evaluated(message, asked_in, samples, longest)
+
+
+def test_what_a_device_keeps_is_read_only_where_it_was_asked_for_and_may_be_absent():
+    def message(*flat):
+        records = {"metrics": MetricRecord({"server-round": 4}), "config": ConfigRecord({"answers": []})}
+        arrays = {"arrays": ArrayRecord({"p": Array(flat[0])})} if flat else {}
+        return reply(RecordDict({**records, **arrays}))
+
+    kept = np.ones(3, np.float32)
+    assert evaluated(message(), 4, 2, 1, held=3).array is None
+    assert np.array_equal(evaluated(message(kept), 4, 2, 1, held=3).array, kept)
+    for flat, held in ((kept, 0), (kept, 2), (kept.astype(np.float64), 3), (kept * np.inf, 3)):
+        with pytest.raises(ReplyError):
+            evaluated(message(flat), 4, 2, 1, held)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sys
 
-import numpy as np
 import pytest
 
 from cdc_flower import results
 from cdc_flower.config import ConfigError, parse
 from cdc_flower.run_folder import RunFolder
-from strategies import callbacks
 from strategies.callbacks import Round, chosen, tensorboard
+from strategies.devices import SHOWN, shown
 from strategies.run import run_local
 
 
@@ -46,14 +45,14 @@ def test_each_callback_is_told_of_every_round_after_its_tables_are_written(run_s
         rows = results.read(round.folder.path).rounds["round"]
         told.append((round.number, round.measured is not None, round.number in rows.tolist()))
 
-    monkeypatch.setattr(callbacks, "chosen", lambda config: [tell])
+    monkeypatch.setattr("strategies.callbacks.chosen", lambda config: [tell])
     monkeypatch.setattr("strategies.run.chosen", lambda config: [tell])
     run_local(parse(run_settings(method="static", rounds=3, eval_every=2)))
     assert told == [(0, True, True), (1, False, True), (2, True, True), (3, True, True)]
 
 
-@pytest.mark.parametrize(("devices", "shown"), [(3, 3), (100, callbacks.SHOWN)])
-def test_personal_adapters_are_evaluated_on_devices_spread_over_the_fleet(devices, shown):
-    spread = np.unique(np.linspace(0, devices - 1, callbacks.SHOWN).astype(int))
-    assert len(spread) == shown
-    assert spread[[0, -1]].tolist() == [0, devices - 1]
+@pytest.mark.parametrize(("devices", "some"), [(1, 1), (3, 3), (100, SHOWN)])
+def test_personal_adapters_are_evaluated_on_devices_spread_over_the_fleet(devices, some):
+    spread = shown(devices)
+    assert len(set(spread)) == len(spread) == some
+    assert (spread[0], spread[-1]) == (0, devices - 1)
