@@ -15,7 +15,7 @@ from flwr.clientapp import ClientApp
 from cdc_flower.config import ConfigError
 from cdc_flower.session import kept
 from cdc_flower.wire import keys
-from clients import cdc, evaluate, fedavg, labelled, local, poison, static
+from clients import cdc, evaluate, fedavg, labelled, local, no_uplink, poison, static
 from clients.inference import Work, alone
 from clients.task import Task
 
@@ -25,6 +25,7 @@ DeviceWork = Callable[[Task], Work]
 WORK: dict[str, DeviceWork] = {
     "clients.cdc:work": cdc.work,
     "clients.labelled:work": labelled.work,
+    "clients.no_uplink:work": no_uplink.work,
     "clients.static:work": static.work,
     "clients.fedavg:work": fedavg.work,
     "clients.local:work": local.work,

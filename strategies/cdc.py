@@ -53,6 +53,8 @@ from strategies.received import Received, limits_of, most_bytes, received
 
 LITTLE = 0.2  # of the energy of a difference: with less in an update, a line says so
 MOST_TOKENS = 0xFFFF  # of a sample: what a grid can hold
+Came = tuple[Batch, Sample, CloudSample]
+"""A sample that came, in which batch, and as the cloud learns of it."""
 WITHOUT_FRAME = 512  # bytes of a reply without a frame, at most; it may come whatever the budget
 
 
@@ -170,16 +172,19 @@ class CDC(Method):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Learn from all samples that came; the arrays are the newest adapter."""
         heard = self.fleet.receive(server_round, replies, self.form(), self._take)
-        samples = [
+        came = [
             (one.batch, *both)
             for one in heard.values()
             if one
             for both in zip(one.batch.samples, one.samples, strict=True)
         ]
         stale = sum(map(self.lineage.is_stale, heard))
-        self.metrics = {"answered": len(heard), "stale": stale, "uploaded": len(samples)}
+        self.metrics = {"answered": len(heard), "stale": stale, "uploaded": len(came)}
+        samples, weights = self._fresh(server_round, came)
         if samples:
-            self._learn(server_round, samples)
+            answers = self._learn(server_round, samples, weights)
+            if came:
+                self.examples.keep([(batch, sample) for batch, sample, _ in came], answers)
         self.metrics["version"] = self.lineage.mirror.newest
         return self.initial_arrays(), MetricRecord(dict(self.metrics))
 
@@ -225,14 +230,16 @@ class CDC(Method):
             )
         return found
 
-    def _learn(self, round: int, samples: list[tuple[Batch, Sample, CloudSample]]) -> None:
+    def _fresh(self, round: int, came: list[Came]) -> tuple[list[CloudSample], np.ndarray]:
+        """What the cloud learns of in a round besides the past, and how much each of it counts."""
+        stale = np.array([max(0, self.lineage.mirror.newest - batch.version) for batch, _, _ in came])
+        weights = staleness_weight(stale, self.config.fleet.staleness_power)
+        return [sample for _, _, sample in came], weights
+
+    def _learn(self, round: int, samples: list[CloudSample], weights: np.ndarray) -> list[str]:
+        """Make the next version of samples; what the teacher says to each."""
         began = time.perf_counter()
-        stale = [max(0, self.lineage.mirror.newest - batch.version) for batch, _, _ in samples]
-        learned = self.cloud.learn(
-            [sample for _, _, sample in samples],
-            round,
-            staleness_weight(np.array(stale), self.config.fleet.staleness_power),
-        )
+        learned = self.cloud.learn(samples, round, weights)
         taught = time.perf_counter()
         self.lineage.advance(learned.adapter)
         self.fleet.seconds["cloud"] += taught - began
@@ -252,7 +259,7 @@ class CDC(Method):
             **({"skipped_steps": learned.skipped} if learned.skipped else {}),
             **{f"loss_{k}": float(v) for k, v in learned.losses.items()},
         }
-        self.examples.keep([(batch, sample) for batch, sample, _ in samples], learned.teacher_answers)
+        return learned.teacher_answers
 
     def restored(self, lost: Mapping[int, bytes]) -> Mapping[bytes, np.ndarray]:
         """From the mirror."""
