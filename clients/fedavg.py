@@ -12,6 +12,7 @@ The order (ConfigRecord) holds `epochs`, `batch`, `lr`, `memory` (items of earli
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -127,6 +128,7 @@ def fit(
     ended = [not own or len(ids) < most for ids in answers]  # one that was cut is taught without an end
     optimizer = torch.optim.AdamW(params, lr=lr, weight_decay=0.0)
     losses: list[float] = []
+    model.train()  # what `adapters.train_merged` makes cheaper
     for _ in range(epochs):
         losses, order = [], rng.permutation(len(asked))
         for at in range(0, len(order), size):
@@ -144,9 +146,37 @@ def fit(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+    model.eval()
     read = passes(task, tokens, asked, [len(ids) + 1 for ids in answers], grids) * epochs
     back = Counts(trained=(2 if task.order[keys.FULL] else 1) * read.positions)
     return float(np.mean(losses)) if losses else 0.0, read + back
+
+
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """What a round's training came to.
+
+    Attributes:
+        flat: (P,) float32, the trained weights.
+        examples: that they learned from.
+        loss: see `fit`.
+        counts: of looking for answers and of training.
+    """
+
+    flat: np.ndarray
+    examples: int
+    loss: float
+    counts: Counts
+
+
+def learned(task: Task, model: nn.Module, start: np.ndarray) -> Learned:
+    """Train from the weights `start` (P,) on what the device remembers."""
+    adapters.write(model, start)  # another device may have trained meanwhile
+    items = memory(task)
+    chosen, targets, sought = TEACHERS[str(task.order[keys.LABELS])](task, model, items)
+    items = items[chosen]
+    loss, trained = fit(task, model, task.tokens(items), task.questions(items), targets, task.grids(items))
+    return Learned(adapters.read(model), len(chosen), loss, sought + trained)
 
 
 def work(task: Task) -> Work:
@@ -158,16 +188,12 @@ def work(task: Task) -> Work:
     tokens, asked = task.tokens(task.items), task.questions(task.items)
     grids = task.grids(task.items)
     answers = yield Ask(task, model, received, tokens, asked, grids=grids)
-    adapters.write(model, received.flat)  # another device may have trained meanwhile
     task.store.say(task.round, answers.texts)
-    items = memory(task)
-    chosen, targets, sought = TEACHERS[str(task.order[keys.LABELS])](task, model, items)
-    items = items[chosen]
-    loss, trained = fit(task, model, task.tokens(items), task.questions(items), targets, task.grids(items))
+    now = learned(task, model, received.flat)
     with np.errstate(over="ignore"):
-        flat = adapters.read(model).astype(np.float16)
-    counts = answering(task, tokens, asked, answers.ids, grids) + sought + trained
-    metrics = {keys.EXAMPLES: len(chosen), "loss": loss, **counts.metrics()}
+        flat = now.flat.astype(np.float16)
+    counts = answering(task, tokens, asked, answers.ids, grids) + now.counts
+    metrics = {keys.EXAMPLES: now.examples, "loss": now.loss, **counts.metrics()}
     return RecordDict(
         {keys.ARRAYS: ArrayRecord({keys.PAYLOAD: Array(flat)}), keys.METRICS: MetricRecord(metrics)}
     )

@@ -1,8 +1,9 @@
-"""The FedAvg family: Flower's own FedAvg (arXiv 1602.05629) over one flat float16 array per message.
+"""The FedAvg family: Flower's own FedAvg (arXiv 1602.05629) of the weights that devices trained.
 
-Only what makes runs comparable is added: seeded cohorts, replies in the order of the devices, exact bytes.
-The server's own copy stays float32; both directions carry float16, so that FedAvg pays half of what its
-textbook form would.
+What makes runs comparable is added: seeded cohorts, replies in the order of the devices, exact bytes; and
+what brings the family to its best: Flower's server optimisers (`strategies.servers`), the server's own steps
+on its labelled data (`cloud.rehearsal`), a running mean of its weights. How weights travel, whole or through
+a codec of updates, is a way of `strategies.ways`. The server's own copy is float32.
 
 A reply is a stranger's. Its array must be of the one form that was asked for, finite, and no further from
 what the device was sent than its steps of AdamW can go; its number of examples must be one that the settings
@@ -28,20 +29,23 @@ from pydantic.dataclasses import dataclass as checked
 from torch import nn
 
 from cdc_flower.checkpoint import Saved
+from cdc_flower.cloud.rehearsal import Rehearsal
+from cdc_flower.cloud.source import replay_pool
 from cdc_flower.config import ConfigError
 from cdc_flower.fleet.cost.charges import CloudWork
 from cdc_flower.models import adapters
 from cdc_flower.models.student import full_model, twin_model
 from cdc_flower.setting import STRICT, setting
 from cdc_flower.wire import keys
-from cdc_flower.wire.fields import Flat, Number
-from cdc_flower.wire.frame import FrameError
+from cdc_flower.wire.fields import Number
 from cdc_flower.wire.reply import Form, Reply
 from strategies.answers import Taken
-from strategies.averages import AVERAGES, beyond, furthest
+from strategies.averages import AVERAGES, furthest
 from strategies.devices import wanted
 from strategies.fleet import Fleet
 from strategies.method import Method, Setup, Traits
+from strategies.servers import Server
+from strategies.ways import Coded, Way, Whole, check_codec
 
 
 @checked(frozen=True, config=STRICT)
@@ -62,13 +66,28 @@ class FedAvgSettings:
     hostile: int = setting(
         1, "devices of a round that the average must bear, where it is no mean", "cloud", ge=0, le=10**7
     )
+    server: Literal["mean", "momentum", "adam", "yogi"] = setting(
+        "mean", "what follows the average: nothing, or Flower's FedAvgM, FedAdam, FedYogi", "cloud"
+    )
+    server_rate: float = setting(
+        0.0, "server's learning rate; 0 = 1 for mean, 0.3 momentum, 0.01 adam and yogi", "cloud", ge=0, le=1e3
+    )
+    ema_decay: float = setting(
+        0.0, "per round, of the averaged weights that are evaluated and shipped", "cloud", ge=0, lt=1
+    )
+    replay_steps: int = setting(
+        0, "the server's own steps a round on its labelled source samples", "cloud", ge=0, le=10**6
+    )
+    codec: Literal["fp16", "dyadic"] = setting(
+        "fp16", "weights whole, or changes within downlink.budget and uplink.budget; both ways"
+    )
 
 
 @dataclass(frozen=True, eq=False)
 class Lesson:
     """What can be used of a reply."""
 
-    flat: np.ndarray  # (P,) float16: the weights after training
+    flat: np.ndarray  # (P,): the weights after training
     examples: int
     loss: float
 
@@ -81,28 +100,22 @@ class Lesson:
         return Message(RecordDict(records), dst_node_id=0, message_type=MessageType.TRAIN)
 
 
-def half(flat: np.ndarray) -> np.ndarray:
-    """float16, as it goes over the wire; what does not fit becomes infinite and is refused there."""
-    with np.errstate(over="ignore"):
-        return np.asarray(flat).astype(np.float16)
-
-
 class FedAvgLora(Method, FedAvg):
     """Flower's FedAvg of the adapter, from true labels, with devices by partition.
 
-    A TRAIN message holds the weights (P,) float16 under `keys.ARRAYS` and, under `keys.CONFIG`, beside work
-    and round, the settings of training, `keys.LABELS` ("true" or "own") and `keys.FULL`. A reply holds the
-    trained weights and, under `keys.METRICS`, `keys.EXAMPLES`, "loss" and the device's counts.
+    A TRAIN message holds what the way of `fedavg.codec` sends under `keys.ARRAYS` and, under `keys.CONFIG`,
+    beside work and round, the settings of training, `keys.LABELS` ("true" or "own") and `keys.FULL`. A reply
+    holds what that way brings back and, under `keys.METRICS`, `keys.EXAMPLES`, "loss" and counts.
     """
 
     name = "fedavg_lora"
     about = "devices train the adapter on true labels, the server averages"
     traits = Traits(labels=True, device_backprop=True)
     settings: ClassVar = {"fedavg": FedAvgSettings}
-    work = "clients.fedavg:work"
     full = False  # all weights of projector and language model, instead of the adapter
 
     order: dict[str, Any]
+    rehearsal: Rehearsal | None = None
 
     @classmethod
     def build(cls, setup: Setup) -> Self:
@@ -112,13 +125,17 @@ class FedAvgLora(Method, FedAvg):
     def bound(self, setup: Setup) -> Self:
         """The strategy, bound to what a run has."""
         make = full_model if self.full else twin_model
-        config = setup.config
-        return self.bind(
-            setup.fleet(adapter=not self.full),
-            make(setup.shared, config.pair),
-            config.of(FedAvgSettings),
-            config.run.samples_per_round,
-        )
+        config, shared = setup.config, setup.shared
+        own, model = config.of(FedAvgSettings), make(shared, config.pair)
+        self.bind(setup.fleet(adapter=not self.full), model, own, config.run.samples_per_round)
+        if own.codec != "fp16":
+            layout: Any = adapters.layout(model)
+            self._travel(Coded(self._newest, layout, own.codec, config.downlink, config.uplink.budget))
+        if own.replay_steps:
+            pool = replay_pool(config, shared, setup.world)
+            trained, steps = adapters.train_merged(model), (own.replay_steps, own.batch, self.order["lr"])
+            self.rehearsal = Rehearsal(shared, trained, pool, *steps, config.run.seed)
+        return self
 
     @classmethod
     def check(cls, setup: Setup) -> None:
@@ -131,6 +148,7 @@ class FedAvgLora(Method, FedAvg):
                 f"{need} answers, a round asks {asked} devices; allowed: more devices, fewer hostile ones, "
                 "or 'mean'"
             )
+        check_codec(setup.config, own.codec)
 
     def bind(self, fleet: Fleet, model: nn.Module, own: FedAvgSettings, samples: int) -> Self:
         """Say whom to ask and for what: Flower's constructors take other things.
@@ -143,10 +161,10 @@ class FedAvgLora(Method, FedAvg):
         """
         self.fleet, self.model, self.metrics = fleet, model, {}
         self.own, self.most_examples = own, samples + own.memory
-        self._newest = adapters.read(model)
-        self._sent = half(self._newest)
+        self._newest = self._mean = adapters.read(model)
+        self.server = Server(own.server, own.server_rate)
         self.order = {
-            keys.WORK: self.work,
+            keys.WORK: Whole.work,
             keys.LABELS: "true" if self.traits.labels else "own",
             keys.FULL: self.full,
             "epochs": own.epochs,
@@ -155,44 +173,62 @@ class FedAvgLora(Method, FedAvg):
             "memory": own.memory,
             "confidence": own.confidence,
         }
+        return self._travel(Whole(self._newest))
+
+    def _travel(self, way: Way) -> Self:
+        self.way = way
+        self.order = {**self.order, keys.WORK: way.work}
         return self
 
+    @property
+    def _apart(self) -> bool:
+        """Whether the server's weights are others than what it ships."""
+        return bool(self.own.ema_decay) or isinstance(self.way, Coded)
+
     def adapter_of(self, device: int) -> np.ndarray:
-        """The averaged weights (P,) float32, the same for all."""
-        return self._newest
+        """What is shipped (P,) float32, the same for all: the weights, or their running mean."""
+        return self._mean if self.own.ema_decay else self.way.held(self._newest)
 
     def cloud_work(self, samples: int) -> CloudWork:
-        """None: averaging weights is not charged."""
-        return CloudWork()
+        """The server's own steps; averaging is not charged."""
+        own, back = self.own, 1.5 if self.full else 1.0  # of all weights: forward, and twice that back
+        return (
+            CloudWork(0, own.replay_steps, math.ceil(back * own.batch)) if own.replay_steps else CloudWork()
+        )
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """The weights and the settings of training, to every device of the cohort."""
-        self._newest = arrays[keys.PAYLOAD].numpy()
-        self._sent = half(self._newest)
-        body = ArrayRecord({keys.PAYLOAD: Array(self._sent)})
-        order = ConfigRecord({**config, **self.order, keys.ROUND: server_round})
-        records = {keys.ARRAYS: body, keys.CONFIG: order}
-        return self.fleet.ask(grid, server_round, MessageType.TRAIN, lambda _: RecordDict(records))
+        if not self._apart:
+            self._newest = arrays[keys.PAYLOAD].numpy()
+        self.way.begin(self._newest)
+
+        def content(device: int) -> RecordDict:
+            said, body = self.way.sent(device)
+            order = ConfigRecord({**config, **self.order, **said, keys.ROUND: server_round})
+            return RecordDict({**({keys.ARRAYS: body} if body is not None else {}), keys.CONFIG: order})
+
+        return self.fleet.ask(grid, server_round, MessageType.TRAIN, content)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """The average of what can be used; fewer answers than its rule needs leave the weights."""
         heard = self.fleet.receive(server_round, replies, self.form(), self._take)
-        lessons = [lesson for lesson in heard.values() if lesson.examples]
-        new, averaged = self._average(server_round, lessons)
-        said: Any = averaged or {}
+        lessons = [lesson for lesson in heard.values() if lesson is not None and lesson.examples]
+        averaged, said = self._average(server_round, lessons)
+        if averaged is not None:
+            self._advance(server_round, averaged)
         self.metrics = {
             "answered": len(heard),
             "taught_devices": len(lessons),
-            **{k: float(v) for k, v in said.items() if k == "loss"},
+            **{k: float(v) for k, v in (said or {}).items() if k == "loss"},  # type: ignore[arg-type]
         }
-        return new, averaged
+        return self.initial_arrays() if averaged is not None else None, said
 
-    def _average(self, round: int, lessons: list[Lesson]) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """What Flower makes of the lessons: the new weights (P,) float32, and the mean loss."""
+    def _average(self, round: int, lessons: list[Lesson]) -> tuple[np.ndarray | None, MetricRecord | None]:
+        """What Flower makes of the lessons: the averaged weights (P,) float32, and the mean loss."""
         rule, own = AVERAGES[self.own.average], self.own
         if len(lessons) < rule.needs(own.hostile):
             if lessons:
@@ -202,13 +238,24 @@ class FedAvgLora(Method, FedAvg):
                     *(round, len(lessons), own.average, own.hostile, rule.needs(own.hostile)),
                 )
             return None, None
-        start = self._sent.astype(np.float32)
+        start = self.way.start
         given = [lesson.message(start if rule.of_changes else 0) for lesson in lessons]
-        arrays, averaged = rule.make(own.hostile, len(lessons)).aggregate_train(round, given)
+        arrays, said = rule.make(own.hostile, len(lessons)).aggregate_train(round, given)
         assert arrays is not None
         found = arrays[keys.PAYLOAD].numpy()
-        self._newest = (start + found if rule.of_changes else found).astype(np.float32)
-        return self.initial_arrays(), averaged
+        return (start + found if rule.of_changes else found).astype(np.float32), said
+
+    def _advance(self, round: int, averaged: np.ndarray) -> None:
+        """The next weights, from the average (P,) of what devices made of `way.start`."""
+        now = self.way.target(self._newest)
+        if now is not self.way.start:
+            averaged = now + (averaged - self.way.start)
+        stepped = self.server.step(round, now, averaged)
+        self._newest = self.rehearsal.after(round, stepped) if self.rehearsal else stepped
+        self.way.end(self._newest)
+        if self.own.ema_decay:
+            part = np.float32(1 - self.own.ema_decay)
+            self._mean = self._mean + part * (self.way.held(self._newest) - self._mean)
 
     def furthest(self, examples: int) -> float:
         """How far a device that learned from so many examples can have moved a weight."""
@@ -216,37 +263,39 @@ class FedAvgLora(Method, FedAvg):
         return furthest(own.epochs * math.ceil(examples / own.batch), self.order["lr"])
 
     def form(self) -> Form:
-        """The weights, how many examples they learned from, and the loss."""
+        """How many examples were learned from, the loss, and what the way brings."""
         examples, loss = Number(int, 0, self.most_examples), Number(float)
         computed = self.fleet.computed(self.most_examples * (2 + self.own.epochs))
-        return Form(
-            {keys.EXAMPLES: examples, "loss": loss, **computed}, array=Flat(len(self._sent), "float16")
-        )
+        return self.way.form(Form({keys.EXAMPLES: examples, "loss": loss, **computed}))
 
-    def _take(self, device: int, reply: Reply) -> Taken[Lesson]:
-        """What a reply teaches.
-
-        Raises:
-            FrameError: more than training can.
-        """
-        assert reply.array is not None
+    def _take(self, device: int, reply: Reply) -> Taken[Lesson | None]:
+        """What a reply teaches; `FrameError` where that is more than training can."""
         examples = reply.metrics[keys.EXAMPLES]
-        most = self.furthest(examples)
-        if examples and (far := beyond(reply.array, self._sent, most)):
-            raise FrameError(f"{far} weights changed by more than {most:.3g}, the most of its training")
-        return Taken(Lesson(reply.array, examples, reply.metrics["loss"]))
+        flat = self.way.read(device, reply, self.furthest(examples))
+        return Taken(None if flat is None else Lesson(flat, examples, reply.metrics["loss"]))
+
+    def restored(self, lost: Mapping[int, bytes]) -> Mapping[bytes, np.ndarray]:
+        """What the way can make again."""
+        found = self.way.restored(lost)
+        return super().restored(lost) if found is None else found
 
     def parts(self) -> dict[str, Saved]:
-        """Beside the weights, which Flower carries."""
-        return {**super().parts(), "strategy": self}
+        """Beside what is shipped, which Flower carries."""
+        return {**super().parts(), "strategy": self, **self.way.parts()}
 
     def state(self) -> dict[str, Any]:
-        """The last metrics: FedAvg keeps nothing else from round to round."""
-        return {"metrics": json.dumps(self.metrics)}
+        """The last metrics, the moments of the server's optimiser, and its weights where it ships others."""
+        moments = {f"server.{name}": moment for name, moment in self.server.state().items()}
+        weights = {"newest": self._newest, "mean": self._mean} if self._apart else {}
+        return {"metrics": json.dumps(self.metrics), **weights, **moments}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on where `state()` was taken."""
         self.metrics = json.loads(state["metrics"])
+        if self._apart:
+            self._newest, self._mean = np.array(state["newest"]), np.array(state["mean"])
+        own = {name.removeprefix("server."): v for name, v in state.items() if name.startswith("server.")}
+        self.server.load(own)
 
 
 class FedAvgFull(FedAvgLora):

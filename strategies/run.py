@@ -25,7 +25,7 @@ from cdc_flower.config import Config, flat, parse
 from cdc_flower.data.source import files, publish
 from cdc_flower.data.world import encoded, load_world
 from cdc_flower.disk import DiskError
-from cdc_flower.fleet.cost.charges import cloud_charges, cloud_profile
+from cdc_flower.fleet.cost.charges import CloudWork, cloud_charges, cloud_profile
 from cdc_flower.fleet.engines.local_grid import DeviceStates, HasStates, LocalGrid
 from cdc_flower.fleet.time.timed_grid import TimedGrid
 from cdc_flower.lock import locked
@@ -141,7 +141,7 @@ def timed(grid: Grid, setup: Setup, playing: Method, nodes: Mapping[int, int]) -
     charged, trace = fleet(config, setup.shared, setup.world)
     on = cloud_profile(config)
     seconds = []
-    if on is not None and playing.cloud_work(1) != playing.cloud_work(0):
+    if on is not None and playing.cloud_work(1) != CloudWork():
         teacher = teacher_config(config.pair, config.data.name)
         cloud = cloud_charges(on, charged, teacher, setup.shared.max_answer_tokens)
         seconds = [lambda samples: cloud.seconds(playing.cloud_work(samples))]

@@ -43,7 +43,7 @@ def loss_on(shared, teacher, cloud: Cloud, samples: list[CloudSample]) -> float:
 
 
 def test_learning_brings_the_twin_closer_to_the_teachers_answers(shared, teacher, settings, samples):
-    cloud = cloud_of(shared, teacher, with_settings(settings, cloud_steps=15, ema_decay=0.0))
+    cloud = cloud_of(shared, teacher, with_settings(settings, cloud_steps=15, cloud_ema_decay=0.0))
     before = loss_on(shared, teacher, cloud, samples)
     learned = cloud.learn(samples, 1)
     assert loss_on(shared, teacher, cloud, samples) < 0.8 * before
@@ -65,7 +65,7 @@ def test_long_answers_are_learned_as_words_and_as_logits(level, shared, teacher,
 
 
 def test_every_weight_of_the_adapter_learns(shared, teacher, settings, samples):
-    cloud = cloud_of(shared, teacher, with_settings(settings, cloud_steps=2, ema_decay=0.0))
+    cloud = cloud_of(shared, teacher, with_settings(settings, cloud_steps=2, cloud_ema_decay=0.0))
     before = [p.detach().clone() for p in cloud.params]
     cloud.learn(samples, 1)
     moved = [not torch.equal(p, q) for p, q in zip(cloud.params, before, strict=True)]
@@ -74,7 +74,7 @@ def test_every_weight_of_the_adapter_learns(shared, teacher, settings, samples):
 
 def test_what_is_shipped_is_the_running_mean_of_the_steps(shared, teacher, settings, samples):
     steps, decay, shipped = 3, 0.5, None
-    cloud = cloud_of(shared, teacher, with_settings(settings, cloud_steps=1, ema_decay=decay))
+    cloud = cloud_of(shared, teacher, with_settings(settings, cloud_steps=1, cloud_ema_decay=decay))
     mean = adapters.read(cloud.twin)
     for round in range(1, steps + 1):
         shipped = cloud.learn(samples, round).adapter

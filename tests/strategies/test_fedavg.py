@@ -16,6 +16,7 @@ from strategies.fedavg import FedAvgLora, FedAvgSettings
 from strategies.fedprox import FedProxLora
 from strategies.fleet import Fleet
 from strategies.method import Setup
+from strategies.servers import SERVERS
 
 
 class Model(nn.Module):
@@ -174,6 +175,27 @@ def test_with_fewer_answers_than_the_average_needs_the_weights_stay(devices):
     np.testing.assert_array_equal(received[-1], Model().w.detach().numpy().astype(np.float16))
     np.testing.assert_array_equal(strategy.adapter_of(0), Model().w.detach().numpy())
     assert strategy.metrics == {"answered": 2, "taught_devices": 2}
+
+
+def test_a_running_mean_is_shipped_and_the_weights_go_on(devices):
+    strategy = fedavg(own=FedAvgSettings(lr=1e6, ema_decay=0.75))
+    received = []
+    grid = devices(lambda d, w: (received.append(w) or np.full(3, len(received) // 3 * 4, np.float16), 1))
+    start = Model().w.detach().numpy()
+    result = strategy.start(grid, strategy.initial_arrays(), num_rounds=1)
+    averaged = (0 + 0 + 4) / 3
+    np.testing.assert_allclose(result.arrays["p"].numpy(), 0.75 * start + 0.25 * averaged, atol=1e-3)
+    strategy.configure_train(2, result.arrays, {}, grid)
+    np.testing.assert_allclose(strategy.way.start, np.full(3, averaged), atol=1e-3)
+
+
+def test_every_optimiser_of_the_server_stands_behind_every_average(devices):
+    for server in SERVERS:
+        strategy = fedavg(own=FedAvgSettings(lr=1e6, average="median", server=server))
+        grid = devices(lambda d, w: (w + np.float16(1 if d else -1000), 1))
+        moved = strategy.start(grid, strategy.initial_arrays(), num_rounds=2).arrays["p"].numpy()
+        assert (moved > Model().w.detach().numpy()).all()
+        assert (moved < 4).all()
 
 
 @pytest.mark.parametrize("average", list(AVERAGES))

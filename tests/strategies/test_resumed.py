@@ -107,6 +107,19 @@ def test_every_other_method_resumes(method, settings, tmp_path):
     assert interrupted(made, ("rounds", 2)) == uninterrupted(made, tmp_path)
 
 
+def test_a_server_of_fedavg_with_all_that_it_keeps_resumes(settings, tmp_path):
+    """Moments, running mean, what the codec left out on the server and on the devices."""
+    made = settings(
+        method="fedavg_lora",
+        rounds=3,
+        server="adam",
+        fedavg_ema_decay=0.5,
+        replay_steps=1,
+        fedavg_codec="dyadic",
+    )
+    assert interrupted(made, ("rounds", 2)) == uninterrupted(made, tmp_path)
+
+
 def test_a_run_that_stops_within_rounds_and_again_and_again_ends_the_same(settings, tmp_path):
     made = settings(fail_devices="2:1,3:0", cohort=1.0, losses="ce,kl,feature=0.1")
     stops = [("evaluation", 0), ("rounds", 1), ("evaluation", 2), ("evaluation", 2), ("evaluation", 4)]
