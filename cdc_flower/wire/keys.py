@@ -1,9 +1,10 @@
 """Names that strategies and clients agree on: records of a message, keys in them, kinds of device work.
 
 A message carries at most one payload: `ArrayRecord({PAYLOAD: Array("uint8", (bytes,), STYPE, frame)})` under
-`ARRAYS` for the CDC methods, one float16 numpy Array under the same names for the FedAvg family. Next to it
-stands one small ConfigRecord (down) or MetricRecord (up; a CDC device adds a ConfigRecord, the one record
-that takes bytes). Strings alone, so that the wire package does not import Flower."""
+`ARRAYS` for the CDC methods, and one float16 numpy Array under the same names for the FedAvg family, whose
+changes are frames, too, where they go through a codec. Next to it stands one small ConfigRecord (down) or
+MetricRecord (up; a CDC device adds a ConfigRecord, the one record that takes bytes). Strings alone, so that
+the wire package does not import Flower."""
 
 ARRAYS = "arrays"  # ArrayRecord, both ways
 CONFIG = "config"  # ConfigRecord, cloud -> device; from a CDC device it holds DIGEST
