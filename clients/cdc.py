@@ -44,7 +44,7 @@ BATCH = 32  # samples in a pass of a token score that needs passes of its own
 
 
 @dataclass(frozen=True)
-class _Round:
+class Round:
     """What a device knows after it has answered its samples."""
 
     task: Task
@@ -82,12 +82,12 @@ Frame = Callable[[Sequence[int]], bytes]
 """The frame of chosen samples, in that order."""
 
 
-def token_frames(now: _Round, positions: Sequence[np.ndarray], uncertainty: np.ndarray) -> Frame:
+def token_frames(now: Round, positions: Sequence[np.ndarray], uncertainty: np.ndarray) -> Frame:
     """Frames of the kept tokens."""
     return lambda chosen: now.frame(chosen, positions, uncertainty)
 
 
-def picture_frames(now: _Round, positions: Sequence[np.ndarray], uncertainty: np.ndarray) -> Frame:
+def picture_frames(now: Round, positions: Sequence[np.ndarray], uncertainty: np.ndarray) -> Frame:
     """Frames of pictures, whole or in patches. Each is decoded and coded once; only its code is kept."""
     up, shared = now.task.config.uplink, now.task.shared
     whole = FORMS[up.unit].whole
@@ -123,7 +123,7 @@ class Unit:
     """
 
     scored: bool
-    frames: Callable[[_Round, Sequence[np.ndarray], np.ndarray], Frame]
+    frames: Callable[[Round, Sequence[np.ndarray], np.ndarray], Frame]
 
 
 UNITS = {
@@ -144,7 +144,7 @@ def reading(config: UplinkConfig) -> str:
     return config.token_score if scored(config) and token_score(config.token_score).read else ""
 
 
-def choosing(now: _Round) -> Counts:
+def choosing(now: Round) -> Counts:
     """What choosing tokens takes beyond the answers, as the score says."""
     config = now.task.config.uplink
     if not scored(config):
@@ -162,7 +162,7 @@ def table(rows: Sequence[np.ndarray]) -> np.ndarray:
     return np.stack([np.pad(row, (0, n - len(row)), constant_values=np.nan) for row in rows])
 
 
-def token_scores(now: _Round) -> np.ndarray:
+def token_scores(now: Round) -> np.ndarray:
     """Scores (B, N) of all samples by the configured rule, with the device's own draws; NaN where a picture
     has fewer tokens.
     """
@@ -182,7 +182,7 @@ def token_scores(now: _Round) -> np.ndarray:
     return table([row for part in found for row in part])
 
 
-def select_within_budget(now: _Round) -> tuple[bytes, int, int]:
+def select_within_budget(now: Round) -> tuple[bytes, int, int]:
     """UTS: the frame, the samples in it and the tokens the cloud gets by it.
 
     The frame is b"" where not one sample fits.
@@ -245,8 +245,18 @@ def updated(task: Task, student: Resident) -> tuple[Adapter, bool]:
     return adapter, adapter.version == task.order[keys.VERSION]
 
 
-def work(task: Task, label: Callable[[np.ndarray], list[list[int]]] | None = None) -> Work:
-    """One round of `cdc` on a device; `label` says what goes up as the answers to items, not its own."""
+def work(
+    task: Task,
+    label: Callable[[np.ndarray], list[list[int]]] | None = None,
+    choose: Callable[[Round], tuple[bytes, int, int]] = select_within_budget,
+) -> Work:
+    """One round of `cdc` on a device.
+
+    Args:
+        task: the device's.
+        label: what goes up as the answers to items; its own where it is left out.
+        choose: the frame, the samples in it and the tokens the cloud gets by it.
+    """
     student = resident(task.shared, task.models)
     adapter, current = updated(task, student)
     tokens, asked = task.tokens(task.items), task.questions(task.items)
@@ -255,11 +265,11 @@ def work(task: Task, label: Callable[[np.ndarray], list[list[int]]] | None = Non
     answers = yield Ask(task, student.model, adapter, tokens, asked, score, grids)
     task.store.say(task.round, answers.texts)
     told = answers.ids if label is None else label(task.items)
-    now = _Round(task, student, adapter, tokens, grids, asked, answers, told)
+    now = Round(task, student, adapter, tokens, grids, asked, answers, told)
     counts = answering(task, tokens, asked, answers.ids, grids)
     frame, uploaded, kept_tokens = b"", 0, 0
     if current:
-        frame, uploaded, kept_tokens = select_within_budget(now)
+        frame, uploaded, kept_tokens = choose(now)
         counts += choosing(now)
     own = {keys.VERSION: adapter.version, keys.UPLOADED: uploaded, keys.TOKENS: kept_tokens}
     return reply(frame, adapter.digest, {**own, **counts.metrics()})

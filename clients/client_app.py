@@ -15,7 +15,7 @@ from flwr.clientapp import ClientApp
 from cdc_flower.config import ConfigError
 from cdc_flower.session import kept
 from cdc_flower.wire import keys
-from clients import cdc, coded, evaluate, fedavg, labelled, local, no_uplink, poison, static
+from clients import cdc, coded, evaluate, fedavg, labelled, local, no_uplink, poison, released, static
 from clients.inference import Work, alone
 from clients.task import Task
 
@@ -26,6 +26,7 @@ WORK: dict[str, DeviceWork] = {
     "clients.cdc:work": cdc.work,
     "clients.labelled:work": labelled.work,
     "clients.no_uplink:work": no_uplink.work,
+    "clients.released:work": released.work,
     "clients.static:work": static.work,
     "clients.fedavg:work": fedavg.work,
     "clients.coded:work": coded.work,

@@ -94,6 +94,7 @@ class CDC(Method):
     about = "devices send tokens of uncertain samples, the cloud distils its teacher into their adapter"
     traits = Traits(labels=False, device_backprop=False, takes_late=True)
     work = "clients.cdc:work"
+    learner: ClassVar[type[Cloud]] = Cloud
     order: ClassVar[Mapping[str, Any]] = {}  # what a message says beside work, round and version
 
     def __init__(
@@ -129,7 +130,7 @@ class CDC(Method):
         most = limits_of(config, shared, world)
         words = longest_question(own, world) if own else 0
         read = longest(own, words) if own else 0
-        cloud = Cloud(config, shared, teacher, twin, source, longest(shared, most.question), read)
+        cloud = cls.learner(config, shared, teacher, twin, source, longest(shared, most.question), read)
         return cls(setup.fleet(), cloud, mirror, shared, teacher, config, twin, most, words)
 
     @classmethod

@@ -10,7 +10,7 @@ import numpy as np
 
 from cdc_flower.border import no_folder
 from cdc_flower.cloud import losses
-from cdc_flower.config import Config, ConfigError
+from cdc_flower.config import Config, ConfigError, flat
 from cdc_flower.data import packs
 from cdc_flower.data.features import open_picture
 from cdc_flower.data.source import longest_question
@@ -61,6 +61,23 @@ def check_named(config: Config) -> None:
     if rules.trace not in ("", "always"):
         trace_files.check_name(rules.trace)
     _check_mode(config)
+    check_needs(config)
+
+
+def check_needs(config: Config) -> None:
+    """Refuse settings with which a method is not what it says.
+
+    Raises:
+        ConfigError: names the first of them, and what the method needs.
+    """
+    given, needs = flat(config), method(config.run.method).needs
+    for key, value in needs.items():
+        if given[key] != value:
+            every = " ".join(f"--set {k}={v}" for k, v in needs.items())
+            raise ConfigError(
+                f"setting '{key}' = {given[key]!r}: method '{config.run.method}' needs {value!r}; "
+                f"allowed: {every}"
+            )
 
 
 def check(setup: Setup) -> None:

@@ -98,6 +98,8 @@ class Method(Strategy):
         about: one line for `cdc-flower methods`.
         traits: see `Traits`.
         settings: section -> frozen dataclass of `cdc_flower.setting.setting` fields; keys are `section.key`.
+        needs: settings without which it is not what it says; a comparison sets them, a run with others is
+            refused.
         fleet: whom it asks, the ledger, the prequential counts.
         model: the student as deployed, in float, into which adapters are written for held-out accuracy.
         metrics: of the last round, for metrics.parquet.
@@ -107,6 +109,7 @@ class Method(Strategy):
     about: ClassVar[str]
     traits: ClassVar[Traits]
     settings: ClassVar[Mapping[str, type]] = {}
+    needs: ClassVar[Mapping[str, Any]] = {}
 
     fleet: Fleet
     model: nn.Module

@@ -115,6 +115,8 @@ def run_settings(settings: dict[str, object], tmp_path: Path) -> Callable[..., d
     method`.
     """
 
+    from strategies import method as methods
+
     def make(**more: Any) -> dict[str, Any]:
         changed = {"run.method": "cdc", **full(more)}
         base = {
@@ -136,6 +138,7 @@ def run_settings(settings: dict[str, object], tmp_path: Path) -> Callable[..., d
             "fedavg.confidence": 0.0,
             "run.out-dir": str(tmp_path / changed["run.method"]),
         }
-        return {**base, **changed}
+        name = changed["run.method"]
+        return {**base, **(methods.method(name).needs if name in methods.names() else {}), **changed}
 
     return make

@@ -23,6 +23,8 @@ from cdc_flower.models.family import bare
 from cdc_flower.models.inputs import Inputs, Text
 from cdc_flower.models.placement import computing, device_of
 
+SHARP = 0.1  # temperature at which the released code answers and says how sure it is
+
 
 @dataclass(frozen=True)
 class Output:
@@ -122,6 +124,7 @@ class Answers:
     margin: np.ndarray  # (B,) mean of p1 - p2
     log_prob: np.ndarray  # (B,) sum of log max-probabilities (the released rule multiplies probabilities)
     confidence: np.ndarray  # (B,) exp of the mean log max-probability
+    sharp: np.ndarray  # (B,) as log_prob, of the logits divided by `SHARP`
     # Where asked for, B arrays (A_i + 1, k) each: the k largest logits of every step, int64 ids and float32
     # values; the step that follows the last token is among them.
     top_ids: list[np.ndarray] = field(default_factory=list)
@@ -169,7 +172,9 @@ def answer(
     done = torch.zeros(b, dtype=torch.bool, device=device)
     ids: list[list[int]] = [[] for _ in range(b)]
     top_steps: list[tuple[np.ndarray, np.ndarray]] = []
-    sums = {name: torch.zeros(b, device=device) for name in ("entropy", "margin", "log_prob", "steps")}
+    sums = {
+        name: torch.zeros(b, device=device) for name in ("entropy", "margin", "log_prob", "sharp", "steps")
+    }
     for step in range(max_new + (top_k > 0)):
         if top_k:
             largest = now.float().topk(min(top_k, now.shape[-1]), -1)
@@ -182,6 +187,7 @@ def answer(
         sums["entropy"] += live * -(logp.exp() * logp).sum(-1)
         sums["margin"] += live * (top[:, 0].exp() - top[:, 1].exp())
         sums["log_prob"] += live * top[:, 0]
+        sums["sharp"] -= live * ((logp - top[:, :1]) / SHARP).logsumexp(-1)
         sums["steps"] += live
         best = logp.argmax(-1)
         done = done | torch.isin(best, ends)
@@ -205,6 +211,7 @@ def answer(
         sums["margin"] / steps,
         sums["log_prob"],
         (sums["log_prob"] / steps).exp(),
+        sums["sharp"],
     )
     ids = ids[:wanted]
     tops = [

@@ -148,7 +148,11 @@ def random(model: nn.Module, text: vlm.Text, inputs: vlm.Inputs, rng: np.random.
 
 def released(model: nn.Module, text: vlm.Text, inputs: vlm.Inputs, rng: np.random.Generator) -> np.ndarray:
     """The authors' released rule: variance over ten dropout masks (p = 1/2) of the features, mean over D."""
-    f = inputs.tokens.cpu().numpy()
+    return dropped(inputs.tokens.cpu().numpy(), rng)
+
+
+def dropped(f: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """That variance (..., N) of features (..., N, D)."""
     masks = rng.random((10, *f.shape), dtype=np.float32) < 0.5
     return (masks * f[None] * 2).var(0, ddof=1).mean(-1)
 

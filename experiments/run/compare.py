@@ -210,7 +210,7 @@ def _arms(
         raise ConfigError(
             f"methods = {','.join(methods)!r}; allowed: each of {', '.join(registry.names())} at most once"
         )
-    return {method: {"run.method": method} for method in methods}
+    return {method: {"run.method": method, **registry.method(method).needs} for method in methods}
 
 
 def _check_one_stream(configs: Mapping[str, Config]) -> None:

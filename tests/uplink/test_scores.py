@@ -203,6 +203,7 @@ def answers(steps: list[list[list[float]]]) -> vlm.Answers:
         np.array(margin),
         np.array(log_prob),
         confidence,
+        np.zeros(len(steps)),
     )
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from cdc_flower.config import ConfigError
 from experiments.report import page
+from experiments.run import compare
 
 ROOT = Path(__file__).parents[3]
 SCHEMA = json.loads((ROOT / "docs" / "summary.schema.json").read_text())
@@ -51,6 +52,14 @@ def test_traits_come_from_the_strategies(run):
     assert not made.loc["static", "labels"]
     assert made.loc["fedavg_lora", "labels"]
     assert made.loc["fedavg_lora", "device_backprop"]
+
+
+def test_the_arm_of_a_method_has_the_settings_it_needs(run):
+    """And no other method has them."""
+    arms = compare._arms(("cdc", "released"), {"pair.adapter": "lora"})
+    assert arms["cdc"] == {"run.method": "cdc"}
+    assert arms["released"]["pair.adapter"] == "norms"
+    assert arms["released"]["downlink.codec"] == "nf4"
 
 
 def test_seeds_give_means_and_intervals(run, tmp_path):

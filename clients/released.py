@@ -1,0 +1,47 @@
+"""Device work of `released`: what devices of the released CD-CCA code send (`docs/method.md`).
+
+A sample goes up where the product of its largest probabilities, at temperature 0.1, is below one half. Of its
+tokens the quarter whose features vary most under dropout is set to zero, and all go up, in 16 bits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from cdc_flower.uplink.scores import dropped
+from clients import cdc
+from clients.inference import Work
+from clients.task import Task
+
+SURE = 0.5  # a sample whose confidence is at least this stays on the device
+MASKED = 0.25  # of a sample's tokens
+
+
+def masked(tokens: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Tokens (N, D), zero where the variance under dropout is not below its k-th smallest, k = 3 N / 4.
+
+    Below, not at: as released, one token less than k stays.
+    """
+    variance = dropped(tokens.astype(np.float32), rng)
+    keep = int(len(tokens) * (1 - MASKED))
+    threshold = np.sort(variance)[keep - 1] if keep else -np.inf
+    return tokens * (variance < threshold)[:, None]
+
+
+def choose(now: cdc.Round) -> tuple[bytes, int, int]:
+    """The frame of the samples that are unsure, how many they are, and their tokens; b"" without one."""
+    chosen = np.flatnonzero(now.answers.sharp < np.log(SURE)).tolist()
+    if not chosen:
+        return b"", 0, 0
+    rng = now.task.rng("token score")
+    zeroed = [masked(t, rng) if i in set(chosen) else t for i, t in enumerate(now.tokens)]
+    every = [np.arange(len(tokens)) for tokens in zeroed]
+    frame = replace(now, tokens=zeroed).frame(chosen, every, -now.answers.sharp)
+    return frame, len(chosen), sum(len(zeroed[i]) for i in chosen)
+
+
+def work(task: Task) -> Work:
+    """One round of `released` on a device."""
+    return (yield from cdc.work(task, choose=choose))
