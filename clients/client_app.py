@@ -15,7 +15,20 @@ from flwr.clientapp import ClientApp
 from cdc_flower.config import ConfigError
 from cdc_flower.session import kept
 from cdc_flower.wire import keys
-from clients import cdc, coded, evaluate, fedavg, labelled, local, no_uplink, poison, released, static
+from clients import (
+    cdc,
+    coded,
+    cotta,
+    evaluate,
+    fedavg,
+    labelled,
+    local,
+    no_uplink,
+    poison,
+    released,
+    static,
+    tent,
+)
 from clients.inference import Work, alone
 from clients.task import Task
 
@@ -31,6 +44,8 @@ WORK: dict[str, DeviceWork] = {
     "clients.fedavg:work": fedavg.work,
     "clients.coded:work": coded.work,
     "clients.local:work": local.work,
+    "clients.tent:work": tent.work,
+    "clients.cotta:work": cotta.work,
 }
 """Name in the message's config -> device work that every device has."""
 GROUP = "cdc_flower.device_work"

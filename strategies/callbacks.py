@@ -187,13 +187,13 @@ class After:
         """
         devices = shown(self.setup.config.run.devices) if self.method.traits.personal else [0]
         flats = [self.method.adapter_of(device) for device in devices]
-        key = b"".join(hashlib.sha256(flat.tobytes()).digest() for flat in flats)
+        named = [hashlib.sha256(flat.tobytes()).digest() for flat in flats]
+        key, found = b"".join(named), dict[bytes, Measured]()
         if self._measured is None or self._measured[0] != key:
-            found = []
-            for flat in flats:
+            for name, flat in dict(zip(named, flats, strict=True)).items():
                 with wearing(self.method.model, flat) as model:
-                    found.append(measure(model, self.setup.shared, self.setup.world))
-            self._measured = key, Measured.mean(found)
+                    found[name] = measure(model, self.setup.shared, self.setup.world)
+            self._measured = key, Measured.mean([found[name] for name in named])
         return self._measured[1]
 
     def _say(self, stage: str, round: int) -> None:

@@ -136,6 +136,7 @@ def run_settings(settings: dict[str, object], tmp_path: Path) -> Callable[..., d
             "cloud.source-replay": 4,
             "fedavg.epochs": 1,
             "fedavg.confidence": 0.0,
+            "cotta.views": 2,
             "run.out-dir": str(tmp_path / changed["run.method"]),
         }
         name = changed["run.method"]

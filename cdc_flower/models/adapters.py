@@ -139,6 +139,13 @@ def layout(model: nn.Module) -> Layout:
     return Layout(tuple(n for n, _ in named), tuple(tuple(p.shape) for _, p in named))
 
 
+def norms(model: nn.Module) -> np.ndarray:
+    """Which values of the flat vector are scales and shifts of norms: (P,) bool."""
+    owners = [m for m in model.modules() if "norm" in type(m).__name__.lower()]
+    own = {id(p) for owner in owners for p in owner.parameters(recurse=False)}
+    return np.concatenate([np.full(p.numel(), id(p) in own) for p in trainable(model)])
+
+
 @torch.no_grad()
 def read(model: nn.Module) -> np.ndarray:
     """The adapter as a new float32 vector (P,)."""
