@@ -40,6 +40,7 @@ class Holds:
         trains: devices train a float student.
         full: all its weights, instead of the adapter.
         batch, lessons: samples of a step on a device, and in all of a round.
+        coded: what devices trained goes through a codec of updates, within the budgets.
     """
 
     distils: bool = False
@@ -47,6 +48,7 @@ class Holds:
     full: bool = False
     batch: int = 0
     lessons: int = 0
+    coded: bool = False
 
 
 PURPOSES = ("libraries", "data", "weights", "optimiser", "tokens", "ledger", "activations")

@@ -49,13 +49,17 @@ def bytes_of_a_round(run: Run) -> Bytes:
 
     A device that missed versions may be sent more, up to the whole adapter.
     """
-    parts = run.student.parts
+    parts, up, down = run.student.parts, run.config.uplink, run.config.downlink
     if run.holds.trains:
-        size = HALF * (parts.language if run.holds.full else parts.adapter) + MESSAGE_BYTES
-        return Bytes(size, size)
+        weights = parts.language if run.holds.full else parts.adapter
+        size = HALF * weights + MESSAGE_BYTES
+        if not run.holds.coded:
+            return Bytes(size, size)
+        size = update.longest(weights)
+        aimed = min(size, update.budget_bytes(down.budget, weights))
+        return Bytes(min(size, up.budget or size), aimed + MESSAGE_BYTES)
     if not run.holds.distils:
         return Bytes(0, 0)
-    up, down = run.config.uplink, run.config.downlink
     width = run.student.family.width(run.student.config)
     tokens = min(up.tokens_kept or run.lengths.picture, run.lengths.picture)
     text = run.lengths.text + run.lengths.answer

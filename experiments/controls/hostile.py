@@ -33,6 +33,7 @@ SETTINGS = {
     "cloud.batch": 8,
     "cloud.source-replay": 8,
     "fedavg.epochs": 1,
+    "fedavg.memory": 64,
     "data.scenes-train": 300,
     "data.scenes-test": 100,
     "data.items-per-domain": 20,

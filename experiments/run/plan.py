@@ -92,7 +92,8 @@ def holds(config: Config) -> Holds:
     if not found.traits.device_backprop:
         return Holds(distils=found.traits.adapts)
     lessons = own.epochs * (config.run.samples_per_round + own.memory)
-    return Holds(trains=True, full=getattr(found, "full", False), batch=own.batch, lessons=lessons)
+    full, coded = getattr(found, "full", False), own.codec != "fp16"
+    return Holds(trains=True, full=full, batch=own.batch, lessons=lessons, coded=coded)
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,13 @@ def test_weights_travel_in_two_bytes_and_nothing_where_nothing_adapts(planned):
     assert bytes_of_a_round(planned(Holds())).up == 0
 
 
+def test_changes_through_a_codec_stay_within_the_budgets(planned):
+    found = bytes_of_a_round(
+        planned(dataclasses.replace(LORA, coded=True), uplink_budget=900, downlink_budget=500)
+    )
+    assert (found.up, found.down) == (900, 500 + MESSAGE_BYTES)
+
+
 def test_slower_profiles_take_longer_and_training_takes_longest(planned):
     def of(holds, **more):
         return {
