@@ -57,6 +57,12 @@ class DataConfig:
     """
 
     pack: str = setting("scenes", "'scenes' (generated) or the folder of a data pack", "simulator")
+    split_by: str = setting(
+        "",
+        "the column by whose values A (what models are trained on) and B (what devices meet) share nothing; "
+        "'' = as the pair was trained, else picture",
+        "simulator",
+    )
     partition: Literal["iid", "natural", "dirichlet", "shared"] = setting(
         "iid", "how rows are given to devices; shared = every device draws from all", "simulator"
     )
@@ -64,9 +70,11 @@ class DataConfig:
     dirichlet_alpha: float = setting(
         0.5, "of dirichlet; small = devices differ much", "simulator", ge=1e-3, le=1e6
     )
-    items_per_domain: int = setting(200, "held-out test items of each domain", "simulator", ge=1, le=10**6)
+    items_per_domain: int = setting(
+        200, "held-out items of each domain; 0 = all there are", "simulator", ge=0, le=10**6
+    )
     items: Literal["test", "tuning"] = setting(
-        "test", "tuning = other items of the test split, to choose settings by", "simulator"
+        "test", "test = of C; tuning = of A's validation part, to choose settings by", "simulator"
     )
     task: str = setting("exact", "when an answer is right (`cdc_flower.tasks`)", "simulator")
     instruction: str = setting(

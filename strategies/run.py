@@ -274,5 +274,5 @@ def teacher_accuracy(config: Config, progress: Progress | None = None) -> dict[s
     teacher, reads, world = setup.teacher(), setup.shared, setup.world
     if teacher.own is not None:
         reads = teacher.own
-        world = replace(world, test_tokens=encoded(config, reads, world.pack, "test", progress))
+        world = replace(world, test_tokens=encoded(config, reads, *world.tested, progress))
     return accuracy(teacher.model, reads, world, progress)

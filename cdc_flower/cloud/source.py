@@ -2,8 +2,8 @@
 
 Nothing of it is a picture that a device meets or that a result is reported on. For `scenes` it is the
 generator with seed 0, which the packaged pair was trained on: its train pictures, and for validation its own
-test split (devices draw from seed 1). Of a pack in a folder it is a share of the train pictures, by a stable
-hash of their names, which no device's stream has (`World.aside`).
+test split (devices draw from seed 1). Of a pack in a folder it is the part of the train split that its pair
+was trained on (`cdc_flower.data.splits`).
 """
 
 from __future__ import annotations
@@ -21,12 +21,11 @@ from cdc_flower.data import packs
 from cdc_flower.data.domains import SOURCE, domains
 from cdc_flower.data.features import Features, Progress
 from cdc_flower.data.packs import Pack
-from cdc_flower.data.world import World, encoded, instructed, told_by_card
+from cdc_flower.data.world import PRETRAINED, World, encoded, instructed, told_by_card
 from cdc_flower.draws import generator
 from cdc_flower.models.shared import Shared
 
 PICTURES = 2000  # that a transform is estimated from, at least where scenes are drawn
-PRETRAINED = 0  # seed of the scenes that the packaged pair was trained on
 
 
 @dataclass(frozen=True)

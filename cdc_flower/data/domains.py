@@ -96,18 +96,21 @@ def domains(frame: pd.DataFrame, config: DataConfig, reference: pd.DataFrame | N
     return names.astype(str)
 
 
-def check_domains(train: np.ndarray, test: np.ndarray, axes: Sequence[str]) -> None:
+def check_domains(
+    train: np.ndarray, test: np.ndarray, axes: Sequence[str], items: str = "test split"
+) -> None:
     """Refuse a run with an empty domain.
 
     Args:
         train: (rows,) domains of the train rows.
         test: the same for the test rows.
         axes: the drift axes of the run; the source is needed as well.
+        items: what `test` is, in words.
 
     Raises:
         ConfigError: names the domain, the split, and how many rows the domains that exist have.
     """
-    for split, rows in (("train", train), ("test", test)):
+    for split, rows in (("train split", train), (items, test)):
         found = {name: int(np.sum(rows == name)) for name in DOMAINS}
         for name in (SOURCE, *axes):
             if not found[name]:
@@ -118,7 +121,7 @@ def check_domains(train: np.ndarray, test: np.ndarray, axes: Sequence[str]) -> N
                     else "allowed in setting 'drift.axes': the domains that exist, or none"
                 )
                 raise ConfigError(
-                    f"domain '{name}' is empty in the {split} split; rows there: {there}; "
+                    f"domain '{name}' is empty in the {split}; rows there: {there}; "
                     f"{hint} (settings known-objects, known-questions and known-styles say "
                     "what is drifted)"
                 )

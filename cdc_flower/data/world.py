@@ -7,7 +7,7 @@ what `cdc_flower.data.source` has written for them. What is left of a picture af
 
 from __future__ import annotations
 
-import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -25,6 +25,7 @@ from cdc_flower.data.packs import Pack
 from cdc_flower.data.partition import partition
 from cdc_flower.data.prequential import prequential
 from cdc_flower.data.schedule import Streams
+from cdc_flower.data.splits import Parts, parts_of
 from cdc_flower.draws import generator
 from cdc_flower.session import session
 from cdc_flower.stages import DataConfig
@@ -46,8 +47,9 @@ class World:
             columns.
         train_tokens, test_tokens: vision tokens of the pictures of both splits.
         streams: [device][round - 1] -> (samples_per_round,) int64 positions in `train`.
-        aside: train rows of a pack that no device has, for the cloud (`cloud.source`).
-        validation: such rows that the cloud does not train on, either.
+        aside: A, train rows of a pack that no device has, for the cloud (`cloud.source`).
+        validation: A's validation part, which the cloud does not train on, either.
+        tested: the pack that has the pictures of `test`, and its split.
         worth: of an answer, beside what is true.
         task: whose worth it is.
     """
@@ -60,6 +62,7 @@ class World:
     streams: Sequence[list[np.ndarray]]
     aside: pd.DataFrame
     validation: pd.DataFrame
+    tested: tuple[Pack, str]
     worth: Worth
     task: str
 
@@ -97,30 +100,16 @@ def _with_domains(
     return frame.loc[np.isin(domain, wanted)].reset_index(drop=True)
 
 
-def held_out(test: pd.DataFrame, wanted: tuple[str, ...], count: int, items: str = "test") -> pd.DataFrame:
-    """Up to `count` rows of each wanted domain, the same in every run whatever its seed, from 0.
-
-    Items "tuning" are the next `count` of the same shuffled rows, so that settings can be chosen by items
-    that no result is reported on.
-
-    Raises:
-        ConfigError: nothing is left for tuning.
-    """
+def held_out(test: pd.DataFrame, wanted: tuple[str, ...], count: int) -> pd.DataFrame:
+    """Up to `count` rows of each wanted domain that there is, 0 = all; the same in every run, from 0."""
     kept = []
-    start = {"test": 0, "tuning": count}[items]
     for name in wanted:
         rows = np.flatnonzero(test["drift_domain"].to_numpy() == name)
-        if len(rows) <= start:
-            raise ConfigError(
-                f"setting 'data.items' = '{items}': domain '{name}' has {len(rows)} test items; allowed: "
-                f"items-per-domain below that, now {count}"
-            )
-        kept.append(generator(0, f"test/{name}").permutation(rows)[start : start + count])
+        kept.append(generator(0, f"test/{name}").permutation(rows)[: count or len(rows)])
     return test.iloc[np.sort(np.concatenate(kept))].reset_index(drop=True)
 
 
-ASIDE = 0.2  # share of the train pictures of a pack that are the cloud's, where it replays the source
-VALIDATION = 0.1  # share of these that nothing is trained on
+PRETRAINED = 0  # seed of the generated data that the packaged pair was trained on: A
 _KEPT = 4  # packs, grounds and worlds, of each, per process
 
 
@@ -135,27 +124,8 @@ class _Ground:
     test: pd.DataFrame
     train_tokens: Features
     test_tokens: Features
+    tested: tuple[Pack, str]
     worth: Worth
-
-
-def is_aside(image_id: str, share: float, what: str = "aside") -> bool:
-    """Whether a picture of this name belongs to the share that is set aside; the same everywhere."""
-    return int.from_bytes(hashlib.sha256(f"{what} {image_id}".encode()).digest()[:8], "big") < share * 2**64
-
-
-def _set_aside(train: pd.DataFrame, config: Config) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Rows that devices may have, and those of the pictures that are the cloud's: to train on, and for
-    validation; each numbered from 0.
-    """
-    if config.data.pack in packs.GENERATED:
-        return train, train.iloc[:0], train.iloc[:0]
-    names = train["image_id"].astype(str)
-    aside = names.map({name: is_aside(name, ASIDE) for name in names.unique()}).to_numpy(bool)
-    kept = {name: is_aside(name, VALIDATION, "validation") for name in names.unique()}
-    validation = names.map(kept).to_numpy(bool)
-    masks = ~aside, aside & ~validation, aside & validation
-    a, b, c = (train[mask].reset_index(drop=True) for mask in masks)
-    return a, b, c
 
 
 def encoded(
@@ -198,20 +168,29 @@ def _ground(config: Config, shared: Shared, progress: Progress | None) -> _Groun
     pack = session().once("packs", config.data, lambda: packs.load(config.data, seed=1), _KEPT)
     worth = _worth(config.data, pack)
     wanted = (SOURCE, *dict.fromkeys(config.axes))
-    train_domain = domains(pack.train, config.data)
-    test_domain = domains(pack.test, config.data, reference=pack.train)
-    check_domains(train_domain, test_domain, config.axes)
-    train = _with_domains(pack.train, train_domain, pack.train_images, wanted)
-    test = held_out(
-        _with_domains(pack.test, test_domain, pack.test_images, wanted),
-        wanted,
-        config.data.items_per_domain,
-        config.data.items,
+    generated = config.data.pack in packs.GENERATED
+    none, every = np.zeros(len(pack.train), bool), np.ones(len(pack.train), bool)
+    card = getattr(shared, "card", {})
+    parts = Parts(none, none, every) if generated else parts_of(card, pack, config.data.split_by)
+    domain = domains(pack.train, config.data)
+    trained, validation, train = (
+        _with_domains(pack.train[mask], domain[mask], pack.train_images, wanted)
+        for mask in (parts.trained, parts.validation, parts.met)
     )
-    tokens = [encoded(config, shared, pack, split, progress) for split in ("train", "test")]
-    train, test = (instructed(rows, config.data) for rows in (train, test))
-    kept, aside, validation = _set_aside(train, config)
-    return _Ground(pack, kept, aside, validation, test, tokens[0], tokens[1], worth)
+    tested = pack, "test"
+    if config.data.items == "tuning":
+        tested = (packs.load(config.data, seed=PRETRAINED), "test") if generated else (pack, "train")
+    rows, images = tested[0].test, tested[0].test_images
+    test = _with_domains(rows, domains(rows, config.data, reference=pack.train), images, wanted)
+    test = validation if tested == (pack, "train") else test
+    what = "validation part of A" if config.data.items == "tuning" else "test split"
+    check_domains(domain[parts.met], test["drift_domain"].to_numpy(), config.axes, what)
+    test = held_out(test, wanted, config.data.items_per_domain)
+    tokens = [encoded(config, shared, *of, progress) for of in ((pack, "train"), tested)]
+    train, aside, validation, test = (
+        instructed(frame, config.data) for frame in (train, trained, validation, test)
+    )
+    return _Ground(pack, train, aside, validation, test, tokens[0], tokens[1], tested, worth)
 
 
 def _worth(config: DataConfig, pack: Pack) -> Worth:
@@ -247,7 +226,8 @@ def load_world(config: Config, shared: Shared, progress: Progress | None = None)
     """
     run = config.run
     config = replace(config, data=told_by_card(config.data, getattr(shared, "card", {})))
-    base = (config.data, config.axes, config.pair.token_cache, shared.tower_digest)
+    split = json.dumps(getattr(shared, "card", {}).get("split"))
+    base = (config.data, config.axes, config.pair.token_cache, shared.tower_digest, split)
 
     def make() -> World:
         ground = session().once("grounds", base, lambda: _ground(config, shared, progress), _KEPT)
@@ -263,6 +243,7 @@ def load_world(config: Config, shared: Shared, progress: Progress | None = None)
             streams=streams,
             aside=ground.aside,
             validation=ground.validation,
+            tested=ground.tested,
             worth=ground.worth,
             task=config.data.task,
         )

@@ -78,7 +78,7 @@ def _answers(run: Run, device: bool, cloud: bool, judges: bool) -> Iterable[floa
 
 def held_out(run: Run, of: Checkpoint, lengths: Lengths) -> int:
     """Rows of a pass of a model over held-out items."""
-    items = run.config.data.items_per_domain * (1 + len(run.config.axes))
+    items = (run.config.data.items_per_domain or HELD_OUT) * (1 + len(run.config.axes))
     return room.together(of.config, lengths.prompt, min(HELD_OUT, items), run.place)
 
 

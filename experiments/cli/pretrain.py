@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +29,9 @@ def pretrain(
             min=0, max=1, help="Share of every stage's steps, for a quick try; default 1.", show_default=False
         ),
     ] = 1.0,
+    recipe_seed: Annotated[
+        int, typer.Option(min=0, help="Of every draw of the training: pairs that differ in it alone.")
+    ] = 0,
     sets: Sets = None,
 ) -> None:
     """Train a pair of models for a data pack.
@@ -36,18 +40,20 @@ def pretrain(
     """
     config = parse(chosen_settings(data, preset, sets))
     name = config.data.name
-    recipe = shortened(RECIPES.get(name, Recipe()), steps_share)
+    recipe = replace(shortened(RECIPES.get(name, Recipe()), steps_share), seed=recipe_seed)
 
     from experiments.report.terminal import Terminal, share
     from experiments.run import pairs, pool
 
-    kept = pairs.folder(name if steps_share == 1 else f"{name}-quick")  # a quick try is no pair to run with
+    other = "-quick" if steps_share < 1 else f"-{recipe_seed}" if recipe_seed else ""
+    kept = pairs.folder(name + other)  # runs look for the pair of seed 0, and a quick try is none to run with
     target = (out or kept).absolute()
     pool.silence()
     with Terminal(1) as terminal, terminal.preparing(f"pair for {name}") as tell:
         card = pairs.train(config, target, recipe, tell)
     for role, scores in card["scores"].items():
-        by_domain = ", ".join(f"{domain} {share(value)} %" for domain, value in scores["by_domain"].items())
-        typer.echo(f"{role}: {by_domain}")
+        for part, found in scores.items():
+            by_domain = ", ".join(f"{domain} {share(of)} %" for domain, of in found["by_domain"].items())
+            typer.echo(f"{role} on {part}: {by_domain}")
     found = target == pairs.folder(name).absolute()
     typer.echo(f"pair: {target}" + ("" if found else f"  (use it with --set pair.folder={target})"))

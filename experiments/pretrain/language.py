@@ -136,6 +136,9 @@ def _name_regions(
             table[word] = 0.7 * vector / vector.square().mean().sqrt().clamp_min(1e-6)
 
 
+CHECKED = 200  # pictures for validation, at most
+
+
 @dataclass(frozen=True)
 class Turns:
     """Several questions about each picture in one sequence, none of which sees another."""
@@ -190,13 +193,15 @@ def train_language(
     goal: Targets,
     frame: pd.DataFrame,
     tokens: np.ndarray,
+    checked: tuple[pd.DataFrame, np.ndarray],
     steps: int,
     recipe: Recipe,
     folder: Path,
     fingerprint: str,
     progress: Progress | None,
-) -> None:
-    """Projector and language model on `frame` (columns question, answer, image_row) and tokens (M, N, D).
+) -> dict[str, float]:
+    """Projector and language model on `frame` (columns question, answer, image_row) and tokens (M, N, D);
+    `checked` is the same for validation. Returns what `optimise` says.
 
     A step reads `recipe.batch` pictures with up to `recipe.turns` questions each. One batch in
     `recipe.full_every` holds all tokens, the others a quarter to five eighths of each picture's, at random.
@@ -217,6 +222,12 @@ def train_language(
         }
     )
 
+    def validate() -> float:
+        model.eval()
+        found = validation_loss(model, text, *checked, recipe)
+        model.train()
+        return found
+
     def loss_of(step: int) -> torch.Tensor:
         rng = np.random.default_rng([recipe.seed, 2, step])
         picked = pictures[rng.integers(len(pictures), size=recipe.batch)]
@@ -229,33 +240,52 @@ def train_language(
         return turns_loss(model, batch, recipe.label_smoothing)
 
     model.train()
-    optimise(name, trained, loss_of, steps, recipe.lr, recipe, folder, fingerprint, progress)
+    found = optimise(
+        name, trained, loss_of, steps, recipe.lr, recipe, folder, fingerprint, progress, validate
+    )
     model.eval()
+    return found
 
 
-def accuracy(
-    model: nn.Module,
-    text: vlm.Text,
-    frame: pd.DataFrame,
-    tokens: np.ndarray,
-    by: str = "drift_domain",
-    kept: int | None = None,
-    limit: int = 2000,
-) -> dict[str, float]:
-    """Share of right answers per value of a column; `kept` random tokens a picture, None = all."""
-    frame = frame.iloc[np.random.default_rng(0).permutation(len(frame))[:limit]]
-    rng, right = np.random.default_rng(1), []
+@torch.no_grad()
+def validation_loss(
+    model: nn.Module, text: vlm.Text, frame: pd.DataFrame, tokens: np.ndarray, recipe: Recipe
+) -> float:
+    """Mean cross entropy of the answers to questions about up to `CHECKED` complete pictures."""
+    rows_of = frame.reset_index(drop=True).groupby("image_row").indices
+    pictures, asked, answered = (
+        sorted(rows_of)[:CHECKED],
+        frame["question"].tolist(),
+        frame["answer"].tolist(),
+    )
+    whole, total, count = np.arange(tokens.shape[1]), 0.0, 0
+    for start in range(0, len(pictures), recipe.batch):
+        some = pictures[start : start + recipe.batch]
+        turns = [
+            [(text.question_ids(asked[r]), text.answer_ids(answered[r])) for r in rows_of[i][: recipe.turns]]
+            for i in some
+        ]
+        batch = collate_turns(text, [tokens[i] for i in some], [whole] * len(some), turns)
+        judged = int((batch.labels[:, 1:] != -100).sum())
+        total += float(turns_loss(model, batch, 0.0)) * judged
+        count += judged
+    return total / count
+
+
+def scores(
+    model: nn.Module, text: vlm.Text, frame: pd.DataFrame, tokens: np.ndarray
+) -> dict[str, dict[str, float]]:
+    """Share of right answers, by domain and by kind of question."""
+    right = []
     for i in range(0, len(frame), 128):
         rows = frame.iloc[i : i + 128]
-        spots = [
-            np.sort(rng.permutation(tokens.shape[1])[: kept or tokens.shape[1]]) for _ in range(len(rows))
-        ]
         inputs = vlm.collate(
             text,
-            [tokens[r][s] for r, s in zip(rows["image_row"], spots, strict=True)],
+            [tokens[r] for r in rows["image_row"]],
             [text.question_ids(q) for q in rows["question"]],
             [text.answer_ids(a) for a in rows["answer"]],
-            spots,
         )
         right.append(vlm.correct(model, inputs))
-    return pd.Series(np.concatenate(right)).groupby(frame[by].to_numpy()).mean().round(4).to_dict()
+    found = pd.Series(np.concatenate(right))
+    by = {"by_domain": "drift_domain", "by_qtype": "qtype"}
+    return {name: found.groupby(frame[c].to_numpy()).mean().round(4).to_dict() for name, c in by.items()}

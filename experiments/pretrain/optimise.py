@@ -6,6 +6,7 @@ depends on its number and the weights alone, so an interrupted stage ends with t
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +23,7 @@ from experiments.pretrain.recipes import Recipe
 
 Progress = Callable[[str, int, int], None]
 SAVE_SECONDS = 60.0
+CHECKS = 12  # of a stage on what it does not train on
 
 
 @contextmanager
@@ -77,28 +79,39 @@ def optimise(
     folder: Path,
     fingerprint: str,
     progress: Progress | None,
-) -> None:
+    validate: Callable[[], float] | None = None,
+) -> dict[str, float]:
     """Warm-up and cosine decay; `loss_of(step)` must be a pure function of the step and the weights.
 
     The state is saved every minute and at the end in `folder/<name>.safetensors`; an interrupted stage goes
     on from there, a finished one is only loaded. A stage of another `fingerprint` starts afresh.
+
+    Args:
+        validate: the loss on what is not trained on, a pure function of the weights. It is asked `CHECKS`
+            times, evenly spaced, and the module ends with the weights of the lowest.
+
+    Returns:
+        for the card: of `validate`, if it was ever asked, after which `step` it was lowest, of so many
+        (`steps`), and the lowest value (`loss`).
     """
     path = folder / f"{name}.safetensors"
     params = dict(module.named_parameters())
     optimizers = _optimizers(params, recipe, lr)
     rates = [group["lr"] for o in optimizers for group in o.param_groups]
     owner = {id(p): o for o in optimizers for group in o.param_groups for p in group["params"]}
-    start = 0
+    start, best, found = 0, {}, {}
+    marks = {round((i + 1) * steps / CHECKS) for i in range(CHECKS)} if validate else set()
     if path.is_file():
         tensors, meta = _read(path)
         if meta.get("fingerprint") == fingerprint:
-            start = int(meta["step"])
+            start, found = int(meta["step"]), json.loads(meta.get("best", "{}"))
+            best = {k.removeprefix("best/"): t for k, t in tensors.items() if k.startswith("best/")}
             with torch.no_grad():
                 for key, p in params.items():
                     p.copy_(tensors[f"weight/{key}"])
             for entry, tensor in tensors.items():
                 kind, _, key = entry.partition("/")
-                if kind != "weight":
+                if kind not in ("weight", "best"):
                     owner[id(params[key])].state[params[key]][kind] = tensor
     saved = time.monotonic()
     for step in range(start, steps):
@@ -114,13 +127,24 @@ def optimise(
             o.step()
         if progress and (step % 20 == 19 or step == steps - 1):
             progress(f"{name} (loss {loss.item():.3f})", step + 1, steps)
+        if validate and step + 1 in marks:
+            checked = validate()
+            if not found or checked < found["loss"]:
+                found = {"step": step + 1, "steps": steps, "loss": round(checked, 5)}
+                best = {key: p.detach().clone() for key, p in params.items()}
+        if step == steps - 1 and best:
+            with torch.no_grad():
+                for key, p in params.items():
+                    p.copy_(best[key])
         if step == steps - 1 or time.monotonic() - saved > SAVE_SECONDS:
             state = {f"weight/{k}": p for k, p in params.items()}
             if step < steps - 1:
+                state |= {f"best/{k}": p for k, p in best.items()}
                 state |= {
                     f"{kind}/{k}": v
                     for k, p in params.items()
                     for kind, v in owner[id(p)].state.get(p, {}).items()
                 }
-            _save(path, state, {"step": str(step + 1), "fingerprint": fingerprint})
+            _save(path, state, {"step": str(step + 1), "fingerprint": fingerprint, "best": json.dumps(found)})
             saved = time.monotonic()
+    return found

@@ -11,6 +11,7 @@ import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,11 @@ from cdc_flower.data import packs
 from experiments.pretrain.optimise import Progress, optimise
 from experiments.pretrain.recipes import Recipe
 
+if TYPE_CHECKING:
+    from experiments.pretrain.material import Part
+
+ADDED = ("drift_domain", "image_row")  # columns that are not the pack's
+CHECKED = 1000  # pictures for validation, at most
 MOST = 5000  # answers to a question, or values of a column, that are told apart
 
 
@@ -68,7 +74,7 @@ def targets(frame: pd.DataFrame, image_ids: list[str], grid: int, min_count: int
         extra = [
             c
             for c in frame.columns
-            if c not in (*packs.COLUMNS, *packs.LISTS)
+            if c not in (*packs.COLUMNS, *packs.LISTS, *ADDED)
             and 1 < frame[c].astype(str).nunique() <= MOST
             and frame.groupby("image_id")[c].nunique().max() == 1
         ]
@@ -141,44 +147,80 @@ def wide_init(model: nn.Module, std: float = 0.05) -> None:
 
 
 def train_tower(
-    pack: packs.Pack, recipe: Recipe, folder: Path, fingerprint: str, progress: Progress | None
-) -> CLIPVisionModel:
-    """The tower, trained on all training pictures and frozen; arguments as in `optimise`."""
+    name: str,
+    taught: Part,
+    checked: Part,
+    recipe: Recipe,
+    folder: Path,
+    fingerprint: str,
+    progress: Progress | None,
+) -> tuple[CLIPVisionModel, Targets, dict[str, float]]:
+    """The tower, trained and frozen; what it was trained to tell; and what `optimise` says.
+
+    Args:
+        name: of the data.
+        taught, checked: what it is trained on, and what its best state is chosen by.
+        recipe, folder, fingerprint, progress: as in `optimise`.
+
+    Raises:
+        ConfigError: there is nothing that a tower could learn.
+    """
     torch.manual_seed(recipe.seed)
     tower = CLIPVisionModel(_vision_config(recipe))
     wide_init(tower)
-    ids = list(pack.train_images)
-    goal = targets(pack.train, ids, recipe.image_side // recipe.patch)
+    ids, trained = [*taught.ids, *checked.ids], len(taught.ids)
+    goal = targets(pd.concat([taught.frame, checked.frame]), ids, recipe.image_side // recipe.patch)
     if not goal.names:
         raise ConfigError(
-            f"pack '{pack.name}' gives a vision tower nothing to learn; allowed: a question "
+            f"pack '{name}' gives a vision tower nothing to learn; allowed: a question "
             "asked 30 times, a class column, a column 'attributes', or your own models by "
             "settings 'pair.teacher' and 'student'"
         )
     head = nn.Sequential(nn.LayerNorm(recipe.tower_width), nn.Linear(recipe.tower_width, len(goal.names)))
-    rows_of = [[] for _ in ids]
+    rows_of: list[list[int]] = [[] for _ in ids]
     for r, i in enumerate(goal.image):
         rows_of[i].append(r)
-    pixels = pixels_of(pack.train_images, ids, recipe.image_side)
+    pixels = torch.cat([pixels_of(part.images, part.ids, recipe.image_side) for part in (taught, checked)])
     pool, label = torch.from_numpy(goal.pool), torch.from_numpy(goal.label)
-    known = torch.from_numpy(goal.known)
+    known = torch.from_numpy(_judged(goal, trained))
 
-    def loss_of(step: int) -> torch.Tensor:
-        rng = np.random.default_rng([recipe.seed, 1, step])
-        picked = rng.integers(0, len(ids), recipe.tower_batch)
+    def loss_on(picked: np.ndarray, rng: np.random.Generator | None) -> torch.Tensor:
         x = pixels[picked].float() / 127.5 - 1
-        if recipe.augment:
+        if rng is not None:
             x = _augment(x, rng, recipe.flip)
         tokens = tower(x, output_hidden_states=True).hidden_states[-1][:, 1:]
         rows = np.concatenate([rows_of[i] for i in picked]).astype(np.int64)
         owner = np.repeat(np.arange(len(picked)), [len(rows_of[i]) for i in picked])
         logits = head(torch.einsum("rn,rnd->rd", pool[rows], tokens[owner]))
         bce = nn.functional.binary_cross_entropy_with_logits(logits, label[rows], reduction="none")
-        judged = known[rows]
-        return (bce * judged).sum() / len(rows)
+        return (bce * known[rows]).sum() / len(rows)
+
+    def loss_of(step: int) -> torch.Tensor:
+        rng = np.random.default_rng([recipe.seed, 1, step])
+        return loss_on(rng.integers(0, trained, recipe.tower_batch), rng if recipe.augment else None)
+
+    @torch.no_grad()
+    def validate() -> float:
+        aside = np.arange(trained, len(ids))[:CHECKED]
+        parts = [float(loss_on(some, None)) for some in np.array_split(aside, -(-len(aside) // 64))]
+        return sum(parts) / len(parts)
 
     both = nn.ModuleDict({"tower": tower, "head": head})
-    optimise(
-        "tower", both, loss_of, recipe.tower_steps, recipe.tower_lr, recipe, folder, fingerprint, progress
-    )
-    return tower.requires_grad_(False).eval()
+    steps, rate = recipe.tower_steps, recipe.tower_lr
+    found = optimise("tower", both, loss_of, steps, rate, recipe, folder, fingerprint, progress, validate)
+    own = goal.image < trained
+    seen = Targets(goal.names, goal.image[own], goal.pool[own], goal.label[own], goal.known[own])
+    return tower.requires_grad_(False).eval(), seen, found
+
+
+def _judged(goal: Targets, trained: int) -> np.ndarray:
+    """Names that are judged, (R, A) bool: for a picture that is not trained on, none of a group of which it
+    has a name that no trained picture has, as where pictures are split by that column.
+    """
+    known, own = goal.known.copy(), goal.image < trained
+    unseen = ~goal.label[own].any(0)
+    groups = np.array([name.rpartition("=")[0] or name for name in goal.names])
+    for row in np.flatnonzero(~own):
+        for group in set(groups[(goal.label[row] > 0) & unseen]):
+            known[row, groups == group] = False
+    return known

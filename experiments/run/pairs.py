@@ -39,6 +39,7 @@ def ensure(
     """Train the pair of `config.data`, where one is needed and none is found.
 
     Never for the generated `scenes`, whose pair comes with the package, nor where the settings name models.
+    A pair that was trained on what devices stream (an older one, without a split in its card) counts as none.
     Where the student of a pair was taught other things than the run assumes, a line says so.
 
     Args:
@@ -56,29 +57,47 @@ def ensure(
     """
     if config.pair.teacher or config.pair.student:
         return None
-    from cdc_flower.data import packs
+    from cdc_flower.data import packs, splits
     from cdc_flower.data.domains import check_domains, domains
     from cdc_flower.models import folders as finding
 
-    name = config.data.name
+    name, why = config.data.name, ""
     try:
-        _tell_difference(finding.find_pair(config.pair, name), config, say)
-        return None
+        found = finding.find_pair(config.pair, name)
+        why = _outdated(found, config)
+        if not why:
+            _tell_difference(found, config, say)
+            return None
+        if not allowed or config.pair.folder:
+            raise finding.PairError(f"{found}: {why}; allowed: another pair, by `cdc-flower pretrain`")
     except finding.PairError:
-        if not allowed or config.pair.folder or config.data.pack == "scenes":
+        if not allowed or config.pair.folder or config.data.pack in packs.GENERATED:
             raise
     pack = packs.load(config.data)
+    parts = splits.divide(pack.train, pack.test, splits.Split(splits.column_of(config.data.split_by)))
     check_domains(
-        domains(pack.train, config.data), domains(pack.test, config.data, reference=pack.train), config.axes
+        domains(pack.train, config.data)[parts.met],
+        domains(pack.test, config.data, reference=pack.train),
+        config.axes,
     )
     target = folder(name)
     say(
-        f"no pair of models for '{name}' yet: training one (tower, teacher, student), once, 10 to 60 minutes "
-        f"on two cores. Ctrl-C is safe: the same command goes on where it stopped. Kept in {target}; "
-        "--no-pretrain refuses instead."
+        f"{why or f'no pair of models for {name!r} yet'}: training one (tower, teacher, student), once, 5 to "
+        "60 minutes on two cores. Ctrl-C is safe: the same command goes on where it stopped. "
+        f"Kept in {target}; --no-pretrain refuses instead."
     )
     train(config, target, None, progress)
     return target
+
+
+def _outdated(found: Path, config: Config) -> str:
+    """Why a pair that was found cannot be used with the data (`splits.old`), "" where it can."""
+    from cdc_flower.data import packs, splits
+
+    if config.data.pack in packs.GENERATED:
+        return ""
+    card = json.loads((found / "pair.json").read_text(encoding="utf-8"))
+    return splits.old(card, packs.load(config.data))
 
 
 def transform(

@@ -213,7 +213,7 @@ def test_a_picture_that_the_processor_does_not_take_is_refused_in_a_line(config,
 
 
 def test_an_empty_domain_is_refused_before_the_tower_is_asked(config, tower):
-    with pytest.raises(ConfigError, match=r"domain 'style' is empty in the train.*source 100, object 100"):
+    with pytest.raises(ConfigError, match=r"domain 'style' is empty in the train.*source 78, object 82"):
         load_world(config(axes="object,style"), PAIR)
     assert tower.batches == []
 
@@ -236,16 +236,21 @@ def test_without_drift_only_the_source_is_there(config):
     assert set(made.train["drift_domain"]) == set(made.test["drift_domain"]) == {"source"}
 
 
-def test_tuning_items_are_others_than_the_test_items(config):
-    reported, tuned = (load_world(config(items=items), PAIR).test for items in ("test", "tuning"))
-    rows = [set(zip(test["image_id"], test["question"], strict=True)) for test in (reported, tuned)]
-    assert [len(r) for r in rows] == [60, 55], "35 rows of the question domain: 20 to test, 15 to tune by"
-    assert not rows[0] & rows[1]
+def test_all_items_of_the_test_split_are_taken_where_no_number_is_said(config):
+    test = load_world(config(items_per_domain=0), PAIR).test
+    assert test["drift_domain"].value_counts().to_dict() == {"source": 70, "object": 70, "question": 35}
 
 
-def test_no_items_left_for_tuning_is_refused(config):
-    with pytest.raises(ConfigError, match=r"'data.items' = 'tuning': domain '\w+' has \d+ test items"):
-        load_world(config(items="tuning", items_per_domain=1000), PAIR)
+def test_tuning_items_are_of_every_domain_and_of_the_part_that_nobody_trains_on_or_meets(config):
+    reported, tuned = (
+        load_world(config(items=items, items_per_domain=0), PAIR) for items in ("test", "tuning")
+    )
+    assert set(tuned.test["drift_domain"]) == {"source", "object", "question"}
+    assert set(tuned.test["image_id"]) == set(tuned.validation["image_id"])
+    for other in (reported.test, tuned.train, tuned.aside):
+        assert not set(tuned.test["image_id"]) & set(other["image_id"])
+    for name, picture in zip(tuned.test["image_id"], tuned.test["image_row"], strict=True):
+        assert tuned.test_tokens[picture].max() == int(name[1:])
 
 
 def test_questions_say_how_to_answer_as_the_task_or_the_setting_says(config):

@@ -32,6 +32,7 @@ TINY = Recipe(
 )
 CONFIG = parse(
     {
+        "data.scenes-train": 20,
         "data.scenes-test": 20,
         "data.known-objects": "old shapes",
         "data.known-questions": "what,colour,yesno,count",
@@ -44,11 +45,12 @@ def test_an_interrupted_pretraining_gives_the_same_pair(tmp_path, monkeypatch):
     monkeypatch.setattr(optimise, "SAVE_SECONDS", -1.0)
     loss, calls = language.turns_loss, []
 
-    def stopping(*arguments):
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return loss(*arguments)
+    def stopping(model, *arguments):
+        if model.training:  # not for validation
+            calls.append(1)
+            if len(calls) == 3:
+                raise KeyboardInterrupt
+        return loss(model, *arguments)
 
     monkeypatch.setattr(language, "turns_loss", stopping)
     with pytest.raises(KeyboardInterrupt):
@@ -76,22 +78,22 @@ def test_the_checkpoints_are_ordinary_llava_checkpoints(pair_folder):
         assert sum(p.numel() for p in model.parameters()) == counted["tower"] + counted[role]
 
 
-def small_pack(folder, questions):
+def picture_of(grey):
     picture = io.BytesIO()
-    Image.new("RGB", (24, 24)).save(picture, "png")
-    rows = pd.DataFrame(
-        {
-            "image": picture.getvalue(),
-            "question": [f"q{i}?" for i in range(questions)],
-            "answer": "x",
-            "user": "u",
-        }
-    )
+    Image.new("RGB", (24, 24), (grey,) * 3).save(picture, "png")
+    return picture.getvalue()
+
+
+def small_pack(folder, questions):
+    rows = pd.DataFrame({"question": [f"q{i}?" for i in range(questions)], "answer": "x", "user": "u"})
     rows = pd.concat(
-        [rows.assign(image_id=i, qtype=q, domain=d) for i, q, d in (("a", "old", "new"), ("b", "new", "old"))]
-        * 15
+        [
+            rows.assign(image_id=f"{i}{n}", qtype=q, domain=d, image=picture_of(n + more))
+            for n in range(15)
+            for i, q, d, more in (("a", "old", "new", 0), ("b", "new", "old", 50))
+        ]
     )
-    packs.write_pack(folder, rows, rows.assign(image_id=rows["image_id"] + "test"))
+    packs.write_pack(folder, rows, rows.assign(image_id=rows["image_id"] + "test", image=picture_of(99)))
 
 
 def test_a_pack_without_source_samples_is_refused(tmp_path):
@@ -111,7 +113,7 @@ def test_a_pack_without_source_samples_is_refused(tmp_path):
 def test_a_pack_that_teaches_a_tower_nothing_is_refused(tmp_path):
     small_pack(tmp_path / "pack", questions=1)
     frame = pd.read_parquet(tmp_path / "pack" / "train.parquet")
-    packs.write_pack(tmp_path / "rare", frame.iloc[:20], frame.iloc[20:].assign(image_id="test"))
+    packs.write_pack(tmp_path / "rare", frame.iloc[::2], frame.iloc[1::2].assign(image=picture_of(0)))
     with pytest.raises(ConfigError, match="pack 'rare' gives a vision tower nothing to learn; allowed:"):
         pretrain(parse({"data.pack": str(tmp_path / "rare")}), tmp_path / "pair", TINY)
 

@@ -1,0 +1,151 @@
+"""A, B and C share no picture and no value of the column they are split by; a card says which is which."""
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from cdc_flower.config import ConfigError
+from cdc_flower.data import packs, splits
+from cdc_flower.data.splits import Split, divide, parts_of, rows_of
+
+
+def frame(values, first=0, pictures_of=lambda i: i):
+    return pd.DataFrame(
+        {
+            "image_id": [f"p{first + pictures_of(i)}" for i in range(len(values))],
+            "question": [f"q{i}?" for i in range(len(values))],
+            "answer": "x",
+            "user": list(values),
+        }
+    )
+
+
+@settings(max_examples=25)
+@given(
+    st.lists(st.integers(0, 30), min_size=12, max_size=60),
+    st.lists(st.integers(0, 60), max_size=20),
+    st.integers(1, 4),
+    st.sampled_from(["user", "image_id"]),
+)
+def test_parts_share_no_value_and_no_picture(values, tested, a_picture, column):
+    train = frame(values, pictures_of=lambda i: i // a_picture)
+    test = frame(tested, 1000)
+    try:
+        parts = divide(train, test, Split(column))
+    except ConfigError:
+        return
+    masks = parts.trained, parts.validation, parts.met
+    assert (np.sum(masks, axis=0) <= 1).all()
+    for name in (column, "image_id"):
+        trained, validation, met = (set(train[name][mask]) for mask in masks)
+        assert not trained & validation
+        assert not (trained | validation) & (met | set(test[name]))
+
+
+def test_about_half_of_the_values_are_a_and_a_tenth_of_these_are_for_validation():
+    parts = divide(frame(range(1000)), frame(range(2000, 2010), 5000), Split("user"))
+    assert [int(m.sum()) for m in (parts.trained, parts.validation, parts.met)] == [450, 50, 500]
+
+
+def test_the_order_of_rows_does_not_decide_and_values_of_the_test_split_are_not_in_a():
+    train, test = frame(range(100)), frame(range(50), 5000)
+    turned = train.iloc[::-1].reset_index(drop=True)
+    one, two = divide(train, test, Split("user")), divide(turned, test, Split("user"))
+    assert set(train["user"][one.trained]) == set(turned["user"][two.trained])
+    assert train["user"][one.trained].min() >= 50
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        ("user", "'user': no row is left to train on; the column has 1 values"),
+        ("hue", "'hue': the data has no"),
+    ],
+)
+def test_what_cannot_be_split_is_refused_in_a_line(column, message):
+    with pytest.raises(ConfigError, match=message) as refused:
+        divide(frame([1] * 9), frame([2], 99), Split(column))
+    assert "allowed: picture" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def pack_of(tmp_path, greys, tested=(200, 201)):
+    def rows(values, first):
+        made = frame(values, first).assign(qtype="what", domain="d")
+        return made.assign(image=[png(v) for v in values], user=[f"u{v}" for v in values])
+
+    packs.write_pack(tmp_path / "mine", rows(greys, 0), rows(tested, 500))
+    return packs.read_pack(tmp_path / "mine")
+
+
+def png(grey):
+    stream = io.BytesIO()
+    Image.new("L", (4, 4), grey).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def test_the_same_picture_under_another_name_is_in_no_part(tmp_path):
+    pack = pack_of(tmp_path, [*range(50), *range(10)], tested=[30, 200])
+    parts = divide(pack.train, pack.test, Split())
+    found = splits.twins(pack, parts)
+    assert found
+    parts = divide(pack.train, pack.test, Split(twins=found))
+    greys = [set(pack.train["user"][m]) for m in (parts.trained, parts.validation, parts.met)]
+    assert not greys[0] & greys[1]
+    assert not (greys[0] | greys[1]) & (greys[2] | set(pack.test["user"]))
+
+
+@pytest.fixture
+def pack(tmp_path):
+    return pack_of(tmp_path, range(60))
+
+
+def card_of(pack, split):
+    frames = rows_of(pack, divide(pack.train, pack.test, split))
+    return {"name": pack.name, "data": pack.digest, "split": splits.record(split, frames)}
+
+
+def test_a_run_has_the_split_that_the_card_records(pack):
+    card = card_of(pack, Split("user", 0.3, 0.2))
+    made, own = parts_of(card, pack, ""), divide(pack.train, pack.test, Split("user", 0.3, 0.2))
+    assert (made.trained == own.trained).all()
+    assert (made.met == own.met).all()
+    assert {n: (p["rows"], p["values"]) for n, p in card["split"]["parts"].items()} == {
+        "A": (14, 14),
+        "A-validation": (4, 4),
+        "B": (42, 42),
+        "C": (2, 2),
+    }
+    with pytest.raises(ConfigError, match="'data.split-by' = 'picture': .* split by 'user'; allowed: that"):
+        parts_of(card, pack, "picture")
+
+
+def test_of_bare_checkpoints_and_pairs_of_other_data_a_fifth_is_set_aside(pack):
+    for card in ({}, {"name": "other", "data": "00", "split": {}}, {"format": 1}):
+        parts = parts_of(card, pack, "")
+        assert int((parts.trained | parts.validation).sum()) == 12
+        assert parts.validation.any()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"split": None}, "the teacher learnt from what devices stream; allowed: another pair"),
+        ({"data": "0" * 64}, "are not those that its pair was trained on"),
+    ],
+)
+def test_a_pair_that_may_have_learnt_from_what_devices_stream_is_refused(pack, change, message):
+    with pytest.raises(ConfigError, match=message):
+        parts_of({**card_of(pack, Split()), **change}, pack, "")
+
+
+def test_a_card_that_records_other_rows_is_refused(pack):
+    card = card_of(pack, Split())
+    card["split"]["parts"]["B"]["digest"] = "0"
+    with pytest.raises(ConfigError, match="part B of its split has other rows"):
+        parts_of(card, pack, "")
