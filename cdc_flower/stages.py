@@ -173,8 +173,19 @@ class CloudConfig:
     replay_bytes: int = setting(
         64 * 2**20, "of samples of the past that are kept [bytes]", "cloud", ge=0, le=2**40
     )
-    source_replay: int = setting(
-        3000, "unlabelled samples of the student's training, replayed", "cloud", ge=0, le=10**7
+    source_replay: int = setting(3000, "samples of the student's training, replayed", "cloud", ge=0, le=10**7)
+    source_teacher: Literal["auto", "teacher", "student", "label"] = setting(
+        "auto",
+        "who teaches them; auto = the better of both where right, else the other, else the label",
+        "cloud",
+    )
+    guard: float = setting(
+        0.0,
+        "how much worse on held-out source samples a version may be than the one before and than version 0; "
+        "0 = not looked at",
+        "cloud",
+        ge=0,
+        le=10,
     )
 
 

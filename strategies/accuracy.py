@@ -4,15 +4,14 @@ eyes alone. What an answer is worth, and what stands beside it, the run's task s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from torch import nn
 
 from cdc_flower.data.world import World
-from cdc_flower.models import adapters, vlm
+from cdc_flower.models import vlm
 from cdc_flower.models.family import bare
 from cdc_flower.models.room import together
 from cdc_flower.models.shared import Shared
@@ -44,17 +43,6 @@ class Measured:
             for of in ([part.accuracy for part in parts], [part.beside for part in parts])
         )
         return cls(accuracy, beside, np.mean([part.worth for part in parts], axis=0))
-
-
-@contextmanager
-def wearing(model: nn.Module, flat: np.ndarray) -> Iterator[nn.Module]:
-    """The model with another adapter (P,) float32 for a while; its own comes back bit for bit."""
-    own = adapters.read(model)
-    adapters.write(model, flat)
-    try:
-        yield model
-    finally:
-        adapters.write(model, own)
 
 
 def accuracy(

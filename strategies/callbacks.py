@@ -20,9 +20,10 @@ from cdc_flower.checkpoint import Part, Saved
 from cdc_flower.config import Config, ConfigError
 from cdc_flower.fleet.engines import adapter_files
 from cdc_flower.fleet.time.timed_grid import TimedGrid
+from cdc_flower.models import adapters
 from cdc_flower.run_folder import RunFolder
 from cdc_flower.wire import keys
-from strategies.accuracy import Measured, items, measure, wearing
+from strategies.accuracy import Measured, items, measure
 from strategies.devices import shown
 from strategies.fleet import Fleet
 from strategies.method import Method, Setup
@@ -191,7 +192,7 @@ class After:
         key, found = b"".join(named), dict[bytes, Measured]()
         if self._measured is None or self._measured[0] != key:
             for name, flat in dict(zip(named, flats, strict=True)).items():
-                with wearing(self.method.model, flat) as model:
+                with adapters.wearing(self.method.model, flat) as model:
                     found[name] = measure(model, self.setup.shared, self.setup.world)
             self._measured = key, Measured.mean([found[name] for name in named])
         return self._measured[1]

@@ -22,10 +22,12 @@ from torch import nn
 
 from cdc_flower.checkpoint import Saved
 from cdc_flower.cloud.distill import Cloud
+from cdc_flower.cloud.guard import Guard
 from cdc_flower.cloud.losses import needs_teacher
 from cdc_flower.cloud.passes import longest
 from cdc_flower.cloud.replay import CloudSample
-from cdc_flower.cloud.source import replay_pool
+from cdc_flower.cloud.source import replay_pool, validation_pool
+from cdc_flower.cloud.source_lessons import source_lessons
 from cdc_flower.config import Config
 from cdc_flower.data.source import longest_question
 from cdc_flower.downlink import update
@@ -88,6 +90,7 @@ class CDC(Method):
         model: where `cloud` trains, for evaluation by others.
         limits: the most that a device may send.
         words: the longest question in the ids of a teacher that has its own.
+        guard: decides how much of what was learned is shipped; None = all.
     """
 
     name = "cdc"
@@ -108,10 +111,11 @@ class CDC(Method):
         model: nn.Module,
         limits: Limits = LOOSE,
         words: int = 0,
+        guard: Guard | None = None,
     ) -> None:
         self.fleet, self.cloud, self.lineage = fleet, cloud, Lineage(mirror)
         self.shared, self.teacher, self.config, self.model = shared, teacher, config, model
-        self.limits, self.words = limits, words
+        self.limits, self.words, self.guard = limits, words, guard
         self.metrics: dict[str, float] = {}  # of the last round
         self._warned = False
         self.examples = Examples()
@@ -126,12 +130,15 @@ class CDC(Method):
         budget = update.budget_bytes(down.budget, len(first))
         mirror = Mirror(first, layout, down.codec, budget, down.history)
         own, world = teacher.own, setup.world
-        source = [item.sample for item in replay_pool(config, shared, world, own)]
         most = limits_of(config, shared, world)
         words = longest_question(own, world) if own else 0
         read = longest(own, words) if own else 0
-        cloud = cls.learner(config, shared, teacher, twin, source, longest(shared, most.question), read)
-        return cls(setup.fleet(), cloud, mirror, shared, teacher, config, twin, most, words)
+        pool, held = (some(config, shared, world, own) for some in (replay_pool, validation_pool))
+        source = source_lessons(config, shared, teacher, twin, pool, held, world.worth, read)
+        longest_seen, least = longest(shared, most.question), config.cloud.guard
+        guard = Guard(shared, twin, held, world.worth, least, longest_seen) if least and held else None
+        cloud = cls.learner(config, shared, teacher, twin, source.lessons, longest_seen, read)
+        return cls(setup.fleet(), cloud, mirror, shared, teacher, config, twin, most, words, guard)
 
     @classmethod
     def check(cls, setup: Setup) -> None:
@@ -144,13 +151,16 @@ class CDC(Method):
         return self.lineage.newest()
 
     def cloud_work(self, samples: int) -> CloudWork:
-        """The teacher answers what came, the twin learns `cloud.steps` batches; nothing without a sample."""
+        """The teacher answers what came, the twin learns `cloud.steps` batches, the guard asks it as often as
+        it may have to; nothing without a sample.
+        """
         cloud = self.config.cloud
         if not samples:
             return CloudWork()
         towers = 1 if self.teacher.tokens else 2
         pictures = towers * samples if self.config.uplink.unit != "tokens" else 0
-        return CloudWork(samples, cloud.steps, cloud.batch, needs_teacher(cloud.losses), pictures)
+        judged = self.guard.most if self.guard else 0
+        return CloudWork(samples, cloud.steps, cloud.batch, needs_teacher(cloud.losses), pictures, judged)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -242,7 +252,7 @@ class CDC(Method):
         began = time.perf_counter()
         learned = self.cloud.learn(samples, round, weights)
         taught = time.perf_counter()
-        self.lineage.advance(learned.adapter)
+        share = self.lineage.advance(learned.adapter, self.guard)
         self.fleet.seconds["cloud"] += taught - began
         self.fleet.seconds["codec"] += time.perf_counter() - taught
         mirror = self.lineage.mirror
@@ -258,6 +268,7 @@ class CDC(Method):
             "taught": learned.taught,
             "dropped": learned.dropped,
             **({"skipped_steps": learned.skipped} if learned.skipped else {}),
+            **(self.guard.metrics(share) if self.guard else {}),
             **{f"loss_{k}": float(v) for k, v in learned.losses.items()},
         }
         return learned.teacher_answers
@@ -269,7 +280,7 @@ class CDC(Method):
     def parts(self) -> dict[str, Saved]:
         """Everything that lives from round to round."""
         own = {"strategy": self, "lineage": self.lineage, "mirror": self.lineage.mirror, "cloud": self.cloud}
-        return {**super().parts(), **own}
+        return {**super().parts(), **own, **({"guard": self.guard} if self.guard else {})}
 
     def state(self) -> dict[str, Any]:
         """The last metrics and the examples."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from cdc_flower.cloud.guard import Guard
 from cdc_flower.downlink import update
 from cdc_flower.downlink.versions import Jumps, Mirror
 
@@ -59,9 +60,19 @@ class Lineage:
         """Whether a device that answered lacks the newest adapter."""
         return self.known[device] != (self.mirror.newest, self.mirror.digest)
 
-    def advance(self, target: np.ndarray) -> int:
-        """Make the next version, as near to `target` (P,) as codec and budget allow; its number."""
-        return self.mirror.advance(target)
+    def advance(self, target: np.ndarray, guard: Guard | None = None) -> float:
+        """Make the next version, as near to `target` (P,) as codec, budget and guard allow.
+
+        Returns:
+            the share of the way to the target that the guard let pass; with 0 there is no new version.
+        """
+        if guard is None:
+            self.mirror.advance(target)
+            return 1.0
+        found = guard.furthest(self.newest(), target, self.mirror.step)
+        if found.version is not None:
+            self.mirror.take(found.version)
+        return found.share
 
     def newest(self) -> np.ndarray:
         """The newest adapter (P,) float32, exactly as devices of that version hold it."""

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from cdc_flower.cloud import losses
-from cdc_flower.cloud.lessons import grids, teach
+from cdc_flower.cloud.lessons import grids, sure, teach
 from cdc_flower.cloud.passes import passes, sequence
 from cdc_flower.cloud.replay import CloudSample, PseudoLabelled, Replay
 from cdc_flower.config import Config
@@ -47,7 +47,7 @@ class Cloud:
 
     Args:
         twin: float student with trainable adapter; changed in place.
-        source: unlabelled samples of the source domain that the cloud kept from training the student.
+        source: what is taught of the source samples that the cloud has (`source_lessons`).
         longest: ids of the longest sequence that is expected (`passes.longest`); batches of longer ones are
             cut into parts. 0 = no batch is cut.
         read: the same of what the teacher reads, where that is not what the student reads.
@@ -62,7 +62,7 @@ class Cloud:
         shared: Shared,
         teacher: Teacher,
         twin: nn.Module,
-        source: Sequence[CloudSample] = (),
+        source: Sequence[PseudoLabelled] = (),
         longest: int = 0,
         read: int = 0,
     ) -> None:
@@ -76,8 +76,7 @@ class Cloud:
         if says:
             _log.info(says)
         self._needs_teacher = losses.needs_teacher(cloud.losses)
-        source_labelled, _ = teach(shared, teacher, source, self.read)
-        self.replay = Replay(self._sure(source_labelled), cloud.replay_bytes)
+        self.replay = Replay(self._sure(source), cloud.replay_bytes)
         self.params = adapters.trainable(twin)
         self.mean = [
             p.detach().clone() for p in self.params
@@ -119,9 +118,8 @@ class Cloud:
         return Learned(self._shipped(), len(fresh), len(labelled) - len(fresh), means, texts, skipped)
 
     def _sure(self, labelled: Sequence[PseudoLabelled]) -> list[PseudoLabelled]:
-        """Samples whose answers teach: the teacher is confident, and all it says of them is finite."""
-        least = self.config.cloud.confidence
-        return [q for q in labelled if q.confidence >= least and np.isfinite(q.top_logits).all()]
+        """Samples whose answers teach."""
+        return [q for q in labelled if sure(q, self.config.cloud.confidence)]
 
     def _shipped(self) -> np.ndarray:
         """The running mean of the adapter (P,); the learning rate never falls, so one step is noisy."""

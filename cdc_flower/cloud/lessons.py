@@ -107,3 +107,8 @@ def _lessons(
         steps, sure = len(ids) + ended, float(answers.confidence[i])
         kept = sample if sample.teacher is None else replace(sample, teacher=None)
         yield PseudoLabelled(kept, ids, top_ids[:steps], top_logits[:steps].astype(np.float32), sure)
+
+
+def sure(lesson: PseudoLabelled, least: float) -> bool:
+    """Whether an answer teaches: its confidence is at least that, and all that was said of it is finite."""
+    return lesson.confidence >= least and bool(np.isfinite(lesson.top_logits).all())

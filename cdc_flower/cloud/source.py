@@ -24,6 +24,7 @@ from cdc_flower.data.packs import Pack
 from cdc_flower.data.world import PRETRAINED, World, encoded, instructed, told_by_card
 from cdc_flower.draws import generator
 from cdc_flower.models.shared import Shared
+from cdc_flower.tasks import Truth, Truths
 
 PICTURES = 2000  # that a transform is estimated from, at least where scenes are drawn
 
@@ -33,8 +34,13 @@ class SourceItem:
     """A sample of A: all tokens of its picture, its question, and what is true of it."""
 
     sample: CloudSample
-    answer: str  # the label, as the pack has it
+    truth: Truth
     domain: str
+
+    @property
+    def answer(self) -> str:
+        """The label, as the pack has it."""
+        return self.truth.answer
 
 
 @dataclass(frozen=True)
@@ -101,17 +107,17 @@ def _drawn(
     tokens = [encoded(config, one, found.pack, found.split, what=found.what) for one in own]
     pictures: dict[int, np.ndarray] = {}
     items = []
-    for picture, question, answer, domain in zip(
+    for picture, question, truth, domain in zip(
         rows["image_row"].tolist(),
         rows["question"].astype(str),
-        rows["answer"].astype(str),
+        Truths(rows),
         rows["drift_domain"].astype(str),
         strict=True,
     ):
         sample, *others = (_sample(one, of, picture, question) for one, of in zip(own, tokens, strict=True))
         whole = pictures.setdefault(picture, np.asarray(sample.tokens, np.float32))
         sample = replace(sample, tokens=whole, teacher=others[0] if others else None)
-        items.append(SourceItem(sample, answer, domain))
+        items.append(SourceItem(sample, truth, domain))
     return items
 
 

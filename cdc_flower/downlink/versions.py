@@ -10,6 +10,7 @@ window; the payloads since give the others back.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -37,6 +38,22 @@ class HasLayout(Protocol):
     def sizes(self) -> Sequence[int]:
         """Elements of each tensor, summing to P."""
         ...
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """A version that could be the next.
+
+    Attributes:
+        payload: that leads to it.
+        flat: the adapter (P,), as devices would hold it.
+        sent, needed: `Mirror.sent_energy` and `Mirror.half_energy_bytes` of it.
+    """
+
+    payload: bytes
+    flat: NDArray[np.float32]
+    sent: float
+    needed: int
 
 
 class Mirror:
@@ -111,13 +128,14 @@ class Mirror:
         return flat
 
     def advance(self, target: NDArray[np.float32]) -> int:
-        """Make the next version: as near to `target` (P,) as the codec and its budget allow.
+        """Make the next version of a target, as `step` does, and take it; the new newest version."""
+        return self.take(self.step(target))
+
+    def step(self, target: NDArray[np.float32]) -> Step:
+        """What the next version would be: as near to `target` (P,) as the codec and its budget allow.
 
         Args:
             target: what training arrived at.
-
-        Returns:
-            The new newest version. Nothing has changed if an error is raised.
 
         Raises:
             ValueError: `target` is not finite, of another size, or so far away that the difference overflows.
@@ -131,11 +149,14 @@ class Mirror:
         payload = bytes((self._codec.id,)) + payload
         flat = update.add(self._newest_flat, payload, self._sizes)
         energy = _distance(target, self._newest_flat)
-        self._newest_flat = _checked(flat, len(flat))
-        self.sent_energy = 1 - _distance(target, flat) / energy if energy else 1.0
-        self.half_energy_bytes = needed
-        self._payloads.append(payload)
-        self._digests.append(update.digest(flat))
+        sent = 1 - _distance(target, flat) / energy if energy else 1.0
+        return Step(payload, _checked(flat, len(flat)), sent, needed)
+
+    def take(self, step: Step) -> int:
+        """Make a step from the newest version the next one; its number."""
+        self._newest_flat, self.sent_energy, self.half_energy_bytes = step.flat, step.sent, step.needed
+        self._payloads.append(step.payload)
+        self._digests.append(update.digest(step.flat))
         self._frames.clear()
         self._forget()
         return self.newest

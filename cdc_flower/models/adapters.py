@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from math import prod
@@ -166,6 +167,17 @@ def write(model: nn.Module, flat: np.ndarray) -> None:
     values = torch.from_numpy(np.array(flat, np.float32))
     for p, part in zip(params, values.split([p.numel() for p in params]), strict=True):
         p.copy_(part.view_as(p))
+
+
+@contextmanager
+def wearing(model: nn.Module, flat: np.ndarray) -> Iterator[nn.Module]:
+    """The model with another adapter (P,) float32 for a while; its own comes back bit for bit."""
+    own = read(model)
+    write(model, flat)
+    try:
+        yield model
+    finally:
+        write(model, own)
 
 
 def save(model: PeftModel, folder: Path) -> None:

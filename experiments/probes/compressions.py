@@ -16,7 +16,7 @@ from cdc_flower.models import adapters
 from cdc_flower.models.shared import Shared
 from cdc_flower.models.student import device_model, twin_model
 from experiments.probes.downlink import lineage
-from strategies.accuracy import accuracy, wearing
+from strategies.accuracy import accuracy
 
 
 def measure(config: Config, shared: Shared, world: World, tell: Progress) -> Iterator[dict[str, Any]]:
@@ -33,7 +33,7 @@ def measure(config: Config, shared: Shared, world: World, tell: Progress) -> Ite
     for student, one in of.items():
         model = device_model(shared, one.pair)
         for arm, adapter in worn.items():
-            with wearing(model, adapter):
+            with adapters.wearing(model, adapter):
                 found = accuracy(model, shared, world)
             for domain, right in found.items():
                 yield {"arm": arm, "student": student, "domain": domain, "accuracy": right}

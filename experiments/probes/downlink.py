@@ -24,7 +24,7 @@ from cdc_flower.models.shared import Shared
 from cdc_flower.models.student import twin_model
 from cdc_flower.wire import keys
 from clients import client_app
-from strategies.accuracy import accuracy, wearing
+from strategies.accuracy import accuracy
 from strategies.cdc import CDC
 from strategies.run import prepare
 
@@ -47,7 +47,7 @@ def measure(config: Config, shared: Shared, world: World, tell: Progress) -> Ite
             sizes.append(len(mirror.frame_for(held) or b""))
         arrived = mirror.adapter(mirror.newest)
         apart = float(np.linalg.norm(arrived - targets[-1]) / np.linalg.norm(targets[-1] - start))
-        with wearing(twin, arrived) as model:
+        with adapters.wearing(twin, arrived) as model:
             found = accuracy(model, shared, world)
         for domain, right in found.items():
             yield {

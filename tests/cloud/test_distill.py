@@ -26,7 +26,8 @@ def with_settings(settings: dict[str, object], **more: object) -> Config:
 
 
 def cloud_of(shared, teacher, config: Config, source: list[CloudSample] | None = None) -> Cloud:
-    return Cloud(config, shared, teacher, twin_model(shared, config.pair), source or [])
+    lessons, _ = teach(shared, teacher, source or [])
+    return Cloud(config, shared, teacher, twin_model(shared, config.pair), lessons)
 
 
 @torch.no_grad()
@@ -189,14 +190,16 @@ def test_feature_and_wavelet_terms_are_finite_and_named(shared, teacher, setting
 
 
 def test_there_is_no_place_for_a_label():
-    """What learning reads has no field for one; the answer is the teacher's."""
+    """But for the one that only method `labelled` fills, what learning reads has no field for one."""
     assert [f.name for f in dataclasses.fields(CloudSample)] == [
         "tokens",
         "positions",
         "question_ids",
         "grid",
         "teacher",
+        "label",
     ]
+    assert CloudSample(np.zeros((1, 2)), np.arange(1), [], (1, 1, 1)).label is None
     assert "answer" not in inspect.signature(Cloud.learn).parameters
     assert list(inspect.signature(Cloud.learn).parameters)[:3] == ["self", "samples", "round"]
 

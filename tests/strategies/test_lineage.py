@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from cdc_flower.cloud.guard import Found
 from cdc_flower.downlink import update
 from cdc_flower.downlink.versions import Mirror
 from cdc_flower.models.adapters import Layout
@@ -95,3 +96,23 @@ def test_lost_adapters_of_the_window_come_back_and_older_ones_are_not_needed(lin
     frame = lineage.frame_for(2)
     assert frame is not None
     assert update.stands_alone(frame, 2**20)
+
+
+@pytest.mark.parametrize(("far", "share"), [(1.0, 1.0), (0.6, 0.5), (0.0, 0.0)])
+def test_a_guard_decides_how_far_the_next_version_goes(lineage, far, share):
+    """The guard of this test lets go by the way, the one of `cdc_flower.cloud` by what answers are worth."""
+
+    class Upto:
+        def furthest(self, last, target, made):
+            found = [
+                (made(last + s * (target - last)), s) for s in (np.float32(1), np.float32(0.5)) if s <= far
+            ]
+            return Found(*found[0]) if found else Found(None, 0.0)
+
+    assert lineage.advance(np.full(LAYOUT.total, 4, np.float32), Upto()) == share
+    assert lineage.mirror.newest == 3 + (share > 0)
+    np.testing.assert_allclose(lineage.newest(), 3 + share, atol=1e-3)
+    lineage.heard(5, 3, update.digest(np.full(LAYOUT.total, 3, np.float32)))
+    flat, reached = brought(lineage, 5, 3)
+    assert reached == lineage.mirror.newest
+    np.testing.assert_array_equal(flat, lineage.newest())

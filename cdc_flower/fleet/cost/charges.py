@@ -133,6 +133,7 @@ class CloudWork:
         steps, batch: of distillation; every sample of a batch goes through the student, there and back.
         hidden: the teacher's hidden states are computed in every step, too.
         pictures: that go through the tower first.
+        judged: samples that the student answers, to be judged.
     """
 
     taught: int = 0
@@ -140,6 +141,7 @@ class CloudWork:
     batch: int = 0
     hidden: bool = False
     pictures: int = 0
+    judged: int = 0
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,7 @@ class CloudCharges:
     def seconds(self, work: CloudWork) -> float:
         """Seconds between a round and the next."""
         s, k = self.student, self.teacher
-        batches = math.ceil(work.taught / TEACH_BATCH)
+        batches, judges = (math.ceil(n / TEACH_BATCH) for n in (work.taught, work.judged))
         weights = HALF * roofline.prefill(s, "none", 0, 0).bytes_moved
         read = roofline.prefill(s, "none", self.length, s.patches).flops
         more = roofline.decode(s, "none", self.length, self.answer - 1).flops
@@ -181,6 +183,7 @@ class CloudCharges:
             + self._seconds(k * work.taught * read, k * batches * weights)
             + self._seconds(k * work.taught * more, k * batches * (self.answer - 1) * weights)
             + (work.steps and work.steps * self._seconds(*step))
+            + self._seconds(work.judged * (read + more), judges * self.answer * weights)
         )
 
     def _seconds(self, flops: float, bytes_moved: float) -> float:
