@@ -21,6 +21,7 @@ from experiments.cli.compare import compare
 from experiments.cli.data import data_app
 from experiments.cli.export import export, families
 from experiments.cli.fleet import fleet_app
+from experiments.cli.page import page
 from experiments.cli.plan import plan
 from experiments.cli.pretrain import pretrain
 from experiments.cli.probe import probe
@@ -39,6 +40,7 @@ app = App(
 for command in (
     compare,
     simulate,
+    page,
     plan,
     probe,
     pretrain,

@@ -86,13 +86,16 @@ def silence() -> None:
         os.environ.setdefault(key, value)
 
 
-def run(jobs: Sequence[Job], workers: int, listen: Listener) -> dict[Job, str]:
+def run(
+    jobs: Sequence[Job], workers: int, listen: Listener, enough: Callable[[], bool] = lambda: False
+) -> dict[Job, str]:
     """Run all jobs, at most `workers` at a time.
 
     Args:
         jobs: in the order in which they are started.
         workers: number of processes; 0 = one after another in this process (for debugging).
         listen: called in this process with every event.
+        enough: asked before every job; once it is so no further one is started.
 
     Returns:
         the jobs that failed -> one line about the failure.
@@ -102,7 +105,9 @@ def run(jobs: Sequence[Job], workers: int, listen: Listener) -> dict[Job, str]:
         WorkerError: a worker ended before it took its first job; the others are stopped.
         KeyboardInterrupt: as it came; all workers are stopped.
     """
-    return _run_here(jobs, listen) if workers == 0 else _run_apart(jobs, workers, listen)
+    if workers == 0:
+        return _run_here(jobs, listen, enough)
+    return _run_apart(jobs, workers, listen, enough)
 
 
 def _work(job: Job, tell: Listener) -> None:
@@ -120,13 +125,15 @@ def _one_line(err: BaseException) -> str:
     return f"{type(err).__name__}: {' '.join(str(err).split())}"[:500]
 
 
-def _run_here(jobs: Sequence[Job], listen: Listener) -> dict[Job, str]:
+def _run_here(jobs: Sequence[Job], listen: Listener, enough: Callable[[], bool]) -> dict[Job, str]:
     import torch
 
     threads, failed = torch.get_num_threads(), {}
     torch.set_num_threads(1)
     try:
         for job in jobs:
+            if enough():
+                break
             try:
                 _work(job, listen)
             except ConfigError:
@@ -225,7 +232,9 @@ def _no_ctrl_c() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _run_apart(jobs: Sequence[Job], workers: int, listen: Listener) -> dict[Job, str]:
+def _run_apart(
+    jobs: Sequence[Job], workers: int, listen: Listener, enough: Callable[[], bool]
+) -> dict[Job, str]:
     spawn = multiprocessing.get_context("spawn")
     todo, failed = list(reversed(jobs)), {}
     crew: dict[Connection, Any] = {}
@@ -241,6 +250,8 @@ def _run_apart(jobs: Sequence[Job], workers: int, listen: Listener) -> dict[Job,
         crew[ours] = process
 
     def give(pipe: Connection) -> None:
+        if enough():
+            todo.clear()
         if todo:
             busy[pipe] = todo.pop()
             pipe.send(busy[pipe])

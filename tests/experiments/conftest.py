@@ -11,6 +11,7 @@ ENGINE = """
 import io, os, time
 from pathlib import Path
 from types import SimpleNamespace
+import numpy as np
 import pandas as pd
 from PIL import Image
 from cdc_flower.config import ConfigError, flat
@@ -63,6 +64,7 @@ def run_local(config, progress=None, resume=False):
         shown = {"source": 0.9 - 0.02 * (r == n), "object": 0.4 + (drift - 0.4) * r / n + 0.01 * seed,
                  "question": 0.4 + (drift - 0.4) * r / n + 0.01 * seed}
         folder.round(r, shown, {"source": (9, 10)} if r else {}, {})
+        folder.items(["source", "source", "object", "question"], np.array([1.0, 0.0, 1.0, float(seed % 2)]))
         if method != "static" and r:
             folder.pictures([{"image": png(), "positions": [0, 3], "side": 2, "question": "what <b>?",
                               "round": r, "device_answer": "cat", "teacher_answer": "dog", "device": 0}])

@@ -1,0 +1,122 @@
+"""`cdc-flower page`: the comparison that the documents hold, made in pieces, each kept until it changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from experiments.cli.checked import File, NewFolder
+from experiments.cli.options import MOST_WORKERS, Sets
+from experiments.run.settings import assignments
+
+RESULTS = Path("docs/results")
+
+
+def page(
+    out: Annotated[
+        Path, typer.Option(click_type=NewFolder(), help="Folder for runs, page.json and figures.")
+    ] = Path("results/page"),
+    results: Annotated[
+        Path, typer.Option(click_type=NewFolder(), help="Folder of the cells and tables that are kept.")
+    ] = RESULTS,
+    only: Annotated[
+        str | None, typer.Option(help="Comma list of parts, data and arms; default: all.", show_default=False)
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0, max=10_000, help="Start no further cell after so many.")
+    ] = None,
+    seeds: Annotated[
+        int, typer.Option(min=1, max=100, help="The first so many seeds; default: all.", show_default=False)
+    ] = 100,
+    workers: Annotated[
+        int | None, typer.Option(min=0, max=MOST_WORKERS, help="Processes; default one per core.")
+    ] = None,
+    listing: Annotated[bool, typer.Option("--list", help="Say what would be made; make nothing.")] = False,
+    tables: Annotated[
+        bool, typer.Option("--tables", help="Write tables and figures again from the cells; make none.")
+    ] = False,
+    plan: Annotated[
+        Path | None,
+        typer.Option(click_type=File(), help="Default: experiments/page.toml.", show_default=False),
+    ] = None,
+    sets: Sets = None,
+) -> None:
+    """Make the tables of the documents, a cell (data, arm, seed) at a time.
+
+    What was made before and has not changed is kept. Ends with 1 where a cell failed; --set tries other
+    settings, for which --results must be a folder of their own.
+    """
+    from cdc_flower.config import ConfigError
+    from experiments.page import plan as planning
+    from experiments.page import write
+
+    changes = assignments(sets or [])
+    if changes and results == RESULTS:
+        raise ConfigError("--set with the results of the documents; allowed: --results with another folder")
+    found = planning.read(plan)
+    for arm, why in found.skipped.items():
+        typer.echo(f"skipped: {arm}: {why}", err=True)
+    names = () if only is None else tuple(name.strip() for name in only.split(",") if name.strip())
+    chosen = found.cells(names, seeds)
+    failed = {} if tables else _made(found, chosen, results, out, workers, minutes, listing, changes)
+    if not listing:
+        for path in write.write(found, results, out):
+            typer.echo(str(path))
+    for name, why in failed.items():
+        typer.echo(f"error: {name}: {why}", err=True)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _made(
+    found: Any,
+    chosen: Sequence[Any],
+    results: Path,
+    out: Path,
+    workers: int | None,
+    minutes: float | None,
+    listing: bool,
+    changes: Mapping[str, Any],
+) -> dict[str, str]:
+    """Make what is to be made; cell -> why it failed. Also after Ctrl-C the tables are written."""
+    from cdc_flower.lock import locked
+    from experiments.page import make, write
+    from experiments.report.terminal import Terminal
+    from experiments.run import plan as planning
+    from experiments.run import pool
+
+    pool.silence()
+    tasks = make.tasks(found, chosen, results, changes)
+    busy = planning.cores() if workers is None else workers
+    todo = [task for task in tasks if task.todo]
+    for why in dict.fromkeys(task.skipped for task in tasks if task.skipped):
+        cells = [task.cell.name for task in tasks if task.skipped == why]
+        typer.echo(f"skipped: {len(cells)} cells, as {cells[0]}: {why}", err=True)
+    if listing:
+        for task in tasks:
+            state = "skipped" if task.skipped else f"to make: {task.why}" if task.why else "kept"
+            typer.echo(f"{task.cell.name}: {state}" + (f", {task.seconds:.0f} s" if task.todo else ""))
+        typer.echo(_left(todo, busy))
+        return {}
+    for task in todo:
+        if task.why != "missing":
+            typer.echo(f"{task.cell.name}: made again: {task.why}", err=True)
+    with locked(out), locked(results), Terminal(len(todo)) as terminal:
+        try:
+            ended = make.make(todo, results, out, busy, terminal.listen, minutes)
+        except KeyboardInterrupt:
+            write.write(found, results, out)
+            raise
+    typer.echo(f"{len(ended.made)} made, {len(tasks) - len(todo)} kept or skipped; {_left(ended.left, busy)}")
+    return ended.failed
+
+
+def _left(left: Sequence[Any], workers: int) -> str:
+    from experiments.page import make
+
+    if not left:
+        return "none left"
+    return f"{len(left)} left, about {make.minutes(left, workers):.0f} minutes on {max(workers, 1)} workers"

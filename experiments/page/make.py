@@ -1,0 +1,228 @@
+"""Make the cells that are missing or no longer hold, each by itself, in workers; and say what is left.
+
+A cell's run has a folder of its own below `OUT/runs`, named also by the digest of what it depends on: an
+interrupted one goes on after its last checkpoint, and one of another method or pair is never taken for it.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from cdc_flower import results
+from cdc_flower.config import Config, ConfigError, flat, parse
+from experiments.page import cells as saved
+from experiments.page import digests
+from experiments.page.cells import Depends
+from experiments.page.plan import TEACHER, Cell, Plan
+from experiments.run import compare, pairs, pool
+from experiments.run import settings as giving
+from experiments.run.pool import Event, Job
+
+PACKS = "CDC_FLOWER_PACKS"
+GUESS = 180.0  # seconds of a cell, where none like it was made
+
+
+@dataclass(frozen=True)
+class Task:
+    """A cell as it can be made here.
+
+    Attributes:
+        why: "" where its figures are kept, else "missing" or what has changed.
+        skipped: why it cannot be made here; "" where it can.
+    """
+
+    cell: Cell
+    config: Config | None = None
+    depends: Depends | None = None
+    why: str = "missing"
+    skipped: str = ""
+    seconds: float = GUESS
+
+    @property
+    def todo(self) -> bool:
+        """Whether it is to be made."""
+        return bool(self.why) and not self.skipped
+
+
+@dataclass
+class Made:
+    """How it ended: cells by name; `failed` says why."""
+
+    made: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    left: list[Task] = field(default_factory=list)
+
+
+def base_settings(cell: Cell) -> dict[str, Any]:
+    """The settings of a cell's run: preset, pack, pair, its own, seed.
+
+    Raises:
+        ConfigError: pack or pair are not here, or settings that cannot be.
+    """
+    found = giving.preset(cell.data) if cell.data in giving.presets() else {}
+    if cell.data != "scenes":
+        packs = os.environ.get(PACKS, "")
+        if not packs:
+            raise ConfigError(f"no pack '{cell.data}': {PACKS} is not set; allowed: the folder of the packs")
+        pack = Path(packs).expanduser().absolute() / cell.data
+        if not pack.is_dir():
+            raise ConfigError(f"no pack '{cell.data}' in {packs}; allowed: a folder of that name")
+        found["data.pack"] = str(pack)
+    if cell.pair:
+        folder = pairs.folder(cell.pair)
+        if not (folder / "pair.json").exists():
+            raise ConfigError(
+                f"no pair '{cell.pair}'; allowed: `cdc-flower pretrain --data {cell.data} --out {folder}`"
+            )
+        found["pair.folder"] = str(folder)
+    return {**found, **cell.settings, "run.seed": cell.seed}
+
+
+def tasks(
+    plan: Plan, chosen: Sequence[Cell], folder: Path, sets: Mapping[str, Any] | None = None
+) -> list[Task]:
+    """What is to be done for each cell.
+
+    Args:
+        plan: the page.
+        chosen: its cells.
+        folder: of results.
+        sets: settings over all others; for tries, whose figures belong in a folder of their own.
+    """
+    known: dict[tuple[str, str], dict[str, str] | str] = {}
+    methods: dict[str, str] = {}
+    found = []
+    for cell in chosen:
+        was = saved.read(folder, cell)
+        try:
+            settings = {**base_settings(cell), **(sets or {}), "run.seed": cell.seed}
+            config = parse({"run.method": "static", **settings} if cell.arm == TEACHER else settings)
+            where = cell.data, cell.pair
+            if where not in known:
+                try:
+                    known[where] = digests.of_pair_and_data(config)
+                except ConfigError as err:
+                    known[where] = str(err)
+            both = known[where]
+            if isinstance(both, str):
+                raise ConfigError(both)
+            own = {}
+            if cell.arm != TEACHER:
+                name = config.run.method
+                own = {"method": methods.setdefault(name, "") or digests.of_method(name)}
+                methods[name] = own["method"]
+        except ConfigError as err:
+            found.append(Task(cell, skipped=str(err), why="missing" if was is None else ""))
+            continue
+        depends = Depends(plan.edition, saved.read_settings(config, cell.arm), {**both, **own})
+        why = "missing" if was is None else saved.changed(was, depends)
+        found.append(Task(cell, config, depends, why, seconds=float((was or {}).get("seconds", 0.0))))
+    return _guessed(found)
+
+
+def _guessed(found: Sequence[Task]) -> list[Task]:
+    """Each with the seconds that it will take: those of the same arm on the same data, or of any cell."""
+    known = [task for task in found if task.seconds > 0]
+
+    def like(task: Task) -> float:
+        same = [k.seconds for k in known if (k.cell.data, k.cell.arm) == (task.cell.data, task.cell.arm)]
+        near = (
+            same or [k.seconds for k in known if k.cell.data == task.cell.data] or [k.seconds for k in known]
+        )
+        return statistics.fmean(near) if near else GUESS
+
+    return [
+        replace(task, seconds=task.seconds or (20.0 if task.cell.arm == TEACHER else like(task)))
+        for task in found
+    ]
+
+
+def minutes(left: Sequence[Task], workers: int) -> float:
+    """About how long so many cells take."""
+    return sum(task.seconds for task in left) / 60 / max(workers, 1)
+
+
+def make(
+    todo: Sequence[Task],
+    folder: Path,
+    out: Path,
+    workers: int,
+    listen: Callable[[Event], None],
+    most_minutes: float | None = None,
+    engine: str = "experiments.page.engine",
+) -> Made:
+    """Make cells, in their order; each one's figures are written as soon as it ends.
+
+    Args:
+        todo: those that are to be made.
+        folder: of results.
+        out: for run folders.
+        workers: processes; 0 = in this one.
+        listen: is told every event of the pool.
+        most_minutes: after which no further cell is started.
+        engine: the module whose `run_local` makes a run.
+
+    Raises:
+        pool.WorkerError: no worker starts.
+        KeyboardInterrupt: as it came; what is finished is kept.
+    """
+    started = time.monotonic()
+    by_job, ended = {}, Made()
+    for task in todo:
+        job = _job(task, out, engine)
+        if job.resume and _finished(job):
+            _keep(task, job, folder, ended)
+        else:
+            by_job[job] = task
+
+    def heard(event: Event) -> None:
+        if event.kind == "done":
+            _keep(by_job[event.job], event.job, folder, ended)
+        listen(event)
+
+    def enough() -> bool:
+        return most_minutes is not None and time.monotonic() - started >= 60 * most_minutes
+
+    failed = pool.run(list(by_job), workers, heard, enough)
+    ended.failed.update({by_job[job].cell.name: why for job, why in failed.items()})
+    done = {*ended.made, *ended.failed}
+    ended.left = [task for task in todo if task.cell.name not in done]
+    return ended
+
+
+def _job(task: Task, out: Path, engine: str) -> Job:
+    assert task.config is not None
+    assert task.depends is not None
+    cell = task.cell
+    target = out / "runs" / cell.path.with_suffix("")
+    target = target.with_name(f"{target.name}-{task.depends.digest[:8]}").absolute()
+    settings = flat(parse({**flat(task.config), "run.out-dir": str(target)}))
+    name = f"{cell.pair or cell.data}: {cell.arm}"
+    if cell.arm == TEACHER:
+        return Job(name, cell.seed, settings, "experiments.page.teacher")
+    job = Job(name, cell.seed, settings, engine)
+    both = {f"{what}_digest": task.depends.digests[what] for what in ("pair", "data")}
+    return replace(job, resume=compare.begun(job, both) is not None)
+
+
+def _finished(job: Job) -> bool:
+    return results.read_to_resume(job.settings["run.out-dir"]).status == "completed"
+
+
+def _keep(task: Task, job: Job, folder: Path, ended: Made) -> None:
+    """Write a finished cell's figures; the one that cannot be read is a failed one."""
+    assert task.depends is not None
+    path = saved.file_of(folder, task.cell)
+    try:
+        figures = saved.figures(task.cell, task.depends, Path(job.settings["run.out-dir"]))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        results.write_json(path, figures)
+        ended.made.append(task.cell.name)
+    except (ConfigError, OSError, ValueError) as err:
+        ended.failed[task.cell.name] = str(err)

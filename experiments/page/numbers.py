@@ -1,0 +1,284 @@
+"""From cells to the figures of the page: means, intervals over seeds, and a bootstrap over items, too.
+
+Two intervals of 95 % stand beside drift. The first is Student's t over seeds, as everywhere in this project;
+it holds what another stream would change. The second is a bootstrap: seeds are drawn with replacement, then
+the held-out items of each domain, the same draw for all seeds, because all seeds answer the same items; where
+there are several pairs these are drawn first, and seeds within them. It holds what other questions would
+change, too. Of five seeds it underestimates what seeds do, of one it holds items alone.
+Differences between arms are taken seed by seed and item by item before anything is drawn.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.page import cells as saved
+from experiments.page.plan import TEACHER, Cell, Part, Plan
+from experiments.report.summary import drift_mean, interval
+
+DRAWS = 2000
+SOURCE = "source"
+COUNTS = ("uplink_bytes", "downlink_bytes", "device_gflops", "cloud_gflops")
+
+Interval = tuple[float, float]
+Figures = Mapping[Path, Mapping[str, Any]]
+"""Path of a cell -> its figures."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """An arm on some data: means over its runs.
+
+    Attributes:
+        label: of the table.
+        pair: its name, where a row is of one; "" else.
+        drift_ci: over seeds; None for one.
+        drift_items_ci: over pairs, seeds and items.
+        forgetting: accuracy on the source after the last round minus that before the first.
+        gap_closed: between the student as shipped and the teacher; None without both.
+        to: the arm that differences are to; None where it is this one or not there.
+        difference: on drift, by seed; with its intervals as above.
+        counts: of `COUNTS`; None where a run did not count it.
+        items: held-out answers of a run.
+    """
+
+    label: str
+    pair: str
+    labels: bool
+    device_backprop: bool
+    acc_source: float
+    acc_drift: float
+    drift_ci: Interval | None
+    drift_items_ci: Interval | None
+    forgetting: float
+    forgetting_ci: Interval | None
+    gap_closed: float | None
+    to: str | None
+    difference: float | None
+    difference_ci: Interval | None
+    difference_items_ci: Interval | None
+    counts: Mapping[str, float | None]
+    seeds: int
+    items: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """What the teacher's answers are worth: accuracy on the source and over drifted domains."""
+
+    source: float
+    on_test: float
+    on_stream: float | None
+
+
+def load(folder: Path, plan: Plan) -> dict[Path, dict[str, Any]]:
+    """The figures of all cells of a page that are there.
+
+    Raises:
+        ConfigError: a file that is none of ours.
+    """
+    found = {}
+    for cell in plan.cells():
+        if (one := saved.read(folder, cell)) is not None:
+            found[cell.path] = one
+    return found
+
+
+def teacher(part: Part, data: str, figures: Figures, pairs: Iterable[str]) -> Teacher | None:
+    """The teacher, mean over seeds and pairs; None where its cell is not made."""
+    every = [
+        figures[path]
+        for pair in pairs
+        for seed in range(part.seeds)
+        if (path := Cell(data, pair, TEACHER, seed).path) in figures
+    ]
+    if not every:
+        return None
+    stream = [value for one in every if (value := drift_mean(one["on_stream"])) is not None]
+    return Teacher(
+        statistics.fmean(one["on_test"].get(SOURCE, float("nan")) for one in every),
+        statistics.fmean(drift_mean(one["on_test"]) or 0.0 for one in every),
+        statistics.fmean(stream) if stream else None,
+    )
+
+
+def rows(part: Part, data: str, figures: Figures, base: str = "cdc", pair: str | None = None) -> list[Row]:
+    """The rows of a table, in the order of the part; an arm without a cell has none.
+
+    Args:
+        part: of the page.
+        data: of the part.
+        figures: all that there are.
+        base: the arm that others are compared with, within their variant.
+        pair: of this pair alone; None = over all pairs of the part.
+    """
+    pairs = part.pairs if pair is None else (pair,)
+    runs = {
+        arm: {
+            (name, seed): figures[path]
+            for name in pairs
+            for seed in range(part.seeds)
+            if (path := Cell(data, name, arm, seed).path) in figures
+        }
+        for arm in part.arms
+    }
+    of_teacher = teacher(part, data, figures, pairs)
+    found = []
+    for arm, mine in runs.items():
+        if mine:
+            variant = part.variants[arm]
+            other = next(
+                (a for a in part.arms if part.plain[a] == base and part.variants[a] == variant), None
+            )
+            lower = next(
+                (of for a, of in runs.items() if of and part.variants[a] == variant and not _adapts(of)), None
+            )
+            to = None if other in (None, arm) or not runs[other] else other
+            found.append(_row(arm, pair or "", mine, to, runs[to] if to else {}, lower, of_teacher))
+    return found
+
+
+def _adapts(runs: Mapping[Any, Mapping[str, Any]]) -> bool:
+    return all(one["adapts"] for one in runs.values())
+
+
+def _row(
+    arm: str,
+    pair: str,
+    mine: Mapping[tuple[str, int], Mapping[str, Any]],
+    to: str | None,
+    theirs: Mapping[tuple[str, int], Mapping[str, Any]],
+    lower: Mapping[tuple[str, int], Mapping[str, Any]] | None,
+    of_teacher: Teacher | None,
+) -> Row:
+    every = list(mine.values())
+    drift = [_drift(one) for one in every]
+    lost = [_change(one) for one in every]
+    worth = {key: saved.unpacked(one["items"]) for key, one in mine.items()}
+    both = [key for key in mine if key in theirs]
+    by_seed = [_drift(mine[key]) - _drift(theirs[key]) for key in both]
+    apart = {key: _minus(worth[key], saved.unpacked(theirs[key]["items"])) for key in both}
+    gap = None
+    if of_teacher is not None and lower:
+        shipped = statistics.fmean(_drift(one) for one in lower.values())
+        width = of_teacher.on_test - shipped
+        gap = (statistics.fmean(drift) - shipped) / width if abs(width) > 1e-9 else None
+    return Row(
+        label=arm,
+        pair=pair,
+        labels=every[0]["labels"],
+        device_backprop=every[0]["device_backprop"],
+        acc_source=statistics.fmean(_last(one, SOURCE) for one in every),
+        acc_drift=statistics.fmean(drift),
+        drift_ci=interval(drift),
+        drift_items_ci=bootstrap(worth),
+        forgetting=statistics.fmean(lost),
+        forgetting_ci=interval(lost),
+        gap_closed=gap,
+        to=to if both else None,
+        difference=statistics.fmean(by_seed) if both else None,
+        difference_ci=interval(by_seed),
+        difference_items_ci=bootstrap({k: v for k, v in apart.items() if v is not None}) if both else None,
+        counts={name: _mean([one.get(name) for one in every]) for name in COUNTS},
+        seeds=len({seed for _, seed in mine}),
+        items=sum(len(of) for of in worth[next(iter(worth))].values()),
+        seconds=statistics.fmean(one["seconds"] for one in every),
+    )
+
+
+def bootstrap(
+    worth: Mapping[tuple[str, int], Mapping[str, np.ndarray]], draws: int = DRAWS
+) -> Interval | None:
+    """95 % interval of the mean over drifted domains, by drawing pairs, seeds and items.
+
+    Args:
+        worth: (pair, seed) -> domain -> (items,); the items of a domain are the same in all.
+        draws: how many.
+
+    Returns:
+        None without runs, without a drifted domain, or where items differ.
+    """
+    keys = sorted(worth)
+    domains = sorted({domain for of in worth.values() for domain in of} - {SOURCE})
+    if not keys or not domains:
+        return None
+    if any(len({len(worth[key].get(domain, ())) for key in keys}) > 1 for domain in domains):
+        return None
+    rng = np.random.default_rng(0)
+    weight = _weights([pair for pair, _ in keys], draws, rng)
+    mean = np.zeros(draws)
+    for domain in domains:
+        answers = np.stack([worth[key][domain] for key in keys])
+        count = answers.shape[1]
+        drawn = rng.multinomial(count, np.full(count, 1 / count), size=draws) / count
+        mean += ((weight @ answers) * drawn).sum(axis=1) / len(domains)
+    low, high = np.quantile(mean, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def _weights(pairs: Sequence[str], draws: int, rng: np.random.Generator) -> np.ndarray:
+    """(draws, runs): how much each run counts, where pairs are drawn, and runs within each drawn pair."""
+    names = sorted(set(pairs))
+    weight = np.zeros((draws, len(pairs)))
+    times = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)
+    for which, name in enumerate(names):
+        of = [i for i, pair in enumerate(pairs) if pair == name]
+        for draw in range(draws):
+            total = times[draw, which] * len(of)
+            if total:
+                weight[draw, of] = rng.multinomial(total, np.full(len(of), 1 / len(of))) / len(of)
+    return weight / len(names)
+
+
+def curve(part: Part, data: str, figures: Figures, arm: str) -> list[tuple[float, float]]:
+    """(accuracy of the teacher on the stream, accuracy of an arm on drift) for each pair that has both."""
+    points = []
+    for pair in part.pairs:
+        of = teacher(part, data, figures, (pair,))
+        mine = [row for row in rows(part, data, figures, pair=pair) if row.label == arm]
+        if of is not None and of.on_stream is not None and mine:
+            points.append((of.on_stream, mine[0].acc_drift))
+    return sorted(points)
+
+
+def crossing(points: Sequence[tuple[float, float]], level: float) -> float | None:
+    """Where a line through points (x, y), sorted by x, first reaches `level`; None where it never does."""
+    ordered = sorted(points)
+    for (x0, y0), (x1, y1) in itertools.pairwise(ordered):
+        if min(y0, y1) <= level <= max(y0, y1):
+            return x0 if y1 == y0 else x0 + (level - y0) / (y1 - y0) * (x1 - x0)
+    return None
+
+
+def _last(one: Mapping[str, Any], domain: str) -> float:
+    return float(one["accuracy"][domain][-1][1])
+
+
+def _drift(one: Mapping[str, Any]) -> float:
+    return drift_mean({domain: of[-1][1] for domain, of in one["accuracy"].items()}) or 0.0
+
+
+def _change(one: Mapping[str, Any]) -> float:
+    """On the source, after the last round minus before the first."""
+    of = one["accuracy"][SOURCE]
+    return float(of[-1][1] - of[0][1])
+
+
+def _minus(mine: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray] | None:
+    """Item by item; None where the items differ."""
+    if {d: len(w) for d, w in mine.items()} != {d: len(w) for d, w in theirs.items()}:
+        return None
+    return {domain: mine[domain] - theirs[domain] for domain in mine}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    there = [float(v) for v in values if v is not None]
+    return statistics.fmean(there) if there else None

@@ -1,0 +1,217 @@
+"""The page as Markdown: a block for each part and data, made of cells alone, between marks in documents.
+
+`<!-- page: main scenes -->` and `<!-- /page -->` stand on lines of their own; what is between them is written
+by `cdc-flower page`, and a test checks that it is what the committed cells give.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from experiments.page import numbers
+from experiments.page.numbers import Figures, Interval, Row
+from experiments.page.plan import Part, Plan
+from experiments.report.terminal import size
+
+MARK = re.compile(r"(<!-- page: ([^>]+?) -->\n)(.*?)(<!-- /page -->)", re.S)
+Table = list[tuple[str, ...]]
+
+
+def blocks(plan: Plan, figures: Figures) -> dict[str, str]:
+    """Name of a block -> its text: "main scenes" and so on for each part and data, "short scenes" of the main
+    ones for a README.
+    """
+    found = {}
+    for part in plan.parts.values():
+        for data in part.data:
+            found[f"{part.name} {data}"] = block(part, data, figures)
+            if part.kind == "main":
+                found[f"short {data}"] = _block(part, data, _short(part, data, figures))
+    return found
+
+
+def block(part: Part, data: str, figures: Figures) -> str:
+    """The table of a part on some data, with the command that makes it."""
+    shown = {"main": _main, "table": _main, "ladder": _ladder, "budget": _budget, "crossing": _crossing}
+    return _block(part, data, shown[part.kind](part, data, figures))
+
+
+def _block(part: Part, data: str, table: Table) -> str:
+    """The text does not depend on cells that are not there: a new method changes no document."""
+    command = f"`cdc-flower page --only {part.name},{data}`"
+    heads, *body = table
+    if not body:
+        return f"Not made yet: {command}.\n"
+    lines = [heads, ("---", *["---:"] * (len(heads) - 1)), *body]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\nMade by {command}.\n"
+
+
+def _main(part: Part, data: str, figures: Figures) -> Table:
+    rows = numbers.rows(part, data, figures)
+    base = next((row.to for row in rows if row.to), "cdc")
+    heads = ("method", "labels", "backprop", "source", "drift", "drift, items too", "gap closed")
+    heads += ("source change", "up", "down", "device GFLOP", "cloud GFLOP", f"drift − {base}", "seeds")
+    pairs = len(part.pairs)
+    body = [
+        (
+            row.label,
+            *("yes" if has else "no" for has in (row.labels, row.device_backprop)),
+            percent(row.acc_source),
+            percent(row.acc_drift, row.drift_ci),
+            span(row.drift_items_ci),
+            "" if row.gap_closed is None else f"{100 * row.gap_closed:.0f} %",
+            signed(row.forgetting, row.forgetting_ci),
+            *_counts(row),
+            _difference(row),
+            f"{pairs} x {row.seeds}" if pairs > 1 else str(row.seeds),
+        )
+        for row in rows
+    ]
+    return [heads, *body, *_teacher(part, data, figures, len(heads))] if body else [heads]
+
+
+def _teacher(part: Part, data: str, figures: Figures, width: int) -> Table:
+    found = numbers.teacher(part, data, figures, part.pairs)
+    if found is None:
+        return []
+    stream = "" if found.on_stream is None else f" (on the stream {percent(found.on_stream)})"
+    line = ("teacher", "", "", percent(found.source), percent(found.on_test) + stream)
+    return [line + ("",) * (width - len(line))]
+
+
+def _short(part: Part, data: str, figures: Figures) -> Table:
+    heads = ("method", "labels", "backprop", "source", "drift", "gap closed", "source change", "up", "down")
+    picked = [0, 1, 2, 3, 4, 6, 7, 8, 9]
+    _, *body = _main(part, data, figures)
+    return [heads, *(tuple(row[i] for i in picked) for row in body)]
+
+
+def _ladder(part: Part, data: str, figures: Figures) -> Table:
+    heads = ("arm", "source", "drift", "drift − cdc, by seed", "up", "down", "device GFLOP", "cloud GFLOP")
+    heads += ("seeds",)
+    return [
+        heads,
+        *(
+            (
+                row.label,
+                percent(row.acc_source),
+                percent(row.acc_drift, row.drift_ci),
+                _difference(row),
+                *_counts(row),
+                str(row.seeds),
+            )
+            for row in numbers.rows(part, data, figures)
+        ),
+    ]
+
+
+def _budget(part: Part, data: str, figures: Figures) -> Table:
+    heads = ("budget", "arm", "source", "drift", "drift − cdc, by seed", "up", "down", "seeds")
+    rows = numbers.rows(part, data, figures)
+    return [
+        heads,
+        *(
+            (
+                part.variants[row.label],
+                part.plain[row.label],
+                percent(row.acc_source),
+                percent(row.acc_drift, row.drift_ci),
+                _difference(row),
+                *_counts(row)[:2],
+                str(row.seeds),
+            )
+            for row in rows
+        ),
+    ]
+
+
+def _crossing(part: Part, data: str, figures: Figures) -> Table:
+    taught = [arm for arm in part.arms if part.plain[arm] not in part.once]
+    levels = [row for row in numbers.rows(part, data, figures, pair=part.pairs[0]) if row.label not in taught]
+    heads = ("teacher on the stream", "teacher on test", *taught, *(row.label for row in levels))
+    body = []
+    for pair in part.pairs:
+        of = numbers.teacher(part, data, figures, (pair,))
+        rows = {row.label: row for row in numbers.rows(part, data, figures, pair=pair)}
+        if of is not None and of.on_stream is not None and any(arm in rows for arm in taught):
+            mine = [percent(rows[arm].acc_drift, rows[arm].drift_ci) if arm in rows else "" for arm in taught]
+            same = [percent(row.acc_drift, row.drift_ci) for row in levels]
+            body.append((of.on_stream, (percent(of.on_stream), percent(of.on_test), *mine, *same)))
+    body = [line for _, line in sorted(body)]
+    for arm in taught:
+        places = [
+            _place(numbers.crossing(numbers.curve(part, data, figures, arm), row.acc_drift)) for row in levels
+        ]
+        if body and levels:
+            body.append((f"`{arm}` reaches", "", *["" for _ in taught], *places))
+    return [heads, *body]
+
+
+def _place(at: float | None) -> str:
+    return "not in this range" if at is None else f"at {percent(at)}"
+
+
+def _counts(row: Row) -> tuple[str, str, str, str]:
+    up, down, device, cloud = (row.counts[name] for name in numbers.COUNTS)
+    return size(up), size(down), operations(device), operations(cloud)
+
+
+def _difference(row: Row) -> str:
+    if row.difference is None:
+        return ""
+    return f"{signed(row.difference, row.difference_ci)} {span(row.difference_items_ci)}".strip()
+
+
+def operations(value: float | None) -> str:
+    """GFLOP: three digits, or whole from 1,000 on."""
+    return "" if value is None else f"{value:,.3g}" if value < 1000 else f"{value:,.0f}"
+
+
+def percent(value: float, ci: Interval | None = None) -> str:
+    """0.772 -> "77.2", with half the width of its interval behind it."""
+    return f"{100 * value:.1f}" + (f" ±{50 * (ci[1] - ci[0]):.1f}" if ci else "")
+
+
+def signed(value: float, ci: Interval | None = None) -> str:
+    """In points, with a sign: 0.0 has none."""
+    text = f"{100 * value:+.1f}"
+    return (text[1:] if text[1:] == "0.0" else text) + (f" ±{50 * (ci[1] - ci[0]):.1f}" if ci else "")
+
+
+def span(ci: Interval | None) -> str:
+    """An interval, in percent."""
+    return f"[{100 * ci[0]:.1f}, {100 * ci[1]:.1f}]" if ci else ""
+
+
+def filled(text: str, made: Mapping[str, str]) -> str:
+    """A document with what stands between its marks made anew.
+
+    Raises:
+        ValueError: a mark that names no block.
+    """
+    unknown = [name for _, name, _, _ in MARK.findall(text) if name not in made]
+    if unknown:
+        raise ValueError(f"mark 'page: {unknown[0]}'; allowed: {', '.join(made)}")
+    return MARK.sub(lambda found: f"{found[1]}{made[found[2]]}{found[4]}", text)
+
+
+def documents(plan: Plan, made: Mapping[str, str]) -> dict[str, str]:
+    """File name -> text of the tables of each part."""
+    head = "Written by `cdc-flower page` from the cells beside it; do not edit."
+    return {
+        f"{part.name}.md": "\n".join(
+            [
+                f"# {part.title}\n\n{head}\n",
+                *(f"## {data}\n\n{made[f'{part.name} {data}']}" for data in part.data),
+            ]
+        )
+        for part in plan.parts.values()
+    }
+
+
+def marked(folder: Path) -> Sequence[Path]:
+    """The documents beside and above a folder of results that have marks."""
+    every = [*sorted(folder.parent.glob("*.md")), folder.parent.parent / "README.md"]
+    return [path for path in every if path.is_file() and MARK.search(path.read_text(encoding="utf-8"))]

@@ -1,0 +1,38 @@
+"""The command says what it would make, and refuses what cannot be a page in one line."""
+
+import pytest
+
+from experiments.page import digests
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--only", "nothing"], "--only 'nothing'; allowed: main, ladder"),
+        (["--set", "run.rounds=2"], "--set with the results of the documents; allowed: --results"),
+        (["--plan", "/nowhere.toml"], "'/nowhere.toml' is no file; allowed: a file that is there"),
+        (["--minutes", "-1"], "--minutes"),
+        (["--seeds", "0"], "--seeds"),
+        (["--workers", "-1"], "--workers"),
+    ],
+)
+def test_what_cannot_be_a_page_is_refused(refused, arguments, message, tmp_path):
+    assert message in refused("page", "--out", str(tmp_path / "out"), *arguments)
+
+
+def test_the_list_says_what_would_be_made_and_makes_nothing(command, monkeypatch, tmp_path):
+    monkeypatch.setattr(digests, "of_pair_and_data", lambda config: {"pair": "p", "data": "d"})
+    folders = ["--out", tmp_path / "out", "--results", tmp_path / "docs/results"]
+    code, said, _ = command("page", "--list", "--only", "main,scenes,cdc,static", "--seeds", 2, *folders)
+    assert code == 0
+    assert said.splitlines()[0] == "scenes: static, seed 0: to make: missing, 180 s"
+    assert said.splitlines()[-1].startswith("4 left, about ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_to_make_writes_the_tables(command, monkeypatch, tmp_path):
+    folders = ["--out", tmp_path / "out", "--results", tmp_path / "docs/results"]
+    code, said, _ = command("page", "--tables", *folders)
+    assert code == 0
+    assert str(tmp_path / "out/page.json") in said.splitlines()
+    assert "Not made yet" in (tmp_path / "docs/results/main.md").read_text()

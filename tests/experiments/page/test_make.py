@@ -1,0 +1,90 @@
+"""Cells are made once, kept, gone on with and made again when what they depend on changes."""
+
+import dataclasses
+import json
+
+import pytest
+
+from cdc_flower.config import ConfigError
+from experiments.page import cells, digests, make
+from experiments.page.plan import TEACHER, Cell
+
+
+def figures(making, arm, seed=0):
+    return cells.read(making.folder, Cell("scenes", "", arm, seed))
+
+
+def test_a_cell_has_its_figures_and_is_made_once(making):
+    _, ended = making()
+    assert ended.made == [f"scenes: {arm}, seed 0" for arm in (TEACHER, "static", "cdc", "random tokens")]
+    assert (ended.failed, ended.left) == ({}, [])
+    cdc = figures(making, "cdc")
+    assert cdc["accuracy"]["source"][-1] == [4, 0.88]
+    assert cdc["items"] == {"source": "10", "object": "1", "question": "0"}
+    assert (cdc["uplink_bytes"], cdc["device_gflops"]) == (4 * 2 * 100, 8.0)
+    assert cdc["settings"]["cloud.steps"]
+    assert "run.out-dir" not in cdc["settings"]
+    assert making()[1].made == []
+
+
+def test_only_what_changed_is_made_again(making, monkeypatch):
+    making(seeds=2)
+    monkeypatch.setattr(digests, "of_method", lambda name: f"new {name}" if name == "cdc" else name)
+    tasks, ended = making(only=("main", "scenes", "cdc", "static", TEACHER), seeds=2)
+    assert [task.why for task in tasks if task.cell.arm == TEACHER] == ["", ""]
+    assert ended.made == ["scenes: cdc, seed 0", "scenes: cdc, seed 1"]
+    assert {task.cell.arm for task in making(seeds=2)[0] if task.why == "method"} == {"random tokens"}
+
+
+def test_an_interrupted_cell_goes_on_and_a_finished_run_is_only_read(making, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("FAKE_BREAK", "2")
+    _, ended = making(only=("main", "scenes", "cdc"))
+    assert ended.failed == {"scenes: cdc, seed 0": "RuntimeError: round 2 broke"}
+    monkeypatch.delenv("FAKE_BREAK")
+    capsys.readouterr()
+    assert making(only=("main", "scenes", "cdc"))[1].made
+    assert "goes on with cdc" in capsys.readouterr().out
+    cells.file_of(making.folder, Cell("scenes", "", "cdc", 0)).unlink()
+    assert making(only=("main", "scenes", "cdc"))[1].made
+    assert capsys.readouterr().out == ""
+
+
+def test_a_cell_that_fails_is_named_and_the_others_are_made(making, plan):
+    part = plan.parts["main"]
+    arms = {"fedavg_full": {"run.method": "fedavg_full"}, **part.arms}  # the stand-in has no memory for it
+    names = {arm: arm for arm in arms}
+    other = dataclasses.replace(part, arms=arms, variants=dict.fromkeys(arms, ""), plain=names)
+    _, ended = making(of=dataclasses.replace(plan, parts={"main": other}))
+    assert ended.failed == {"scenes: fedavg_full, seed 0": "RuntimeError: no memory at all"}
+    assert len(ended.made) == 4
+
+
+def test_no_further_cell_is_started_when_the_time_is_over(making):
+    _, ended = making(most_minutes=0)
+    assert (ended.made, len(ended.left)) == ([], 4)
+    assert make.minutes(ended.left, 2) == pytest.approx((20 + 3 * make.GUESS) / 120)
+
+
+def test_what_is_not_here_is_skipped_with_what_to_do(making, monkeypatch):
+    monkeypatch.delenv(make.PACKS, raising=False)
+    tasks, _ = making(only=("main", "emoji"))
+    assert {task.skipped for task in tasks} == {
+        "no pack 'emoji': CDC_FLOWER_PACKS is not set; allowed: the folder of the packs"
+    }
+    tasks, _ = making(only=("crossing",))
+    assert "cdc-flower pretrain --data scenes --out" in tasks[-1].skipped
+
+    def lost(config):
+        raise ConfigError("no pair of models")
+
+    monkeypatch.setattr(digests, "of_pair_and_data", lost)
+    assert {task.skipped for task in making(only=("ladder",))[0]} == {"no pair of models"}
+
+
+def test_a_figure_that_cannot_be_read_is_a_failed_cell(making, monkeypatch):
+    def torn(cell, depends, run):
+        raise json.JSONDecodeError("torn", "", 0)
+
+    monkeypatch.setattr(cells, "figures", torn)
+    _, ended = making(only=("main", "scenes", "cdc"))
+    assert list(ended.failed) == ["scenes: cdc, seed 0"]

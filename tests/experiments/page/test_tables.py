@@ -1,0 +1,73 @@
+"""Tables say what the cells say, and no figure between the marks of a document was typed."""
+
+from pathlib import Path
+
+import pytest
+
+from experiments.page import numbers, tables
+from experiments.page import plan as planning
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_a_table_has_a_row_an_arm_and_the_command_that_makes_it(making, plan):
+    making(seeds=2)
+    made = tables.blocks(plan, numbers.load(making.folder, plan))
+    lines = made["main scenes"].splitlines()
+    assert lines[0].startswith(
+        "| method | labels | backprop | source | drift | drift, items too | gap closed |"
+    )
+    assert lines[3].startswith("| cdc | no | no | 88.0 | 85.5 ±6.4 | [")
+    assert "-2.0 ±0.0 | 800 B | 80 B | 8 |" in lines[3]
+    assert lines[5].startswith("| teacher |  |  | 90.0 | 90.0 (on the stream 80.0) |")
+    assert lines[-1] == "Made by `cdc-flower page --only main,scenes`."
+    assert made["main emoji"] == "Not made yet: `cdc-flower page --only main,emoji`.\n"
+    assert set(made) == {
+        *("main scenes", "main emoji", "short scenes", "short emoji"),
+        *("ladder scenes", "budgets scenes", "crossing scenes"),
+    }
+
+
+def test_budgets_name_variant_and_arm(making, plan):
+    making(only=("budgets", "scenes"))
+    lines = tables.blocks(plan, numbers.load(making.folder, plan))["budgets scenes"].splitlines()
+    assert [line[:15] for line in lines[2:4]] == ["| 1 kB | cdc | ", "| 2 kB | cdc | "]
+
+
+def test_a_crossing_has_a_row_a_teacher_and_says_where_curves_meet(making, plan, monkeypatch, tmp_path):
+    from experiments.run import pairs
+
+    monkeypatch.setattr(pairs, "folder", lambda name: tmp_path / name)
+    (tmp_path / "weak").mkdir()
+    (tmp_path / "weak/pair.json").write_text("{}")
+    making(only=("crossing", "scenes"))
+    lines = tables.blocks(plan, numbers.load(making.folder, plan))["crossing scenes"].splitlines()
+    assert lines[0] == "| teacher on the stream | teacher on test | cdc | fedprox_lora |"
+    assert lines[2] == lines[3] == "| 80.0 | 90.0 | 85.0 | 90.0 |"
+    assert lines[4] == "| `cdc` reaches |  |  | not in this range |"
+
+
+def test_what_stands_between_marks_is_made_anew_and_nothing_else():
+    text = "before\n<!-- page: main scenes -->\nold\n<!-- /page -->\nafter\n"
+    made = {"main scenes": "new\n"}
+    assert tables.filled(text, made) == text.replace("old", "new")
+    assert tables.filled(tables.filled(text, made), made) == text.replace("old", "new")
+    with pytest.raises(ValueError, match="mark 'page: main scenes'; allowed: other"):
+        tables.filled(text, {"other": ""})
+
+
+@pytest.mark.parametrize(
+    ("value", "ci", "shown"), [(-0.031, None, "-3.1"), (0.02, (0.01, 0.03), "+2.0 ±1.0"), (0.0, None, "0.0")]
+)
+def test_differences_have_signs(value, ci, shown):
+    assert tables.signed(value, ci) == shown
+
+
+def test_the_documents_say_what_the_committed_cells_say():
+    plan, folder = planning.read(), ROOT / "docs" / "results"
+    made = tables.blocks(plan, numbers.load(folder, plan))
+    texts = {folder / name: text for name, text in tables.documents(plan, made).items()}
+    for path in tables.marked(folder):
+        texts[path] = tables.filled(path.read_text(), made)
+    wrong = [path.name for path, text in texts.items() if not path.exists() or path.read_text() != text]
+    assert wrong == [], "run `cdc-flower page --tables`"

@@ -1,0 +1,48 @@
+"""What the page leaves for programs and readers."""
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from cdc_flower.config import ConfigError
+from experiments.page import write
+
+SCHEMA = json.loads((Path(__file__).parents[3] / "docs/page.schema.json").read_text())
+
+
+def test_a_page_without_cells_is_a_page(plan, tmp_path):
+    write.write(plan, tmp_path / "docs/results", tmp_path / "out")
+    found = json.loads((tmp_path / "out/page.json").read_text())
+    jsonschema.validate(found, SCHEMA)
+    assert len(found["missing"]) == len(plan.cells())
+    assert "Not made yet" in (tmp_path / "docs/results/main.md").read_text()
+
+
+def test_everything_is_written_from_the_cells(making, plan, tmp_path):
+    making(only=("main", "ladder", "budgets"), seeds=2)
+    document = tmp_path / "docs/method.md"
+    document.write_text("<!-- page: main scenes -->\nold\n<!-- /page -->\n")
+    write.write(plan, making.folder, tmp_path / "page")
+    found = json.loads((tmp_path / "page/page.json").read_text())
+    jsonschema.validate(found, SCHEMA)
+    scenes = found["data"]["scenes"]
+    assert (scenes["teacher_on_stream"], scenes["teacher_on_test"]) == (0.8, 0.9)
+    assert list(scenes["methods"]) == ["static", "cdc", "random tokens"]
+    cdc = scenes["methods"]["cdc"]
+    assert cdc["acc_drift"] == pytest.approx(0.855)
+    assert cdc["acc_drift_ci"] == pytest.approx([0.855 - 12.706 * 0.005, 0.855 + 12.706 * 0.005])
+    assert (cdc["uplink_bytes"], cdc["seeds"], cdc["forgetting"]) == (800, 2, -0.02)
+    assert [row["arm"] for row in found["ladder"]] == ["cdc"]
+    assert [row["variant"] for row in found["uplink_at_budget"]] == ["1 kB", "2 kB"]
+    assert (tmp_path / "page/budgets-scenes.png").read_bytes()[1:4] == b"PNG"
+    assert "old" not in document.read_text()
+    assert "| cdc | no | no |" in document.read_text()
+
+
+def test_a_mark_that_names_nothing_is_refused(plan, tmp_path):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/a.md").write_text("<!-- page: nothing -->\n<!-- /page -->\n")
+    with pytest.raises(ConfigError, match=r"a\.md: mark 'page: nothing'; allowed: main scenes"):
+        write.write(plan, tmp_path / "docs/results", tmp_path / "out")
