@@ -164,7 +164,7 @@ class CloudConfig:
     lr: float = setting(5e-3, "learning rate of AdamW", "cloud", gt=0, le=10)
     ema_decay: float = setting(0.98, "per step, of the averaged adapter that is shipped", "cloud", ge=0, lt=1)
     tau: float = setting(1.0, "temperature of the KL term", "cloud", ge=1e-3, le=1e3)
-    losses: str = setting("ce,kl", "of ce, kl, feature, wavelet; ce=1,kl=0.5 gives weights", "cloud")
+    losses: str = setting("ce,kl", "of ce, kl, feature, wavelet, entropy; ce=1,kl=0.5 gives weights", "cloud")
     confidence: float = setting(
         0.5, "teacher's answers below it are dropped and counted", "cloud", ge=0, le=1
     )

@@ -17,6 +17,7 @@ from cdc_flower.session import kept
 from cdc_flower.wire import keys
 from clients import (
     cdc,
+    cema,
     coded,
     cotta,
     evaluate,
@@ -37,6 +38,7 @@ DeviceWork = Callable[[Task], Work]
 
 WORK: dict[str, DeviceWork] = {
     "clients.cdc:work": cdc.work,
+    "clients.cema:work": cema.work,
     "clients.labelled:work": labelled.work,
     "clients.no_uplink:work": no_uplink.work,
     "clients.released:work": released.work,

@@ -120,6 +120,7 @@ class Released(CDC):
         "cloud.confidence-weighted": False,
         "cloud.ema-decay": 0.0,
         "cloud.source-replay": 0,
+        "cloud.guard": 0.0,
         "downlink.codec": "nf4",
     }
     work = "clients.released:work"

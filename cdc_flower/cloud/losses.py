@@ -1,10 +1,11 @@
 """AKD losses: what the twin is pulled towards (arXiv 2312.16279, section 3.3, and its released code).
 
     L = ce w CE(student, pseudo answer) + kl w tau^2 KL(teacher || student)
-        + feature MSE(hidden states) + wavelet DWT(hidden states)
+        + feature MSE(hidden states) + wavelet DWT(hidden states) + entropy e^(E_max - H) H
 
-with w the teacher's confidence in its answer (or 1) and `ce`, `kl`, `feature`, `wavelet` the weights of the
-setting `cloud.losses`. The released code has all but the KL, unweighted; the KL on logits is possible where
+with w the teacher's confidence in its answer (or 1), H the student's own entropy, and `ce`, `kl`, `feature`,
+`wavelet`, `entropy` the weights of the setting `cloud.losses`. The released code has CE, feature and wavelet,
+unweighted; the KL on logits is possible where
 teacher and student share a vocabulary (`possible`). CE and KL are means over the samples of a batch, the
 others over their positions.
 """
@@ -21,6 +22,7 @@ from torch.nn import functional as F
 
 from cdc_flower.config import ConfigError
 
+UNRELIABLE = 0.4  # of the largest entropy there is: with more an answer says nothing (CEMA)
 DB6 = (
     -0.0010773010853084796,
     0.004777257510945511,
@@ -100,6 +102,20 @@ def wavelet_l1(student: Tensor, teacher: Tensor, levels: int = 3) -> Tensor:
     return loss
 
 
+def sure_entropy(logits: Tensor, mask: Tensor) -> Tensor:
+    """The student's own entropy in nats, mean over an answer's steps, then over samples, each weighted by
+    e^(E_max - H) with E_max = 0.4 ln V: the surer, the more (CEMA, arXiv 2402.17316).
+
+    Args:
+        logits: student, (B, A, V).
+        mask: (B, A) bool, answer positions.
+    """
+    logp = logits.log_softmax(-1)
+    steps = -(logp.exp() * logp).sum(-1) * mask
+    entropy = steps.sum(1) / mask.sum(1).clamp_min(1)
+    return ((UNRELIABLE * math.log(logits.shape[-1]) - entropy.detach()).exp() * entropy).mean()
+
+
 @dataclass(frozen=True)
 class Seen:
     """What a loss may look at, of a batch.
@@ -166,6 +182,7 @@ LOSSES: dict[str, Loss] = {
     ),
     "feature": Loss(_feature, needs_teacher_hidden=True, of_positions=True),
     "wavelet": Loss(_wavelet, needs_teacher_hidden=True),
+    "entropy": Loss(lambda s: sure_entropy(s.logits, s.answer_ids != -100)),
 }
 """Name in the setting `cloud.losses` -> term."""
 

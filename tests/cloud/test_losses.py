@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -196,5 +198,23 @@ def test_terms_that_a_teacher_does_not_allow_are_left_out_or_refused():
         ("kl", False, "'kl' .* ids"),
         ("ce,wavelet", True, "'wavelet' .* tokens or ids"),
     ):
-        with pytest.raises(ConfigError, match=f"{says}.*allowed: ce{', kl' if words else ''}$"):
+        with pytest.raises(ConfigError, match=f"{says}.*allowed: ce{', kl' if words else ''}, entropy$"):
             losses.possible(setting, words=words, alike=False)
+
+
+def test_the_students_own_entropy_counts_more_where_it_is_sure():
+    v = 8
+    flat, sure = torch.zeros(1, 2, v), torch.zeros(1, 2, v)
+    sure[..., 0] = 5.0
+    mask = torch.tensor([[True, True]])
+    for logits in (flat, sure):
+        p = logits[0, 0].softmax(-1)
+        h = float(-(p * p.log()).sum())
+        expected = math.exp(0.4 * math.log(v) - h) * h
+        assert float(losses.sure_entropy(logits, mask)) == pytest.approx(expected, rel=1e-5)
+    half = torch.cat([flat[:, :1], sure[:, :1]], 1)
+    one = losses.sure_entropy(half, torch.tensor([[True, False]]))
+    assert float(one) == pytest.approx(float(losses.sure_entropy(flat, mask)))
+    sure.requires_grad_()
+    losses.sure_entropy(sure, mask).backward()
+    assert float(sure.grad[0, 0, 0]) < 0  # a step downhill makes it surer

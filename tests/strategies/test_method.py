@@ -23,10 +23,10 @@ def test_every_method_says_what_a_reader_of_a_table_must_know():
         assert isinstance(cls.traits, Traits)
     taught = {n for n, cls in found.items() if cls.traits.labels}
     assert taught >= {"labelled", "fedavg_full", "fedavg_lora", "fedprox_lora", "local"}
-    assert taught.isdisjoint({"static", "cdc", "fedavg_pseudo", "no_uplink", "released"})
+    assert taught.isdisjoint({"static", "cdc", "fedavg_pseudo", "no_uplink", "released", "cema"})
     trained = {n for n, cls in found.items() if cls.traits.device_backprop}
     assert trained >= {"fedavg_full", "fedavg_lora", "fedprox_lora", "fedavg_pseudo", "local"}
-    assert trained.isdisjoint({"static", "cdc", "labelled", "no_uplink", "released"})
+    assert trained.isdisjoint({"static", "cdc", "labelled", "no_uplink", "released", "cema"})
 
 
 def test_a_table_begins_with_what_does_not_adapt_then_comes_what_needs_no_gradients():
