@@ -210,9 +210,12 @@ def _check_names(config: Config) -> None:
         stage, _, name = key.partition(".")
         value = getattr(getattr(config, stage), name.replace("-", "_"))
         known = getattr(import_module(module), registry)
-        plain = value.removeprefix("-") if key == "uplink.token-score" else value  # "-norm": the lowest
-        if plain not in known:
-            raise ConfigError(f"setting '{key}' = {value!r}; allowed: {', '.join(known)}")
+        find = import_module(module).token_score if key == "uplink.token-score" else known.__getitem__
+        try:
+            find(value)
+        except KeyError:
+            also = ", mc_dropout=2 to 1024, and -score" if key == "uplink.token-score" else ""
+            raise ConfigError(f"setting '{key}' = {value!r}; allowed: {', '.join(known)}{also}") from None
     import_module("cdc_flower.cloud.losses").weights(config.cloud.losses)
 
 

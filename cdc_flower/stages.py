@@ -142,6 +142,9 @@ class UplinkConfig:
     )
     picture_quality: int = setting(75, "of jpeg and patches", "device", ge=1, le=95)
     sample_score: str = setting("mixed", "which samples go first", "device")
+    least_worth: float = setting(
+        0.0, "of worth: samples of a lower chance to be news go up less often", "device", ge=0, le=1
+    )
     token_score: str = setting("sampled", "which of a sample's tokens go; -score = lowest first", "device")
     tokens_kept: int = setting(
         40, "tokens of a sample that go up; 0 = all of its N", "device", ge=0, le=2**16 - 1

@@ -30,8 +30,8 @@ from cdc_flower.uplink import select, token_batch
 from cdc_flower.uplink.pictures import picture_batch
 from cdc_flower.uplink.pictures.picture_batch import FORMS
 from cdc_flower.uplink.sample import Batch, Sample
-from cdc_flower.uplink.scores import SAMPLE_SCORES, token_score
-from cdc_flower.wire import keys
+from cdc_flower.uplink.scores import GATED, SAMPLE_SCORES, Seen, token_score
+from cdc_flower.wire import gate, keys
 from cdc_flower.wire.counts import Counts
 from cdc_flower.wire.frame import FrameError
 from cdc_flower.wire.messages import frame_of, message_bytes, payload
@@ -182,20 +182,33 @@ def token_scores(now: Round) -> np.ndarray:
     return table([row for part in found for row in part])
 
 
+def gate_of(task: Task) -> gate.Weights | None:
+    """What the cloud says of whom to ask; None where it says nothing, or nothing that can be read."""
+    if keys.GATE not in task.order:
+        return None
+    try:
+        return gate.unpack(task.order[keys.GATE])
+    except FrameError as err:
+        log(WARNING, "device %s: %s", task.device, err)
+        return None
+
+
 def select_within_budget(now: Round) -> tuple[bytes, int, int]:
     """UTS: the frame, the samples in it and the tokens the cloud gets by it.
 
     The frame is b"" where not one sample fits.
     """
     config = now.task.config.uplink
-    uncertainty = SAMPLE_SCORES[config.sample_score](now.answers, now.task.rng("sample score"))
+    seen = Seen(now.answers, now.asked, gate_of(now.task), config.least_worth)
+    found = SAMPLE_SCORES[config.sample_score](seen, now.task.rng("sample score"))
+    uncertainty = now.answers.entropy if config.sample_score in GATED else found
     positions = [np.arange(len(tokens)) for tokens in now.tokens]
     if scored(config):
         kept = select.top(token_scores(now), config.tokens_kept)
         positions = [p[p < len(tokens)] for p, tokens in zip(kept, now.tokens, strict=True)]
     frames = UNITS[config.unit].frames(now, positions, uncertainty)
     frame_of_some = cache(frames)  # the one that is sent was weighed before
-    order = np.argsort(-uncertainty, kind="stable").tolist()
+    order = [i for i in np.argsort(-found, kind="stable").tolist() if found[i] > -np.inf]
     room = config.budget and max(1, config.budget - overhead())
     chosen = select.within_budget(order, lambda some: len(frame_of_some(tuple(some))), room)
     frame = frame_of_some(tuple(chosen)) if chosen else b""

@@ -22,6 +22,7 @@ from torch import nn
 
 from cdc_flower.checkpoint import Saved
 from cdc_flower.cloud.distill import Cloud
+from cdc_flower.cloud.gate import Gate
 from cdc_flower.cloud.guard import Guard
 from cdc_flower.cloud.losses import needs_teacher
 from cdc_flower.cloud.passes import longest
@@ -39,8 +40,8 @@ from cdc_flower.models.shared import Shared
 from cdc_flower.models.student import twin_model
 from cdc_flower.models.teacher import Teacher
 from cdc_flower.uplink.sample import LOOSE, Batch, Limits, Sample
-from cdc_flower.uplink.scores import token_score
-from cdc_flower.wire import keys
+from cdc_flower.uplink.scores import GATED, token_score
+from cdc_flower.wire import gate, keys
 from cdc_flower.wire.fields import Bytes, Frame, Number
 from cdc_flower.wire.frame import FrameError
 from cdc_flower.wire.messages import payload
@@ -119,6 +120,7 @@ class CDC(Method):
         self.metrics: dict[str, float] = {}  # of the last round
         self._warned = False
         self.examples = Examples()
+        self.gate = Gate()  # empty, and says nothing, where devices do not choose by it
 
     @classmethod
     def build(cls, setup: Setup) -> Self:
@@ -171,6 +173,8 @@ class CDC(Method):
             frame = self.lineage.frame_for(device)
             newest = self.lineage.mirror.newest
             order = {**self.order, keys.WORK: self.work, keys.ROUND: server_round, keys.VERSION: newest}
+            if told := self.gate.packed():
+                order[keys.GATE] = told
             records = RecordDict({keys.CONFIG: ConfigRecord(order)})
             if frame is not None:
                 records[keys.ARRAYS] = payload(frame)
@@ -196,6 +200,7 @@ class CDC(Method):
             answers = self._learn(server_round, samples, weights)
             if came:
                 self.examples.keep([(batch, sample) for batch, sample, _ in came], answers)
+                self._learn_gate([sample for _, sample, _ in came], answers)
         self.metrics["version"] = self.lineage.mirror.newest
         return self.initial_arrays(), MetricRecord(dict(self.metrics))
 
@@ -273,6 +278,14 @@ class CDC(Method):
         }
         return learned.teacher_answers
 
+    def _learn_gate(self, samples: list[Sample], answers: list[str]) -> None:
+        """Which of the samples were news, where devices choose by that: the teacher answered otherwise."""
+        if self.config.uplink.sample_score not in GATED or keys.LABELS in self.order:
+            return
+        said = [self.shared.text.words(list(s.answer_ids)).strip() for s in samples]
+        read = [gate.features(s.question_ids, s.answer_ids, s.uncertainty) for s in samples]
+        self.gate.learn(read, [a != b.strip() for a, b in zip(said, answers, strict=True)])
+
     def restored(self, lost: Mapping[int, bytes]) -> Mapping[bytes, np.ndarray]:
         """From the mirror."""
         return self.lineage.restored(lost)
@@ -280,7 +293,7 @@ class CDC(Method):
     def parts(self) -> dict[str, Saved]:
         """Everything that lives from round to round."""
         own = {"strategy": self, "lineage": self.lineage, "mirror": self.lineage.mirror, "cloud": self.cloud}
-        return {**super().parts(), **own, **({"guard": self.guard} if self.guard else {})}
+        return {**super().parts(), **own, "gate": self.gate, **({"guard": self.guard} if self.guard else {})}
 
     def state(self) -> dict[str, Any]:
         """The last metrics and the examples."""

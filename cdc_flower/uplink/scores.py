@@ -11,8 +11,10 @@ token rule applies dropout to the features themselves, which makes its variance 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,9 +22,13 @@ from torch import Tensor, nn
 
 from cdc_flower.models import vlm
 from cdc_flower.models.placement import device_of
+from cdc_flower.wire import gate
 
 SHARPNESS = 3.0  # of `sampled`: 0 is chance, infinity is `attention`; 2 to 4 are alike (docs/log.md)
-MC_PASSES = 4  # of `mc_dropout`
+BOLDNESS = 2.0  # of `worth`: 0 is chance, infinity takes the highest
+LEAST_CHANCE = 0.05  # that the teacher answers otherwise: a gate may be wrong of a kind it never met
+MC_PASSES = 4  # of `mc_dropout` without a number
+MOST_PASSES = 1024
 
 Own = Callable[[nn.Module, vlm.Text, vlm.Inputs, np.random.Generator], np.ndarray]
 
@@ -65,24 +71,76 @@ class TokenScore:
         return self.of_read(_array(self.read(model, out, inputs)), rng)
 
 
-SampleScore = Callable[[vlm.Answers, np.random.Generator], np.ndarray]
+@dataclass(frozen=True)
+class Seen:
+    """What a sample score reads of a device's round.
+
+    Attributes:
+        answers: to all B samples.
+        asked: ids of each question.
+        gate: what the cloud says of whom to ask; None before it has learned.
+        least: the setting `uplink.least-worth`.
+    """
+
+    answers: vlm.Answers
+    asked: Sequence[Sequence[int]] = ()
+    gate: gate.Weights | None = None
+    least: float = 0.0
 
 
-def mixed(answers: vlm.Answers, rng: np.random.Generator) -> np.ndarray:
+SampleScore = Callable[[Seen, np.random.Generator], np.ndarray]
+
+
+def mixed(seen: Seen, rng: np.random.Generator) -> np.ndarray:
     """The most uncertain and random samples in turn: chance finds where it is sure and wrong."""
-    orders = -answers.entropy, rng.random(len(answers.ids))
+    orders = -seen.answers.entropy, rng.random(len(seen.answers.ids))
     sure, drawn = (np.argsort(np.argsort(key, kind="stable")) for key in orders)
     return -np.minimum(2.0 * sure, 2.0 * drawn + 1)
 
 
+def kinds(seen: Seen, rng: np.random.Generator) -> np.ndarray:
+    """One sample of every question, then a second of every question that has one, in random order."""
+    order, asked = rng.permutation(len(seen.asked)), Counter[tuple[int, ...]]()
+    place = np.empty(len(order))
+    for i, now in enumerate(order.tolist()):
+        asked[tuple(seen.asked[now])] += 1
+        place[now] = asked[tuple(seen.asked[now])] + i / len(order)
+    return -place
+
+
+def worth(seen: Seen, rng: np.random.Generator) -> np.ndarray:
+    """Drawn without replacement in proportion to the gate's chance that the teacher would answer otherwise.
+
+    A sample whose chance is below `seen.least` goes up with the share of it that it has, so that devices with
+    nothing new send little and the cloud still hears of everything. Without a gate all samples are alike.
+    """
+    noise, luck = rng.gumbel(size=len(seen.asked)), rng.random(len(seen.asked))
+    if seen.gate is None:
+        return noise
+    chance = chance_of(seen)
+    return np.where(luck * seen.least < chance, BOLDNESS * np.log(chance) + noise, -np.inf)
+
+
+def chance_of(seen: Seen) -> np.ndarray:
+    """(B,) what the gate gives each sample; at least `LEAST_CHANCE`."""
+    assert seen.gate is not None
+    told = zip(seen.asked, seen.answers.ids, seen.answers.entropy, strict=True)
+    samples = [gate.features(question, answer, float(doubt)) for question, answer, doubt in told]
+    return np.maximum(gate.chance(seen.gate, samples), LEAST_CHANCE)
+
+
 SAMPLE_SCORES: dict[str, SampleScore] = {
-    "entropy": lambda a, rng: a.entropy,
+    "entropy": lambda seen, rng: seen.answers.entropy,
     "mixed": mixed,
-    "margin": lambda a, rng: 1 - a.margin,
-    "released": lambda a, rng: -a.log_prob,
-    "random": lambda a, rng: rng.random(len(a.ids)),
+    "worth": worth,
+    "kinds": kinds,
+    "margin": lambda seen, rng: 1 - seen.answers.margin,
+    "released": lambda seen, rng: -seen.answers.log_prob,
+    "random": lambda seen, rng: rng.random(len(seen.answers.ids)),
 }
-"""Name -> (B,) float64, higher = more uncertain."""
+"""Name -> (B,) float64, higher = goes first, minus infinity = does not go."""
+GATED = ("worth",)
+"""Sample scores that read the gate; with them a frame says each sample's entropy."""
 
 
 def _array(scores: Tensor) -> np.ndarray:
@@ -170,6 +228,17 @@ TOKEN_SCORES: dict[str, TokenScore] = {
 
 
 def token_score(name: str) -> TokenScore:
-    """The score of a key of `TOKEN_SCORES`; with "-" before it, the one that keeps the lowest."""
-    score = TOKEN_SCORES[name.removeprefix("-")]
+    """The score of a key of `TOKEN_SCORES`; with "-" before it, the one that keeps the lowest.
+
+    `mc_dropout=32` is `mc_dropout` with 32 passes.
+
+    Raises:
+        KeyError: there is no such score.
+    """
+    key, _, number = name.removeprefix("-").partition("=")
+    score = TOKEN_SCORES[key]
+    if "=" in name:
+        if key != "mc_dropout" or not number.isdecimal() or not 2 <= int(number) <= MOST_PASSES:
+            raise KeyError(name)
+        score = replace(score, own=partial(mc_dropout, passes=int(number)), passes=int(number))
     return replace(score, sign=-1.0) if name.startswith("-") else score

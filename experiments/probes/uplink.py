@@ -1,6 +1,7 @@
 """Which tokens tell the teacher most: what it still answers from those that a score keeps.
 
-That is the right answers that a byte of uplink buys, before anything is learned from them.
+That is the right answers that a byte of uplink buys, before anything is learned from them. All scores are
+compared, or, where `uplink.token-score` names one with a number of passes (`mc_dropout=32`), it and chance.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from cdc_flower.models.student import device_model
 from cdc_flower.models.teacher import load_teacher
 from cdc_flower.uplink import select, token_batch
 from cdc_flower.uplink.sample import MAX_BYTES, Batch, Sample
-from cdc_flower.uplink.scores import TOKEN_SCORES
+from cdc_flower.uplink.scores import TOKEN_SCORES, token_score
 
 MASKED = (0.3, 0.56, 0.8, 0.9)  # share of the tokens that stays on the device, besides none
 ITEMS, BATCH = 200, 32  # questions per domain and seed; samples of a frame
@@ -31,12 +32,14 @@ def measure(config: Config, shared: Shared, world: World, tell: Progress) -> Ite
     """What the teacher answers, from the tokens a score keeps, to questions of the devices' stream."""
     kept = [max(1, round(shared.n_tokens * (1 - masked))) for masked in MASKED]
     arms = [("all", "", shared.n_tokens)]
-    arms += [(name, way, k) for name in TOKEN_SCORES for way in ("high", "low") for k in kept]
+    asked_for = config.uplink.token_score.removeprefix("-")
+    names = (asked_for, "random") if "=" in asked_for else tuple(TOKEN_SCORES)
+    arms += [(name, way, k) for name in names for way in ("high", "low") for k in kept]
     arms = [a for a in arms if a[:2] != ("random", "low")]
     rows = _drawn(world, config.run.seed)
     tokens = np.stack([world.train_tokens[i] for i in rows["image_row"]]).astype(np.float32)
     asked = [shared.text.question_ids(str(q)) for q in rows["question"]]
-    scores = {name: _scores(name, config, shared, tokens, asked) for name in TOKEN_SCORES}
+    scores = {name: _scores(name, config, shared, tokens, asked) for name in names}
     for at, (name, way, k) in enumerate(arms):
         chosen = (
             [np.arange(shared.n_tokens)] * len(rows)
@@ -68,7 +71,7 @@ def _scores(
     found = []
     for start in range(0, len(asked), BATCH):
         inputs = vlm.collate(shared.text, tokens[start : start + BATCH], asked[start : start + BATCH])
-        found.append(TOKEN_SCORES[name](model, shared.text, inputs, rng))
+        found.append(token_score(name)(model, shared.text, inputs, rng))
     return np.concatenate(found)
 
 

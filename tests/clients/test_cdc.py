@@ -17,6 +17,7 @@ from cdc_flower.setting import MESSAGE_BYTES
 from cdc_flower.uplink import token_batch
 from cdc_flower.uplink.pictures import mosaic, picture_batch
 from cdc_flower.uplink.scores import MC_PASSES, TOKEN_SCORES
+from cdc_flower.wire import gate
 from cdc_flower.wire.counts import Counts
 from cdc_flower.wire.frame import FrameError
 from cdc_flower.wire.messages import frame_of, message_bytes
@@ -258,3 +259,34 @@ def test_all_samples_go_up_with_every_token_exactly_where_the_settings_say_so(ma
     for sample in batch.samples:
         true = task.tokens(task.items[[sample.index]])[0]
         np.testing.assert_array_equal(sample.tokens, true.astype(np.float32))
+
+
+def test_by_the_gate_a_device_sends_what_is_news_and_says_how_sure_it_was(make_task):
+    weights = np.zeros(gate.WEIGHTS)
+    order = {"gate": gate.pack(weights - 16)}  # nothing is news
+    everything = {"sample_score": "worth", "uplink_budget": 0}
+    whole, none = make_task(**everything), make_task(order=order, uplink_least_worth=1.0, **everything)
+    assert done(whole)["metrics"]["uploaded"] == len(whole.items)
+    sent = [
+        done(make_task(round=r, order=order, uplink_least_worth=1.0, **everything))["metrics"]["uploaded"]
+        for r in (1, 2)
+    ]
+    assert sum(sent) < len(none.items)  # a twentieth of them, by chance
+    batch = decoded(whole, done(whole))
+    student = resident(whole.shared, whole.config.pair)
+    answers = answer(
+        student.model,
+        whole.shared,
+        whole.source.longest,
+        whole.tokens(whole.items),
+        whole.questions(whole.items),
+    )
+    for sample in batch.samples:
+        assert sample.uncertainty == np.float16(answers.entropy[sample.index])
+
+
+@pytest.mark.parametrize("bad", [b"", b"x" * gate.BYTES, 7, "gate"])
+def test_a_gate_that_cannot_be_read_is_as_none(make_task, bad):
+    choosing = {"sample_score": "worth", "uplink_least_worth": 1.0}
+    with_bad, without = done(make_task(order={"gate": bad}, **choosing)), done(make_task(**choosing))
+    assert frame_of(with_bad) == frame_of(without)

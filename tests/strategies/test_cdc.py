@@ -21,6 +21,7 @@ from cdc_flower.models.shared import load_shared
 from cdc_flower.models.teacher import Teacher
 from cdc_flower.uplink import token_batch
 from cdc_flower.uplink.sample import Batch, Sample
+from cdc_flower.wire import gate
 from cdc_flower.wire.messages import frame_of, payload
 from clients.client_app import app as client_app
 from clients.store import Adapter, Store
@@ -263,3 +264,25 @@ def test_examples_show_the_picture_the_device_saw(run_settings):
     assert shown["image"] == world.pack.train_images[row["image_id"]]
     assert (shown["side"], shown["positions"], shown["teacher_answer"]) == (8, [0, 63], "red")
     assert str(row["question"]).split()[0].lower() in shown["question"]
+
+
+def test_the_gate_goes_down_once_something_was_learned_and_is_in_the_checkpoint(shared, fake_devices):
+    config = parse({"run.devices": 3, "run.samples-per-round": 4, "uplink.sample-score": "worth"})
+    mirror = Mirror(np.zeros(LAYOUT.total, np.float32), LAYOUT, "fp16", 10_000, 4)
+    strategy = cdc.CDC(Fleet.of(config), FakeCloud(), mirror, shared, Teacher(None, ""), config, None)
+    told = []
+
+    def train(device, content):
+        order = content["config"]
+        told.append((order["server-round"], order.get("gate")))
+        has = {"digest": strategy.lineage.mirror.digest}
+        reply = RecordDict({"metrics": says(order["version"]), "config": ConfigRecord(has)})
+        reply["arrays"] = payload(batch(device, order["server-round"], shared))
+        return reply
+
+    strategy.start(fake_devices(train), strategy.initial_arrays(), num_rounds=2)
+    assert {round: g is None for round, g in told} == {1: True, 2: False}
+    sent = gate.unpack(next(g for round, g in told if round == 2))
+    assert gate.chance(sent, [gate.features([7], [8], 0.5)])[0] > 0.8  # the teacher said something else
+    np.testing.assert_array_equal(strategy.parts()["gate"].state()["weights"], strategy.gate.weights)
+    assert len(strategy.gate.packed()) == gate.BYTES

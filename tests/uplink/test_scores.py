@@ -15,7 +15,8 @@ from cdc_flower.models import vlm
 from cdc_flower.models.student import device_model
 from cdc_flower.stages import UplinkConfig
 from cdc_flower.uplink import scores as uncertainty
-from cdc_flower.uplink.scores import SAMPLE_SCORES, TOKEN_SCORES, token_score
+from cdc_flower.uplink.scores import SAMPLE_SCORES, TOKEN_SCORES, Seen, token_score
+from cdc_flower.wire import gate
 
 CONFIG = UplinkConfig()
 
@@ -136,6 +137,21 @@ def test_random_scores_know_nothing_of_the_picture(student, shared, inputs):
     np.testing.assert_array_equal(first, second)
 
 
+@pytest.mark.parametrize("name", ["mc_dropout=1", "mc_dropout=1025", "mc_dropout=x", "norm=4", "none", "="])
+def test_a_number_of_passes_is_for_mc_dropout_alone_and_bounded(name):
+    with pytest.raises(KeyError):
+        token_score(name)
+
+
+def test_mc_dropout_with_a_number_makes_so_many_passes_and_says_so(student, shared, inputs):
+    assert (token_score("mc_dropout=8").passes, token_score("-mc_dropout=8").sign) == (8, -1.0)
+    np.testing.assert_array_equal(
+        score("mc_dropout=4", student, shared, inputs), score("mc_dropout", student, shared, inputs)
+    )
+    values = [len(np.unique(score(f"mc_dropout={n}", student, shared, inputs)[0])) for n in (4, 8)]
+    assert values[0] <= 8 < values[1]  # four passes tell at most eight groups of tokens apart
+
+
 # --- mc_dropout where the truth is known ---------------------------------------------------------------
 
 
@@ -210,7 +226,7 @@ def answers(steps: list[list[list[float]]]) -> vlm.Answers:
 @pytest.mark.parametrize("name", ["entropy", "margin", "released"])
 def test_a_sample_score_is_higher_where_the_student_is_less_sure(name):
     given = answers([[[0.9, 0.1]], [[0.7, 0.3]], [[0.51, 0.49]]])
-    found = SAMPLE_SCORES[name](given, np.random.default_rng(0))
+    found = SAMPLE_SCORES[name](Seen(given), np.random.default_rng(0))
     assert found.shape == (3,)
     assert (np.diff(found) > 0).all()
 
@@ -218,22 +234,69 @@ def test_a_sample_score_is_higher_where_the_student_is_less_sure(name):
 @pytest.mark.parametrize(("name", "biased"), [("entropy", False), ("margin", False), ("released", True)])
 def test_only_the_released_score_prefers_a_long_answer_to_an_equally_sure_short_one(name, biased):
     given = answers([[[0.8, 0.2]], [[0.8, 0.2]] * 6])
-    short, long = SAMPLE_SCORES[name](given, np.random.default_rng(0))
+    short, long = SAMPLE_SCORES[name](Seen(given), np.random.default_rng(0))
     assert (long > short + 1e-9) == biased
 
 
 def test_random_sample_scores_come_from_the_generator_alone():
     one, two = answers([[[0.9, 0.1]]] * 4), answers([[[0.6, 0.4]]] * 4)
-    a, b = (SAMPLE_SCORES["random"](x, np.random.default_rng(3)) for x in (one, two))
+    a, b = (SAMPLE_SCORES["random"](Seen(x), np.random.default_rng(3)) for x in (one, two))
     np.testing.assert_array_equal(a, b)
     assert len(set(a)) == 4
 
 
 def test_mixed_takes_the_most_uncertain_and_random_samples_in_turn():
     given = answers([[[0.5 + 0.04 * i, 0.5 - 0.04 * i]] for i in range(12)])  # the first is the least sure
-    orders = [np.argsort(-SAMPLE_SCORES["mixed"](given, np.random.default_rng(s))) for s in range(200)]
+    orders = [np.argsort(-SAMPLE_SCORES["mixed"](Seen(given), np.random.default_rng(s))) for s in range(200)]
     assert all(order[0] == 0 and sorted(order) == list(range(12)) for order in orders)
     half = np.array([order[:6] for order in orders])
     assert all({0, 1, 2} <= set(row) for row in half)  # every second place is the next by uncertainty
     drawn = np.bincount(half.ravel(), minlength=12)[3:]
     assert drawn.min() > 30  # the sure ones have their chance
+
+
+# --- samples by what the cloud says, and by kinds of question -----------------------------------------
+
+
+def gated(least: float, n: int = 40) -> tuple[Seen, np.ndarray]:
+    """Samples of two questions, and a gate that gives the first a chance of 0.8 and the second 0.1."""
+    given = answers([[[0.9, 0.1]]] * n)
+    asked = [[5] if i % 2 else [6] for i in range(n)]
+    weights = np.zeros(gate.WEIGHTS)
+    places = [gate.features([k], [1], float(given.entropy[0])) for k in (5, 6)]
+    own = [next(p for p in places[k] if p not in places[1 - k]) for k in (0, 1)]
+    weights[own] = np.log([0.8 / 0.2, 0.1 / 0.9])
+    return Seen(given, asked, weights, least), np.array([i % 2 == 1 for i in range(n)])
+
+
+def test_worth_prefers_what_the_gate_calls_news_and_leaves_the_rest_a_chance():
+    seen, news = gated(0.0)
+    orders = [np.argsort(-SAMPLE_SCORES["worth"](seen, np.random.default_rng(s)))[:20] for s in range(50)]
+    share = np.mean([news[order].mean() for order in orders])
+    assert 0.85 < share < 1
+    assert all(len(set(order.tolist())) == 20 for order in orders)
+
+
+def test_below_the_least_worth_a_sample_goes_up_with_the_share_that_it_has():
+    seen, news = gated(0.5)
+    sent = np.mean([SAMPLE_SCORES["worth"](seen, np.random.default_rng(s)) > -np.inf for s in range(400)], 0)
+    assert sent[news].min() == 1.0
+    np.testing.assert_allclose(sent[~news].mean(), 0.1 / 0.5, atol=0.02)
+
+
+def test_without_a_gate_worth_is_chance_and_everything_goes():
+    seen, _ = gated(1.0)
+    found = SAMPLE_SCORES["worth"](dataclasses.replace(seen, gate=None), np.random.default_rng(0))
+    assert np.isfinite(found).all()
+    assert len(set(found)) == len(found)
+
+
+def test_kinds_takes_every_question_once_before_any_twice():
+    asked = [[1]] * 6 + [[2]] * 3 + [[3]]
+    seen = Seen(answers([[[0.9, 0.1]]] * len(asked)), asked)
+    for s in range(20):
+        order = np.argsort(-SAMPLE_SCORES["kinds"](seen, np.random.default_rng(s)))
+        assert [sorted(asked[i][0] for i in order[:3]), sorted(asked[i][0] for i in order[3:5])] == [
+            [1, 2, 3],
+            [1, 2],
+        ]
