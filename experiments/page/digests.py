@@ -1,11 +1,11 @@
 """What a cell's figures depend on, beside its settings: its method's source, its pair, its data.
 
 Of the source only what makes the method is taken, or every commit would throw all cells away: the files of
-the strategy's classes, the file of its device work, and whatever these import, directly or through one
-another, of `strategies`, `clients`, `cdc_flower.cloud`, `uplink` and `downlink`, without `MACHINERY`, which
-all methods share. Docstrings, comments and empty lines do not count. What else decides figures (machinery,
-models, data, schedule, versions of packages) is held by tests and by the digests of pair and data; a change
-there that alters figures raises `edition` in `experiments/page.toml`.
+the strategy's classes, the files of the device work they name, and whatever these import, directly or through
+one another, of `strategies`, `clients`, `cdc_flower.cloud`, `uplink` and `downlink`, without `MACHINERY`,
+which all methods share. Docstrings, comments and empty lines do not count. What else decides figures
+(machinery, models, data, schedule, versions of packages) is held by tests and by the digests of pair and
+data; a change there that alters figures raises `edition` in `experiments/page.toml`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import ast
 import hashlib
 import importlib.util
 import io
+import re
 import tokenize
 from functools import lru_cache
 from pathlib import Path
@@ -44,8 +45,6 @@ def modules(name: str) -> tuple[str, ...]:
     """The modules that make a method, sorted."""
     cls = method(name)
     todo = [base.__module__ for base in cls.__mro__ if issubclass(base, Method) and base is not Method]
-    work = getattr(cls, "work", "")
-    todo += [work.partition(":")[0]] if work else []
     found: set[str] = set()
     while todo:
         module = todo.pop()
@@ -79,16 +78,21 @@ def _file(module: str) -> Path | None:
 
 
 def _imports(module: str) -> list[str]:
-    """Modules of `PLACES` that a module imports anywhere in it."""
+    """Modules of `PLACES` that a module imports anywhere in it, and those of device work that it names, as
+    "module:function".
+    """
     file = _file(module)
     names: set[str] = set()
+    works: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if file else ():
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            works |= {found[1] for found in [re.fullmatch(r"([A-Za-z_][\w.]*):\w+", node.value)] if found}
     inside = {name for name in names if name.startswith(tuple(f"{place}." for place in PLACES))}
-    inside -= set(MACHINERY)
+    inside = (inside | works) - set(MACHINERY)
     return sorted(name for name in inside if _file(name) is not None)
 
 

@@ -32,6 +32,7 @@ from typing import Any
 
 from cdc_flower.config import ConfigError
 from experiments.run.settings import flattened
+from strategies import method as registry
 
 PAGE = Path(__file__).parents[1] / "page.toml"
 TEACHER = "teacher"  # the arm that is no run: what the teacher answers
@@ -147,20 +148,16 @@ class Plan:
         return list(found)
 
 
-def read(path: Path | None = None, methods: Collection[str] | None = None) -> Plan:
+def read(path: Path | None = None) -> Plan:
     """The page of a file.
 
     Args:
         path: default `experiments/page.toml`.
-        methods: that are installed; by default those of the registry.
 
     Raises:
         ConfigError: no such file, or one that is not of the form above; names the place.
     """
-    if methods is None:
-        from strategies.method import methods as installed
-
-        methods = tuple(installed())
+    methods = registry.methods()
     path = path or PAGE
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -172,7 +169,7 @@ def read(path: Path | None = None, methods: Collection[str] | None = None) -> Pl
     if type(edition) is not int:
         raise ConfigError(f"{where}: edition = {edition!r}; allowed: a whole number")
     skipped: dict[str, str] = {}
-    arms = {name: {"run.method": name} for name in methods}
+    arms = {name: {"run.method": name, **method.needs} for name, method in methods.items()}
     for name, settings in _tables(where, "arms", table).items():
         _check_name(where, name)
         if name in (*methods, TEACHER):

@@ -2,6 +2,7 @@
 
 from cdc_flower.config import parse
 from experiments.page import digests
+from strategies.method import methods
 
 SOURCE = '''"""What it is."""
 
@@ -30,6 +31,9 @@ def test_a_method_is_its_strategy_its_device_work_and_what_these_learn_with():
         digests.modules("fedprox_lora")
     )
     assert "strategies.fedprox" not in digests.modules("fedavg_lora")
+    assert [
+        name for name in methods() if not any(m.startswith("clients.") for m in digests.modules(name))
+    ] == []
     assert len({digests.of_method(name) for name in ("static", "cdc", "fedavg_lora", "fedprox_lora")}) == 4
 
 
