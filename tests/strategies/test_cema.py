@@ -10,8 +10,10 @@ import pytest
 from cdc_flower.cloud.replay import CloudSample, PseudoLabelled
 from cdc_flower.config import parse
 from cdc_flower.models import adapters
+from cdc_flower.results import read
+from clients import cema
 from strategies.cema import CEMA, doubt
-from strategies.run import prepare
+from strategies.run import prepare, run_local
 
 
 def lesson(logits) -> PseudoLabelled:
@@ -34,3 +36,21 @@ def test_a_sample_counts_more_the_surer_its_teacher_is(run_settings):
     assert set(made.cloud.weights) == {"ce", "kl", "entropy"}
     assert made.cloud.replay.source == []
     assert {group["lr"] for group in made.cloud.optimizer.param_groups} == {0.02}
+
+
+def test_a_run_that_stops_goes_on_with_the_means_that_devices_keep(run_settings, tmp_path, monkeypatch):
+    """Random weights are unsure of everything: all is in the band here, and nothing would be as it is."""
+    monkeypatch.setattr(cema, "HIGH", 1.1)
+
+    def stop(*step):
+        if step[:2] == ("rounds", 2):
+            raise KeyError
+
+    whole, other = (parse(run_settings(method="cema", out_dir=str(tmp_path / n))) for n in ("whole", "other"))
+    found = read(run_local(whole))
+    with pytest.raises(KeyError):
+        run_local(other, stop)
+    again = read(run_local(other, resume=True))
+    assert found.devices["uploaded_samples"].sum() > 0
+    for name in ("ledger_digest", "adapter_digest"):
+        assert found.run[name] == again.run[name]
