@@ -103,14 +103,15 @@ def _made(
         return {}
     for task in todo:
         if task.why != "missing":
-            typer.echo(f"{task.cell.name}: made again: {task.why}", err=True)
+            typer.echo(f"{task.cell.name}: no longer holds: {task.why}", err=True)
     with locked(out), locked(results), Terminal(len(todo)) as terminal:
         try:
             ended = make.make(todo, results, out, busy, terminal.listen, minutes)
         except KeyboardInterrupt:
             write.write(found, results, out)
             raise
-    typer.echo(f"{len(ended.made)} made, {len(tasks) - len(todo)} kept or skipped; {_left(ended.left, busy)}")
+    kept = len(tasks) - len(todo) + len(ended.kept)
+    typer.echo(f"{len(ended.made)} made, {kept} kept or skipped; {_left(ended.left, busy)}")
     return ended.failed
 
 

@@ -32,6 +32,15 @@ def pretrain(
     recipe_seed: Annotated[
         int, typer.Option(min=0, help="Of every draw of the training: pairs that differ in it alone.")
     ] = 0,
+    teacher_share: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Share of the teacher's steps alone: a weaker teacher of the same student; default 1.",
+            show_default=False,
+        ),
+    ] = 1.0,
     sets: Sets = None,
 ) -> None:
     """Train a pair of models for a data pack.
@@ -41,14 +50,18 @@ def pretrain(
     config = parse(chosen_settings(data, preset, sets))
     name = config.data.name
     recipe = replace(shortened(RECIPES.get(name, Recipe()), steps_share), seed=recipe_seed)
+    recipe = replace(recipe, teacher_steps=shortened(recipe, teacher_share).teacher_steps)
 
     from experiments.report.terminal import Terminal, share
     from experiments.run import pairs, pool
 
     other = "-quick" if steps_share < 1 else f"-{recipe_seed}" if recipe_seed else ""
+    other += f"-t{100 * teacher_share:.0f}" if teacher_share < 1 else ""
     kept = pairs.folder(name + other)  # runs look for the pair of seed 0, and a quick try is none to run with
     target = (out or kept).absolute()
     pool.silence()
+    if teacher_share < 1:
+        pairs.borrow(target, [pairs.folder(name), *pairs.folder(name).parent.glob(f"{name}-t*")])
     with Terminal(1) as terminal, terminal.preparing(f"pair for {name}") as tell:
         card = pairs.train(config, target, recipe, tell)
     for role, scores in card["scores"].items():

@@ -62,12 +62,14 @@ def read_settings(config: Config, arm: str = "") -> dict[str, Any]:
 
 
 def changed(saved: Mapping[str, Any], now: Depends) -> str:
-    """What a cell's figures depend on that is another now, in a few words; "" where they are kept."""
+    """What a cell's figures depend on that is another now, in a few words; "" where they are kept. It is
+    "method" where its source alone has changed.
+    """
     if saved.get("format") != FORMAT:
         return f"format {saved.get('format')}"
     if saved["edition"] != now.edition:
         return f"edition {saved['edition']} -> {now.edition}"
-    for what in now.digests:
+    for what in ("pair", "data"):
         if saved["digests"].get(what) != now.digests[what]:
             return what
     defaults = flat(parse({}))
@@ -76,7 +78,7 @@ def changed(saved: Mapping[str, Any], now: Depends) -> str:
         was = before.get(key, defaults.get(key))
         if key not in now.settings or was != now.settings[key]:
             return f"{key} {was!r} -> {now.settings.get(key, 'gone')!r}"
-    return ""
+    return "" if saved["digests"].get("method") == now.digests.get("method") else "method"
 
 
 def file_of(folder: Path, cell: Cell) -> Path:

@@ -2,11 +2,16 @@
 
 A cell's run has a folder of its own below `OUT/runs`, named also by the digest of what it depends on: an
 interrupted one goes on after its last checkpoint, and one of another method or pair is never taken for it.
+
+Where nothing but a method's source has changed, the first of an arm's cells is made again as a witness: if it
+ends with the same bits (ledger, adapter and answers), the source was written anew and means the same, and
+the arm's other cells are kept, with the new digest. Else they are made again.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +30,8 @@ from experiments.run import settings as giving
 from experiments.run.pool import Event, Job
 
 PACKS = "CDC_FLOWER_PACKS"
+METHOD = "method"  # what `cells.changed` says where nothing else has
+BITS = ("ledger_digest", "adapter_digest", "items")
 GUESS = 180.0  # seconds of a cell, where none like it was made
 
 
@@ -52,9 +59,10 @@ class Task:
 
 @dataclass
 class Made:
-    """How it ended: cells by name; `failed` says why."""
+    """How it ended: cells by name; `kept` after their witness, `failed` with why."""
 
     made: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     left: list[Task] = field(default_factory=list)
 
@@ -77,11 +85,18 @@ def base_settings(cell: Cell) -> dict[str, Any]:
     if cell.pair:
         folder = pairs.folder(cell.pair)
         if not (folder / "pair.json").exists():
-            raise ConfigError(
-                f"no pair '{cell.pair}'; allowed: `cdc-flower pretrain --data {cell.data} --out {folder}`"
-            )
+            raise ConfigError(f"no pair '{cell.pair}'; allowed: `{_pretraining(cell, folder)}`")
         found["pair.folder"] = str(folder)
     return {**found, **cell.settings, "run.seed": cell.seed}
+
+
+def _pretraining(cell: Cell, folder: Path) -> str:
+    """The command that trains a pair: DATA-tN has a teacher of N % of the steps, DATA-N other draws."""
+    kind, number = re.fullmatch(r".*?(?:-(t?)(\d+))?", cell.pair).groups()  # type: ignore[union-attr]
+    share = f" --teacher-share {int(number) / 100:g}" if kind and int(number) < 100 else ""
+    seed = f" --recipe-seed {number}" if number and not kind else ""
+    data = cell.data if cell.data == "scenes" else f"${PACKS}/{cell.data}"
+    return f"cdc-flower pretrain --data {data}{share}{seed} --out {folder}"
 
 
 def tasks(
@@ -173,13 +188,8 @@ def make(
         KeyboardInterrupt: as it came; what is finished is kept.
     """
     started = time.monotonic()
-    by_job, ended = {}, Made()
-    for task in todo:
-        job = _job(task, out, engine)
-        if job.resume and _finished(job):
-            _keep(task, job, folder, ended)
-        else:
-            by_job[job] = task
+    ended = Made()
+    before = {task.cell: saved.read(folder, task.cell) for task in todo if task.why == METHOD}
 
     def heard(event: Event) -> None:
         if event.kind == "done":
@@ -189,11 +199,54 @@ def make(
     def enough() -> bool:
         return most_minutes is not None and time.monotonic() - started >= 60 * most_minutes
 
-    failed = pool.run(list(by_job), workers, heard, enough)
-    ended.failed.update({by_job[job].cell.name: why for job, why in failed.items()})
-    done = {*ended.made, *ended.failed}
+    first, others = _witnesses(todo)
+    for some in (first, others):
+        by_job: dict[Job, Task] = {}
+        for task in some:
+            if task in others and _witnessed(task, todo, before, folder):
+                ended.kept.append(task.cell.name)
+                continue
+            job = _job(task, out, engine)
+            if job.resume and _finished(job):
+                _keep(task, job, folder, ended)
+            else:
+                by_job[job] = task
+        failed = pool.run(list(by_job), workers, heard, enough)
+        ended.failed.update({by_job[job].cell.name: why for job, why in failed.items()})
+    done = {*ended.made, *ended.kept, *ended.failed}
     ended.left = [task for task in todo if task.cell.name not in done]
     return ended
+
+
+def _witnesses(todo: Sequence[Task]) -> tuple[list[Task], list[Task]]:
+    """The tasks, without and with those that another of their arm may save from being made again."""
+    seen: set[tuple[str, str, str]] = set()
+    first, others = [], []
+    for task in todo:
+        arm = task.cell.data, task.cell.pair, task.cell.arm
+        (others if task.why == METHOD and arm in seen else first).append(task)
+        if task.why == METHOD:
+            seen.add(arm)
+    return first, others
+
+
+def _witnessed(task: Task, todo: Sequence[Task], before: Mapping[Cell, Any], folder: Path) -> bool:
+    """Keep a cell whose arm's witness has the bits that it had, where both are of one older source."""
+    assert task.depends is not None
+    cell, was = task.cell, before[task.cell]
+    witness = next(
+        other.cell
+        for other in todo
+        if other.why == METHOD and replace(other.cell, seed=cell.seed) == cell and other.cell != cell
+    )
+    then, now = before[witness], saved.read(folder, witness)
+    if then is None or now is None or now["digests"] != dict(task.depends.digests):
+        return False
+    if was["digests"] != then["digests"] or any(then.get(what) != now.get(what) for what in BITS):
+        return False
+    now_digests = {"digest": task.depends.digest, "digests": dict(task.depends.digests)}
+    results.write_json(saved.file_of(folder, cell), {**was, **now_digests})
+    return True
 
 
 def _job(task: Task, out: Path, engine: str) -> Job:

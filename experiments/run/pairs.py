@@ -8,6 +8,7 @@ needs the pair.
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -150,6 +151,18 @@ def _tell_difference(found: Path, config: Config, say: Callable[[str], None]) ->
             f"note: the student of {found} was taught data.{key.replace('_', '-')}={taught.get(key, '')!r}, "
             f"the run assumes {assumed[key]!r}; train another with `cdc-flower pretrain`"
         )
+
+
+def borrow(target: Path, others: Iterable[Path]) -> None:
+    """Take over the stages of other pairs that `target` has not, but for their teachers, so that tower and
+    student are not trained again: a stage of another recipe or pack is not used (its fingerprint says so).
+    """
+    for other in others:
+        for stage in sorted((other / "stages").glob("*.safetensors")):
+            mine = target / "stages" / stage.name
+            if other != target and stage.stem != "teacher" and not mine.exists():
+                mine.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(stage, mine)
 
 
 def train(config: Config, target: Path, recipe: Recipe | None, progress: Progress) -> dict[str, Any]:

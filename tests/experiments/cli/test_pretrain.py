@@ -7,6 +7,7 @@ import pytest
     ("arguments", "message"),
     [
         (["--steps-share", "0"], "steps-share = 0; allowed: above 0, at most 1"),
+        (["--teacher-share", "0"], "steps-share = 0; allowed: above 0, at most 1"),
         (["--steps-share", "1.5"], "'--steps-share': 1.5 is not in the range 0<=x<=1"),
     ],
 )

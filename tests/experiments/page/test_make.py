@@ -27,13 +27,33 @@ def test_a_cell_has_its_figures_and_is_made_once(making):
     assert making()[1].made == []
 
 
-def test_only_what_changed_is_made_again(making, monkeypatch):
+def test_a_method_that_was_written_anew_and_means_the_same_is_made_once_and_the_others_are_kept(
+    making, monkeypatch
+):
     making(seeds=2)
     monkeypatch.setattr(digests, "of_method", lambda name: f"new {name}" if name == "cdc" else name)
     tasks, ended = making(only=("main", "scenes", "cdc", "static", TEACHER), seeds=2)
-    assert [task.why for task in tasks if task.cell.arm == TEACHER] == ["", ""]
-    assert ended.made == ["scenes: cdc, seed 0", "scenes: cdc, seed 1"]
-    assert {task.cell.arm for task in making(seeds=2)[0] if task.why == "method"} == {"random tokens"}
+    assert {task.why for task in tasks if task.cell.arm in ("static", TEACHER)} == {""}
+    assert ended.made == ["scenes: cdc, seed 0"]
+    assert ended.kept == ["scenes: cdc, seed 1"]
+    assert {task.cell.arm for task in making(seeds=2)[0] if task.why} == {"random tokens"}
+    assert making(seeds=2)[1].made == []
+
+
+def test_a_method_that_ends_with_other_bits_is_made_again_whole(making, monkeypatch):
+    making(seeds=2)
+    path = cells.file_of(making.folder, Cell("scenes", "", "cdc", 0))
+    path.write_text(path.read_text().replace('"source": "10"', '"source": "01"'))  # what it answered then
+    monkeypatch.setattr(digests, "of_method", lambda name: f"new {name}")
+    _, ended = making(only=("main", "scenes", "cdc"), seeds=2)
+    assert (ended.made, ended.kept) == (["scenes: cdc, seed 0", "scenes: cdc, seed 1"], [])
+
+
+def test_another_pair_makes_everything_again(making, monkeypatch):
+    making(seeds=2)
+    monkeypatch.setattr(digests, "of_pair_and_data", lambda config: {"pair": "another", "data": "d"})
+    monkeypatch.setenv("FAKE_PAIR", "another")
+    assert len(making(seeds=2)[1].made) == 8
 
 
 def test_an_interrupted_cell_goes_on_and_a_finished_run_is_only_read(making, tmp_path, monkeypatch, capsys):
@@ -88,3 +108,19 @@ def test_a_figure_that_cannot_be_read_is_a_failed_cell(making, monkeypatch):
     monkeypatch.setattr(cells, "figures", torn)
     _, ended = making(only=("main", "scenes", "cdc"))
     assert list(ended.failed) == ["scenes: cdc, seed 0"]
+
+
+@pytest.mark.parametrize(
+    ("data", "pair", "command"),
+    [
+        ("scenes", "scenes-t40", "--data scenes --teacher-share 0.4 --out"),
+        ("scenes", "scenes-t100", "--data scenes --out"),
+        ("emoji", "emoji-2", "--data $CDC_FLOWER_PACKS/emoji --recipe-seed 2 --out"),
+    ],
+)
+def test_a_pair_that_is_not_here_is_said_how_to_train(data, pair, command, monkeypatch, tmp_path):
+    monkeypatch.setenv(make.PACKS, str(tmp_path))
+    (tmp_path / data).mkdir()
+    with pytest.raises(ConfigError) as refused:
+        make.base_settings(Cell(data, pair, "cdc", 0))
+    assert f"`cdc-flower pretrain {command} " in str(refused.value)

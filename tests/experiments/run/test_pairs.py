@@ -140,5 +140,16 @@ def test_tokens_of_another_tower_are_refused_before_anything_is_loaded(unlike):
     ) as refused:
         pairs.tell_unlike([parse(unlike)], nothing)
     assert "\n" not in str(refused.value)
-    with pytest.raises(ConfigError, match="'wavelet' needs a teacher .* allowed: ce$"):
+    with pytest.raises(ConfigError, match="'wavelet' needs a teacher .* allowed: ce, entropy$"):
         pairs.tell_unlike([parse({**unlike, "uplink.unit": "jpeg", "cloud.losses": "wavelet"})], nothing)
+
+
+def test_a_pair_with_a_weaker_teacher_takes_over_tower_and_student(tmp_path):
+    for name in ("tower", "teacher", "student"):
+        (tmp_path / "full/stages").mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"full/stages/{name}.safetensors").write_text(name)
+    mine = tmp_path / "weak/stages"
+    mine.mkdir(parents=True)
+    (mine / "student.safetensors").write_text("my own")
+    pairs.borrow(tmp_path / "weak", [tmp_path / "weak", tmp_path / "none", tmp_path / "full"])
+    assert {path.stem: path.read_text() for path in mine.iterdir()} == {"tower": "tower", "student": "my own"}
