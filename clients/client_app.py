@@ -22,6 +22,7 @@ from clients import (
     cotta,
     evaluate,
     fedavg,
+    fedkd,
     labelled,
     local,
     no_uplink,
@@ -47,6 +48,7 @@ WORK: dict[str, DeviceWork] = {
     "clients.coded:work": coded.work,
     "clients.local:work": local.work,
     "clients.tent:work": tent.work,
+    "clients.fedkd:work": fedkd.work,
     "clients.cotta:work": cotta.work,
 }
 """Name in the message's config -> device work that every device has."""

@@ -31,6 +31,7 @@ class Kind(IntEnum):
     TOKEN_BATCH = 1  # device -> cloud: cdc_flower.uplink.token_batch
     UPDATE = 2  # cloud -> device: cdc_flower.downlink.update
     PICTURE_BATCH = 3  # device -> cloud: cdc_flower.uplink.pictures.picture_batch
+    LOW_RANK = 4  # both ways: cdc_flower.downlink.low_rank
 
 
 def envelope(sections: int) -> int:
