@@ -47,18 +47,20 @@ from strategies.method import Method, Setup, Traits
 from strategies.servers import Server
 from strategies.ways import Coded, Way, Whole, check_codec
 
+REHEARSED = 0.1  # of the devices' rate, for the server's own steps: at the whole of it they undo the drift
+
 
 @checked(frozen=True, config=STRICT)
 class FedAvgSettings:
     """Training on the device, and the average."""
 
-    epochs: int = setting(1, "over what a device trains on, per round", "device", ge=1, le=1000)
+    epochs: int = setting(3, "over what a device trains on, per round", "device", ge=1, le=1000)
     batch: int = setting(8, "samples a step", "device", ge=1, le=2**16)
     lr: float = setting(3e-3, "learning rate of AdamW, for the adapter", "device", gt=0, le=1e6)
     lr_full: float = setting(
         1e-3, "learning rate of AdamW, for all weights (fedavg_full)", "device", gt=0, le=1e6
     )
-    memory: int = setting(64, "past samples a device may train on again", "device", ge=0, le=10**6)
+    memory: int = setting(448, "past samples a device may train on again", "device", ge=0, le=10**6)
     confidence: float = setting(0.8, "fedavg_pseudo: own answers below it do not teach", "device", ge=0, le=1)
     average: Literal["mean", "median", "trimmed-mean", "krum", "multi-krum", "bulyan"] = setting(
         "mean", "how the weights of devices become one; all but mean bear some hostile devices", "cloud"
@@ -133,8 +135,8 @@ class FedAvgLora(Method, FedAvg):
             self._travel(Coded(self._newest, layout, own.codec, config.downlink, config.uplink.budget))
         if own.replay_steps:
             pool = replay_pool(config, shared, setup.world)
-            trained, steps = adapters.train_merged(model), (own.replay_steps, own.batch, self.order["lr"])
-            self.rehearsal = Rehearsal(shared, trained, pool, *steps, config.run.seed)
+            steps = own.replay_steps, own.batch, REHEARSED * self.order["lr"]
+            self.rehearsal = Rehearsal(shared, adapters.train_merged(model), pool, *steps, config.run.seed)
         return self
 
     @classmethod

@@ -41,6 +41,7 @@ class Holds:
         full: all its weights, instead of the adapter.
         batch, lessons: samples of a step on a device, and in all of a round.
         coded: what devices trained goes through a codec of updates, within the budgets.
+        rehearses: the cloud trains what devices trained on data of its own.
     """
 
     distils: bool = False
@@ -49,6 +50,7 @@ class Holds:
     batch: int = 0
     lessons: int = 0
     coded: bool = False
+    rehearses: bool = False
 
 
 PURPOSES = ("libraries", "data", "weights", "optimiser", "tokens", "ledger", "activations")
@@ -210,7 +212,7 @@ def _size(run: Run) -> int:
 
 def _trained(run: Run, device: bool, cloud: bool) -> float:
     """Gradients and moments."""
-    works = (cloud and run.holds.distils) or (device and run.holds.trains)
+    works = (cloud and (run.holds.distils or run.holds.rehearses)) or (device and run.holds.trains)
     return ADAM * FLOAT * _size(run) if works else 0
 
 
@@ -228,7 +230,8 @@ def _versions(run: Run, device: bool, cloud: bool) -> float:
 def _data(run: Run) -> float:
     config = run.config
     replayed = min(config.data.scenes_train, config.cloud.source_replay)
-    again = run.holds.distils and config.data.pack == "scenes"  # the pictures that the cloud replays
+    has = run.holds.distils or run.holds.rehearses
+    again = has and config.data.pack == "scenes"  # the pictures that the cloud replays
     return run.data.memory + (SCENE_BYTES * replayed * 0.6 if again else 0)
 
 
@@ -240,6 +243,9 @@ def _cached(run: Run) -> float:
 
 def _tokens(run: Run, cloud: bool) -> float:
     total = _cached(run)
+    if cloud and run.holds.rehearses:
+        whole = FLOAT * run.student.family.width(run.student.config) * run.lengths.picture
+        total += run.config.cloud.source_replay * (whole + 8 * run.lengths.prompt)
     if cloud and run.holds.distils:
         config, lengths = run.config.cloud, run.lengths
         width = run.student.family.width(run.student.config)

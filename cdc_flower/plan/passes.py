@@ -34,7 +34,7 @@ def kept(run: Run, device: bool, cloud: bool, judges: bool) -> float:
 def _steps(run: Run, device: bool, cloud: bool) -> Iterable[float]:
     """Bytes of a step of training, on a device and in the cloud."""
     student, lengths, own = run.student, run.lengths, run.config.cloud
-    if device and run.holds.trains:
+    if (device and run.holds.trains) or (cloud and run.holds.rehearses):
         yield run.widest(student, _step(run.holds.batch, lengths.prompt, lengths.answer))
     if cloud and run.holds.distils:
         whole = round(own.batch * own.replay_share)

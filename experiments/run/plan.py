@@ -23,7 +23,7 @@ from cdc_flower.plan.checkpoints import Checkpoint, open_checkpoint
 from cdc_flower.plan.memory import Holds, Memory, Need, Run
 from experiments.run.machine import Machine, cores, gib
 from strategies.devices import wanted
-from strategies.fedavg import FedAvgSettings
+from strategies.fedavg import FedAvgLora, FedAvgSettings
 from strategies.method import method
 
 UNSURE = 0.15  # share of the plan that a measurement may differ by (docs/log.md)
@@ -92,8 +92,9 @@ def holds(config: Config) -> Holds:
     if not found.traits.device_backprop:
         return Holds(distils=found.traits.adapts)
     lessons = own.epochs * (config.run.samples_per_round + own.memory)
-    full, coded = getattr(found, "full", False), own.codec != "fp16"
-    return Holds(trains=True, full=full, batch=own.batch, lessons=lessons, coded=coded)
+    full, federated = getattr(found, "full", False), issubclass(found, FedAvgLora)
+    coded, rehearses = federated and own.codec != "fp16", federated and own.replay_steps > 0
+    return Holds(False, True, full, own.batch, lessons, coded, rehearses)
 
 
 @dataclass(frozen=True)

@@ -76,3 +76,13 @@ def test_who_starts_a_comparison_has_a_teacher_and_no_student(planned):
     assert found.weights < process(planned(CDC), device=True, cloud=True).ram.weights
     assert found.libraries == memory.LIBRARIES
     assert found.ledger == found.optimiser == 0
+
+
+def test_a_cloud_that_rehearses_trains_and_keeps_its_samples(planned):
+    plain, more = (
+        process(planned(dataclasses.replace(LORA, rehearses=some)), device=False, cloud=True).ram
+        for some in (False, True)
+    )
+    assert more.optimiser > plain.optimiser
+    assert more.tokens > plain.tokens
+    assert more.activations >= plain.activations

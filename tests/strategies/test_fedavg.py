@@ -9,10 +9,11 @@ from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 from torch import nn
 
 from cdc_flower.config import ConfigError, parse
+from cdc_flower.fleet.cost.charges import CloudWork
 from cdc_flower.wire.fields import LARGEST
 from strategies.averages import AVERAGES, furthest
 from strategies.devices import FleetError
-from strategies.fedavg import FedAvgLora, FedAvgSettings
+from strategies.fedavg import FedAvgFull, FedAvgLora, FedAvgSettings
 from strategies.fedprox import FedProxLora
 from strategies.fleet import Fleet
 from strategies.method import Setup
@@ -46,7 +47,7 @@ def devices(fake_devices):
     return make
 
 
-LOOSE = FedAvgSettings(lr=1e6)  # with it a device may answer anything
+LOOSE = FedAvgSettings(lr=1e6, memory=64)  # with it a device may answer anything
 
 
 def fedavg(kind=FedAvgLora, own=LOOSE, **more):
@@ -187,6 +188,13 @@ def test_a_running_mean_is_shipped_and_the_weights_go_on(devices):
     np.testing.assert_allclose(result.arrays["p"].numpy(), 0.75 * start + 0.25 * averaged, atol=1e-3)
     strategy.configure_train(2, result.arrays, {}, grid)
     np.testing.assert_allclose(strategy.way.start, np.full(3, averaged), atol=1e-3)
+
+
+def test_the_servers_own_steps_are_its_work_and_more_where_all_weights_learn():
+    own = FedAvgSettings(replay_steps=20, batch=8)
+    assert fedavg().cloud_work(5) == CloudWork()
+    assert fedavg(own=own).cloud_work(0) == CloudWork(0, 20, 8)
+    assert fedavg(FedAvgFull, own).cloud_work(0) == CloudWork(0, 20, 12)
 
 
 def test_every_optimiser_of_the_server_stands_behind_every_average(devices):
