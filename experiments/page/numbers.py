@@ -41,7 +41,7 @@ class Row:
         pair: its name, where a row is of one; "" else.
         drift_ci: over seeds; None for one.
         drift_items_ci: over pairs, seeds and items.
-        forgetting: accuracy on the source after the last round minus that before the first.
+        forgetting: accuracy on the source before the first round minus that after the last, a signed change.
         gap_closed: between the student as shipped and the teacher; None without both.
         to: the arm that differences are to; None where it is this one or not there.
         difference: on drift, by seed; with its intervals as above.
@@ -161,7 +161,7 @@ def _row(
 ) -> Row:
     every = list(mine.values())
     drift = [_drift(one) for one in every]
-    lost = [_change(one) for one in every]
+    lost = [_lost(one) for one in every]
     worth = {key: saved.unpacked(one["items"]) for key, one in mine.items()}
     both = [key for key in mine if key in theirs]
     by_seed = [_drift(mine[key]) - _drift(theirs[key]) for key in both]
@@ -266,10 +266,10 @@ def _drift(one: Mapping[str, Any]) -> float:
     return drift_mean({domain: of[-1][1] for domain, of in one["accuracy"].items()}) or 0.0
 
 
-def _change(one: Mapping[str, Any]) -> float:
-    """On the source, after the last round minus before the first."""
+def _lost(one: Mapping[str, Any]) -> float:
+    """On the source, before the first round minus after the last: negative where it gained."""
     of = one["accuracy"][SOURCE]
-    return float(of[-1][1] - of[0][1])
+    return float(of[0][1] - of[-1][1])
 
 
 def _minus(mine: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray] | None:

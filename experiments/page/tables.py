@@ -52,7 +52,7 @@ def _main(part: Part, data: str, figures: Figures) -> Table:
     rows = numbers.rows(part, data, figures)
     base = next((row.to for row in rows if row.to), "cdc")
     heads = ("method", "labels", "backprop", "source", "drift", "drift, items too", "gap closed")
-    heads += ("source change", "up", "down", "device GFLOP", "cloud GFLOP", f"drift − {base}", "seeds")
+    heads += ("forgets", "up", "down", "device GFLOP", "cloud GFLOP", f"drift − {base}", "seeds")
     pairs = len(part.pairs)
     body = [
         (
@@ -82,7 +82,7 @@ def _teacher(part: Part, data: str, figures: Figures, width: int) -> Table:
 
 
 def _short(part: Part, data: str, figures: Figures) -> Table:
-    heads = ("method", "labels", "backprop", "source", "drift", "gap closed", "source change", "up", "down")
+    heads = ("method", "labels", "backprop", "source", "drift", "gap closed", "forgets", "up", "down")
     picked = [0, 1, 2, 3, 4, 6, 7, 8, 9]
     _, *body = _main(part, data, figures)
     return [heads, *(tuple(row[i] for i in picked) for row in body)]

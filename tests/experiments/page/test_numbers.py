@@ -69,7 +69,7 @@ def test_rows_compare_by_seed_and_item_and_measure_the_gap(making, plan):
         (0.0, 0.0)
     )  # the stand-in answers the same items in all arms
     assert (cdc.to, cdc.difference, random.to) == (None, None, "cdc")
-    assert cdc.forgetting == pytest.approx(-0.02)
+    assert cdc.forgetting == pytest.approx(0.02)
     assert cdc.gap_closed == pytest.approx((0.855 - 0.405) / (0.9 - 0.405))
     assert (cdc.seeds, cdc.items) == (2, 4)
     assert cdc.counts["uplink_bytes"] == 800

@@ -33,7 +33,7 @@ def test_everything_is_written_from_the_cells(making, plan, tmp_path):
     cdc = scenes["methods"]["cdc"]
     assert cdc["acc_drift"] == pytest.approx(0.855)
     assert cdc["acc_drift_ci"] == pytest.approx([0.855 - 12.706 * 0.005, 0.855 + 12.706 * 0.005])
-    assert (cdc["uplink_bytes"], cdc["seeds"], cdc["forgetting"]) == (800, 2, -0.02)
+    assert (cdc["uplink_bytes"], cdc["seeds"], cdc["forgetting"]) == (800, 2, 0.02)
     assert [row["arm"] for row in found["ladder"]] == ["cdc"]
     assert [row["variant"] for row in found["uplink_at_budget"]] == ["1 kB", "2 kB"]
     assert (tmp_path / "page/budgets-scenes.png").read_bytes()[1:4] == b"PNG"
