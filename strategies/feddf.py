@@ -32,12 +32,17 @@ class FedDF(FedAvgLora):
     """As `fedavg_lora`, with steps between the average and what the server makes of it.
 
     What is distilled is what devices sent and the server could use; the average begins.
+
+    Attributes:
+        distils: the server trains a student, for plans.
     """
 
     name = "feddf"
     about = "as fedavg_lora, and the server distils the devices' ensemble into the average on source samples"
     traits = Traits(labels=True, device_backprop=True, shown=False)
     settings: ClassVar = {"fedavg": FedAvgSettings, "feddf": FedDFSettings}
+
+    distils: ClassVar[bool] = True
 
     ensemble: Ensemble
     asked: int

@@ -34,6 +34,7 @@ class OnDevice(Method):
 
     Attributes:
         work: the device work.
+        shares: whether weights travel, for plans.
         order: what it needs besides.
         most: examples that a device may learn from in a round.
         reads: how often a round reads each of them.
@@ -41,6 +42,7 @@ class OnDevice(Method):
     """
 
     work: ClassVar[str]
+    shares: ClassVar[bool] = False
 
     order: dict[str, Any]
     most: int

@@ -42,6 +42,7 @@ class Holds:
         batch, lessons: samples of a step on a device, and in all of a round.
         coded: what devices trained goes through a codec of updates, within the budgets.
         rehearses: the cloud trains what devices trained on data of its own.
+        shares: what devices trained travels at all.
     """
 
     distils: bool = False
@@ -51,6 +52,7 @@ class Holds:
     lessons: int = 0
     coded: bool = False
     rehearses: bool = False
+    shares: bool = True
 
 
 PURPOSES = ("libraries", "data", "weights", "optimiser", "tokens", "ledger", "activations")

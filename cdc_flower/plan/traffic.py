@@ -50,6 +50,8 @@ def bytes_of_a_round(run: Run) -> Bytes:
     A device that missed versions may be sent more, up to the whole adapter.
     """
     parts, up, down = run.student.parts, run.config.uplink, run.config.downlink
+    if not run.holds.shares:
+        return Bytes(MESSAGE_BYTES, MESSAGE_BYTES)
     if run.holds.trains:
         weights = parts.language if run.holds.full else parts.adapter
         size = HALF * weights + MESSAGE_BYTES

@@ -93,8 +93,9 @@ def holds(config: Config) -> Holds:
         return Holds(distils=found.traits.adapts)
     lessons = own.epochs * (config.run.samples_per_round + own.memory)
     full, federated = getattr(found, "full", False), issubclass(found, FedAvgLora)
-    coded, rehearses = federated and own.codec != "fp16", federated and own.replay_steps > 0
-    return Holds(False, True, full, own.batch, lessons, coded, rehearses)
+    coded, shares = federated and own.codec != "fp16", getattr(found, "shares", True)
+    rehearses = federated and (own.replay_steps > 0 or getattr(found, "distils", False))
+    return Holds(False, True, full, own.batch, lessons, coded, rehearses, shares)
 
 
 @dataclass(frozen=True)

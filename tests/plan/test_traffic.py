@@ -41,6 +41,11 @@ def test_weights_travel_in_two_bytes_and_nothing_where_nothing_adapts(planned):
     assert bytes_of_a_round(planned(Holds())).up == 0
 
 
+def test_of_what_a_device_keeps_to_itself_messages_alone_travel(planned):
+    found = bytes_of_a_round(planned(dataclasses.replace(LORA, shares=False)))
+    assert found.up == found.down == MESSAGE_BYTES
+
+
 def test_changes_through_a_codec_stay_within_the_budgets(planned):
     found = bytes_of_a_round(
         planned(dataclasses.replace(LORA, coded=True), uplink_budget=900, downlink_budget=500)

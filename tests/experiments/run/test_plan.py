@@ -21,6 +21,8 @@ def test_methods_say_what_they_hold(config):
     assert (found["cdc"].distils, found["cdc"].trains) == (True, False)
     assert (found["fedavg_full"].trains, found["fedavg_full"].full) == (True, True)
     assert found["fedavg_full"].batch == 8
+    shares = [holds(config).shares for config in arms(config, "local", "fedavg_lora").values()]
+    assert shares == [False, True]
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
