@@ -1,7 +1,8 @@
 """Device work of `released`: what devices of the released CD-CCA code send (`docs/method.md`).
 
-A sample goes up where the product of its largest probabilities, at temperature 0.1, is below one half. Of its
-tokens the quarter whose features vary most under dropout is set to zero, and all go up, in 16 bits.
+A sample goes up where the product of its largest probabilities, at temperature 0.1, is below what the order
+says (`keys.SURE`). Of its tokens the quarter whose features vary most under dropout is set to zero, and all
+go up, in 16 bits.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from dataclasses import replace
 import numpy as np
 
 from cdc_flower.uplink.scores import dropped
+from cdc_flower.wire import keys
 from clients import cdc
 from clients.inference import Work
 from clients.task import Task
 
-SURE = 0.5  # a sample whose confidence is at least this stays on the device
 MASKED = 0.25  # of a sample's tokens
 
 
@@ -32,7 +33,7 @@ def masked(tokens: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def choose(now: cdc.Round) -> tuple[bytes, int, int]:
     """The frame of the samples that are unsure, how many they are, and their tokens; b"" without one."""
-    chosen = np.flatnonzero(now.answers.sharp < np.log(SURE)).tolist()
+    chosen = np.flatnonzero(now.answers.sharp < np.log(float(now.task.order[keys.SURE]))).tolist()
     if not chosen:
         return b"", 0, 0
     rng = now.task.rng("token score")

@@ -99,7 +99,7 @@ class CDC(Method):
     traits = Traits(labels=False, device_backprop=False, takes_late=True)
     work = "clients.cdc:work"
     learner: ClassVar[type[Cloud]] = Cloud
-    order: ClassVar[Mapping[str, Any]] = {}  # what a message says beside work, round and version
+    order: Mapping[str, Any] = {}  # what a message says beside work, round and version
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 from cdc_flower.fleet.cost.charges import CloudWork
 from cdc_flower.wire import keys
@@ -26,7 +26,7 @@ class Labelled(CDC):
     about = "as cdc, but devices send true answers and the cloud teaches these: what its loop allows"
     traits = Traits(labels=True, device_backprop=False, takes_late=True)
     work = "clients.labelled:work"
-    order: ClassVar[Mapping[str, Any]] = {keys.LABELS: keys.TRUE}
+    order: Mapping[str, Any] = {keys.LABELS: keys.TRUE}
 
     def cloud_work(self, samples: int) -> CloudWork:
         """As `cdc`, but the teacher answers nothing of what came."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -29,8 +29,9 @@ from cdc_flower.models.families import family_of
 from cdc_flower.models.family import bare
 from cdc_flower.models.placement import computing, device_of
 from cdc_flower.setting import STRICT, setting
+from cdc_flower.wire import keys
 from strategies.cdc import CDC
-from strategies.method import Traits
+from strategies.method import Setup, Traits
 
 EPOCHS = 3
 WARM_UP = 0.2 / EPOCHS  # of the steps
@@ -40,7 +41,11 @@ DECAY = 0.02  # of weights
 
 @dataclass(frozen=True, config=STRICT)
 class ReleasedSettings:
-    """The released values, 3e-5 and 1, are those of a model of 7 billion weights."""
+    """The released rate and batch, 3e-5 and 1, are those of a model of 7 billion weights."""
+
+    sure: float = setting(
+        0.5, "samples go up whose confidence, at temperature 0.1, is below it", "device", gt=0, le=1
+    )
 
     lr: float = setting(3e-3, "learning rate of AdamW, at its highest", "cloud", gt=0, le=10)
     batch: int = setting(8, "samples a step", "cloud", ge=1, le=2**16)
@@ -125,6 +130,13 @@ class Released(CDC):
     }
     work = "clients.released:work"
     learner = ReleasedCloud
+
+    @classmethod
+    def build(cls, setup: Setup) -> Self:
+        """As `cdc`; the order says which samples go up."""
+        made = super().build(setup)
+        made.order = {keys.SURE: setup.config.of(ReleasedSettings).sure}
+        return made
 
     def cloud_work(self, samples: int) -> CloudWork:
         """The teacher answers what came, and is read again in every step of three epochs."""

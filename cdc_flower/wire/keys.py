@@ -19,6 +19,7 @@ DIGEST = "digest"  # in CONFIG of a reply: 8 bytes naming the adapter the device
 GATE = "gate"  # in CONFIG: bytes of `cdc_flower.wire.gate`, where devices choose samples by it
 LABELS = "labels"  # in CONFIG: TRUE or OWN, whose answers devices learn from
 TRUE, OWN = "true", "own"
+SURE = "sure"  # in CONFIG, of `released`: samples that are answered with more confidence stay
 HELD = "held"  # in CONFIG of an EVALUATE message: so many values of what the device keeps are wanted
 ANSWERS = "answers"  # in CONFIG of an EVALUATE reply: the texts a device answered, in the order of its stream
 FULL = "full"  # in CONFIG: all weights, not the adapter

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from cdc_flower.uplink import token_batch
+from cdc_flower.wire import keys
 from cdc_flower.wire.messages import frame_of
 from clients import released
 from clients.inference import alone, answer
+from clients.task import resident
 
 
 def batch(task, content):
@@ -18,7 +20,7 @@ def batch(task, content):
 
 @pytest.fixture
 def task(make_task):
-    return make_task(method="released")
+    return lambda sure: make_task(method="released", order={keys.SURE: sure})
 
 
 def test_the_tokens_of_the_largest_norm_become_zero_and_one_more_than_a_quarter():
@@ -29,13 +31,12 @@ def test_the_tokens_of_the_largest_norm_become_zero_and_one_more_than_a_quarter(
     assert kept.any(1).tolist() == [True] * 23 + [False] * 9
 
 
-def test_unsure_samples_go_up_with_all_their_tokens_in_16_bits(task, monkeypatch):
-    from clients.task import resident
-
+def test_unsure_samples_go_up_with_all_their_tokens_in_16_bits(task):
+    task = task(0.5)
     model, items = resident(task.shared, task.models).model, task.items
     own = answer(model, task.shared, task.source.longest, task.tokens(items), task.questions(items))
     sure = np.median(np.exp(own.sharp))  # random weights are unsure of everything
-    monkeypatch.setattr(released, "SURE", sure)
+    task.sent.config_records[keys.CONFIG][keys.SURE] = float(sure)
     content = alone(released.work(task))
     found = batch(task, content).samples
     assert [s.index for s in found] == np.flatnonzero(own.sharp < np.log(sure)).tolist()
@@ -48,8 +49,7 @@ def test_unsure_samples_go_up_with_all_their_tokens_in_16_bits(task, monkeypatch
         np.testing.assert_array_equal(sample.tokens[there], true[there])
 
 
-def test_with_confidence_in_everything_nothing_goes_up(task, monkeypatch):
-    monkeypatch.setattr(released, "SURE", 1e-300)
-    content = alone(released.work(task))
+def test_with_confidence_in_everything_nothing_goes_up(task):
+    content = alone(released.work(task(1e-300)))
     assert "arrays" not in content
     assert content["metrics"]["uploaded"] == 0
