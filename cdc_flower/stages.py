@@ -162,8 +162,11 @@ class UplinkConfig:
 class CloudConfig:
     """AKD: how the cloud distils. The loss is that of `cdc_flower.cloud.losses`."""
 
-    steps: int = setting(50, "optimiser steps a round", "cloud", ge=0, le=10**6)
-    batch: int = setting(96, "samples a step", "cloud", ge=1, le=2**16)
+    steps: int = setting(64, "optimiser steps a round", "cloud", ge=0, le=10**6)
+    batch: int = setting(96, "questions a step", "cloud", ge=1, le=2**16)
+    questions: int = setting(
+        3, "of each picture: its own and others that devices asked; 1 = its own", "cloud", ge=1, le=64
+    )
     lr: float = setting(5e-3, "learning rate of AdamW", "cloud", gt=0, le=10)
     ema_decay: float = setting(0.98, "per step, of the averaged adapter that is shipped", "cloud", ge=0, lt=1)
     tau: float = setting(1.0, "temperature of the KL term", "cloud", ge=1e-3, le=1e3)

@@ -139,7 +139,8 @@ class CDC(Method):
         source = source_lessons(config, shared, teacher, twin, pool, held, world.worth, read)
         longest_seen, least = longest(shared, most.question), config.cloud.guard
         guard = Guard(shared, twin, held, world.worth, least, longest_seen) if least and held else None
-        cloud = cls.learner(config, shared, teacher, twin, source.lessons, longest_seen, read)
+        better = source.worth.get("teacher", 0.0) >= source.worth.get("student", 0.0)
+        cloud = cls.learner(config, shared, teacher, twin, source.lessons, longest_seen, read, better)
         return cls(setup.fleet(), cloud, mirror, shared, teacher, config, twin, most, words, guard)
 
     @classmethod
@@ -153,8 +154,9 @@ class CDC(Method):
         return self.lineage.newest()
 
     def cloud_work(self, samples: int) -> CloudWork:
-        """The teacher answers what came, the twin learns `cloud.steps` batches, the guard asks it as often as
-        it may have to; nothing without a sample.
+        """The teacher answers what came, further questions about it and as many about source pictures; the
+        twin learns `cloud.steps` batches, and the guard asks it as often as it may have to. Nothing without a
+        sample.
         """
         cloud = self.config.cloud
         if not samples:
@@ -162,7 +164,8 @@ class CDC(Method):
         towers = 1 if self.teacher.tokens else 2
         pictures = towers * samples if self.config.uplink.unit != "tokens" else 0
         judged = self.guard.most if self.guard else 0
-        return CloudWork(samples, cloud.steps, cloud.batch, needs_teacher(cloud.losses), pictures, judged)
+        taught = samples + (cloud.questions - 1) * (samples + min(samples, cloud.source_replay))
+        return CloudWork(taught, cloud.steps, cloud.batch, needs_teacher(cloud.losses), pictures, judged)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

@@ -1,7 +1,8 @@
 """CDC with true labels: what the same cloud loop would reach with a teacher that is always right.
 
-Devices send the true answer with each sample, in the place of their own, and the cloud teaches it. Of what
-devices send the teacher answers nothing; it still answers the source samples that are replayed. All else is
+Devices send the true answer with each sample, in the place of their own, and the cloud teaches it. The
+teacher answers none of the questions that devices have. It still answers the source samples that are
+replayed, and further questions about a picture (`cloud.further`), to which no device has a label. All else is
 `cdc`: what is sent, how much, how many steps, replay, codec.
 """
 
@@ -29,8 +30,9 @@ class Labelled(CDC):
     order: Mapping[str, Any] = {keys.LABELS: keys.TRUE}
 
     def cloud_work(self, samples: int) -> CloudWork:
-        """As `cdc`, but the teacher answers nothing of what came."""
-        return replace(super().cloud_work(samples), taught=0)
+        """As `cdc`, but the teacher answers no device's own question."""
+        work = super().cloud_work(samples)
+        return replace(work, taught=work.taught - samples)
 
     def _received(self, device: int, reply: Reply) -> Received:
         """The answers of the frame are labels."""

@@ -16,7 +16,7 @@ from typing import ClassVar, Literal, Self
 import numpy as np
 from pydantic.dataclasses import dataclass
 
-from cdc_flower.cloud.distill import round_half
+from cdc_flower.cloud.distill import pictures, round_half
 from cdc_flower.cloud.replay import CloudSample
 from cdc_flower.cloud.source import all_of_a, replay_pool
 from cdc_flower.config import ConfigError
@@ -82,7 +82,8 @@ class NoUplink(CDC):
     def places(self) -> int:
         """Samples that a round draws: places of all its batches that are not for replay."""
         cloud = self.config.cloud
-        return min(len(self.pool), cloud.steps * (cloud.batch - round_half(cloud.batch * cloud.replay_share)))
+        most = pictures(cloud)
+        return min(len(self.pool), cloud.steps * (most - round_half(most * cloud.replay_share)))
 
     def cloud_work(self, samples: int) -> CloudWork:
         """The same in every round, whatever comes: the teacher answers what is drawn, the twin learns."""

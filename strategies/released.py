@@ -142,4 +142,5 @@ class Released(CDC):
         """The teacher answers what came, and is read again in every step of three epochs."""
         own = self.config.of(ReleasedSettings)
         steps = EPOCHS * math.ceil(samples / own.batch)
-        return replace(super().cloud_work(samples), steps=steps, batch=min(own.batch, samples))
+        batch = min(own.batch, samples)
+        return replace(super().cloud_work(samples), taught=samples, steps=steps, batch=batch)

@@ -17,14 +17,16 @@ import torch
 from torch import nn
 
 from cdc_flower.cloud import losses
+from cdc_flower.cloud.further import with_more
 from cdc_flower.cloud.lessons import grids, sure, teach
 from cdc_flower.cloud.passes import passes, sequence
 from cdc_flower.cloud.replay import CloudSample, PseudoLabelled, Replay
 from cdc_flower.config import Config
-from cdc_flower.models import adapters, room, vlm
+from cdc_flower.models import adapters, room, several, vlm
 from cdc_flower.models.placement import device_of
 from cdc_flower.models.shared import Shared
 from cdc_flower.models.teacher import Teacher
+from cdc_flower.stages import CloudConfig
 
 _log = getLogger(__name__)
 __all__ = ["Cloud", "CloudSample", "Learned", "teach"]
@@ -51,6 +53,7 @@ class Cloud:
         longest: ids of the longest sequence that is expected (`passes.longest`); batches of longer ones are
             cut into parts. 0 = no batch is cut.
         read: the same of what the teacher reads, where that is not what the student reads.
+        asks_source: whether the teacher is asked devices' questions about source pictures, too.
 
     Raises:
         ConfigError: terms of the loss that the teacher does not allow.
@@ -65,8 +68,10 @@ class Cloud:
         source: Sequence[PseudoLabelled] = (),
         longest: int = 0,
         read: int = 0,
+        asks_source: bool = True,
     ) -> None:
         self.config, self.shared, self.teacher = config, shared, teacher
+        self.asks_source = asks_source and teacher.own is None  # else it does not read what is kept of them
         self.longest, self.read = longest, read or longest
         answer = shared.max_answer_tokens + 1
         self.one = room.frugal(twin, room.Pass(max(longest, answer), answer, train=True))
@@ -98,15 +103,16 @@ class Cloud:
         labelled, texts = teach(self.shared, self.teacher, samples, self.read)
         if weights is not None:
             labelled = [replace(q, weight=float(w)) for q, w in zip(labelled, weights, strict=True)]
-        fresh = self._sure(labelled)
+        fresh = self._further(samples, labelled, round)
         sums: dict[str, float] = {}
         skipped = 0
         if fresh:
+            most, of_past = pictures(cloud), round_half(pictures(cloud) * cloud.replay_share)
             self.twin.train()
             for _ in range(cloud.steps):
-                old = self.replay.draw(round_half(cloud.batch * cloud.replay_share), rng)
-                new = [fresh[int(i)] for i in rng.integers(len(fresh), size=cloud.batch - len(old))]
-                terms = self._step(new + old)
+                old = self.replay.draw(of_past, rng)
+                new = [fresh[int(i)] for i in rng.integers(len(fresh), size=most - len(old))]
+                terms = self._step([q for one in new + old for q in one.some(cloud.questions, rng)])
                 skipped += not terms
                 for name, value in terms.items():
                     sums[name] = sums.get(name, 0.0) + value
@@ -117,9 +123,38 @@ class Cloud:
         means = {name: total / max(1, cloud.steps - skipped) for name, total in sums.items()}
         return Learned(self._shipped(), len(fresh), len(labelled) - len(fresh), means, texts, skipped)
 
+    def _further(
+        self, asked: Sequence[CloudSample], labelled: Sequence[PseudoLabelled], round: int
+    ) -> list[PseudoLabelled]:
+        """What teaches of what came, with further questions about its pictures; as many source pictures get
+        some, too.
+        """
+        new, source = self._sure(labelled), self.replay.source
+        count = self.config.cloud.questions - 1
+        if not count or not new:
+            return new
+        seen = [s for s, q in zip(asked, labelled, strict=True) if self._is_sure(q)]
+        rng = np.random.default_rng([self.config.run.seed, 5, round])
+
+        def answer(some: Sequence[CloudSample]) -> list[PseudoLabelled]:
+            return teach(self.shared, self.teacher, some, self.read)[0]
+
+        def ask(pictures: Sequence[CloudSample], lessons: Sequence[PseudoLabelled]) -> list[PseudoLabelled]:
+            return with_more(pictures, lessons, asked, count, rng, answer, self._is_sure)
+
+        if self.asks_source and source:
+            rows = rng.permutation(len(source))[: len(new)].tolist()
+            some = [source[i] for i in rows]
+            for i, one in zip(rows, ask([q.sample for q in some], some), strict=True):
+                source[i] = one
+        return ask(seen, new)
+
     def _sure(self, labelled: Sequence[PseudoLabelled]) -> list[PseudoLabelled]:
         """Samples whose answers teach."""
-        return [q for q in labelled if sure(q, self.config.cloud.confidence)]
+        return [q for q in labelled if self._is_sure(q)]
+
+    def _is_sure(self, q: PseudoLabelled) -> bool:
+        return sure(q, self.config.cloud.confidence)
 
     def _shipped(self) -> np.ndarray:
         """The running mean of the adapter (P,); the learning rate never falls, so one step is noisy."""
@@ -214,8 +249,13 @@ class Cloud:
             grids([q.sample for q in batch]),
             [q.ended for q in batch],
         ).to(device)
-        out = vlm.forward(self.twin, inputs)
         assert inputs.answer_ids is not None
+        numbers: dict[int, int] = {}  # of pictures, in the order in which they first come
+        of = [numbers.setdefault(id(q.sample.tokens), len(numbers)) for q in batch]
+        out = None
+        if self._needs_teacher or not several.possible(self.twin, inputs, of):
+            out = vlm.forward(self.twin, inputs)
+        logits = several.answered(self.twin, inputs, of) if out is None else out.logits
         a, k = inputs.answer_ids.shape[1], batch[0].top_ids.shape[1]
         top_ids = np.zeros((len(batch), a, k), np.int64)
         top_logits = np.zeros((len(batch), a, k), np.float32)
@@ -224,21 +264,26 @@ class Cloud:
         sure = [q.weight * (q.confidence if cloud.confidence_weighted else 1.0) for q in batch]
         weight = torch.tensor(sure, device=device)
         hidden = None, None
-        if self._needs_teacher:
+        if self._needs_teacher and out is not None:
             with torch.no_grad():
                 teacher = vlm.forward(self.teacher.model, inputs).hidden.float().to(device)
             hidden = self.align(out.hidden.float()), teacher
         seen = losses.Seen(
-            out.logits,
+            logits,
             inputs.answer_ids,
             torch.from_numpy(top_ids).to(device),
             torch.from_numpy(top_logits).to(device),
             weight,
             cloud.tau,
-            out.mask,
+            inputs.mask,
             *hidden,
         )
         return {name: w * losses.LOSSES[name].function(seen) for name, w in self.weights.items()}
+
+
+def pictures(cloud: CloudConfig) -> int:
+    """Pictures of a step: each is taught with up to `questions` questions, of which `batch` are a step's."""
+    return max(1, cloud.batch // cloud.questions)
 
 
 def round_half(x: float) -> int:

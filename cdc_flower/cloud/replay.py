@@ -8,7 +8,8 @@ spent.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,14 @@ class PseudoLabelled:
     top_logits: np.ndarray  # (A, k) float32
     confidence: float  # geometric mean of the answer's token probabilities
     weight: float = 1.0  # of the sample besides the confidence: less than 1 for a stale one
+    more: tuple[PseudoLabelled, ...] = ()  # further questions about the same picture; these have none
+
+    def some(self, most: int, rng: np.random.Generator) -> list[PseudoLabelled]:
+        """Up to `most` of the questions about this picture, at random."""
+        every = [self, *self.more]
+        if len(every) <= most:
+            return every
+        return [every[int(i)] for i in rng.permutation(len(every))[:most]]
 
     @property
     def ended(self) -> bool:
@@ -51,13 +60,11 @@ class PseudoLabelled:
     def nbytes(self) -> int:
         """Bytes of the arrays and ids."""
         s = self.sample
-        return (
-            s.tokens.nbytes
-            + s.positions.nbytes
-            + 8 * (len(s.question_ids) + len(self.answer_ids))
-            + self.top_ids.nbytes
-            + self.top_logits.nbytes
+        asked = (
+            8 * (len(q.sample.question_ids) + len(q.answer_ids)) + q.top_ids.nbytes + q.top_logits.nbytes
+            for q in (self, *self.more)
         )
+        return s.tokens.nbytes + s.positions.nbytes + sum(asked)
 
 
 @dataclass
@@ -84,12 +91,24 @@ class Replay:
                     self.past[slot], self.held = one, grown
 
     def state(self) -> dict[str, Any]:
-        """All but the source samples, which are the same in every run of the same settings."""
-        return {"seen": self.seen, "held": self.held, **_columns(self.past)}
+        """All but the source samples, which are the same in every run of the same settings; of those what
+        they were asked since.
+        """
+        asked = [(i, q) for i, one in enumerate(self.source) for q in one.more]
+        further = {
+            "source_asked": np.array([i for i, _ in asked], np.int64),
+            **{f"source_{k}": v for k, v in _columns([_bare(q) for _, q in asked]).items()},
+        }
+        return {"seen": self.seen, "held": self.held, **_with_more(self.past), **further}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on where `state()` was taken."""
-        self.seen, self.held, self.past = int(state["seen"]), int(state["held"]), _labelled(state)
+        self.seen, self.held, self.past = int(state["seen"]), int(state["held"]), _and_more(state)
+        own = {k.removeprefix("source_"): v for k, v in state.items() if k.startswith("source_")}
+        more: dict[int, list[PseudoLabelled]] = {}
+        for i, q in zip(own["asked"].tolist(), _labelled(own), strict=True):
+            more.setdefault(i, []).append(q)
+        self.source = [_asked(one, more.get(i, ())) for i, one in enumerate(self.source)]
 
     def draw(self, count: int, rng: np.random.Generator) -> list[PseudoLabelled]:
         """`count` samples with replacement, source and past in equal parts while both exist."""
@@ -98,6 +117,30 @@ class Replay:
             return []
         turns = [pools[i % len(pools)] for i in range(count)]
         return [pool[int(rng.integers(len(pool)))] for pool in turns]
+
+
+def _bare(one: PseudoLabelled) -> PseudoLabelled:
+    """A lesson without its picture, which is kept elsewhere."""
+    sample = one.sample
+    return replace(one, sample=replace(sample, tokens=sample.tokens[:0], positions=sample.positions[:0]))
+
+
+def _asked(one: PseudoLabelled, more: Sequence[PseudoLabelled]) -> PseudoLabelled:
+    """A lesson and further ones, which get its picture."""
+    of = {"tokens": one.sample.tokens, "positions": one.sample.positions}
+    return replace(one, more=tuple(replace(q, sample=replace(q.sample, **of)) for q in more))
+
+
+def _with_more(labelled: Sequence[PseudoLabelled]) -> dict[str, Any]:
+    """As `_columns`; behind each sample are its further questions, and `more` says how many."""
+    every = [q for one in labelled for q in (one, *map(_bare, one.more))]
+    return {**_columns(every), "more": np.array([len(one.more) for one in labelled], np.int64)}
+
+
+def _and_more(columns: Mapping[str, Any]) -> list[PseudoLabelled]:
+    """The samples `_with_more` was given."""
+    every = iter(_labelled(columns))
+    return [_asked(next(every), list(islice(every, more))) for more in columns["more"].tolist()]
 
 
 _ROWS = ("tokens", "positions", "question_ids", "answer_ids", "top_ids", "top_logits", "grid")

@@ -55,7 +55,7 @@ def run(model: nn.Module, inputs: Inputs, mask: Tensor, **arguments: Any) -> Any
     with computing():
         return base.model(
             input_ids=inputs.ids,
-            position_ids=_axes_first(inputs.position_ids),
+            position_ids=axes_first(inputs.position_ids),
             attention_mask=mask,
             mm_encoder_outputs=pictures,
             **family.arguments(inputs),
@@ -63,7 +63,7 @@ def run(model: nn.Module, inputs: Inputs, mask: Tensor, **arguments: Any) -> Any
         )
 
 
-def _axes_first(positions: Tensor) -> Tensor:
+def axes_first(positions: Tensor) -> Tensor:
     """Position ids as classes want them: (B, S), or (axes, B, S) of (B, S, axes)."""
     return positions if positions.dim() == 2 else positions.movedim(-1, 0)
 
@@ -200,7 +200,7 @@ def answer(
             out_next = base.model(
                 input_ids=best[:, None],
                 attention_mask=mask,
-                position_ids=_axes_first((position + step)[:, None]),
+                position_ids=axes_first((position + step)[:, None]),
                 past_key_values=past,
                 use_cache=True,
             )

@@ -39,6 +39,8 @@ class Family(ABC):
         template: a chat template, where checkpoints of the family have none.
         varies: whether pictures differ in their number of tokens.
         raster: whether a token is a patch of one square, as the picture units need it.
+        pictures_first: whether what a picture becomes does not depend on what comes after it, and a class can
+            go on from there while it is trained (`models.several`).
     """
 
     model_type: ClassVar[str]
@@ -52,6 +54,7 @@ class Family(ABC):
     template: ClassVar[str] = ""
     varies: ClassVar[bool] = False
     raster: ClassVar[bool] = False
+    pictures_first: ClassVar[bool] = False
 
     def refusal(self, config: Any) -> str:
         """Why a checkpoint of this family cannot be used, in words; "" where it can."""

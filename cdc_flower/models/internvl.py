@@ -35,6 +35,7 @@ class InternVL(Family):
     language = "language_model"
     tap = "hidden states of the tower at vision_feature_layer, neighbouring patches shuffled into one row"
     checkpoints = "OpenGVLab/InternVL3-1B-hf, 2B, 8B, 14B, 38B, 78B"
+    pictures_first = True
     notes = "no video"
     varies = True
 

@@ -25,6 +25,7 @@ class Llava(Family):
     language = "language_model"
     tap = "hidden states of the tower at vision_feature_layer, without the class token"
     checkpoints = "llava-hf/llava-1.5-7b-hf and 13b, bczhou/tiny-llava-v1-hf"
+    pictures_first = True
     raster = True
 
     def refusal(self, config: Any) -> str:

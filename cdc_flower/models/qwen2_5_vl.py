@@ -52,6 +52,7 @@ class Qwen25VL(Family):
     language = "language_model"
     tap = "last hidden state of the tower in the picture's order, the patches that are merged in one row"
     checkpoints = "Qwen/Qwen2.5-VL-3B-Instruct, 7B, 32B, 72B"
+    pictures_first = True
     notes = "no video"
     varies = True
 

@@ -33,6 +33,7 @@ class SmolVLM(Family):
     language = "text_model"
     tap = "last hidden state of the tower, scale_factor^2 patches shuffled into one row"
     checkpoints = "HuggingFaceTB/SmolVLM2-256M-Video-Instruct, 500M, 2.2B"
+    pictures_first = True
     notes = "no video"
     varies = True
 

@@ -14,7 +14,7 @@ from cdc_flower.cloud.distill import Cloud, teach
 from cdc_flower.cloud.passes import passes
 from cdc_flower.cloud.replay import CloudSample, PseudoLabelled
 from cdc_flower.config import Config, parse
-from cdc_flower.models import adapters, room, vlm
+from cdc_flower.models import adapters, room, several, vlm
 from cdc_flower.models.placement import Place
 from cdc_flower.models.student import twin_model
 from tests.conftest import full
@@ -165,7 +165,7 @@ def test_the_worlds_random_state_is_neither_read_nor_moved(shared, teacher, sett
 def test_each_batch_holds_the_replay_share_of_the_past(
     shared, teacher, settings, samples, monkeypatch, share, old
 ):
-    cloud = cloud_of(shared, teacher, with_settings(settings, replay_share=share), samples[:4])
+    cloud = cloud_of(shared, teacher, with_settings(settings, replay_share=share, questions=1), samples[:4])
     source = {id(q) for q in cloud.replay.source}
     seen: list[list[PseudoLabelled]] = []
     monkeypatch.setattr(cloud, "_step", lambda batch: seen.append(batch) or {"ce": 0.0})
@@ -175,7 +175,7 @@ def test_each_batch_holds_the_replay_share_of_the_past(
 
 
 def test_without_a_past_the_whole_batch_is_new(shared, teacher, settings, samples, monkeypatch):
-    cloud = cloud_of(shared, teacher, with_settings(settings, replay_share=0.5))
+    cloud = cloud_of(shared, teacher, with_settings(settings, replay_share=0.5, questions=1))
     seen: list[int] = []
     monkeypatch.setattr(cloud, "_step", lambda batch: seen.append(len(batch)) or {})
     cloud.learn(samples, 1)
@@ -295,13 +295,16 @@ def test_micro_batches_that_fit_into_memory_make_the_step_of_the_whole_batch(
 
 def test_no_pass_is_larger_than_expected_whatever_came(shared, teacher, settings, samples, monkeypatch):
     config, most, seen = with_settings(settings, cloud_steps=3), 60, []
-    forward = vlm.forward
 
-    def spied(model, inputs, **more):
-        seen.append(inputs.ids.numel())
-        return forward(model, inputs, **more)
+    def spied(made):
+        def pass_(model, inputs, *more, **named):
+            seen.append(inputs.ids.numel())
+            return made(model, inputs, *more, **named)
 
-    monkeypatch.setattr(vlm, "forward", spied)
+        return pass_
+
+    monkeypatch.setattr(vlm, "forward", spied(vlm.forward))
+    monkeypatch.setattr(several, "answered", spied(several.answered))
     cloud = Cloud(config, shared, teacher, twin_model(shared, config.pair), [], most)
     long = [dataclasses.replace(s, question_ids=s.question_ids * 20) for s in samples]
     cloud.learn(long, 1)

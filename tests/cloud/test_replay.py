@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -157,3 +159,22 @@ def test_rows_of_different_types_are_not_made_alike():
     )
     with pytest.raises(ValueError, match="different types of positions"):
         replay.state()
+
+
+def test_further_questions_count_as_bytes_and_come_back_about_the_same_picture():
+    rng = np.random.default_rng(0)
+    one = lesson(0, 3)
+    more = tuple(replace(lesson(i, 3), sample=replace(one.sample, question_ids=[i])) for i in (1, 2))
+    asked = replace(one, more=more)
+    assert asked.nbytes == one.nbytes + 2 * (8 * 2 + 2 * 4 * 8 + 2 * 4 * 4)
+    replay, again = (Replay([lesson(-1), lesson(-2)], 10**6) for _ in range(2))
+    replay.source[1] = replace(replay.source[1], more=more[:1])
+    replay.add([lesson(5), asked, lesson(6)], rng)
+    again.load(replay.state())
+    np.testing.assert_equal(again.state(), replay.state())
+    assert [names([q, *q.more]) for q in again.past] == [[5], [0, 1, 2], [6]]
+    assert [names([q, *q.more]) for q in again.source] == [[-1], [-2, 1]]
+    for q in (again.past[1], again.source[1]):
+        assert all(other.sample.tokens is q.sample.tokens for other in q.more)
+    assert len(asked.some(2, rng)) == 2
+    assert names(asked.some(3, rng)) == [0, 1, 2]

@@ -26,7 +26,8 @@ def test_the_cloud_teaches_the_labels_that_came(run_settings, monkeypatch):
     assert found.metrics.query("name == 'dropped'")["value"].sum() == 0
 
 
-def test_the_teacher_is_charged_for_nothing_that_came(strategy):
-    work = strategy.cloud_work(7)
-    assert (work.taught, work.steps) == (0, strategy.config.cloud.steps)
+def test_the_teacher_is_charged_for_further_questions_alone(strategy):
+    work, cloud = strategy.cloud_work(7), strategy.config.cloud
+    further = (cloud.questions - 1) * (7 + min(7, cloud.source_replay))
+    assert (work.taught, work.steps) == (further, cloud.steps)
     assert strategy.cloud_work(0).steps == 0

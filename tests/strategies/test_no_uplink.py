@@ -34,7 +34,7 @@ def test_all_of_a_has_questions_that_the_source_has_not(build):
 
 
 def test_a_round_draws_places_for_new_samples_whatever_came(build):
-    made, setup = build(source_replay=30, **{"cloud.replay-share": 0.5})
+    made, setup = build(source_replay=30, **{"cloud.replay-share": 0.5, "cloud.questions": 1})
     cloud = setup.config.cloud
     assert made.places == cloud.steps * cloud.batch // 2 == made.cloud_work(0).taught
     drawn = [made._fresh(round, [])[0] for round in (1, 1, 2)]
