@@ -35,6 +35,7 @@ Progress = Callable[[str, int, int], None]
 STATUSES = ("completed", "interrupted", "failed")
 PACKAGES = ("cdc-flower", "flwr", "ray", "torch", "transformers", "peft", "bitsandbytes", "numpy", "pandas")
 ALWAYS = ("rounds.parquet", "metrics.parquet", "devices.parquet")  # tables of every run
+CLOUD_FLOPS = "cloud_flops"  # name in metrics.parquet: of each round
 SUMMED = ("_bytes", "_seconds", "_joules")
 ROUND_COLUMNS = {"round": "int64", "domain": "str", "kind": "str", "accuracy": "float64", "n": "int64"}
 METRIC_COLUMNS = {"round": "int64", "name": "str", "value": "float64"}
@@ -110,15 +111,19 @@ def final_accuracy(rounds: pd.DataFrame) -> dict[str, float]:
 
 
 def forgetting(rounds: pd.DataFrame, domain: str = "source") -> float | None:
-    """Best test accuracy on `domain` of any evaluated round (round 0 included) minus that of the last.
+    """Test accuracy on `domain` of the student as shipped (round 0) minus that after the last round.
 
     Returns:
-        a number in 0..1, never negative: a run that ends at its best has forgotten nothing. None without
-        evaluations.
+        a signed change: what was lost, negative where accuracy was gained. None without evaluations.
     """
     test = rounds[(rounds["kind"] == "test") & (rounds["domain"] == domain)]
     in_order = sorted(zip(test["round"].tolist(), test["accuracy"].tolist(), strict=True))
-    return max(a for _, a in in_order) - in_order[-1][1] if in_order else None
+    return in_order[0][1] - in_order[-1][1] if in_order else None
+
+
+def cloud_flops(metrics: pd.DataFrame) -> float:
+    """What the cloud computed in all rounds, as its charges count it (`metrics.parquet`)."""
+    return float(metrics.loc[metrics["name"] == CLOUD_FLOPS, "value"].sum())
 
 
 def totals(devices: pd.DataFrame) -> dict[str, float]:

@@ -23,11 +23,13 @@ import pandas as pd
 from cdc_flower import disk
 from cdc_flower.config import Config, ConfigError, flat
 from cdc_flower.results import (
+    CLOUD_FLOPS,
     DEVICE_COLUMNS,
     METRIC_COLUMNS,
     PICTURE_COLUMNS,
     ROUND_COLUMNS,
     STATUSES,
+    cloud_flops,
     final_accuracy,
     forgetting,
     frame_of,
@@ -67,11 +69,13 @@ class RunFolder:
 
     Attributes:
         stage_seconds: host seconds by stage, added to with `+=` or with `stage`.
+        stream: what run.json says of the rows that devices meet.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.stage_seconds: dict[str, float] = defaultdict(float)
+        self.stream: Mapping[str, float] = {}
         self._rounds: dict[tuple[int, str, str], dict[str, Any]] = {}
         self._metrics: dict[tuple[int, str], dict[str, Any]] = {}
         self._pictures: list[dict[str, Any]] = []
@@ -242,6 +246,7 @@ class RunFolder:
         if status not in STATUSES:
             raise ValueError(f"status {status!r}; allowed: {', '.join(STATUSES)}")
         rounds = frame_of(self._rounds.values(), ROUND_COLUMNS)
+        metrics = frame_of(self._metrics.values(), METRIC_COLUMNS)
         write_json(
             self.path / "run.json",
             {
@@ -249,7 +254,8 @@ class RunFolder:
                 "rounds_done": max(rounds["round"].tolist(), default=0),
                 "accuracy": final_accuracy(rounds),
                 "forgetting": forgetting(rounds),
-                "totals": totals(self._devices),
+                "totals": {**totals(self._devices), CLOUD_FLOPS: cloud_flops(metrics)},
+                "stream": dict(self.stream),
                 "ledger_digest": self._ledger_digest,
                 "adapter_digest": adapter_digest,
                 "host_seconds": {k: round(v, 3) for k, v in self.stage_seconds.items()},

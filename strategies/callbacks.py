@@ -18,9 +18,11 @@ from flwr.serverapp import Grid
 from cdc_flower import checkpoint, plugins
 from cdc_flower.checkpoint import Part, Saved
 from cdc_flower.config import Config, ConfigError
+from cdc_flower.fleet.cost.charges import CloudCharges
 from cdc_flower.fleet.engines import adapter_files
 from cdc_flower.fleet.time.timed_grid import TimedGrid
 from cdc_flower.models import adapters
+from cdc_flower.results import CLOUD_FLOPS
 from cdc_flower.run_folder import RunFolder
 from cdc_flower.wire import keys
 from strategies.accuracy import Measured, items, measure
@@ -101,6 +103,7 @@ class After:
     Attributes:
         parts: who has a part in a checkpoint; {} = no checkpoints.
         identity: of the run, for its checkpoints.
+        cloud: counts what the cloud computes; None = nothing.
         saved_states: the devices', in the last checkpoint.
         arrays: after the last round.
     """
@@ -113,13 +116,16 @@ class After:
     identity: Part
     callbacks: list[Callback]
     progress: Callable[[str, int, int], None] | None = None
+    cloud: CloudCharges | None = None
     saved_states: Part = field(default_factory=dict)
     arrays: ArrayRecord | None = None
     _measured: tuple[bytes, Measured] | None = None
+    _samples: int = 0
 
     def resumed(self, found: Earlier, arrays: ArrayRecord) -> None:
         """Go on where an earlier run stopped; the tables on disk become those of then."""
         self.arrays, self.saved_states = arrays, found.parts["devices"]
+        self._taken()
         self._write_devices()
         self._say("rounds", found.round)
 
@@ -138,6 +144,8 @@ class After:
         self._write_devices()
         heard = fleet.prequential.get(round, {})
         metrics = {**self.method.metrics, **(clock.last if clock is not None else {})}
+        if round and self.cloud is not None:
+            metrics[CLOUD_FLOPS] = self.cloud.flops(self.method.cloud_work(self._taken()))
         measured = None
         if found is not None:
             measured, metrics = found.accuracy, {**metrics, **found.beside}
@@ -196,6 +204,14 @@ class After:
                     found[name] = measure(model, self.setup.shared, self.setup.world)
             self._measured = key, Measured.mean([found[name] for name in named])
         return self._measured[1]
+
+    def _taken(self) -> int:
+        """Samples that came in since this was last asked, or since the run was resumed."""
+        before, self._samples = (
+            self._samples,
+            sum(r.uploaded_samples for r in self.method.fleet.ledger.rows()),
+        )
+        return self._samples - before
 
     def _say(self, stage: str, round: int) -> None:
         if self.progress is not None:

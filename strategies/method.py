@@ -8,7 +8,7 @@ registry and the traits.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -58,12 +58,14 @@ class Setup:
 
     Attributes:
         teacher: loads the teacher when it is first called; a method that has none never calls it.
+        stream: how often devices meet a row again (`data.schedule.repeats`).
     """
 
     config: Config
     shared: Shared
     world: World
     teacher: Callable[[], Teacher]
+    stream: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:

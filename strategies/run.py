@@ -16,16 +16,18 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, Context, RecordDict
 from flwr.serverapp import Grid
 
 from cdc_flower.checkpoint import Saved
 from cdc_flower.config import Config, flat, parse
-from cdc_flower.data.source import files, publish
-from cdc_flower.data.world import encoded, load_world
+from cdc_flower.data.schedule import repeats
+from cdc_flower.data.source import STREAMS, files, publish
+from cdc_flower.data.world import encoded, held_out, load_world
 from cdc_flower.disk import DiskError
-from cdc_flower.fleet.cost.charges import CloudWork, cloud_charges, cloud_profile
+from cdc_flower.fleet.cost.charges import CloudCharges, CloudWork, cloud_charges, cloud_counts, cloud_profile
 from cdc_flower.fleet.engines.local_grid import DeviceStates, HasStates, LocalGrid
 from cdc_flower.fleet.time.timed_grid import TimedGrid
 from cdc_flower.lock import locked
@@ -48,6 +50,7 @@ from strategies.resumed import Resumed, adapters_back, earlier, identity, put_ba
 Progress = Callable[[str, int, int], None]
 """`progress(stage, done, total)`; in a run `done` and `total` are rounds."""
 CLIENT_APP = "clients.client_app:app"  # found by name, as Flower does it: strategies do not import clients
+STREAM_ITEMS = 300  # of a domain, that the teacher is asked of what devices meet
 BUNDLE = "clients.bundle:run"
 
 
@@ -84,6 +87,7 @@ def _run(config: Config, grid: Grid, progress: Progress | None, resume: bool) ->
             own = config.run
             playing.fleet.nodes = discover(grid, own.devices, own.round_timeout, own.min_devices)
             grid = timed(grid, setup, playing, playing.fleet.nodes)
+    folder.stream = setup.stream
     engine = grid.inner if isinstance(grid, TimedGrid) else grid
     facts: dict[str, Any] = {
         "pair_digest": setup.digest,
@@ -99,7 +103,7 @@ def _run(config: Config, grid: Grid, progress: Progress | None, resume: bool) ->
         facts["resumed_after"] = found.round
     own, callbacks = identity(config, facts), chosen(config)
     folder.begin(config, package_versions(), facts, found and (found.round, found.parts["folder"]))
-    after = After(setup, playing, grid, folder, parts, own, callbacks, progress)
+    after = After(setup, playing, grid, folder, parts, own, callbacks, progress, _counted(setup, playing))
     status = "failed"
     try:
         if found is None:
@@ -120,6 +124,14 @@ def _run(config: Config, grid: Grid, progress: Progress | None, resume: bool) ->
             folder.pictures(pictures(getattr(playing, "examples", ()), setup.shared, setup.world))
             after.end(status)
     return folder.path
+
+
+def _counted(setup: Setup, playing: Method) -> CloudCharges | None:
+    """Who counts what the cloud of a method computes; None where that is nothing."""
+    if playing.cloud_work(1) == CloudWork():
+        return None
+    teacher = teacher_config(setup.config.pair, setup.config.data.name)
+    return cloud_counts(setup.config, setup.shared, setup.world, teacher)
 
 
 def _play(
@@ -163,13 +175,14 @@ def _parts(grid: Grid, playing: Method) -> dict[str, Saved]:
     return {**playing.parts(), **clock, "devices": DeviceStates(engine)}
 
 
-def publish_streams(setup: Setup) -> None:
-    """Write what devices read, where every client process of the run finds it."""
+def publish_streams(setup: Setup) -> dict[str, float]:
+    """Write what devices read, where every client process of the run finds it; how often rows come again."""
     config, shared, world = setup.config, setup.shared, setup.world
     auto = config.pair.compression == "auto"
     compression = fleet(config, shared, world)[0].compression if auto else ()
     labels = method(config.run.method).traits.labels
-    publish(config, shared, world, compression=compression, labels=labels)
+    folder = publish(config, shared, world, compression=compression, labels=labels)
+    return repeats(np.load(folder / STREAMS, mmap_mode="r", allow_pickle=False))
 
 
 def read_by_devices(config: Config) -> dict[str, tuple[str, dict[str, Path]]]:
@@ -207,8 +220,13 @@ def prepare(config: Config, progress: Progress | None = None, say: transforms.Sa
     setup = Setup(config, shared, world, teacher)
     check(setup)
     method(config.run.method).check(setup)
-    publish_streams(setup)
-    return setup
+    met = publish_streams(setup)
+    if met["repeating_devices"]:
+        say(
+            f"note: {met['repeating_devices']} devices meet rows again: each is asked {met['questions']} "
+            f"questions about {met['distinct_rows']:g} rows (the fewest {met['fewest_distinct_rows']})"
+        )
+    return replace(setup, stream=met)
 
 
 @contextmanager
@@ -268,11 +286,19 @@ def run_fleet(
         return run(grid, Context(1, 1, {}, RecordDict(), settings), progress, resume=resume)
 
 
-def teacher_accuracy(config: Config, progress: Progress | None = None) -> dict[str, float]:
-    """Held-out accuracy of the teacher by domain: the ceiling."""
+def teacher_accuracy(
+    config: Config, progress: Progress | None = None, part: str = "test"
+) -> dict[str, float]:
+    """Accuracy of the teacher by domain: on the held-out items ("test"), the ceiling; or ("stream") on up to
+    `STREAM_ITEMS` rows a domain of those that devices meet, the same whatever the seed.
+    """
     setup = prepare(config, progress)
     teacher, reads, world = setup.teacher(), setup.shared, setup.world
+    of = world.tested
+    if part == "stream":
+        rows = held_out(world.train, tuple(sorted(set(world.domains))), STREAM_ITEMS)
+        world, of = replace(world, test=rows, test_tokens=world.train_tokens), (world.pack, "train")
     if teacher.own is not None:
         reads = teacher.own
-        world = replace(world, test_tokens=encoded(config, reads, *world.tested, progress))
+        world = replace(world, test_tokens=encoded(config, reads, *of, progress))
     return accuracy(teacher.model, reads, world, progress)

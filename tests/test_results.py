@@ -19,8 +19,13 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_no_scrap(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
 
-@pytest.mark.parametrize(("source", "expected"), [([0.9, 0.7, 0.8], 0.1), ([0.5, 0.6], 0.0), ([], None)])
-def test_forgetting_is_best_minus_last_and_never_negative(source, expected):
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [([0.9, 0.7, 0.8], 0.1), ([0.5, 0.7, 0.6], -0.1), ([0.9, 0.95, 0.9], 0.0), ([], None)],
+)
+def test_forgetting_is_what_was_lost_since_the_student_was_shipped_and_negative_where_it_gained(
+    source, expected
+):
     rounds = pd.DataFrame(
         [(r, "source", "test", a) for r, a in enumerate(source)],
         columns=["round", "domain", "kind", "accuracy"],

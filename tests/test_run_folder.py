@@ -41,8 +41,15 @@ def begun(path, **settings):
 def test_everything_written_is_read_back(tmp_path):
     folder = begun(tmp_path / "run", seed=7)
     folder.round(0, {"source": 0.9, "object": 0.25}, {}, {})
-    folder.round(1, None, {"source": (3, 4), "object": (0, 0)}, {"loss": 1.5})
-    folder.round(2, {"source": 0.8, "object": 0.75}, {"object": (1, 2)}, {}, test_items={"source": 10})
+    folder.round(1, None, {"source": (3, 4), "object": (0, 0)}, {"loss": 1.5, "cloud_flops": 3e9})
+    folder.stream = {"questions": 9}
+    folder.round(
+        2,
+        {"source": 0.8, "object": 0.75},
+        {"object": (1, 2)},
+        {"cloud_flops": 2e9},
+        test_items={"source": 10},
+    )
     folder.devices(LEDGER, digest="abc")
     folder.pictures([SAMPLE])
     folder.items(["source", "object"], np.array([1.0, 0.5]))
@@ -70,11 +77,13 @@ def test_everything_written_is_read_back(tmp_path):
         "device_flops": 10.0,
         "tasks": 3,
         "failures": 1,
+        "cloud_flops": 5e9,
     }
+    assert run.run["stream"] == {"questions": 9}
     assert len(run.rounds) == 6  # two evaluations of two domains, two prequential rows; (0, 0) is no row
     row = run.rounds.set_index(["round", "kind", "domain"]).loc[2, "test", "source"]
     assert (row["accuracy"], row["n"]) == (0.8, 10)
-    assert run.metrics.to_dict("records") == [{"round": 1, "name": "loss", "value": 1.5}]
+    assert run.metrics.to_dict("records")[0] == {"round": 1, "name": "loss", "value": 1.5}
     pd.testing.assert_frame_equal(run.devices, LEDGER, check_dtype=False)
     assert run.pictures["image"][0] == b"png"
     assert list(run.pictures["positions"][0]) == [3, 1]

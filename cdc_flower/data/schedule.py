@@ -108,6 +108,25 @@ def schedule(domain: np.ndarray, rows: np.ndarray, config: Config, device: int) 
     return stream
 
 
+def repeats(streams: np.ndarray) -> dict[str, float]:
+    """How often devices meet a row again, for run.json.
+
+    Args:
+        streams: (devices, rounds, samples), as published; of many devices the first `KEPT` are counted.
+
+    Returns:
+        `questions` of a device, its `distinct_rows` (mean and least over devices), and `repeating_devices`.
+    """
+    some = streams[:KEPT].reshape(min(len(streams), KEPT), -1)
+    distinct = [len(np.unique(rows)) for rows in some]
+    return {
+        "questions": some.shape[1],
+        "distinct_rows": round(sum(distinct) / len(distinct), 1),
+        "fewest_distinct_rows": min(distinct),
+        "repeating_devices": sum(n < some.shape[1] for n in distinct),
+    }
+
+
 class Streams(Sequence[list[np.ndarray]]):
     """[device][round - 1] -> (samples_per_round,) int64 positions in the train frame.
 

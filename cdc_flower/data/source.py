@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from cdc_flower.models.shared import Shared
 
 FORMAT = 1
-_STREAMS, _ROWS, _ENDS = "streams.npy", "rows.npy", "picture_ends.npy"
+STREAMS, _ROWS, _ENDS = "streams.npy", "rows.npy", "picture_ends.npy"
 _META, _QUESTIONS, _COMPRESSION, _PICTURES = "meta.json", "questions.json", "compression.json", "pictures.bin"
 
 
@@ -248,7 +248,7 @@ def _meta(folder: Path) -> Mapping[str, Any] | None:
 def _write(part: Path, config: Config, world: World, compression: Sequence[str]) -> None:
     run = config.run
     shape = (run.devices, run.rounds, run.samples_per_round)
-    with (part / _STREAMS).open("wb") as file:  # not mapped: a full disk would end the process
+    with (part / STREAMS).open("wb") as file:  # not mapped: a full disk would end the process
         about = {"descr": "<i4", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, about)
         for device in range(run.devices):
@@ -307,7 +307,7 @@ def _opened(folder: Path, changed: int) -> Published:
     if (folder / _PICTURES).is_file():
         pictures = np.memmap(folder / _PICTURES, np.uint8, "r"), np.load(folder / _ENDS, allow_pickle=False)
     return Published(
-        np.lib.format.open_memmap(folder / _STREAMS, mode="r"),
+        np.lib.format.open_memmap(folder / STREAMS, mode="r"),
         np.load(folder / _ROWS, allow_pickle=False),
         json.loads((folder / _QUESTIONS).read_text()),
         found,

@@ -242,20 +242,21 @@ def _short(count: float) -> str:
 
 
 def forgetting_panel(forgotten: Mapping[str, Sequence[float]], looks: Mapping[str, Style]) -> str:
-    """Bars: source accuracy lost against the best round. `forgotten`: arm -> mean, low, high."""
+    """Bars: source accuracy lost since the student was shipped. `forgotten`: arm -> mean, low, high."""
 
     def draw(axes: Any) -> None:
         for place, (arm, (mean, low, high)) in enumerate(forgotten.items()):
             axes.barh(place, 100 * mean, color=looks[arm].colour, height=0.6)
             if not pd.isna(low):
-                axes.plot([100 * max(low, 0), 100 * high], [place, place], color=INK, linewidth=1.2)
+                axes.plot([100 * low, 100 * high], [place, place], color=INK, linewidth=1.2)
             axes.annotate(f" {100 * mean:.1f}", (100 * mean, place), va="center", fontsize=8, color=INK)
         axes.set_yticks(range(len(forgotten)), list(forgotten))
         axes.invert_yaxis()
         axes.set_axisbelow(True)
         axes.grid(axis="y", visible=False)
-        axes.set_xlim(left=0, right=max(axes.get_xlim()[1], 1.0))
-        axes.set_xlabel("points of source accuracy lost")
+        axes.axvline(0, color=INK, linewidth=0.8)
+        axes.set_xlim(left=min(axes.get_xlim()[0], 0.0), right=max(axes.get_xlim()[1], 1.0))
+        axes.set_xlabel("points of source accuracy lost since shipped (below 0: gained)")
         axes.set_title("forgetting")
 
     return figure(draw)

@@ -67,10 +67,13 @@ def _conclusions(comparison: Comparison) -> list[str]:
     if pd.isna(rows[name]["acc_drift"]):
         return []
     ours, lines = rows[name], []
+    drifted = sum(n for domain, n in comparison.items.items() if domain != "source")
     if not pd.isna(ours["gap_closed"]):
         lines.append(
             f"{name} closes {share(ours['gap_closed'])} % of the gap between the student as shipped and the "
-            f"teacher on the drifted domains and forgets {share(ours['forgetting'])} points on the source."
+            f"teacher on the drifted domains ({drifted:,} items) and "
+            f"{'forgets' if ours['forgetting'] >= 0 else 'gains'} {share(abs(ours['forgetting']))} points on "
+            "the source."
         )
     for row in rows.values():
         if row["labels"]:

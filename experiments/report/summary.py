@@ -2,7 +2,7 @@
 
 Definitions, also in README.md and docs/summary.schema.json:
 - `acc_source`: test accuracy on domain "source" after the last round; `acc_drift`: the unweighted mean over
-  the drifted domains; all in 0..1. `forgetting`: see `cdc_flower.results.forgetting`; never negative.
+  the drifted domains; all in 0..1. `forgetting`: see `cdc_flower.results.forgetting`; negative = gained.
 - `gap_closed`: (arm - lower) / (teacher - lower) on `acc_drift`, where lower is the first arm that adapts
   nothing (the student as shipped); null without such an arm or a gap.
 - bytes (counted) and FLOPs (of counts that devices claim): totals over all devices and rounds; every number
@@ -24,7 +24,15 @@ import pandas as pd
 from cdc_flower import results
 from cdc_flower.config import ConfigError, parse
 
-MEASURES = ("acc_source", "acc_drift", "forgetting", "uplink_bytes", "downlink_bytes", "device_gflops")
+MEASURES = (
+    "acc_source",
+    "acc_drift",
+    "forgetting",
+    "uplink_bytes",
+    "downlink_bytes",
+    "device_gflops",
+    "cloud_gflops",
+)
 SUMMARY = "summary.json"
 INDEX = "comparison.json"
 # 97.5 % quantiles of Student's t for 1..30 degrees of freedom (any table, e.g. NIST/SEMATECH 1.3.6.7.2)
@@ -47,6 +55,8 @@ class Comparison:
         metrics: metrics.parquet of all runs, likewise.
         pictures: samples that devices sent, with method and seed.
         teacher: domain -> accuracy; empty when it was not measured.
+        teacher_on_stream: likewise, on rows that devices meet.
+        items: domain -> number of held-out items.
         index: comparison.json: settings, methods, seeds, status, host seconds by stage, failed runs.
         out: the folder.
     """
@@ -58,6 +68,8 @@ class Comparison:
     metrics: pd.DataFrame
     pictures: pd.DataFrame
     teacher: dict[str, float]
+    teacher_on_stream: dict[str, float]
+    items: dict[str, int]
     index: dict[str, Any]
     out: Path
 
@@ -130,9 +142,20 @@ def read(out: str | Path) -> Comparison:
         metrics=_stack(metrics),
         pictures=_stack(pictures),
         teacher=index["teacher"],
+        teacher_on_stream=index.get("teacher_on_stream", {}),
+        items=_items(rounds),
         index=index,
         out=out,
     )
+
+
+def _items(rounds: Sequence[pd.DataFrame]) -> dict[str, int]:
+    """Domain -> number of held-out items, which are the same in all runs."""
+    found: dict[str, int] = {}
+    for frame in rounds:
+        test = frame[frame["kind"] == "test"]
+        found |= {str(d): int(n) for d, n in zip(test["domain"], test["n"], strict=True)}
+    return found
 
 
 def _stack(frames: list[pd.DataFrame]) -> pd.DataFrame:
@@ -152,6 +175,7 @@ def _measure(result: results.RunResult) -> dict[str, Any]:
         "uplink_bytes": total["uplink_bytes"],
         "downlink_bytes": total["downlink_bytes"],
         "device_gflops": total["device_flops"] / 1e9,
+        "cloud_gflops": results.cloud_flops(result.metrics) / 1e9,
         "failures": total["failures"],
         "accuracy": accuracy,
         "host_seconds": result.run.get("host_seconds", {}),
@@ -207,13 +231,10 @@ def summary(comparison: Comparison) -> dict[str, Any]:
             "failures": int(row["failures"]),
             "ci95": {name: None if end[0] is None else end for name, end in ends.items()},
         }
-    source = comparison.teacher.get("source")
     return {
-        "teacher": {
-            "acc_source": source,
-            "acc_drift": drift_mean(comparison.teacher),
-            "accuracy": comparison.teacher,
-        },
+        "teacher": _teacher(comparison.teacher),
+        "teacher_on_stream": _teacher(comparison.teacher_on_stream),
+        "items": comparison.items,
         "methods": methods,
         "rounds": config.run.rounds,
         "devices": config.run.devices,
@@ -221,6 +242,14 @@ def summary(comparison: Comparison) -> dict[str, Any]:
         "data": index["data"],
         "status": index["status"],
         "host_seconds": index["host_seconds"],
+    }
+
+
+def _teacher(accuracy: Mapping[str, float]) -> dict[str, Any]:
+    return {
+        "acc_source": accuracy.get("source"),
+        "acc_drift": drift_mean(accuracy),
+        "accuracy": dict(accuracy),
     }
 
 

@@ -136,6 +136,7 @@ def share(value: float | None, low: float | None = None, high: float | None = No
     return f"{text} ±{50 * (high - low):.1f}"
 
 
+ON_STREAM = "teacher, stream"  # the teacher on rows that devices meet
 COLUMNS = (
     "method",
     "labels",
@@ -147,6 +148,7 @@ COLUMNS = (
     "bytes up",
     "bytes down",
     "device GFLOP",
+    "cloud GFLOP",
 )
 
 
@@ -166,8 +168,11 @@ def rows(comparison: Any) -> list[tuple[str, ...]]:
     """The headline table as text, teacher first, one tuple of `COLUMNS` per row."""
     from experiments.report.summary import drift_mean
 
-    teacher = comparison.teacher
-    head = ("teacher", "", "", share(teacher.get("source")), share(drift_mean(teacher)), "", "", "", "", "")
+    heads = [
+        (name, "", "", share(of.get("source")), share(drift_mean(of)), *[""] * 6)
+        for name, of in (("teacher", comparison.teacher), (ON_STREAM, comparison.teacher_on_stream))
+        if of
+    ]
     body = []
     for row in comparison.methods.to_dict("records"):
         body.append(
@@ -180,12 +185,13 @@ def rows(comparison: Any) -> list[tuple[str, ...]]:
                 share(row["forgetting"], row["forgetting_low"], row["forgetting_high"]),
                 size(row["uplink_bytes"]),
                 size(row["downlink_bytes"]),
-                f"{row['device_gflops']:,.3g}"
-                if row["device_gflops"] < 1000
-                else f"{row['device_gflops']:,.0f}",
+                *(
+                    f"{row[k]:,.3g}" if row[k] < 1000 else f"{row[k]:,.0f}"
+                    for k in ("device_gflops", "cloud_gflops")
+                ),
             )
         )
-    return [head, *body] if teacher else body
+    return [*heads, *body]
 
 
 def markdown(comparison: Any) -> str:
@@ -206,10 +212,11 @@ HEADS = (
     "bytes up",
     "bytes down",
     "device GFLOP",
+    "cloud GFLOP",
 )
 """Two-line headers of the terminal, in the order of `COLUMNS`."""
-SPARE = ("device GFLOP", "device backprop", "gap closed %", "bytes down", "forgets %")
-"""What a narrow terminal goes without, in this order; intervals go after the first two."""
+SPARE = ("cloud GFLOP", "device GFLOP", "device backprop", "gap closed %", "bytes down", "forgets %")
+"""What a narrow terminal goes without, in this order; intervals go after the first three."""
 
 
 def table(comparison: Any, width: int = 100) -> Table:
@@ -222,7 +229,7 @@ def table(comparison: Any, width: int = 100) -> Table:
     all_heads, spare = named(HEADS, task), named(SPARE, task)
     heads, left_out = list(all_heads), []
     plain = [tuple(cell.partition(" ±")[0] for cell in row) for row in cells]
-    steps = [*spare[:2], "", *spare[2:]]  # "" = the intervals
+    steps = [*spare[:3], "", *spare[3:]]  # "" = the intervals
     while steps and _width(heads, cells) > width:
         less = steps.pop(0)
         if less == "":
@@ -237,7 +244,7 @@ def table(comparison: Any, width: int = 100) -> Table:
     config, seeds = index["config"], len(index["seeds"])
     made = Table(
         title=f"{index['data']}: {config['run.devices']} devices, {config['run.rounds']} rounds, "
-        f"{seeds} seed{'s' if seeds > 1 else ''}",
+        f"{seeds} seed{'s' if seeds > 1 else ''}, {sum(comparison.items.values()):,} items",
         caption=f"too narrow for: {', '.join(left_out)}; see the report" if left_out else None,
         title_justify="left",
         caption_justify="left",

@@ -110,6 +110,7 @@ def run(
         "arms": arms,
         "seeds": [base.run.seed + i for i in range(seeds)],
         "teacher": {},
+        "teacher_on_stream": {},
         "traits": {name: traits(config.run.method) for name, config in configs.items()},
         "versions": results.package_versions(),
         "status": "interrupted",
@@ -126,8 +127,11 @@ def run(
             with terminal.preparing("pair") as tell:
                 pairs.ensure(base, terminal.say, tell, pretrain)
             with terminal.preparing("preparing") as tell:
+                said: dict[str, None] = {}  # of all arms, which meet one stream, each line once
                 for config in configs.values():
-                    setup = module.prepare(config, tell, terminal.say)
+                    setup = module.prepare(config, tell, said.setdefault)
+                for line in said:
+                    terminal.say(line)
             digests = {"pair_digest": setup.digest, "data_digest": setup.world.pack.digest}
             before = {job: begun(job, digests) if resume else None for job in jobs}
             kept = [job for job in jobs if before[job] == "completed"]
@@ -137,8 +141,8 @@ def run(
             todo.sort(key=lambda job: (job.seed, not index["traits"][job.arm]["adapts"]))  # the shortest last
             terminal.jobs = len(todo)
             with terminal.preparing("teacher") as tell:
-                teacher = module.teacher_accuracy(base, tell)
-            index["teacher"] = dict(teacher)
+                index["teacher"] = dict(module.teacher_accuracy(base, tell))
+                index["teacher_on_stream"] = dict(module.teacher_accuracy(base, tell, "stream"))
             index["host_seconds"]["preparation"] = time.perf_counter() - started
             folder.mkdir(parents=True, exist_ok=True)
             results.write_json(folder / summary.INDEX, index)

@@ -15,7 +15,7 @@ from cdc_flower.config import ConfigError, parse
 from cdc_flower.data.domains import check_domains, domains
 from cdc_flower.data.packs import read_pack
 from cdc_flower.data.partition import partition
-from cdc_flower.data.schedule import Streams, drift_share, schedule
+from cdc_flower.data.schedule import Streams, drift_share, repeats, schedule
 from tests.data.frames import frame
 
 REAL = Path(os.environ.get("CDC_FLOWER_PACKS") or Path(__file__).parents[3] / "shared" / "data")
@@ -197,3 +197,14 @@ def test_real_packs_drift_and_are_cut_over_devices(name, known, counts):
         last = schedule(train, rows, config, device)[-1]
         assert np.isin(last, rows).all()
         assert np.mean(train[last] != "source") == 0.75
+
+
+def test_rows_that_a_device_meets_again_are_counted():
+    streams = np.array([[[0, 1], [2, 3]], [[4, 5], [4, 4]]])
+    assert repeats(streams) == {
+        "questions": 4,
+        "distinct_rows": 3.0,
+        "fewest_distinct_rows": 2,
+        "repeating_devices": 1,
+    }
+    assert repeats(streams[:1])["repeating_devices"] == 0

@@ -235,8 +235,9 @@ def test_under_flwr_a_relative_out_dir_is_refused(run_settings):
         server_app.main(LocalGrid(client_app, 3, settings), Context(1, 1, {}, RecordDict(), settings))
 
 
-def test_the_teachers_accuracy_is_by_domain(run_settings):
-    found = teacher_accuracy(parse(run_settings()))
+@pytest.mark.parametrize("part", ["test", "stream"])
+def test_the_teachers_accuracy_is_by_domain(run_settings, part):
+    found = teacher_accuracy(parse(run_settings()), part=part)
     assert set(found) == {"source", "object", "question"}
     assert all(0 <= v <= 1 for v in found.values())
 
@@ -255,6 +256,8 @@ def test_a_round_with_every_uplink_unit_teaches_within_its_budget(unit, run_sett
     assert {len(p) for p in once.pictures["positions"]} == {kept}
     values = once.metrics.set_index("name")["value"]
     assert values["taught"] == once.devices["uploaded_samples"].sum()
+    assert once.run["totals"]["cloud_flops"] == values["cloud_flops"] > 0
+    assert once.run["stream"]["questions"] == settings["run.samples-per-round"]
     assert once.run["ledger_digest"] == again.run["ledger_digest"]
 
 

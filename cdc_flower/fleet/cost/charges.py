@@ -91,14 +91,19 @@ def charges(config: Config, shared: Shared, world: World) -> Charges:
     rank = config.pair.rank
     own = roofline.shapes(own_config, rank)
     charged = roofline.shapes(cost_models.load(settings.cost_model, own_config), rank)
-    questions = [len(shared.text.question_ids(str(q))) for q in world.train["question"].unique()]
-    prefix = len(shared.text.prefix_ids(Grid(*shared.grid))) - shared.n_tokens
+    prefix, questions = _lengths(shared, world)
     longest = prefix + charged.patches + max(questions) + shared.max_answer_tokens
     chosen = compressions(config, charged, longest)
     devices = fleet(settings.mix, config.run.devices, config.run.seed)
     compression = tuple(chosen[name] for name in devices.names)
     text = prefix + round(sum(questions) / len(questions))
     return Charges(devices, compression, own, charged, text, config.run.samples_per_round)
+
+
+def _lengths(shared: Shared, world: World) -> tuple[int, list[int]]:
+    """Ids of a prompt besides vision tokens and question, and of each question."""
+    questions = [len(shared.text.question_ids(str(q))) for q in world.train["question"].unique()]
+    return len(shared.text.prefix_ids(Grid(*shared.grid))) - shared.n_tokens, questions
 
 
 def compressions(config: Config, charged: Shapes, longest: int) -> dict[str, str]:
@@ -146,20 +151,20 @@ class CloudWork:
 
 @dataclass(frozen=True)
 class CloudCharges:
-    """Seconds of the cloud's work.
+    """FLOPs and seconds of the cloud's work.
 
     An upper bound: every sample is charged as a complete picture with an answer of full length, and
     steps also where the teacher was sure of nothing. What is computed before round 1 is not charged.
 
     Attributes:
-        on: the machine.
-        student: shapes of the model that devices are charged for.
+        on: the machine; None where no time is counted.
+        student: shapes of the model that devices are charged for, or (where no time is counted) run.
         teacher: FLOPs and weights of the teacher in students, as in the pair that really runs.
         length: positions of a question about a complete picture.
         answer: tokens of an answer, at most.
     """
 
-    on: Profile
+    on: Profile | None
     student: Shapes
     teacher: float
     length: int
@@ -167,6 +172,16 @@ class CloudCharges:
 
     def seconds(self, work: CloudWork) -> float:
         """Seconds between a round and the next."""
+        assert self.on is not None, "a cloud without a machine takes no time"
+        passes = self._passes(work)
+        return float(sum(n * roofline.seconds(self.on, flops, moved, "fp16") for n, flops, moved in passes))
+
+    def flops(self, work: CloudWork) -> float:
+        """Floating-point operations of a round."""
+        return float(sum(times * flops for times, flops, _ in self._passes(work)))
+
+    def _passes(self, work: CloudWork) -> list[tuple[int, float, float]]:
+        """How often what is computed: FLOPs, and bytes moved."""
         s, k = self.student, self.teacher
         batches, judges = (math.ceil(n / TEACH_BATCH) for n in (work.taught, work.judged))
         weights = HALF * roofline.prefill(s, "none", 0, 0).bytes_moved
@@ -178,16 +193,13 @@ class CloudCharges:
             step = step[0] + k * work.batch * sample, step[1] + k * weights
         tower = roofline.tower(s)
         shown = math.ceil(work.pictures / TEACH_BATCH)
-        return float(
-            self._seconds(work.pictures * tower.flops, shown * tower.bytes_moved)
-            + self._seconds(k * work.taught * read, k * batches * weights)
-            + self._seconds(k * work.taught * more, k * batches * (self.answer - 1) * weights)
-            + (work.steps and work.steps * self._seconds(*step))
-            + self._seconds(work.judged * (read + more), judges * self.answer * weights)
-        )
-
-    def _seconds(self, flops: float, bytes_moved: float) -> float:
-        return roofline.seconds(self.on, flops, bytes_moved, "fp16")
+        return [
+            (1, work.pictures * tower.flops, shown * tower.bytes_moved),
+            (1, k * work.taught * read, k * batches * weights),
+            (1, k * work.taught * more, k * batches * (self.answer - 1) * weights),
+            (work.steps, *step),
+            (1, work.judged * (read + more), judges * self.answer * weights),
+        ]
 
 
 def cloud_profile(config: Config) -> Profile | None:
@@ -217,10 +229,26 @@ def cloud_charges(
         teacher: its config.
         max_answer_tokens: the longest answer.
     """
-    own, length = charged.own, charged.text + charged.own.patches
-    size = (
-        roofline.prefill(roofline.shapes(teacher, 0), "none", length, own.patches).flops
-        / roofline.prefill(own, "none", length, own.patches).flops
-    )
+    size = _teacher(charged.own, charged.text, teacher)
     student = charged.charged
     return CloudCharges(on, student, size, charged.text + student.patches, max_answer_tokens)
+
+
+def cloud_counts(config: Config, shared: Shared, world: World, teacher: Mapping[str, Any]) -> CloudCharges:
+    """The cloud of a run without a machine: it counts FLOPs alone, of the student and the teacher that run.
+
+    Args:
+        config, shared, world: of the run.
+        teacher: its config.
+    """
+    own = roofline.shapes(shared.student_config(), config.pair.rank)
+    prefix, questions = _lengths(shared, world)
+    text = prefix + round(sum(questions) / len(questions))
+    return CloudCharges(None, own, _teacher(own, text, teacher), text + own.patches, shared.max_answer_tokens)
+
+
+def _teacher(own: Shapes, text: int, teacher: Mapping[str, Any]) -> float:
+    """FLOPs of a teacher in those of a student."""
+    length = text + own.patches
+    theirs = roofline.prefill(roofline.shapes(teacher, 0), "none", length, own.patches)
+    return theirs.flops / roofline.prefill(own, "none", length, own.patches).flops

@@ -31,12 +31,15 @@ def comparison(intervals):
             "uplink_bytes": 123_456_789,
             "downlink_bytes": 999_499,
             "device_gflops": 123456.0,
+            "cloud_gflops": 123456.0,
             **ends,
         }
 
     return SimpleNamespace(
         index={"data": "scenes", "config": {"run.devices": 8, "run.rounds": 12}, "seeds": [0, 1, 2]},
         teacher={"source": 1.0, "object": 1.0},
+        teacher_on_stream={"source": 1.0, "object": 0.9},
+        items={"source": 200, "object": 200},
         methods=pd.DataFrame([row(m) for m in METHODS]),
     )
 
@@ -56,8 +59,9 @@ def test_every_method_has_one_line_within_the_width(intervals, width):
     assert not any("…" in line for line in shown)
 
 
-def test_100_columns_show_everything_with_intervals():
-    shown = lines(True, 100)
+def test_110_columns_show_everything_with_intervals_and_100_all_but_the_clouds_work():
+    assert lines(True, 100)[-1].strip() == "too narrow for: cloud GFLOP; see the report"
+    shown = lines(True, 110)
     assert "too narrow" not in shown[-1]
     cdc = next(line for line in shown if line.startswith("cdc"))
     assert cdc.split() == [
@@ -76,12 +80,17 @@ def test_100_columns_show_everything_with_intervals():
         "999",
         "kB",
         "123,456",
+        "123,456",
     ]
+    stream = next(line for line in shown if line.startswith("teacher, stream"))
+    assert stream.split()[2:] == ["100.0", "90.0"]
 
 
 def test_a_narrow_terminal_is_told_what_it_does_not_see():
-    assert lines(True, 80)[-1].strip() == "too narrow for: device GFLOP, device backprop; see the report"
-    assert lines(False, 80)[-1].strip() == "too narrow for: device GFLOP; see the report"
+    assert lines(True, 80)[-1].strip() == (
+        "too narrow for: cloud GFLOP, device GFLOP, device backprop; see the report"
+    )
+    assert lines(False, 80)[-1].strip() == "too narrow for: cloud GFLOP, device GFLOP; see the report"
     assert "±" not in " ".join(lines(True, 60))
 
 
@@ -99,9 +108,9 @@ def test_a_log_gets_a_line_per_quarter_of_a_stage_whatever_its_loss_is():
 def test_markdown_has_a_row_of_as_many_cells_for_the_teacher_and_every_method():
     shown = terminal.markdown(comparison(True)).splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in shown]
-    assert [row[0] for row in cells] == ["method", "---", "teacher", *METHODS]
+    assert [row[0] for row in cells] == ["method", "---", "teacher", terminal.ON_STREAM, *METHODS]
     assert {len(row) for row in cells} == {len(terminal.COLUMNS)}
-    assert cells[3][3] == "91.2 ±12.0"
+    assert cells[4][3] == "91.2 ±12.0"
 
 
 @pytest.mark.parametrize(

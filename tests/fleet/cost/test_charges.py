@@ -26,6 +26,14 @@ def test_steps_are_two_passes_over_a_batch_of_complete_samples():
     assert fifty - none == pytest.approx(50 * (one - none))
 
 
+def test_operations_are_those_that_the_seconds_are_of_and_need_no_machine():
+    cloud, work = CloudCharges(None, SHAPES, 3.0, LENGTH, 8), CloudWork(taught=64, steps=50, batch=96)
+    least = seconds(taught=64, steps=50, batch=96) * GPU.flops_fp16
+    assert 0.5 * least < cloud.flops(work) <= least
+    assert cloud.flops(CloudWork()) == 0
+    assert cloud.flops(CloudWork(steps=50, batch=96)) == 50 * cloud.flops(CloudWork(steps=1, batch=96))
+
+
 def test_the_teacher_answers_each_sample_and_reads_its_weights_for_each_batch():
     assert seconds() == 0
     assert seconds(taught=1) < seconds(taught=64)
