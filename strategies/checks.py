@@ -241,15 +241,17 @@ def check_fleet(setup: Setup) -> None:
 
 
 def _least_tokens(config: Config, shared: Shared, world: World) -> tuple[int, str]:
-    up = config.uplink
-    least = MESSAGE_BYTES + token_batch.sample_bytes(
+    """With a transform real frames are half of the bound; a sample that does not fit is not sent."""
+    up, transformed = config.uplink, shared.transform_for(config.uplink) is not None
+    bound = token_batch.sample_bytes(
         up.tokens_kept or shared.n_tokens,
         shared.width,
         up.token_bits,
         longest_question(shared, world) + shared.max_answer_tokens,
-        shared.transform_for(up) is not None,
+        transformed,
     )
-    return least, f"one sample of {up.tokens_kept or shared.n_tokens} tokens needs up to"
+    least = MESSAGE_BYTES + (bound // 2 if transformed else bound)
+    return least, f"one sample of {up.tokens_kept or shared.n_tokens} tokens needs"
 
 
 def _least_picture(config: Config, shared: Shared, world: World) -> tuple[int, str]:
