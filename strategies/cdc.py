@@ -135,10 +135,12 @@ class CDC(Method):
         most = limits_of(config, shared, world)
         words = longest_question(own, world) if own else 0
         read = longest(own, words) if own else 0
-        pool, held = (some(config, shared, world, own) for some in (replay_pool, validation_pool))
+        pool = replay_pool(config, shared, world, own)
+        asked = config.cloud.guard or (pool and config.cloud.source_teacher == "auto")
+        held = validation_pool(config, shared, world, own) if asked else []
         source = source_lessons(config, shared, teacher, twin, pool, held, world.worth, read)
-        longest_seen, least = longest(shared, most.question), config.cloud.guard
-        guard = Guard(shared, twin, held, world.worth, least, longest_seen) if least and held else None
+        longest_seen = longest(shared, most.question)
+        guard = Guard.of(config, shared, twin, held, world.worth, longest_seen)
         better = source.worth.get("teacher", 0.0) >= source.worth.get("student", 0.0)
         cloud = cls.learner(config, shared, teacher, twin, source.lessons, longest_seen, read, better)
         return cls(setup.fleet(), cloud, mirror, shared, teacher, config, twin, most, words, guard)

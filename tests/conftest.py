@@ -44,6 +44,8 @@ SMALL = {
     "cloud.steps": 2,
     "cloud.batch": 8,
     "cloud.source-replay": 16,
+    "cloud.source-teacher": "teacher",
+    "cloud.guard": 0.0,
     "pair.lora-rank": 4,
 }
 

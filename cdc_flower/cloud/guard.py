@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from logging import getLogger
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -17,12 +18,15 @@ from torch import nn
 
 from cdc_flower.cloud.lessons import teach
 from cdc_flower.cloud.source import SourceItem
+from cdc_flower.config import Config
 from cdc_flower.models import adapters
 from cdc_flower.models.shared import Shared
 from cdc_flower.models.teacher import Teacher
 from cdc_flower.tasks import Worth
 
 BISECTIONS = 3  # after the whole way has failed
+ITEMS = 200  # that are asked at most, for each version that is measured
+_log = getLogger(__name__)
 
 
 class Version(Protocol):
@@ -79,6 +83,24 @@ class Guard:
         self.truths = [item.truth for item in items]
         self.tolerance, self.longest = tolerance, longest
         self.first = self.last = self.measure(adapters.read(model))
+
+    @classmethod
+    def of(
+        cls,
+        config: Config,
+        shared: Shared,
+        model: nn.Module,
+        items: Sequence[SourceItem],
+        worth: Worth,
+        longest: int = 0,
+    ) -> Guard | None:
+        """The guard of a run; None where it is off, or where A has no validation part, which a line says."""
+        if not config.cloud.guard:
+            return None
+        if not items:
+            _log.warning("cloud.guard: no source samples are held out of training; nothing is guarded")
+            return None
+        return cls(shared, model, items[:ITEMS], worth, config.cloud.guard, longest)
 
     @property
     def most(self) -> int:

@@ -27,11 +27,22 @@ def subject(comparison: Comparison) -> str | None:
 
 def notes(comparison: Comparison) -> list[str]:
     """What the subject reached against the others, or every arm of a study against its first one; then what
-    the task counts beside.
+    the guard held, and what the task counts beside.
 
     Empty when nothing drifted and for the arms of a study with one seed, where the task has nothing beside.
     """
-    return [*_conclusions(comparison), *_beside(comparison)]
+    return [*_conclusions(comparison), *_guarded(comparison), *_beside(comparison)]
+
+
+def _guarded(comparison: Comparison) -> list[str]:
+    """How often the guard of an arm held a version back; nothing where it never did."""
+    metrics = comparison.metrics
+    held = metrics[metrics["name"] == "guard_held"] if len(metrics) else metrics
+    return [
+        f"{arm}: the guard (cloud.guard) held back {int(of.sum())} of {len(of)} versions in part or whole."
+        for arm, of in (held.groupby("method", sort=False)["value"] if len(held) else [])
+        if of.sum()
+    ]
 
 
 def _beside(comparison: Comparison) -> list[str]:

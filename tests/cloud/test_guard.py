@@ -7,9 +7,10 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from cdc_flower.cloud.guard import BISECTIONS, Guard
+from cdc_flower.cloud.guard import BISECTIONS, ITEMS, Guard
 from cdc_flower.cloud.lessons import teach
 from cdc_flower.cloud.source import SourceItem
+from cdc_flower.config import parse
 from cdc_flower.models import adapters
 from cdc_flower.models.student import twin_model
 from cdc_flower.models.teacher import Teacher
@@ -117,3 +118,15 @@ def test_a_guard_that_comes_back_asks_for_as_much(shared, student, items):
     two.load(one.state())
     assert two.last == one.last == pytest.approx(0.7)
     assert two.furthest(np.zeros(1, np.float32), np.float32([0.6]), Made).share < 1
+
+
+def test_no_guard_where_it_is_off_or_nothing_is_held_out(shared, settings, student, items, caplog):
+    def made(share, some):
+        return Guard.of(parse({**settings, "cloud.guard": share}), shared, student, some, exact)
+
+    assert made(0.0, items) is None
+    assert not caplog.text
+    assert made(0.1, []) is None
+    assert "no source samples are held out" in caplog.text
+    guard = made(0.1, [*items] * 50)
+    assert (guard.tolerance, len(guard.samples)) == (0.1, ITEMS)

@@ -47,7 +47,7 @@ def chosen(shared, teacher, settings, said):
             SourceItem(sample, Truth("", ({"teacher": t, "student": s}.get(better, ""),)), "source")
             for sample, t, s in found
         ]
-        config = parse({**settings, "cloud.confidence": 0.0, **full(more)})
+        config = parse({**settings, "cloud.confidence": 0.0, **full({"source_teacher": "auto", **more})})
         return source_lessons(config, shared, teacher, student, items, held if better else [], worth)
 
     ids = [
@@ -91,7 +91,7 @@ def test_an_answer_of_less_than_half_the_labels_worth_is_not_right(shared, teach
     label = tuple(shared.text.answer_ids("red"))
     for value, ids in ((0.49, label), (0.5, None)):
         items = [SourceItem(sample, Truth("red", ("red",)), "source")]
-        config = parse({**settings, "cloud.confidence": 0.0})
+        config = parse({**settings, "cloud.confidence": 0.0, "cloud.source-teacher": "auto"})
         made = source_lessons(
             config,
             shared,
@@ -112,7 +112,8 @@ def test_lessons_of_one_batch_have_one_form(shared, teacher, settings, said, cho
     other = dataclasses.replace(teacher, words=False)
     items = [SourceItem(sample, Truth("red", (s,)), "source") for sample, _, s in found[:2]]
     items.append(dataclasses.replace(items[0], truth=Truth("red", ("red",))))
-    config = parse({**settings, "cloud.confidence": 0.0, "cloud.losses": "ce"})
+    own = {"cloud.confidence": 0.0, "cloud.source-teacher": "auto", "cloud.losses": "ce"}
+    config = parse({**settings, **own})
     made = source_lessons(config, shared, other, student, items, [], worth)
     assert made.taught == {"teacher": 0, "student": 2, "label": 1}
     assert {q.top_ids.shape[1] for q in made.lessons} == {1}

@@ -107,6 +107,17 @@ def test_every_other_method_resumes(method, settings, tmp_path):
     assert interrupted(made, ("rounds", 2)) == uninterrupted(made, tmp_path)
 
 
+def test_a_guarded_run_resumes_and_says_what_the_guard_found(settings, tmp_path):
+    made = settings(method="cdc", rounds=2, cloud_guard=0.01, source_teacher="auto")
+    assert interrupted(made, ("rounds", 1)) == uninterrupted(made, tmp_path)
+    frame = results.read(tmp_path / "run").metrics
+    found = {name: of["value"].tolist() for name, of in frame.groupby("name") if name.startswith("guard_")}
+    assert set(found) == {"guard_accuracy", "guard_held", "guard_share"}
+    assert all(
+        held == (share < 1) for held, share in zip(found["guard_held"], found["guard_share"], strict=True)
+    )
+
+
 def test_a_server_of_fedavg_with_all_that_it_keeps_resumes(settings, tmp_path):
     """Moments, running mean, what the codec left out on the server and on the devices."""
     made = settings(

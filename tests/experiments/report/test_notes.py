@@ -1,5 +1,9 @@
 """What is concluded from a comparison follows from its numbers, whichever way they fall."""
 
+import dataclasses
+
+import pandas as pd
+
 from experiments.report.notes import notes
 from experiments.run import compare
 
@@ -16,6 +20,16 @@ def test_notes_say_who_is_ahead_whichever_way_it_falls(comparison):
     assert "fedavg_lora, which learns from true labels, ends not ahead of cdc" in lines
     comparison.methods.loc[comparison.methods["method"] == "fedavg_lora", "acc_drift"] = 0.99
     assert "ends ahead of cdc" in " ".join(notes(comparison))
+
+
+def test_notes_say_how_often_a_guard_held_back_and_nothing_where_it_never_did(comparison):
+    assert "guard" not in " ".join(notes(comparison))
+    rows = [
+        {"method": "cdc", "seed": 0, "round": i, "name": "guard_held", "value": held}
+        for i, held in enumerate((1.0, 0.0, 1.0))
+    ]
+    comparison = dataclasses.replace(comparison, metrics=pd.DataFrame(rows))
+    assert "cdc: the guard (cloud.guard) held back 2 of 3 versions in part or whole." in notes(comparison)
 
 
 def test_the_arms_of_a_study_are_set_against_its_first_by_seed(engine, tmp_path):
