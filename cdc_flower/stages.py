@@ -186,7 +186,7 @@ class CloudConfig:
         "cloud",
     )
     guard: float = setting(
-        0.05,
+        0.1,
         "how much worse on held-out source samples a version may be than the one before and than version 0; "
         "0 = not looked at",
         "cloud",
