@@ -305,6 +305,7 @@ class FedAvgFull(FedAvgLora):
 
     name = "fedavg_full"
     about = "devices train all weights on true labels, the server averages"
+    traits = Traits(labels=True, device_backprop=True, shown=False)
     full = True
 
 
@@ -313,4 +314,4 @@ class FedAvgPseudo(FedAvgLora):
 
     name = "fedavg_pseudo"
     about = "devices train the adapter on their own confident answers, the server averages"
-    traits = Traits(labels=False, device_backprop=True)
+    traits = Traits(labels=False, device_backprop=True, shown=False)

@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from cdc_flower.setting import STRICT, setting
 from strategies.fedavg import FedAvgLora, FedAvgSettings
-from strategies.method import Setup
+from strategies.method import Setup, Traits
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -24,6 +24,7 @@ class FedProxLora(FedProx, FedAvgLora):
 
     name = "fedprox_lora"
     about = "as fedavg_lora, devices held near the server's weights by a proximal term"
+    traits = Traits(labels=True, device_backprop=True, shown=False)
     settings: ClassVar = {"fedavg": FedAvgSettings, "fedprox": FedProxSettings}
 
     @classmethod

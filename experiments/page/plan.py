@@ -5,6 +5,8 @@ common. An arm is a name and its settings; the methods that are installed are ar
 variant is settings that all arms of a part get, and a name behind theirs: "cdc, 1 kB".
 
     edition = 1                        # raised by hand where all cells must be made again
+    [settings]                         # of all cells
+    data.items-per-domain = 0
     data = ["scenes", "emoji"]         # names of presets, and of packs below CDC_FLOWER_PACKS
     [arms."random tokens"]
     uplink.token-score = "random"
@@ -80,6 +82,7 @@ class Part:
         arms: name -> settings, in the order of the table, variants included.
         variants: name of an arm -> name of the variant it is of; "" where there are none.
         plain: name of an arm -> its name without the variant.
+        base: settings of all cells of the page.
     """
 
     name: str
@@ -92,12 +95,13 @@ class Part:
     arms: Mapping[str, Mapping[str, Any]]
     variants: Mapping[str, str]
     plain: Mapping[str, str]
+    base: Mapping[str, Any]
 
     def cells(self, data: str) -> Iterator[Cell]:
         """In the order in which they are worth most: all arms of a seed, then the next seed."""
         for seed in range(self.seeds):
             for pair in self.pairs:
-                yield Cell(data, pair, TEACHER, seed)
+                yield Cell(data, pair, TEACHER, seed, self.base)
                 for arm, settings in self.arms.items():
                     if pair == self.pairs[0] or self.plain[arm] not in self.once:
                         yield Cell(data, pair, arm, seed, settings)
@@ -164,7 +168,7 @@ def read(path: Path | None = None) -> Plan:
     except (OSError, ValueError) as err:
         raise ConfigError(f"page '{path}': {err}; allowed: a TOML file like experiments/page.toml") from None
     where = f"page '{path.name}'"
-    _refuse(where, table, {"edition", "data", "arms", "parts"})
+    _refuse(where, table, {"edition", "data", "settings", "arms", "parts"})
     edition, data = table.get("edition", 1), _names(where, "data", table)
     if type(edition) is not int:
         raise ConfigError(f"{where}: edition = {edition!r}; allowed: a whole number")
@@ -181,10 +185,10 @@ def read(path: Path | None = None) -> Plan:
         except ConfigError as err:
             arms.pop(name, None)
             skipped[name] = str(err)
-    parts = {}
+    base, parts = _settings(where, table.get("settings", {})), {}
     for name, one in _tables(where, "parts", table).items():
         _check_name(where, name)
-        parts[name] = _part(f"{where}: part '{name}'", name, one, data, arms, tuple(methods), skipped)
+        parts[name] = _part(f"{where}: part '{name}'", name, one, data, arms, tuple(methods), skipped, base)
     _check_once(where, parts)
     return Plan(edition, tuple(data), parts, skipped)
 
@@ -210,6 +214,7 @@ def _part(
     known: Mapping[str, Mapping[str, Any]],
     methods: tuple[str, ...],
     skipped: dict[str, str],
+    base: Mapping[str, Any],
 ) -> Part:
     _refuse(where, one, PART_KEYS)
     wanted = methods if one.get("methods") == "all" else _names(where, "methods", one)
@@ -226,7 +231,7 @@ def _part(
     seeds = one.get("seeds", 1)
     if type(seeds) is not int or not 1 <= seeds <= MOST_SEEDS:
         raise ConfigError(f"{where}: seeds = {seeds!r}; allowed: 1 to {MOST_SEEDS}")
-    shared = _settings(where, one.get("settings", {}))
+    shared = {**base, **_settings(where, one.get("settings", {}))}
     arms: dict[str, dict[str, Any]] = {}
     variants, plain = {}, {}
     for variant, more in (_tables(where, "variants", one) or {"": {}}).items():
@@ -241,7 +246,7 @@ def _part(
     of = tuple(_names(where, "data", one))
     pairs = tuple("" if pair in of else pair for pair in _names(where, "pairs", one)) or ("",)
     title = str(one.get("title", name))
-    return Part(name, title, kind, of, pairs, seeds, frozenset(once), arms, variants, plain)
+    return Part(name, title, kind, of, pairs, seeds, frozenset(once), arms, variants, plain, base)
 
 
 def _settings(where: str, table: Any) -> dict[str, Any]:

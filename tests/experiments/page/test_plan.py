@@ -22,6 +22,13 @@ def test_cells_come_arms_first_then_seeds_then_data_and_each_once(plan):
     assert str(variant.path) == "scenes/cdc-2-kb-0.json"
 
 
+def test_settings_of_the_page_are_those_of_all_cells(page_file):
+    page_file.write_text(page_file.read_text().replace("[arms.", "[settings]\nrun.rounds = 3\n[arms.", 1))
+    plan = planning.read(page_file)
+    assert all(cell.settings["run.rounds"] == 3 for cell in plan.cells())
+    assert plan.cells()[0].arm == TEACHER
+
+
 def test_parts_data_and_arms_choose_cells(plan):
     def chosen(*only, seeds=9):
         return {(c.data, c.arm, c.seed) for c in plan.cells(only, seeds)}
@@ -37,7 +44,7 @@ def test_parts_data_and_arms_choose_cells(plan):
     ("text", "message"),
     [
         ("parts = 3", "'parts'; allowed: a table of tables"),
-        ("pars.main.seeds = 3", "'pars'; allowed: arms, data, edition, parts"),
+        ("pars.main.seeds = 3", "'pars'; allowed: arms, data, edition, parts, settings"),
         ("edition = 'x'", "edition = 'x'; allowed: a whole number"),
         ("parts.main.seeds = 0", "part 'main': seeds = 0; allowed: 1 to 100"),
         ("parts.main.kind = 'cake'", "kind = 'cake'; allowed: main, ladder"),
