@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from experiments.cli.checked import File, NewFolder
-from experiments.cli.options import MOST_WORKERS, Sets
+from experiments.cli.options import MOST_WORKERS, Sets, checked
 from experiments.run.settings import assignments
 
 RESULTS = Path("docs/results")
@@ -54,6 +54,7 @@ def page(
     from experiments.page import write
 
     changes = assignments(sets or [])
+    checked(changes)
     if changes and results == RESULTS:
         raise ConfigError("--set with the results of the documents; allowed: --results with another folder")
     found = planning.read(plan)

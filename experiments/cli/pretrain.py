@@ -30,7 +30,10 @@ def pretrain(
         ),
     ] = 1.0,
     recipe_seed: Annotated[
-        int, typer.Option(min=0, help="Of every draw of the training: pairs that differ in it alone.")
+        int,
+        typer.Option(
+            min=0, max=2**31 - 1, help="Of every draw of the training: pairs that differ in it alone."
+        ),
     ] = 0,
     teacher_share: Annotated[
         float,

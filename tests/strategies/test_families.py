@@ -120,10 +120,13 @@ def test_what_an_unlike_teacher_cannot_do_is_refused_by_name(settings):
             {},
             "'uplink.unit' = 'tokens': teacher and student have different vision towers .* allowed: jpeg, by",
         ),
-        ({**jpeg, "losses": "ce,feature"}, "'feature' needs a teacher .* tokens or ids.* allowed: ce$"),
+        (
+            {**jpeg, "losses": "ce,feature"},
+            "'feature' needs a teacher .* tokens or ids.* allowed: ce, entropy$",
+        ),
         (
             {"uplink_unit": "jpeg", "losses": "kl"},
-            "'kl' needs a teacher with the student's ids.* allowed: ce$",
+            "'kl' needs a teacher with the student's ids.* allowed: ce, entropy$",
         ),
     ):
         with pytest.raises(ConfigError, match=says):

@@ -351,7 +351,7 @@ def test_a_checkpoint_of_another_program_is_refused_in_one_line(settings):
         run_local(parse(made), stop_at("rounds", 1))
     folder = Path(made["run.out-dir"]) / "checkpoints"
     round, parts = checkpoint.load_newest(folder) or (0, {})
-    own = {"strategy", "fleet", "lineage", "mirror", "cloud", "devices", "arrays", "folder", "run"}
+    own = {"strategy", "fleet", "lineage", "mirror", "cloud", "gate", "devices", "arrays", "folder", "run"}
     assert set(parts) == own
     checkpoint.save(folder, round, {**parts, "cloud": {**parts["cloud"], "mean": np.zeros(3, np.float32)}})
     with pytest.raises(ConfigError, match=r"the checkpoint of round 1 does not fit: .*3"):

@@ -56,7 +56,7 @@ BESIDE = {"trace": ("--devices", "3")}
 """Command -> what it needs so that an option is looked at."""
 ANY_WORD = {
     *("data.partition-by", "data.style-column", "data.object-column", "run.out-dir", "pair.token-cache"),
-    "data.instruction",
+    *("data.instruction", "data.split-by"),
     *("data.known-styles", "data.known-objects", "data.known-questions"),
 }
 """Settings of which the data alone can tell whether a word is right, or that name a new folder."""
