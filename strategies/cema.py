@@ -67,6 +67,7 @@ class CEMA(CDC):
         "uplink.tokens-kept": 0,
         "uplink.budget": 0,
         "cloud.losses": "ce=1,kl=3,entropy=3",
+        "cloud.questions": 1,
         "cloud.tau": 1.0,
         "cloud.confidence": 0.0,
         "cloud.confidence-weighted": False,

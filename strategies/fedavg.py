@@ -75,7 +75,11 @@ class FedAvgSettings:
         0.0, "server's learning rate; 0 = 1 for mean, 0.3 momentum, 0.01 adam and yogi", "cloud", ge=0, le=1e3
     )
     ema_decay: float = setting(
-        0.0, "per round, of the averaged weights that are evaluated and shipped", "cloud", ge=0, lt=1
+        0.0,
+        "per round, of the averaged weights that are measured; devices go on from the weights themselves",
+        "cloud",
+        ge=0,
+        lt=1,
     )
     replay_steps: int = setting(
         0, "the server's own steps a round on its labelled source samples", "cloud", ge=0, le=10**6

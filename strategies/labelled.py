@@ -21,7 +21,7 @@ from strategies.received import Received
 
 
 class Labelled(CDC):
-    """The upper bound of `cdc`: no teacher's error, and labels that no device would have."""
+    """The upper bound of `cdc`: labels that no device would have in the place of the teacher's answers."""
 
     name = "labelled"
     about = "as cdc, but devices send true answers and the cloud teaches these: what its loop allows"

@@ -99,4 +99,7 @@ class NoUplink(CDC):
         """What the round draws of the pool; each sample at most once."""
         rng = generator(self.config.run.seed, f"no uplink/{round}")
         drawn = rng.choice(len(self.pool), self.places, replace=False)
-        return [self.pool[i] for i in drawn.tolist()], np.ones(len(drawn))
+        # each with arrays of its own: lessons of one picture are told by them, and after a resume all have
+        return [
+            replace(one, tokens=one.tokens.copy()) for one in map(self.pool.__getitem__, drawn.tolist())
+        ], np.ones(len(drawn))

@@ -121,6 +121,7 @@ class Released(CDC):
         "uplink.transform": "none",
         "uplink.budget": 0,
         "cloud.losses": "ce,feature,wavelet",
+        "cloud.questions": 1,
         "cloud.confidence": 0.0,
         "cloud.confidence-weighted": False,
         "cloud.ema-decay": 0.0,

@@ -34,8 +34,8 @@ class Split:
         column: whose values are divided.
         share: of the values that are in A.
         validation: of A's values that are for validation.
-        twins: names of pictures that are in no part, because B or C (or, of one for validation, A) has the
-            same picture under another name.
+        twins: names of pictures that are in no part, because B or C (of one of B: C; of one for validation:
+            A, too) has the same picture under another name.
     """
 
     column: str = "image_id"
@@ -91,8 +91,12 @@ def divide(train: pd.DataFrame, test: pd.DataFrame, split: Split) -> Parts:
     own = in_a & ~names.isin(elsewhere).to_numpy()
     trained = own & ~in_check
     validation = own & in_check & ~names.isin(set(names[trained])).to_numpy()
-    parts = Parts(trained, validation, ~in_a)
-    for mask, what in ((trained, "to train on"), (validation, "for validation"), (~in_a, "for the devices")):
+    parts = Parts(trained, validation, ~in_a & ~names.isin(split.twins).to_numpy())
+    for mask, what in (
+        (trained, "to train on"),
+        (validation, "for validation"),
+        (parts.met, "for the devices"),
+    ):
         if not mask.any():
             raise ConfigError(
                 f"setting 'data.split-by' = '{split.name}': no row is left {what}; the column has "
@@ -107,8 +111,8 @@ def _hash(what: str, value: str) -> bytes:
 
 
 def twins(pack: Pack, parts: Parts) -> tuple[str, ...]:
-    """Names of pictures of A that B or C has under another name, and of those for validation that are trained
-    on; every picture is read.
+    """Names of pictures of A that B or C has under another name, of those for validation that are trained on,
+    and of those of B that C has; every picture is read.
     """
     names = pack.train["image_id"].astype(str)
     trained, validation, met = (names[mask].unique() for mask in (parts.trained, parts.validation, parts.met))
@@ -116,11 +120,13 @@ def twins(pack: Pack, parts: Parts) -> tuple[str, ...]:
     def digests(images: Mapping[str, bytes], of: Iterable[str]) -> dict[str, bytes]:
         return {name: hashlib.sha256(images[name]).digest() for name in of}
 
-    theirs = set(digests(pack.train_images, met).values())
-    theirs |= set(digests(pack.test_images, pack.test["image_id"].astype(str).unique()).values())
+    devices = digests(pack.train_images, met)
+    reported = set(digests(pack.test_images, pack.test["image_id"].astype(str).unique()).values())
+    theirs = {*devices.values(), *reported}
     mine, aside = digests(pack.train_images, trained), digests(pack.train_images, validation)
     both = theirs | set(mine.values())
     found = [name for name, own in mine.items() if own in theirs]
+    found += [name for name, own in devices.items() if own in reported]
     return tuple(sorted([*found, *(name for name, own in aside.items() if own in both)]))
 
 

@@ -2,10 +2,10 @@
 
 Of the source only what makes the method is taken, or every commit would throw all cells away: the files of
 the strategy's classes, the files of the device work they name, and whatever these import, directly or through
-one another, of `strategies`, `clients`, `cdc_flower.cloud`, `uplink` and `downlink`, without `MACHINERY`,
-which all methods share. Docstrings, comments and empty lines do not count. What else decides figures
-(machinery, models, data, schedule, versions of packages) is held by tests and by the digests of pair and
-data; a change there that alters figures raises `edition` in `experiments/page.toml`.
+one another, of `strategies`, `clients`, `cdc_flower.cloud`, `uplink`, `downlink` and `BESIDE`, without
+`MACHINERY`, which all methods share. Docstrings, comments and empty lines do not count. What else decides
+figures (machinery, models, data, schedule, versions of packages) is held by tests and by the digests of pair
+and data; a change there that alters figures raises `edition` in `experiments/page.toml`.
 """
 
 from __future__ import annotations
@@ -14,15 +14,18 @@ import ast
 import hashlib
 import importlib.util
 import io
+import json
 import re
 import tokenize
 from functools import lru_cache
 from pathlib import Path
 
 from cdc_flower.config import Config
+from cdc_flower.results import package_versions
 from strategies.method import Method, method
 
 PLACES = ("strategies", "clients", "cdc_flower.cloud", "cdc_flower.uplink", "cdc_flower.downlink")
+BESIDE = ("cdc_flower.models.adapters", "cdc_flower.models.several", "cdc_flower.wire.gate")
 MACHINERY = (
     *("strategies.accuracy", "strategies.answers", "strategies.callbacks", "strategies.checks"),
     *("strategies.devices", "strategies.fleet", "strategies.method", "strategies.pictures"),
@@ -69,6 +72,21 @@ def of_pair_and_data(config: Config) -> dict[str, str]:
     return {"pair": pair_digest(config.pair, shared, config.data.name), "data": pack.digest}
 
 
+@lru_cache(maxsize=1)
+def of_program() -> str:
+    """sha256 hex of all source and of the packages' versions: a cell that was begun goes on with no other."""
+    root = Path(__file__).parents[2]
+    files = sorted(
+        file
+        for of in ("cdc_flower", "strategies", "clients", "experiments")
+        for file in (root / of).rglob("*.py")
+    )
+    digest = hashlib.sha256(json.dumps(package_versions(), sort_keys=True).encode())
+    for file in files:
+        digest.update(f"{file.relative_to(root)}\n{plain(file.read_text(encoding='utf-8'))}\n".encode())
+    return digest.hexdigest()
+
+
 def _file(module: str) -> Path | None:
     try:
         spec = importlib.util.find_spec(module)
@@ -91,7 +109,9 @@ def _imports(module: str) -> list[str]:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             works |= {found[1] for found in [re.fullmatch(r"([A-Za-z_][\w.]*):\w+", node.value)] if found}
-    inside = {name for name in names if name.startswith(tuple(f"{place}." for place in PLACES))}
+    inside = {
+        name for name in names if name.startswith(tuple(f"{place}." for place in PLACES)) or name in BESIDE
+    }
     inside = (inside | works) - set(MACHINERY)
     return sorted(name for name in inside if _file(name) is not None)
 

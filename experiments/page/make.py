@@ -31,7 +31,7 @@ from experiments.run.pool import Event, Job
 
 PACKS = "CDC_FLOWER_PACKS"
 METHOD = "method"  # what `cells.changed` says where nothing else has
-BITS = ("ledger_digest", "adapter_digest", "items")
+BITS = ("ledger_digest", "adapter_digest", "items", "accuracy", "device_gflops", "cloud_gflops")
 GUESS = 180.0  # seconds of a cell, where none like it was made
 
 
@@ -245,7 +245,7 @@ def _witnessed(task: Task, todo: Sequence[Task], before: Mapping[Cell, Any], fol
     if was["digests"] != then["digests"] or any(then.get(what) != now.get(what) for what in BITS):
         return False
     now_digests = {"digest": task.depends.digest, "digests": dict(task.depends.digests)}
-    results.write_json(saved.file_of(folder, cell), {**was, **now_digests})
+    results.write_json(saved.file_of(folder, cell), {**was, **now_digests, "witness": witness.seed})
     return True
 
 
@@ -254,7 +254,9 @@ def _job(task: Task, out: Path, engine: str) -> Job:
     assert task.depends is not None
     cell = task.cell
     target = out / "runs" / cell.path.with_suffix("")
-    target = target.with_name(f"{target.name}-{task.depends.digest[:8]}").absolute()
+    target = target.with_name(
+        f"{target.name}-{task.depends.digest[:8]}-{digests.of_program()[:8]}"
+    ).absolute()
     settings = flat(parse({**flat(task.config), "run.out-dir": str(target)}))
     name = f"{cell.pair or cell.data}: {cell.arm}"
     if cell.arm == TEACHER:

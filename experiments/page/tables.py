@@ -141,16 +141,17 @@ def _crossing(part: Part, data: str, figures: Figures) -> Table:
             body.append((of.on_stream, (percent(of.on_stream), percent(of.on_test), *mine, *same)))
     body = [line for _, line in sorted(body)]
     for arm in taught:
-        places = [
-            _place(numbers.crossing(numbers.curve(part, data, figures, arm), row.acc_drift)) for row in levels
-        ]
+        places = [_place(numbers.curve(part, data, figures, arm), row.acc_drift) for row in levels]
         if body and levels:
             body.append((f"`{arm}` reaches", "", *["" for _ in taught], *places))
     return [heads, *body]
 
 
-def _place(at: float | None) -> str:
-    return "not in this range" if at is None else f"at {percent(at)}"
+def _place(points: Sequence[tuple[float, float]], level: float) -> str:
+    at = numbers.crossing(points, level)
+    if at is not None:
+        return f"at {percent(at)}"
+    return "" if not points else "with all of these" if points[0][1] > level else "with none of these"
 
 
 def _counts(row: Row) -> tuple[str, str, str, str]:

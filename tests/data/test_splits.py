@@ -1,6 +1,7 @@
 """A, B and C share no picture and no value of the column they are split by; a card says which is which."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -149,3 +150,14 @@ def test_a_card_that_records_other_rows_is_refused(pack):
     card["split"]["parts"]["B"]["digest"] = "0"
     with pytest.raises(ConfigError, match="part B of its split has other rows"):
         parts_of(card, pack, "")
+
+
+def test_a_picture_of_the_devices_that_is_reported_on_is_in_no_part(pack):
+    whole = divide(pack.train, pack.test, Split())
+    met = pack.train.loc[whole.met, "image_id"].iloc[0]
+    shown = str(pack.test["image_id"].iloc[0])
+    again = replace(pack, train_images={**pack.train_images, met: pack.test_images[shown]})
+    assert splits.twins(again, whole) == (met,)
+    parts = divide(again.train, again.test, Split(twins=(met,)))
+    assert met not in set(again.train.loc[parts.met, "image_id"])
+    assert parts.met.sum() < whole.met.sum()

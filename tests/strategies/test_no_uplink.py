@@ -38,9 +38,12 @@ def test_a_round_draws_places_for_new_samples_whatever_came(build):
     cloud = setup.config.cloud
     assert made.places == cloud.steps * cloud.batch // 2 == made.cloud_work(0).taught
     drawn = [made._fresh(round, [])[0] for round in (1, 1, 2)]
-    ids = [[id(sample) for sample in some] for some in drawn]
+    place = {(one.tokens.tobytes(), *one.question_ids): i for i, one in enumerate(made.pool)}
+    ids = [[place[one.tokens.tobytes(), *one.question_ids] for one in some] for some in drawn]
     assert ids[0] == ids[1] != ids[2]
     assert len(set(ids[0])) == made.places
+    arrays = [one.tokens for one in drawn[0]]  # as after a resume: no two samples share a picture's array
+    assert len({id(array) for array in arrays}) == len(arrays)
 
 
 def test_a_cloud_learns_without_a_single_sample_of_a_device(build):

@@ -44,7 +44,7 @@ def test_a_crossing_has_a_row_a_teacher_and_says_where_curves_meet(making, plan,
     lines = tables.blocks(plan, numbers.load(making.folder, plan))["crossing scenes"].splitlines()
     assert lines[0] == "| teacher on the stream | teacher on test | cdc | fedprox_lora |"
     assert lines[2] == lines[3] == "| 80.0 | 90.0 | 85.0 | 90.0 |"
-    assert lines[4] == "| `cdc` reaches |  |  | not in this range |"
+    assert lines[4] == "| `cdc` reaches |  |  | with none of these |"
 
 
 def test_what_stands_between_marks_is_made_anew_and_nothing_else():
