@@ -178,20 +178,34 @@ def _row(
         device_backprop=every[0]["device_backprop"],
         acc_source=statistics.fmean(_last(one, SOURCE) for one in every),
         acc_drift=statistics.fmean(drift),
-        drift_ci=interval(drift),
+        drift_ci=over(mine, drift),
         drift_items_ci=bootstrap(worth),
         forgetting=statistics.fmean(lost),
-        forgetting_ci=interval(lost),
+        forgetting_ci=over(mine, lost),
         gap_closed=gap,
         to=to if both else None,
         difference=statistics.fmean(by_seed) if both else None,
-        difference_ci=interval(by_seed),
+        difference_ci=over(both, by_seed),
         difference_items_ci=bootstrap({k: v for k, v in apart.items() if v is not None}) if both else None,
         counts={name: _mean([one.get(name) for one in every]) for name in COUNTS},
         seeds=len({seed for _, seed in mine}),
         items=sum(len(of) for of in worth[next(iter(worth))].values()),
         seconds=statistics.fmean(one["seconds"] for one in every),
     )
+
+
+def over(runs: Iterable[tuple[str, int]], values: Sequence[float]) -> Interval | None:
+    """95 % interval by Student's t over the seeds of a pair; over the means of pairs where there are several,
+    because runs of one pair are alike.
+
+    Args:
+        runs: (pair, seed) of each value.
+        values: in that order.
+    """
+    of: dict[str, list[float]] = {}
+    for (pair, _), value in zip(runs, values, strict=True):
+        of.setdefault(pair, []).append(value)
+    return interval(list(values) if len(of) < 2 else [statistics.fmean(some) for some in of.values()])
 
 
 def bootstrap(

@@ -75,3 +75,11 @@ def test_rows_compare_by_seed_and_item_and_measure_the_gap(making, plan):
     assert cdc.counts["uplink_bytes"] == 800
     taught = numbers.teacher(part, "scenes", numbers.load(making.folder, plan), part.pairs)
     assert (taught.source, taught.on_test, taught.on_stream) == pytest.approx((0.9, 0.9, 0.8))
+
+
+def test_runs_of_one_pair_are_no_independent_pairs():
+    one = [("", seed) for seed in range(3)]
+    assert numbers.over(one, [0.1, 0.2, 0.3]) == numbers.interval([0.1, 0.2, 0.3])
+    several = [(pair, seed) for pair in "abc" for seed in range(2)]
+    found = numbers.over(several, [0.1, 0.1, 0.2, 0.2, 0.3, 0.3])
+    assert found == pytest.approx(numbers.interval([0.1, 0.2, 0.3]))
