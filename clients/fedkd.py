@@ -111,8 +111,8 @@ def mutual(task: Task, mentee: np.ndarray, own: np.ndarray) -> Taught:
         model.eval()
     read = passes(task, tokens, asked, [len(ids) + 1 for ids in labels], grids) * int(order["epochs"])
     counts = read * 2 + Counts(trained=3 * read.positions)  # of the mentor all weights have gradients
-    after = [adapters.read(model) for model in models]
-    return Taught(*after, float(np.mean(losses)) if losses else 0.0, len(items), counts)
+    shared, own = (adapters.read(model) for model in models)
+    return Taught(shared, own, float(np.mean(losses)) if losses else 0.0, len(items), counts)
 
 
 def work(task: Task) -> Work:
