@@ -83,7 +83,8 @@ def _teacher(part: Part, data: str, figures: Figures, width: int) -> Table:
 
 def _short(part: Part, data: str, figures: Figures) -> Table:
     heads = ("method", "labels", "backprop", "source", "drift", "gap closed", "forgets", "up", "down")
-    picked = [0, 1, 2, 3, 4, 6, 7, 8, 9]
+    heads += ("device GFLOP", "seeds")
+    picked = [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 13]
     _, *body = _main(part, data, figures)
     return [heads, *(tuple(row[i] for i in picked) for row in body)]
 
