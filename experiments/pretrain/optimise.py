@@ -88,7 +88,8 @@ def optimise(
 
     Args:
         validate: the loss on what is not trained on, a pure function of the weights. It is asked `CHECKS`
-            times, evenly spaced, and the module ends with the weights of the lowest.
+            times, evenly spaced (in a short stage every ten steps), and the module ends with the weights of
+            the lowest.
 
     Returns:
         for the card: of `validate`, if it was ever asked, after which `step` it was lowest, of so many
@@ -100,7 +101,8 @@ def optimise(
     rates = [group["lr"] for o in optimizers for group in o.param_groups]
     owner = {id(p): o for o in optimizers for group in o.param_groups for p in group["params"]}
     start, best, found = 0, {}, {}
-    marks = {round((i + 1) * steps / CHECKS) for i in range(CHECKS)} if validate else set()
+    checks = max(1, min(CHECKS, steps // 10))
+    marks = {round((i + 1) * steps / checks) for i in range(checks)} if validate else set()
     if path.is_file():
         tensors, meta = _read(path)
         if meta.get("fingerprint") == fingerprint:
