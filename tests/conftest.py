@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,15 @@ SMALL = {
     "cloud.guard": 0.0,
     "pair.lora-rank": 4,
 }
+
+
+OFTEN = ("static", "cdc", "labelled", "fedavg_lora", "fedkd", "local")
+"""Methods that differ most in what they send and keep; tests over methods run the others in the slow tier."""
+
+
+def each_method(names: Iterable[str]) -> list[Any]:
+    """Parameters of a test over methods."""
+    return [name if name in OFTEN else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 def full(short: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from strategies import run as running
 from strategies.method import names
 from strategies.resumed import Resumed
 from strategies.run import run_local
+from tests.conftest import each_method
 
 
 class Stopped(Exception):
@@ -101,7 +102,7 @@ def test_a_run_that_stops_after_every_round_ends_as_one_that_never_stopped(metho
     assert interrupted(made, *(("rounds", round) for round in range(5))) == whole
 
 
-@pytest.mark.parametrize("method", [m for m in names() if m not in ("cdc", "fedavg_lora")])
+@pytest.mark.parametrize("method", each_method(m for m in names() if m not in ("cdc", "fedavg_lora")))
 def test_every_other_method_resumes(method, settings, tmp_path):
     made = settings(method=method, rounds=3)
     assert interrupted(made, ("rounds", 2)) == uninterrupted(made, tmp_path)

@@ -22,9 +22,10 @@ from strategies.checks import check_answers, check_uplink
 from strategies.devices import FleetError
 from strategies.method import methods
 from strategies.run import prepare, run, run_local, teacher_accuracy
+from tests.conftest import each_method
 
 METHODS = methods()
-LABEL_FREE_WITH_TRAFFIC = ("cdc", "fedavg_pseudo")
+LABEL_FREE_WITH_TRAFFIC = ("cdc", "fedavg_pseudo", *each_method(("cema", "released")))
 ALL_UP = {"tokens_kept": 0, "token_bits": 16, "uplink_transform": "none", "uplink_budget": 0}
 
 
@@ -58,7 +59,7 @@ def uplinks(grid: Recording) -> list[tuple]:
     ]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", each_method(METHODS))
 def test_a_run_is_complete_and_its_bytes_are_counted(method, run_settings):
     said = []
     found = results.read(run_local(parse(run_settings(method=method)), lambda *step: said.append(step)))

@@ -10,6 +10,7 @@ import pytest
 
 from experiments.controls.hostile import HONEST, in_a_process, play
 from strategies.method import names
+from tests.conftest import each_method
 
 LIARS = 5
 ROUNDS = 3
@@ -28,7 +29,7 @@ def settings(run_settings, tmp_path):
     return make
 
 
-@pytest.mark.parametrize("method", names())
+@pytest.mark.parametrize("method", each_method(names()))
 def test_what_nobody_may_say_changes_nothing(method, settings):
     silent, lied = (play(settings(method, how), how, seed=0) for how in ("silent", "refused"))
     assert lied["status"] == "completed"
@@ -40,7 +41,7 @@ def test_what_nobody_may_say_changes_nothing(method, settings):
     assert lied["adapter"] == silent["adapter"]
 
 
-@pytest.mark.parametrize("method", names())
+@pytest.mark.parametrize("method", each_method(names()))
 def test_no_lie_at_all_ends_a_run(method, settings):
     found = play(settings(method, "all"), "all", names().index(method), query=True)
     assert found["status"] == "completed"
