@@ -125,8 +125,7 @@ class After:
     def resumed(self, found: Earlier, arrays: ArrayRecord) -> None:
         """Go on where an earlier run stopped; the tables on disk become those of then."""
         self.arrays, self.saved_states = arrays, found.parts["devices"]
-        self._taken()
-        self._write_devices()
+        self._taken(self._write_devices())
         self._say("rounds", found.round)
 
     def finished(self, round: int, arrays: ArrayRecord) -> MetricRecord:
@@ -141,11 +140,11 @@ class After:
         clock = self.grid if isinstance(self.grid, TimedGrid) else None
         if clock is not None:
             self.folder.stage_seconds["clock"] = clock.host_seconds
-        self._write_devices()
+        taken = self._taken(self._write_devices())
         heard = fleet.prequential.get(round, {})
         metrics = {**self.method.metrics, **(clock.last if clock is not None else {})}
         if round and self.cloud is not None:
-            metrics[CLOUD_FLOPS] = self.cloud.flops(self.method.cloud_work(self._taken()))
+            metrics[CLOUD_FLOPS] = self.cloud.flops(self.method.cloud_work(taken))
         measured = None
         if found is not None:
             measured, metrics = found.accuracy, {**metrics, **found.beside}
@@ -164,8 +163,11 @@ class After:
         last = None if self.arrays is None else self.arrays[keys.PAYLOAD].numpy().tobytes()
         self.folder.finish(status, None if last is None else hashlib.sha256(last).hexdigest())
 
-    def _write_devices(self, digest: str | None = None) -> None:
-        self.folder.devices(account(self.method.fleet, self.grid), digest)
+    def _write_devices(self, digest: str | None = None) -> pd.DataFrame:
+        """Write the ledger so far, and return it."""
+        ledger = account(self.method.fleet, self.grid)
+        self.folder.devices(ledger, digest)
+        return ledger
 
     def _checkpoint(self, round: int, arrays: ArrayRecord) -> None:
         run = self.setup.config.run
@@ -205,12 +207,9 @@ class After:
             self._measured = key, Measured.mean([found[name] for name in named])
         return self._measured[1]
 
-    def _taken(self) -> int:
-        """Samples that came in since this was last asked, or since the run was resumed."""
-        before, self._samples = (
-            self._samples,
-            sum(r.uploaded_samples for r in self.method.fleet.ledger.rows()),
-        )
+    def _taken(self, ledger: pd.DataFrame) -> int:
+        """Samples that came in since the ledger that this was given before, or since the run was resumed."""
+        before, self._samples = self._samples, int(ledger["uploaded_samples"].sum())
         return self._samples - before
 
     def _say(self, stage: str, round: int) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from flwr.app import Array, ArrayRecord, Context, RecordDict
 from flwr.serverapp import Grid
@@ -292,11 +293,20 @@ def teacher_accuracy(
     """Accuracy of the teacher by domain: on the held-out items ("test"), the ceiling; or ("stream") on up to
     `STREAM_ITEMS` rows a domain of those that devices meet, the same whatever the seed.
     """
-    setup = prepare(config, progress)
-    teacher, reads, world = setup.teacher(), setup.shared, setup.world
-    of = world.tested
+    setup, rows = prepare(config, progress), None
     if part == "stream":
+        world = setup.world
         rows = held_out(world.train, tuple(sorted(set(world.domains))), STREAM_ITEMS)
+    return teacher_on(setup, rows, progress)
+
+
+def teacher_on(setup: Setup, rows: pd.DataFrame | None, progress: Progress | None = None) -> dict[str, float]:
+    """Accuracy of the teacher by domain: on rows of those that devices may meet (`World.train`), or (None) on
+    the held-out items.
+    """
+    config, teacher, reads, world = setup.config, setup.teacher(), setup.shared, setup.world
+    of = world.tested
+    if rows is not None:
         world, of = replace(world, test=rows, test_tokens=world.train_tokens), (world.pack, "train")
     if teacher.own is not None:
         reads = teacher.own

@@ -28,6 +28,7 @@ from strategies.method import method
 FOLDER = "cells"
 PLACES = ("data.pack", "pair.folder", "pair.token-cache", "run.out-dir", "run.threads", "run.callbacks")
 FORMAT = 1
+METHOD = "method"  # digest of a method's source
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def read_settings(config: Config, arm: str = "") -> dict[str, Any]:
 
 def changed(saved: Mapping[str, Any], now: Depends) -> str:
     """What a cell's figures depend on that is another now, in a few words; "" where they are kept. It is
-    "method" where its source alone has changed.
+    `METHOD` where its source alone has changed.
     """
     if saved.get("format") != FORMAT:
         return f"format {saved.get('format')}"
@@ -78,7 +79,7 @@ def changed(saved: Mapping[str, Any], now: Depends) -> str:
         was = before.get(key, defaults.get(key))
         if key not in now.settings or was != now.settings[key]:
             return f"{key} {was!r} -> {now.settings.get(key, 'gone')!r}"
-    return "" if saved["digests"].get("method") == now.digests.get("method") else "method"
+    return "" if saved["digests"].get(METHOD) == now.digests.get(METHOD) else METHOD
 
 
 def file_of(folder: Path, cell: Cell) -> Path:

@@ -35,6 +35,7 @@ MACHINERY = (
 )
 
 
+@lru_cache(maxsize=64)
 def of_method(name: str) -> str:
     """sha256 hex of a method's source."""
     digest = hashlib.sha256()

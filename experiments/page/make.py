@@ -23,14 +23,13 @@ from cdc_flower import results
 from cdc_flower.config import Config, ConfigError, flat, parse
 from experiments.page import cells as saved
 from experiments.page import digests
-from experiments.page.cells import Depends
+from experiments.page.cells import METHOD, Depends
 from experiments.page.plan import TEACHER, Cell, Plan
 from experiments.run import compare, pairs, pool
 from experiments.run import settings as giving
 from experiments.run.pool import Event, Job
 
 PACKS = "CDC_FLOWER_PACKS"
-METHOD = "method"  # what `cells.changed` says where nothing else has
 BITS = ("ledger_digest", "adapter_digest", "items", "accuracy", "device_gflops", "cloud_gflops")
 GUESS = 180.0  # seconds of a cell, where none like it was made
 
@@ -111,7 +110,6 @@ def tasks(
         sets: settings over all others; for tries, whose figures belong in a folder of their own.
     """
     known: dict[tuple[str, str], dict[str, str] | str] = {}
-    methods: dict[str, str] = {}
     found = []
     for cell in chosen:
         was = saved.read(folder, cell)
@@ -127,11 +125,7 @@ def tasks(
             both = known[where]
             if isinstance(both, str):
                 raise ConfigError(both)
-            own = {}
-            if cell.arm != TEACHER:
-                name = config.run.method
-                own = {"method": methods.setdefault(name, "") or digests.of_method(name)}
-                methods[name] = own["method"]
+            own = {} if cell.arm == TEACHER else {METHOD: digests.of_method(config.run.method)}
         except ConfigError as err:
             found.append(Task(cell, skipped=str(err), why="missing" if was is None else ""))
             continue

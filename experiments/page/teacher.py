@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,29 +21,22 @@ def run_local(config: Config, progress: Progress | None = None, resume: bool = F
     Raises:
         RunError: as in `run_local`.
     """
-    from cdc_flower.data.world import encoded
-    from strategies.accuracy import measure
-    from strategies.run import prepare
+    from strategies.run import prepare, teacher_on
 
     try:
         setup = prepare(config, progress)
-        model = setup.teacher()
+        setup.teacher()
     except ConfigError as err:
         raise RunError(str(err)) from None
-    world, reads = setup.world, setup.shared
-    train = world.train_tokens
-    if model.own is not None:
-        reads = model.own
-        test, train = (encoded(config, reads, world.pack, split, progress) for split in ("test", "train"))
-        world = replace(world, test_tokens=test)
+    world = setup.world
     met = np.unique(np.concatenate([rows for device in world.streams for rows in device]))
-    stream = replace(world, test=world.train.iloc[met].reset_index(drop=True), test_tokens=train)
-    on_test, on_stream = (measure(model.model, reads, one, progress) for one in (world, stream))
+    stream = world.train.iloc[met].reset_index(drop=True)
+    on_test, on_stream = (teacher_on(setup, rows, progress) for rows in (None, stream))
     folder = Path(config.run.out_dir)
     folder.mkdir(parents=True, exist_ok=True)
     found: dict[str, Any] = {
-        "on_test": {k: round(v, 6) for k, v in on_test.accuracy.items()},
-        "on_stream": {k: round(v, 6) for k, v in on_stream.accuracy.items()},
+        "on_test": {k: round(v, 6) for k, v in on_test.items()},
+        "on_stream": {k: round(v, 6) for k, v in on_stream.items()},
         "stream_items": len(met),
         "items": {},
         "versions": results.package_versions(),
