@@ -215,6 +215,16 @@ def select_within_budget(now: Round) -> tuple[bytes, int, int]:
     return frame, len(chosen), sum(len(positions[i]) for i in chosen)
 
 
+def whole(now: Round, chosen: Sequence[int], uncertainty: np.ndarray) -> tuple[bytes, int, int]:
+    """The frame of chosen samples with all of their tokens, how many they are, and their tokens; b"" without
+    one. `uncertainty` (B,) is of all samples.
+    """
+    if not chosen:
+        return b"", 0, 0
+    every = [np.arange(len(tokens)) for tokens in now.tokens]
+    return now.frame(chosen, every, uncertainty), len(chosen), sum(len(every[i]) for i in chosen)
+
+
 def reply(frame: bytes, digest: bytes, metrics: Any) -> RecordDict:
     """The content of a reply: metrics, digest of the adapter, and the frame where there is one."""
     records = RecordDict(

@@ -32,14 +32,11 @@ def band(store: Store, entropy: np.ndarray, largest: float) -> tuple[float, floa
 
 
 def choose(now: cdc.Round) -> tuple[bytes, int, int]:
-    """The frame of the samples in the band, how many they are, and their tokens; b"" without one."""
+    """The samples in the band, as `cdc.whole` has them."""
     entropy = now.answers.entropy
     low, high = band(now.task.store, entropy, math.log(now.task.shared.vocab))
     chosen = np.flatnonzero((low < entropy) & (entropy < high)).tolist()
-    if not chosen:
-        return b"", 0, 0
-    every = [np.arange(len(tokens)) for tokens in now.tokens]
-    return now.frame(chosen, every, entropy), len(chosen), sum(len(every[i]) for i in chosen)
+    return cdc.whole(now, chosen, entropy)
 
 
 def work(task: Task) -> Work:

@@ -32,15 +32,12 @@ def masked(tokens: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def choose(now: cdc.Round) -> tuple[bytes, int, int]:
-    """The frame of the samples that are unsure, how many they are, and their tokens; b"" without one."""
+    """The samples that are unsure, as `cdc.whole` has them."""
     chosen = np.flatnonzero(now.answers.sharp < np.log(float(now.task.order[keys.SURE]))).tolist()
-    if not chosen:
-        return b"", 0, 0
-    rng = now.task.rng("token score")
-    zeroed = [masked(t, rng) if i in set(chosen) else t for i, t in enumerate(now.tokens)]
-    every = [np.arange(len(tokens)) for tokens in zeroed]
-    frame = replace(now, tokens=zeroed).frame(chosen, every, -now.answers.sharp)
-    return frame, len(chosen), sum(len(zeroed[i]) for i in chosen)
+    zeroed, rng = list(now.tokens), now.task.rng("token score")
+    for i in chosen:
+        zeroed[i] = masked(zeroed[i], rng)
+    return cdc.whole(replace(now, tokens=zeroed), chosen, -now.answers.sharp)
 
 
 def work(task: Task) -> Work:

@@ -59,6 +59,18 @@ MOST_TOKENS = 0xFFFF  # of a sample: what a grid can hold
 Came = tuple[Batch, Sample, CloudSample]
 """A sample that came, in which batch, and as the cloud learns of it."""
 WITHOUT_FRAME = 512  # bytes of a reply without a frame, at most; it may come whatever the budget
+PLAIN: Mapping[str, Any] = {
+    "uplink.unit": "tokens",
+    "uplink.tokens-kept": 0,
+    "uplink.budget": 0,
+    "cloud.questions": 1,
+    "cloud.confidence": 0.0,
+    "cloud.confidence-weighted": False,
+    "cloud.source-replay": 0,
+    "cloud.guard": 0.0,
+    "cloud.ema-decay": 0.0,
+}
+"""Settings without the parts that are `cdc`'s own: what other methods need that share its loop alone."""
 
 
 class CDC(Method):
@@ -285,7 +297,7 @@ class CDC(Method):
 
     def _learn_gate(self, samples: list[Sample], answers: list[str]) -> None:
         """Which of the samples were news, where devices choose by that: the teacher answered otherwise."""
-        if self.config.uplink.sample_score not in GATED or keys.LABELS in self.order:
+        if self.config.uplink.sample_score not in GATED:
             return
         said = [self.shared.text.words(list(s.answer_ids)).strip() for s in samples]
         read = [gate.features(s.question_ids, s.answer_ids, s.uncertainty) for s in samples]

@@ -21,7 +21,7 @@ from cdc_flower.cloud.losses import UNRELIABLE
 from cdc_flower.cloud.replay import PseudoLabelled
 from cdc_flower.config import Config
 from cdc_flower.setting import STRICT, setting
-from strategies.cdc import CDC
+from strategies.cdc import CDC, PLAIN
 from strategies.method import Traits
 
 
@@ -63,18 +63,10 @@ class CEMA(CDC):
     settings: ClassVar = {"cema": CEMASettings}
     needs: ClassVar[Mapping[str, Any]] = {
         "pair.adapter": "norms",
-        "uplink.unit": "tokens",
-        "uplink.tokens-kept": 0,
-        "uplink.budget": 0,
+        **PLAIN,
         "cloud.losses": "ce=1,kl=3,entropy=3",
-        "cloud.questions": 1,
         "cloud.tau": 1.0,
-        "cloud.confidence": 0.0,
-        "cloud.confidence-weighted": False,
         "cloud.replay-share": 0.75,
-        "cloud.source-replay": 0,
-        "cloud.guard": 0.0,
-        "cloud.ema-decay": 0.0,
         "downlink.codec": "fp16",
     }
     work = "clients.cema:work"

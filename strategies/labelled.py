@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from cdc_flower.fleet.cost.charges import CloudWork
+from cdc_flower.uplink.sample import Sample
 from cdc_flower.wire import keys
 from cdc_flower.wire.reply import Reply
 from strategies.cdc import CDC
@@ -33,6 +34,9 @@ class Labelled(CDC):
         """As `cdc`, but the teacher answers no device's own question."""
         work = super().cloud_work(samples)
         return replace(work, taught=work.taught - samples)
+
+    def _learn_gate(self, samples: list[Sample], answers: list[str]) -> None:
+        """Nothing: what came is not what devices answered."""
 
     def _received(self, device: int, reply: Reply) -> Received:
         """The answers of the frame are labels."""

@@ -30,7 +30,7 @@ from cdc_flower.models.family import bare
 from cdc_flower.models.placement import computing, device_of
 from cdc_flower.setting import STRICT, setting
 from cdc_flower.wire import keys
-from strategies.cdc import CDC
+from strategies.cdc import CDC, PLAIN
 from strategies.method import Setup, Traits
 
 EPOCHS = 3
@@ -115,18 +115,10 @@ class Released(CDC):
     settings: ClassVar = {"released": ReleasedSettings}
     needs: ClassVar[Mapping[str, Any]] = {
         "pair.adapter": "norms",
-        "uplink.unit": "tokens",
-        "uplink.tokens-kept": 0,
+        **PLAIN,
         "uplink.token-bits": 16,
         "uplink.transform": "none",
-        "uplink.budget": 0,
         "cloud.losses": "ce,feature,wavelet",
-        "cloud.questions": 1,
-        "cloud.confidence": 0.0,
-        "cloud.confidence-weighted": False,
-        "cloud.ema-decay": 0.0,
-        "cloud.source-replay": 0,
-        "cloud.guard": 0.0,
         "downlink.codec": "nf4",
     }
     work = "clients.released:work"

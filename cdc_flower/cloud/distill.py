@@ -261,8 +261,8 @@ class Cloud:
         top_logits = np.zeros((len(batch), a, k), np.float32)
         for i, q in enumerate(batch):
             top_ids[i, : len(q.top_ids)], top_logits[i, : len(q.top_ids)] = q.top_ids, q.top_logits
-        sure = [q.weight * (q.confidence if cloud.confidence_weighted else 1.0) for q in batch]
-        weight = torch.tensor(sure, device=device)
+        counts = [q.weight * (q.confidence if cloud.confidence_weighted else 1.0) for q in batch]
+        weight = torch.tensor(counts, device=device)
         hidden = None, None
         if self._needs_teacher and out is not None:
             with torch.no_grad():

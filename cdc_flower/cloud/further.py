@@ -14,7 +14,7 @@ from itertools import islice
 
 import numpy as np
 
-from cdc_flower.cloud.replay import CloudSample, PseudoLabelled
+from cdc_flower.cloud.replay import CloudSample, PseudoLabelled, with_further
 
 Answer = Callable[[Sequence[CloudSample]], list[PseudoLabelled]]
 """Samples -> lessons, in order."""
@@ -50,18 +50,6 @@ def with_more(
     drawn = rng.integers(len(asked), size=(len(pictures), count)).tolist()
     told = iter(answer([asked_of(s, asked[i]) for s, row in zip(pictures, drawn, strict=True) for i in row]))
     return [
-        replace(
-            one,
-            more=tuple(
-                # the same arrays: lessons of one picture are told by them
-                replace(q, weight=one.weight, sample=replace(q.sample, **_picture(one)))
-                for q in islice(told, count)
-                if sure(q)
-            ),
-        )
+        with_further(one, [replace(q, weight=one.weight) for q in islice(told, count) if sure(q)])
         for one in lessons
     ]
-
-
-def _picture(one: PseudoLabelled) -> dict[str, np.ndarray]:
-    return {"tokens": one.sample.tokens, "positions": one.sample.positions}

@@ -60,11 +60,11 @@ class PseudoLabelled:
     def nbytes(self) -> int:
         """Bytes of the arrays and ids."""
         s = self.sample
-        asked = (
+        lessons = (
             8 * (len(q.sample.question_ids) + len(q.answer_ids)) + q.top_ids.nbytes + q.top_logits.nbytes
             for q in (self, *self.more)
         )
-        return s.tokens.nbytes + s.positions.nbytes + sum(asked)
+        return s.tokens.nbytes + s.positions.nbytes + sum(lessons)
 
 
 @dataclass
@@ -94,10 +94,10 @@ class Replay:
         """All but the source samples, which are the same in every run of the same settings; of those what
         they were asked since.
         """
-        asked = [(i, q) for i, one in enumerate(self.source) for q in one.more]
+        more = [(i, q) for i, one in enumerate(self.source) for q in one.more]
         further = {
-            "source_asked": np.array([i for i, _ in asked], np.int64),
-            **{f"source_{k}": v for k, v in _columns([_bare(q) for _, q in asked]).items()},
+            "source_asked": np.array([i for i, _ in more], np.int64),
+            **{f"source_{k}": v for k, v in _columns([_bare(q) for _, q in more]).items()},
         }
         return {"seen": self.seen, "held": self.held, **_with_more(self.past), **further}
 
@@ -108,7 +108,7 @@ class Replay:
         more: dict[int, list[PseudoLabelled]] = {}
         for i, q in zip(own["asked"].tolist(), _labelled(own), strict=True):
             more.setdefault(i, []).append(q)
-        self.source = [_asked(one, more.get(i, ())) for i, one in enumerate(self.source)]
+        self.source = [with_further(one, more.get(i, ())) for i, one in enumerate(self.source)]
 
     def draw(self, count: int, rng: np.random.Generator) -> list[PseudoLabelled]:
         """`count` samples with replacement, source and past in equal parts while both exist."""
@@ -125,8 +125,8 @@ def _bare(one: PseudoLabelled) -> PseudoLabelled:
     return replace(one, sample=replace(sample, tokens=sample.tokens[:0], positions=sample.positions[:0]))
 
 
-def _asked(one: PseudoLabelled, more: Sequence[PseudoLabelled]) -> PseudoLabelled:
-    """A lesson and further ones, which get its picture."""
+def with_further(one: PseudoLabelled, more: Sequence[PseudoLabelled]) -> PseudoLabelled:
+    """A lesson and further ones, which get its picture: the same arrays, by which lessons of one are told."""
     of = {"tokens": one.sample.tokens, "positions": one.sample.positions}
     return replace(one, more=tuple(replace(q, sample=replace(q.sample, **of)) for q in more))
 
@@ -140,7 +140,7 @@ def _with_more(labelled: Sequence[PseudoLabelled]) -> dict[str, Any]:
 def _and_more(columns: Mapping[str, Any]) -> list[PseudoLabelled]:
     """The samples `_with_more` was given."""
     every = iter(_labelled(columns))
-    return [_asked(next(every), list(islice(every, more))) for more in columns["more"].tolist()]
+    return [with_further(next(every), list(islice(every, more))) for more in columns["more"].tolist()]
 
 
 _ROWS = ("tokens", "positions", "question_ids", "answer_ids", "top_ids", "top_logits", "grid")
