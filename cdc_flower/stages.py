@@ -35,6 +35,11 @@ class RunConfig:
     round_timeout: float = setting(
         600.0, "the longest that the cloud waits for answers [s]", "cloud", gt=0, le=YEAR
     )
+    receipts: bool = setting(
+        False,
+        "orders say which reply of the device was taken last, so that nothing is counted twice",
+        "cloud",
+    )
     out_dir: str = setting("", "the run folder; absolute under `flwr run`; '' = results/<method>-<seed>")
     threads: int = setting(
         1, "of a process that computes; above 1 last bits depend on who else is asked", ge=1, le=1024

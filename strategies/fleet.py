@@ -62,6 +62,7 @@ class Fleet:
     Attributes:
         judge: which answers of a device are right, by domain; the simulator knows, a deployment does not.
         shapes: of the student, to make FLOPs of what devices count.
+        receipts: whether an order says in which round the device's reply was taken last, see `taken`.
         counted: whether train messages are traffic of the method (those of `static` only drive the
             simulation).
         rules: whom to ask in virtual time.
@@ -70,6 +71,7 @@ class Fleet:
         positions: of a complete sample and its answer, at most; 0 = not known.
         nodes: device -> node id, found at the first round where not given; a device whose node nobody knows
             is absent, and missing in every round.
+        taken: device -> the last round in which its reply was used; without an entry none was.
         prequential: round -> domain -> (correct, answered), from the evaluate replies.
         seconds: stage -> host seconds.
     """
@@ -80,6 +82,7 @@ class Fleet:
     min_devices: int
     node_timeout: float = 60.0
     counted: bool = True
+    receipts: bool = False
     judge: Judge = field(default=lambda device, round, answers: {})
     shapes: Shapes | None = None
     rules: FleetConfig = field(default_factory=FleetConfig)
@@ -87,6 +90,7 @@ class Fleet:
     longest: int = 4096
     positions: int = 0
     nodes: dict[int, int] = field(default_factory=dict)
+    taken: dict[int, int] = field(default_factory=dict)
     ledger: Ledger = field(default_factory=Ledger)
     prequential: dict[int, dict[str, tuple[float, int]]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
@@ -110,6 +114,7 @@ class Fleet:
             least,
             timeout,
             counted,
+            run.receipts,
             rules=config.fleet,
             samples=run.samples_per_round,
             longest=longest,
@@ -125,11 +130,18 @@ class Fleet:
         self._unknown = [d for d in now if d not in self.nodes]
         self._asked |= {d: Asked(round, 0) for d in self._unknown}
         for d in (d for d in now if d in self.nodes):
-            records = content(d)
+            records = self._with_receipt(d, content(d))
             messages[d] = Message(records, dst_node_id=self.nodes[d], message_type=kind, group_id=str(round))
             self._asked[d] = Asked(round, message_bytes(records) if self.counted else 0)
         self._open |= messages
         return list(messages.values())
+
+    def _with_receipt(self, device: int, records: RecordDict) -> RecordDict:
+        """An order that also says what the device need not keep any longer."""
+        if self.receipts:
+            order = {**records.config_records[keys.CONFIG], keys.TAKEN: self.taken.get(device, 0)}
+            records[keys.CONFIG] = ConfigRecord(order)
+        return records
 
     def _cohort(self, grid: Grid, round: int) -> list[int]:
         rules = self.rules
@@ -172,6 +184,7 @@ class Fleet:
             self._enter(device, read)
             if read.taken is not None:
                 found[device] = read.taken.value
+                self.taken[device] = self._asked[device].round
             elif read.status != "missing" or self.rules.mode == "off":  # in virtual time that is nothing new
                 why = read.reason or "no answer"
                 log(WARNING, "round %s: device %s: %s: %s", round, device, read.status, why)
@@ -281,7 +294,9 @@ class Fleet:
         rows = io.BytesIO()
         self.ledger.frame().to_parquet(rows, index=False)
         counts = {str(r): {d: list(c) for d, c in by.items()} for r, by in self.prequential.items()}
+        receipts = {"taken": json.dumps(self.taken)} if self.receipts else {}
         return {
+            **receipts,
             "ledger": rows.getvalue(),
             "prequential": json.dumps(counts),
             "seconds": json.dumps(self.seconds),
@@ -298,6 +313,7 @@ class Fleet:
             for r, by in json.loads(state["prequential"]).items()
         }
         self.seconds = defaultdict(float, json.loads(state["seconds"]))
+        self.taken = {int(d): round for d, round in json.loads(state.get("taken", "{}")).items()}
         self._asked, self._open = {}, {}
         for device, (round, size, name) in json.loads(state["open"]).items():
             message = Message(RecordDict(), dst_node_id=0, message_type=MessageType.TRAIN)

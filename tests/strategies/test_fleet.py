@@ -130,3 +130,30 @@ def test_a_fleet_that_comes_back_has_the_same_ledger_and_counts():
     assert two.seconds["never"] == 0
     two.load(fleet().state())
     assert len(two.ledger) == 0
+
+
+def test_an_order_says_which_reply_was_taken_last(caplog):
+    def orders(of: Fleet, round: int) -> list[Message]:
+        messages = of.ask(answering(), round, "train", lambda _: RecordDict({"config": ConfigRecord()}))
+        return [with_id(m, f"r{round}-{d}") for d, m in enumerate(messages)]
+
+    def said_in(messages):
+        return [dict(m.content.config_records["config"]) for m in messages]
+
+    def take(device, reply):
+        if device == 1:
+            raise ReplyError("not this one")
+        return Taken(device)
+
+    one, two, plain = fleet(receipts=True), fleet(receipts=True), fleet()
+    first = orders(one, 1)
+    assert said_in(first) == [{"taken": 0}] * 4
+    good = [Message(said(), reply_to=m) for m in first[:2]]
+    received(one, [*good, Message(Error(2, "no"), reply_to=first[2])], take)
+    two.load(one.state())
+    later = orders(one, 7)
+    assert said_in(later) == said_in(orders(two, 7)) == [{"taken": 1}, *[{"taken": 0}] * 3]
+    one.receive(7, [Message(said(), reply_to=m) for m in later], Form(), lambda device, _: Taken(device))
+    assert said_in(orders(one, 8)) == [{"taken": 7}] * 4
+    assert said_in(orders(plain, 1)) == [{}] * 4
+    assert "taken" not in plain.state()

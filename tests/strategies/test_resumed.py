@@ -102,6 +102,18 @@ def test_a_run_that_stops_after_every_round_ends_as_one_that_never_stopped(metho
     assert interrupted(made, *(("rounds", round) for round in range(5))) == whole
 
 
+def test_receipts_cost_their_bytes_alone_and_are_kept(settings, tmp_path):
+    made = settings(receipts=True, cohort=1.0, rounds=2)
+    found = interrupted(made, ("rounds", 1))
+    plain = uninterrupted({**made, "run.receipts": False}, tmp_path)
+    assert found["run"]["adapter_digest"] == plain["run"]["adapter_digest"]
+    down, less = (results.read(tmp_path / name).devices["downlink_bytes"] for name in ("run", "whole"))
+    assert len({more - fewer for more, fewer in zip(down, less, strict=True)} - {0}) in (1, 2)
+    assert (down > less).all()
+    _, parts = checkpoint.load_newest(tmp_path / "run" / "checkpoints")
+    assert json.loads(parts["fleet"]["taken"]) == {"0": 2, "1": 2, "2": 2}
+
+
 @pytest.mark.parametrize("method", each_method(m for m in names() if m not in ("cdc", "fedavg_lora")))
 def test_every_other_method_resumes(method, settings, tmp_path):
     made = settings(method=method, rounds=3)
