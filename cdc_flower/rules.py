@@ -69,6 +69,16 @@ def _message(config: Any) -> str | None:
     return None
 
 
+def _clip(config: Any) -> str | None:
+    unclipped = config.uplink.noise > 0 and not config.uplink.clip
+    return "noise goes with a clip; allowed: 'uplink.clip' above 0, or 0" if unclipped else None
+
+
+def _tokens_alone(config: Any) -> str | None:
+    pictures = config.uplink.clip > 0 and config.uplink.unit != "tokens"
+    return "pictures go up as they are; allowed: 'uplink.unit' = 'tokens', or 0" if pictures else None
+
+
 def _update(config: Any) -> str | None:
     codec = import_module("cdc_flower.downlink.codecs").CODECS[config.downlink.codec]
     least = import_module("cdc_flower.downlink.update").ENVELOPE + 1
@@ -91,6 +101,8 @@ RULES: dict[str, Callable[[Any], str | None]] = {
     "drift.axes": _axes,
     "pair.teacher": _both,
     "uplink.budget": _message,
+    "uplink.clip": _tokens_alone,
+    "uplink.noise": _clip,
     "downlink.budget": _update,
     "fleet.zones": _zones,
 }

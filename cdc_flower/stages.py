@@ -158,6 +158,16 @@ class UplinkConfig:
     transform: Literal["auto", "pca", "none"] = setting(
         "auto", "axes that tokens are sent in; auto = pca where the pair has one"
     )
+    clip: float = setting(
+        0.0,
+        "greatest distance of a token that goes up from the mean of all; 0 = as it is",
+        "device",
+        ge=0,
+        le=1e4,
+    )
+    noise: float = setting(
+        0.0, "deviation of Gaussian noise on each value of such a token, times clip", "device", ge=0, le=1e3
+    )
     budget: int = setting(
         20_000, "of a device's message in a round; 0 = no limit [bytes]", "device", ge=0, le=2**30
     )

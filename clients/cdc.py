@@ -27,6 +27,7 @@ from cdc_flower.models.room import together
 from cdc_flower.session import kept
 from cdc_flower.stages import UplinkConfig
 from cdc_flower.uplink import select, token_batch
+from cdc_flower.uplink.noise import noised
 from cdc_flower.uplink.pictures import picture_batch
 from cdc_flower.uplink.pictures.picture_batch import FORMS
 from cdc_flower.uplink.sample import Batch, Sample
@@ -56,6 +57,13 @@ class Round:
     answers: vlm.Answers
     told: list[list[int]]  # of each sample, what goes up as its answer
 
+    def sent(self, sample: int, positions: np.ndarray) -> np.ndarray:
+        """The kept tokens (k, D) float32 of a sample as they go up, every time with the same noise."""
+        up, turn = self.task.config.uplink, self.task.shared.transform
+        rng, mean = self.task.rng(f"noise/{sample}", private=True), None if turn is None else turn.mean
+        kept = np.asarray(self.tokens[sample][positions], np.float32)
+        return noised(kept, up.clip, up.noise, rng, mean)
+
     def frame(self, chosen: Sequence[int], positions: Sequence[np.ndarray], uncertainty: np.ndarray) -> bytes:
         """The TOKEN_BATCH frame of samples `chosen`; `positions` and `uncertainty` are of all samples."""
         samples = tuple(
@@ -63,7 +71,7 @@ class Round:
                 index=int(i),
                 grid=self.grids[i],
                 positions=np.asarray(positions[i], np.uint16),
-                tokens=np.asarray(self.tokens[i][positions[i]], np.float32),
+                tokens=self.sent(i, positions[i]),
                 question_ids=self.asked[i],
                 answer_ids=self.told[i],
                 uncertainty=float(uncertainty[i]),

@@ -41,6 +41,7 @@ class Task:
         round: counted from 1.
         sent: all records of the message.
         store: what the device keeps.
+        secret: of the device, which no server knows; b"" in a simulation.
     """
 
     config: Config
@@ -50,6 +51,7 @@ class Task:
     round: int
     sent: RecordDict
     store: Store
+    secret: bytes = b""
 
     @classmethod
     def of(cls, message: Message, context: Context) -> Task:
@@ -78,9 +80,10 @@ class Task:
         own = self.source.compression
         return replace(self.config.pair, compression=own) if own else self.config.pair
 
-    def rng(self, purpose: str) -> np.random.Generator:
-        """The device's own generator for a purpose in this round."""
-        return generator(self.config.run.seed, f"{purpose}/{self.round}", self.device)
+    def rng(self, purpose: str, *, private: bool = False) -> np.random.Generator:
+        """The device's own generator for a purpose in this round; a private one takes its secret to draw."""
+        secret = f"/{self.secret.hex()}" if private and self.secret else ""
+        return generator(self.config.run.seed, f"{purpose}/{self.round}{secret}", self.device)
 
     def tokens(self, items: Iterable[int]) -> list[np.ndarray]:
         """Vision tokens (n_i, D) float16 of each item."""

@@ -217,7 +217,7 @@ class CDC(Method):
             answers = self._learn(server_round, samples, weights)
             if came:
                 self.examples.keep([(batch, sample) for batch, sample, _ in came], answers)
-                self._learn_gate([sample for _, sample, _ in came], answers)
+                self._compare([sample for _, sample, _ in came], answers)
         self.metrics["version"] = self.lineage.mirror.newest
         return self.initial_arrays(), MetricRecord(dict(self.metrics))
 
@@ -295,13 +295,15 @@ class CDC(Method):
         }
         return learned.teacher_answers
 
-    def _learn_gate(self, samples: list[Sample], answers: list[str]) -> None:
-        """Which of the samples were news, where devices choose by that: the teacher answered otherwise."""
-        if self.config.uplink.sample_score not in GATED:
-            return
+    def _compare(self, samples: list[Sample], answers: list[str]) -> None:
+        """Which samples were news: the teacher answered otherwise than the device. A gate learns that."""
         said = [self.shared.text.words(list(s.answer_ids)).strip() for s in samples]
-        read = [gate.features(s.question_ids, s.answer_ids, s.uncertainty) for s in samples]
-        self.gate.learn(read, [a != b.strip() for a, b in zip(said, answers, strict=True)])
+        news = [a != b.strip() for a, b in zip(said, answers, strict=True)]
+        self.metrics["agreement"] = 1 - sum(news) / len(news)
+        if self.config.uplink.sample_score in GATED:
+            self.gate.learn(
+                [gate.features(s.question_ids, s.answer_ids, s.uncertainty) for s in samples], news
+            )
 
     def restored(self, lost: Mapping[int, bytes]) -> Mapping[bytes, np.ndarray]:
         """From the mirror."""

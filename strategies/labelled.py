@@ -35,7 +35,7 @@ class Labelled(CDC):
         work = super().cloud_work(samples)
         return replace(work, taught=work.taught - samples)
 
-    def _learn_gate(self, samples: list[Sample], answers: list[str]) -> None:
+    def _compare(self, samples: list[Sample], answers: list[str]) -> None:
         """Nothing: what came is not what devices answered."""
 
     def _received(self, device: int, reply: Reply) -> Received:

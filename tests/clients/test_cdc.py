@@ -42,6 +42,17 @@ def decoded(task, content):
     )
 
 
+def test_noise_is_on_what_goes_up_alone_and_nobody_without_the_secret_draws_it_again(make_task):
+    plain, loud = make_task(), make_task(uplink_clip=1.0, uplink_noise=0.5)
+    secret = dataclasses.replace(loud, secret=b"of the device")
+    first, again, hidden, true = (done(task) for task in (loud, loud, secret, plain))
+    assert frame_of(first) == frame_of(again) != frame_of(hidden)
+    sent, own = decoded(loud, first).samples[0], decoded(plain, true).samples[0]
+    assert (sent.index, sent.answer_ids, sent.uncertainty) == (own.index, own.answer_ids, own.uncertainty)
+    apart = (sent.tokens - own.tokens).std()
+    assert 0.3 < apart < 2
+
+
 @pytest.fixture
 def line(make_task):
     """A mirror over the tiny student with three versions."""

@@ -236,6 +236,8 @@ def test_every_number_of_the_settings_has_a_lower_and_an_upper_bound():
         (["cloud.batch=1000000000"], "less than or equal to 65536"),
         (["pair.lora-rank=100000"], "less than or equal to 1024"),
         (["uplink.budget=10"], "a message without a sample has up to 272 bytes"),
+        (["uplink.noise=0.5"], "allowed: 'uplink.clip' above 0, or 0"),
+        (["uplink.clip=2", "uplink.unit=jpeg"], "allowed: 'uplink.unit' = 'tokens', or 0"),
         (["run.devices=2", "run.fail-devices=9:99"], "devices from 0 to 1"),
         (["run.devices=2", "run.min-devices=3"], "allowed: up to 2"),
         (["run.out-dir=a-file"], "'run.out-dir'"),
