@@ -14,12 +14,10 @@ from functools import lru_cache
 from importlib import import_module
 from typing import Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
-
 from cdc_flower import plugins
-from cdc_flower.border import odd_text
 from cdc_flower.fleet.settings import FleetConfig
 from cdc_flower.rules import RULES
+from cdc_flower.setting import ConfigError, checked
 from cdc_flower.stages import (
     CloudConfig,
     DataConfig,
@@ -31,10 +29,6 @@ from cdc_flower.stages import (
 )
 
 T = TypeVar("T")
-
-
-class ConfigError(ValueError):
-    """A setting that cannot be used; the message names it and what is allowed. Commands exit with 2."""
 
 
 class RunError(RuntimeError):
@@ -233,18 +227,11 @@ def _built(stages: Mapping[str, type], settings: Mapping[str, Any]) -> Config:
     """The stages from values under their full keys."""
     values: dict[str, dict[str, Any]] = {name: {} for name in stages}
     for key, value in settings.items():
-        if isinstance(value, str) and (odd := odd_text(value)):
-            raise ConfigError(f"setting '{key}' = {value!a}: {odd}")
         stage, _, name = key.partition(".")
         values[stage][name.replace("-", "_")] = value
     built: dict[str, Any] = {}
     for stage, cls in stages.items():
-        try:
-            built[stage] = TypeAdapter(cls).validate_python(values[stage])
-        except ValidationError as err:
-            first = err.errors()[0]
-            key = f"{stage}.{str(first['loc'][0]).replace('_', '-')}"
-            raise ConfigError(f"setting '{key}' = {first['input']!r}: {first['msg']}") from None
+        built[stage] = checked(cls, values[stage], lambda name, of=stage: f"{of}.{name.replace('_', '-')}")
     return Config(
         **{stage: built[stage] for stage in STAGES},
         methods=tuple((name, found) for name, found in built.items() if name not in STAGES),
