@@ -24,6 +24,7 @@ from experiments.cli.fleet import fleet_app
 from experiments.cli.page import page
 from experiments.cli.plan import plan
 from experiments.cli.pretrain import pretrain
+from experiments.cli.privacy import privacy
 from experiments.cli.probe import probe
 from experiments.cli.report import report
 from experiments.cli.settings import methods, settings
@@ -42,6 +43,7 @@ for command in (
     simulate,
     page,
     plan,
+    privacy,
     probe,
     pretrain,
     transform,
