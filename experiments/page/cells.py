@@ -5,6 +5,10 @@ They are kept as long as edition, settings, pair, data and the method's source a
 counts as unchanged while it has its default, so that a new setting throws nothing away. Of the settings only
 those are compared that the run reads: of methods its own sections, of `fleet` none without virtual time.
 Where things lie (pack, pair, caches, output) does not count.
+
+Of generated data a cell holds what each held-out answer was worth. A pack's items belong to others, so that
+a cell of a pack has no answer by itself: it holds sums over groups of at least `LEAST` items, the same groups
+in all cells, which is what an interval over items needs.
 """
 
 from __future__ import annotations
@@ -28,6 +32,9 @@ from strategies.method import method
 FOLDER = "cells"
 PLACES = ("data.pack", "pair.folder", "pair.token-cache", "run.out-dir", "run.threads", "run.callbacks")
 FORMAT = 1
+GENERATED = "scenes"  # the data that is no pack
+GROUPS = 40  # of a domain's items, in a cell of a pack
+LEAST = 10  # items of such a group
 METHOD = "method"  # digest of a method's source
 
 
@@ -136,7 +143,7 @@ def figures(cell: Cell, depends: Depends, run: Path) -> dict[str, Any]:
             ]
             for domain, rows in test.groupby("domain")
         },
-        "items": packed(results.read_items(run)),
+        "items": packed(results.read_items(run), alone=found.config["data.pack"] == GENERATED),
         "uplink_bytes": int(total.get("uplink_bytes", 0)),
         "downlink_bytes": int(total.get("downlink_bytes", 0)),
         "device_gflops": round(total["device_flops"] / 1e9, 6),
@@ -155,18 +162,42 @@ def _of(run: Mapping[str, Any], total: Mapping[str, float], name: str) -> float 
     return None if value is None else round(float(value) / 1e9, 6)
 
 
-def packed(items: pd.DataFrame) -> dict[str, Any]:
-    """Domain -> what each held-out answer was worth: "0110..." where all are right or wrong, else numbers."""
+def packed(items: pd.DataFrame, alone: bool = True) -> dict[str, Any]:
+    """Domain -> what the held-out answers were worth.
+
+    Args:
+        items: with `domain` and `worth`.
+        alone: each by itself, "0110..." where all are right or wrong, else numbers; or as sums over groups,
+            of which answer `i` of a domain is in group `i` modulo their number.
+    """
     found: dict[str, Any] = {}
     for domain, rows in items.groupby("domain", sort=True):
         worth = rows["worth"].to_numpy(float)
         bits = bool(np.isin(worth, (0.0, 1.0)).all())
-        found[str(domain)] = (
-            "".join("01"[int(w)] for w in worth) if bits else [round(float(w), 4) for w in worth]
-        )
+        if not alone:
+            many = max(min(GROUPS, len(worth) // LEAST), 1)
+            sums = [round(float(worth[group::many].sum()), 4) for group in range(many)]
+            found[str(domain)] = {"items": len(worth), "sums": sums}
+        elif bits:
+            found[str(domain)] = "".join("01"[int(w)] for w in worth)
+        else:
+            found[str(domain)] = [round(float(w), 4) for w in worth]
     return found
 
 
 def unpacked(items: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The other way: domain -> (items,) float64."""
-    return {domain: np.array([float(w) for w in worth]) for domain, worth in items.items()}
+    """The other way: domain -> (answers,) float64, or (groups,) of their means; none for a single group."""
+    found = {}
+    for domain, worth in items.items():
+        if isinstance(worth, Mapping):
+            many = len(worth["sums"])
+            sizes = [len(range(group, worth["items"], many)) for group in range(many)]
+            found[domain] = np.array(worth["sums"]) / sizes if many > 1 else np.zeros(0)
+        else:
+            found[domain] = np.array([float(w) for w in worth])
+    return found
+
+
+def count(items: Mapping[str, Any]) -> int:
+    """How many answers they were."""
+    return sum(worth["items"] if isinstance(worth, Mapping) else len(worth) for worth in items.values())

@@ -4,7 +4,9 @@ Two intervals of 95 % stand beside drift. The first is Student's t over seeds, a
 it holds what another stream would change. The second is a bootstrap: seeds are drawn with replacement, then
 the held-out items of each domain, the same draw for all seeds, because all seeds answer the same items; where
 there are several pairs these are drawn first, and seeds within them. It holds what other questions would
-change, too. Of five seeds it underestimates what seeds do, of one it holds items alone.
+change, too. Of five seeds it underestimates what seeds do, of one it holds items alone. Cells of packs know
+their items in groups (`experiments.page.cells`); there groups are drawn in the place of items, which
+estimates the same spread.
 Differences between arms are taken seed by seed and item by item before anything is drawn.
 """
 
@@ -189,7 +191,7 @@ def _row(
         difference_items_ci=bootstrap({k: v for k, v in apart.items() if v is not None}) if both else None,
         counts={name: _mean([one.get(name) for one in every]) for name in COUNTS},
         seeds=len({seed for _, seed in mine}),
-        items=sum(len(of) for of in worth[next(iter(worth))].values()),
+        items=saved.count(every[0]["items"]),
         seconds=statistics.fmean(one["seconds"] for one in every),
     )
 
@@ -214,7 +216,7 @@ def bootstrap(
     """95 % interval of the mean over drifted domains, by drawing pairs, seeds and items.
 
     Args:
-        worth: (pair, seed) -> domain -> (items,); the items of a domain are the same in all.
+        worth: (pair, seed) -> domain -> (items or groups,); those of a domain are the same in all.
         draws: how many.
 
     Returns:
@@ -224,8 +226,10 @@ def bootstrap(
     domains = sorted({domain for of in worth.values() for domain in of} - {SOURCE})
     if not keys or not domains:
         return None
-    if any(len({len(worth[key].get(domain, ())) for key in keys}) > 1 for domain in domains):
-        return None
+    for domain in domains:
+        sizes = {len(worth[key].get(domain, ())) for key in keys}
+        if len(sizes) > 1 or 0 in sizes:
+            return None
     rng = np.random.default_rng(0)
     weight = _weights([pair for pair, _ in keys], draws, rng)
     mean = np.zeros(draws)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -62,6 +63,28 @@ def test_items_are_read_back_as_they_were():
     assert cells.unpacked(found)["a"].tolist() == [0.0, 1.0]
     shares = cells.packed(items.assign(worth=[0.3, 0.6, 1.0, 0.0]))
     assert np.allclose(cells.unpacked(json.loads(json.dumps(shares)))["b"], [0.3, 0.0])
+
+
+def test_a_cell_of_a_pack_holds_sums_of_groups_and_no_answer_by_itself():
+    worth = (np.arange(95) % 3 == 0).astype(float)
+    items = pd.DataFrame({"domain": ["a"] * 95 + ["b"] * 12, "worth": [*worth, *[1.0] * 12]})
+    found = json.loads(json.dumps(cells.packed(items, alone=False)))
+    assert [len(of["sums"]) for of in found.values()] == [9, 1]
+    assert found["a"]["items"] == 95
+    assert sum(found["a"]["sums"]) == worth.sum()
+    means = cells.unpacked(found)
+    assert means["a"][4] == pytest.approx(worth[4::9].mean())
+    assert len(means["b"]) == 0  # one group has no spread
+    assert cells.count(found) == cells.count(cells.packed(items)) == 107
+    many = pd.DataFrame({"domain": "a", "worth": np.ones(5000)})
+    assert len(cells.packed(many, alone=False)["a"]["sums"]) == cells.GROUPS
+
+
+def test_the_committed_cells_of_packs_have_no_answer_by_itself():
+    for path in Path("docs/results/cells").glob("*/*.json"):
+        cell = json.loads(path.read_text(encoding="utf-8"))
+        for of in cell["items"].values():
+            assert cell["data"] == "scenes" or of["items"] >= cells.LEAST * len(of["sums"]), path
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"format": 1}'])

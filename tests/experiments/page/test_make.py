@@ -85,6 +85,14 @@ def test_no_further_cell_is_started_when_the_time_is_over(making):
     assert make.minutes(ended.left, 2) == pytest.approx((20 + 3 * make.GUESS) / 120)
 
 
+def test_a_cell_of_a_pack_is_written_without_answers(making, monkeypatch, tmp_path):
+    (tmp_path / "packs" / "emoji").mkdir(parents=True)
+    monkeypatch.setenv(make.PACKS, str(tmp_path / "packs"))
+    making(only=("main", "emoji", "cdc"))
+    items = cells.read(making.folder, Cell("emoji", "", "cdc", 0))["items"]
+    assert items["source"] == {"items": 2, "sums": [1.0]}
+
+
 def test_what_is_not_here_is_skipped_with_what_to_do(making, monkeypatch):
     monkeypatch.delenv(make.PACKS, raising=False)
     tasks, _ = making(only=("main", "emoji"))

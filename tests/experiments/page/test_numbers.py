@@ -1,9 +1,10 @@
 """The intervals of the page against cases that can be computed by hand."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from experiments.page import numbers
+from experiments.page import cells, numbers
 
 
 def runs(rates, items=400, pairs=("",)):
@@ -48,6 +49,19 @@ def test_without_equal_items_there_is_no_interval():
     assert numbers.bootstrap({}) is None
     assert numbers.bootstrap({("", 0): {"source": np.ones(3)}}) is None
     assert numbers.bootstrap({("", 0): {"a": np.ones(3)}, ("", 1): {"a": np.ones(4)}}) is None
+
+
+def test_groups_of_items_have_the_spread_of_the_items():
+    worth = np.random.default_rng(1).random(2000) < 0.8
+    items = pd.DataFrame({"domain": "object", "worth": worth.astype(float)})
+    each, grouped = (
+        numbers.bootstrap({("", 0): cells.unpacked(cells.packed(items, alone=alone))})
+        for alone in (True, False)
+    )
+    assert sum(grouped) / 2 == pytest.approx(worth.mean(), abs=0.002)
+    assert grouped[1] - grouped[0] == pytest.approx(each[1] - each[0], rel=0.3)
+    few = cells.unpacked(cells.packed(items[:15], alone=False))
+    assert numbers.bootstrap({("", 0): few}) is None
 
 
 def test_where_a_curve_reaches_a_level():
