@@ -1,0 +1,51 @@
+"""What a device is asked, item by item, wherever it comes from.
+
+A feed is read by the agent between orders. It goes on behind the last item whose samples lie in the spool,
+and the spool keeps which one that was in the same transaction, so that nothing is read twice and nothing is
+left out, whenever power goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """A question about a picture.
+
+    Attributes:
+        question: its words.
+        picture: encoded; b"" where there are tokens.
+        key: where in the feed it is. A feed that is made with the key of an item goes on behind that item.
+        tokens: (n, D) float16, where the feed has what the tower makes of the picture.
+        grid: n, rows and columns of these.
+    """
+
+    question: str
+    picture: bytes
+    key: str
+    tokens: np.ndarray | None = None
+    grid: tuple[int, int, int] = (0, 0, 0)
+
+
+class Feed(Protocol):
+    """Where items come from. It is made with the key of the last item that was spooled, "" at first."""
+
+    def poll(self, most: int) -> Sequence[Item]:
+        """The next items, in order and at most so many; at once, and none where there is nothing new. What
+        cannot be read is left out and said in the log. Asked again before `spooled`, it may give them again.
+        """
+        ...
+
+    def spooled(self, key: str) -> None:
+        """The samples of all items up to the one of this key lie in the spool."""
+        ...
+
+    def asked(self, round: int) -> Sequence[Item]:
+        """What comes with the order of a round, before it is worked on; none where time is not in rounds."""
+        ...
