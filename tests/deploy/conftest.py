@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
 from cdc_flower.config import flat, parse
+from experiments.controls.processes import free_port
 from experiments.run import simulate
-
-BINARIES = Path(sys.executable).parent
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+from tests.deploy import certificates
+from tests.deploy.secured import BINARIES, Secured
 
 
 @pytest.fixture
@@ -87,3 +80,16 @@ def submit(tmp_path) -> Callable[[Mapping[str, object], Path, Mapping[str, str]]
         assert re.search(r"run (\d{6,})", said.stdout + said.stderr), said.stderr
 
     return run
+
+
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory):
+    """See `Secured`; all its programs are killed afterwards."""
+    folder = tmp_path_factory.mktemp("secured")
+    fleet = Secured(folder, certificates.authority(folder, "ca"))
+    certificates.server(folder, "server", fleet.authority)
+    try:
+        yield fleet
+    finally:
+        for program in reversed(fleet.programs):
+            program.kill()
