@@ -87,15 +87,16 @@ def shown(folder: Path, port: int = PORT, host: str = loopback.HOST) -> Iterator
 
 def charts(view: View) -> dict[str, Drawing | None]:
     """What is drawn over rounds."""
-    agreement = [(float(r.round), r.agreement) for r in view.rounds]
-    accuracy = [(float(r.round), r.accuracy) for r in view.rounds if r.accuracy is not None]
-    versions = [(float(r.round), None if r.version is None else float(r.version)) for r in view.rounds]
-    known = [v for _, v in versions if v is not None]
-    right = [("teacher agrees, on the stream", agreement)]
-    right += [("held-out accuracy", accuracy)] if accuracy else []
+    known = [(float(v.round), v) for v in view.versions if v.round is not None]
+    numbers = [v.version for _, v in known]
     return {
-        "right": drawing(right, 0.0, 1.0, "%"),
-        "versions": drawing([("version", versions)], min(known, default=0), max(known, default=1), ""),
+        "agreement": drawing([("agreement", [(at, v.agreement) for at, v in known])], 0.0, 1.0, "%"),
+        "versions": drawing(
+            [("version", [(at, float(v.version)) for at, v in known])],
+            min(numbers, default=0),
+            max(numbers, default=1),
+            "",
+        ),
     }
 
 

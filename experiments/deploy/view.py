@@ -4,20 +4,8 @@ Both are written by other processes while they are read, and hold words and numb
 So every value is typed and bounded here, what does not fit is shown as unknown, and a text keeps neither
 control characters nor marks that turn the direction of what stands beside it.
 
-`status.json` (times are seconds since 1970; every field may be absent):
-
-    {"written": time, "state": words, "run": words, "round": int, "version": int, "period": seconds,
-     "devices": {"0": {"connected": bool, "version": int, "seen": time, "up": bytes, "down": bytes,
-                       "samples": int, "refused": int, "reason": words, "agreement": 0..1}},
-     "rounds": [{"round": int, "version": int, "at": time, "asked": int, "answered": int, "refused": int,
-                 "samples": int, "up": bytes, "down": bytes, "agreement": 0..1, "guard": 0..1,
-                 "accuracy": 0..1}]}
-
-`agreement` is how often the teacher says what the device said, over the samples that came up; `guard` is how
-far towards the version that the cloud had trained it was let go (1 = all the way); `accuracy` is measured on
-held-out questions of the cloud's own data.
-
-`devices.json`: {"0": {"name": words, "status": "made" | "registered" | "revoked"}}.
+The fields of `status.json` are those of `strategies.served.status`; each may be absent. `devices.json` says
+of each number its `name` and `status`.
 """
 
 from __future__ import annotations
@@ -26,15 +14,17 @@ import json
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 STATUS, DEVICES = "status.json", "devices.json"
 MOST_BYTES = 2**24  # of a file that is read
-MOST_ROUNDS = 200  # that are drawn, the newest
+MOST_VERSIONS = 200  # that are drawn, the newest
+MOST_ROWS = 10_000
+MOST_DOMAINS = 16
 LONGEST = 80  # characters of a text
 LATE = 3.0  # periods without news, after which the cloud is called silent
+SOON = 60.0  # s, the shortest period for that: a round may take longer than its period
 _INT = 2**63 - 1
 _TIME = 2**36  # s since 1970
 _FORBIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")  # control, direction, surrogates, line separators
@@ -54,26 +44,36 @@ class Device:
     down: int | None
     samples: int | None
     refused: int | None
-    reason: str
-    agreement: float | None
+    failed: int | None
+    missing: int | None
 
 
 @dataclass(frozen=True)
-class Round:
-    """One round that is over; None = not known."""
+class Version:
+    """A version that was made or gone back to; None = not known."""
 
-    round: int
-    version: int | None
+    version: int
+    round: int | None
     at: float | None
-    asked: int | None
-    answered: int | None
-    refused: int | None
-    samples: int | None
-    up: int | None
-    down: int | None
     agreement: float | None
-    guard: float | None
-    accuracy: float | None
+    back: bool
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Held-out accuracy of a version, by kind of question."""
+
+    version: int | None
+    domains: Sequence[tuple[str, float]]
+
+
+@dataclass(frozen=True)
+class Rollback:
+    """The last request to go back: to which version, and why it was refused ("" = it was done)."""
+
+    version: int | None
+    round: int | None
+    refused: str
 
 
 @dataclass(frozen=True)
@@ -82,36 +82,32 @@ class View:
 
     Attributes:
         problem: why there is nothing to show, or that it is old; "" where all is well.
+        agreement: share of what came last on which teacher and devices agree.
+        guard: share of the last step that the guard let pass.
         connected: devices that are, of those that may be.
         allowed: devices that may connect.
         refused: replies of all devices that were refused.
+        strangers: connected nodes that are no device: their number and why.
+        kept: versions that can be gone back to.
     """
 
     problem: str
     state: str
-    run: str
+    method: str
     round: int | None
     version: int | None
     written: float | None
+    agreement: float | None
+    guard: float | None
+    accuracy: Measured | None
     devices: Sequence[Device]
-    rounds: Sequence[Round]
+    versions: Sequence[Version]
+    strangers: Sequence[tuple[str, str]]
+    kept: Sequence[int]
+    rollback: Rollback | None
     connected: int
     allowed: int
     refused: int
-
-    @property
-    def last(self) -> Round | None:
-        """The newest round."""
-        return self.rounds[-1] if self.rounds else None
-
-    @property
-    def rollbacks(self) -> list[Round]:
-        """Rounds that ended with an earlier version than the round before."""
-        return [
-            b
-            for a, b in pairwise(self.rounds)
-            if a.version is not None and b.version is not None and b.version < a.version
-        ]
 
 
 def read(folder: Path, now: float) -> View:
@@ -123,24 +119,29 @@ def read(folder: Path, now: float) -> View:
     """
     status, problem = _object(folder / STATUS)
     registered, other = _object(folder / DEVICES)
-    said = _mapping(status, "devices")
-    numbers = sorted({n for n in map(_number, (*said, *registered)) if n is not None})
-    devices = [_device(n, _mapping(said, str(n)), _mapping(registered, str(n))) for n in numbers]
-    known = status.get("rounds")
-    rows = [r for r in known[-MOST_ROUNDS:] if isinstance(r, Mapping)] if isinstance(known, list) else []
-    rounds = [_round(row) for row in rows if _int(row, "round") is not None]
-    written, period = _float(status, "written", _TIME), _float(status, "period", _TIME)
-    if not problem and written is not None and now - written > LATE * max(period or 0.0, 20.0):
+    said = {n: row for row in _rows(status, "devices") if (n := _int(row, "device")) is not None}
+    listed = {n: _mapping(registered, key) for key in registered if (n := _number(key)) is not None}
+    devices = [_device(n, said.get(n, {}), listed.get(n, {})) for n in sorted({*said, *listed})]
+    versions = [v for row in _rows(status, "versions") if (v := _version(row)) is not None]
+    written, period = _float(status, "time", _TIME), _float(status, "period", _TIME)
+    if not problem and written is not None and now - written > LATE * max(period or 0.0, SOON):
         problem = "The cloud has not written its state for a long time: it is not running, or it hangs."
+    kept = status.get("kept")
     return View(
         problem or other,
         text(status.get("state")),
-        text(status.get("run")),
+        text(status.get("method")),
         _int(status, "round"),
         _int(status, "version"),
         written,
+        _float(status, "agreement", 1),
+        _float(status, "guard", 1),
+        _measured(_mapping(status, "accuracy")),
         devices,
-        rounds,
+        versions[-MOST_VERSIONS:],
+        [(text(row.get("node")), text(row.get("reason"))) for row in _rows(status, "strangers")],
+        [v for v in kept[-MOST_VERSIONS:] if _fits(v)] if isinstance(kept, list) else [],
+        _rollback(_mapping(status, "rollback")),
         sum(bool(d.connected) and d.status != "revoked" for d in devices),
         sum(d.status != "revoked" for d in devices),
         sum(d.refused or 0 for d in devices),
@@ -177,15 +178,22 @@ def _mapping(of: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
+def _rows(of: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
+    found = of.get(key)
+    return [row for row in found[:MOST_ROWS] if isinstance(row, Mapping)] if isinstance(found, list) else []
+
+
 def _number(word: str) -> int | None:
     return int(word) if word.isascii() and word.isdigit() and len(word) <= 8 else None
 
 
+def _fits(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _INT
+
+
 def _int(of: Mapping[str, Any], key: str) -> int | None:
     value = of.get(key)
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _INT:
-        return value
-    return None
+    return value if _fits(value) else None
 
 
 def _float(of: Mapping[str, Any], key: str, most: float) -> float | None:
@@ -199,32 +207,33 @@ def _device(number: int, said: Mapping[str, Any], own: Mapping[str, Any]) -> Dev
     connected = said.get("connected")
     return Device(
         number,
-        text(own.get("name")) or f"device {number}",
+        text(own.get("name")) or text(said.get("name")) or f"device {number}",
         text(own.get("status")) or "unknown",
         connected if isinstance(connected, bool) else None,
         _int(said, "version"),
         _float(said, "seen", _TIME),
-        _int(said, "up"),
-        _int(said, "down"),
+        _int(said, "bytes_up"),
+        _int(said, "bytes_down"),
         _int(said, "samples"),
         _int(said, "refused"),
-        text(said.get("reason")),
-        _float(said, "agreement", 1),
+        _int(said, "failed"),
+        _int(said, "missing"),
     )
 
 
-def _round(row: Mapping[str, Any]) -> Round:
-    return Round(
-        _int(row, "round") or 0,
-        _int(row, "version"),
-        _float(row, "at", _TIME),
-        _int(row, "asked"),
-        _int(row, "answered"),
-        _int(row, "refused"),
-        _int(row, "samples"),
-        _int(row, "up"),
-        _int(row, "down"),
-        _float(row, "agreement", 1),
-        _float(row, "guard", 1),
-        _float(row, "accuracy", 1),
-    )
+def _version(row: Mapping[str, Any]) -> Version | None:
+    number = _int(row, "version")
+    if number is None:
+        return None
+    at, agreement = _float(row, "time", _TIME), _float(row, "agreement", 1)
+    return Version(number, _int(row, "round"), at, agreement, row.get("back") is True)
+
+
+def _measured(of: Mapping[str, Any]) -> Measured | None:
+    domains = _mapping(of, "domains")
+    known = [(text(name), value) for name in domains if (value := _float(domains, name, 1)) is not None]
+    return Measured(_int(of, "version"), known[:MOST_DOMAINS]) if known else None
+
+
+def _rollback(of: Mapping[str, Any]) -> Rollback | None:
+    return Rollback(_int(of, "version"), _int(of, "round"), text(of.get("refused"))) if of else None

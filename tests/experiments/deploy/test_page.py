@@ -22,28 +22,31 @@ HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>\u202e"
 def cloud(tmp_path: Path) -> Path:
     """A cloud's folder after 12 rounds; one device has a hostile name, one is revoked."""
     now = time.time()
-    rounds = [
+    versions = [
         {
-            "round": r,
             "version": r if r < 9 else r - 5,
-            "at": now - 60 * (12 - r),
-            "asked": 2,
-            "answered": 2,
-            "refused": 0,
-            "samples": 64,
-            "up": 40_000,
-            "down": 20_000,
+            "round": r,
+            "time": now - 60 * (12 - r),
             "agreement": 0.5 + r / 30,
-            "guard": 1.0,
-            "accuracy": 0.9 if r % 4 == 0 else None,
+            "back": r == 9,
         }
         for r in range(1, 13)
     ]
-    devices = {
-        "0": {"connected": True, "version": 7, "seen": now - 5, "up": 1_460_000, "refused": 0},
-        "1": {"connected": False, "version": 6, "seen": now - 700, "refused": 3, "reason": HOSTILE},
+    devices = [
+        {"device": 0, "connected": True, "version": 7, "seen": now - 5, "bytes_up": 1_460_000, "refused": 0},
+        {"device": 1, "connected": False, "version": 6, "seen": now - 700, "refused": 3},
+    ]
+    status = {
+        "time": now,
+        "round": 12,
+        "version": 7,
+        "period": 60.0,
+        "devices": devices,
+        "versions": versions,
     }
-    status = {"written": now, "round": 12, "version": 7, "period": 60.0, "devices": devices, "rounds": rounds}
+    status |= {"agreement": 0.9, "guard": 1.0, "rollback": {"version": 4, "round": 9, "refused": ""}}
+    status |= {"accuracy": {"version": 6, "domains": {"source": 0.875}}, "kept": [6, 7]}
+    status |= {"strangers": [{"node": "77", "reason": HOSTILE}], "state": "waiting", "method": "cdc"}
     names = {
         "0": {"name": "greenhouse", "status": "registered"},
         "1": {"name": HOSTILE, "status": "registered"},
@@ -84,11 +87,12 @@ def test_the_page_shows_devices_versions_and_what_was_refused(cloud):
         "(1 behind)",
         "12\u00a0min ago",
         "revoked",
-        "90\u00a0%",
+        "source</bdi> 88\u00a0%",
+        "node <bdi>77</bdi>",
     ):
         assert words in shown
-    assert "to version 4 in round 9" in shown
-    assert shown.count("<polyline") == 3  # agreement, accuracy, versions
+    assert "Sent back to version 4 in round 9." in shown
+    assert shown.count("<polyline") == 2  # agreement and versions
     assert f'http-equiv="refresh" content="{page.EVERY}"' in shown
     assert "refresh" not in ask(app, "/?still=1").text
     assert ask(app, "/style.css").headers["content-type"].startswith("text/css")

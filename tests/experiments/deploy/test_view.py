@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.deploy import view
+from experiments.deploy import page, view
+from tests.asking import ask
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
@@ -25,22 +26,36 @@ def _write(folder: Any, status: Any = None, devices: Any = None) -> None:
 
 
 def test_a_state_is_read_as_it_was_written(tmp_path):
-    device = {"connected": True, "version": 3, "seen": 90.5, "up": 10, "refused": 2, "agreement": 0.5}
-    rounds = [{"round": 1, "version": 5}, {"round": 2, "version": 3, "agreement": 0.25}]
+    device = {"device": 1, "connected": True, "version": 3, "seen": 90.5, "bytes_up": 10, "refused": 2}
+    versions = [{"version": 5, "round": 1}, {"version": 3, "round": 2, "agreement": 0.25, "back": True}]
+    status = {
+        "time": 95.0,
+        "round": 2,
+        "version": 3,
+        "agreement": 0.5,
+        "devices": [device],
+        "kept": [2, 3, "x"],
+    }
+    status |= {"versions": versions, "accuracy": {"version": 3, "domains": {"source": 0.9, "odd": 7}}}
+    status |= {
+        "rollback": {"version": 3, "round": 2, "refused": ""},
+        "strangers": [{"node": "8", "reason": "?"}],
+    }
     _write(
         tmp_path,
-        {"written": 95.0, "round": 2, "version": 3, "devices": {"1": device}, "rounds": rounds},
+        status,
         {"0": {"name": "gone", "status": "revoked"}, "1": {"name": "gate", "status": "registered"}},
     )
     found = view.read(tmp_path, 100.0)
     gone, gate = found.devices
     assert (gone.name, gone.status, gone.connected) == ("gone", "revoked", None)
     assert (gate.name, gate.connected, gate.version, gate.seen) == ("gate", True, 3, 90.5)
-    assert (gate.up, gate.down, gate.refused, gate.agreement) == (10, None, 2, 0.5)
+    assert (gate.up, gate.down, gate.refused) == (10, None, 2)
     assert (found.connected, found.allowed, found.refused, found.problem) == (1, 1, 2, "")
-    assert [r.round for r in found.rollbacks] == [2]
-    assert found.last is not None
-    assert found.last.agreement == 0.25
+    assert found.versions == [view.Version(5, 1, None, None, False), view.Version(3, 2, None, 0.25, True)]
+    assert (found.agreement, found.kept, found.strangers) == (0.5, [2, 3], [("8", "?")])
+    assert found.accuracy == view.Measured(3, [("source", 0.9)])
+    assert found.rollback == view.Rollback(3, 2, "")
 
 
 @pytest.mark.parametrize(
@@ -50,8 +65,8 @@ def test_a_state_is_read_as_it_was_written(tmp_path):
         ("{", "damaged"),
         ("[]", "damaged"),
         ("[" * 100_000, "damaged"),
-        ({"written": 0.0}, "not written its state"),
-        ({"written": 970.0, "period": 5.0}, ""),
+        ({"time": 0.0}, "not written its state"),
+        ({"time": 970.0, "period": 5.0}, ""),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path, status, says):
@@ -61,18 +76,34 @@ def test_what_is_wrong_is_said(tmp_path, status, says):
     assert bool(found) == bool(says)
 
 
-@settings(max_examples=20)
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory):
+    """A folder, and its page."""
+    folder = tmp_path_factory.mktemp("cloud")
+    return folder, page.application(folder)
+
+
+@settings(max_examples=10)
 @given(JSON, JSON, JSON)
-def test_whatever_a_file_holds_a_page_can_show_it(tmp_path_factory, status, device, row):
-    folder = tmp_path_factory.mktemp("cloud", numbered=True)
-    keys = {"version": device, "seen": device, "agreement": device, "reason": row, "connected": row}
-    _write(folder, {"devices": {"0": keys}, "rounds": [row, {"round": 1, **keys}], "state": status}, status)
+def test_whatever_a_file_holds_a_page_can_show_it(cloud, status, device, row):
+    folder, app = cloud
+    keys = {"version": 1, "device": 0, "seen": device, "agreement": device, "name": row, "connected": row}
+    keys |= {"reason": row, "refused": device}
+    whole = {"devices": [keys, row], "versions": [row, {**keys, "round": device}], "state": status}
+    whole |= {
+        "strangers": [keys, row],
+        "kept": [device, row],
+        "rollback": keys,
+        "accuracy": {"domains": status},
+    }
+    _write(folder, {**whole, "time": device, "guard": row}, status)
     found = view.read(folder, 100.0)
-    for of in (found, *found.devices, *found.rounds):
+    shown = [found, *found.devices, *found.versions, found.rollback, found.accuracy]
+    for of in (one for one in shown if one is not None):
         for name, value in vars(of).items():
-            assert value is None or isinstance(value, bool | int | float | str | list), name
-            assert not isinstance(value, str) or len(value) <= 2 * view.LONGEST or name == "problem"
+            assert not isinstance(value, str) or len(value) <= view.LONGEST or name == "problem"
             assert not isinstance(value, float) or value == value
+    assert ask(app, "/").status_code == 200
 
 
 def test_a_text_cannot_turn_or_break_its_line():
