@@ -26,6 +26,7 @@ from experiments.cli.plan import plan
 from experiments.cli.pretrain import pretrain
 from experiments.cli.privacy import privacy
 from experiments.cli.probe import probe
+from experiments.cli.provision import provision_app
 from experiments.cli.report import report
 from experiments.cli.settings import methods, settings
 from experiments.cli.simulate import simulate
@@ -57,6 +58,7 @@ for command in (
     app.command()(command)
 app.add_typer(data_app, name="data")
 app.add_typer(fleet_app, name="fleet")
+app.add_typer(provision_app, name="provision")
 
 
 @app.callback(invoke_without_command=True)

@@ -1,0 +1,63 @@
+"""Claims about the commands `provision ...`: one line of what was made, one line of what is wrong."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+
+@pytest.fixture
+def cloud(command, tmp_path):
+    (tmp_path / "pair").mkdir()
+    (tmp_path / "pair" / "student").mkdir()
+    for name in ("pair.json", "student/model.safetensors"):
+        (tmp_path / "pair" / name).write_text("{}")
+    (tmp_path / "run.toml").write_text(f"[run]\ndevices = 5\n[pair]\nfolder = {str(tmp_path / 'pair')!r}\n")
+    made = tmp_path / "cloud"
+    code, out, err = command(
+        *("provision", "init", made, "--settings", tmp_path / "run.toml", "--set", "run.devices=2"),
+        *("--host", "cloud.example.org", "--host", "10.0.0.2", "--port", 9000),
+    )
+    assert (code, err) == (0, "")
+    assert out.startswith(f"cloud: {made}; certificate for cloud.example.org, 10.0.0.2 until 20")
+    return made
+
+
+def test_a_device_is_made_listed_given_another_key_and_revoked(command, cloud):
+    made = cloud / "bundles" / "roof"
+    code, out, _ = command("provision", "device", cloud, "--name", "roof", "--feed", "folder:/var/spool/cdc")
+    assert (code, out) == (0, f"device 0: {made}.tar.gz\n")
+    text = (made / "device.toml").read_text()
+    assert 'superlink = "cloud.example.org:9000"' in text
+    assert 'feed = "folder:/var/spool/cdc"' in text
+    assert command("provision", "rotate", cloud, "0")[:2] == (
+        0,
+        f"device 0: unpack {made}.tar.gz over its bundle\n",
+    )
+    assert command("provision", "revoke", cloud, "0")[:2] == (0, "device 0 (roof) is revoked\n")
+    code, out, _ = command("provision", "list", cloud, "--json")
+    assert [(d["number"], d["name"], d["status"]) for d in json.loads(out)] == [(0, "roof", "revoked")]
+    code, out, _ = command("provision", "list", cloud)
+    assert "roof" in out
+    assert command("provision", "rotate", cloud, "server")[1].startswith("server certificate until 20")
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["rotate", "CLOUD", "x"], "NUMBER|server"),
+        (["rotate", "CLOUD", "٣"], "NUMBER|server"),
+        (["rotate", "CLOUD", "7"], "no device 7"),
+        (["revoke", "CLOUD", "7"], "no device 7"),
+        (["device", "CLOUD", "--number", "2"], "'run.devices' = 2"),
+        (["device", "CLOUD", "--host", "elsewhere"], "host 'elsewhere'"),
+        (["init", "CLOUD"], "is not empty"),
+        (["list", "."], "cloud.toml"),
+    ],
+)
+def test_what_cannot_be_is_one_line(command, cloud, words, named):
+    code, out, err = command("provision", *(str(cloud) if word == "CLOUD" else word for word in words))
+    lines = [line for line in err.splitlines() if not line.startswith("preset ")]
+    assert (code, out, len(lines)) == (2, "", 1)
+    assert named in lines[0]

@@ -1,0 +1,32 @@
+"""A cloud with a pair of models of a few bytes: provisioning reads none of them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from experiments.deploy import provision
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """A pair folder; of the teacher there must be nothing on a device."""
+    for name in (
+        "pair.json",
+        "student/config.json",
+        "student/model.safetensors",
+        "teacher/model.safetensors",
+    ):
+        path = tmp_path / "pair" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"name": "few bytes", "digest": "0" * 64, "of": name}))
+    return tmp_path / "pair"
+
+
+@pytest.fixture
+def cloud(tmp_path, pair):
+    folder = tmp_path / "cloud"
+    settings = {"run.devices": 3, "pair.folder": str(pair)}
+    provision.init(folder, settings, ["localhost", "10.0.0.2"], {"port": 9555})
+    return folder
