@@ -98,8 +98,7 @@ def _made(
         typer.echo(f"skipped: {len(cells)} cells, as {cells[0]}: {why}", err=True)
     if listing:
         for task in tasks:
-            state = "skipped" if task.skipped else f"to make: {task.why}" if task.why else "kept"
-            typer.echo(f"{task.cell.name}: {state}" + (f", {task.seconds:.0f} s" if task.todo else ""))
+            typer.echo(f"{task.cell.name}: {task.state}")
         typer.echo(_left(todo, busy))
         return {}
     for task in todo:

@@ -3,9 +3,9 @@
 A cell's run has a folder of its own below `OUT/runs`, named also by the digest of what it depends on: an
 interrupted one goes on after its last checkpoint, and one of another method or pair is never taken for it.
 
-Where nothing but a method's source has changed, the first of an arm's cells is made again as a witness: if it
-ends with the same bits (ledger, adapter and answers), the source was written anew and means the same, and
-the arm's other cells are kept, with the new digest. Else they are made again.
+Where nothing but a method's source has changed, the first of an arm's cells on some data is made again. If
+it ends with the same bits, the source was written anew and does the same (`experiments.page.same`), and the
+arm's other cells on that data are kept. Else they are made again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 from cdc_flower import results
 from cdc_flower.config import Config, ConfigError, flat, parse
 from experiments.page import cells as saved
-from experiments.page import digests
+from experiments.page import digests, same
 from experiments.page.cells import METHOD, Depends
 from experiments.page.plan import TEACHER, Cell, Plan
 from experiments.run import compare, pairs, pool
@@ -30,7 +30,6 @@ from experiments.run import settings as giving
 from experiments.run.pool import Event, Job
 
 PACKS = "CDC_FLOWER_PACKS"
-BITS = ("ledger_digest", "adapter_digest", "items", "accuracy", "device_gflops", "cloud_gflops")
 GUESS = 180.0  # seconds of a cell, where none like it was made
 
 
@@ -40,6 +39,7 @@ class Task:
 
     Attributes:
         why: "" where its figures are kept, else "missing" or what has changed.
+        same: the cells by which the source it was made with and today's do the same; "" where it is today's.
         skipped: why it cannot be made here; "" where it can.
     """
 
@@ -47,6 +47,7 @@ class Task:
     config: Config | None = None
     depends: Depends | None = None
     why: str = "missing"
+    same: str = ""
     skipped: str = ""
     seconds: float = GUESS
 
@@ -54,6 +55,14 @@ class Task:
     def todo(self) -> bool:
         """Whether it is to be made."""
         return bool(self.why) and not self.skipped
+
+    @property
+    def state(self) -> str:
+        """What is to be done with it, for people."""
+        if self.todo:
+            return f"to make: {self.why}, {self.seconds:.0f} s"
+        kept = f"kept (same bits as {self.same})" if self.same else "kept"
+        return "skipped" if self.skipped else kept
 
 
 @dataclass
@@ -110,6 +119,7 @@ def tasks(
         sets: settings over all others; for tries, whose figures belong in a folder of their own.
     """
     known: dict[tuple[str, str], dict[str, str] | str] = {}
+    evidence = same.read(folder)
     found = []
     for cell in chosen:
         was = saved.read(folder, cell)
@@ -131,8 +141,17 @@ def tasks(
             continue
         depends = Depends(plan.edition, saved.read_settings(config, cell.arm), {**both, **own})
         why = "missing" if was is None else saved.changed(was, depends)
-        found.append(Task(cell, config, depends, why, seconds=float((was or {}).get("seconds", 0.0))))
+        by = _witness(evidence, cell, was, depends) if why == METHOD else ""
+        seconds = float((was or {}).get("seconds", 0.0))
+        found.append(Task(cell, config, depends, "" if by else why, by, seconds=seconds))
     return _guessed(found)
+
+
+def _witness(
+    evidence: Sequence[same.Same], cell: Cell, was: Mapping[str, Any] | None, depends: Depends
+) -> str:
+    then = {} if was is None else was["digests"]
+    return same.witness(evidence, cell, then.get(METHOD, ""), depends.digests[METHOD])
 
 
 def _guessed(found: Sequence[Task]) -> list[Task]:
@@ -183,7 +202,6 @@ def make(
     """
     started = time.monotonic()
     ended = Made()
-    before = {task.cell: saved.read(folder, task.cell) for task in todo if task.why == METHOD}
 
     def heard(event: Event) -> None:
         if event.kind == "done":
@@ -197,7 +215,7 @@ def make(
     for some in (first, others):
         by_job: dict[Job, Task] = {}
         for task in some:
-            if task in others and _witnessed(task, todo, before, folder):
+            if some is others and _kept(task, folder):
                 ended.kept.append(task.cell.name)
                 continue
             job = _job(task, out, engine)
@@ -213,34 +231,21 @@ def make(
 
 
 def _witnesses(todo: Sequence[Task]) -> tuple[list[Task], list[Task]]:
-    """The tasks, without and with those that another of their arm may save from being made again."""
-    seen: set[tuple[str, str, str]] = set()
+    """The tasks, without and with those that another of their arm and data may save from being made again."""
+    seen: set[tuple[str, str]] = set()
     first, others = [], []
     for task in todo:
-        arm = task.cell.data, task.cell.pair, task.cell.arm
+        arm = task.cell.data, task.cell.arm
         (others if task.why == METHOD and arm in seen else first).append(task)
         if task.why == METHOD:
             seen.add(arm)
     return first, others
 
 
-def _witnessed(task: Task, todo: Sequence[Task], before: Mapping[Cell, Any], folder: Path) -> bool:
-    """Keep a cell whose arm's witness has the bits that it had, where both are of one older source."""
+def _kept(task: Task, folder: Path) -> bool:
+    """Whether a cell holds by the evidence that there is by now."""
     assert task.depends is not None
-    cell, was = task.cell, before[task.cell]
-    witness = next(
-        other.cell
-        for other in todo
-        if other.why == METHOD and replace(other.cell, seed=cell.seed) == cell and other.cell != cell
-    )
-    then, now = before[witness], saved.read(folder, witness)
-    if then is None or now is None or now["digests"] != dict(task.depends.digests):
-        return False
-    if was["digests"] != then["digests"] or any(then.get(what) != now.get(what) for what in BITS):
-        return False
-    now_digests = {"digest": task.depends.digest, "digests": dict(task.depends.digests)}
-    results.write_json(saved.file_of(folder, cell), {**was, **now_digests, "witness": witness.seed})
-    return True
+    return bool(_witness(same.read(folder), task.cell, saved.read(folder, task.cell), task.depends))
 
 
 def _job(task: Task, out: Path, engine: str) -> Job:
@@ -268,10 +273,13 @@ def _keep(task: Task, job: Job, folder: Path, ended: Made) -> None:
     """Write a finished cell's figures; the one that cannot be read is a failed one."""
     assert task.depends is not None
     path = saved.file_of(folder, task.cell)
+    before = saved.read(folder, task.cell) if task.why == METHOD else None
     try:
         figures = saved.figures(task.cell, task.depends, Path(job.settings["run.out-dir"]))
         path.parent.mkdir(parents=True, exist_ok=True)
         results.write_json(path, figures)
+        if before is not None:
+            same.record(folder, task.cell, before, figures)
         ended.made.append(task.cell.name)
     except (ConfigError, OSError, ValueError) as err:
         ended.failed[task.cell.name] = str(err)

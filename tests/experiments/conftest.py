@@ -60,7 +60,7 @@ def run_local(config, progress=None, resume=False):
             rows = [(r, d, "failed" if (r, d) == (2, 1) else "ok", UP.get(method, 500), 10, 1e9)
                     for d in (0, 1)]
             ledger = pd.concat([f for f in (ledger, pd.DataFrame(rows, columns=columns)) if len(f)])
-        folder.devices(ledger)
+        folder.devices(ledger, f"ledger of {method}")
         shown = {"source": 0.9 - 0.02 * (r == n), "object": 0.4 + (drift - 0.4) * r / n + 0.01 * seed,
                  "question": 0.4 + (drift - 0.4) * r / n + 0.01 * seed}
         folder.round(r, shown, {"source": (9, 10)} if r else {}, {})

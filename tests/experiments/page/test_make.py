@@ -6,7 +6,7 @@ import json
 import pytest
 
 from cdc_flower.config import ConfigError
-from experiments.page import cells, digests, make
+from experiments.page import cells, digests, make, same
 from experiments.page.plan import TEACHER, Cell
 
 
@@ -36,8 +36,23 @@ def test_a_method_that_was_written_anew_and_means_the_same_is_made_once_and_the_
     assert {task.why for task in tasks if task.cell.arm in ("static", TEACHER)} == {""}
     assert ended.made == ["scenes: cdc, seed 0"]
     assert ended.kept == ["scenes: cdc, seed 1"]
-    assert {task.cell.arm for task in making(seeds=2)[0] if task.why} == {"random tokens"}
+    assert [one.seen for one in same.read(making.folder)] == ["scenes: cdc, seed 0"]
+    assert figures(making, "cdc", 1)["digests"]["method"] == "cdc"  # what it was made with
+    tasks = making(seeds=2, most_minutes=0)[0]
+    assert {task.cell.arm for task in tasks if task.why} == {"random tokens"}  # asks for evidence of its own
+    assert [task.state for task in tasks if task.same] == ["kept (same bits as scenes: cdc, seed 0)"]
+    assert making(seeds=2)[1].made == ["scenes: random tokens, seed 0"]
     assert making(seeds=2)[1].made == []
+
+
+def test_evidence_of_an_earlier_call_keeps_cells_of_other_seeds(making, monkeypatch):
+    making(only=("main", "scenes", "cdc"), seeds=2)
+    monkeypatch.setattr(digests, "of_method", lambda name: f"new {name}")
+    making(only=("main", "scenes", "cdc"), seeds=1)
+    monkeypatch.setattr(digests, "of_method", lambda name: f"newer {name}")
+    assert making(only=("main", "scenes", "cdc"), seeds=1)[1].made == ["scenes: cdc, seed 0"]
+    tasks, ended = making(only=("main", "scenes", "cdc"), seeds=2)
+    assert ([task.why for task in tasks], ended.made) == (["", ""], [])
 
 
 def test_a_method_that_ends_with_other_bits_is_made_again_whole(making, monkeypatch):
@@ -47,6 +62,7 @@ def test_a_method_that_ends_with_other_bits_is_made_again_whole(making, monkeypa
     monkeypatch.setattr(digests, "of_method", lambda name: f"new {name}")
     _, ended = making(only=("main", "scenes", "cdc"), seeds=2)
     assert (ended.made, ended.kept) == (["scenes: cdc, seed 0", "scenes: cdc, seed 1"], [])
+    assert [one.bits for one in same.read(making.folder)] == [False, True]
 
 
 def test_another_pair_makes_everything_again(making, monkeypatch):
