@@ -105,10 +105,12 @@ class Program:
         self._process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(seconds)
-        for process in {p.pid: p for p in (*family, *self.family())}.values():
+        left = {p.pid: p for p in (*family, *self.family())}
+        for process in left.values():
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         self._process.wait()
+        psutil.wait_procs([p for p in left.values() if p.pid != self.pid], timeout=10)
         return self._process.returncode
 
     def said(self) -> str:

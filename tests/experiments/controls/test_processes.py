@@ -10,7 +10,7 @@ from experiments.controls.processes import Program, free_port, until
 
 PARENT = """
 import subprocess, sys, time
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=SESSION)
+child = subprocess.Popen(["sleep", "600"], start_new_session=SESSION)
 print("child", child.pid, flush=True)
 time.sleep(600)
 """
@@ -20,8 +20,7 @@ def program(tmp_path, code, name="one"):
     return Program(name, [sys.executable, "-c", code], dict(os.environ), tmp_path / f"{name}.log")
 
 
-@pytest.mark.parametrize("end", ["kill", "stop"])
-@pytest.mark.parametrize("session", [False, True])
+@pytest.mark.parametrize(("end", "session"), [("kill", True), ("stop", False)])
 def test_who_ends_takes_its_children_along(end, session, tmp_path):
     parent = program(tmp_path, PARENT.replace("SESSION", str(session))).start()
     try:
