@@ -71,7 +71,9 @@ class Secured:
             check=False,
         )
         assert said.returncode == 0, said.stdout + said.stderr
-        return json.loads(said.stdout)
+        found = json.loads(said.stdout)
+        assert found["success"], found
+        return found
 
     def supernode(
         self,

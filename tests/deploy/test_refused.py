@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from experiments.controls.processes import free_port, until
+from experiments.deploy import gate
 from tests.deploy import certificates
 
 pytestmark = pytest.mark.slow
@@ -80,6 +81,28 @@ def test_plain_http_at_the_port_of_tls_is_no_connection(fleet):
     until(lambda: node.said().count("Connection attempt failed") >= 3, 60, "it tries in vain", [node])
     assert "SuperNode ID" not in node.said()
     node.kill()
+
+
+def test_through_the_gate_a_device_is_in_and_nobody_can_register_a_key(fleet):
+    """Flower itself takes a registration from whoever reaches its port."""
+    id, folder = fleet.key("inside"), fleet.folder
+    files = {"certificate": folder / "server.crt", "key": folder / "server.key", "ca": folder / "ca.crt"}
+    with gate.opened(f"https://127.0.0.1:{fleet.port}", 0, **files) as port:
+        node = fleet.supernode("inside", key="inside", port=port)
+        until(lambda: id in node.said(), 60, "it is in", [node])
+        until(lambda: id in fleet.online(), 60, "it is online", fleet.programs)
+        fleet.key("intruder", registered=False)
+        settings = folder / "config.toml"
+        inner = settings.read_text()
+        settings.write_text(inner.replace(f":{fleet.port}", f":{port}"))
+        try:
+            for command in (["register", str(folder / "intruder.pub"), "fleet"], ["ls", "fleet"]):
+                with pytest.raises(AssertionError, match="404"):
+                    fleet.flwr("supernode", *command)
+        finally:
+            settings.write_text(inner)
+        assert node.runs
+        node.kill()
 
 
 def test_a_revoked_device_is_put_out_and_does_not_come_back(fleet):
