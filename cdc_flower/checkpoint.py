@@ -116,7 +116,7 @@ def load_newest(folder: Path, max_bytes: int = MAX_BYTES) -> tuple[int, dict[str
     _clean(folder, set(found(folder)))
     for round, path in reversed(found(folder).items()):
         try:
-            return round, _read(path, round, max_bytes)
+            return round, read(path, round, max_bytes)
         except (OSError, CheckpointError) as err:
             why = err.strerror if isinstance(err, OSError) else err
             _log.warning("checkpoint %s is skipped: %s", path, why)
@@ -166,8 +166,15 @@ def _packed(parts: Mapping[str, Mapping[str, Value]]) -> bytes:
     return _save(tensors)
 
 
-def _read(path: Path, round: int, max_bytes: int) -> dict[str, Part]:
-    """Check sizes before memory is taken, and the checksum before anything is interpreted."""
+def read(path: Path, round: int, max_bytes: int = MAX_BYTES) -> dict[str, Part]:
+    """The parts of a checkpoint, which may have been given another name.
+
+    Sizes are checked before memory is taken, and the checksum before anything is interpreted.
+
+    Raises:
+        CheckpointError: it is not whole, or of another round.
+        OSError: it cannot be opened.
+    """
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size > max_bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import operator
 from collections.abc import Iterable
@@ -92,6 +93,10 @@ class Ledger:
     def rows(self) -> list[Row]:
         """All rows by round, then device."""
         return [self._rows[key] for key in sorted(self._rows)]
+
+    def entered(self, after: int = 0) -> list[Row]:
+        """The rows in the order in which they were entered, without the first `after`."""
+        return list(itertools.islice(self._rows.values(), after, None))
 
     def __len__(self) -> int:
         return len(self._rows)

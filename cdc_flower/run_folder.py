@@ -47,6 +47,8 @@ FILES = (
     "run.json",
 )
 CHECKPOINTS = "checkpoints"
+PARTS = "parts"
+"""Folder of the tables of earlier rounds, in a run without end."""
 
 
 def _parquet(frame: pd.DataFrame) -> bytes:
@@ -121,7 +123,8 @@ class RunFolder:
             if resumed is None:
                 for name in FILES:  # config.json first: from here on the folder is no run
                     (self.path / name).unlink(missing_ok=True)
-                shutil.rmtree(self.checkpoints, ignore_errors=True)
+                for folder in (self.checkpoints, self.path / PARTS):
+                    shutil.rmtree(folder, ignore_errors=True)
             else:
                 (self.path / "run.json").unlink(missing_ok=True)
         if resumed is not None:
@@ -226,6 +229,20 @@ class RunFolder:
             self._pictures.append({**sample, "positions": [int(p) for p in sample["positions"]]})
         if self._pictures:
             self._writeframe_of("pictures.parquet", pd.DataFrame(self._pictures))
+
+    def rotate(self, name: str) -> None:
+        """Write the tables so far into a folder of their own and begin empty ones: a run without end.
+
+        Args:
+            name: of the folder, in `parts`.
+        """
+        place = self.path / PARTS / name
+        with disk.writing(place):
+            place.mkdir(parents=True, exist_ok=True)
+        disk.replace(place / "rounds.parquet", _parquet(frame_of(self._rounds.values(), ROUND_COLUMNS)))
+        disk.replace(place / "metrics.parquet", _parquet(frame_of(self._metrics.values(), METRIC_COLUMNS)))
+        disk.replace(place / "devices.parquet", _parquet(self._devices))
+        self._rounds, self._metrics, self._devices = {}, {}, self._devices.iloc[:0]
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

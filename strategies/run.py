@@ -202,9 +202,11 @@ def out_dir(config: Config) -> Path:
     return Path(named).expanduser().absolute()
 
 
-def prepare(config: Config, progress: Progress | None = None, say: transforms.Say = transforms.note) -> Setup:
+def prepare(
+    config: Config, progress: Progress | None = None, say: transforms.Say = transforms.note, streams=True
+) -> Setup:
     """Load models and data, compute the vision tokens and a transform of them where there are none yet,
-    check what only these can tell, and publish what devices read.
+    check what only these can tell, and publish what devices read, unless they have `streams` of their own.
 
     Raises:
         ConfigError: see `check`, `load_shared`, `load_teacher`, `load_world`.
@@ -221,8 +223,8 @@ def prepare(config: Config, progress: Progress | None = None, say: transforms.Sa
     setup = Setup(config, shared, world, teacher)
     check(setup)
     method(config.run.method).check(setup)
-    met = publish_streams(setup)
-    if met["repeating_devices"]:
+    met = publish_streams(setup) if streams else {}
+    if met.get("repeating_devices"):
         say(
             f"note: {met['repeating_devices']} devices meet rows again: each is asked {met['questions']} "
             f"questions about {met['distinct_rows']:g} rows (the fewest {met['fewest_distinct_rows']})"

@@ -104,3 +104,9 @@ def test_an_unknown_status_is_named():
 def test_an_empty_ledger_has_zero_totals():
     assert set(Ledger().totals().values()) == {0}
     assert Ledger().frame().empty
+
+
+def test_rows_are_also_given_in_the_order_of_entry():
+    ledger = Ledger([Row(2, 0), Row(1, 1), Row(1, 0)])
+    assert [(r.round, r.device) for r in ledger.entered(1)] == [(1, 1), (1, 0)]
+    assert ledger.entered(3) == []

@@ -6,6 +6,7 @@ import pytest
 
 from cdc_flower import results
 from cdc_flower.config import ConfigError, flat, parse
+from cdc_flower.ledger import Ledger, Row
 from cdc_flower.run_folder import RunFolder
 from tests.conftest import full
 
@@ -170,3 +171,20 @@ def test_a_folder_that_goes_on_has_the_tables_of_its_state_and_the_seconds_of_bo
     assert ended["host_seconds"]["cloud"] == 3.0
     assert ended["wall_seconds"] >= saved["wall_seconds"]
     assert (ended["rounds_done"], ended["adapter_digest"]) == (2, "ab")
+
+
+def test_a_run_without_end_puts_its_tables_away(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.begin(parse({}), {}, {})
+    ledger = Ledger([Row(1, 0), Row(2, 0)])
+    folder.round(1, None, {}, {"loss": 1.0})
+    folder.devices(ledger.frame())
+    folder.rotate("000000002")
+    folder.round(3, None, {}, {"loss": 2.0})
+    folder.devices(Ledger([Row(3, 0)]).frame())
+    part = tmp_path / "parts" / "000000002"
+    assert pd.read_parquet(part / "devices.parquet")["round"].tolist() == [1, 2]
+    assert pd.read_parquet(part / "metrics.parquet")["value"].tolist() == [1.0]
+    assert pd.read_parquet(tmp_path / "metrics.parquet")["value"].tolist() == [2.0]
+    folder.begin(parse({}), {}, {})
+    assert not (tmp_path / "parts").exists()

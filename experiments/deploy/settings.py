@@ -27,9 +27,6 @@ class CloudConfig(ServedConfig):
     page_port: int = setting(
         9480, "of the page that shows the cloud, on loopback; 0 = no page", "cloud", ge=0, le=65535
     )
-    insecure: bool = setting(
-        False, "without TLS and without keys: anybody who reaches the port is a device", "cloud"
-    )
 
     @property
     def named(self) -> tuple[str, ...]:

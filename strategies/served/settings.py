@@ -33,3 +33,7 @@ class ServedConfig:
     accuracy_every: int = setting(
         0, "versions between held-out accuracies, of the cloud's own data; 0 = never", "cloud", ge=0, le=10**6
     )
+    last_round: int = setting(0, "after which the cloud ends; 0 = never", "cloud", ge=0, le=10**9)
+    insecure: bool = setting(
+        False, "without TLS and without keys: anybody who reaches the port is a device", "cloud"
+    )

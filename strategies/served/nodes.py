@@ -1,0 +1,158 @@
+"""Which of the connected nodes is which device, round after round: nodes come and go.
+
+Where SuperNodes authenticate, Flower binds a node id to the node's key, and the cloud's list of devices says
+whose node id it is; a number that is another's is refused. Without authentication a number belongs to the
+node that claims it first, for as long as that node is connected. A node is asked once who it is, and again
+only when it did not answer.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from logging import INFO, WARNING
+from pathlib import Path
+from typing import Any
+
+from flwr.app import ConfigRecord, Message, MessageType, RecordDict
+from flwr.serverapp import Grid
+from flwr.supercore import log
+
+from cdc_flower.wire import keys, reply
+from cdc_flower.wire.fields import Number, ReplyError, clean
+from cdc_flower.wire.reply import Form
+from strategies.devices import answered
+
+MOST = 10**7  # devices
+WAIT = 30.0  # s, for a node to say who it is
+AGAIN = 120.0  # s, until a node that did not say is asked again
+REVOKED = "revoked"
+FORM = Form(metrics={keys.DEVICE: Number(int, 0, MOST - 1)})
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A device of the cloud's list.
+
+    Attributes:
+        node: its node id; None where it was not registered with the SuperLink.
+    """
+
+    number: int
+    name: str = ""
+    node: int | None = None
+    status: str = ""
+
+
+def registered(path: Path) -> dict[int, Registered]:
+    """The devices of `devices.json`: number -> its entry.
+
+    Raises:
+        ValueError: the file is none of that form.
+        OSError: it cannot be read.
+    """
+    said = json.loads(path.read_text(encoding="utf-8"))
+    found = {}
+    for number, entry in said.items():
+        node = entry.get("node-id")
+        found[int(number)] = Registered(
+            int(number), str(entry.get("name", "")), None if node is None else int(node), str(entry["status"])
+        )
+    return dict(sorted(found.items()))
+
+
+@dataclass
+class Nodes:
+    """Who is there.
+
+    Args:
+        file: `devices.json`; read again before each round, because devices are added and revoked.
+        authenticated: whether a node id is a key's.
+
+    Attributes:
+        listed: devices of the file.
+        proved: node id -> the device that it is.
+        refused: connected node -> why it is no device.
+        connected: device -> node id, of those that are there now.
+    """
+
+    file: Path
+    authenticated: bool
+    clock: Callable[[], float] = time.monotonic
+    listed: dict[int, Registered] = field(default_factory=dict)
+    proved: dict[int, int] = field(default_factory=dict)
+    refused: dict[int, str] = field(default_factory=dict)
+    connected: dict[int, int] = field(default_factory=dict)
+    _later: dict[int, float] = field(default_factory=dict)  # node that said nothing -> when to ask again
+
+    @property
+    def devices(self) -> int:
+        """How many numbers there may be: one above the highest that is known."""
+        return 1 + max([*self.listed, *self.proved.values()], default=-1)
+
+    def look(self, grid: Grid) -> dict[int, int]:
+        """Device -> node id of those that are connected now, sorted; new nodes are asked who they are."""
+        self._read()
+        there = set(grid.get_node_ids())
+        self.proved = {n: d for n, d in self.proved.items() if n in there and not self._wrong(n, d)}
+        self.refused = {n: why for n, why in self.refused.items() if n in there}
+        self._later = {n: when for n, when in self._later.items() if n in there and when > self.clock()}
+        self._ask(grid, sorted(there - set(self.proved) - set(self.refused) - set(self._later)))
+        self.connected = dict(sorted((d, n) for n, d in self.proved.items()))
+        return self.connected
+
+    def _read(self) -> None:
+        """Take what the file says now; of one that cannot be read, what it said last."""
+        try:
+            self.listed = registered(self.file)
+        except FileNotFoundError:
+            self.listed = {}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as err:
+            log(
+                WARNING, "%s cannot be read, the devices are those of before: %s", self.file, clean(repr(err))
+            )
+
+    def _ask(self, grid: Grid, new: Iterable[int]) -> None:
+        """Ask nodes who they are."""
+        messages = {n: _who(n) for n in new}
+        if not messages:
+            return
+        silent = set(messages)
+        for node, said in answered(messages, grid.send_and_receive(list(messages.values()), timeout=WAIT)):
+            if said.has_error():
+                continue
+            silent.discard(node)
+            try:
+                device = reply.read(said.content, FORM).metrics[keys.DEVICE]
+                if wrong := self._wrong(node, device):
+                    raise ReplyError(wrong)
+            except ReplyError as err:
+                self.refused[node] = clean(str(err))
+                log(WARNING, "node %s is no device of this cloud: %s", node, err)
+                continue
+            self.proved[node] = device
+            log(INFO, "device %s is connected, as node %s", device, node)
+        for node in silent:
+            self._later[node] = self.clock() + AGAIN
+            log(WARNING, "node %s did not say which device it is; it is asked again in %g s", node, AGAIN)
+
+    def _wrong(self, node: int, device: int) -> str:
+        """Why a node is not the device that it claims to be; "" where it is."""
+        own = self.listed.get(device)
+        if own is not None and own.status == REVOKED:
+            return f"it claims to be device {device}, which is revoked"
+        if self.authenticated:
+            if own is None:
+                return f"it claims to be device {device}, which is not in the list of devices"
+            if own.node != node:
+                return f"it claims to be device {device}, which is another node"
+            return ""
+        first = next((n for n, d in self.proved.items() if d == device), node)
+        return "" if first == node else f"it claims to be device {device}, which node {first} was first"
+
+
+def _who(node: int) -> Message:
+    content: Any = RecordDict({keys.CONFIG: ConfigRecord()})
+    return Message(content, dst_node_id=node, message_type=MessageType.QUERY, group_id="0")
