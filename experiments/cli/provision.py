@@ -95,7 +95,9 @@ def device(
     feed: Annotated[
         str | None,
         typer.Option(
-            metavar="KIND:PATH", help="What the device is asked: folder:PATH, camera:PATH or stream."
+            metavar="KIND:PATH",
+            help="What it is asked: folder:PATH, camera:PATH or stream; default: `feed` in its bundle.",
+            show_default=False,
         ),
     ] = None,
     host: Annotated[
@@ -112,13 +114,31 @@ def device(
     stream: Annotated[
         bool, typer.Option("--stream", help="With a stream of the cloud's data, for a demonstration.")
     ] = False,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting of device.toml; repeatable."),
+    ] = None,
 ) -> None:
     """Make a device: its number, its key, and the bundle that is copied to it."""
     from experiments.deploy import provision
 
-    own = {"feed": feed or "stream"} if feed or stream else {}
+    own = _changes(changes or [])
+    if feed is not None:
+        kind, _, path = feed.partition(":")
+        own = {**own, "feed": kind, **({"feed-path": path} if path else {})}
     made, bundle = provision.device(cloud, number, name, host, own, models=models, stream=stream)
     typer.echo(f"device {made}: {bundle}.tar.gz")
+
+
+def _changes(texts: list[str]) -> dict[str, Any]:
+    """["http-port=8481"] -> {"http-port": "8481"}."""
+    found: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or key.strip() in found:
+            raise ConfigError(f"--set {text!r}; allowed: key=value, each key once")
+        found[key.strip()] = value.strip()
+    return found
 
 
 @provision_app.command("revoke")

@@ -26,17 +26,24 @@ Parts = Mapping[str, tuple[str, Mapping[str, Path]]]
 """Setting -> the name of its folder, and name in it -> file."""
 
 
-def device_parts(config: Config, stream: bool) -> tuple[Parts, Mapping[str, Path]]:
-    """The files that a device reads of the pair, and those of a published stream, which is published here."""
-    if not stream:
-        from cdc_flower.models.folders import device_files
+def device_parts(config: Config, stream: bool) -> tuple[Parts, Mapping[str, Path], int]:
+    """The files that a device reads of the pair; those of a stream, which is published here; and the ids of
+    the longest question that the cloud takes, 0 where the stream says it.
+    """
+    if stream:
+        from strategies.run import prepare, read_by_devices
 
-        return device_files(config.pair, config.data.name), {}
-    from strategies.run import prepare, read_by_devices
+        prepare(config)
+        parts = dict(read_by_devices(config))
+        return parts, parts.pop("pair.token-cache")[1], 0
+    from cdc_flower.data.source import longest_question
+    from cdc_flower.data.world import load_world
+    from cdc_flower.models.folders import device_files
+    from cdc_flower.models.shared import load_shared
 
-    prepare(config)
-    parts = dict(read_by_devices(config))
-    return parts, parts.pop("pair.token-cache")[1]
+    shared = load_shared(config.pair, config.data.name)
+    longest = longest_question(shared, load_world(config, shared))
+    return device_files(config.pair, config.data.name), {}, longest
 
 
 def make(

@@ -20,6 +20,7 @@ from cdc_flower.config import Config, ConfigError, flat, parse
 from cdc_flower.disk import writing
 from cdc_flower.plugins import METHODS, load
 from cdc_flower.setting import checked, written
+from clients.device.settings import DeviceConfig
 from experiments.deploy import bundle, devices, keys
 from experiments.deploy.devices import Device, Key
 from experiments.deploy.settings import FILE, CloudConfig, cloud
@@ -113,14 +114,17 @@ def device(
     """
     about, config = cloud(folder), config_of(folder)
     host = host or about.named[0]
+    own = {"feed": "stream" if stream else "folder", **(own or {})}
+    _settings(own)
     if host not in about.named:
         raise ConfigError(f"host {host!r}; allowed: one that the server's certificate is for: {about.hosts}")
     _free(devices.read(folder), number, name, config.run.devices)  # before anything is computed
-    parts, files = bundle.device_parts(config, stream)
+    parts, files, longest = bundle.device_parts(config, stream)
     with devices.changing(folder) as known:
         number, name = _free(known, number, name, config.run.devices)
-        values = {"number": number, "name": name, "superlink": f"{host}:{about.port}", **(own or {})}
-        line = bundle.make(folder, name, _toml(values), flat(config), parts, files, models)
+        at = f"[{host}]:{about.port}" if ":" in host else f"{host}:{about.port}"
+        values = {"number": number, "name": name, "superlink": at, "longest_question": longest, **own}
+        line = bundle.make(folder, name, written(_settings(values)), flat(config), parts, files, models)
         known[number] = Device(line, keys.fingerprint(line), None, devices.now(), name)
     return number, folder / "bundles" / name
 
@@ -216,8 +220,15 @@ def _absolute(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**settings, **{key: str(path.absolute()) for key, path in there.items() if path.is_dir()}}
 
 
-def _toml(values: Mapping[str, Any]) -> str:
-    return "".join(
-        f"{key.replace('_', '-')} = {json.dumps(value, ensure_ascii=False)}\n"
-        for key, value in values.items()
-    )
+def _settings(values: Mapping[str, Any]) -> DeviceConfig:
+    """What `device.toml` says.
+
+    Raises:
+        ConfigError: a setting that a device does not have, or a value that is not allowed.
+    """
+    known = {f.name.replace("_", "-"): f.name for f in dataclasses.fields(DeviceConfig)}
+    for key in values:
+        if key.replace("_", "-") not in known:
+            raise ConfigError(f"unknown setting '{key}' of a device; allowed: {', '.join(known)}")
+    own = {known[key.replace("_", "-")]: value for key, value in values.items()}
+    return checked(DeviceConfig, own, lambda name: name.replace("_", "-"))

@@ -6,6 +6,15 @@ import json
 
 import pytest
 
+from cdc_flower.models.folders import device_files
+from experiments.deploy import bundle
+
+
+@pytest.fixture(autouse=True)
+def _no_data(monkeypatch):
+    """The longest question is a number: data and models are not loaded for it."""
+    monkeypatch.setattr(bundle, "device_parts", lambda c, _: (device_files(c.pair, c.data.name), {}, 17))
+
 
 @pytest.fixture
 def cloud(command, tmp_path):
@@ -26,11 +35,16 @@ def cloud(command, tmp_path):
 
 def test_a_device_is_made_listed_given_another_key_and_revoked(command, cloud):
     made = cloud / "bundles" / "roof"
-    code, out, _ = command("provision", "device", cloud, "--name", "roof", "--feed", "folder:/var/spool/cdc")
+    code, out, _ = command(
+        *("provision", "device", cloud, "--name", "roof", "--feed", "camera:/var/spool/cdc"),
+        *("--set", "http-port=8481"),
+    )
     assert (code, out) == (0, f"device 0: {made}.tar.gz\n")
     text = (made / "device.toml").read_text()
     assert 'superlink = "cloud.example.org:9000"' in text
-    assert 'feed = "folder:/var/spool/cdc"' in text
+    assert 'feed = "camera"' in text
+    assert 'feed-path = "/var/spool/cdc"' in text
+    assert "http-port = 8481" in text
     assert command("provision", "rotate", cloud, "0")[:2] == (
         0,
         f"device 0: unpack {made}.tar.gz over its bundle\n",
@@ -52,6 +66,8 @@ def test_a_device_is_made_listed_given_another_key_and_revoked(command, cloud):
         (["revoke", "CLOUD", "7"], "no device 7"),
         (["device", "CLOUD", "--number", "2"], "'run.devices' = 2"),
         (["device", "CLOUD", "--host", "elsewhere"], "host 'elsewhere'"),
+        (["device", "CLOUD", "--feed", "radio:/x"], "'feed' = 'radio'"),
+        (["device", "CLOUD", "--set", "http-port"], "allowed: key=value"),
         (["init", "CLOUD"], "is not empty"),
         (["list", "."], "cloud.toml"),
     ],

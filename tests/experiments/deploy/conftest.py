@@ -6,7 +6,20 @@ import json
 
 import pytest
 
-from experiments.deploy import provision
+from experiments.deploy import bundle, provision
+
+
+@pytest.fixture
+def parts(monkeypatch):
+    """The longest question is a number: data and models are not loaded for it."""
+
+    def found(config, stream):
+        from cdc_flower.models.folders import device_files
+
+        assert not stream
+        return device_files(config.pair, config.data.name), {}, 17
+
+    monkeypatch.setattr(bundle, "device_parts", found)
 
 
 @pytest.fixture
@@ -25,7 +38,7 @@ def pair(tmp_path):
 
 
 @pytest.fixture
-def cloud(tmp_path, pair):
+def cloud(tmp_path, pair, parts):
     folder = tmp_path / "cloud"
     settings = {"run.devices": 3, "pair.folder": str(pair)}
     provision.init(folder, settings, ["localhost", "10.0.0.2"], {"port": 9555})

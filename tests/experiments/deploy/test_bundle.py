@@ -7,12 +7,17 @@ import tarfile
 
 import pytest
 
+from cdc_flower.config import flat, parse
+from cdc_flower.data.source import longest_question, source
+from cdc_flower.data.world import load_world
+from cdc_flower.models.shared import load_shared
 from clients.device.models import verify
+from clients.device.settings import Bundle
 from experiments.deploy import bundle, keys, provision
 
 
 def test_a_bundle_has_what_a_device_needs_and_nothing_of_teacher_labels_or_the_clouds_keys(cloud):
-    _, made = provision.device(cloud, own={"feed": "folder:/var/spool/cdc"})
+    _, made = provision.device(cloud, own={"feed-path": "/var/spool/cdc"})
     names = {p.relative_to(made).as_posix() for p in made.rglob("*") if p.is_file()}
     assert names == {
         *("device.toml", "settings.json", "ca.crt", "device.key", "device.key.pub", "models.json"),
@@ -64,3 +69,25 @@ def test_a_bundle_appears_whole_or_not_at_all(cloud, monkeypatch):
 def test_the_files_of_models_are_signed_by_the_clouds_own_key(cloud):
     about = keys.signed(cloud, bundle.described({}))
     assert set(about) == {"format", "folders", "files", "certificate", "signature"}
+
+
+@pytest.mark.slow
+def test_a_stream_is_all_that_a_device_reads_and_has_neither_labels_nor_anything_of_the_teacher(
+    settings, tmp_path
+):
+    provision.init(tmp_path / "cloud", settings, ["localhost"], {})
+    _, made = provision.device(tmp_path / "cloud", stream=True)
+    names = [p.relative_to(made).as_posix() for p in made.rglob("*") if p.is_file()]
+    assert any(name.startswith("stream/streams/") for name in names)
+    assert not any("teacher" in name or "labels" in name for name in names)
+    config = parse({**settings, "pair.token-cache": str(made / "stream")})
+    pair = {setting: str(folder) for setting, folder in verify(made).items()}
+    config = parse({**flat(config), **pair})
+    shared = load_shared(config.pair, config.data.name)
+    own = source(config, shared, 0)
+    assert len(own.items(1)) == config.run.samples_per_round
+    assert own.tokens(int(own.items(1)[0])).ndim == 2
+    _, plain = provision.device(tmp_path / "cloud")
+    longest = longest_question(shared, load_world(config, shared))
+    assert Bundle.of(plain).device.longest_question == longest > 0
+    assert not (plain / "stream").exists()

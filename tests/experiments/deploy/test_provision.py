@@ -7,6 +7,7 @@ import json
 import pytest
 
 from cdc_flower.config import ConfigError
+from clients.device.settings import Bundle
 from experiments.deploy import devices, keys, provision
 from experiments.deploy.settings import cloud as settings_of
 
@@ -55,6 +56,19 @@ def test_devices_get_the_next_number_or_the_one_that_is_asked_for_up_to_run_devi
     ]
 
 
+def test_device_toml_says_who_and_where_and_how_long_a_question_may_be(cloud):
+    _, made = provision.device(cloud, own={"feed": "camera", "feed-path": "/var/spool", "http-port": "8481"})
+    own = Bundle.of(made).device
+    assert (own.number, own.name, own.superlink) == (0, "device-0", "localhost:9555")
+    assert (own.feed, own.feed_path, own.http_port, own.longest_question) == (
+        "camera",
+        "/var/spool",
+        8481,
+        17,
+    )
+    assert Bundle.of(provision.device(cloud, host="10.0.0.2")[1]).device.superlink == "10.0.0.2:9555"
+
+
 @pytest.mark.parametrize(
     ("asked", "named"),
     [
@@ -64,6 +78,9 @@ def test_devices_get_the_next_number_or_the_one_that_is_asked_for_up_to_run_devi
         ({"name": "x" * 41}, "up to 40"),
         ({"host": "elsewhere"}, "host 'elsewhere'"),
         ({"number": 3}, "up to 2"),
+        ({"own": {"feed": "radio"}}, "'feed' = 'radio'"),
+        ({"own": {"spool-samples": "many"}}, "'spool-samples' = 'many'"),
+        ({"own": {"colour": 1}}, "unknown setting 'colour' of a device"),
     ],
 )
 def test_a_device_that_cannot_be_is_refused(cloud, asked, named):
