@@ -139,6 +139,7 @@ def test_methods_without_a_teacher_run_with_any_pair(method, settings):
     assert found.status == "completed"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings(
     "ignore:.*subprocess .* is still running:ResourceWarning", "ignore:unclosed file:ResourceWarning"
 )

@@ -113,6 +113,7 @@ def test_virtual_time_charges_its_devices_and_its_cloud(installed, hyper):
     assert (cloud > 0).any()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings(
     "ignore:.*subprocess .* is still running:ResourceWarning", "ignore:unclosed file:ResourceWarning"
 )

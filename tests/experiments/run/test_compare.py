@@ -84,7 +84,7 @@ def test_resume_keeps_finished_runs_of_the_same_settings_alone(run, tmp_path):
     assert written(tmp_path / "out")["methods"]["static"]["downlink_bytes"] == 3 * 2 * 10
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_resume_goes_on_with_runs_that_did_not_finish_and_keeps_their_logs(run, tmp_path, capfd, workers):
     out = tmp_path / "out"
     run(workers=workers, out=out)

@@ -28,6 +28,7 @@ def test_a_worker_that_dies_is_replaced(run, monkeypatch):
     assert made.methods["method"].tolist() == ["static"]
 
 
+@pytest.mark.slow
 def test_a_script_without_the_main_guard_is_told_so(engine, tmp_path):
     program = (
         "from experiments.run import compare\n"
