@@ -20,9 +20,10 @@ from typing import Any
 import pandas as pd
 from PIL import Image
 
+from cdc_flower.data.bitmaps import check_picture
 from cdc_flower.data.packs import LISTS, NOT_EMPTY, SPLITS, write_pack
 from cdc_flower.data.partition import hold_out
-from cdc_flower.data.pictures import PackError, check_picture
+from cdc_flower.data.pictures import PackError
 
 NEEDED = ("image", "question", "answer")
 """Pack columns that a source must have."""

@@ -1,14 +1,12 @@
 """Encoded pictures where they lie: in the parquet files of a pack, read when they are asked for.
 
-Only common bitmap formats are opened, and only up to `MAX_PIXELS`, so that a picture from a stranger cannot
-exhaust the memory. Nothing here holds more pictures than two row groups have, however many the pack has.
+Which are opened is in `bitmaps`. Nothing here holds more pictures than two row groups have, however many the
+pack has.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
-import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,13 +14,10 @@ from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image, UnidentifiedImageError
 
 from cdc_flower.config import ConfigError
-from cdc_flower.data.features import FORMATS
+from cdc_flower.data.bitmaps import check_picture
 
-MAX_PIXELS = 16 * 2**20
-"""A picture with more pixels is refused before it is decoded."""
 GROUPS = 2  # row groups whose pictures are kept
 
 
@@ -37,29 +32,6 @@ class Place(NamedTuple):
     group: int
     row: int
     row_of_file: int
-
-
-def check_picture(data: bytes) -> str | None:
-    """Decode one encoded picture completely.
-
-    Returns:
-        None when it is a readable picture of at most `MAX_PIXELS` pixels, else what is wrong.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's own bomb warning: the bound below is the stricter one
-            with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-                width, height = picture.size
-                if width * height > MAX_PIXELS:
-                    return f"{width}x{height} pixels, allowed are {MAX_PIXELS} in all"
-                picture.load()
-    except UnidentifiedImageError:
-        return f"not a readable picture ({len(data)} bytes); allowed formats: {', '.join(FORMATS)}"
-    except Image.DecompressionBombError:
-        return f"too many pixels, allowed are {MAX_PIXELS} in all"
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError) as err:  # what Pillow's decoders raise
-        return f"broken picture ({len(data)} bytes): {err}"
-    return None
 
 
 def one_line(err: BaseException) -> str:

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cdc_flower.config import ConfigError, parse
+from cdc_flower.data.bitmaps import MAX_PIXELS
 from cdc_flower.data.packs import load, read_pack, write_pack
-from cdc_flower.data.pictures import MAX_PIXELS, PackError
+from cdc_flower.data.pictures import PackError
 from cdc_flower.tasks import Truth, Truths
 
 REAL = Path(os.environ.get("CDC_FLOWER_PACKS") or Path(__file__).parents[3] / "shared" / "data")

@@ -15,13 +15,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cdc_flower.data.bitmaps import MAX_BYTES, check_picture
 from cdc_flower.data.packs import SPLITS, check_text, new_folder
-from cdc_flower.data.pictures import PackError, check_picture
+from cdc_flower.data.pictures import PackError
 from cdc_flower.data.published import DATA_SETS
 from cdc_flower.data.published.files import Part, Source, file_names
 from cdc_flower.data.shards import Writer
 
-MOST_BYTES = 64 * 2**20  # of a picture's file
 TOLD = 10_000  # pictures between two lines that say how far an import is
 
 
@@ -145,9 +145,9 @@ def _write(writer: Writer, split: str, tables: Sequence[pa.Table], source: Sourc
         path = source.find(file_names(name))
         assert path is not None
         try:
-            small = path.stat().st_size <= MOST_BYTES
+            small = path.stat().st_size <= MAX_BYTES
             data = path.read_bytes() if small else b""
-            wrong = check_picture(data) if small else f"more than {MOST_BYTES} bytes"
+            wrong = check_picture(data) if small else f"more than {MAX_BYTES} bytes"
         except OSError as err:
             data, wrong = b"", str(err)
         if wrong:

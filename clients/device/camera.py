@@ -1,0 +1,154 @@
+"""What a camera program leaves: pairs of a picture and a `.json` in a folder, each taken once and removed.
+
+The folder is the only thing that the two programs share, and either may lose power at any moment.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cdc_flower.border import one_line
+from cdc_flower.config import ConfigError
+from clients.device.feed import Feed, Item
+from clients.device.rows import MOST_ROW, BadItem, behind, bytes_of, item, named, there
+
+MOST_BAD = 200  # files that are kept for somebody to look at; the oldest go first
+TAKEN, BAD = "taken", "bad"
+_log = logging.getLogger(__name__)
+
+
+def camera(path: Path, fed: str) -> Feed:
+    """A folder into which another program puts pairs: a picture, and a file `NAME.json` that says `{"image":
+    name, "question": words}`.
+
+    The picture comes first. A pair is there when its `.json` is, so that is written under another ending and
+    renamed. A name is used once. A pair is removed when its sample lies in the spool; what cannot be used is
+    moved into `bad/`.
+
+    Raises:
+        ConfigError: the folder cannot be written.
+    """
+    found = _Camera(there(path))
+    found.begin(fed)
+    return found
+
+
+@dataclass
+class _Camera:
+    """See `camera`. A pair that is read gets a number: its `.json` is renamed to `taken/NUMBER.json`, and the
+    key of its item is that number. Whatever was spooled when power went is known by the last key.
+
+    Attributes:
+        number: of the last pair that was taken.
+        waiting: items that were given and are not spooled.
+    """
+
+    path: Path
+    number: int = 0
+    waiting: list[Item] = field(default_factory=list)
+
+    def begin(self, fed: str) -> None:
+        """Remove what was spooled when the device was stopped, and take up what was not."""
+        last = _number(fed.removeprefix("pair ")) or 0
+        try:
+            for name in (TAKEN, BAD):
+                (self.path / name).mkdir(exist_ok=True)
+            numbers = {n: p for p in (self.path / TAKEN).iterdir() if (n := _number(p.stem)) is not None}
+        except OSError as err:
+            raise ConfigError(
+                f"feed '{self.path}': {err.strerror}; allowed: a folder that can be written"
+            ) from None
+        self.number = max([last, *numbers])
+        for number, path in sorted(numbers.items()):
+            if number <= last:
+                self._remove(path)
+            else:
+                self._add(path, number)
+
+    def poll(self, most: int) -> Sequence[Item]:
+        """See `Feed`."""
+        if len(self.waiting) < most:
+            try:
+                self._take(most - len(self.waiting))
+            except OSError as err:
+                _log.warning("'%s' cannot be read now: %s", self.path, err.strerror)
+        return self.waiting[:most]
+
+    def _take(self, most: int) -> None:
+        with os.scandir(self.path) as entries:
+            there = [e for e in entries if e.name.endswith(".json") and not e.name.startswith(".")]
+        oldest = sorted((e.stat(follow_symlinks=False).st_mtime_ns, e.name) for e in there)[:most]
+        taken = []
+        for _, name in oldest:
+            self.number += 1
+            path = self.path / TAKEN / f"{self.number:012d}.json"
+            os.rename(self.path / name, path)
+            taken.append((path, self.number))
+        if taken:  # on the disk before anybody hears of these numbers
+            _flush(self.path / TAKEN)
+            _flush(self.path)
+        for path, number in taken:
+            self._add(path, number)
+
+    def _add(self, path: Path, number: int) -> None:
+        row = b""
+        try:
+            row = bytes_of(path.parent, path.name, MOST_ROW, follow=False)
+            self.waiting.append(item(self.path, row, f"pair {number}", follow=False))
+        except BadItem as err:
+            _log.warning("a pair is set aside in '%s': %s", self.path / BAD, one_line(str(err)))
+            self._set_aside(path, row)
+
+    def _set_aside(self, path: Path, row: bytes) -> None:
+        bad = self.path / BAD
+        with suppress(OSError, BadItem):
+            name = named(row)[0]
+            os.rename(self.path / name, bad / f"{path.stem} {name}"[-200:])
+        with suppress(OSError):
+            os.rename(path, bad / path.name)
+            for name in sorted(os.listdir(bad))[:-MOST_BAD]:
+                _delete(bad / name)
+
+    def _remove(self, path: Path) -> None:
+        with suppress(OSError, BadItem):
+            name, _ = named(bytes_of(path.parent, path.name, MOST_ROW, follow=False))
+            os.unlink(self.path / name)
+        with suppress(OSError):
+            path.unlink()
+
+    def spooled(self, key: str) -> None:
+        """See `Feed`: these pairs are removed."""
+        left = behind(self.waiting, key)
+        for done in self.waiting[: len(self.waiting) - len(left)]:
+            self._remove(self.path / TAKEN / f"{int(done.key.removeprefix('pair ')):012d}.json")
+        self.waiting = left
+
+    def asked(self, round: int) -> Sequence[Item]:
+        """See `Feed`: time is not in rounds."""
+        return ()
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink()
+
+
+def _number(word: str) -> int | None:
+    return int(word) if word.isascii() and word.isdigit() and len(word) <= 18 else None
+
+
+def _flush(folder: Path) -> None:
+    """The names in a folder are on the disk."""
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

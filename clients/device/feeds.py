@@ -1,0 +1,134 @@
+"""Feeds of a real device that are files which other programs write while they are read.
+
+`folder` is a folder of pictures with a file of questions, `camera` (its own module) what a camera program
+leaves. What cannot be used is said in one line and passed over. What was read is known by a key that the
+spool keeps in the transaction that keeps the samples (`feed`), so nothing is read twice and nothing is left
+out, whenever power goes.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from cdc_flower.border import one_line
+from clients.device.camera import camera
+from clients.device.feed import Feed, Item
+from clients.device.rows import MOST_ROW, BadItem, behind, item, there
+
+QUESTIONS = "questions.jsonl"
+_log = logging.getLogger(__name__)
+
+
+def folder(path: Path, fed: str) -> Feed:
+    """A folder of pictures, and in it a file `questions.jsonl` of rows `{"image": name, "question": words}`.
+
+    Rows are read once, in their order; rows that are appended later are read then. A picture must be there
+    before the row that names it.
+
+    Raises:
+        ConfigError: no such folder.
+    """
+    return _Folder(there(path), _Place.of(fed))
+
+
+FEEDS: dict[str, Callable[[Path, str], Feed]] = {"folder": folder, "camera": camera}
+"""Values of the setting `feed` of `device.toml` that are files -> from path and last key to feed."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Behind a row of a file: where it ends, how long it is, and a checksum of it, by which a file that was
+    written anew is found.
+    """
+
+    end: int = 0
+    length: int = 0
+    checksum: int = 0
+
+    @classmethod
+    def of(cls, key: str) -> _Place:
+        kind, *numbers = key.split() or [""]
+        known = kind == "row" and len(numbers) == 3 and all(n.isdigit() for n in numbers)
+        return cls(*map(int, numbers)) if known else cls()
+
+    def __str__(self) -> str:
+        return f"row {self.end} {self.length} {self.checksum}"
+
+
+@dataclass
+class _Folder:
+    """See `folder`.
+
+    Attributes:
+        at: what was read of the file.
+        waiting: items that were given and are not spooled.
+    """
+
+    path: Path
+    at: _Place
+    waiting: list[Item] = field(default_factory=list)
+
+    def poll(self, most: int) -> Sequence[Item]:
+        """See `Feed`."""
+        try:
+            with (self.path / QUESTIONS).open("rb") as file:
+                self._go_to(file)
+                while len(self.waiting) < most and (row := self._row(file)) is not None:
+                    try:
+                        self.waiting.append(item(self.path, row, str(self.at), follow=True))
+                    except BadItem as err:
+                        why = one_line(str(err))
+                        _log.warning(
+                            "%s: the row that ends at byte %d is left out: %s", QUESTIONS, self.at.end, why
+                        )
+        except FileNotFoundError:
+            pass  # not yet
+        except OSError as err:
+            _log.warning("'%s' cannot be read now: %s", self.path / QUESTIONS, err.strerror)
+        return self.waiting[:most]
+
+    def _go_to(self, file: IO[bytes]) -> None:
+        at = self.at
+        file.seek(at.end - at.length)
+        if at.length and zlib.crc32(file.read(at.length)) != at.checksum:
+            _log.warning("'%s' is another file than before: it is read from its beginning", QUESTIONS)
+            self.at = _Place()
+            file.seek(0)
+
+    def _row(self, file: IO[bytes]) -> bytes | None:
+        """The next row that is complete and not empty; None where there is none yet. Of one that is too long
+        it is the beginning.
+        """
+        while row := file.readline(MOST_ROW + 1):
+            last = row
+            while len(row) > MOST_ROW and not last.endswith(b"\n"):
+                if not (last := file.readline(MOST_ROW)):
+                    return None
+            if len(row) <= MOST_ROW and not row.endswith(b"\n") and not _complete(row):
+                return None  # somebody is writing it
+            self.at = _Place(file.tell(), len(last), zlib.crc32(last))
+            if row.strip():
+                return row
+        return None
+
+    def spooled(self, key: str) -> None:
+        """See `Feed`: rows stay where they are."""
+        self.waiting = behind(self.waiting, key)
+
+    def asked(self, round: int) -> Sequence[Item]:
+        """See `Feed`: time is not in rounds."""
+        return ()
+
+
+def _complete(row: bytes) -> bool:
+    """Whether the last row of a file is one, although no line end is behind it."""
+    try:
+        return isinstance(json.loads(row), dict)
+    except (ValueError, RecursionError):
+        return False

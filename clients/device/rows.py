@@ -1,0 +1,102 @@
+"""Rows `{"image": name, "question": words}` and pictures that other programs write; all of it may be hostile.
+
+A name is that of a file in the feed's folder and nothing else; no more than a bound is read; a picture is
+opened as data sets are (`cdc_flower.data.bitmaps`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+from cdc_flower.config import ConfigError
+from cdc_flower.data.bitmaps import MAX_BYTES, check_picture
+from clients.device.feed import Item
+
+MOST_ROW = 2**16  # bytes of a row, and of a pair's file
+
+
+class BadItem(ValueError):
+    """An item that cannot be used; the message says why."""
+
+
+def there(path: Path) -> Path:
+    """The folder of a feed, which is made where it alone lacks.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    try:
+        path.mkdir(exist_ok=True)
+    except OSError as err:
+        why = f"{err.strerror}; allowed: a folder, or one that can be made (setting 'feed-path')"
+        raise ConfigError(f"feed '{path}': {why}") from None
+    return path
+
+
+def behind(items: list[Item], key: str) -> list[Item]:
+    """The items behind the one of this key; all where there is none."""
+    return items[next((i + 1 for i, item in enumerate(items) if item.key == key), 0) :]
+
+
+def item(folder: Path, row: bytes, key: str, follow: bool) -> Item:
+    """What a row asks.
+
+    Raises:
+        BadItem: see there.
+    """
+    name, question = named(row)
+    picture = bytes_of(folder, name, MAX_BYTES, follow)
+    if wrong := check_picture(picture):
+        raise BadItem(f"{name!a}: {wrong}")
+    return Item(question, picture, key)
+
+
+def named(row: bytes) -> tuple[str, str]:
+    """Name of the picture, and question with single spaces, of a row.
+
+    Raises:
+        BadItem: see there.
+    """
+    if len(row) > MOST_ROW:
+        raise BadItem(f"more than {MOST_ROW} bytes")
+    try:
+        found = json.loads(row)
+    except (ValueError, RecursionError) as err:
+        raise BadItem(f"no JSON: {err}") from None
+    if not isinstance(found, dict):
+        raise BadItem('no object; allowed: {"image": name, "question": words}')
+    name: Any = found.get("image")
+    question: Any = found.get("question")
+    for field_name, value in (("image", name), ("question", question)):
+        if not isinstance(value, str) or not value.strip():
+            raise BadItem(f'field \'{field_name}\' is no text; allowed: {{"image": name, "question": words}}')
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise BadItem(f"field '{field_name}' = {value[:24]!a}: no text in Unicode") from None
+    if not name or name.startswith(".") or "/" in name or "\0" in name:
+        raise BadItem(f"field 'image' = {name[:60]!a}; allowed: the name of a file in the folder")
+    return name, " ".join(question.split())
+
+
+def bytes_of(folder: Path, name: str, most: int, follow: bool) -> bytes:
+    """A file of a folder.
+
+    Raises:
+        BadItem: none of that name, none that can be read, or one with more bytes than `most`.
+    """
+    how = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    try:
+        with os.fdopen(os.open(folder / name, how), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise BadItem(f"{name[:60]!a} is no file")
+            data = file.read(most + 1)
+    except OSError as err:
+        raise BadItem(f"{name[:60]!a}: {err.strerror}") from None
+    if len(data) > most:
+        raise BadItem(f"{name[:60]!a}: more than {most} bytes")
+    return data

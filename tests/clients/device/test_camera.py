@@ -1,0 +1,82 @@
+"""Claims about a camera's folder: pairs are taken oldest first and once, and what is bad is set aside."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from clients.device import camera
+from clients.device.camera import BAD, TAKEN
+from tests.clients.device.feeding import pair, picture, row
+
+
+def _asked(items):
+    return [item.question for item in items]
+
+
+def _files(folder):
+    return sorted(p.name for p in folder.rglob("*") if p.is_file())
+
+
+def test_pairs_are_taken_in_their_order_and_removed_when_they_are_spooled(tmp_path):
+    for age, name in enumerate("cab"):
+        pair(tmp_path, name, f"question {name}", age)
+    feed = camera.camera(tmp_path, "")
+    assert _asked(feed.poll(2)) == ["question b", "question a"]
+    found = feed.poll(9)
+    assert _asked(found) == ["question b", "question a", "question c"]
+    feed.spooled(found[1].key)
+    assert _files(tmp_path) == ["000000000003.json", "c.png"]
+    assert _asked(feed.poll(9)) == ["question c"]
+    feed.spooled(found[2].key)
+    assert _files(tmp_path) == []
+    assert list(feed.poll(9)) == []
+    pair(tmp_path, "a", "again")  # a name that is free again
+    assert _asked(feed.poll(9)) == ["again"]
+
+
+def test_after_a_loss_of_power_what_was_spooled_is_removed_and_the_rest_given(tmp_path):
+    for age, name in enumerate("ab"):
+        pair(tmp_path, name, name, -age)
+    first, second = camera.camera(tmp_path, "").poll(9)
+    again = camera.camera(tmp_path, "")  # nothing was spooled
+    assert _asked(again.poll(9)) == ["a", "b"]
+    again = camera.camera(tmp_path, first.key)  # the spool has the first, its files are still there
+    assert [(i.question, i.key) for i in again.poll(9)] == [("b", second.key)]
+    assert _files(tmp_path) == ["000000000002.json", "b.png"]
+    pair(tmp_path, "c", "c")
+    last = again.poll(9)[-1]
+    assert camera.camera(tmp_path, last.key).poll(9) == []
+    assert _files(tmp_path) == []
+    pair(tmp_path, "d", "d")
+    assert camera.camera(tmp_path, last.key).poll(9)[0].key != last.key  # no number is given twice
+
+
+def test_what_cannot_be_used_is_set_aside_with_one_line_each(tmp_path, caplog, monkeypatch):
+    (tmp_path / "outside.png").write_bytes(picture())
+    folder = tmp_path / "spool"
+    folder.mkdir()
+    (folder / "half.png").write_bytes(picture()[:20])
+    (folder / "half.json").write_bytes(row("half.png", "q"))
+    (folder / "alone.json").write_bytes(row("absent.png", "q"))
+    (folder / "out.json").write_bytes(row("../outside.png", "q"))
+    (folder / "link.png").symlink_to(tmp_path / "outside.png")
+    (folder / "link.json").write_bytes(row("link.png", "q"))
+    (folder / "json.json").write_bytes(b"{")
+    os.mkfifo(folder / "pipe.json")
+    (folder / "folder.json").mkdir()
+    (folder / "large.json").write_bytes(b" " * 2**17)
+    (folder / "later.png").write_bytes(picture())  # its .json is not there yet
+    pair(folder, "good", "good")
+    feed = camera.camera(folder, "")
+    with caplog.at_level(logging.WARNING):
+        assert _asked(feed.poll(20)) == ["good"]
+    assert len(caplog.records) == len(caplog.text.splitlines()) == 8
+    left = sorted(p.name for p in folder.iterdir())
+    assert left == [BAD, "good.png", "later.png", TAKEN]
+    assert len(list((folder / BAD).iterdir())) == 8 + 2  # with two pictures, of half and link
+    assert (tmp_path / "outside.png").exists()
+    monkeypatch.setattr(camera, "MOST_BAD", 3)
+    (folder / "more.json").write_bytes(b"{")
+    assert _asked(feed.poll(20)) == ["good"]
+    assert len(list((folder / BAD).iterdir())) == 3

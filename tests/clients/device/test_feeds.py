@@ -1,0 +1,107 @@
+"""Claims about a folder as a feed: each row is read once, in order, across restarts and while it grows."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cdc_flower.config import ConfigError
+from clients.device import feeds, rows
+from clients.device.feeds import FEEDS, QUESTIONS
+from tests.clients.device.feeding import picture, row
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with two pictures."""
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(picture(ord(name[0])))
+    return tmp_path
+
+
+def _asked(items):
+    return [item.question for item in items]
+
+
+def test_rows_are_given_until_they_are_spooled_and_appended_ones_follow(folder):
+    feed = FEEDS["folder"](folder, "")
+    assert list(feed.poll(9)) == []
+    file = (folder / QUESTIONS).open("ab", buffering=0)
+    file.write(row("a.png", "one") + row("b.png", "two") + b"\n" + row("a.png", "three"))
+    assert _asked(feed.poll(2)) == ["one", "two"]
+    first = feed.poll(3)
+    assert _asked(first) == ["one", "two", "three"]
+    feed.spooled(first[1].key)
+    assert _asked(feed.poll(9)) == ["three"]
+    file.write(row("b.png", "four"))
+    assert _asked(feed.poll(9)) == ["three", "four"]
+    assert _asked(FEEDS["folder"](folder, first[0].key).poll(9)) == ["two", "three", "four"]
+    assert _asked(FEEDS["folder"](folder, first[2].key).poll(9)) == ["four"]
+    assert list(feed.asked(1)) == []
+    file.close()
+
+
+def test_a_row_that_is_being_written_is_awaited_and_the_last_needs_no_line_end(folder):
+    feed, whole = FEEDS["folder"](folder, ""), row("a.png", "one")
+    for end in range(len(whole)):
+        (folder / QUESTIONS).write_bytes(whole[:end])
+        assert bool(feed.poll(9)) == (end == len(whole) - 1)  # without its line end
+    (folder / QUESTIONS).write_bytes(whole + row("b.png", "two"))
+    assert _asked(feed.poll(9)) == ["one", "two"]
+
+
+def test_bad_rows_are_left_out_with_a_line_each_once(folder, caplog):
+    rows_ = [b"{}\n", row("../a.png", "q"), row("absent.png", "q"), b"x" * (3 * rows.MOST_ROW) + b"\n"]
+    (folder / QUESTIONS).write_bytes(b"".join(rows_) + row("a.png", "good") + b"{}\n")
+    feed = FEEDS["folder"](folder, "")
+    with caplog.at_level(logging.WARNING):
+        assert _asked(feed.poll(9)) == ["good"]
+        assert _asked(feed.poll(9)) == ["good"]
+    assert len(caplog.records) == len(caplog.text.splitlines()) == 5
+    assert max(map(len, caplog.text.splitlines())) < 400
+
+
+def test_a_file_that_was_written_anew_is_read_from_its_beginning(folder, caplog):
+    (folder / QUESTIONS).write_bytes(row("a.png", "one") + row("a.png", "two"))
+    key = FEEDS["folder"](folder, "").poll(9)[-1].key
+    (folder / QUESTIONS).write_bytes(row("b.png", "another, and longer") + row("b.png", "two"))
+    with caplog.at_level(logging.WARNING):
+        assert len(FEEDS["folder"](folder, key).poll(9)) == 2
+    assert "another file" in caplog.text
+    assert len(FEEDS["folder"](folder, "of another feed").poll(9)) == 2
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
+@given(st.lists(st.sampled_from(["write", "poll", "kill", "bad"]), max_size=12))
+def test_whatever_happens_in_which_order_each_row_is_spooled_once(folder, steps):
+    (folder / QUESTIONS).write_bytes(b"")
+    written, spooled, fed = [], [], ""
+    feed = FEEDS["folder"](folder, fed)
+    for number, step in enumerate([*steps, "poll", "poll", "poll", "poll"]):
+        with (folder / QUESTIONS).open("ab") as file:
+            if step == "write":
+                written.append(f"question {number}")
+                file.write(row("a.png", written[-1]))
+            if step == "bad":
+                file.write(b"bad\n")
+        if step == "kill":  # after the transaction, before the feed hears of it
+            items = feed.poll(2)
+            spooled += _asked(items)
+            fed = items[-1].key if items else fed
+            feed = FEEDS["folder"](folder, fed)
+        if step == "poll" and (items := feed.poll(3)):
+            spooled += _asked(items)
+            fed = items[-1].key
+            feed.spooled(fed)
+    assert spooled == written
+
+
+def test_a_path_that_is_no_folder_is_refused(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    for name in feeds.FEEDS:
+        with pytest.raises(ConfigError, match="feed-path"):
+            FEEDS[name](tmp_path / "file", "")
+        FEEDS[name](tmp_path / name, "")  # made

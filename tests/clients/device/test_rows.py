@@ -1,0 +1,70 @@
+"""Claims about rows: a name is a file of the folder, sizes are bounded, hostile bytes refused in words."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clients.device import rows
+from clients.device.rows import BadItem, item, named
+from tests.clients.device.feeding import picture, row
+
+
+def test_a_row_names_a_picture_of_the_folder(tmp_path):
+    (tmp_path / "a.png").write_bytes(picture(3))
+    found = item(tmp_path, row("a.png", "what  is\nthis?"), "k", follow=False)
+    assert (found.question, found.picture, found.key) == ("what is this?", picture(3), "k")
+
+
+@pytest.mark.parametrize(
+    "name", ["../a.png", "/etc/passwd", "..", ".", "", ".hidden", "x/a.png", "a\0.png", "\ud800"]
+)
+def test_no_name_leads_out_of_the_folder(tmp_path, name):
+    (tmp_path / "a.png").write_bytes(picture())
+    (tmp_path / "in").mkdir()
+    with pytest.raises(BadItem):
+        item(tmp_path / "in", row(name, "q"), "k", follow=True)
+
+
+def test_what_is_no_file_or_a_link_where_links_are_not_followed_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "out.png").write_bytes(picture())
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "link.png").symlink_to(tmp_path / "out.png")
+    os.mkfifo(folder / "pipe.png")  # opening one would wait for a writer
+    (folder / "folder.png").mkdir()
+    (folder / "text.png").write_bytes(b"no picture")
+    (folder / "large.png").write_bytes(picture() + b"0" * 500)
+    assert item(folder, row("link.png", "q"), "k", follow=True).picture == picture()
+    monkeypatch.setattr(rows, "MAX_BYTES", 400)
+    for name in ("link", "pipe", "folder", "text", "large", "absent"):
+        with pytest.raises(BadItem, match=name):
+            item(folder, row(f"{name}.png", "q"), "k", follow=False)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(b"", b"{", b"[]", b"1", b"[" * 10**5, b"\xff", b'{"image": 1, "question": "q"}', b'{"image": "a"}'),
+        *(row("a", " "), json.dumps({"image": "a", "question": "x" * 2**16}).encode()),
+    ],
+)
+def test_a_row_that_says_nothing_usable_is_refused(data):
+    with pytest.raises(BadItem):
+        named(data)
+
+
+@settings(max_examples=30)
+@given(st.binary(max_size=200) | st.text(max_size=60).map(lambda text: row(text, text)))
+def test_whatever_a_row_is_the_name_is_one_component(data):
+    try:
+        name, question = named(data)
+    except BadItem:
+        return
+    assert name == os.path.basename(name)
+    assert question.strip()
+    assert "\0" not in name
