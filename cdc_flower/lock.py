@@ -66,6 +66,23 @@ def refuse_if_taken(folder: Path) -> None:
             pass
 
 
+def taken(folder: Path) -> bool:
+    """Whether somebody holds the lock of a folder now; nothing is written, and nothing is held afterwards.
+    For the moment of looking nobody else can take the lock.
+    """
+    try:
+        file = os.open(folder.expanduser() / FILE, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as err:
+        return err.errno in _TAKEN
+    finally:
+        os.close(file)
+    return False
+
+
 def _take(folder: Path) -> int:
     """The lock file of a folder, open and locked. A holder removes the file when it lets go, so a lock counts
     only if the file is still the one of that name.

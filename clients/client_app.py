@@ -88,7 +88,13 @@ def query(message: Message, context: Context) -> Message:
 
 def begin(message: Message, context: Context) -> Work:
     """The round's work, which the message asks for; nothing is done before it is driven."""
-    now = Task.of(message, context)
+    return (yield from begun(Task.of(message, context)))
+
+
+def begun(now: Task) -> Work:
+    """The work of a task: that of the message's name, unless the settings say that this device fails or means
+    harm.
+    """
     if (now.round, now.device) in failures(now.config.run.fail_devices):
         raise InjectedFailure(f"device {now.device} fails in round {now.round} (setting 'run.fail-devices')")
     reply = yield from work_of(str(now.order[keys.WORK]))(now)

@@ -122,6 +122,9 @@ def answer(
     grids: Sequence[Grid] | None = None,
 ) -> vlm.Answers:
     """Answer B questions of the same padded length in batches of up to `ROWS`, as many as go together."""
+    if not questions:
+        none = np.zeros(0, np.float32)
+        return vlm.Answers([], [], none, none, none, none, none, read=[] if score else None)
     found, rows = [], _rows(shared, length)
     for start in range(0, len(questions), rows):
         some, asked = tokens[start : start + rows], questions[start : start + rows]

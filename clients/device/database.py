@@ -36,6 +36,10 @@ class DatabaseError(RunError):
     """`device.db` cannot be used; the message names it and says what to do."""
 
 
+class Damaged(DatabaseError):
+    """It never can be again: it is damaged."""
+
+
 class Database:
     """The file, opened; threads of a process may share it.
 
@@ -82,11 +86,11 @@ class Database:
         """Read all of the file once.
 
         Raises:
-            DatabaseError: something in it is damaged.
+            Damaged: something in it is.
         """
         (found,), *_ = self.rows("PRAGMA quick_check(1)")
         if found != "ok":
-            raise DatabaseError(self._damaged(str(found)))
+            raise Damaged(self._damaged(str(found)))
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -145,7 +149,7 @@ class Database:
             if (
                 type(err) is sqlite3.DatabaseError
             ):  # a subclass says that it cannot now, this that it never can
-                raise DatabaseError(self._damaged(str(err))) from None
+                raise Damaged(self._damaged(str(err))) from None
             raise DatabaseError(f"'{self.path}' cannot be used: {err}") from None
 
     def _damaged(self, why: str) -> str:

@@ -33,6 +33,11 @@ class Item:
     grid: tuple[int, int, int] = (0, 0, 0)
 
 
+def round_key(round: int) -> str:
+    """The key of all items that come with the order of a round."""
+    return f"round {round:09d}"
+
+
 class Feed(Protocol):
     """Where items come from. It is made with the key of the last item that was spooled, "" at first."""
 
@@ -47,5 +52,7 @@ class Feed(Protocol):
         ...
 
     def asked(self, round: int) -> Sequence[Item]:
-        """What comes with the order of a round, before it is worked on; none where time is not in rounds."""
+        """What comes with the order of a round, with `round_key` as key; none where time is not in rounds.
+        The agent leaves out what was spooled before.
+        """
         ...

@@ -134,8 +134,9 @@ class Bundle:
             raise ConfigError(f"'{path}': {err.strerror}; allowed: a file that can be read") from None
         except (ValueError, RecursionError):
             found = None
-        flat = isinstance(found, Mapping) and all(isinstance(v, str | int | float) for v in found.values())
-        if not flat or not all("." in key for key in found):
+        if not isinstance(found, Mapping) or not all(
+            "." in key and isinstance(value, str | int | float) for key, value in found.items()
+        ):
             raise ConfigError(
                 f"'{path}' is no run config; allowed: a JSON object of settings, \"stage.key\": value"
             )

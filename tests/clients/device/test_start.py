@@ -1,0 +1,48 @@
+"""An agent begins with all that it needs, or in one line says what is wrong."""
+
+import threading
+
+import pytest
+
+from cdc_flower.config import ConfigError
+from clients.device import start
+from clients.device.database import FILE, Damaged
+
+
+def test_a_second_agent_is_refused(begin, monkeypatch):
+    agent, said = begin(), []
+    monkeypatch.setattr(start, "TRIES", (2, 0.01))
+
+    def second():
+        with pytest.raises(ConfigError) as caught, start.opened(agent.bundle.folder):
+            pass
+        said.append(str(caught.value))
+
+    thread = threading.Thread(target=second)
+    thread.start()
+    thread.join()
+    assert "is in use by process" in said[0]
+
+
+def test_a_feed_needs_the_longest_question_that_the_cloud_takes(begin):
+    with pytest.raises(ConfigError, match="'longest-question' = 0 with feed 'folder'"):
+        begin(feed="folder")
+
+
+def test_the_stream_knows_it(begin):
+    agent = begin()
+    assert agent.student.longest > 3
+    assert agent.student.padded > agent.student.longest
+
+
+def test_a_feed_that_nobody_makes_is_refused(begin):
+    with pytest.raises(ConfigError, match="setting 'feed' = 'camera'; allowed: folder, stream"):
+        begin(feed="camera", longest_question=9)
+
+
+def test_a_damaged_database_is_one_line(begin, tmp_path):
+    state = tmp_path / "bundle" / "state"
+    state.mkdir()
+    (state / FILE).write_bytes(b"x" * 5000)
+    with pytest.raises(Damaged, match="is damaged"):
+        begin()
