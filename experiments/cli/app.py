@@ -19,6 +19,7 @@ from experiments.cli.calibrate import calibrate
 from experiments.cli.checked import App
 from experiments.cli.compare import compare
 from experiments.cli.data import data_app
+from experiments.cli.device import device_app
 from experiments.cli.export import export, families
 from experiments.cli.fleet import fleet_app
 from experiments.cli.page import page
@@ -59,6 +60,7 @@ for command in (
 app.add_typer(data_app, name="data")
 app.add_typer(fleet_app, name="fleet")
 app.add_typer(provision_app, name="provision")
+app.add_typer(device_app, name="device")
 
 
 @app.callback(invoke_without_command=True)

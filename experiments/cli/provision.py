@@ -191,3 +191,30 @@ def show_list(cloud: Cloud, as_json: Json = False) -> None:
         node = "" if one.node_id is None else str(one.node_id)
         table.add_row(str(n), one.name, one.status, node, one.fingerprint, one.when)
     show(table)
+
+
+@provision_app.command("files")
+def files(
+    out: Annotated[Path, typer.Argument(click_type=NewFolder(), help="Folder to write.")],
+    venv: Annotated[
+        str,
+        typer.Option(
+            help="Where cdc_flower is installed on that machine; default /opt/cdc-flower/.venv.",
+            show_default=False,
+        ),
+    ] = "/opt/cdc-flower/.venv",
+    home: Annotated[
+        str,
+        typer.Option(
+            help="Folder of cloud/ and of bundles; default /var/lib/cdc-flower.", show_default=False
+        ),
+    ] = "/var/lib/cdc-flower",
+    user: Annotated[
+        str, typer.Option(help="Whose processes they are; default cdc-flower.", show_default=False)
+    ] = "cdc-flower",
+) -> None:
+    """Write what starts a deployment with the machine: systemd units, Dockerfiles, a compose file."""
+    from experiments.deploy.written import write
+
+    for path in write(out, venv, home, user):
+        typer.echo(str(path))

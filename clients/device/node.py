@@ -1,0 +1,87 @@
+"""The SuperNode of a device: Flower's program, with the keys and the place of its cloud from the bundle.
+
+It starts `clients.device.mover` for every message. It ends, rather than waits, when the cloud does not let it
+in (for about a minute after it was killed the cloud takes it for the one of before); whoever starts it starts
+it again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from cdc_flower.config import ConfigError
+from clients.device.models import CA
+from clients.device.settings import Bundle
+
+KEY, HOME = "device.key", "supernode"
+OFFLINE = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+}
+
+
+def command(bundle: Bundle, port: int = 0, insecure: bool = False) -> tuple[list[str], dict[str, str]]:
+    """What to execute, and what is added to the environment.
+
+    Args:
+        bundle: of the device.
+        port: on loopback, for the processes that it starts; 0 = one that is free now.
+        insecure: without TLS and key, for a cloud that has none.
+
+    Raises:
+        ConfigError: a file of the bundle is missing, or others may read its key.
+    """
+    folder, binaries = bundle.folder, Path(sys.executable).parent
+    secure = ["--root-certificates", str(folder / CA), "--auth-supernode-private-key", str(folder / KEY)]
+    if not insecure:
+        _check(folder)
+    if set("'\"\\") & set(str(folder)):
+        raise ConfigError(f"'{folder}': Flower reads no quotes in a path; allowed: a folder without them")
+    home = folder / HOME
+    home.mkdir(mode=0o700, exist_ok=True)
+    return [
+        str(binaries / "flower-supernode"),
+        *(["--insecure"] if insecure else secure),
+        *("--superlink", bundle.device.superlink),
+        *("--port", str(port or _free())),
+        *("--node-config", f"bundle={json.dumps(str(folder), ensure_ascii=False)}"),
+    ], {**OFFLINE, "FLWR_HOME": str(home), "PATH": f"{binaries}{os.pathsep}{os.environ.get('PATH', '')}"}
+
+
+def execute(argv: list[str], environment: Mapping[str, str]) -> None:
+    """Become that program.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        os.execve(argv[0], argv, {**os.environ, **environment})  # noqa: S606
+    except OSError as err:
+        raise ConfigError(
+            f"'{argv[0]}': {err.strerror}; allowed: an environment with flwr installed"
+        ) from None
+
+
+def _check(folder: Path) -> None:
+    for name in (CA, KEY):
+        if not (folder / name).is_file():
+            raise ConfigError(
+                f"'{folder / name}' is not there; allowed: a bundle that `provision device` made"
+            )
+    mode = (folder / KEY).stat().st_mode & 0o777
+    if mode & 0o077:
+        raise ConfigError(
+            f"'{folder / KEY}' has mode {mode:o}, so that others may read it; allowed: mode 600 (chmod 600)"
+        )
+
+
+def _free() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

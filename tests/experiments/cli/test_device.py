@@ -1,0 +1,27 @@
+"""Claims about the commands `device ...`."""
+
+from __future__ import annotations
+
+from cdc_flower.setting import written
+from clients.device import node
+from clients.device.settings import DeviceConfig
+from experiments.deploy import keys
+
+
+def test_node_becomes_flowers_supernode_and_says_when_nothing_protects_it(command, tmp_path, monkeypatch):
+    executed = []
+    monkeypatch.setattr(node.os, "execve", lambda *given: executed.append(given))
+    (tmp_path / "device.toml").write_text(written(DeviceConfig(number=1)))
+    (tmp_path / "ca.crt").write_text("")
+    keys.device(tmp_path, "device-1")
+    assert command("device", "node", tmp_path) == (0, "", "")
+    code, _, err = command("device", "node", tmp_path, "--insecure", "--port", 9100)
+    assert (code, err.splitlines()[0][:20]) == (0, "warning: --insecure:")
+    assert [argv[1][1] for argv in executed] == ["--root-certificates", "--insecure"]
+    assert executed[0][2]["FLWR_HOME"] == str(tmp_path / "supernode")
+
+
+def test_node_of_a_folder_that_is_no_bundle_is_refused(command, tmp_path):
+    code, _, err = command("device", "node", tmp_path)
+    assert code == 2
+    assert "has no device.toml" in err
