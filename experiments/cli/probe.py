@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from cdc_flower.config import flat, parse
+from cdc_flower.config import ConfigError, flat, parse
 from experiments.cli.options import Data, NoPretrain, Out, Preset, Sets, chosen_settings
+from experiments.cli.tables import show
 
 
 class Probe(StrEnum):
@@ -18,6 +19,7 @@ class Probe(StrEnum):
     uplink = "uplink"
     downlink = "downlink"
     compressions = "compressions"
+    inversion = "inversion"
 
 
 def probe(
@@ -25,7 +27,8 @@ def probe(
         Probe,
         typer.Argument(
             help="uplink: which tokens tell the teacher most; downlink: which codec loses least; "
-            "compressions: whether devices of several can share an adapter."
+            "compressions: whether devices of several can share an adapter; "
+            "inversion: what uploaded tokens show of a picture."
         ),
     ],
     data: Data = None,
@@ -35,6 +38,9 @@ def probe(
         typer.Option(min=1, max=1000, help="Default 1; from 2 on with 95 % intervals.", show_default=False),
     ] = 1,
     out: Out = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="inversion: a try of seconds, whose figures are worth nothing.")
+    ] = False,
     no_pretrain: NoPretrain = False,
     sets: Sets = None,
 ) -> None:
@@ -44,9 +50,9 @@ def probe(
     """
     config = parse(chosen_settings(data, preset, sets))
     parse({**flat(config), "run.seed": config.run.seed + seeds - 1})  # the last is a seed, too
+    if quick and part != "inversion":
+        raise ConfigError(f"--quick with probe {part}; allowed: inversion")
     target = (out or Path("results") / f"{config.data.name}-probe-{part}").absolute()
-
-    from rich.console import Console
 
     from experiments.probes import probe
     from experiments.report.terminal import Terminal
@@ -55,6 +61,7 @@ def probe(
     pool.silence()
     with Terminal(1) as terminal, terminal.preparing("pair") as tell:
         pairs.ensure(config, terminal.say, tell, not no_pretrain)
-        found = probe.run(str(part), config, seeds, tell)
-    Console(highlight=False).print(probe.table(found))
-    typer.echo(f"rows: {probe.write(found, target)}")
+        found = probe.run(str(part), config, seeds, tell, quick)
+    table, write = probe.shown(str(part))
+    show(table(found))
+    typer.echo(f"rows: {write(found, target)}")

@@ -6,6 +6,8 @@ shown of them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,30 +21,41 @@ from rich.table import Table
 
 from cdc_flower.config import Config, ConfigError, flat, parse
 from cdc_flower.data.features import Progress
-from experiments.probes import compressions, downlink, uplink
+from experiments.probes import compressions, downlink, inversion, uplink
 from experiments.report.summary import interval
 from experiments.report.terminal import share
 from strategies.run import prepare
 
 SIZES = ("kept", "budget", "student")  # columns that make arms of one name differ
-PROBES = {"uplink": uplink.measure, "downlink": downlink.measure, "compressions": compressions.measure}
+PROBES = {
+    "uplink": uplink.measure,
+    "downlink": downlink.measure,
+    "compressions": compressions.measure,
+    "inversion": inversion.measure,
+}
 """Name -> what measures one seed."""
+QUICK = {"inversion": partial(inversion.measure, size=inversion.QUICK)}
+"""Probes that can be tried in seconds; their figures are worth nothing then."""
 
 
-def run(probe: str, config: Config, seeds: int, tell: Progress) -> pd.DataFrame:
+def run(probe: str, config: Config, seeds: int, tell: Progress, quick: bool = False) -> pd.DataFrame:
     """One row per arm, seed and domain, with `accuracy` (0..1) and, but for `compressions`, `bytes` (mean of
-    a sample or an update).
+    a sample or an update). Rows of `inversion` are one per arm and seed, with its own figures.
 
     Args:
         probe: one of `PROBES`.
         config: its seed is the first of `seeds`.
         tell: progress.
+        quick: see `QUICK`.
 
     Raises:
         ConfigError: another probe, no seed, or settings that cannot be run.
     """
     if probe not in PROBES:
         raise ConfigError(f"unknown probe '{probe}'; allowed: {', '.join(PROBES)}")
+    if quick and probe not in QUICK:
+        raise ConfigError(f"--quick with probe '{probe}'; allowed: {', '.join(QUICK)}")
+    measure = (QUICK if quick else PROBES)[probe]
     if seeds < 1:
         raise ConfigError(f"--seeds {seeds}; allowed: at least 1")
     configs = [parse({**flat(config), "run.seed": config.run.seed + i}) for i in range(seeds)]
@@ -51,7 +64,7 @@ def run(probe: str, config: Config, seeds: int, tell: Progress) -> pd.DataFrame:
     for now in configs:
         setup = prepare(now, tell)
         shared, world = setup.shared, setup.world
-        rows += [{"seed": now.run.seed, **row} for row in PROBES[probe](now, shared, world, tell)]
+        rows += [{"seed": now.run.seed, **row} for row in measure(now, shared, world, tell)]
     return pd.DataFrame(rows)
 
 
@@ -131,3 +144,12 @@ def plot(shown: pd.DataFrame, path: Path) -> None:
     axes.grid(alpha=0.3)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8, frameon=False)
     figure.savefig(path, metadata={"Software": None})
+
+
+SHOWN = {"inversion": (inversion.table, inversion.write)}
+"""Name -> how its rows are shown and written, where not as accuracy by arm."""
+
+
+def shown(probe: str) -> tuple[Callable[[pd.DataFrame], Table], Callable[[pd.DataFrame, Path], Path]]:
+    """The table of a probe's rows, and what writes them."""
+    return SHOWN.get(probe, (table, write))
