@@ -6,7 +6,8 @@ pictures of B, of which no part of the attack has seen one. Every arm is an uplo
 by the uplink's own code; the decoder is trained once on complete tokens and then a while longer on each arm.
 Figures: how like the picture the drawing is; how many questions about the picture the teacher, trained on
 real ones, answers from the drawing alone (the tower reads it again); and, without any drawing, whether the
-picture is found among others by the tokens that the attacker computes of them.
+picture is found among others by the tokens that the attacker computes of them. Beside them stands what the
+upload is for: how many of the devices' questions the teacher answers from it.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from cdc_flower.config import Config, ConfigError
 from cdc_flower.data import packs
 from cdc_flower.data.features import Features, Progress
 from cdc_flower.data.world import PRETRAINED, World
+from cdc_flower.models import vlm
 from cdc_flower.models.shared import Shared
 from cdc_flower.models.teacher import Teacher, load_teacher
 from experiments.probes import decoder, sent
@@ -39,7 +41,7 @@ class Size:
     """How much is spent: pictures of A and of B, candidates, steps on complete tokens and on each arm."""
 
     pictures: int = 1500
-    victims: int = 150
+    victims: int = 200
     candidates: int = 1000
     steps: int = 1200
     more: int = 250
@@ -113,6 +115,7 @@ def measure(
             "clip": up.clip,
             "noise": arm.noise,
             "bytes": theirs.bytes,
+            "serves": reads.serves(theirs, victims),
             **_likeness(made, victims.pixels),
             **reads(made),
             "nearest": found_first(apart),
@@ -174,15 +177,30 @@ class _Reader:
         kinds = pd.Series(worth).groupby(self.rows["qtype"].to_numpy(str)).mean()
         return {"reads": float(worth.mean()), **{f"reads {kind}": float(v) for kind, v in kinds.items()}}
 
+    def serves(self, got: sent.Received, victims: sent.Pictures) -> float:
+        """Share of the devices' own questions that the teacher answers right from what came."""
+        right, answers = [], [self.shared.text.answer_ids(str(a)) for a in victims.rows["answer"]]
+        for start in range(0, len(victims), sent.BATCH):
+            some = range(start, min(start + sent.BATCH, len(victims)))
+            inputs = vlm.collate(
+                self.shared.text,
+                [got.tokens[i][got.there[i]] for i in some],
+                [victims.asked[i] for i in some],
+                [answers[i] for i in some],
+                [np.flatnonzero(got.there[i]) for i in some],
+            )
+            right.append(vlm.correct(self.teacher.model, inputs))
+        return float(np.concatenate(right).mean())
+
 
 def table(found: pd.DataFrame) -> Table:
     """Means over seeds, for the terminal."""
     made = Table(box=box.SIMPLE)
-    heads = "bytes", "noise", "PSNR dB", "SSIM", "teacher reads %", "found first %", "member, AUC"
+    heads = "bytes", "noise", "serves %", "PSNR dB", "SSIM", "teacher reads %", "found first %", "member, AUC"
     for name in ("what goes up", *heads):
         made.add_column(name, justify="left" if name == "what goes up" else "right")
-    figures = "bytes", "noise", "psnr", "ssim", "reads", "nearest", "member"
-    forms = "{:,.0f}", "{:g}", "{:.1f}", "{:.2f}", "{:.1%}", "{:.1%}", "{:.3f}"
+    figures = "bytes", "noise", "serves", "psnr", "ssim", "reads", "nearest", "member"
+    forms = "{:,.0f}", "{:g}", "{:.1%}", "{:.1f}", "{:.2f}", "{:.1%}", "{:.1%}", "{:.3f}"
     for arm, rows in found.groupby("arm", sort=False):
         means = rows[list(figures)].mean()
         made.add_row(

@@ -44,6 +44,7 @@ def test_whole_tokens_are_found_and_cost_most_and_noise_hides_the_picture(found)
     assert by.loc[inversion.REAL, "mse"] == 0
     assert by.loc[inversion.REAL, "ssim"] == pytest.approx(1.0)
     assert by["reads"].between(0, 1).all()
+    assert by["serves"].dropna().between(0, 1).all()
     assert by.loc["40, noise 8", "clip"] > 0 == by.loc[inversion.ALL, "clip"]
 
 
