@@ -21,7 +21,7 @@ from flwr.app import RecordDict
 from cdc_flower.config import RunError
 from cdc_flower.fleet.engines.adapter_files import sweep
 from cdc_flower.wire.messages import copied, state_bytes, state_of
-from clients.device import conditions, orders
+from clients.device import bounds, conditions, orders
 from clients.device.answering import ROWS, ItemError, Read, Student
 from clients.device.database import Damaged, Database
 from clients.device.feed import Feed, Item, round_key
@@ -251,10 +251,11 @@ class Agent:
         self.done.held_back = conditions.may_send(self.bundle.device, conditions.read(self.bundle.state))
         most = 0 if self.done.held_back else self.student.config.run.samples_per_round
         samples = orders.chosen(self.spool, order.round, most)
-        state = copied(self.state)
+        initial, state = self.student.resident.initial, copied(self.state)
         store = Store(state, self.bundle.adapters, shared=True)
         task = orders.task(self.bundle, self.student, content, samples, store, self.secret)
         reply = orders.work(task)
+        bounds.check(store.held(initial), initial, self.bundle.device.furthest)
         numbers, data, kept = (
             orders.went_up(reply, self.student, samples),
             state_bytes(reply),

@@ -61,6 +61,13 @@ class DeviceConfig(BackpressureConfig):
     http_port: int = setting(
         8480, "on loopback, of the program's questions and of metrics; 0 = none", "device", ge=0, le=65535
     )
+    furthest: float = setting(
+        2.0,
+        "from version 0 that an update may take the adapter, in lengths of version 0; 0 = any distance",
+        "device",
+        ge=0,
+        le=1e6,
+    )
     wait: float = setting(
         540.0, "the longest that a message waits for the agent's work [s]", "device", gt=0, le=YEAR
     )
