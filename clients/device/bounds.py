@@ -1,7 +1,7 @@
 """How far a cloud may move a device's adapter: what is further from version 0 is not kept.
 
-An update is checked for layout, size, finiteness and result when it is decoded; a cloud in other hands can pass
-all of these. This bound stops what is crude: a snapshot of rubbish, an adapter that was scaled until answers
+An update is checked for layout, size, finiteness and result when it is decoded; a cloud in other hands passes
+all of it. This bound stops what is crude: a snapshot of rubbish, an adapter that was scaled until answers
 are noise, a training run that diverged. A change that is small and harmful it lets through: who may change an
 adapter may change what the model says. Runs of `scenes` are 0.3 away after 4 rounds.
 """

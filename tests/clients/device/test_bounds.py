@@ -30,7 +30,7 @@ def test_what_is_further_than_allowed_is_refused_and_with_0_nothing_is():
 
 
 def test_an_agent_answers_an_update_too_far_with_an_error_and_keeps_what_it_has(begin):
-    agent = begin(feed="folder")
+    agent = begin(feed="folder", longest_question=30)
     own = agent.student.resident
 
     def order(round: int, flat: np.ndarray) -> Order:
