@@ -17,6 +17,7 @@ from cdc_flower.border import one_line
 from cdc_flower.config import ConfigError, RunError
 from experiments.cli.calibrate import calibrate
 from experiments.cli.checked import App
+from experiments.cli.cloud import cloud_app
 from experiments.cli.compare import compare
 from experiments.cli.data import data_app
 from experiments.cli.device import device_app
@@ -60,6 +61,7 @@ for command in (
 app.add_typer(data_app, name="data")
 app.add_typer(fleet_app, name="fleet")
 app.add_typer(provision_app, name="provision")
+app.add_typer(cloud_app, name="cloud")
 app.add_typer(device_app, name="device")
 
 

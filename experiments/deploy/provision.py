@@ -74,6 +74,15 @@ def config_of(folder: Path) -> Config:
     Raises:
         ConfigError: none there, or settings that cannot be used.
     """
+    return parse(settings_of(folder))
+
+
+def settings_of(folder: Path) -> dict[str, Any]:
+    """The settings of the run of a cloud as they are written, unchecked.
+
+    Raises:
+        ConfigError: there are none.
+    """
     try:
         found = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
     except OSError as err:
@@ -82,7 +91,7 @@ def config_of(folder: Path) -> Config:
         found = None
     if not isinstance(found, dict):
         raise ConfigError(f"'{folder / SETTINGS}' is no JSON object; allowed: settings, stage.key -> value")
-    return parse(found)
+    return found
 
 
 def device(
@@ -124,9 +133,7 @@ def device(
         number, name = _free(known, number, name, config.run.devices)
         at = f"[{host}]:{about.port}" if ":" in host else f"{host}:{about.port}"
         values = {"number": number, "name": name, "superlink": at, "longest_question": longest, **own}
-        wanted = _settings(values)
-        feed = "" if stream or wanted.feed_path or wanted.feed == "stream" else "feed"
-        line = bundle.make(folder, name, written(wanted), flat(config), parts, files, models, feed)
+        line = bundle.make(folder, name, written(_settings(values)), flat(config), parts, files, models)
         known[number] = Device(line, keys.fingerprint(line), None, devices.now(), name)
     return number, folder / "bundles" / name
 

@@ -1,12 +1,17 @@
 """The ServerApp of a deployment: `cdc-flower cloud up` submits it, and again after it died.
 
 Its run config holds the settings of the run, those of `ServedConfig` under `served.`, and `served.folder`,
-the folder of the cloud.
+the folder of the cloud. It stands in a JSON file that the environment names (`VARIABLE`), because what a
+Flower app carries is fetched by every device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from logging import ERROR
 from pathlib import Path
 from typing import Any
@@ -23,11 +28,9 @@ from strategies.method import method
 from strategies.run import prepare
 from strategies.served.gathering import Gathering
 from strategies.served.rounds import Service
-from strategies.served.settings import ServedConfig
+from strategies.served.settings import FOLDER, RUN, SECTION, VARIABLE, ServedConfig
 
-SECTION = "served."
-FOLDER = "served.folder"
-RUN = "run"  # folder of the run, in that of the cloud
+TRIES = 5  # for the lock of the run folder, a second apart
 
 app = ServerApp()
 
@@ -70,7 +73,7 @@ def serve(grid: Grid, run_config: Mapping[str, Any]) -> None:
         DiskError: the disk does not take a file.
     """
     config, own, cloud = settings(run_config)
-    with locked(cloud / RUN):
+    with _alone(cloud / RUN):
         torch.set_num_threads(config.run.threads)
         setup = prepare(config, streams=False)
         playing = method(config.run.method).build(setup)
@@ -78,11 +81,43 @@ def serve(grid: Grid, run_config: Mapping[str, Any]) -> None:
         Service(config, own, cloud, setup, playing, gathering).serve()
 
 
+def given() -> dict[str, Any]:
+    """The run config that the environment names; {} where it names none.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    named = os.environ.get(VARIABLE, "")
+    if not named:
+        return {}
+    try:
+        return dict(json.loads(Path(named).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as err:
+        raise ConfigError(f"{VARIABLE} = '{named}' cannot be read: {err}; allowed: a JSON object") from None
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the lock of the run folder. Who looks whether this process lives holds it for a moment, and one
+    that was killed may not be quite gone.
+    """
+    with ExitStack() as held:
+        for left in reversed(range(TRIES)):
+            try:
+                held.enter_context(locked(folder))
+                break
+            except ConfigError:
+                if not left:
+                    raise
+                time.sleep(1)
+        yield
+
+
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """One process's rounds; what cannot be used is one line in the log."""
     try:
-        serve(grid, context.run_config)
+        serve(grid, {**context.run_config, **given()})
     except (ConfigError, RunError) as err:
         log(ERROR, "%s", err)
         raise

@@ -12,6 +12,11 @@ from pydantic.dataclasses import dataclass
 
 from cdc_flower.setting import STRICT, YEAR, setting
 
+SECTION = "served."  # of these settings in the run config
+FOLDER = "served.folder"
+VARIABLE = "CDC_FLOWER_RUN_CONFIG"  # of the environment: the file with the run config
+RUN = "run"  # folder of the run, in that of the cloud
+
 
 @dataclass(frozen=True, config=STRICT)
 class ServedConfig:

@@ -1,0 +1,273 @@
+"""A cloud kept up: gate, page, SuperLink and the ServerApp's run, each started again when it died.
+
+Whether the ServerApp lives says the lock of the run folder, which its process holds: `flwr run` ends with 0
+whatever became of the run, and Flower itself notices a dead ServerApp after a minute. A run that is over is
+followed by another, which goes on after the newest checkpoint. What follows on a death waits a little longer
+each time, and begins anew with short waits once the cloud has lived for a while.
+
+The keys of `devices.json` are made known to the SuperLink, and taken from it, whenever that file changes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cdc_flower.border import one_line
+from cdc_flower.config import ConfigError, RunError
+from cdc_flower.disk import writing
+from cdc_flower.lock import locked, taken
+from experiments.controls.processes import free_port
+from experiments.deploy import devices, gate, keys, page, provision
+from experiments.deploy.devices import Device
+from experiments.deploy.settings import CloudConfig, cloud
+from experiments.deploy.superlink import SuperLink, SuperLinkError
+from strategies.served.settings import FOLDER, RUN, SECTION, ServedConfig
+
+TICK = 1.0  # s, between looks
+ASK = 5.0  # s, between questions to the SuperLink about a run whose process is not seen
+LONG = 120.0  # s, after which a start counts as one that went well
+WAITS = (1.0, 2.0, 5.0, 15.0, 60.0)  # s, before the first, second, ... start after a death
+NEVER = 3  # runs that failed before any process of them was seen end the cloud
+LOG_BYTES = 32 * 2**20  # of the SuperLink's log; one such file before it is kept
+Say = Callable[[str], None]
+
+
+def up(folder: Path, stop: threading.Event, say: Say) -> None:
+    """Keep a cloud up until it is told to stop, or has done its last round.
+
+    Raises:
+        ConfigError: its settings cannot be used, a port is taken, or the cloud is up already.
+        RunError: its SuperLink or its run never came up.
+    """
+    folder = folder.absolute()
+    own = cloud(folder)
+    run_config = served(folder, own)
+    with ExitStack() as held:
+        held.enter_context(locked(folder))
+        link = SuperLink(folder, free_port(), own.insecure)
+        link.prepare(run_config)
+        port = held.enter_context(_gate(folder, own, link))
+        if own.insecure:
+            say("warning: insecure = true: no TLS and no keys; anybody who reaches the port is a device")
+        say(f"devices come to {own.address}:{port}, called {own.hosts}")
+        if own.page_port:
+            shown = held.enter_context(page.shown(folder, own.page_port))
+            say(f"page: http://127.0.0.1:{shown}")
+        Keeper(folder, link, stop, say).keep()
+
+
+def served(folder: Path, own: CloudConfig) -> dict[str, Any]:
+    """The run config of the ServerApp, which checks the settings of the run: they take torch to read.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    mine = {f.name: getattr(own, f.name) for f in dataclasses.fields(ServedConfig)}  # type: ignore[arg-type]
+    given = provision.settings_of(folder)
+    return {**given, **{f"{SECTION}{k.replace('_', '-')}": v for k, v in mine.items()}, FOLDER: str(folder)}
+
+
+def _gate(folder: Path, own: CloudConfig, link: SuperLink) -> Any:
+    if own.insecure:
+        return gate.opened(link.url, own.port, own.address)
+    for file in (keys.SERVER_CERT, keys.SERVER_KEY):
+        if not (folder / file).is_file():
+            raise ConfigError(f"'{folder / file}' is not there; allowed: a cloud with its server's key")
+    safe: dict[str, Any] = {"certificate": folder / keys.SERVER_CERT, "key": folder / keys.SERVER_KEY}
+    return gate.opened(link.url, own.port, own.address, ca=link.ca, **safe)
+
+
+@dataclass
+class Keeper:
+    """Who looks after the SuperLink and the run.
+
+    Attributes:
+        run: the id of the run that is under way; "" = none.
+    """
+
+    folder: Path
+    link: SuperLink
+    stop: threading.Event
+    say: Say
+    clock: Callable[[], float] = time.monotonic
+    run: str = ""
+    _since: float = 0.0  # when this run was submitted
+    _asked: float = 0.0  # when its status was asked
+    _seen: bool = False  # whether its process was
+    _never: int = 0  # runs in a row whose process was not
+    _deaths: int = 0
+    _not_before: float = 0.0
+    _known: tuple[int, int] = (0, 0)  # devices.json when it was looked at last
+    _said: set[str] = field(default_factory=set)
+
+    def keep(self) -> None:
+        """Until it is stopped, or the run is completed.
+
+        Raises:
+            RunError: nothing ever came up.
+        """
+        try:
+            while not self.stop.is_set() and not self.tick():
+                self.stop.wait(TICK)
+        finally:
+            self._end()
+
+    def tick(self) -> bool:
+        """One look; True when the run is completed."""
+        try:
+            if not self.link.program.runs:
+                self._start()
+                return False
+            self._register()
+            _bounded(self.link.program.log)
+            return self._look() if self.run else self._submit()
+        except SuperLinkError as err:
+            if self._never >= NEVER:
+                raise
+            self._died(one_line(str(err)))
+            return False
+
+    def _died(self, why: str) -> None:
+        """Say why, once, and when the next start may be."""
+        if why not in self._said:
+            self.say(why)
+            self._said = {why}
+        self._not_before = self.clock() + WAITS[min(self._deaths, len(WAITS) - 1)]
+        self._deaths += 1
+
+    def _start(self) -> None:
+        if self.link.program.starts:
+            if self.run:
+                self.say(f"the SuperLink died (code {self.link.program.code}) and is started again")
+            self.link.program.kill()  # what it had started
+            self.run = ""
+        if self.clock() < self._not_before:
+            return
+        try:
+            self.link.start()
+        except SuperLinkError:
+            self._never += 1
+            raise
+        self._known = (0, 0)
+
+    def _submit(self) -> bool:
+        if self.clock() < self._not_before:
+            return False
+        self.run = self.link.submit()
+        self._since = self._asked = self.clock()
+        self._seen = False
+        return False
+
+    def _look(self) -> bool:
+        """What became of the run; True when it is completed."""
+        now = self.clock()
+        if taken(self.folder / RUN):
+            if not self._seen:
+                self.say("the cloud runs")
+                self._seen, self._never = True, 0
+            if now - self._since > LONG:
+                self._deaths, self._said = 0, set()
+            return False
+        if not self._seen and now - self._asked < ASK:
+            return False
+        self._asked = now
+        status, details = self.link.status(self.run)
+        if status == "finished:completed":
+            self.say("the last round is done")
+            self.run = ""
+            return True
+        if not status.startswith("finished"):
+            if not self._seen:
+                return False  # it is still starting
+            with suppress(SuperLinkError):
+                self.link.stop_run(self.run)
+            details = "its process ended"
+        self._never += not self._seen
+        self.run = ""
+        if self._never >= NEVER:
+            raise RunError(f"the cloud's run failed {NEVER} times before it began: {one_line(details)}")
+        self._died(f"the run ended: {one_line(details or status)}; another goes on from the checkpoint")
+        return False
+
+    def _end(self) -> None:
+        """End the run, then the SuperLink with whatever is left."""
+        if self.run and self.link.program.runs:
+            with suppress(SuperLinkError):
+                self.link.stop_run(self.run)
+        self.link.stop()
+
+    # --- keys -----------------------------------------------------------------------------------------------
+
+    def _register(self) -> None:
+        """Make the SuperLink know the keys of `devices.json`, and no others that it had."""
+        if self.link.insecure:
+            return
+        with suppress(FileNotFoundError):
+            at = (self.folder / devices.FILE).stat()
+            if (at.st_mtime_ns, at.st_ino) == self._known:
+                return
+            known = devices.read(self.folder)
+            there = self.link.nodes()
+            gone = {k.node_id for one in known.values() for k in one.revoked if k.node_id is not None}
+            for node in sorted(gone & there):
+                self.link.unregister(node)
+                self.say(f"node {node} is let in no longer")
+            new = {n: self._let_in(n, one, there) for n, one in known.items() if _waits(one, there)}
+            with devices.changing(self.folder) as now:
+                for number, one in now.items():
+                    now[number] = _after(one, gone, known.get(number), new.get(number))
+            after = (self.folder / devices.FILE).stat()
+            self._known = (after.st_mtime_ns, after.st_ino)
+            if now != {n: _after(one, gone, one, new.get(n)) for n, one in known.items()}:
+                self._known = (0, 0)  # somebody changed it meanwhile
+
+    def _let_in(self, number: int, one: Device, there: set[int]) -> int:
+        """Register a device's key; its node id."""
+        file = self.link.home / "keys" / f"{number}.pub"
+        with writing(file):
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(one.public_key + "\n", encoding="utf-8")
+        try:
+            node = self.link.register(file, one.name)
+        except SuperLinkError as err:
+            own = {k.node_id for other in devices.read(self.folder).values() for k in (other, *other.old)}
+            lost = there - own
+            if "already in use" not in str(err) or len(lost) != 1:
+                raise
+            node = lost.pop()  # it was registered by a cloud that was killed before it wrote that down
+        self.say(f"device {number} ({one.name}) is registered, as node {node}")
+        return node
+
+
+def _waits(one: Device, there: set[int]) -> bool:
+    """Whether a device's key is to be registered: it was not, or with a SuperLink that lost its database."""
+    return one.status == "made" or (one.status == "registered" and one.node_id not in there)
+
+
+def _after(one: Device, gone: set[int], was: Device | None, node: int | None) -> Device:
+    """A device's entry after its keys were registered and unregistered."""
+    old = tuple(k for k in one.old if k.node_id is not None and k.node_id not in gone)
+    one = dataclasses.replace(one, old=old)
+    if node is not None and was is not None and was.public_key == one.public_key:
+        status = "revoked" if one.status == "revoked" else "registered"
+        return dataclasses.replace(one, node_id=node, status=status)
+    if one.status == "revoked" and one.node_id in gone:
+        return dataclasses.replace(one, node_id=None)
+    return one
+
+
+def _bounded(log: Path) -> None:
+    """Put a log away that has grown too long; its writer goes on at the end of the same file."""
+    with suppress(OSError):
+        if log.stat().st_size > LOG_BYTES:
+            shutil.copyfile(log, log.with_name(f"{log.name}.1"))
+            os.truncate(log, 0)
