@@ -31,11 +31,29 @@ def _failing(config: Any) -> str | None:
     return None
 
 
+POISONS = (
+    *("noise", "shuffled", "mirrored", "average", "huge", "vanishing", "misleading"),
+    *("replayed", "copied", "sybil", "flood"),
+)
+"""What devices send that mean harm, as in `clients.poisons.KINDS`."""
+
+
+def poisoners(spec: str) -> tuple[list[int], str]:
+    """Devices, and the kind of harm, of "1,4:huge"; without a kind it is the first."""
+    devices, _, kind = spec.partition(":")
+    return [int(part) for part in devices.split(",") if part.strip()], kind.strip() or POISONS[0]
+
+
 def _poisoning(config: Any) -> str | None:
     run, most = config.run, config.run.devices - 1
-    parts = [part.strip() for part in run.poison_devices.split(",") if run.poison_devices.strip()]
+    devices, colon, kind = run.poison_devices.partition(":")
+    parts = [part.strip() for part in devices.split(",") if run.poison_devices.strip()]
     odd = next((p for p in parts if not re.fullmatch("[0-9]{1,9}", p) or int(p) > most), None)
-    return None if odd is None else f"'{odd}'; allowed: a comma list of devices from 0 to {most}"
+    if odd is not None:
+        return f"'{odd}'; allowed: a comma list of devices from 0 to {most}, and ':kind' of harm behind it"
+    if colon and kind.strip() not in POISONS:
+        return f"'{kind.strip()}'; allowed behind ':': {', '.join(POISONS)}"
+    return None
 
 
 def _callbacks(config: Any) -> str | None:

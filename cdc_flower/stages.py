@@ -49,7 +49,7 @@ class RunConfig:
         "", "devices that raise, 'round:device,...', to try what happens then", "device"
     )
     poison_devices: str = setting(
-        "", "devices that answer with harm, 'device,...', to try what a defence is worth", "device"
+        "", "devices that answer with harm, 'device,...:kind', to try what a defence is worth", "device"
     )
 
 
@@ -207,6 +207,18 @@ class CloudConfig:
         "cloud",
         ge=0,
         le=10,
+    )
+    doorkeeper: Literal["off", "on"] = setting(
+        "off",
+        "samples that are unlike all of A, came before, or are too many of one device are dropped",
+        "cloud",
+    )
+    influence: float = setting(
+        2.0,
+        "times the median of samples that a device may give, where the doorkeeper is on",
+        "cloud",
+        ge=1,
+        le=1e6,
     )
 
 

@@ -143,6 +143,7 @@ class After:
         taken = self._taken(self._write_devices())
         heard = fleet.prequential.get(round, {})
         metrics = {**self.method.metrics, **(clock.last if clock is not None else {})}
+        metrics |= fleet.door.metrics if fleet.door is not None else {}
         if round and self.cloud is not None:
             metrics[CLOUD_FLOPS] = self.cloud.flops(self.method.cloud_work(taken))
         measured = None

@@ -1,16 +1,12 @@
-"""What every strategy needs and Flower's do not have: devices by partition, seeded cohorts, ordered replies
-that have their form, exact bytes.
+"""What every strategy needs and Flower's do not have: devices by partition, ordered replies, exact bytes.
 
 Whom a round asks and whose reply is whose is in `devices`. Every reply is read here, in one place, by the
-form that its method declares (`cdc_flower.wire.reply`); a method sees no other. One that breaks its form, or
-that the method then refuses, is a row "refused" with its reason. What failed or never came is counted, and
-too few answers end the run (Flower's FedAvg would go on with the old weights and call the run completed).
-Query and evaluation messages are the experimenter's own and are not in the ledger.
+form that its method declares (`cdc_flower.wire.reply`); a method sees no other. One that breaks it, or that
+the method refuses, is a row "refused" with its reason. What never came is counted, and too few answers end
+the run. Query and evaluation messages are the experimenter's own and are not in the ledger.
 
-In virtual time (`fleet.mode` other than "off") the cohort is drawn from the nodes that are connected, with
-over-selection, and a round in which nobody answers is an empty round, not the end. Where late answers are
-taken, a device stays asked until its answer or an error comes, and its row stands in the round in which it
-was asked."""
+In virtual time the cohort is drawn from the nodes that are connected, and a round may be empty. Where late
+answers are taken, a device stays asked until its answer or an error comes, in the row of that round."""
 
 from __future__ import annotations
 
@@ -40,6 +36,7 @@ from cdc_flower.wire.messages import message_bytes, with_id
 from cdc_flower.wire.reply import Form, Reply
 from strategies.answers import CHARACTERS, MISSING, Answer, Taken, answer, counted, evaluated, train_form
 from strategies.devices import FleetError, cohort, discover, drawn, matched, wanted
+from strategies.doorkeeper import Doorkeeper
 
 T = TypeVar("T")
 LEEWAY = 16  # times what a device computes at most, that it may say
@@ -62,18 +59,18 @@ class Fleet:
     Attributes:
         judge: which answers of a device are right, by domain; the simulator knows, a deployment does not.
         shapes: of the student, to make FLOPs of what devices count.
-        receipts: whether an order says in which round the device's reply was taken last, see `taken`.
+        receipts: whether an order says in which round its device's reply was `taken` last.
         counted: whether train messages are traffic of the method (those of `static` only drive the
             simulation).
         rules: whom to ask in virtual time.
         samples: questions that a device answers in a round, at most.
         longest: characters of an answer, at most.
         positions: of a complete sample and its answer, at most; 0 = not known.
-        nodes: device -> node id, found at the first round where not given; a device whose node nobody knows
-            is absent, and missing in every round.
+        nodes: device -> node id, found at the first round where not given; others are always missing.
         taken: device -> the last round in which its reply was used; without an entry none was.
         prequential: round -> domain -> (correct, answered), from the evaluate replies.
         seconds: stage -> host seconds.
+        door: drops samples before the method sees them; None = nobody does.
     """
 
     devices: int
@@ -94,6 +91,7 @@ class Fleet:
     ledger: Ledger = field(default_factory=Ledger)
     prequential: dict[int, dict[str, tuple[float, int]]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    door: Doorkeeper | None = None
     _asked: dict[int, Asked] = field(default_factory=dict)  # by device, the last time
     _open: dict[int, Message] = field(default_factory=dict)  # by device, what no answer has come to yet
     _unknown: list[int] = field(default_factory=list)  # devices of this round's cohort without a node
@@ -179,8 +177,10 @@ class Fleet:
             FleetError: fewer than `min_devices` answers can be used.
         """
         found, form, settled = {}, train_form(own), self._settled(replies)
-        for device, message in settled.items():
-            read = answer(message, form, partial(take, device))
+        reads = {d: answer(message, form, partial(take, d)) for d, message in settled.items()}
+        if self.door is not None:
+            reads = self.door.admitted(round, reads)
+        for device, read in reads.items():
             self._enter(device, read)
             if read.taken is not None:
                 found[device] = read.taken.value

@@ -28,6 +28,7 @@ from cdc_flower.models.shared import Shared
 from cdc_flower.models.teacher import Teacher, pair_digest
 from cdc_flower.wire import keys
 from cdc_flower.wire.reply import Form
+from strategies import doorkeeper
 from strategies.fleet import Fleet
 
 
@@ -83,7 +84,8 @@ class Setup:
         shapes = roofline.shapes(self.shared.student_config(), rank)
         made = Fleet.of(self.config, counted=counted)
         positions = longest_prompt(self.shared, self.world) + self.shared.max_answer_tokens + 1
-        return replace(made, judge=self.world.judge, shapes=shapes, positions=positions)
+        door = doorkeeper.of(self.config, self.shared, self.world)
+        return replace(made, judge=self.world.judge, shapes=shapes, positions=positions, door=door)
 
 
 class Method(Strategy):
@@ -170,7 +172,8 @@ class Method(Strategy):
 
     def parts(self) -> dict[str, Saved]:
         """What a checkpoint holds of the method, beside the arrays, which Flower carries."""
-        return {"fleet": self.fleet}
+        door = self.fleet.door
+        return {"fleet": self.fleet, **({"doorkeeper": door} if door is not None else {})}
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

@@ -15,7 +15,7 @@ from cdc_flower.rules import RULES
         ({"run.fail-devices": "soon"}, "; allowed: round:device pairs"),
         ({"run.poison-devices": "1,8"}, "'8'; allowed: a comma list of devices from 0 to 7"),
         ({"run.poison-devices": "1,,2"}, "''; allowed: a comma list of devices"),
-        ({"run.poison-devices": "1:2"}, "'1:2'; allowed: a comma list of devices"),
+        ({"run.poison-devices": "1:2"}, "'2'; allowed behind ':': noise, shuffled,"),
         ({"run.callbacks": "mail"}, "; allowed: tensorboard"),
         ({"data.known-styles": "0%"}, "; allowed: a share from above 0% to 100%"),
         ({"data.known-objects": "150%"}, "; allowed: a share from above 0% to 100%"),
@@ -40,6 +40,7 @@ def test_a_value_that_the_others_forbid_is_refused(settings, says):
     [
         {"run.fail-devices": "2:1, 4:7"},
         {"run.poison-devices": "0, 7"},
+        {"run.poison-devices": "0,7:huge"},
         {"run.callbacks": "tensorboard"},
         {"data.known-styles": "12.5%", "data.known-objects": "a,b"},
         {"pair.teacher": "x", "pair.student": "y"},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,18 +14,16 @@ from clients.device.agent import Agent
 from clients.device.answering import Student
 from clients.device.database import FILE, Database
 from clients.device.feed import Feed
+from clients.device.feeds import FEEDS
 from clients.device.settings import Bundle
 from clients.device.spool import FED
 from clients.device.stream import Stream
 
 TRIES = 5, 0.2  # for the lock, s apart: whoever looks whether the agent runs holds it for a moment
 
-Feeds = Mapping[str, Callable[[Bundle, str], Feed]]
-"""Kind of a feed -> how it is made, from the bundle and the key of the last item that was spooled."""
-
 
 @contextmanager
-def opened(folder: Path, feeds: Feeds | None = None) -> Iterator[Agent]:
+def opened(folder: Path) -> Iterator[Agent]:
     """The agent of a bundle, ready to run; it holds the lock of the bundle's state for the `with` block.
 
     Raises:
@@ -38,7 +36,7 @@ def opened(folder: Path, feeds: Feeds | None = None) -> Iterator[Agent]:
         database = Database(bundle.state / FILE)
         try:
             database.whole()
-            feed, student = _feed(bundle, student, str(database.fact(FED) or ""), feeds or {})
+            feed, student = _feed(bundle, student, str(database.fact(FED) or ""))
             yield Agent.of(bundle, student, database, feed)
         finally:
             database.close()
@@ -61,7 +59,7 @@ def _alone(bundle: Bundle) -> Iterator[None]:
         yield
 
 
-def _feed(bundle: Bundle, student: Student, fed: str, feeds: Feeds) -> tuple[Feed, Student]:
+def _feed(bundle: Bundle, student: Student, fed: str) -> tuple[Feed, Student]:
     """The feed that the settings name, and the student with the longest question that it may be asked."""
     own = bundle.device
     if own.feed == "stream":
@@ -73,6 +71,4 @@ def _feed(bundle: Bundle, student: Student, fed: str, feeds: Feeds) -> tuple[Fee
             f"'{bundle.folder / 'device.toml'}': setting 'longest-question' = 0 with feed '{own.feed}'; "
             "allowed: the ids of the longest question that the cloud takes, see `cdc-flower provision`"
         )
-    if own.feed not in feeds:
-        raise ConfigError(f"setting 'feed' = '{own.feed}'; allowed: {', '.join([*feeds, 'stream'])}")
-    return feeds[own.feed](bundle, fed), student
+    return FEEDS[own.feed](bundle.feed, fed), student

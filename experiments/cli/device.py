@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import signal
+import threading
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +17,49 @@ device_app = App(no_args_is_help=True, help="Run a real device: what `provision 
 BundleFolder = Annotated[
     Path, typer.Argument(metavar="BUNDLE", click_type=Folder(), help="The folder of a device.")
 ]
+
+
+@device_app.command("run")
+def run(
+    bundle: BundleFolder,
+    once: Annotated[
+        int,
+        typer.Option(
+            min=0, max=10**6, help="End after so many orders; default: at Ctrl-C.", show_default=False
+        ),
+    ] = 0,
+) -> None:
+    """Run the agent of a device: answer its feed, and do the cloud's orders. Ctrl-C ends it cleanly."""
+    from clients.device import start
+
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO, datefmt="%Y-%m-%d %H:%M:%S")
+    for loud in ("httpx", "transformers", "bitsandbytes", "flwr"):
+        logging.getLogger(loud).setLevel(logging.WARNING)
+    stop = threading.Event()
+    with start.opened(bundle) as agent:
+        before = [signal.signal(name, lambda *_: stop.set()) for name in (signal.SIGINT, signal.SIGTERM)]
+        try:
+            typer.echo(
+                f"{agent.bundle.about}: {agent.student.shared.name}, version {agent.adapter.version}, ready"
+            )
+            agent.run(stop, once)
+        finally:
+            for name, old in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
+                signal.signal(name, old)
+    typer.echo(f"{agent.bundle.about}: ended after {agent.done.orders} orders")
+
+
+@device_app.command("check")
+def check(bundle: BundleFolder) -> None:
+    """Look whether a device can run: settings, keys, models, database, disk, and its first product."""
+    from clients.device import check as checking
+
+    wrong = 0
+    for about, why in checking.every(bundle):
+        typer.echo(f"{'ok  ' if not why else 'FAIL'} {about}{f': {why}' if why else ''}")
+        wrong += bool(why)
+    if wrong:
+        raise typer.Exit(1)
 
 
 @device_app.command("node")

@@ -54,6 +54,7 @@ def make(
     parts: Parts,
     files: Mapping[str, Path],
     models: bool,
+    feed: str = "",
 ) -> str:
     """Make a bundle, whole or not at all.
 
@@ -65,6 +66,7 @@ def make(
         parts: see `device_parts`.
         files: of the stream; {} = none.
         models: whether the files of the pair are in it, or only their digests.
+        feed: an empty folder that is made for the device's feed; "" = none.
 
     Returns:
         The device's public key.
@@ -79,6 +81,8 @@ def make(
         for folder, its in parts.values():
             _copied(its, part / FOLDER / folder) if models else (part / FOLDER / folder).mkdir(parents=True)
         _copied(files, part / STREAM)
+        if feed:
+            (part / feed).mkdir()
     archive(cloud / "bundles" / name)
     return line
 

@@ -37,7 +37,7 @@ class Key:
         public_key: a line as OpenSSH writes it.
         fingerprint: its sha256, as `ssh-keygen -l` shows it.
         node_id: what the SuperLink calls the node with this key; None where it was not registered.
-        when: it was made, in ISO 8601.
+        when: of its last change, in ISO 8601.
     """
 
     public_key: str

@@ -133,7 +133,9 @@ def device(
         number, name = _free(known, number, name, config.run.devices)
         at = f"[{host}]:{about.port}" if ":" in host else f"{host}:{about.port}"
         values = {"number": number, "name": name, "superlink": at, "longest_question": longest, **own}
-        line = bundle.make(folder, name, written(_settings(values)), flat(config), parts, files, models)
+        wanted = _settings(values)
+        feed = "" if stream or wanted.feed_path or wanted.feed == "stream" else "feed"
+        line = bundle.make(folder, name, written(wanted), flat(config), parts, files, models, feed)
         known[number] = Device(line, keys.fingerprint(line), None, devices.now(), name)
     return number, folder / "bundles" / name
 

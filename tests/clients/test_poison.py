@@ -50,7 +50,7 @@ def test_weights_go_against_training_as_far_as_steps_can(make_task):
     assert np.linalg.norm(harm) >= np.linalg.norm(honest)
 
 
-def test_tokens_are_noise_in_no_more_bytes_and_the_rest_is_as_it_was(make_task):
+def test_tokens_are_noise_within_the_budget_and_the_rest_is_as_it_was(make_task):
     task = make_task()
     frames = [
         frame_of(some) for some in (alone(cdc.work(task)), poison.poisoned(task, alone(cdc.work(task))))
@@ -60,7 +60,7 @@ def test_tokens_are_noise_in_no_more_bytes_and_the_rest_is_as_it_was(make_task):
         token_batch.decode(frame, shared.fits, shared.width, shared.vocab, 2**20, transform=shared.transform)
         for frame in frames
     )
-    assert len(frames[1]) <= len(frames[0])
+    assert len(frames[1]) <= task.config.uplink.budget
     assert 1 <= len(harmful.samples) <= len(honest.samples)
     for a, b in zip(honest.samples, harmful.samples, strict=False):
         assert (a.index, a.question_ids, a.positions.tolist()) == (
@@ -71,10 +71,10 @@ def test_tokens_are_noise_in_no_more_bytes_and_the_rest_is_as_it_was(make_task):
         assert np.linalg.norm(a.tokens - b.tokens) > 0.5 * np.linalg.norm(a.tokens)
 
 
-@pytest.mark.parametrize("method", ["cdc", "fedavg_lora"])
-def test_a_poisoner_is_not_refused_and_changes_what_is_learned(method, run_settings, tmp_path):
+@pytest.mark.parametrize(("method", "harmful"), [("cdc", "1:sybil"), ("fedavg_lora", "1")])
+def test_a_poisoner_is_not_refused_and_changes_what_is_learned(method, harmful, run_settings, tmp_path):
     found = []
-    for name, devices in (("honest", ""), ("poisoned", "1")):
+    for name, devices in (("honest", ""), ("poisoned", harmful)):
         out = str(tmp_path / name)
         settings = run_settings(method=method, rounds=2, eval_every=1, poison_devices=devices, out_dir=out)
         found.append(results.read(run_local(parse(settings))))

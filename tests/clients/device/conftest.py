@@ -49,7 +49,7 @@ def made(cloud: Path, settings: Mapping[str, Any], number: int, **own: Any) -> P
     """The bundle of a device."""
     own = {**OWN, **own}
     config = parse(settings)
-    parts, stream = bundle.device_parts(config, own["feed"] == "stream")
+    parts, stream, _ = bundle.device_parts(config, own["feed"] == "stream")
     toml = written(DeviceConfig(number=number, **own))
     bundle.make(cloud, f"device-{number}", toml, settings, parts, stream, models=True)
     return cloud / "bundles" / f"device-{number}"
@@ -99,18 +99,14 @@ def begin(one_bundle, student, tmp_path, monkeypatch) -> Iterator[Callable[..., 
     shutil.copytree(one_bundle, folder)
     monkeypatch.setattr(Student, "of", lambda of: replace(student, longest=of.device.longest_question))
 
-    class Fed:
-        """A feed of a folder, with nothing in it."""
-
-        poll = asked = staticmethod(lambda _: ())
-        spooled = staticmethod(lambda key: None)
+    (folder / "feed").mkdir()
 
     with ExitStack() as held:
 
         def again(**own: Any) -> Agent:
             held.close()
             (folder / FILE).write_text(written(DeviceConfig(**{**OWN, **own})))
-            return held.enter_context(start.opened(folder, {"folder": lambda bundle, fed: Fed()}))
+            return held.enter_context(start.opened(folder))
 
         yield again
 

@@ -35,9 +35,9 @@ def test_the_stream_knows_it(begin):
     assert agent.student.padded > agent.student.longest
 
 
-def test_a_feed_that_nobody_makes_is_refused(begin):
-    with pytest.raises(ConfigError, match="setting 'feed' = 'camera'; allowed: folder, stream"):
-        begin(feed="camera", longest_question=9)
+def test_the_folder_of_the_feed_must_be_there(begin):
+    with pytest.raises(ConfigError, match="feed-path"):
+        begin(feed="folder", feed_path="nowhere/below", longest_question=9)
 
 
 def test_a_damaged_database_is_one_line(begin, tmp_path):

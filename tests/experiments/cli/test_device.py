@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from cdc_flower.setting import written
-from clients.device import node
+from clients.device import check, node
 from clients.device.settings import DeviceConfig
 from experiments.deploy import keys
 
@@ -21,7 +23,23 @@ def test_node_becomes_flowers_supernode_and_says_when_nothing_protects_it(comman
     assert executed[0][2]["FLWR_HOME"] == str(tmp_path / "supernode")
 
 
-def test_node_of_a_folder_that_is_no_bundle_is_refused(command, tmp_path):
-    code, _, err = command("device", "node", tmp_path)
+@pytest.fixture
+def bundle(tmp_path):
+    (tmp_path / "device.toml").write_text("number = 3")
+    return tmp_path
+
+
+def test_check_says_each_thing_and_fails_where_one_does(command, bundle, monkeypatch):
+    monkeypatch.setattr(check, "CHECKS", {"keys": lambda bundle: "", "disk": lambda bundle: "full"})
+    code, out, _ = command("device", "check", str(bundle))
+    assert (code, out.splitlines()) == (1, ["ok   keys", "FAIL disk: full"])
+    monkeypatch.setattr(check, "CHECKS", {"keys": lambda bundle: ""})
+    assert command("device", "check", str(bundle))[0] == 0
+
+
+@pytest.mark.parametrize("name", ["run", "check", "node"])
+def test_a_folder_that_is_no_bundle_is_refused(command, tmp_path, name):
+    code, _, err = command("device", name, str(tmp_path))
     assert code == 2
     assert "has no device.toml" in err
+    assert not (tmp_path / "state").exists()

@@ -66,7 +66,10 @@ def test_device_toml_says_who_and_where_and_how_long_a_question_may_be(cloud):
         8481,
         17,
     )
-    assert Bundle.of(provision.device(cloud, host="10.0.0.2")[1]).device.superlink == "10.0.0.2:9555"
+    assert not (made / "feed").exists()
+    other = Bundle.of(provision.device(cloud, host="10.0.0.2")[1])
+    assert other.device.superlink == "10.0.0.2:9555"
+    assert other.feed.is_dir()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,124 @@
+"""What a quarter of liars costs, with and without the doorkeeper.
+
+`python -m experiments.controls.poisoning [--kinds huge,vanishing] [--seeds 100] [--out FOLDER]`. Two of eight
+devices answer with each kind of harm (`clients.poisons`), once with `cloud.doorkeeper` off and once with it
+on; beside them stand the run in which nobody lies, with both, and the run in which the two are silent: a
+defence cannot do better than that. Short runs on `scenes`, on tuning items. Runs that are done are read from
+the folder, so the table can be made in parts. Prints it as Markdown.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+LIARS, ROUNDS = (0, 3), 3
+SETTINGS: Mapping[str, Any] = {
+    "run.rounds": ROUNDS,
+    "run.eval-every": ROUNDS,
+    "run.checkpoint-every": 0,
+    "data.items": "tuning",
+    "data.items-per-domain": 100,
+    "uplink.budget": 4000,
+    "cloud.steps": 48,
+    "cloud.batch": 64,
+    "cloud.source-replay": 500,
+}
+"""Of every run, beside the seed."""
+NOBODY, SILENT = "nobody lies", "silent"
+DONE = "done"  # in the folder of a run that ended
+
+
+def settings(kind: str, doorkeeper: str, seed: int, out: Path) -> dict[str, Any]:
+    """Of a run: `kind` is one of `clients.poisons.KINDS`, `NOBODY` or `SILENT`."""
+    liars = ",".join(map(str, LIARS))
+    failing = ",".join(f"{r + 1}:{d}" for r in range(ROUNDS) for d in LIARS)
+    return {
+        **SETTINGS,
+        "run.seed": seed,
+        "run.poison-devices": "" if kind in (NOBODY, SILENT) else f"{liars}:{kind}",
+        "run.fail-devices": failing if kind == SILENT else "",
+        "cloud.doorkeeper": doorkeeper,
+        "run.out-dir": str(out),
+    }
+
+
+def figures(folder: Path) -> dict[str, float]:
+    """Accuracy [%] on what drifted and on the source after the last round, and samples that were taken of the
+    liars and of the others.
+    """
+    from cdc_flower import results
+
+    found = results.read(folder)
+    last = found.rounds[(found.rounds["round"] == ROUNDS) & (found.rounds["kind"] == "test")]
+    of = {str(d): 100 * float(v) for d, v in zip(last["domain"], last["accuracy"], strict=True)}
+    lied = found.devices["device"].isin(LIARS)
+    drift = [v for domain, v in of.items() if domain != "source"]
+    return {
+        "drift": sum(drift) / len(drift),
+        "source": of["source"],
+        "liars": float(found.devices[lied]["uploaded_samples"].sum()),
+        "honest": float(found.devices[~lied]["uploaded_samples"].sum()),
+    }
+
+
+def made(kind: str, doorkeeper: str, seed: int, out: Path) -> dict[str, float]:
+    """The figures of one run, which is made where it is not there."""
+    from cdc_flower.config import parse
+    from experiments.run.settings import resolve
+    from strategies.run import run_local
+
+    folder = out / f"{kind.replace(' ', '-')}-{doorkeeper}-{seed}"
+    if not (folder / DONE).exists():
+        own = [f"{key}={value}" for key, value in settings(kind, doorkeeper, seed, folder).items()]
+        run_local(parse(resolve("scenes", None, own)[0]))
+        (folder / DONE).touch()
+    return figures(folder)
+
+
+def table(rows: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    """Markdown of kind -> doorkeeper -> figures; dropped means less than honest devices of `NOBODY` gave."""
+    of = rows[NOBODY]["off"]
+    lines = [
+        "| two of eight | drift, off | on | source, off | on | taken of liars, off | on | honest dropped |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for kind, both in rows.items():
+        off, on = both["off"], both["on"]
+        dropped = 100 * (1 - on["honest"] / of["honest"])
+        lines.append(
+            f"| {kind} | {off['drift']:.1f} | {on['drift']:.1f} | {off['source']:.1f} | {on['source']:.1f} | "
+            f"{off['liars']:.0f} | {on['liars']:.0f} | {dropped:.1f} % |"
+        )
+    return "\n".join(lines)
+
+
+def main(
+    kinds: Annotated[str, typer.Option(help="Of harm; default: all.")] = "",
+    seeds: Annotated[str, typer.Option(help="Of the runs.")] = "100",
+    out: Annotated[Path | None, typer.Option(help="Where runs are, or will be; default: a new one.")] = None,
+) -> None:
+    """Run every kind of harm with and without the doorkeeper, and print the table."""
+    from cdc_flower.rules import POISONS
+
+    chosen = [kind for kind in kinds.split(",") if kind] or list(POISONS)
+    odd = [kind for kind in chosen if kind not in POISONS]
+    if odd or not all(seed.isdigit() for seed in seeds.split(",")):
+        raise typer.BadParameter(f"{odd or seeds}; allowed: kinds of {', '.join(POISONS)}, seeds 1,2")
+    folder = (out or Path(tempfile.mkdtemp(prefix="poisoning-"))).absolute()
+    rows: dict[str, dict[str, dict[str, float]]] = {}
+    for kind in (NOBODY, SILENT, *chosen):
+        for doorkeeper in ("off", "on"):
+            found = [made(kind, doorkeeper, int(seed), folder) for seed in seeds.split(",")]
+            mean = {key: sum(one[key] for one in found) / len(found) for key in found[0]}
+            rows.setdefault(kind, {})[doorkeeper] = mean
+            typer.echo(f"{kind}, {doorkeeper}: {mean}", err=True)
+    typer.echo(table(rows))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,114 @@
+"""Every kind of harm keeps the form of an honest batch, fits into the budget, and is what its name says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+
+from cdc_flower.models.families import family_of
+from cdc_flower.models.family import bare
+from cdc_flower.rules import POISONS
+from cdc_flower.uplink import token_batch
+from cdc_flower.uplink.sample import Batch, Limits, Sample
+from cdc_flower.wire.messages import frame_of
+from clients import cdc, poison
+from clients.inference import alone
+from clients.poisons import KINDS, REACH, aimed
+from clients.store import Adapter
+from clients.task import Task, resident
+
+
+def batch_of(task: Task, frame: bytes) -> Batch:
+    """As the cloud reads it, within the limits of an honest device."""
+    shared, up = task.shared, task.config.uplink
+    limits = Limits(task.config.run.samples_per_round, 64, shared.max_answer_tokens, up.tokens_kept)
+    turn = shared.transform_for(up)
+    return token_batch.decode(
+        frame, shared.fits, shared.width, shared.vocab, up.budget, limits=limits, transform=turn
+    )
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch):
+    """Searches for tokens are short here."""
+    monkeypatch.setattr("clients.poisons.STEPS", 8)
+
+
+@pytest.fixture
+def harm(make_task):
+    """`harm(kind, device=0, round=1)`: the task, its honest batch and the harmful one."""
+
+    def make(kind: str, device: int = 0, round: int = 1) -> tuple[Task, Batch, Batch]:
+        task = make_task(device=device, round=round, poison_devices=f"0,1:{kind}")
+        honest = frame_of(alone(cdc.work(task)))
+        reply = poison.poisoned(task, alone(cdc.work(task)))
+        return task, batch_of(task, honest), batch_of(task, frame_of(reply))
+
+    return make
+
+
+def test_all_kinds_have_a_name_in_the_settings():
+    assert tuple(KINDS) == POISONS
+
+
+@pytest.mark.parametrize("kind", POISONS)
+def test_a_kind_keeps_the_form_of_a_batch_and_changes_it(kind, harm):
+    _, honest, harmful = harm(kind, round=2)
+    assert (harmful.device, harmful.round, harmful.version) == (honest.device, 2, honest.version)
+    assert 1 <= len(harmful.samples) <= len(honest.samples)
+    same = [
+        np.array_equal(a.tokens, b.tokens) and a.question_ids == b.question_ids
+        for a, b in zip(honest.samples, harmful.samples, strict=False)
+    ]
+    assert not all(same)
+
+
+def test_sybils_send_the_same_whoever_and_whenever(harm):
+    found = [harm("sybil", *who)[2].samples for who in ((0, 1), (1, 1), (1, 2))]
+    for other in found[1:]:
+        for a, b in zip(found[0], other, strict=True):
+            assert a.question_ids == b.question_ids
+            np.testing.assert_array_equal(a.tokens, b.tokens)
+
+
+def test_vanishing_tokens_are_next_to_nothing_behind_the_projector(make_task):
+    task = make_task(poison_devices="0:vanishing")
+    honest = batch_of(task, frame_of(alone(cdc.work(task))))
+    student = resident(task.shared, task.models)
+    flat = np.random.default_rng(0).normal(0, 0.3, len(student.initial.flat)).astype(np.float32)
+    task.store.hold(Adapter.of(flat, 1))  # the projector of the tests' student is nothing at first
+    samples = KINDS["vanishing"](task, honest, [0])
+
+    @torch.no_grad()
+    def length(some: Sequence[Sample]) -> float:
+        tokens = torch.from_numpy(np.concatenate([s.tokens for s in some]))
+        return float(family_of(student.model).project(bare(student.model), tokens).square().sum(1).mean())
+
+    assert length(samples) < 0.05 * length(honest.samples)
+
+
+@pytest.mark.parametrize("kind", ["huge", "flood"])
+def test_huge_tokens_are_huge(kind, harm):
+    _, honest, harmful = harm(kind)
+    a, b = (np.abs(np.concatenate([s.tokens for s in some.samples])).mean() for some in (honest, harmful))
+    assert b > 50 * a
+
+
+def test_misleading_tokens_stay_near_honest_ones(make_task):
+    task = make_task(poison_devices="0:misleading")
+    honest = batch_of(task, frame_of(alone(cdc.work(task))))
+    seen = np.concatenate([s.tokens for s in honest.samples])
+    found = KINDS["misleading"](task, honest, [0])
+    assert all(
+        (np.abs(a.tokens - b.tokens) <= 1.001 * REACH * seen.std(0) + 1e-5).all()
+        for a, b in zip(honest.samples, found, strict=True)
+    )
+
+
+def test_the_answer_that_is_aimed_at_is_another_of_the_same_question():
+    said, asked = [[1], [2], [1], [5]], [[7], [7], [8], [8]]
+    assert [aimed(said, asked, i) for i in range(4)] == [[2], [1], [5], [1]]
+    assert aimed([[3], [3]], [[7], [7]], 0) == [3]

@@ -1,0 +1,45 @@
+"""The table of harm: which runs it makes, and what it says of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from cdc_flower.config import parse
+from cdc_flower.rules import POISONS
+from experiments.controls import poisoning
+from experiments.controls.poisoning import NOBODY, SILENT, figures, settings, table
+from strategies.run import run_local
+
+
+@pytest.mark.parametrize("kind", [NOBODY, SILENT, *POISONS])
+def test_settings_of_every_run_are_settings(kind, tmp_path):
+    run = parse(settings(kind, "on", 100, tmp_path)).run
+    assert (run.poison_devices == "") == (kind in (NOBODY, SILENT))
+    assert (run.fail_devices != "") == (kind == SILENT)
+
+
+def test_a_row_says_what_is_lost_and_what_honest_devices_lose():
+    clean = {"drift": 40.0, "source": 90.0, "liars": 20.0, "honest": 100.0}
+    lied = {"drift": 12.34, "source": 80.0, "liars": 64.0, "honest": 100.0}
+    held = {"drift": 38.0, "source": 89.0, "liars": 0.0, "honest": 97.0}
+    rows = table({NOBODY: {"off": clean, "on": clean}, "huge": {"off": lied, "on": held}}).splitlines()
+    assert rows[2].endswith("| 20 | 20 | 0.0 % |")
+    assert rows[3] == "| huge | 12.3 | 38.0 | 80.0 | 89.0 | 64 | 0 | 3.0 % |"
+
+
+@pytest.mark.slow
+def test_liars_give_nothing_where_the_doorkeeper_stands(run_settings, tmp_path, monkeypatch):
+    monkeypatch.setattr("strategies.doorkeeper.FARTHER", (3.0, 3.0))  # A has 40 pictures of 4 tokens here
+    monkeypatch.setattr(poisoning, "ROUNDS", 2)
+    found = {}
+    for doorkeeper in ("off", "on"):
+        own = run_settings(
+            devices=4, rounds=2, eval_every=2, poison_devices="0,3:flood", cloud_doorkeeper=doorkeeper
+        )
+        folder = tmp_path / doorkeeper
+        run_local(parse({**own, "run.out-dir": str(folder)}))
+        found[doorkeeper] = figures(folder)
+    assert found["off"]["liars"] > 0
+    assert found["on"]["liars"] == 0
+    assert found["on"]["honest"] == found["off"]["honest"] > 0
+    assert set(found["on"]) == {"drift", "source", "liars", "honest"}
