@@ -67,6 +67,8 @@ class Done:
         seconds: that answers took.
         orders: that have a reply.
         errors: of these, error replies.
+        refused_updates: orders after which the device has another version than the cloud's newest.
+        bytes_up, bytes_down: of replies and orders.
         round: of the last order; 0 = none.
         held_back: why the last reply had no samples; "" = it could have some.
     """
@@ -76,6 +78,9 @@ class Done:
     seconds: float = 0.0
     orders: int = 0
     errors: int = 0
+    refused_updates: int = 0
+    bytes_up: int = 0
+    bytes_down: int = 0
     round: int = 0
     held_back: str = ""
 
@@ -266,6 +271,9 @@ class Agent:
             self.mailbox.answer(order.round, Reply(data))
             self.spool.take(order.round, numbers)
             self.spool.database.know(STATE, kept)
+        self.done.refused_updates += orders.update_refused(content, reply)
+        self.done.bytes_up += len(data)
+        self.done.bytes_down += len(order.content)
         self.state = state
         sweep(self.bundle.adapters, [kept])
         return len(samples), len(numbers), len(data)

@@ -119,6 +119,13 @@ def went_up(reply: RecordDict, student: Student, samples: Sequence[Spooled]) -> 
     return [samples[s.index].id for s in batch.samples]
 
 
+def update_refused(content: RecordDict, reply: RecordDict) -> bool:
+    """Whether the device has another version, after an order, than the one that the order brings it to."""
+    newest = content.config_records[keys.CONFIG].get(keys.VERSION)
+    metrics = reply.metric_records.get(keys.METRICS, {})
+    return newest is not None and keys.VERSION in metrics and metrics[keys.VERSION] != newest
+
+
 def synced(folder: Path) -> None:
     """Have the adapters in a folder on the disk, before a transaction names one."""
     for path in [*folder.glob("*.npy"), folder] if folder.is_dir() else []:

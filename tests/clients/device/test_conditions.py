@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from clients.device import conditions
-from clients.device.conditions import BackpressureConfig, Conditions, may_send
+from clients.device.conditions import BackpressureConfig, Conditions, may_send, read
 
 ALL = {"battery": 0.5, "charging": False, "temperature": 41.5, "metered": False}
 
@@ -24,11 +24,11 @@ def silent(monkeypatch):
 
 
 def test_a_file_says_instead_of_the_system(tmp_path, silent):
-    assert conditions.read(tmp_path) == Conditions()
+    assert read(tmp_path) == Conditions()
     (tmp_path / conditions.FILE).write_text(json.dumps(ALL))
-    assert conditions.read(tmp_path) == Conditions(0.5, False, 41.5, False)
+    assert read(tmp_path) == Conditions(0.5, False, 41.5, False)
     (tmp_path / conditions.FILE).write_text('{"metered": true}')
-    assert conditions.read(tmp_path) == Conditions(metered=True)
+    assert read(tmp_path) == Conditions(metered=True)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_a_file_says_instead_of_the_system(tmp_path, silent):
 def test_a_file_that_cannot_be_used_is_said_in_a_line_and_holds_nothing_back(tmp_path, silent, caplog, text):
     (tmp_path / conditions.FILE).write_text(text)
     with caplog.at_level(logging.WARNING):
-        assert conditions.read(tmp_path) == Conditions()
+        assert read(tmp_path) == Conditions()
     assert len(caplog.text.splitlines()) == 1
 
 
@@ -62,7 +62,7 @@ def test_what_the_system_says(tmp_path, silent, monkeypatch):
     for said, metered in (("u 1", True), ("u 4", False), ("u 0", None), ("", None)):
         bus.write_text(f"#!/bin/sh\necho '{said}'\n")
         bus.chmod(bus.stat().st_mode | stat.S_IXUSR)
-        assert conditions.read(tmp_path) == Conditions(0.37, True, 55.0, metered)
+        assert read(tmp_path) == Conditions(0.37, True, 55.0, metered)
 
 
 @pytest.mark.parametrize(
