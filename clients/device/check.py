@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cdc_flower.config import ConfigError, RunError, parse_stages
-from cdc_flower.models.compressions import preflight
-from clients.device import models
+from clients.device import models, preflight
 from clients.device.conditions import may_send
 from clients.device.conditions import read as conditions
 from clients.device.database import FILE, Database
@@ -45,7 +44,7 @@ def _models(bundle: Bundle) -> str:
 
 
 def _arithmetic(bundle: Bundle) -> str:
-    preflight(bundle.device.compression or parse_stages(bundle.run_config()).pair.compression)
+    preflight.arithmetic(bundle)
     return ""
 
 
@@ -87,6 +86,8 @@ CHECKS: dict[str, Callable[[Bundle], str]] = {
     "keys": _keys,
     "models, against the cloud's signature": _models,
     "compressed products, by this processor": _arithmetic,
+    "memory": preflight.memory,
+    "clock": preflight.clock,
     "feed": _feed,
     "database": _database,
     "disk": _disk,

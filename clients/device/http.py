@@ -26,7 +26,7 @@ from starlette.routing import Route
 
 from cdc_flower import loopback
 from cdc_flower.border import one_line
-from cdc_flower.config import RunError
+from cdc_flower.config import ConfigError, RunError
 from clients.device import asked
 from clients.device.answering import ItemError
 from clients.device.asked import Asked, BadRequest
@@ -157,18 +157,21 @@ def _error(code: int, why: str) -> Response:
 @contextmanager
 def endpoint(agent: Agent) -> Iterator[int]:
     """Serve an agent's endpoint, on the port of its settings, for the length of a `with` block; gives the
-    port, 0 where the settings want none.
-
-    Raises:
-        ConfigError: the port is taken.
+    port. It is 0 where the settings want none, or, with a warning, where the port is taken: the device goes
+    on without.
     """
     port = agent.bundle.device.http_port
-    if not port:
+    try:
+        listens = loopback.listening(port) if port else None
+    except ConfigError as err:
+        _log.warning("no endpoint: %s (setting 'http-port')", err)
+        listens = None
+    if listens is None:
         yield 0
         return
     own = Endpoint(agent)
     try:
-        with loopback.served(own.application, loopback.listening(port)) as on:
+        with loopback.served(own.application, listens) as on:
             yield on
     finally:
         own.model.shutdown(wait=False, cancel_futures=True)

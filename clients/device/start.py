@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cdc_flower.config import ConfigError
 from cdc_flower.lock import locked
+from clients.device import preflight
 from clients.device.agent import Agent
 from clients.device.answering import Student
 from clients.device.database import FILE, Database
@@ -32,6 +33,7 @@ def opened(folder: Path) -> Iterator[Agent]:
     """
     bundle = Bundle.of(folder)
     with _alone(bundle):
+        preflight.arithmetic(bundle)
         student = Student.of(bundle)
         database = Database(bundle.state / FILE)
         try:

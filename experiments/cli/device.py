@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import signal
 import threading
@@ -10,13 +11,14 @@ from typing import Annotated
 
 import typer
 
-from experiments.cli.checked import App, Folder
+from experiments.cli.checked import App, File, Folder
 
 device_app = App(no_args_is_help=True, help="Run a real device: what `provision device` made, copied to it.")
 
 BundleFolder = Annotated[
     Path, typer.Argument(metavar="BUNDLE", click_type=Folder(), help="The folder of a device.")
 ]
+Json = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 
 @device_app.command("run")
@@ -31,16 +33,18 @@ def run(
 ) -> None:
     """Run the agent of a device: answer its feed, and do the cloud's orders. Ctrl-C ends it cleanly."""
     from clients.device import start
+    from clients.device.http import endpoint
 
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO, datefmt="%Y-%m-%d %H:%M:%S")
     for loud in ("httpx", "transformers", "bitsandbytes", "flwr"):
         logging.getLogger(loud).setLevel(logging.WARNING)
     stop = threading.Event()
-    with start.opened(bundle) as agent:
+    with start.opened(bundle) as agent, endpoint(agent) as port:
         before = [signal.signal(name, lambda *_: stop.set()) for name in (signal.SIGINT, signal.SIGTERM)]
         try:
             typer.echo(
-                f"{agent.bundle.about}: {agent.student.shared.name}, version {agent.adapter.version}, ready"
+                f"{agent.bundle.about}: {agent.student.shared.name}, version {agent.adapter.version}, "
+                f"{f'asked on 127.0.0.1:{port}, ' if port else ''}ready"
             )
             agent.run(stop, once)
         finally:
@@ -60,6 +64,58 @@ def check(bundle: BundleFolder) -> None:
         wrong += bool(why)
     if wrong:
         raise typer.Exit(1)
+
+
+@device_app.command("ask")
+def ask(
+    bundle: BundleFolder,
+    image: Annotated[Path, typer.Option(click_type=File(), help="A picture: PNG, JPEG, WEBP, GIF or BMP.")],
+    question: Annotated[str, typer.Option(help="Words.")],
+    keep: Annotated[
+        bool, typer.Option("--keep/--no-keep", help="It may become a sample that is sent.")
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Ask the agent that runs on this machine a question about a picture."""
+    from clients.device.ask import ask as asking
+    from clients.device.settings import Bundle
+
+    said = asking(Bundle.of(bundle), image, question, keep=keep)
+    if as_json:
+        typer.echo(json.dumps(said))
+        return
+    typer.echo(f"{said['answer']} (version {said['version']}, uncertainty {said['uncertainty']:.3g} nats)")
+
+
+@device_app.command("status")
+def status(bundle: BundleFolder, as_json: Json = False) -> None:
+    """Say what a device is and has, whether its agent runs or not."""
+    from clients.device.settings import Bundle
+    from clients.device.status import status as read
+
+    opened = Bundle.of(bundle)
+    said = read(opened)
+    if as_json:
+        typer.echo(json.dumps(said, indent=1))
+        return
+    samples = said["samples"]
+    spool = "no samples yet"
+    if samples:
+        spool = (
+            f"{samples['waiting']} samples wait, {samples['out']} are out ({samples['bytes']:,} bytes); "
+            f"of {samples['came']} that came {samples['taken']} were taken and {samples['dropped']} dropped"
+        )
+    typer.echo(
+        f"{opened.about}: agent {'runs' if said['running'] else 'does not run'}, version {said['version']}"
+    )
+    typer.echo(spool)
+    for about, what in (
+        ("order that waits: round", said["order"]),
+        ("last order failed", said["error"]),
+        ("samples are held back", said["held_back"]),
+    ):
+        if what is not None:
+            typer.echo(f"{about}: {what}")
 
 
 @device_app.command("node")

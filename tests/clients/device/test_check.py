@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,7 +17,8 @@ from clients.device.settings import DeviceConfig
 def folder(one_bundle, tmp_path, monkeypatch):
     monkeypatch.setattr(check, "conditions", lambda state: Conditions())
     monkeypatch.setattr(check, "SPARE", 0)
-    monkeypatch.setattr(check, "preflight", lambda compression: None)  # see tests/models/test_compressions.py
+    monkeypatch.setattr(check.preflight.compressions, "preflight", lambda compression: None)
+    monkeypatch.setattr(check.preflight.psutil, "virtual_memory", lambda: SimpleNamespace(available=16e9))
     shutil.copytree(one_bundle, tmp_path / "device")
     return tmp_path / "device"
 
@@ -72,7 +74,7 @@ def test_a_processor_that_cannot_multiply_is_named(folder, monkeypatch):
     def fails(compression):
         raise ConfigError(f"setting 'pair.compression' = '{compression}': this processor cannot")
 
-    monkeypatch.setattr(check, "preflight", fails)
+    monkeypatch.setattr(check.preflight.compressions, "preflight", fails)
     assert "'nf4'" in wrong(folder)["compressed products"]
 
 

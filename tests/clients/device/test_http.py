@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import logging
 import threading
+from dataclasses import replace
 
 import httpx
 import pytest
 
-from cdc_flower.config import RunError
+from cdc_flower.config import ConfigError, RunError
 from clients.device import asked, http
+from clients.device.ask import ask as ask_agent
 from clients.device.http import Endpoint, endpoint
 from clients.device.mailbox import Order, Reply
 from tests.asking import ask
@@ -24,6 +27,11 @@ def agent(begin):
 
 def _json(picture, question="what shape?", **more):
     return {"json": {"question": question, "image": base64.b64encode(picture).decode(), **more}}
+
+
+async def _parts(data, count):
+    for _ in range(count):
+        yield data
 
 
 def test_an_answer_is_the_agents_and_becomes_a_sample_unless_told_otherwise(agent, picture):
@@ -51,7 +59,7 @@ def test_bad_requests_are_refused_in_a_line(agent, picture, monkeypatch):
     assert code(**_json(b"no picture")) == 400
     assert code(**_json(picture, "<image>")) == 400
     assert code(content=b"x" * 100_001) == 413
-    assert code(content=iter([b"x" * 60_000] * 2)) == 413  # no length is said
+    assert code(content=_parts(b"x" * 60_000, 2)) == 413  # no length is said
     assert code(headers={"origin": "http://evil.example"}, **_json(picture)) == 403
     assert ask(app, "/answer").status_code == 405
     assert ask(app, "/answer", "POST", host="evil.example", **_json(picture)).status_code == 400
@@ -104,20 +112,25 @@ def test_health_says_what_is_wrong(agent, picture, monkeypatch):
     assert ask(own.application, "/health").status_code == 200
 
 
-def test_it_listens_on_the_port_of_the_settings_and_ends_with_its_block(agent, monkeypatch):
+def test_it_listens_on_the_port_of_the_settings_where_that_is_free(agent, picture, tmp_path, caplog):
     with endpoint(agent) as port:
         assert port == 0
-    free = http.loopback.listening(0)
-    number = free.getsockname()[1]
-    free.close()
-    monkeypatch.setattr(http.loopback, "listening", lambda port: free_again(number))
-
-    def free_again(at):
-        monkeypatch.undo()
-        return http.loopback.listening(at)
-
-    object.__setattr__(agent.bundle.device, "http_port", number)
-    with endpoint(agent) as port:
-        assert httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200
-    with pytest.raises(httpx.ConnectError):
-        httpx.get(f"http://127.0.0.1:{port}/health")
+    taken = http.loopback.listening(0)
+    port = taken.getsockname()[1]
+    own = replace(agent.bundle, device=replace(agent.bundle.device, http_port=port))
+    agent.bundle = own
+    with caplog.at_level(logging.WARNING), endpoint(agent) as on:
+        assert on == 0
+    assert f"port {port} of 127.0.0.1" in caplog.text
+    taken.close()
+    with endpoint(agent) as on:
+        assert httpx.get(f"http://127.0.0.1:{on}/health").status_code == 200
+        (tmp_path / "x.png").write_bytes(picture)
+        assert ask_agent(own, tmp_path / "x.png", "what?")["version"] == 0
+        with pytest.raises(ConfigError, match="the agent says"):
+            ask_agent(own, tmp_path / "x.png", "<image>")
+        other = replace(own, device=replace(own.device, number=7))
+        with pytest.raises(RunError, match="is not the agent of device 7"):
+            ask_agent(other, tmp_path / "x.png", "what?")
+    with pytest.raises(RunError, match="is not running"):
+        ask_agent(own, tmp_path / "x.png", "what?")

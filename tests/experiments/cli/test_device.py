@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from cdc_flower.setting import written
@@ -37,7 +39,26 @@ def test_check_says_each_thing_and_fails_where_one_does(command, bundle, monkeyp
     assert command("device", "check", str(bundle))[0] == 0
 
 
-@pytest.mark.parametrize("name", ["run", "check", "node"])
+def test_status_reads_the_folder_alone(command, bundle):
+    code, out, _ = command("device", "status", bundle)
+    assert (code, out.splitlines()[0]) == (0, "device 3: agent does not run, version 0")
+    said = json.loads(command("device", "status", bundle, "--json")[1])
+    assert (said["device"], said["running"], said["samples"]) == (3, False, None)
+    assert not (bundle / "state").exists()
+
+
+def test_ask_says_that_no_agent_runs(command, bundle):
+    (bundle / "device.toml").write_text("http-port = 0")
+    image = bundle / "device.toml"
+    code, _, err = command("device", "ask", bundle, "--image", image, "--question", "what?")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "'http-port' = 0" in err
+    code, _, err = command("device", "ask", bundle, "--image", bundle / "absent", "--question", "what?")
+    assert code == 2
+    assert "absent" in err
+
+
+@pytest.mark.parametrize("name", ["run", "check", "node", "status"])
 def test_a_folder_that_is_no_bundle_is_refused(command, tmp_path, name):
     code, _, err = command("device", name, str(tmp_path))
     assert code == 2

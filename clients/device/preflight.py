@@ -1,0 +1,71 @@
+"""What a device tries before it loads anything: one product of compressed weights, its memory and its clock.
+
+On some machines a library imports and its first kernel fails, or gives another result. So a layer is
+quantised and multiplied first, and where that goes wrong one line names what this machine can multiply.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import psutil
+from cryptography import x509
+
+from cdc_flower.config import ConfigError, parse_stages
+from cdc_flower.models import compressions
+from cdc_flower.models.folders import paths
+from cdc_flower.models.room import FLOAT
+from cdc_flower.plan.checkpoints import open_checkpoint
+from cdc_flower.plan.memory import LIBRARIES
+from clients.device import models
+from clients.device.settings import Bundle
+
+DAY = "%Y-%m-%d"
+
+
+def compression(bundle: Bundle) -> str:
+    """Of the student on this device."""
+    return bundle.device.compression or parse_stages(bundle.run_config()).pair.compression
+
+
+def arithmetic(bundle: Bundle) -> None:
+    """Quantise a layer, multiply, compare.
+
+    Raises:
+        ConfigError: this processor cannot; names the compressions that it can.
+    """
+    try:
+        compressions.preflight(compression(bundle))
+    except ConfigError as err:
+        raise ConfigError(f"{err} (setting 'compression' in '{bundle.folder / 'device.toml'}')") from None
+
+
+def memory(bundle: Bundle) -> str:
+    """Why the student does not fit into the memory that is free now; "" where it does."""
+    folders = {setting: str(folder) for setting, folder in models.verify(bundle.folder).items()}
+    config = parse_stages({**bundle.run_config(), **folders})
+    student = paths(config.pair, config.data.name).student
+    parts = open_checkpoint(student, "student", config.pair.adapter, config.pair.lora_rank).parts
+    packed = parts.stored(compression(bundle)) + FLOAT * (parts.tower + parts.added + 2 * parts.adapter)
+    needed, free = packed + LIBRARIES, psutil.virtual_memory().available
+    if free >= needed:
+        return ""
+    return (
+        f"{free / 1e6:,.0f} MB are free, the student takes {packed / 1e6:,.0f} MB packed and its libraries "
+        f"{LIBRARIES / 1e6:,.0f} MB; allowed: less else that runs, or 'compression' = 'nf4'"
+    )
+
+
+def clock(bundle: Bundle, now: datetime | None = None) -> str:
+    """Why TLS will fail for the time that this machine believes in; "" where it will not."""
+    now = now or datetime.now(UTC)
+    try:
+        authority = x509.load_pem_x509_certificate((bundle.folder / models.CA).read_bytes())
+    except (OSError, ValueError) as err:
+        return f"'{bundle.folder / models.CA}' cannot be read: {err}"
+    first, last = authority.not_valid_before_utc, authority.not_valid_after_utc
+    if now < first:
+        return f"the clock says {now:{DAY}}, before the cloud's certificate of {first:{DAY}}: set the clock"
+    if now > last:
+        return f"the clock says {now:{DAY}}, the cloud's certificate ended {last:{DAY}}: provision anew"
+    return ""
