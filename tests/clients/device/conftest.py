@@ -72,8 +72,8 @@ def device_settings(settings) -> dict[str, Any]:
         **settings,
         "run.rounds": 3,
         "run.receipts": True,
-        "uplink.tokens-kept": 4,
-        "uplink.budget": 1500,
+        "uplink.tokens-kept": 16,
+        "uplink.budget": 900,
         "pair.max-answer-tokens": 3,
     }
 
