@@ -38,7 +38,7 @@ from strategies.answers import Answer, Taken
 from strategies.received import Received
 
 REFERENCE, HELD = 8192, 32768  # tokens of A: that others are compared with, and that say how far is far
-PICTURES = 16, 1000  # of A whose tokens are held, at least and at most
+PICTURES = 64, 1000  # of A whose tokens are held, at least and at most
 FARTHER = 1.15, 1.25  # than any held picture of A: the mean over a sample's tokens, and its farthest token
 BLOCK = 512  # tokens compared at once
 SEEN = 2**16  # samples whose digest is kept

@@ -1,6 +1,7 @@
 """What a quarter of liars costs, with and without the doorkeeper.
 
-`python -m experiments.controls.poisoning [--kinds huge,vanishing] [--seeds 100] [--out FOLDER]`. Two of eight
+`python -m experiments.controls.poisoning [--kinds huge,vanishing] [--seeds 100] [--out FOLDER] [--drops]`.
+Two of eight
 devices answer with each kind of harm (`clients.poisons`), once with `cloud.doorkeeper` off and once with it
 on; beside them stand the run in which nobody lies, with both, and the run in which the two are silent: a
 defence cannot do better than that. Short runs on `scenes`, on tuning items. Runs that are done are read from
@@ -29,16 +30,28 @@ SETTINGS: Mapping[str, Any] = {
     "cloud.source-replay": 500,
 }
 """Of every run, beside the seed."""
+UNLEARNT: Mapping[str, Any] = {
+    "uplink.budget": 20_000,
+    "data.items-per-domain": 1,
+    "cloud.steps": 0,
+    "cloud.source-replay": 0,
+    "cloud.source-teacher": "teacher",
+    "cloud.guard": 0.0,
+}
+"""Instead, where it is only looked at what is dropped."""
 NOBODY, SILENT = "nobody lies", "silent"
 DONE = "done"  # in the folder of a run that ended
 
 
-def settings(kind: str, doorkeeper: str, seed: int, out: Path) -> dict[str, Any]:
-    """Of a run: `kind` is one of `clients.poisons.KINDS`, `NOBODY` or `SILENT`."""
+def settings(kind: str, doorkeeper: str, seed: int, out: Path, learns: bool = True) -> dict[str, Any]:
+    """Of a run: `kind` is one of `clients.poisons.KINDS`, `NOBODY` or `SILENT`; without `learns` the student
+    stays as it is.
+    """
     liars = ",".join(map(str, LIARS))
     failing = ",".join(f"{r + 1}:{d}" for r in range(ROUNDS) for d in LIARS)
     return {
         **SETTINGS,
+        **({} if learns else UNLEARNT),
         "run.seed": seed,
         "run.poison-devices": "" if kind in (NOBODY, SILENT) else f"{liars}:{kind}",
         "run.fail-devices": failing if kind == SILENT else "",
@@ -63,10 +76,11 @@ def figures(folder: Path) -> dict[str, float]:
         "source": of["source"],
         "liars": float(found.devices[lied]["uploaded_samples"].sum()),
         "honest": float(found.devices[~lied]["uploaded_samples"].sum()),
+        **{str(name): float(of["value"].sum()) for name, of in found.metrics.groupby("name")},
     }
 
 
-def made(kind: str, doorkeeper: str, seed: int, out: Path) -> dict[str, float]:
+def made(kind: str, doorkeeper: str, seed: int, out: Path, learns: bool = True) -> dict[str, float]:
     """The figures of one run, which is made where it is not there."""
     from cdc_flower.config import parse
     from experiments.run.settings import resolve
@@ -74,7 +88,7 @@ def made(kind: str, doorkeeper: str, seed: int, out: Path) -> dict[str, float]:
 
     folder = out / f"{kind.replace(' ', '-')}-{doorkeeper}-{seed}"
     if not (folder / DONE).exists():
-        own = [f"{key}={value}" for key, value in settings(kind, doorkeeper, seed, folder).items()]
+        own = [f"{key}={value}" for key, value in settings(kind, doorkeeper, seed, folder, learns).items()]
         run_local(parse(resolve("scenes", None, own)[0]))
         (folder / DONE).touch()
     return figures(folder)
@@ -97,10 +111,25 @@ def table(rows: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
     return "\n".join(lines)
 
 
+def dropped(rows: Mapping[str, Mapping[str, float]]) -> str:
+    """Markdown of kind -> figures of a run with the doorkeeper."""
+    lines = [
+        "| two of eight | strange | twice | beyond | unheard | taken of liars | taken of others |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for kind, of in rows.items():
+        cells = [of[f"dropped_{why}"] for why in ("strange", "twice", "beyond", "unheard")]
+        lines.append(
+            " | ".join([f"| {kind}", *(f"{n:.0f}" for n in (*cells, of["liars"], of["honest"]))]) + " |"
+        )
+    return "\n".join(lines)
+
+
 def main(
     kinds: Annotated[str, typer.Option(help="Of harm; default: all.")] = "",
     seeds: Annotated[str, typer.Option(help="Of the runs.")] = "100",
     out: Annotated[Path | None, typer.Option(help="Where runs are, or will be; default: a new one.")] = None,
+    drops: Annotated[bool, typer.Option(help="Learn nothing, and tell what is dropped.")] = False,
 ) -> None:
     """Run every kind of harm with and without the doorkeeper, and print the table."""
     from cdc_flower.rules import POISONS
@@ -110,6 +139,13 @@ def main(
     if odd or not all(seed.isdigit() for seed in seeds.split(",")):
         raise typer.BadParameter(f"{odd or seeds}; allowed: kinds of {', '.join(POISONS)}, seeds 1,2")
     folder = (out or Path(tempfile.mkdtemp(prefix="poisoning-"))).absolute()
+    if drops:
+        told = {}
+        for kind in (NOBODY, *chosen):
+            told[kind] = made(kind, "on", int(seeds.split(",")[0]), folder, learns=False)
+            typer.echo(f"{kind}: {told[kind]}", err=True)
+        typer.echo(dropped(told))
+        return
     rows: dict[str, dict[str, dict[str, float]]] = {}
     for kind in (NOBODY, SILENT, *chosen):
         for doorkeeper in ("off", "on"):

@@ -169,7 +169,7 @@ class Service:
         arrays, _ = self.playing.aggregate_train(number, replies)
         self.round, self.arrays = number, self.arrays if arrays is None else arrays
         self.status.count(fleet.ledger.entered(rows), self.nodes.connected)
-        metrics = dict(self.playing.metrics)
+        metrics = {**self.playing.metrics, **(fleet.door.metrics if fleet.door is not None else {})}
         self.status.now["agreement"] = metrics.get("agreement", self.status.now["agreement"])
         self.status.now["guard"] = metrics.get("guard_share", self.status.now["guard"])
         made = self.version != before

@@ -130,6 +130,7 @@ def test_memory_is_in_checkpoints_and_bounded(door, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_a_run_with_it_drops_poison_and_nothing_of_honest_devices(run_settings, tmp_path, monkeypatch):
     monkeypatch.setattr("strategies.doorkeeper.FARTHER", (3.0, 3.0))  # A has 40 pictures of 4 tokens here
+    monkeypatch.setattr("strategies.doorkeeper.PICTURES", (16, 1000))
 
     def rows(name: str, **more):
         own = {**run_settings(rounds=2, **more), "run.out-dir": str(tmp_path / name)}
@@ -144,10 +145,14 @@ def test_a_run_with_it_drops_poison_and_nothing_of_honest_devices(run_settings, 
     assert poison.xs(0, level="device").equals(on.xs(0, level="device"))
 
 
-def test_what_is_known_of_a_is_coded_as_what_comes(run_settings):
+def test_what_is_known_of_a_is_coded_as_what_comes(run_settings, monkeypatch, caplog):
+    monkeypatch.setattr("strategies.doorkeeper.PICTURES", (16, 1000))
     config = parse(run_settings(tokens_kept=2, token_bits=8))
     setup = prepare(config)
     found = known(config, setup.shared, setup.world)
     assert found.rows.shape[1] == setup.shared.width
     other = replace(config, uplink=replace(config.uplink, token_bits=3))
     assert not np.array_equal(known(other, setup.shared, setup.world).rows, found.rows)
+    monkeypatch.setattr("strategies.doorkeeper.PICTURES", (64, 1000))
+    assert known(config, setup.shared, setup.world) is None
+    assert "A has 40 pictures; nothing is compared with them" in caplog.text

@@ -114,6 +114,17 @@ def test_receipts_cost_their_bytes_alone_and_are_kept(settings, tmp_path):
     assert json.loads(parts["fleet"]["taken"]) == {"0": 2, "1": 2, "2": 2}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("harmful", ["1:huge", "0,1:sybil"])
+def test_a_run_with_a_doorkeeper_resumes_with_all_that_it_remembers(harmful, settings, tmp_path, monkeypatch):
+    monkeypatch.setattr("strategies.doorkeeper.PICTURES", (16, 1000))
+    made = settings(cloud_doorkeeper="on", poison_devices=harmful, influence=1.5, cohort=1.0)
+    stops = (("rounds", round) for round in (1, 3))
+    assert interrupted(made, *stops) == uninterrupted(made, tmp_path)
+    frame = results.read(tmp_path / "run").metrics
+    assert frame[frame["name"].str.startswith("dropped_")]["value"].sum() > 0
+
+
 @pytest.mark.parametrize("method", each_method(m for m in names() if m not in ("cdc", "fedavg_lora")))
 def test_every_other_method_resumes(method, settings, tmp_path):
     made = settings(method=method, rounds=3)

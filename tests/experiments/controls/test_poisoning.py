@@ -30,6 +30,7 @@ def test_a_row_says_what_is_lost_and_what_honest_devices_lose():
 @pytest.mark.slow
 def test_liars_give_nothing_where_the_doorkeeper_stands(run_settings, tmp_path, monkeypatch):
     monkeypatch.setattr("strategies.doorkeeper.FARTHER", (3.0, 3.0))  # A has 40 pictures of 4 tokens here
+    monkeypatch.setattr("strategies.doorkeeper.PICTURES", (16, 1000))
     monkeypatch.setattr(poisoning, "ROUNDS", 2)
     found = {}
     for doorkeeper in ("off", "on"):
@@ -42,4 +43,4 @@ def test_liars_give_nothing_where_the_doorkeeper_stands(run_settings, tmp_path, 
     assert found["off"]["liars"] > 0
     assert found["on"]["liars"] == 0
     assert found["on"]["honest"] == found["off"]["honest"] > 0
-    assert set(found["on"]) == {"drift", "source", "liars", "honest"}
+    assert {"drift", "source", "dropped_strange"} <= set(found["on"])

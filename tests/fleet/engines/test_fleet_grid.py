@@ -203,3 +203,18 @@ def test_a_run_is_the_same_on_every_number_of_workers(run_settings, tmp_path):
     assert found["local"] == found["one"] == found["two"]
     assert len(found["local"][1]) > 1
     assert run.info["engine"] == "FleetGrid"
+
+
+@pytest.mark.slow
+def test_a_doorkeeper_drops_the_same_on_every_engine(run_settings, tmp_path, monkeypatch):
+    monkeypatch.setattr("strategies.doorkeeper.PICTURES", (16, 1000))
+    settings = run_settings(
+        devices=4, rounds=3, samples_per_round=4, cloud_doorkeeper="on", poison_devices="1,2:sybil"
+    )
+    found = {}
+    for name, start in {"local": run_local, "two": lambda config: run_fleet(config, workers=2)}.items():
+        run = results.read(start(parse({**settings, "run.out-dir": str(tmp_path / name)})))
+        dropped = run.metrics[run.metrics["name"].str.startswith("dropped_")]
+        found[name] = run.run["ledger_digest"], dropped.to_dict("list")
+    assert found["local"] == found["two"]
+    assert sum(found["local"][1]["value"]) > 0
