@@ -87,8 +87,18 @@ class Config:
 
     @property
     def axes(self) -> tuple[str, ...]:
-        """The drift axes, e.g. ("object", "question"); empty when stationary."""
+        """The drift axes, e.g. ("object", "question"); empty when stationary. `auto` is those of which a
+        setting says what is known; object and question where none does: a pack without them is refused.
+        """
         names = tuple(a.strip() for a in self.drift.axes.split(",") if a.strip())
+        if names == ("auto",):
+            data = self.data
+            known = {
+                "object": data.known_objects,
+                "question": data.known_questions,
+                "style": data.known_styles,
+            }
+            return tuple(axis for axis, said in known.items() if said) or ("object", "question")
         return () if names == ("none",) else names
 
 

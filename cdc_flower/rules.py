@@ -18,7 +18,7 @@ from cdc_flower.setting import MESSAGE_BYTES
 def _axes(config: Any) -> str | None:
     known = ("object", "question", "style", "mixed")
     odd = next((axis for axis in config.axes if axis not in known), None)
-    return odd and f"unknown axis '{odd}'; allowed: a comma list of {', '.join(known)}, or none"
+    return odd and f"unknown axis '{odd}'; allowed: a comma list of {', '.join(known)}, or auto, or none"
 
 
 def _failing(config: Any) -> str | None:

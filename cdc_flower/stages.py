@@ -104,7 +104,9 @@ class DriftConfig:
     """How the world of each device moves. Rounds count from 1."""
 
     axes: str = setting(
-        "object,question", "what drifts in: of object, question, style, mixed; or none", "simulator"
+        "auto",
+        "what drifts in: of object, question, style, mixed; or none; auto = what data.known-... name",
+        "simulator",
     )
     onset: int = setting(1, "the first round in which any device meets drift", "simulator", ge=1, le=10**6)
     spread: int = setting(

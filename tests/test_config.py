@@ -128,6 +128,14 @@ def test_drift_axes_are_checked_and_split():
     assert parse({"drift.axes": "object, style"}).axes == ("object", "style")
     assert parse({"drift.axes": "none"}).axes == ()
     assert "unknown axis 'colour'" in refusal({"drift.axes": "object,colour"})
+    assert "unknown axis 'auto'" in refusal({"drift.axes": "auto,object"})
+
+
+def test_drift_axes_are_by_default_those_of_which_something_is_known():
+    assert parse({"data.known-questions": "digit"}).axes == ("question",)
+    assert parse({"data.known-styles": "noto", "data.known-objects": "50%"}).axes == ("object", "style")
+    assert parse({"data.known-questions": "digit", "drift.axes": "object"}).axes == ("object",)
+    assert parse({}).axes == ("object", "question")
 
 
 @pytest.mark.parametrize(

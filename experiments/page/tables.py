@@ -28,24 +28,27 @@ def blocks(plan: Plan, figures: Figures) -> dict[str, str]:
         for data in part.data:
             found[f"{part.name} {data}"] = block(part, data, figures)
             if part.kind == "main":
-                found[f"short {data}"] = _block(part, data, _short(part, data, figures))
+                found[f"short {data}"] = _block(part, data, _short(part, data, figures), figures)
     return found
 
 
 def block(part: Part, data: str, figures: Figures) -> str:
     """The table of a part on some data, with the command that makes it."""
     shown = {"main": _main, "table": _main, "ladder": _ladder, "budget": _budget, "crossing": _crossing}
-    return _block(part, data, shown[part.kind](part, data, figures))
+    return _block(part, data, shown[part.kind](part, data, figures), figures)
 
 
-def _block(part: Part, data: str, table: Table) -> str:
+def _block(part: Part, data: str, table: Table, figures: Figures) -> str:
     """The text does not depend on cells that are not there: a new method changes no document."""
     command = f"`cdc-flower page --only {part.name},{data}`"
     heads, *body = table
     if not body:
         return f"Not made yet: {command}.\n"
     lines = [heads, ("---", *["---:"] * (len(heads) - 1)), *body]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\nMade by {command}.\n"
+    items = sorted({row.items for row in numbers.rows(part, data, figures)})
+    counts = " or ".join(f"{count:,}" for count in items)
+    shares = f"Shares are of {counts} held-out questions. " if items else ""
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{shares}Made by {command}.\n"
 
 
 def _main(part: Part, data: str, figures: Figures) -> Table:
@@ -61,7 +64,7 @@ def _main(part: Part, data: str, figures: Figures) -> Table:
             percent(row.acc_source),
             percent(row.acc_drift, row.drift_ci),
             span(row.drift_items_ci),
-            "" if row.gap_closed is None else f"{100 * row.gap_closed:.0f} %",
+            "" if row.gap_closed is None else f"{round(100 * row.gap_closed)} %",
             signed(row.forgetting, row.forgetting_ci),
             *_counts(row),
             _difference(row),

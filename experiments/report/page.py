@@ -52,6 +52,7 @@ def render(comparison: Comparison) -> str:
     return pages.get_template("report.html.j2").render(
         index=index,
         columns=terminal.named(terminal.COLUMNS, task_of(index["config"])),
+        items=f"{sum(comparison.items.values()):,}",
         counted="Accuracy" if unit == "%" else f"{unit} times 100",
         rows=terminal.rows(comparison),
         notes=notes(comparison),

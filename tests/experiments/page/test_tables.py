@@ -20,7 +20,7 @@ def test_a_table_has_a_row_an_arm_and_the_command_that_makes_it(making, plan):
     assert lines[3].startswith("| cdc | no | no | 88.0 | 85.5 ±6.4 | [")
     assert "+2.0 ±0.0 | 800 B | 80 B | 8 |" in lines[3]
     assert lines[5].startswith("| teacher |  |  | 90.0 | 90.0 (on the stream 80.0) |")
-    assert lines[-1] == "Made by `cdc-flower page --only main,scenes`."
+    assert lines[-1] == "Shares are of 4 held-out questions. Made by `cdc-flower page --only main,scenes`."
     assert made["main emoji"] == "Not made yet: `cdc-flower page --only main,emoji`.\n"
     assert set(made) == {
         *("main scenes", "main emoji", "short scenes", "short emoji"),
