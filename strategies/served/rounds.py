@@ -119,6 +119,7 @@ class Service:
             self._take(Earlier(*found))
             self.folder.begin(self.config, package_versions(), facts, (found[0], found[1]["folder"]))
             log(INFO, "the cloud goes on after round %s, version %s", self.round, self.version)
+            self._say("waiting")
             return
         self.round, self.arrays = self._asked_before(), self.playing.initial_arrays()
         self.folder.begin(self.config, package_versions(), facts)

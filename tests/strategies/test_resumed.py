@@ -102,6 +102,7 @@ def test_a_run_that_stops_after_every_round_ends_as_one_that_never_stopped(metho
     assert interrupted(made, *(("rounds", round) for round in range(5))) == whole
 
 
+@pytest.mark.slow
 def test_receipts_cost_their_bytes_alone_and_are_kept(settings, tmp_path):
     made = settings(receipts=True, cohort=1.0, rounds=2)
     found = interrupted(made, ("rounds", 1))
