@@ -13,10 +13,6 @@ from cryptography import x509
 
 from cdc_flower.config import ConfigError, parse_stages
 from cdc_flower.models import compressions
-from cdc_flower.models.folders import paths
-from cdc_flower.models.room import FLOAT
-from cdc_flower.plan.checkpoints import open_checkpoint
-from cdc_flower.plan.memory import LIBRARIES
 from clients.device import models
 from clients.device.settings import Bundle
 
@@ -42,6 +38,11 @@ def arithmetic(bundle: Bundle) -> None:
 
 def memory(bundle: Bundle) -> str:
     """Why the student does not fit into the memory that is free now; "" where it does."""
+    from cdc_flower.models.folders import paths  # what an agent does not need, and would hold
+    from cdc_flower.models.room import FLOAT
+    from cdc_flower.plan.checkpoints import open_checkpoint
+    from cdc_flower.plan.memory import LIBRARIES
+
     folders = {setting: str(folder) for setting, folder in models.verify(bundle.folder).items()}
     config = parse_stages({**bundle.run_config(), **folders})
     student = paths(config.pair, config.data.name).student
