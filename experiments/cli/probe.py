@@ -20,6 +20,7 @@ class Probe(StrEnum):
     downlink = "downlink"
     compressions = "compressions"
     inversion = "inversion"
+    membership = "membership"
 
 
 def probe(
@@ -28,7 +29,8 @@ def probe(
         typer.Argument(
             help="uplink: which tokens tell the teacher most; downlink: which codec loses least; "
             "compressions: whether devices of several can share an adapter; "
-            "inversion: what uploaded tokens show of a picture."
+            "inversion: what uploaded tokens show of a picture; "
+            "membership: whether an update tells which samples it was learned from."
         ),
     ],
     data: Data = None,

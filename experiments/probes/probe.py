@@ -21,7 +21,7 @@ from rich.table import Table
 
 from cdc_flower.config import Config, ConfigError, flat, parse
 from cdc_flower.data.features import Progress
-from experiments.probes import compressions, downlink, inversion, uplink
+from experiments.probes import compressions, downlink, inversion, membership, uplink
 from experiments.report.summary import interval
 from experiments.report.terminal import share
 from strategies.run import prepare
@@ -32,6 +32,7 @@ PROBES = {
     "downlink": downlink.measure,
     "compressions": compressions.measure,
     "inversion": inversion.measure,
+    "membership": membership.measure,
 }
 """Name -> what measures one seed."""
 QUICK = {"inversion": partial(inversion.measure, size=inversion.QUICK)}
@@ -40,7 +41,7 @@ QUICK = {"inversion": partial(inversion.measure, size=inversion.QUICK)}
 
 def run(probe: str, config: Config, seeds: int, tell: Progress, quick: bool = False) -> pd.DataFrame:
     """One row per arm, seed and domain, with `accuracy` (0..1) and, but for `compressions`, `bytes` (mean of
-    a sample or an update). Rows of `inversion` are one per arm and seed, with its own figures.
+    a sample or an update). `inversion` and `membership` have figures of their own.
 
     Args:
         probe: one of `PROBES`.
@@ -146,7 +147,7 @@ def plot(shown: pd.DataFrame, path: Path) -> None:
     figure.savefig(path, metadata={"Software": None})
 
 
-SHOWN = {"inversion": (inversion.table, inversion.write)}
+SHOWN = {"inversion": (inversion.table, inversion.write), "membership": (membership.table, membership.write)}
 """Name -> how its rows are shown and written, where not as accuracy by arm."""
 
 
