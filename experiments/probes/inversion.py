@@ -50,6 +50,7 @@ class Size:
 FULL, QUICK = Size(), Size(64, 12, 30, 4, 2)
 ALL, REAL, MEAN = "all, float16", "the picture itself", "the mean picture"
 SHOWN = 8  # pictures of a row
+COLOURS = 64  # of the picture that is written
 
 
 @dataclass(frozen=True)
@@ -222,13 +223,14 @@ def montage(found: pd.DataFrame) -> bytes:
     from matplotlib.figure import Figure
 
     rows = [(row["arm"], np.concatenate(list(row["shown"]), axis=1)) for row in found.to_dict("records")]
-    figure = Figure(figsize=(8.6, 0.78 * len(rows)), layout="constrained", dpi=110)
+    figure = Figure(figsize=(8.6, 0.78 * len(rows)), layout="constrained", dpi=80)
     for (name, strip), axes in zip(rows, figure.subplots(len(rows), 1), strict=True):
         axes.imshow(strip, aspect="auto")
         axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
         axes.set_xticks([])
         axes.set_yticks([])
         axes.set_frame_on(False)
-    out = io.BytesIO()
-    figure.savefig(out, format="png", metadata={"Software": None}, pil_kwargs={"optimize": True})
-    return out.getvalue()
+    plain, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(plain, format="png")
+    Image.open(plain).convert("RGB").quantize(COLOURS).save(small, "PNG", optimize=True)
+    return small.getvalue()
