@@ -14,6 +14,7 @@ import secrets
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from flwr.app import RecordDict
@@ -266,16 +267,18 @@ class Agent:
             state_bytes(reply),
             state_bytes(state),
         )
+        refused = orders.update_refused(content, reply)
         orders.synced(self.bundle.adapters)
         with self.spool.database.transaction():
             self.mailbox.answer(order.round, Reply(data))
             self.spool.take(order.round, numbers)
             self.spool.database.know(STATE, kept)
-        self.done.refused_updates += orders.update_refused(content, reply)
+        self.state = state  # from here on the order is done, and nothing may say that it is not
+        self.done.refused_updates += refused
         self.done.bytes_up += len(data)
         self.done.bytes_down += len(order.content)
-        self.state = state
-        sweep(self.bundle.adapters, [kept])
+        with suppress(OSError):  # what is not needed goes with the next
+            sweep(self.bundle.adapters, [kept])
         return len(samples), len(numbers), len(data)
 
     def step(self) -> bool:

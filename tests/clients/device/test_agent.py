@@ -74,7 +74,7 @@ def moving(bundles: Sequence[Path]) -> ClientApp:
     return app
 
 
-def deployed(settings: Mapping[str, Any], bundles: Sequence[Path]) -> results.Run:
+def deployed(settings: Mapping[str, Any], bundles: Sequence[Path]) -> results.RunResult:
     """A run whose devices are these bundles."""
     grid = LocalGrid(moving(bundles), len(bundles), {}, roundtrip=True)
     return results.read(run(grid, Context(1, 1, {}, RecordDict(), dict(settings))))
@@ -283,6 +283,15 @@ def test_the_adapter_is_on_the_disk_before_the_state_names_it(begin, order, monk
     updated(agent, order, 2, 5)
     assert len(synced) == 2
     assert len(list(agent.bundle.adapters.glob("*.npy"))) == 1  # and what nobody needs is gone
+
+
+def test_an_old_adapter_that_cannot_be_removed_costs_no_reply(begin, order, monkeypatch):
+    def readonly(*_):
+        raise OSError("read-only")
+
+    agent = begin()
+    monkeypatch.setattr("clients.device.agent.sweep", readonly)
+    assert sent(answered(agent, order(1))) == whole(agent).out > 0
 
 
 def test_a_device_that_holds_back_sends_no_sample_and_takes_the_update(begin, order, monkeypatch):
