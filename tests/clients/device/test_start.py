@@ -1,5 +1,7 @@
 """An agent begins with all that it needs, or in one line says what is wrong."""
 
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -46,3 +48,13 @@ def test_a_damaged_database_is_one_line(begin, tmp_path):
     (state / FILE).write_bytes(b"x" * 5000)
     with pytest.raises(Damaged, match="is damaged"):
         begin()
+
+
+@pytest.mark.slow
+def test_an_agent_holds_no_library_that_it_does_not_use():
+    code = (
+        "import sys, clients.device.start\n"
+        "print([m for m in ('pandas', 'pyarrow', 'ray', 'matplotlib', 'datasets') if m in sys.modules])"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "[]"
