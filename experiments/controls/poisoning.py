@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-LIARS, ROUNDS = (0, 3), 3
+LIARS, ROUNDS = (0, 3), 8
 SETTINGS: Mapping[str, Any] = {
     "run.rounds": ROUNDS,
     "run.eval-every": ROUNDS,
@@ -25,12 +25,12 @@ SETTINGS: Mapping[str, Any] = {
     "data.items": "tuning",
     "data.items-per-domain": 100,
     "uplink.budget": 4000,
-    "cloud.steps": 48,
-    "cloud.batch": 64,
-    "cloud.source-replay": 500,
+    "cloud.source-replay": 1000,
 }
 """Of every run, beside the seed."""
 UNLEARNT: Mapping[str, Any] = {
+    "run.rounds": 3,
+    "run.eval-every": 3,
     "uplink.budget": 20_000,
     "data.items-per-domain": 1,
     "cloud.steps": 0,
@@ -67,7 +67,8 @@ def figures(folder: Path) -> dict[str, float]:
     from cdc_flower import results
 
     found = results.read(folder)
-    last = found.rounds[(found.rounds["round"] == ROUNDS) & (found.rounds["kind"] == "test")]
+    tested = found.rounds[found.rounds["kind"] == "test"]
+    last = tested[tested["round"] == tested["round"].max()]
     of = {str(d): 100 * float(v) for d, v in zip(last["domain"], last["accuracy"], strict=True)}
     lied = found.devices["device"].isin(LIARS)
     drift = [v for domain, v in of.items() if domain != "source"]
