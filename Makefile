@@ -1,12 +1,13 @@
 # cdc_flower. Type `make` for the list of targets.
 PYTHON ?= python3
 OUT ?= results/demo
+MINUTES ?= 60
 TESTERS ?= 2
 BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo bench bench-fleet bench-models bench-speed bench-gpu test lint lock clean
+.PHONY: help install demo bench bench-fleet bench-models bench-speed bench-gpu bench-deploy test test-deploy soak lint lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,8 +41,18 @@ bench-models: install ## what models of real sizes take (14 GiB, minutes); with 
 bench-gpu: install ## teacher, cloud and nf4 student at 13B and 7B on a GPU, beside its limits; with OUT=folder also bench-gpu.json
 	@$(BIN)/python -m experiments.bench.gpu $(if $(filter file,$(origin OUT)),,--out "$(OUT)")
 
+bench-deploy: install ## what a deployment costs beside Flower alone (minutes); with OUT=folder also bench-deploy.json
+	@$(BIN)/python -m experiments.bench.deploy $(if $(filter file,$(origin OUT)),,--out "$(OUT)")
+
 test: install ## the tests, a file at a time on each of TESTERS processes (2)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TESTERS) --dist loadfile
+
+test-deploy: install ## the short tests of a deployment, against real processes of this machine
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/deploy tests/clients/device tests/strategies/served \
+	  tests/experiments/deploy tests/experiments/controls
+
+soak: install ## kills parts of a deployment for MINUTES (60) and counts samples; soak.json in OUT=folder
+	@$(BIN)/python -m experiments.controls.soak --minutes $(MINUTES) $(if $(filter file,$(origin OUT)),,--out "$(OUT)")
 
 lint: install ## ruff, pyright, and whether every test can be imported
 	@$(BIN)/ruff check .

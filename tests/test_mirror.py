@@ -28,6 +28,7 @@ ELSEWHERE = {
     "clients/counts.py": "tests/clients/test_cdc.py",
     "clients/static.py": "tests/strategies/test_runs.py",
     "experiments/bench/apps.py": "tests/experiments/bench/test_fleet.py",
+    "experiments/controls/deployed.py": "tests/deploy/test_round.py",
 }
 """Module -> the tests that hold it, where it is only names, or can only be seen from a whole run."""
 

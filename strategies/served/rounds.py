@@ -159,7 +159,7 @@ class Service:
         fleet.nodes = dict(self.nodes.look(self.grid))
         fleet.devices = max(1, self.nodes.devices)
         messages = []
-        if fleet.nodes:
+        if len(fleet.nodes) >= self.own.least:
             messages = list(self.playing.configure_train(number, self.arrays, ConfigRecord(), self.grid))
         if not messages and not self.grid.open:
             self._say("waiting")

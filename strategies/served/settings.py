@@ -32,6 +32,7 @@ class ServedConfig:
     round_timeout: float = setting(
         600.0, "the longest that an answer is waited for [s]", "cloud", gt=0, le=YEAR
     )
+    least: int = setting(1, "devices that must be connected before a round begins", "cloud", ge=1, le=10**7)
     keep_versions: int = setting(
         20, "versions that the cloud can go back to; each takes a checkpoint's bytes", "cloud", ge=1, le=10**4
     )

@@ -115,6 +115,16 @@ def test_nobody_there_is_no_round_and_who_comes_later_gets_what_it_missed(cloud)
     assert now["devices"][2]["seen"] is None
 
 
+def test_a_round_begins_when_enough_devices_are_there(cloud):
+    one = cloud(least=2)
+    one.begin()
+    cloud.field.there = {1}
+    assert not one.play()
+    cloud.field.there = {0, 2}
+    assert one.play()
+    assert one.playing.fleet.ledger.frame()["device"].tolist() == [0, 2]
+
+
 @pytest.mark.slow
 def test_a_cloud_that_was_killed_goes_on_where_it_was_and_counts_nothing_twice(cloud, monkeypatch):
     whole = cloud()
