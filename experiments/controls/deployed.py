@@ -114,7 +114,7 @@ class Deployment:
         addresses: Sequence[str] = (),
         hosts: Sequence[str] = ("127.0.0.1", "localhost"),
     ) -> None:
-        """Make the cloud and its devices, each with a published stream as its feed.
+        """Make the cloud and its devices, each with a published stream as its feed, if not another.
 
         Args:
             count: of devices.
@@ -133,7 +133,8 @@ class Deployment:
         for number in range(count):
             at = {"superlink": addresses[number]} if addresses else {}
             mine = {"feed": "stream", "http_port": 0, **at, **(device or {})}
-            _, made = provision.device(self.cloud_folder, number, own=mine, stream=True)
+            stream = mine["feed"] == "stream"
+            _, made = provision.device(self.cloud_folder, number, own=mine, stream=stream)
             self.devices.append(self._device(number, made))
 
     def _device(self, number: int, made: Path) -> Device:

@@ -42,6 +42,8 @@ from experiments.controls.processes import Program, until
 
 SETTINGS = {**SMALL, "run.rounds": 600}
 """Of the run; the devices' streams have that many rounds."""
+CLOUD = {"round_timeout": 25.0}
+"""Of the cloud: a round goes on without a device that died in it."""
 BOUNDS = {"spool_samples": 40}
 """Of a device: small, so that the bound is met."""
 AWAY = (0.0, 8.0)  # s, until what was killed on a device is started again
@@ -237,7 +239,7 @@ def soak(
     """
     found, rng, kills = Soak(minutes, seed), random.Random(seed), Counter[str]()
     with deployment(folder) as fleet:
-        fleet.provision(devices, SETTINGS, device=BOUNDS)
+        fleet.provision(devices, SETTINGS, CLOUD, BOUNDS)
         keeper = Keeper(fleet.programs)
         keeper.look()
         until(_looked(keeper, lambda: fleet.round >= 1), 2 * START, "the first round is done", fleet.programs)

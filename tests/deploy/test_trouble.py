@@ -168,9 +168,13 @@ def test_a_device_whose_disk_is_full_says_so_and_goes_on_when_there_is_room(flee
     with pytest.raises(OSError, match="No space left"):
         filler.write_bytes(bytes(DISK))
     goes_on(fleet, [0, 1])
-    until(
-        lambda: "full" in agent.said() + fleet.devices[2].node.said(), PATIENCE, "it says so", fleet.programs
-    )
+
+    def said():
+        return any(
+            why in p.said() for p in (agent, fleet.devices[2].node) for why in ("full", "No space left")
+        )
+
+    until(said, PATIENCE, "it says so", fleet.programs)
     filler.unlink()
     goes_on(fleet, [2])
     assert agent.starts == before
