@@ -10,7 +10,10 @@ from pathlib import Path
 
 from cdc_flower.config import ConfigError
 from cdc_flower.lock import locked
-from clients.device import preflight
+from clients.device import (
+    lean,  # noqa: F401  first: it says how bitsandbytes is imported
+    preflight,
+)
 from clients.device.agent import Agent
 from clients.device.answering import Student
 from clients.device.database import FILE, Database
