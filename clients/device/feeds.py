@@ -19,7 +19,7 @@ from typing import IO
 from cdc_flower.border import one_line
 from clients.device.camera import camera
 from clients.device.feed import Feed, Item
-from clients.device.rows import MOST_ROW, BadItem, behind, item, there
+from clients.device.rows import MOST_ROW, BadItem, behind, item, opened, there
 
 QUESTIONS = "questions.jsonl"
 _log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class _Folder:
     def poll(self, most: int) -> Sequence[Item]:
         """See `Feed`."""
         try:
-            with (self.path / QUESTIONS).open("rb") as file:
+            with opened(self.path / QUESTIONS, follow=True) as file:
                 self._go_to(file)
                 while len(self.waiting) < most and (row := self._row(file)) is not None:
                     try:

@@ -6,11 +6,12 @@ opened as data sets are (`cdc_flower.data.bitmaps`).
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from cdc_flower.config import ConfigError
 from cdc_flower.data.bitmaps import MAX_BYTES, check_picture
@@ -89,14 +90,24 @@ def bytes_of(folder: Path, name: str, most: int, follow: bool) -> bytes:
     Raises:
         BadItem: none of that name, none that can be read, or one with more bytes than `most`.
     """
-    how = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
     try:
-        with os.fdopen(os.open(folder / name, how), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise BadItem(f"{name[:60]!a} is no file")
+        with opened(folder / name, follow) as file:
             data = file.read(most + 1)
     except OSError as err:
         raise BadItem(f"{name[:60]!a}: {err.strerror}") from None
     if len(data) > most:
         raise BadItem(f"{name[:60]!a}: more than {most} bytes")
     return data
+
+
+def opened(path: Path, follow: bool) -> IO[bytes]:
+    """A file to read. A folder, a pipe or a device is none: to read it might never end.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    own = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
+    if not stat.S_ISREG(os.fstat(own).st_mode):
+        os.close(own)
+        raise OSError(errno.EINVAL, "is no file")
+    return os.fdopen(own, "rb")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -72,6 +73,16 @@ def test_a_file_that_was_written_anew_is_read_from_its_beginning(folder, caplog)
         assert len(FEEDS["folder"](folder, key).poll(9)) == 2
     assert "another file" in caplog.text
     assert len(FEEDS["folder"](folder, "of another feed").poll(9)) == 2
+
+
+def test_a_file_of_questions_that_never_ends_is_none(folder, caplog):
+    feed = FEEDS["folder"](folder, "")
+    os.mkfifo(folder / QUESTIONS)  # to open it would wait for a writer
+    assert list(feed.poll(9)) == []
+    (folder / QUESTIONS).unlink()
+    (folder / QUESTIONS).symlink_to("/dev/zero")
+    assert list(feed.poll(9)) == []
+    assert caplog.text.count("is no file") == 2
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)

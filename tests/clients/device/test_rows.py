@@ -41,9 +41,11 @@ def test_what_is_no_file_or_a_link_where_links_are_not_followed_is_refused(tmp_p
     (folder / "large.png").write_bytes(picture() + b"0" * 500)
     assert item(folder, row("link.png", "q"), "k", follow=True).picture == picture()
     monkeypatch.setattr(rows, "MAX_BYTES", 400)
+    before = os.listdir("/proc/self/fd")
     for name in ("link", "pipe", "folder", "text", "large", "absent"):
         with pytest.raises(BadItem, match=name):
             item(folder, row(f"{name}.png", "q"), "k", follow=False)
+    assert len(os.listdir("/proc/self/fd")) == len(before)  # nothing stays open
 
 
 @pytest.mark.parametrize(
