@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import ssl
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -22,9 +23,10 @@ import httpx
 import uvicorn
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from cdc_flower.loopback import listening
 
@@ -46,13 +48,41 @@ CALLS = (
 MOST_BYTES = 16 * 2**20  # of a call; Flower cuts arrays into objects of 5 MiB
 MOST_HELD = 2**28  # bytes of all calls that are being read
 CONNECTIONS = 4096  # at a time
+FILES = 4 * CONNECTIONS  # that this process may have open: a call takes two
 PATIENCE = 60.0  # s, for a call to come in, and for the SuperLink's answer
+LOOKS = 10  # times that, for a device that takes its answer in slowly
 _ASKED = {b"host", b"connection", b"content-length", b"transfer-encoding", b"expect", b"keep-alive"}
 _SAID = {"connection", "transfer-encoding", "keep-alive", "server", "date"}
 
 
-class _Refused(Exception):
-    """A call that is not read to its end: the code of the answer, and why."""
+class _Bounded(AutoHTTPProtocol):
+    """A connection that is closed when it is one too many, when nothing was asked on it for a while, or when
+    one call lasts too long: whoever reaches the port could otherwise hold all that there may be.
+    """
+
+    _looks, _before = 0, None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A peer has come."""
+        super().connection_made(transport)
+        self._later = self.loop.call_later(PATIENCE, self._look)
+        if len(self.connections) > (self.limit_concurrency or CONNECTIONS):
+            transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It has gone."""
+        self._later.cancel()
+        super().connection_lost(exc)
+
+    def _look(self) -> None:
+        now = self.cycle
+        self._looks = self._looks + 1 if now is self._before else 0
+        idle = now is None or now.response_complete
+        if self._looks >= LOOKS or (idle and now is self._before):
+            self.transport.abort()
+            return
+        self._before = now
+        self._later = self.loop.call_later(PATIENCE, self._look)
 
 
 def application(inner: str, ca: Path | None, most: int = MOST_BYTES) -> Starlette:
@@ -76,36 +106,34 @@ def application(inner: str, ca: Path | None, most: int = MOST_BYTES) -> Starlett
             app.state.client = client
             yield
 
-    held = 0
-
-    async def body(request: Request) -> bytes:
-        nonlocal held
-        size, found = 0, []
-        try:
-            async for chunk in request.stream():
-                size, held = size + len(chunk), held + len(chunk)
-                if size > most:
-                    raise _Refused(413, f"more than {most} bytes")
-                if held > MOST_HELD:
-                    raise _Refused(503, "too many calls at a time")
-                found.append(chunk)
-            return b"".join(found)
-        finally:
-            held -= size
+    held = 0  # bytes of calls that are not answered
 
     async def call(request: Request) -> Response:
+        nonlocal held
         client: httpx.AsyncClient = request.app.state.client
         headers = [(k, v) for k, v in request.headers.raw if k.lower() not in _ASKED]
+        size, parts = 0, []
         try:
-            content = await asyncio.wait_for(body(request), PATIENCE)
+            async with asyncio.timeout(PATIENCE):
+                async for part in request.stream():
+                    size, held = size + len(part), held + len(part)
+                    if size > most:
+                        return PlainTextResponse(f"more than {most} bytes", 413)
+                    if held > MOST_HELD:
+                        return PlainTextResponse("too many calls at a time", 503)
+                    parts.append(part)
+            content = b"".join(parts)
+            parts.clear()
             asked = client.build_request("POST", request.url.path, headers=headers, content=content)
             answer = await client.send(asked, stream=True)
-        except _Refused as err:
-            return PlainTextResponse(err.args[1], err.args[0])
+        except ClientDisconnect:
+            return Response(status_code=400)
         except TimeoutError:
             return PlainTextResponse("too slow", 408)
         except httpx.HTTPError:
             return PlainTextResponse("the SuperLink does not answer", 503)
+        finally:
+            held -= size
         own = {k: v for k, v in answer.headers.items() if k not in _SAID}
         return StreamingResponse(
             answer.aiter_raw(), answer.status_code, own, background=BackgroundTask(answer.aclose)
@@ -136,17 +164,19 @@ def opened(
     Raises:
         ConfigError: the port is taken.
     """
-    on = listening(port, host)
+    on, most = listening(port, host), _connections()
     how = uvicorn.Config(
         application(inner, ca),
         ssl_certfile=certificate,
         ssl_keyfile=key,
+        http=_Bounded,
         ws="none",
         log_config=None,
+        log_level="error",  # not a line for whatever is sent here
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=CONNECTIONS,
+        limit_concurrency=most,
         timeout_graceful_shutdown=5,
     )
     server = uvicorn.Server(how)
@@ -159,3 +189,12 @@ def opened(
         thread.join(10)
         with contextlib.suppress(OSError):
             on.close()
+
+
+def _connections() -> int:
+    """How many connections there may be, once this process may have as many open files as it needs."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < FILES:
+        soft = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return CONNECTIONS if soft == resource.RLIM_INFINITY else min(CONNECTIONS, soft // 4)

@@ -1,6 +1,8 @@
 """A SuperNode's calls pass the gate whole, within a bound; an operator's do not pass."""
 
 import contextlib
+import resource
+import socket
 import ssl
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,6 +23,8 @@ class SuperLink(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self):
+        self.server.reached.set()
+        self.server.go_on.wait(20)
         body = self.rfile.read(int(self.headers["content-length"]))
         said = f"{self.path} {self.headers['signature']} ".encode() + body
         self.server.asked.append(self.path)
@@ -42,6 +46,8 @@ def listens(certificate=None):
         context.load_cert_chain(certificate, certificate.with_suffix(".key"))
         server.socket = context.wrap_socket(server.socket, server_side=True)
     server.asked, server.daemon_threads = [], True
+    server.reached, server.go_on = threading.Event(), threading.Event()
+    server.go_on.set()
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:
@@ -105,6 +111,70 @@ def test_all_calls_together_are_bounded_too(asking, superlink, monkeypatch):
     assert asking("/v1/fleet/push-object", bytes(1001)).status_code == 503
     assert asking("/v1/fleet/push-object", bytes(900)).status_code == 200
     assert asking("/v1/fleet/push-object", bytes(900)).status_code == 200
+
+
+def test_a_call_counts_until_the_superlink_has_answered_it(asking, superlink, monkeypatch):
+    monkeypatch.setattr(gate, "MOST_HELD", 1000)
+    superlink.go_on.clear()
+    first = threading.Thread(target=asking, args=("/v1/fleet/push-object", bytes(900)))
+    first.start()
+    assert superlink.reached.wait(20)
+    code = asking("/v1/fleet/push-object", bytes(200)).status_code
+    superlink.go_on.set()
+    first.join()
+    assert code == 503
+    assert asking("/v1/fleet/push-object", bytes(200)).status_code == 200
+
+
+def _sent(port, data):
+    """A connection on which this was sent, and no more."""
+    one = socket.create_connection(("127.0.0.1", port), 20)
+    one.sendall(data)
+    return one
+
+
+@pytest.mark.parametrize("data", [b"", b"POST /v1/fleet/get-run HTTP/1.1\r\nhost: x\r\ncontent-le"])
+def test_a_connection_on_which_nothing_is_asked_is_closed(data, superlink, monkeypatch):
+    monkeypatch.setattr(gate, "PATIENCE", 0.05)
+    with (
+        gate.opened(f"http://127.0.0.1:{superlink.server_address[1]}", 0) as port,
+        _sent(port, data) as one,
+        contextlib.suppress(ConnectionResetError),
+    ):
+        assert one.recv(1) == b""
+
+
+def test_one_connection_too_many_is_closed_and_the_others_go_on(superlink, monkeypatch):
+    monkeypatch.setattr(gate, "CONNECTIONS", 3)
+    inner = f"http://127.0.0.1:{superlink.server_address[1]}"
+    with gate.opened(inner, 0) as port, httpx.Client() as client, contextlib.ExitStack() as held:
+        ask = f"http://127.0.0.1:{port}/v1/fleet/get-run"
+        assert client.post(ask).status_code == 200
+        for _ in range(2):
+            held.enter_context(_sent(port, b""))
+        one = held.enter_context(socket.create_connection(("127.0.0.1", port), 20))
+        with contextlib.suppress(ConnectionResetError):
+            assert one.recv(1) == b""
+
+
+def test_who_leaves_or_talks_nonsense_leaves_no_line(superlink, capfd, caplog):
+    with gate.opened(f"http://127.0.0.1:{superlink.server_address[1]}", 0) as port:
+        _sent(port, b"POST /v1/fleet/get-run HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nxx").close()
+        with _sent(port, b"\0\1\2 nonsense\r\n\r\n") as one:
+            one.recv(100)
+        assert httpx.post(f"http://127.0.0.1:{port}/v1/fleet/get-run").status_code == 200
+    assert caplog.text == "".join(capfd.readouterr()) == ""
+
+
+def test_there_are_files_for_the_connections():
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, before[1]), before[1]))
+        most = gate._connections()
+        assert 4 * most <= resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        assert most == min(gate.CONNECTIONS, before[1] // 4 if before[1] > 0 else gate.CONNECTIONS)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 @pytest.mark.parametrize(("inner", "code"), [("server", 200), ("false", 503)])
