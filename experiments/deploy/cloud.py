@@ -23,7 +23,7 @@ from typing import Any
 
 from cdc_flower.border import one_line
 from cdc_flower.config import ConfigError, RunError
-from cdc_flower.disk import writing
+from cdc_flower.disk import DiskError, writing
 from cdc_flower.lock import locked, taken
 from experiments.controls.processes import free_port
 from experiments.deploy import devices, gate, keys, page, provision
@@ -37,7 +37,7 @@ ASK = 5.0  # s, between questions to the SuperLink about a run whose process is 
 LONG = 120.0  # s, after which a start counts as one that went well
 WAITS = (1.0, 2.0, 5.0, 15.0, 60.0)  # s, before the first, second, ... start after a death
 NEVER = 3  # runs that failed before any process of them was seen end the cloud
-LOG_BYTES = 32 * 2**20  # of the SuperLink's log; one such file before it is kept
+LOG_BYTES = 32 * 2**20  # of a log of the SuperLink's; one such file before it is kept
 Say = Callable[[str], None]
 
 
@@ -108,6 +108,7 @@ class Keeper:
     _not_before: float = 0.0
     _known: tuple[int, int] = (0, 0)  # devices.json when it was looked at last
     _said: set[str] = field(default_factory=set)
+    _unread: str = ""  # why devices.json could not be used
 
     def keep(self) -> None:
         """Until it is stopped, or the run is completed.
@@ -127,8 +128,9 @@ class Keeper:
             if not self.link.program.runs:
                 self._start()
                 return False
-            self._register()
-            _bounded(self.link.program.log)
+            self._registered()
+            for log in (self.link.program.log, self.link.flower_log):
+                _bounded(log)
             return self._look() if self.run else self._submit()
         except SuperLinkError as err:
             if self._never >= NEVER:
@@ -206,6 +208,17 @@ class Keeper:
         self.link.stop()
 
     # --- keys -----------------------------------------------------------------------------------------------
+
+    def _registered(self) -> None:
+        """See `_register`; a list that cannot be read or written now ends nothing that runs."""
+        try:
+            self._register()
+        except (ConfigError, DiskError, OSError) as err:
+            if (why := one_line(str(err))) != self._unread:
+                self.say(f"keys are as they were: {why}")
+            self._unread = why
+        else:
+            self._unread = ""
 
     def _register(self) -> None:
         """Make the SuperLink know the keys of `devices.json`, and no others that it had."""

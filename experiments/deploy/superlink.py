@@ -83,6 +83,11 @@ class SuperLink:
         self.program = Program("superlink", self._command(), self.environment, self.home / "superlink.log")
 
     @property
+    def flower_log(self) -> Path:
+        """What Flower writes, a file a day; `program.log` has what the programs say, too."""
+        return self.home / "flower.log"
+
+    @property
     def url(self) -> str:
         """Where it listens."""
         return f"http{'' if self.insecure else 's'}://127.0.0.1:{self.port}"
@@ -111,7 +116,7 @@ class SuperLink:
             str(BINARIES / "flower-superlink"),
             *("--host", "127.0.0.1", "--port", str(self.port)),
             *("--database", str(self.home / "state.db")),
-            *("--log-file", str(self.home / "flower.log")),
+            *("--log-file", str(self.flower_log)),
             *("--log-rotation-interval-hours", str(LOG_HOURS), "--log-rotation-backup-count", str(LOGS)),
             "--disable-runtime-dependency-installation",
             *(["--insecure"] if self.insecure else safe),

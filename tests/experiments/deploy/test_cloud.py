@@ -34,6 +34,7 @@ class Link:
 
     def __init__(self, home):
         self.home, self.program, self.insecure = home, Program(home / "superlink.log"), False
+        self.flower_log = home / "flower.log"
         self.known, self.used, self.log, self.runs, self.refuses = {}, set(), [], {}, False
 
     def start(self):
@@ -186,6 +187,26 @@ def test_a_key_that_was_registered_and_not_written_down_is_found_again(keeper):
     keeper.link.known[77] = "ecdsa a\n"
     ticks(keeper, 1, 2)
     assert devices.read(keeper.folder)[0] == entry("a", "registered", 77)
+
+
+def test_a_list_of_devices_that_cannot_be_read_is_said_once_and_ends_nothing(keeper):
+    (keeper.folder / devices.FILE).write_text("{")
+    ticks(keeper, 1, 4)
+    assert keeper.link.log == ["start", "run0"]
+    assert [t for t in keeper.told if "is no list of devices" in t] == keeper.told[-1:]
+    (keeper.folder / devices.FILE).write_text("{}")
+    with devices.changing(keeper.folder) as known:
+        known[0] = entry("a")
+    ticks(keeper, 1)
+    assert devices.read(keeper.folder)[0].status == "registered"
+
+
+def test_both_logs_are_looked_after(keeper, monkeypatch):
+    monkeypatch.setattr(module, "LOG_BYTES", 10)
+    for log in (keeper.link.program.log, keeper.link.flower_log):
+        log.write_bytes(b"x" * 11)
+    ticks(keeper, 1, 2)
+    assert not keeper.link.program.log.read_bytes() + keeper.link.flower_log.read_bytes()
 
 
 def test_a_log_does_not_grow_without_end(tmp_path, monkeypatch):
