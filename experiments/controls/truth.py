@@ -44,7 +44,7 @@ DELAY = 0.02  # s, of each direction
 LINKS = ((0.0, 0.0), (24_000.0, 48_000.0), (8_000.0, 16_000.0))
 """Bytes/s up and down; 0 = no rate. The first measures the floor."""
 FREE = 1e9  # bit/s of a link without a rate, in a profile
-SETTINGS = {**SMALL, "run.samples-per-round": 16, "run.min-devices": 0}
+SETTINGS = {**SMALL, "run.samples-per-round": 16}
 
 
 @dataclass(frozen=True)
