@@ -7,14 +7,18 @@ import json
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cdc_flower.config import ConfigError
 from experiments.cli.checked import App, Folder
 from experiments.cli.settings import Json
+
+if TYPE_CHECKING:
+    from experiments.deploy.view import View
 
 cloud_app = App(
     no_args_is_help=True, help="Run a cloud that `cdc-flower provision` made, look at it, take it back."
@@ -60,7 +64,9 @@ def status(cloud: Cloud, as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps({"up": runs, **dataclasses.asdict(view)}, indent=1))
         return
-    typer.echo(f"{'up' if runs else 'not up'}; {view.state or 'nothing written yet'}")
+    typer.echo(f"{'up' if runs else f'not up (cdc-flower cloud up {cloud})'}; {view.state or 'nothing yet'}")
+    if view.problem:
+        typer.echo(view.problem)
     typer.echo(
         f"round {count(view.round)}, version {count(view.version)}, agreement {share(view.agreement)}, "
         f"guard {share(view.guard)}"
@@ -82,6 +88,19 @@ def status(cloud: Cloud, as_json: Json = False) -> None:
             count(one.refused),
         )
     show(table)
+    for line in _beside(view):
+        typer.echo(line)
+
+
+def _beside(view: View) -> Iterator[str]:
+    """What else there is to say of a cloud: who is no device, where it can go back to, and how that went."""
+    for node, why in view.strangers:
+        yield f"node {node} is no device: {why}"
+    if view.kept:
+        yield f"versions to go back to (cloud rollback): {', '.join(map(str, view.kept))}"
+    if (back := view.rollback) is not None:
+        how = f"was refused: {back.refused}" if back.refused else f"was done after round {back.round}"
+        yield f"the last rollback, to version {back.version}, {how}"
 
 
 @cloud_app.command("rollback")

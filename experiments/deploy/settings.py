@@ -17,12 +17,12 @@ PORTS = {"ge": 1, "le": 65535}
 class CloudConfig(ServedConfig):
     """Where the cloud listens, and how it runs its rounds."""
 
-    address: str = setting(
-        "127.0.0.1", "that the SuperLink listens on; 0.0.0.0 = all of the machine", "cloud"
-    )
-    port: int = setting(9443, "that the SuperLink listens on", "cloud", **PORTS)
+    address: str = setting("127.0.0.1", "that the cloud listens on; 0.0.0.0 = all of the machine", "cloud")
+    port: int = setting(9443, "that the cloud listens on", "cloud", **PORTS)
     hosts: str = setting(
-        "localhost,127.0.0.1", "names and addresses that devices may call the cloud by", "cloud"
+        "localhost,127.0.0.1",
+        "names and addresses that devices call the cloud by; after a change `provision rotate CLOUD server`",
+        "cloud",
     )
     page_port: int = setting(
         9480, "of the page that shows the cloud, on loopback; 0 = no page", "cloud", ge=0, le=65535

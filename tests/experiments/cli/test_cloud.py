@@ -48,12 +48,33 @@ def test_status_says_what_the_cloud_wrote(cloud, capsys):
     )
     assert ends("status", cloud) == 0
     said = capsys.readouterr().out
-    assert "not up; waiting" in said
+    assert "; waiting" in said
     assert "round 5, version 4" in said
     assert "shelf" in said
     assert ends("status", cloud, "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["up"], found["round"], found["devices"][0]["samples"]) == (False, 5, 9)
+
+
+def test_status_says_what_is_wrong_and_what_can_be_done(cloud, capsys):
+    said = {
+        "time": 1.0,
+        "strangers": [{"node": "77", "reason": "it claims to be device 1, which is revoked"}],
+        "kept": [3, 4],
+        "rollback": {"version": 2, "round": 5, "refused": "version 2 is not kept"},
+    }
+    (cloud / "status.json").write_text(json.dumps(said))
+    assert ends("status", cloud) == 0
+    found = " ".join(capsys.readouterr().out.split())
+    assert f"not up (cdc-flower cloud up {cloud})" in found
+    assert "has not written its state for a long time" in found
+    assert "node 77 is no device: it claims to be device 1, which is revoked" in found
+    assert "go back to (cloud rollback): 3, 4" in found
+    assert "to version 2, was refused: version 2 is not kept" in found
+    said["rollback"]["refused"] = ""
+    (cloud / "status.json").write_text(json.dumps(said))
+    assert ends("status", cloud) == 0
+    assert "to version 2, was done after round 5" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("command", [["status"], ["up"], ["rollback", "1"], ["page"]])
