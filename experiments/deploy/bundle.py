@@ -22,6 +22,7 @@ from clients.device.models import CA, FILE, FOLDER, described
 from experiments.deploy import keys
 
 TOML, SETTINGS, STREAM = "device.toml", "settings.json", "stream"
+ARCHIVE = ".tar.gz"  # behind the name of a bundle
 Parts = Mapping[str, tuple[str, Mapping[str, Path]]]
 """Setting -> the name of its folder, and name in it -> file."""
 
@@ -106,7 +107,7 @@ def archive(folder: Path) -> Path:
         info.uname = info.gname = ""
         return info
 
-    path = folder.with_name(f"{folder.name}.tar.gz")
+    path = folder.with_name(f"{folder.name}{ARCHIVE}")
     path.unlink(missing_ok=True)
     with writing(path), whole(path) as file:
         os.fchmod(file.fileno(), 0o600)

@@ -205,8 +205,11 @@ def _free(known: Mapping[int, Device], number: int | None, name: str | None, mos
             f"device {number} is there, {known[number].status}; allowed: a number that none has had"
         )
     name = name or f"device-{number}"
-    if not re.fullmatch(devices.NAME, name):
-        raise ConfigError(f"name {name!r}; allowed: up to 40 letters, digits, '.', '_' and '-'")
+    if not re.fullmatch(devices.NAME, name) or name.endswith(bundle.ARCHIVE):
+        raise ConfigError(
+            f"name {name!r}; allowed: up to 40 letters, digits, '.', '_' and '-', with a letter or digit first "
+            f"and no '{bundle.ARCHIVE}' last"
+        )
     if taken := [n for n, one in known.items() if one.name == name]:
         raise ConfigError(f"name {name!r} is that of device {taken[0]}; allowed: another")
     return number, name
@@ -222,7 +225,7 @@ def _there(known: Mapping[int, Device], number: int) -> Device:
 def _forget(folder: Path, name: str) -> None:
     """Remove a bundle, whose key nobody needs any more."""
     shutil.rmtree(folder / "bundles" / name, ignore_errors=True)
-    (folder / "bundles" / f"{name}.tar.gz").unlink(missing_ok=True)
+    (folder / "bundles" / f"{name}{bundle.ARCHIVE}").unlink(missing_ok=True)
 
 
 def _absolute(settings: Mapping[str, Any]) -> dict[str, Any]:

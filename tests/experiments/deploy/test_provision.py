@@ -79,6 +79,7 @@ def test_device_toml_says_who_and_where_and_how_long_a_question_may_be(cloud):
         ({"name": "kitchen"}, "is that of device 0"),
         ({"name": "../x"}, "name '../x'"),
         ({"name": "x" * 41}, "up to 40"),
+        ({"name": "kitchen.tar.gz"}, "no '.tar.gz' last"),  # where the archive of another is
         ({"host": "elsewhere"}, "host 'elsewhere'"),
         ({"number": 3}, "up to 2"),
         ({"own": {"feed": "radio"}}, "'feed' = 'radio'"),
