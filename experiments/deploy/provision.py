@@ -207,7 +207,7 @@ def _free(known: Mapping[int, Device], number: int | None, name: str | None, mos
     name = name or f"device-{number}"
     if not re.fullmatch(devices.NAME, name) or name.endswith(bundle.ARCHIVE):
         raise ConfigError(
-            f"name {name!r}; allowed: up to 40 letters, digits, '.', '_' and '-', with a letter or digit first "
+            f"name {name!r}; allowed: up to 40 letters, digits, '.', '_' and '-', a letter or digit first "
             f"and no '{bundle.ARCHIVE}' last"
         )
     if taken := [n for n, one in known.items() if one.name == name]:
