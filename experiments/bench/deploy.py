@@ -30,6 +30,7 @@ from clients.device import start
 from clients.device.feed import Item
 from experiments.controls.deployed import SMALL, START, Deployment, deployment
 from experiments.controls.processes import free_port, until
+from experiments.controls.soak import Keeper
 from experiments.deploy import devices, gate, keys
 from experiments.deploy.settings import cloud
 from experiments.deploy.superlink import SuperLink
@@ -73,6 +74,8 @@ def rounds_of_cdc(fleet: Deployment, count: int) -> tuple[list[float], list[tupl
         until(lambda n=number: fleet.round >= n, 4 * START, f"round {number} is done", fleet.programs)
         ends.append(time.monotonic())
     memory = [psutil.Process(d.agent.pid).memory_full_info() for d in fleet.devices]
+    for device in fleet.devices:
+        device.node.stop()  # it says goodbye; who was killed is not let in for a minute
     for program in fleet.programs:
         program.kill()
     return [b - a for a, b in pairwise(ends)], [(m.rss, m.uss) for m in memory]
@@ -92,10 +95,14 @@ def rounds_of_nothing(fleet: Deployment, count: int) -> list[float]:
             link.start()
             there, known = link.nodes(), devices.read(folder)
             assert {one.node_id for one in known.values()} <= there
-            for device in fleet.devices:
-                device.node.start()
+            keeper = Keeper([device.node for device in fleet.devices])
             link.submit()
-            until(lambda: _lines(path) > count, 4 * START, "empty rounds", [link.program, *fleet.programs])
+
+            def played() -> bool:
+                keeper.look()
+                return _lines(path) > count
+
+            until(played, 4 * START, "empty rounds", [link.program, *fleet.programs])
     finally:
         link.stop()
         for device in fleet.devices:
