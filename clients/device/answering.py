@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from cdc_flower.config import Config, ConfigError, parse_stages
 from cdc_flower.data.features import FORMATS, Grid
@@ -152,5 +152,7 @@ def opened(data: bytes) -> Image.Image:
             return picture.convert("RGB")
     except ValueError:
         raise
+    except UnidentifiedImageError:
+        raise ValueError(f"none of {', '.join(FORMATS)}") from None
     except Exception as err:  # whatever Pillow's decoders raise of damaged bytes
         raise ValueError(str(err).splitlines()[0] if str(err) else type(err).__name__) from None

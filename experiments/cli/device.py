@@ -84,7 +84,8 @@ def ask(
     if as_json:
         typer.echo(json.dumps(said))
         return
-    typer.echo(f"{said['answer']} (version {said['version']}, uncertainty {said['uncertainty']:.3g} nats)")
+    words = said["answer"] or "(no words)"
+    typer.echo(f"{words} (version {said['version']}, uncertainty {said['uncertainty']:.3g} nats)")
 
 
 @device_app.command("status")

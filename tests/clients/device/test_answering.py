@@ -64,3 +64,8 @@ def test_a_picture_that_is_too_large_is_refused_before_it_is_decoded(monkeypatch
     monkeypatch.setattr(answering, "MOST_BYTES", 10)
     with pytest.raises(ValueError, match="allowed: 10"):
         opened(data)
+
+
+def test_what_is_no_picture_is_said_in_words_of_whoever_asks():
+    with pytest.raises(ValueError, match=r"^none of PNG, JPEG"):
+        answering.opened(b"no picture")
