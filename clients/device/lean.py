@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+import cdc_flower.models  # noqa: F401  it keeps a warning of bitsandbytes' import off the log
+
 
 @contextmanager
 def _uncompiled() -> Iterator[None]:
