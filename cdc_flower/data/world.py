@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,7 @@ from cdc_flower.config import Config, ConfigError
 from cdc_flower.data import packs
 from cdc_flower.data.domains import SOURCE, check_domains, domains
 from cdc_flower.data.features import Features, Grid, Progress, cache_folder, features_of
+from cdc_flower.data.instruction import BY_ROW, asked, said, told_by_card
 from cdc_flower.data.packs import Pack
 from cdc_flower.data.partition import partition
 from cdc_flower.data.prequential import prequential
@@ -139,29 +140,13 @@ def encoded(
     return features_of(images, path, lambda some: _encode(shared, some), shared.name, progress, stage)
 
 
-def told_by_card(data: DataConfig, card: Mapping[str, Any]) -> DataConfig:
-    """The settings of a run: `known_*` from the pair's card where none is set, and no instruction for a pair
-    that has a card: it was trained on the bare questions.
-    """
-    if card and data.instruction == "auto":
-        data = replace(data, instruction="none")
-    known = card.get("known", {})
-    if data.known_styles or data.known_objects or data.known_questions or not known:
-        return data
-    return replace(data, **known)
-
-
 def instructed(rows: pd.DataFrame, data: DataConfig) -> pd.DataFrame:
     """Rows whose questions say how to answer, in a line of its own; `data` is as `told_by_card` gives it."""
     if data.instruction == "none":
         return rows
-    if data.instruction != "auto":
-        said = data.instruction
-    elif data.task == "by-row":
-        said = rows["task"].map(lambda name: TASKS[name].ask)
-    else:
-        said = TASKS[data.task].ask
-    return rows.assign(question=(rows["question"] + "\n" + said).str.rstrip("\n"))
+    own = rows["task"] if data.task == BY_ROW and data.instruction == "auto" else [""] * len(rows)
+    words = [asked(question, said(data, task)) for question, task in zip(rows["question"], own, strict=True)]
+    return rows.assign(question=pd.array(words, rows["question"].dtype))
 
 
 def _ground(config: Config, shared: Shared, progress: Progress | None) -> _Ground:

@@ -12,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from cdc_flower.config import Config, ConfigError, parse_stages
 from cdc_flower.data.features import FORMATS, Grid
+from cdc_flower.data.instruction import asked, said, told_by_card
 from cdc_flower.models import adapters, vlm
 from cdc_flower.models.shared import Shared, load_shared
 from cdc_flower.stages import PairConfig
@@ -36,7 +37,7 @@ class Read:
     """An item as the student reads it.
 
     Attributes:
-        item: which.
+        item: which; its question with the instruction that a pack's would have.
         tokens: (n, D) float16 of its picture.
         grid: how they lie.
         ids: of its question.
@@ -90,6 +91,11 @@ class Student:
         return cls(config, shared, pair, own.longest_question)
 
     @property
+    def instruction(self) -> str:
+        """Said behind a question, in a line of its own: what a bare checkpoint is taught with."""
+        return said(told_by_card(self.config.data, self.shared.card))
+
+    @property
     def resident(self) -> Resident:
         """The student; loaded once in a process."""
         return resident(self.shared, self.models)
@@ -105,6 +111,8 @@ class Student:
             raise ItemError(f"a question of {len(item.question)} characters; allowed: 1 to {MOST_WORDS}")
         if any(word in item.question for word in (text.mark, text.image)):
             raise ItemError(f"a question with {text.image} in it, which stands for a picture; allowed: words")
+        if item.tokens is None:  # what was published has it
+            item = replace(item, question=asked(item.question, self.instruction))
         ids = text.question_ids(item.question)
         if self.longest and len(ids) > self.longest:
             raise ItemError(

@@ -19,7 +19,7 @@ class Item:
     """A question about a picture.
 
     Attributes:
-        question: its words.
+        question: its words; where there are tokens, as they were published, the instruction included.
         picture: encoded; b"" where there are tokens.
         key: where in the feed it is. A feed that is made with the key of an item goes on behind that item.
         tokens: (n, D) float16, where the feed has what the tower makes of the picture.

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cdc_flower.config import ConfigError
+from cdc_flower.data.instruction import BY_ROW, told_by_card
 from cdc_flower.lock import locked
 from clients.device import (
     lean,  # noqa: F401  first: it says how bitsandbytes is imported
@@ -19,7 +20,7 @@ from clients.device.answering import Student
 from clients.device.database import FILE, Database
 from clients.device.feed import Feed
 from clients.device.feeds import FEEDS
-from clients.device.settings import Bundle
+from clients.device.settings import RUN, Bundle
 from clients.device.spool import FED
 from clients.device.stream import Stream
 
@@ -75,5 +76,11 @@ def _feed(bundle: Bundle, student: Student, fed: str) -> tuple[Feed, Student]:
         raise ConfigError(
             f"'{bundle.folder / 'device.toml'}': setting 'longest-question' = 0 with feed '{own.feed}'; "
             "allowed: the ids of the longest question that the cloud takes, see `cdc-flower provision`"
+        )
+    data = told_by_card(student.config.data, student.shared.card)
+    if data.task == BY_ROW and data.instruction == "auto":
+        raise ConfigError(
+            f"'{bundle.folder / RUN}': setting 'data.task' = '{BY_ROW}' has an instruction for each row, and "
+            f"feed '{own.feed}' has no rows; allowed: words or none for 'data.instruction'"
         )
     return FEEDS[own.feed](bundle.feed, fed), student

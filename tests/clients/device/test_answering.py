@@ -1,11 +1,15 @@
 """What the student reads is checked before a model sees it."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
+from cdc_flower.data.instruction import told_by_card
+from cdc_flower.data.world import instructed
 from clients.device import answering
 from clients.device.answering import ItemError, opened
 from clients.device.feed import Item
@@ -45,6 +49,33 @@ def test_a_question_that_the_cloud_would_refuse_is_refused_here(begin, picture):
     agent.ask("what is this?", picture)
     with pytest.raises(ItemError, match="allowed: 8, the longest of the data"):
         agent.ask("what is this? what is this? what is this?", picture)
+
+
+@pytest.mark.parametrize("instruction", ["auto", "none", "Answer in one word."])
+@pytest.mark.parametrize("bare", [True, False])
+def test_a_question_has_the_ids_of_the_same_one_in_a_pack(student, picture, instruction, bare):
+    card = {} if bare else student.shared.card
+    data = replace(student.config.data, instruction=instruction, task="vqa")
+    device = replace(
+        student, shared=replace(student.shared, card=card), config=replace(student.config, data=data)
+    )
+    rows = pd.DataFrame({"question": ["what is this?"]})
+    (words,) = instructed(rows, told_by_card(data, card))["question"]
+    read = device.read(Item("what is this?", picture, "1"))
+    assert read.item.question == words
+    assert read.ids == student.shared.text.question_ids(words)
+    more = instruction == "Answer in one word." or (instruction == "auto" and bare)
+    assert (len(read.ids) > len(student.shared.text.question_ids("what is this?"))) == more
+    tokens = Item(words, b"", "1", read.tokens, read.grid)  # published: it has the instruction
+    assert device.read(tokens).ids == read.ids
+
+
+def test_the_longest_question_is_counted_with_its_instruction(student, picture):
+    bare = replace(student, shared=replace(student.shared, card={}))
+    least = len(bare.read(Item("what is this?", picture, "1")).ids)
+    replace(bare, longest=least).read(Item("what is this?", picture, "1"))
+    with pytest.raises(ItemError, match=f"a question of {least} ids"):
+        replace(bare, longest=least - 1).read(Item("what is this?", picture, "1"))
 
 
 @pytest.mark.parametrize(

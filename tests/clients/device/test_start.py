@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -29,6 +30,14 @@ def test_a_second_agent_is_refused(begin, monkeypatch):
 def test_a_feed_needs_the_longest_question_that_the_cloud_takes(begin):
     with pytest.raises(ConfigError, match="'longest-question' = 0 with feed 'folder'"):
         begin(feed="folder")
+
+
+def test_a_feed_has_no_instruction_of_each_row(begin, student, monkeypatch):
+    data = replace(student.config.data, task="by-row")
+    bare = replace(student, shared=replace(student.shared, card={}), longest=9)
+    monkeypatch.setattr(start.Student, "of", lambda _: replace(bare, config=replace(bare.config, data=data)))
+    with pytest.raises(ConfigError, match="'by-row' has an instruction for each row"):
+        begin(feed="folder", longest_question=9)
 
 
 def test_the_stream_knows_it(begin):
