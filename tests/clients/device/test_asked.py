@@ -72,6 +72,7 @@ def test_keep():
         _form(question=b"\xff", image=PICTURE),
         _form(question="q"),
     ],
+    ids=map(str, range(17)),  # a form's boundary is drawn
 )
 def test_others_are_refused_in_one_line(kind, body):
     with pytest.raises(BadRequest) as refused:
