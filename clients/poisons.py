@@ -20,7 +20,6 @@ from cdc_flower.models import adapters, vlm
 from cdc_flower.models.families import family_of
 from cdc_flower.models.family import bare
 from cdc_flower.models.shared import Shared
-from cdc_flower.models.teacher import load_teacher
 from cdc_flower.session import kept
 from cdc_flower.stages import PairConfig
 from cdc_flower.uplink import token_batch
@@ -138,6 +137,8 @@ def flood(task: Task, batch: Batch, poisoners: Sequence[int]) -> Samples:
 
 @kept(2)
 def _teacher(pair: PairConfig, shared: Shared, data_name: str) -> nn.Module:
+    from cdc_flower.models.teacher import load_teacher  # an honest device does not even import it
+
     return load_teacher(pair, shared, data_name).model
 
 

@@ -40,7 +40,12 @@ INITIAL = np.round(np.random.default_rng(0).standard_normal(LAYOUT.total) * 2**2
 CONFIG = parse({"run.devices": 3, "run.samples-per-round": 4})
 GRID = (4, 2, 2)
 PAIR = SimpleNamespace(
-    grid=GRID, fits=lambda grid: grid == GRID, width=8, vocab=9, transform_for=lambda up: None
+    text=SimpleNamespace(words=lambda ids: ""),
+    grid=GRID,
+    fits=lambda grid: grid == GRID,
+    width=8,
+    vocab=9,
+    transform_for=lambda up: None,
 )
 TEACHER = SimpleNamespace(own=None, tokens=True)  # reads what the student reads
 LINE = (LAYOUT, "dyadic", 150, 3)
