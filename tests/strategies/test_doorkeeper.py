@@ -93,8 +93,9 @@ def test_no_device_gives_more_than_its_share(door):
     assert sum(often) <= 2 * (4 + 8)
 
 
-@pytest.mark.slow  # reads Flower's log, which others switch off in the same process
 def test_a_liar_is_not_listened_to_for_some_rounds_and_one_line_says_so(door, caplog):
+    caplog.set_level("WARNING", "flwr")
+
     def answer(round: int, tokens: list[np.ndarray]) -> int:
         return taken(door.admitted(round, {0: batch(0, tokens), 1: batch(1, honest(4))}))[0]
 
@@ -146,8 +147,8 @@ def test_a_run_with_it_drops_poison_and_nothing_of_honest_devices(run_settings, 
     assert poison.xs(0, level="device").equals(on.xs(0, level="device"))
 
 
-@pytest.mark.slow  # reads Flower's log, which others switch off in the same process
 def test_what_is_known_of_a_is_coded_as_what_comes(run_settings, monkeypatch, caplog):
+    caplog.set_level("WARNING", "flwr")
     monkeypatch.setattr("strategies.doorkeeper.PICTURES", (16, 1000))
     config = parse(run_settings(tokens_kept=2, token_bits=8))
     setup = prepare(config)
