@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -86,13 +87,19 @@ def listening(port: int, host: str = HOST) -> socket.socket:
 
 def run(app: ASGIApp, on: socket.socket) -> None:
     """Serve until the process is told to end (in the main thread), or for ever."""
-    _server(app).run([on])
+    _server(app, {}).run([on])
 
 
 @contextmanager
-def served(app: ASGIApp, on: socket.socket) -> Iterator[int]:
-    """Serve from a thread for the length of a `with` block; gives the port."""
-    server = _server(app)
+def served(app: ASGIApp, on: socket.socket, **how: Any) -> Iterator[int]:
+    """Serve from a thread for the length of a `with` block; gives the port.
+
+    Args:
+        app: what answers.
+        on: where it listens.
+        **how: of uvicorn, in place of what is said here.
+    """
+    server = _server(app, how)
     thread = threading.Thread(target=server.run, args=([on],), name="http", daemon=True)
     port = on.getsockname()[1]
     thread.start()
@@ -104,17 +111,16 @@ def served(app: ASGIApp, on: socket.socket) -> Iterator[int]:
         on.close()
 
 
-def _server(app: ASGIApp) -> uvicorn.Server:
-    how = uvicorn.Config(
-        app,
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        limit_concurrency=CONNECTIONS,
-        timeout_graceful_shutdown=_LEAVES,
-    )
-    return uvicorn.Server(how)
+def _server(app: ASGIApp, how: Mapping[str, Any]) -> uvicorn.Server:
+    usual = {
+        "ws": "none",
+        "lifespan": "off",
+        "log_config": None,
+        "log_level": "warning",
+        "access_log": False,
+        "server_header": False,
+        "proxy_headers": False,
+        "limit_concurrency": CONNECTIONS,
+        "timeout_graceful_shutdown": _LEAVES,
+    }
+    return uvicorn.Server(uvicorn.Config(app, **{**usual, **how}))

@@ -88,8 +88,8 @@ def huge(task: Task, batch: Batch, poisoners: Sequence[int]) -> Samples:
 
 
 def vanishing(task: Task, batch: Batch, poisoners: Sequence[int]) -> Samples:
-    """Tokens that the student's projector takes to almost nothing: behind it is a norm, whose gradient then
-    is a hundred times that of an honest sample, so that a clipped step hears of little else.
+    """Tokens that the student's projector takes to almost nothing: behind it is a norm, whose gradient is the
+    larger the less there is.
     """
     student = resident(task.shared, task.models)
     adapters.write(student.model, task.store.held(student.initial).flat)

@@ -203,7 +203,11 @@ def out_dir(config: Config) -> Path:
 
 
 def prepare(
-    config: Config, progress: Progress | None = None, say: transforms.Say = transforms.note, streams=True
+    config: Config,
+    progress: Progress | None = None,
+    say: transforms.Say = transforms.note,
+    *,
+    streams: bool = True,
 ) -> Setup:
     """Load models and data, compute the vision tokens and a transform of them where there are none yet,
     check what only these can tell, and publish what devices read, unless they have `streams` of their own.

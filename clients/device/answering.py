@@ -11,6 +11,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from cdc_flower.config import Config, ConfigError, parse_stages
+from cdc_flower.data.bitmaps import MAX_BYTES, MAX_PIXELS
 from cdc_flower.data.features import FORMATS, Grid
 from cdc_flower.data.instruction import asked, said, told_by_card
 from cdc_flower.models import adapters, vlm
@@ -23,8 +24,6 @@ from clients.store import Adapter
 from clients.task import Resident, resident
 
 ROWS = 16  # items that are answered together
-MOST_BYTES = 2**26  # of an encoded picture
-MOST_PIXELS = 2**24
 MOST_WORDS = 2**14  # characters of a question
 
 
@@ -151,12 +150,12 @@ def opened(data: bytes) -> Image.Image:
     Raises:
         ValueError: too large, or none that can be decoded.
     """
-    if len(data) > MOST_BYTES:
-        raise ValueError(f"{len(data)} bytes; allowed: {MOST_BYTES}")
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"{len(data)} bytes; allowed: {MAX_BYTES}")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-            if picture.width * picture.height > MOST_PIXELS:
-                raise ValueError(f"{picture.width} x {picture.height} pixels; allowed: {MOST_PIXELS} in all")
+            if picture.width * picture.height > MAX_PIXELS:
+                raise ValueError(f"{picture.width} x {picture.height} pixels; allowed: {MAX_PIXELS} in all")
             return picture.convert("RGB")
     except ValueError:
         raise

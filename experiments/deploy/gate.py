@@ -11,24 +11,21 @@ it answers 503, after which a SuperNode tries again.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import resource
 import ssl
-import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import httpx
-import uvicorn
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from cdc_flower.loopback import listening
+from cdc_flower.loopback import listening, served
 
 CALLS = (
     "register-node",
@@ -55,7 +52,7 @@ _ASKED = {b"host", b"connection", b"content-length", b"transfer-encoding", b"exp
 _SAID = {"connection", "transfer-encoding", "keep-alive", "server", "date"}
 
 
-class _Bounded(AutoHTTPProtocol):
+class _Bounded(HttpToolsProtocol):
     """A connection that is closed when it is one too many, when nothing was asked on it for a while, or when
     one call lasts too long: whoever reaches the port could otherwise hold all that there may be.
     """
@@ -164,31 +161,16 @@ def opened(
     Raises:
         ConfigError: the port is taken.
     """
-    on, most = listening(port, host), _connections()
-    how = uvicorn.Config(
-        application(inner, ca),
-        ssl_certfile=certificate,
-        ssl_keyfile=key,
-        http=_Bounded,
-        ws="none",
-        log_config=None,
-        log_level="error",  # not a line for whatever is sent here
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        limit_concurrency=most,
-        timeout_graceful_shutdown=5,
-    )
-    server = uvicorn.Server(how)
-    thread = threading.Thread(target=server.run, args=([on],), name="gate", daemon=True)
-    thread.start()
-    try:
-        yield on.getsockname()[1]
-    finally:
-        server.should_exit = True
-        thread.join(10)
-        with contextlib.suppress(OSError):
-            on.close()
+    how = {
+        "ssl_certfile": certificate,
+        "ssl_keyfile": key,
+        "http": _Bounded,
+        "lifespan": "auto",
+        "log_level": "error",  # not a line for whatever is sent here
+        "limit_concurrency": _connections(),
+    }
+    with served(application(inner, ca), listening(port, host), **how) as on:
+        yield on
 
 
 def _connections() -> int:

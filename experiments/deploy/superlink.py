@@ -16,6 +16,7 @@ import contextlib
 import json
 import os
 import shutil
+import ssl
 import subprocess
 import sys
 import time
@@ -164,8 +165,6 @@ class SuperLink:
 
     def healthy(self) -> bool:
         """Whether it answers."""
-        import ssl
-
         trust = None if self.ca is None else ssl.create_default_context(cafile=str(self.ca))
         with (
             contextlib.suppress(OSError),

@@ -14,14 +14,13 @@ from collections.abc import Callable, Iterable
 
 from flwr.app import Error, Message, MessageType
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
-from cdc_flower.fleet.engines.local_grid import UNAVAILABLE, OwnGrid
+from cdc_flower.fleet.engines.local_grid import UNAVAILABLE, Around
 
 POLL = 0.5  # s
 
 
-class Gathering(OwnGrid):
+class Gathering(Around):
     """Rounds over another grid.
 
     Args:
@@ -47,27 +46,6 @@ class Gathering(OwnGrid):
     def open(self) -> int:
         """How many messages of earlier rounds are still waited for."""
         return len(self._open)
-
-    def set_run(self, run: Run) -> None:
-        """As the grid inside."""
-        self.inner.set_run(run)
-
-    @property
-    def run(self) -> Run:
-        """As the grid inside."""
-        return self.inner.run
-
-    def get_node_ids(self) -> Iterable[int]:
-        """As the grid inside."""
-        return self.inner.get_node_ids()
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """As the grid inside."""
-        return self.inner.push_messages(messages)
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """As the grid inside."""
-        return self.inner.pull_messages(message_ids)
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None

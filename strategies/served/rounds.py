@@ -33,6 +33,7 @@ from cdc_flower.models import adapters
 from cdc_flower.results import package_versions
 from cdc_flower.run_folder import RunFolder
 from strategies.accuracy import items, measure
+from strategies.lineage import Lineage
 from strategies.method import Method, Setup
 from strategies.resumed import Earlier, put_back
 from strategies.served import versions
@@ -188,19 +189,22 @@ class Service:
         return True
 
     @property
+    def lineage(self) -> Lineage | None:
+        """The versions of the method's adapter; None = it has none."""
+        return getattr(self.playing, "lineage", None)
+
+    @property
     def version(self) -> int:
         """The newest of the adapter; of a method without versions the round."""
-        lineage = getattr(self.playing, "lineage", None)
-        return self.round if lineage is None else lineage.mirror.newest
+        return self.round if self.lineage is None else self.lineage.mirror.newest
 
     def _digest(self) -> str:
-        lineage = getattr(self.playing, "lineage", None)
-        return "" if lineage is None else lineage.mirror.digest.hex()
+        return "" if self.lineage is None else self.lineage.mirror.digest.hex()
 
     def _has(self) -> dict[int, int]:
         """Device -> version that it said it has."""
-        lineage = getattr(self.playing, "lineage", None)
-        return {} if lineage is None else {d: version for d, (version, _) in lineage.known.items()}
+        known = {} if self.lineage is None else self.lineage.known
+        return {device: version for device, (version, _) in known.items()}
 
     def _measured(self) -> dict[str, float] | None:
         """Held-out accuracy by domain, of every so many versions."""

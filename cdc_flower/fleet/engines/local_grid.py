@@ -131,6 +131,37 @@ class OwnGrid(Grid):
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
 
+class Around(OwnGrid):
+    """A grid around another one, which does the work: what is not said otherwise is as it is there.
+
+    Attributes:
+        inner: that grid.
+    """
+
+    inner: Grid
+
+    def set_run(self, run: Run) -> None:
+        """As the grid inside."""
+        self.inner.set_run(run)
+
+    @property
+    def run(self) -> Run:
+        """As the grid inside."""
+        return self.inner.run
+
+    def get_node_ids(self) -> Iterable[int]:
+        """As the grid inside."""
+        return self.inner.get_node_ids()
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """As the grid inside."""
+        return self.inner.push_messages(messages)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """As the grid inside."""
+        return self.inner.pull_messages(message_ids)
+
+
 class LocalGrid(OwnGrid):
     """All devices in this process, one after another in the order of the messages.
 

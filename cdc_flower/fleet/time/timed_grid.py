@@ -25,10 +25,9 @@ from flwr.app import Error, Message, MessageType
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
 from cdc_flower.fleet.cost.charges import Charges
-from cdc_flower.fleet.engines.local_grid import UNAVAILABLE, OwnGrid
+from cdc_flower.fleet.engines.local_grid import UNAVAILABLE, Around
 from cdc_flower.fleet.settings import FleetConfig
 from cdc_flower.fleet.time import clock
 from cdc_flower.fleet.time.clock import STATUSES
@@ -45,7 +44,7 @@ from cdc_flower.wire.reply import Form, Reply, read
 NEVER = 1e12  # s of work of a device whose answer the grid behind never gave
 
 
-class TimedGrid(OwnGrid):
+class TimedGrid(Around):
     """Virtual time over another grid.
 
     Args:
@@ -89,15 +88,6 @@ class TimedGrid(OwnGrid):
 
     # --- Flower's interface ---------------------------------------------------------------------------------
 
-    def set_run(self, run: Run) -> None:
-        """As the grid inside."""
-        self.inner.set_run(run)
-
-    @property
-    def run(self) -> Run:
-        """As the grid inside."""
-        return self.inner.run
-
     def get_node_ids(self) -> Iterable[int]:
         """Nodes of the devices that can be asked now, by device; perhaps none."""
         there = clock.candidates(self.clock, self.charges.devices, self.trace, self.rules).tolist()
@@ -114,10 +104,6 @@ class TimedGrid(OwnGrid):
         if any(map(_trains, messages)):
             raise ValueError("in virtual time the TRAIN messages of a round go by send_and_receive, together")
         return self.inner.push_messages(messages)
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """As the grid inside, outside virtual time."""
-        return self.inner.pull_messages(message_ids)
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None

@@ -89,10 +89,10 @@ def test_damaged_pictures_are_refused(student, data):
 def test_a_picture_that_is_too_large_is_refused_before_it_is_decoded(monkeypatch):
     data = encoded(Image.new("RGB", (300, 200)))
     assert opened(data).size == (300, 200)
-    monkeypatch.setattr(answering, "MOST_PIXELS", 50_000)
+    monkeypatch.setattr(answering, "MAX_PIXELS", 50_000)
     with pytest.raises(ValueError, match="300 x 200 pixels"):
         opened(data)
-    monkeypatch.setattr(answering, "MOST_BYTES", 10)
+    monkeypatch.setattr(answering, "MAX_BYTES", 10)
     with pytest.raises(ValueError, match="allowed: 10"):
         opened(data)
 
