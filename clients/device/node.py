@@ -9,21 +9,15 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from cdc_flower.config import ConfigError
+from cdc_flower.programs import BINARIES, environment, free_port
 from clients.device.models import CA
 from clients.device.settings import Bundle
 
 KEY, HOME = "device.key", "supernode"
-OFFLINE = {
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-}
 
 
 def command(bundle: Bundle, port: int = 0, insecure: bool = False) -> tuple[list[str], dict[str, str]]:
@@ -37,7 +31,7 @@ def command(bundle: Bundle, port: int = 0, insecure: bool = False) -> tuple[list
     Raises:
         ConfigError: a file of the bundle is missing, or others may read its key.
     """
-    folder, binaries = bundle.folder, Path(sys.executable).parent
+    folder = bundle.folder
     secure = ["--root-certificates", str(folder / CA), "--auth-supernode-private-key", str(folder / KEY)]
     if not insecure:
         _check(folder)
@@ -46,12 +40,12 @@ def command(bundle: Bundle, port: int = 0, insecure: bool = False) -> tuple[list
     home = folder / HOME
     home.mkdir(mode=0o700, exist_ok=True)
     return [
-        str(binaries / "flower-supernode"),
+        str(BINARIES / "flower-supernode"),
         *(["--insecure"] if insecure else secure),
         *("--superlink", bundle.device.superlink),
-        *("--port", str(port or _free())),
+        *("--port", str(port or free_port())),
         *("--node-config", f"bundle={json.dumps(str(folder), ensure_ascii=False)}"),
-    ], {**OFFLINE, "FLWR_HOME": str(home), "PATH": f"{binaries}{os.pathsep}{os.environ.get('PATH', '')}"}
+    ], environment(home)
 
 
 def execute(argv: list[str], environment: Mapping[str, str]) -> None:
@@ -79,9 +73,3 @@ def _check(folder: Path) -> None:
         raise ConfigError(
             f"'{folder / KEY}' has mode {mode:o}, so that others may read it; allowed: mode 600 (chmod 600)"
         )
-
-
-def _free() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -26,14 +26,15 @@ import typer
 from PIL import Image
 
 from cdc_flower import disk
+from cdc_flower.programs import free_port
 from clients.device import start
 from clients.device.feed import Item
 from experiments.controls.deployed import SMALL, START, Deployment, deployment
-from experiments.controls.processes import free_port, until
 from experiments.controls.soak import Keeper
 from experiments.deploy import devices, gate, keys
 from experiments.deploy.settings import cloud
 from experiments.deploy.superlink import SuperLink
+from experiments.run.processes import until
 
 SERVER = """
 import time

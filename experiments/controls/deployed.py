@@ -21,14 +21,14 @@ from typing import Any
 import psutil
 
 from cdc_flower import checkpoint
+from cdc_flower.programs import command_path, free_port
 from clients.device.database import FILE as DATABASE
 from clients.device.database import Database
 from clients.device.settings import Bundle
-from experiments.controls.processes import Program, free_port, until
 from experiments.deploy import devices, provision
+from experiments.run.processes import Program, until
 from experiments.run.simulate import OFFLINE
 
-BINARIES = Path(sys.executable).parent
 ROOT = Path(__file__).parents[2]
 START = 180.0  # s, for a program to be ready on a loaded machine
 SMALL = {
@@ -44,8 +44,7 @@ SMALL = {
 
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     """Of every program: Flower says nothing to anybody, and the commands of this Python are found."""
-    path = f"{BINARIES}{os.pathsep}{os.environ.get('PATH', '')}"
-    found = {**os.environ, **OFFLINE, "PATH": path, "OMP_NUM_THREADS": "1", **(more or {})}
+    found = {**os.environ, **OFFLINE, "PATH": command_path(), "OMP_NUM_THREADS": "1", **(more or {})}
     found["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), found.get("PYTHONPATH", "")]))
     return found
 

@@ -38,7 +38,7 @@ from cdc_flower.wire.messages import state_of
 from clients.device.settings import Bundle
 from clients.device.spool import Spool
 from experiments.controls.deployed import SMALL, START, Deployment, Device, deployment
-from experiments.controls.processes import Program, until
+from experiments.run.processes import Program, until
 
 SETTINGS = {**SMALL, "run.rounds": 600}
 """Of the run; the devices' streams have that many rounds."""

@@ -33,10 +33,11 @@ import typer
 from cdc_flower import disk, results
 from cdc_flower.config import parse
 from cdc_flower.fleet.cost.profiles import read_profiles, write_profiles
+from cdc_flower.programs import free_port
 from experiments.bench import calibrate
 from experiments.controls.deployed import SMALL, START, Deployment, deployment
-from experiments.controls.processes import Program, free_port, until
 from experiments.controls.spaces import Space, possible, spaces
+from experiments.run.processes import Program, until
 from strategies.run import run_local
 
 COLUMNS = ["round", "device", "status", "uplink_bytes", "downlink_bytes", "uploaded_samples", "tokens_sent"]

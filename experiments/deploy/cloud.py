@@ -25,7 +25,7 @@ from cdc_flower.border import one_line
 from cdc_flower.config import ConfigError, RunError
 from cdc_flower.disk import DiskError, writing
 from cdc_flower.lock import locked, taken
-from experiments.controls.processes import free_port
+from cdc_flower.programs import free_port
 from experiments.deploy import devices, gate, keys, page, provision
 from experiments.deploy.devices import Device
 from experiments.deploy.settings import CloudConfig, cloud

@@ -18,25 +18,22 @@ import os
 import shutil
 import ssl
 import subprocess
-import sys
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib import request
 
 import psutil
 
 from cdc_flower.config import RunError
 from cdc_flower.disk import writing
+from cdc_flower.programs import BINARIES, environment
 from cdc_flower.results import write_json
-from experiments.controls.processes import Program
 from experiments.deploy import keys
+from experiments.run.processes import Program, silent
 from experiments.run.simulate import OFFLINE
 from strategies.served.settings import VARIABLE
 
-BINARIES = Path(sys.executable).parent
 NAME = "cloud"  # of the connection in config.toml
 START = 120.0  # s, that the SuperLink may take to listen
 CALL = 60.0  # s, that a call of `flwr` may take
@@ -101,8 +98,7 @@ class SuperLink:
     @property
     def environment(self) -> dict[str, str]:
         """Of Flower's programs."""
-        path = f"{BINARIES}{os.pathsep}{os.environ.get('PATH', '')}"
-        own = {"FLWR_HOME": str(self.home), "PATH": path, VARIABLE: str(self.home / "run-config.json")}
+        own = {**environment(self.home), VARIABLE: str(self.home / "run-config.json")}
         return {**os.environ, **OFFLINE, **own}
 
     def _command(self) -> list[str]:
@@ -153,25 +149,13 @@ class SuperLink:
         self.program.start()
         own = psutil.Process(self.program.pid)
         write_json(self.home / "superlink.json", {"pid": own.pid, "began": own.create_time()})
-        end = time.monotonic() + START
-        while time.monotonic() < end and self.program.runs:
-            if self.healthy():
-                return
-            time.sleep(0.2)
-        code = self.program.code
-        self.stop()
-        why = f"no answer in {START:.0f} s" if code is None else f"it ended with code {code}"
-        raise SuperLinkError(f"the SuperLink did not start: {why}; log: {self.program.log}")
+        why = silent(self.url, lambda: self.program.code, START, self._trust())
+        if why:
+            self.stop()
+            raise SuperLinkError(f"the SuperLink did not start: {why}; log: {self.program.log}")
 
-    def healthy(self) -> bool:
-        """Whether it answers."""
-        trust = None if self.ca is None else ssl.create_default_context(cafile=str(self.ca))
-        with (
-            contextlib.suppress(OSError),
-            request.urlopen(f"{self.url}/health", timeout=2, context=trust) as said,  # noqa: S310
-        ):
-            return said.status == 200
-        return False
+    def _trust(self) -> ssl.SSLContext | None:
+        return None if self.ca is None else ssl.create_default_context(cafile=str(self.ca))
 
     def stop(self) -> None:
         """End it, with all that it started."""

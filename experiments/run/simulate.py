@@ -10,29 +10,25 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 import subprocess
-import sys
 import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from urllib import request
 
 import psutil
 
-from cdc_flower import disk, results
+from cdc_flower import disk, programs, results
 from cdc_flower.config import Config, ConfigError, RunError, flat, parse
 from cdc_flower.lock import locked, refuse_if_taken
 from cdc_flower.results import Progress
+from experiments.run.processes import silent
 
 APP = Path(__file__).parents[2]
 START_SECONDS, POLL_SECONDS = 180.0, 1.0
 OFFLINE = {
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    **programs.OFFLINE,
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_ADDRESS": "local",  # a cluster that is gone leaves its address in /tmp/ray, and Ray waits for it
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -205,34 +201,21 @@ def toml(settings: Mapping[str, str | int | float | bool]) -> str:
     return "".join(f"{k} = {json.dumps(v, ensure_ascii=False)}\n" for k, v in settings.items())
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @contextlib.contextmanager
 def _superlink(home: Path, more: Mapping[str, str]) -> Iterator[tuple[str, dict[str, str]]]:
     """A SuperLink in simulation mode, in a session of its own; gives `flwr` and its environment."""
-    port, control = _free_port(), _free_port()
-    binaries = Path(sys.executable).parent
-    flwr = binaries / "flwr"
+    port, control = programs.free_port(), programs.free_port()
+    flwr = programs.BINARIES / "flwr"
     if not flwr.exists():
         raise EngineError(
             f"{flwr} is missing; install the package of requirements.lock into this environment"
         )
-    environment = {
-        **os.environ,
-        **OFFLINE,
-        **more,
-        "FLWR_HOME": str(home),
-        "PATH": f"{binaries}{os.pathsep}{os.environ.get('PATH', '')}",
-    }
+    environment = {**os.environ, **OFFLINE, **more, **programs.environment(home)}
     (home / "config.toml").write_text(
         f'[superlink]\ndefault = "own"\n[superlink.own]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
     )
     command = [
-        str(binaries / "flower-superlink"),
+        str(programs.BINARIES / "flower-superlink"),
         "--insecure",
         "--simulation",
         "--isolation",
@@ -252,21 +235,11 @@ def _superlink(home: Path, more: Mapping[str, str]) -> Iterator[tuple[str, dict[
             command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
-            _healthy(process, port, home / "superlink.log")
+            if why := silent(f"http://127.0.0.1:{port}", process.poll, START_SECONDS):
+                raise EngineError(f"the SuperLink did not start: {why}; log: {home / 'superlink.log'}")
             yield str(flwr), environment
         finally:
             _end(process)
-
-
-def _healthy(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(OSError), request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1):
-            return
-        time.sleep(0.2)
-    ended = process.poll()
-    why = f"no answer in {START_SECONDS:.0f} s" if ended is None else f"it ended with code {ended}"
-    raise EngineError(f"the SuperLink did not start: {why}; log: {log}")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

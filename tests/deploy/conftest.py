@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from cdc_flower import programs
 from cdc_flower.config import flat, parse
-from experiments.controls.processes import free_port
+from cdc_flower.programs import BINARIES, free_port
 from experiments.run import simulate
+from experiments.run.processes import silent
 from tests.deploy import certificates
-from tests.deploy.secured import BINARIES, Secured
+from tests.deploy.secured import Secured
 
 
 @pytest.fixture
@@ -30,8 +32,7 @@ def start_fleet(tmp_path):
         (home / "config.toml").write_text(
             f'[superlink.fleet]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
         )
-        path = f"{BINARIES}{os.pathsep}{os.environ['PATH']}"
-        environment = {**os.environ, **simulate.OFFLINE, "FLWR_HOME": str(home), "PATH": path}
+        environment = {**os.environ, **simulate.OFFLINE, **programs.environment(home)}
         superlink = ["flower-superlink", "--port", str(port), "--database", str(home / "state.db")]
         commands = [(superlink, environment)]
         for i, own in enumerate(nodes):
@@ -46,7 +47,8 @@ def start_fleet(tmp_path):
                     subprocess.Popen(whole, stdout=said, stderr=subprocess.STDOUT, env=its_own, cwd=tmp_path)
                 )
             if len(started) == 1:
-                simulate._healthy(started[0], port, log)
+                why = silent(f"http://127.0.0.1:{port}", started[0].poll, simulate.START_SECONDS)
+                assert not why, f"{why}: {log.read_text()}"
         return environment
 
     try:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.controls.processes import Program, free_port, until
+from cdc_flower.programs import BINARIES, environment, free_port
 from experiments.run import simulate
+from experiments.run.processes import Program, until
 from tests.deploy import certificates
-
-BINARIES = Path(sys.executable).parent
 
 
 class Secured:
@@ -26,8 +24,7 @@ class Secured:
 
     def __init__(self, folder: Path, authority: certificates.Authority) -> None:
         self.folder, self.authority, self.programs = folder, authority, list[Program]()
-        path = f"{BINARIES}{os.pathsep}{os.environ['PATH']}"
-        self.environment = {**os.environ, **simulate.OFFLINE, "FLWR_HOME": str(folder), "PATH": path}
+        self.environment = {**os.environ, **simulate.OFFLINE, **environment(folder)}
         self.port = free_port()
         (folder / "config.toml").write_text(
             f'[superlink.fleet]\naddress = "127.0.0.1:{self.port}"\nroot-certificates = "{folder}/ca.crt"\n'

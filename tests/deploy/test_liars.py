@@ -14,7 +14,7 @@ import pytest
 from cdc_flower import results
 from cdc_flower.config import parse
 from experiments.controls.deployed import ROOT, deployment
-from experiments.controls.processes import until
+from experiments.run.processes import until
 from strategies.run import run_local
 
 HERE = Path(__file__).parent

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cdc_flower.programs import free_port
 from cdc_flower.wire.messages import frame_of, state_of
 from experiments.controls.deployed import deployment
-from experiments.controls.processes import Program, free_port, until
+from experiments.run.processes import Program, until
 
 PATIENCE = 400.0  # s
 WINDOW, STEP = 12, 7  # bytes that are looked for, and from one to the next

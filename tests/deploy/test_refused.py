@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments.controls.processes import free_port, until
+from cdc_flower.programs import free_port
 from experiments.deploy import gate
+from experiments.run.processes import until
 from tests.deploy import certificates
 
 pytestmark = pytest.mark.slow

@@ -8,7 +8,7 @@ from __future__ import annotations
 from cdc_flower import results
 from cdc_flower.config import parse
 from experiments.controls.deployed import deployment
-from experiments.controls.processes import tails, until
+from experiments.run.processes import tails, until
 from strategies.run import run_local
 
 COLUMNS = ["round", "device", "status", "uplink_bytes", "downlink_bytes", "uploaded_samples", "tokens_sent"]

@@ -17,9 +17,10 @@ import psutil
 import pytest
 
 from cdc_flower import results
+from cdc_flower.programs import free_port
 from experiments.controls.deployed import deployment
-from experiments.controls.processes import Program, free_port, until
 from experiments.controls.soak import Keeper, account
+from experiments.run.processes import Program, until
 
 pytestmark = pytest.mark.slow
 PATIENCE = 240.0  # s

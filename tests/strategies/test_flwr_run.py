@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,16 +19,11 @@ import pytest
 
 from cdc_flower import results
 from cdc_flower.config import parse
+from cdc_flower.programs import free_port
 from strategies.run import run_local
 
 REPOSITORY = Path(__file__).parents[2]
 FLWR = Path(sys.executable).with_name("flwr")
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 @pytest.fixture

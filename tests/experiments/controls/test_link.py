@@ -6,8 +6,8 @@ import contextlib
 import pytest
 import typer
 
+from cdc_flower.programs import free_port
 from experiments.controls.link import Line, Link, address
-from experiments.controls.processes import free_port
 
 
 def test_a_line_sends_one_after_another_and_delays_all_alike():

@@ -12,7 +12,7 @@ import pytest
 from flwr.superlink.routers.control.router import router as control
 from flwr.superlink.routers.fleet.router import router as fleet
 
-from experiments.controls.processes import free_port
+from cdc_flower.programs import free_port
 from experiments.deploy import gate
 from tests.deploy import certificates
 

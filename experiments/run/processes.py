@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib import request
 
 import psutil
 
@@ -155,8 +156,33 @@ def tails(programs: Iterable[Program]) -> str:
     )
 
 
-def free_port() -> int:
-    """A port of this host that nobody has right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def answers(url: str, trust: ssl.SSLContext | None = None) -> bool:
+    """Whether the SuperLink at a URL answers.
+
+    Args:
+        url: without a path.
+        trust: whose certificate it may have; None where it speaks plain HTTP.
+    """
+    with contextlib.suppress(OSError), request.urlopen(f"{url}/health", timeout=2, context=trust) as said:  # noqa: S310
+        return said.status == 200
+    return False
+
+
+def silent(
+    url: str, code: Callable[[], int | None], seconds: float, trust: ssl.SSLContext | None = None
+) -> str:
+    """Wait until a SuperLink answers; "" once it does, else why it does not.
+
+    Args:
+        url: see `answers`.
+        code: its exit code; None while it runs.
+        seconds: to wait, at most.
+        trust: see `answers`.
+    """
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and code() is None:
+        if answers(url, trust):
+            return ""
+        time.sleep(0.2)
+    ended = code()
+    return f"no answer in {seconds:.0f} s" if ended is None else f"it ended with code {ended}"

@@ -6,7 +6,8 @@ import sys
 import psutil
 import pytest
 
-from experiments.controls.processes import Program, free_port, until
+from cdc_flower.programs import free_port
+from experiments.run.processes import Program, answers, silent, until
 
 PARENT = """
 import subprocess, sys, time
@@ -51,5 +52,8 @@ def test_a_wait_that_fails_has_the_end_of_every_log(tmp_path):
         until(lambda: False, 0.1, "a miracle", [ended])
 
 
-def test_a_free_port_can_be_had():
-    assert 0 < free_port() < 2**16
+def test_a_superlink_that_ends_or_never_answers_is_told_apart():
+    nobody = f"http://127.0.0.1:{free_port()}"
+    assert not answers(nobody)
+    assert silent(nobody, lambda: 3, 60) == "it ended with code 3"
+    assert silent(nobody, lambda: None, 0.1) == "no answer in 0 s"
