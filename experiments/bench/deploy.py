@@ -31,10 +31,11 @@ from clients.device import start
 from clients.device.feed import Item
 from experiments.controls.deployed import SMALL, START, Deployment, deployment
 from experiments.controls.soak import Keeper
-from experiments.deploy import devices, gate, keys
+from experiments.deploy import gate, keys
 from experiments.deploy.settings import cloud
 from experiments.deploy.superlink import SuperLink
 from experiments.run.processes import until
+from strategies.served import devices
 
 SERVER = """
 import time

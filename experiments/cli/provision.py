@@ -174,8 +174,8 @@ def rotate(
 def show_list(cloud: Cloud, as_json: Json = False) -> None:
     """List the devices of a cloud."""
     from experiments.cli.tables import new_table, show
-    from experiments.deploy import devices
     from experiments.deploy.settings import cloud as read
+    from strategies.served import devices
 
     read(cloud)
     known = devices.read(cloud)

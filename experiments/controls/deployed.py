@@ -25,9 +25,10 @@ from cdc_flower.programs import command_path, free_port
 from clients.device.database import FILE as DATABASE
 from clients.device.database import Database
 from clients.device.settings import Bundle
-from experiments.deploy import devices, provision
+from experiments.deploy import provision
 from experiments.run.processes import Program, until
 from experiments.run.simulate import OFFLINE
+from strategies.served import devices
 
 ROOT = Path(__file__).parents[2]
 START = 180.0  # s, for a program to be ready on a loaded machine

@@ -26,10 +26,11 @@ from cdc_flower.config import ConfigError, RunError
 from cdc_flower.disk import DiskError, writing
 from cdc_flower.lock import locked, taken
 from cdc_flower.programs import free_port
-from experiments.deploy import devices, gate, keys, page, provision
-from experiments.deploy.devices import Device
+from experiments.deploy import gate, keys, page, provision
 from experiments.deploy.settings import CloudConfig, cloud
 from experiments.deploy.superlink import SuperLink, SuperLinkError
+from strategies.served import devices
+from strategies.served.devices import Device
 from strategies.served.settings import FOLDER, RUN, SECTION, ServedConfig
 
 TICK = 1.0  # s, between looks

@@ -21,9 +21,10 @@ from cdc_flower.disk import writing
 from cdc_flower.plugins import METHODS, load
 from cdc_flower.setting import checked, written
 from clients.device.settings import DeviceConfig
-from experiments.deploy import bundle, devices, keys
-from experiments.deploy.devices import Device, Key
+from experiments.deploy import bundle, keys
 from experiments.deploy.settings import FILE, CloudConfig, cloud
+from strategies.served import devices
+from strategies.served.devices import Device, Key
 
 SETTINGS = "settings.json"
 PATHS = ("data.pack", "pair.folder", "pair.teacher", "pair.student", "pair.token-cache")

@@ -8,7 +8,6 @@ only when it did not answer.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -20,47 +19,17 @@ from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore import log
 
+from cdc_flower.config import ConfigError
 from cdc_flower.wire import keys, reply
 from cdc_flower.wire.fields import Number, ReplyError, clean
 from cdc_flower.wire.reply import Form
 from strategies.devices import answered
+from strategies.served import devices
+from strategies.served.devices import Device
 
-MOST = 10**7  # devices
 WAIT = 30.0  # s, for a node to say who it is
 AGAIN = 120.0  # s, until a node that did not say is asked again
-REVOKED = "revoked"
-FORM = Form(metrics={keys.DEVICE: Number(int, 0, MOST - 1)})
-
-
-@dataclass(frozen=True)
-class Registered:
-    """A device of the cloud's list.
-
-    Attributes:
-        node: its node id; None where it was not registered with the SuperLink.
-    """
-
-    number: int
-    name: str = ""
-    node: int | None = None
-    status: str = ""
-
-
-def registered(path: Path) -> dict[int, Registered]:
-    """The devices of `devices.json`: number -> its entry.
-
-    Raises:
-        ValueError: the file is none of that form.
-        OSError: it cannot be read.
-    """
-    said = json.loads(path.read_text(encoding="utf-8"))
-    found = {}
-    for number, entry in said.items():
-        node = entry.get("node-id")
-        found[int(number)] = Registered(
-            int(number), str(entry.get("name", "")), None if node is None else int(node), str(entry["status"])
-        )
-    return dict(sorted(found.items()))
+FORM = Form(metrics={keys.DEVICE: Number(int, 0, devices.MOST - 1)})
 
 
 @dataclass
@@ -68,20 +37,20 @@ class Nodes:
     """Who is there.
 
     Args:
-        file: `devices.json`; read again before each round, because devices are added and revoked.
+        cloud: its folder; `devices.json` in it is read again before each round.
         authenticated: whether a node id is a key's.
 
     Attributes:
-        listed: devices of the file.
+        listed: devices of that file.
         proved: node id -> the device that it is.
         refused: connected node -> why it is no device.
         connected: device -> node id, of those that are there now.
     """
 
-    file: Path
+    cloud: Path
     authenticated: bool
     clock: Callable[[], float] = time.monotonic
-    listed: dict[int, Registered] = field(default_factory=dict)
+    listed: dict[int, Device] = field(default_factory=dict)
     proved: dict[int, int] = field(default_factory=dict)
     refused: dict[int, str] = field(default_factory=dict)
     connected: dict[int, int] = field(default_factory=dict)
@@ -106,12 +75,13 @@ class Nodes:
     def _read(self) -> None:
         """Take what the file says now; of one that cannot be read, what it said last."""
         try:
-            self.listed = registered(self.file)
-        except FileNotFoundError:
-            self.listed = {}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as err:
+            self.listed = devices.read(self.cloud)
+        except ConfigError as err:
             log(
-                WARNING, "%s cannot be read, the devices are those of before: %s", self.file, clean(repr(err))
+                WARNING,
+                "%s cannot be read, the devices are those of before: %s",
+                devices.FILE,
+                clean(str(err)),
             )
 
     def _ask(self, grid: Grid, new: Iterable[int]) -> None:
@@ -141,12 +111,12 @@ class Nodes:
     def _wrong(self, node: int, device: int) -> str:
         """Why a node is not the device that it claims to be; "" where it is."""
         own = self.listed.get(device)
-        if own is not None and own.status == REVOKED:
+        if own is not None and own.status == "revoked":
             return f"it claims to be device {device}, which is revoked"
         if self.authenticated:
             if own is None:
                 return f"it claims to be device {device}, which is not in the list of devices"
-            if own.node != node:
+            if own.node_id != node:
                 return f"it claims to be device {device}, which is another node"
             return ""
         first = next((n for n, d in self.proved.items() if d == device), node)

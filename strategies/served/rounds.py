@@ -80,7 +80,7 @@ class Service:
 
     def __post_init__(self) -> None:
         self.folder = RunFolder(self.config.run.out_dir)
-        self.nodes = Nodes(self.cloud / "devices.json", not self.own.insecure)
+        self.nodes = Nodes(self.cloud, not self.own.insecure)
         self.status = Status(self.cloud / FILE)
         self.parts: dict[str, Saved] = {**self.playing.parts(), "folder": self.folder, "status": self.status}
         late = {"mode": "async", "in_flight": 10**7} if self.own.rounds == "buffer" else {"mode": "sync"}

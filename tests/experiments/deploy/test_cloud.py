@@ -11,11 +11,11 @@ from cdc_flower.config import ConfigError, RunError
 from cdc_flower.lock import locked
 from cdc_flower.setting import written
 from experiments.deploy import cloud as module
-from experiments.deploy import devices
 from experiments.deploy.cloud import Keeper
-from experiments.deploy.devices import Device, Key
 from experiments.deploy.settings import FILE, CloudConfig
 from experiments.deploy.superlink import SuperLinkError
+from strategies.served import devices
+from strategies.served.devices import Device, Key
 from strategies.served.settings import FOLDER, RUN
 
 

@@ -8,8 +8,9 @@ import pytest
 
 from cdc_flower.config import ConfigError
 from clients.device.settings import Bundle
-from experiments.deploy import devices, keys, provision
+from experiments.deploy import keys, provision
 from experiments.deploy.settings import cloud as settings_of
+from strategies.served import devices
 
 
 def test_a_cloud_has_its_settings_and_those_of_the_run(cloud, pair):

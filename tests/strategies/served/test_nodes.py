@@ -9,8 +9,9 @@ from flwr.app import Error, Message, MetricRecord, RecordDict
 
 from cdc_flower.fleet.engines.local_grid import OwnGrid, identify
 from cdc_flower.wire.messages import with_id
+from strategies.served import devices
 from strategies.served import nodes as module
-from strategies.served.nodes import Nodes, registered
+from strategies.served.nodes import Nodes
 
 
 class Switchboard(OwnGrid):
@@ -42,7 +43,13 @@ class Switchboard(OwnGrid):
 def listed(path, **entries):
     """devices.json: d0=(node, status), ..."""
     said = {
-        name[1:]: {"name": f"shelf {name[1:]}", "node-id": node, "status": status}
+        name[1:]: {
+            "name": f"shelf-{name[1:]}",
+            "node-id": node,
+            "status": status,
+            "public-key": f"ecdsa {name}",
+            "fingerprint": name,
+        }
         for name, (node, status) in entries.items()
     }
     path.write_text(json.dumps(said))
@@ -59,7 +66,7 @@ def test_numbers_belong_to_the_nodes_that_the_list_names(tmp_path, caplog):
         d3=(None, "made"),
     )
     grid = Switchboard({10: 0, 11: 0, 12: 2, 13: 3, 14: 9, 15: 10**9})
-    nodes = Nodes(file, authenticated=True)
+    nodes = Nodes(file.parent, authenticated=True)
     assert nodes.look(grid) == {0: 10}
     assert nodes.refused == {
         11: "it claims to be device 0, which is another node",
@@ -83,7 +90,7 @@ def test_numbers_belong_to_the_nodes_that_the_list_names(tmp_path, caplog):
 
 def test_a_device_that_is_revoked_or_gets_another_key_is_let_go_at_once(tmp_path):
     file = listed(tmp_path / "devices.json", d0=(10, "registered"), d1=(11, "registered"))
-    grid, nodes = Switchboard({10: 0, 11: 1}), Nodes(file, authenticated=True)
+    grid, nodes = Switchboard({10: 0, 11: 1}), Nodes(file.parent, authenticated=True)
     assert nodes.look(grid) == {0: 10, 1: 11}
     listed(file, d0=(10, "revoked"), d1=(21, "registered"))
     assert nodes.look(grid) == {}
@@ -92,7 +99,7 @@ def test_a_device_that_is_revoked_or_gets_another_key_is_let_go_at_once(tmp_path
 
 
 def test_without_keys_the_first_claim_counts_while_its_node_is_there(tmp_path):
-    grid, nodes = Switchboard({10: 0, 11: 0, 12: 1}), Nodes(tmp_path / "devices.json", authenticated=False)
+    grid, nodes = Switchboard({10: 0, 11: 0, 12: 1}), Nodes(tmp_path, authenticated=False)
     assert nodes.look(grid) == {0: 10, 1: 12}
     assert "which node 10 was first" in nodes.refused[11]
     assert nodes.devices == 2
@@ -102,7 +109,7 @@ def test_without_keys_the_first_claim_counts_while_its_node_is_there(tmp_path):
 
 def test_a_node_that_says_nothing_is_asked_again_later(tmp_path):
     now = [0.0]
-    nodes = Nodes(tmp_path / "devices.json", authenticated=False, clock=lambda: now[0])
+    nodes = Nodes(tmp_path, authenticated=False, clock=lambda: now[0])
     grid = Switchboard({10: None})
     assert nodes.look(grid) == nodes.look(grid) == {}
     assert grid.asked == [10]
@@ -114,7 +121,7 @@ def test_a_node_that_says_nothing_is_asked_again_later(tmp_path):
 def test_a_list_that_cannot_be_read_leaves_the_devices_as_they_were(text, tmp_path, caplog):
     caplog.set_level("WARNING", "flwr")
     file = listed(tmp_path / "devices.json", d0=(10, "registered"))
-    grid, nodes = Switchboard({10: 0}), Nodes(file, authenticated=True)
+    grid, nodes = Switchboard({10: 0}), Nodes(file.parent, authenticated=True)
     assert nodes.look(grid) == {0: 10}
     file.write_text(text)
     assert nodes.look(grid) == {0: 10}
@@ -123,4 +130,4 @@ def test_a_list_that_cannot_be_read_leaves_the_devices_as_they_were(text, tmp_pa
 
 def test_node_ids_are_of_64_bits(tmp_path):
     file = listed(tmp_path / "devices.json", d0=(2**64 - 1, "registered"))
-    assert registered(file)[0].node == 2**64 - 1
+    assert devices.read(file.parent)[0].node_id == 2**64 - 1

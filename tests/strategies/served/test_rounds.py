@@ -56,7 +56,8 @@ def cloud(run_settings, tmp_path):
     place = tmp_path / "cloud"
     place.mkdir()
     made = run_settings(rounds=9, receipts=True, out_dir=str(place / "run"), cloud_lr=0.05)
-    entries = {str(d): {"name": f"d{d}", "node-id": node_id(d), "status": "registered"} for d in range(3)}
+    key = {"public-key": "ecdsa", "fingerprint": "", "status": "registered"}
+    entries = {str(d): {"name": f"d{d}", "node-id": node_id(d), **key} for d in range(3)}
     (place / "devices.json").write_text(json.dumps(entries))
     setup = prepare(parse(made))
 

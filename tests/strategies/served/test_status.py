@@ -6,7 +6,8 @@ import json
 
 from cdc_flower.ledger import Row
 from strategies.served import status as module
-from strategies.served.nodes import Nodes, Registered
+from strategies.served.devices import Device
+from strategies.served.nodes import Nodes
 from strategies.served.status import Status
 
 ROWS = [
@@ -25,7 +26,9 @@ def made(path, **more) -> Status:
 
 def test_devices_are_counted_by_what_became_of_their_answers(tmp_path):
     one = made(tmp_path)
-    nodes = Nodes(tmp_path / "none", True, listed={1: Registered(1, "shelf", 11), 2: Registered(2, "door")})
+    nodes = Nodes(
+        tmp_path / "none", True, listed={1: Device("", "", 11, name="shelf"), 2: Device("", "", name="door")}
+    )
     nodes.connected, nodes.refused = {0: 10}, {2**63: "a stranger"}
     one.write(nodes, {0: 4}, [3, 1], state="waiting", round=2)
     said = json.loads((tmp_path / "status.json").read_text())

@@ -8,8 +8,8 @@ import threading
 import pytest
 
 from cdc_flower.config import ConfigError
-from experiments.deploy import devices
-from experiments.deploy.devices import Device, Key
+from strategies.served import devices
+from strategies.served.devices import Device, Key
 
 
 def one(name="device-0", **other):
