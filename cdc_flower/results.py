@@ -6,6 +6,8 @@
     devices.parquet   the ledger: one row per device-task
     pictures.parquet  samples that devices sent, for looking at
     items.parquet     domain, worth: of each held-out answer in the last evaluation
+    personal.parquet  round, device, user, domain, familiar, worth (sum), items: of each device's own held-out
+                      answers, where `data.tested` is own
     run.json          status, final accuracies, totals, digests, host seconds; absent in a killed run
     checkpoints/      the state after the last rounds, to resume from (cdc_flower.checkpoint)
 
@@ -46,6 +48,15 @@ DEVICE_COLUMNS = {
     "uplink_bytes": "int64",
     "downlink_bytes": "int64",
 }
+PERSONAL_COLUMNS = {
+    "round": "int64",
+    "device": "int64",
+    "user": "str",
+    "domain": "str",
+    "familiar": "str",
+    "worth": "float64",
+    "items": "int64",
+}
 PICTURE_COLUMNS = (
     "image",
     "positions",
@@ -75,6 +86,7 @@ class RunResult:
     metrics: pd.DataFrame
     devices: pd.DataFrame
     pictures: pd.DataFrame
+    personal: pd.DataFrame
 
 
 def package_versions() -> dict[str, str]:
@@ -153,6 +165,7 @@ def read(path: str | Path) -> RunResult:
         metrics=_read_frame(folder / "metrics.parquet", frame_of([], METRIC_COLUMNS)),
         devices=_read_frame(folder / "devices.parquet", frame_of([], DEVICE_COLUMNS)),
         pictures=_read_frame(folder / "pictures.parquet", pd.DataFrame(columns=list(PICTURE_COLUMNS))),
+        personal=_read_frame(folder / "personal.parquet", frame_of([], PERSONAL_COLUMNS)),
     )
 
 
@@ -183,7 +196,7 @@ def read_to_resume(path: str | Path) -> RunResult:
         if found.status != "completed" or all((folder / name).is_file() for name in ALWAYS):
             return found
     info = _read_info(folder)
-    empty = (pd.DataFrame() for _ in range(4))
+    empty = (pd.DataFrame() for _ in range(5))
     return RunResult(folder, info.pop("config"), info, "interrupted", {}, *empty)
 
 

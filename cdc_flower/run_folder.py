@@ -26,6 +26,7 @@ from cdc_flower.results import (
     CLOUD_FLOPS,
     DEVICE_COLUMNS,
     METRIC_COLUMNS,
+    PERSONAL_COLUMNS,
     PICTURE_COLUMNS,
     ROUND_COLUMNS,
     STATUSES,
@@ -44,6 +45,7 @@ FILES = (
     "devices.parquet",
     "pictures.parquet",
     "items.parquet",
+    "personal.parquet",
     "run.json",
 )
 CHECKPOINTS = "checkpoints"
@@ -81,6 +83,7 @@ class RunFolder:
         self._rounds: dict[tuple[int, str, str], dict[str, Any]] = {}
         self._metrics: dict[tuple[int, str], dict[str, Any]] = {}
         self._pictures: list[dict[str, Any]] = []
+        self._personal = frame_of([], PERSONAL_COLUMNS)
         self._devices = frame_of([], DEVICE_COLUMNS)
         self._ledger_digest: str | None = None
         self._started = time.perf_counter()
@@ -140,6 +143,7 @@ class RunFolder:
             "rounds": _parquet(frame_of(self._rounds.values(), ROUND_COLUMNS)),
             "metrics": _parquet(frame_of(self._metrics.values(), METRIC_COLUMNS)),
             "pictures": _parquet(pd.DataFrame(self._pictures)) if self._pictures else b"",
+            "personal": _parquet(self._personal) if len(self._personal) else b"",
             "stage_seconds": json.dumps(self.stage_seconds),
             "wall_seconds": self._wall(),
         }
@@ -152,6 +156,10 @@ class RunFolder:
         self._pictures = []
         (self.path / "pictures.parquet").unlink(missing_ok=True)
         self.pictures(_rows(state["pictures"]) if state["pictures"] else [])
+        (self.path / "personal.parquet").unlink(missing_ok=True)
+        self._personal = frame_of([], PERSONAL_COLUMNS)
+        if state.get("personal"):
+            self.personal(pd.read_parquet(io.BytesIO(state["personal"])))
         self._write_rounds()
         for stage, seconds in json.loads(state["stage_seconds"]).items():
             self.stage_seconds[stage] += seconds
@@ -194,6 +202,17 @@ class RunFolder:
             worth: (items,) 0..1.
         """
         self._writeframe_of("items.parquet", pd.DataFrame({"domain": domains, "worth": worth}))
+
+    def personal(self, measured: pd.DataFrame) -> None:
+        """Add what devices' answers to their own held-out items were worth in a round; a round given twice is
+        replaced.
+
+        Args:
+            measured: the columns `PERSONAL_COLUMNS`.
+        """
+        before = self._personal[~self._personal["round"].isin(measured["round"])]
+        self._personal = pd.concat([before, measured], ignore_index=True) if len(before) else measured
+        self._writeframe_of("personal.parquet", self._personal)
 
     def _add_round(self, at: int, domain: str, kind: str, accuracy: float, n: int) -> None:
         if not 0.0 <= accuracy <= 1.0:

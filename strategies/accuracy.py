@@ -56,7 +56,11 @@ def measure(
     model: nn.Module, shared: Shared, world: World, progress: Callable[[str, int, int], None] | None = None
 ) -> Measured:
     """The greedy answers to the test items, judged as text by the task that judges the stream."""
-    said = answers(model, shared, world, progress)
+    return judged(answers(model, shared, world, progress), world)
+
+
+def judged(said: list[str], world: World) -> Measured:
+    """What was answered to the test items, in their order, judged."""
     truths, domain = Truths(world.test), world.test["drift_domain"].to_numpy()
     worth = np.array([world.worth(text, truth) for text, truth in zip(said, truths, strict=True)], float)
     task, found, beside = TASKS[world.task], {}, {}
@@ -67,10 +71,15 @@ def measure(
             value = of([said[i] for i in rows], [truths[i] for i in rows])
             if value is not None:
                 beside[f"{figure} {name}"] = value
-    parts = world.test[task.by].astype(str).to_numpy() if task.by else np.array([])
-    for part in sorted(set(parts) - {""}):
-        beside[f"{task.unit} {task.by} {part}"] = float(worth[parts == part].mean())
-    return Measured(found, beside, worth)
+    return Measured(found, beside | (by(world, task.by, worth) if task.by else {}), worth)
+
+
+def by(world: World, column: str, worth: np.ndarray) -> dict[str, float]:
+    """Mean worth (items,) of the test items of each value of a column."""
+    parts, unit = world.test[column].astype(str).to_numpy(), TASKS[world.task].unit
+    return {
+        f"{unit} {column} {part}": float(worth[parts == part].mean()) for part in sorted(set(parts) - {""})
+    }
 
 
 def answers(

@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from flwr.app import ArrayRecord, MetricRecord
 from flwr.serverapp import Grid
@@ -18,6 +20,7 @@ from flwr.serverapp import Grid
 from cdc_flower import checkpoint, plugins
 from cdc_flower.checkpoint import Part, Saved
 from cdc_flower.config import Config, ConfigError
+from cdc_flower.data.world import World
 from cdc_flower.fleet.cost.charges import CloudCharges
 from cdc_flower.fleet.engines import adapter_files
 from cdc_flower.fleet.time.timed_grid import TimedGrid
@@ -25,6 +28,7 @@ from cdc_flower.models import adapters
 from cdc_flower.results import CLOUD_FLOPS
 from cdc_flower.run_folder import RunFolder
 from cdc_flower.wire import keys
+from strategies import personal
 from strategies.accuracy import Measured, items, measure
 from strategies.devices import shown
 from strategies.fleet import Fleet
@@ -106,6 +110,7 @@ class After:
         cloud: counts what the cloud computes; None = nothing.
         saved_states: the devices', in the last checkpoint.
         arrays: after the last round.
+        own: device -> its own test items, positions in the world's; {} = one adapter answers all of them.
     """
 
     setup: Setup
@@ -119,6 +124,7 @@ class After:
     cloud: CloudCharges | None = None
     saved_states: Part = field(default_factory=dict)
     arrays: ArrayRecord | None = None
+    own: Mapping[int, np.ndarray] = field(default_factory=dict)
     _measured: tuple[bytes, Measured] | None = None
     _samples: int = 0
 
@@ -149,8 +155,11 @@ class After:
         measured = None
         if found is not None:
             measured, metrics = found.accuracy, {**metrics, **found.beside}
-            self.folder.items(self.setup.world.test["drift_domain"].tolist(), found.worth)
-        self.folder.round(round, measured, heard, metrics, items(self.setup.world))
+            self.folder.items(self._world.test["drift_domain"].tolist(), found.worth)
+            if self.own:
+                whose = self.setup.config.data.partition_by
+                self.folder.personal(personal.table(self._world, self.own, found.worth, round, whose))
+        self.folder.round(round, measured, heard, metrics, items(self._world))
         self.arrays = arrays
         self._checkpoint(round, arrays)
         for callback in self.callbacks:
@@ -193,20 +202,33 @@ class After:
         named = (bytes(state) for part in states for state in part.values())  # type: ignore[arg-type]
         adapter_files.sweep(self.folder.path / adapter_files.FOLDER, named)
 
+    @cached_property
+    def _world(self) -> World:
+        """With the items that are measured."""
+        world = self.setup.world
+        return personal.of_devices(world, self.own) if self.own else world
+
     def _measured_now(self) -> Measured:
-        """What the held-out answers are worth: of the one adapter, or the mean over up to `devices.SHOWN`
-        devices' own.
+        """What the held-out answers are worth: of the one adapter, the mean over up to `devices.SHOWN`
+        devices' own, or of each device to its own items.
         """
-        devices = shown(self.setup.config.run.devices) if self.method.traits.personal else [0]
-        flats = [self.method.adapter_of(device) for device in devices]
+        playing, run = self.method, self.setup.config.run
+        devices = list(self.own) or (shown(run.devices) if playing.traits.personal else [0])
+        flats = [playing.adapter_of(device) for device in devices]
         named = [hashlib.sha256(flat.tobytes()).digest() for flat in flats]
         key, found = b"".join(named), dict[bytes, Measured]()
-        if self._measured is None or self._measured[0] != key:
+        if self._measured is not None and self._measured[0] == key:
+            return self._measured[1]
+        rest = playing.model, self.setup.shared, self._world
+        if self.own:
+            measured = personal.measure_own(*rest, self.own, flats)
+        else:
             for name, flat in dict(zip(named, flats, strict=True)).items():
-                with adapters.wearing(self.method.model, flat) as model:
-                    found[name] = measure(model, self.setup.shared, self.setup.world)
-            self._measured = key, Measured.mean([found[name] for name in named])
-        return self._measured[1]
+                with adapters.wearing(playing.model, flat):
+                    found[name] = measure(*rest)
+            measured = Measured.mean([found[name] for name in named])
+        self._measured = key, measured
+        return measured
 
     def _taken(self, ledger: pd.DataFrame) -> int:
         """Samples that came in since the ledger that this was given before, or since the run was resumed."""

@@ -38,11 +38,11 @@ class FleetError(RunError):
     """Too few devices to go on; the message says how many were there and how many are needed."""
 
 
-def shown(devices: int) -> list[int]:
-    """The devices that held-out accuracy is the mean of, where each has an adapter of its own: up to `SHOWN`,
+def shown(devices: int, most: int = SHOWN) -> list[int]:
+    """The devices that held-out accuracy is the mean of, where each has an adapter of its own: up to `most`,
     evenly spread.
     """
-    return np.unique(np.linspace(0, devices - 1, SHOWN).astype(int)).tolist()
+    return np.unique(np.linspace(0, devices - 1, most).astype(int)).tolist()
 
 
 def wait_for_nodes(grid: Grid, devices: int, timeout: float) -> list[int]:

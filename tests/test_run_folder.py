@@ -188,3 +188,23 @@ def test_a_run_without_end_puts_its_tables_away(tmp_path):
     assert pd.read_parquet(tmp_path / "metrics.parquet")["value"].tolist() == [2.0]
     folder.begin(parse({}), {}, {})
     assert not (tmp_path / "parts").exists()
+
+
+def test_what_devices_are_worth_on_their_own_items_is_kept_by_round_and_in_the_state(tmp_path):
+    def of(round, worth):
+        row = {"round": round, "device": 3, "user": "u", "domain": "source", "familiar": "seen"}
+        return results.frame_of([{**row, "worth": worth, "items": 4}], results.PERSONAL_COLUMNS)
+
+    folder = begun(tmp_path / "run")
+    for round, worth in ((0, 1.0), (2, 2.0), (2, 3.0)):  # the last is of the round that a resumed run repeats
+        folder.personal(of(round, worth))
+    state = folder.state()
+    folder.personal(of(4, 4.0))
+    again = RunFolder(tmp_path / "run")
+    again.load(state)
+    found = results.read(tmp_path / "run").personal
+    assert found[["round", "worth"]].to_numpy().tolist() == [[0, 1.0], [2, 3.0]]
+    assert again.state()["personal"] == state["personal"]
+    before = {name: value for name, value in state.items() if name != "personal"}  # of an older version
+    again.load(before)
+    assert not (tmp_path / "run" / "personal.parquet").exists()
