@@ -59,7 +59,7 @@ class Fleet:
     Attributes:
         judge: which answers of a device are right, by domain; the simulator knows, a deployment does not.
         shapes: of the student, to make FLOPs of what devices count.
-        receipts: whether an order says in which round its device's reply was `taken` last.
+        receipts: whether an order says in which round its device's reply was `taken` last, and `refused`.
         counted: whether train messages are traffic of the method (those of `static` only drive the
             simulation).
         rules: whom to ask in virtual time.
@@ -68,6 +68,7 @@ class Fleet:
         positions: of a complete sample and its answer, at most; 0 = not known.
         nodes: device -> node id, found at the first round where not given; others are always missing.
         taken: device -> the last round in which its reply was used; without an entry none was.
+        refused: device -> the last round in which its reply came and could not be used.
         prequential: round -> domain -> (correct, answered), from the evaluate replies.
         seconds: stage -> host seconds.
         door: drops samples before the method sees them; None = nobody does.
@@ -88,6 +89,7 @@ class Fleet:
     positions: int = 0
     nodes: dict[int, int] = field(default_factory=dict)
     taken: dict[int, int] = field(default_factory=dict)
+    refused: dict[int, int] = field(default_factory=dict)
     ledger: Ledger = field(default_factory=Ledger)
     prequential: dict[int, dict[str, tuple[float, int]]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
@@ -137,8 +139,8 @@ class Fleet:
     def _with_receipt(self, device: int, records: RecordDict) -> RecordDict:
         """An order that also says what the device need not keep any longer."""
         if self.receipts:
-            order = {**records.config_records[keys.CONFIG], keys.TAKEN: self.taken.get(device, 0)}
-            records[keys.CONFIG] = ConfigRecord(order)
+            said = {keys.TAKEN: self.taken.get(device, 0), keys.REFUSED: self.refused.get(device, 0)}
+            records[keys.CONFIG] = ConfigRecord({**records.config_records[keys.CONFIG], **said})
         return records
 
     def _cohort(self, grid: Grid, round: int) -> list[int]:
@@ -185,7 +187,10 @@ class Fleet:
             if read.taken is not None:
                 found[device] = read.taken.value
                 self.taken[device] = self._asked[device].round
-            elif read.status != "missing" or self.rules.mode == "off":  # in virtual time that is nothing new
+                continue
+            if read.status == "refused":
+                self.refused[device] = self._asked[device].round
+            if read.status != "missing" or self.rules.mode == "off":  # in virtual time that is nothing new
                 why = read.reason or "no answer"
                 log(WARNING, "round %s: device %s: %s: %s", round, device, read.status, why)
         self.require(round, len(found), len(settled))
@@ -294,9 +299,9 @@ class Fleet:
         rows = io.BytesIO()
         self.ledger.frame().to_parquet(rows, index=False)
         counts = {str(r): {d: list(c) for d, c in by.items()} for r, by in self.prequential.items()}
-        receipts = {"taken": json.dumps(self.taken)} if self.receipts else {}
+        receipts = {"taken": self.taken, "refused": self.refused} if self.receipts else {}
         return {
-            **receipts,
+            **{name: json.dumps(rounds) for name, rounds in receipts.items()},
             "ledger": rows.getvalue(),
             "prequential": json.dumps(counts),
             "seconds": json.dumps(self.seconds),
@@ -313,7 +318,10 @@ class Fleet:
             for r, by in json.loads(state["prequential"]).items()
         }
         self.seconds = defaultdict(float, json.loads(state["seconds"]))
-        self.taken = {int(d): round for d, round in json.loads(state.get("taken", "{}")).items()}
+        self.taken, self.refused = (
+            {int(d): round for d, round in json.loads(state.get(name, "{}")).items()}
+            for name in ("taken", "refused")
+        )
         self._asked, self._open = {}, {}
         for device, (round, size, name) in json.loads(state["open"]).items():
             message = Message(RecordDict(), dst_node_id=0, message_type=MessageType.TRAIN)

@@ -17,6 +17,7 @@ ROUND = "server-round"  # in CONFIG; Flower's own name
 VERSION = "version"  # in CONFIG: the newest version; in METRICS: the version the device has now
 DIGEST = "digest"  # in CONFIG of a reply: 8 bytes naming the adapter the device has now
 TAKEN = "taken"  # in CONFIG, with `run.receipts`: the last round in which the reply was taken; 0 = none
+REFUSED = "refused"  # beside TAKEN: the last round in which it came and could not be used; 0 = none
 GATE = "gate"  # in CONFIG: bytes of `cdc_flower.wire.gate`, where devices choose samples by it
 LABELS = "labels"  # in CONFIG: TRUE or OWN, whose answers devices learn from
 TRUE, OWN = "true", "own"

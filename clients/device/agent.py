@@ -250,8 +250,8 @@ class Agent:
 
     def _work(self, order: Order) -> tuple[int, int, int]:
         """Do an order and write its reply; how many samples it was about, how many went up, and its bytes."""
-        content, taken = orders.read(order)
-        self.spool.settle(order.round, taken)
+        content, taken, refused = orders.read(order)
+        self.spool.settle(order.round, taken, refused)
         if self.spool.fed < round_key(order.round):
             self._take_in(self.feed.asked(order.round))
         self.done.held_back = conditions.may_send(self.bundle.device, conditions.read(self.bundle.state))

@@ -18,7 +18,7 @@ from cdc_flower.border import one_line
 from cdc_flower.config import RunError
 
 FILE = "device.db"
-FORMAT = 1  # of the tables
+FORMAT = 2  # of the tables
 WAIT = 20.0  # s, that a writer waits for another process's transaction
 LOG_BYTES = 2**24  # of the write-ahead log, when nobody uses it
 _TABLES = (
@@ -27,7 +27,7 @@ _TABLES = (
     "CREATE TABLE facts (key TEXT PRIMARY KEY, value BLOB NOT NULL)",
     "CREATE TABLE samples (id INTEGER PRIMARY KEY AUTOINCREMENT, came REAL NOT NULL, value REAL NOT NULL,"
     " round INTEGER, size INTEGER NOT NULL, key TEXT NOT NULL, grid TEXT NOT NULL, question TEXT NOT NULL,"
-    " answer TEXT NOT NULL, tokens BLOB NOT NULL, picture BLOB)",
+    " answer TEXT NOT NULL, tokens BLOB NOT NULL, picture BLOB, tries INTEGER NOT NULL DEFAULT 0)",
     "CREATE INDEX samples_by_value ON samples (round, value)",
 )
 

@@ -36,7 +36,8 @@ class _Counts(Collector):
             ("bytes_down", "bytes of orders", done.bytes_down),
             ("samples_came", "samples that were spooled, ever", spool.came),
             ("samples_taken", "of these, taken by the cloud", spool.taken),
-            ("samples_dropped", "of these, dropped because the spool was full", spool.dropped),
+            ("samples_dropped", "of these, dropped: the spool was full, or they were refused", spool.dropped),
+            ("samples_refused", "of these, dropped because replies with them were refused", spool.refused),
         ):
             yield CounterMetricFamily(f"cdc_flower_{name}", about, value)
         for name, about, value in (

@@ -36,9 +36,9 @@ class OrderError(ValueError):
     """An order that is none."""
 
 
-def read(order: Order) -> tuple[RecordDict, int | None]:
-    """The records of an order, and the last round in which the cloud took this device's reply; None = it does
-    not say.
+def read(order: Order) -> tuple[RecordDict, int | None, int]:
+    """The records of an order, and the last round in which the cloud took this device's reply, None = it does
+    not say, and the last in which it refused it, 0 = none.
 
     Raises:
         OrderError: it has not the form of an order.
@@ -46,21 +46,25 @@ def read(order: Order) -> tuple[RecordDict, int | None]:
     try:
         content = state_of(order.content)
         said = content.config_records[keys.CONFIG]
-        round, taken, work = said[keys.ROUND], said.get(keys.TAKEN), said[keys.WORK]
+        round, work = said[keys.ROUND], said[keys.WORK]
+        taken, refused = said.get(keys.TAKEN), said.get(keys.REFUSED, 0)
     except Exception as err:  # protobuf's own, or a record or key that is not there
         raise OrderError(f"no order: {type(err).__name__}: {err}") from None
     if round != order.round or order.round < 1 or not isinstance(work, str):
         raise OrderError(f"an order of round {round!r} for {work!r}; expected round {order.round}")
-    if taken is not None and (not isinstance(taken, int) or isinstance(taken, bool)):
-        raise OrderError(f"an order with receipt {taken!r}; allowed: a round")
-    return content, taken
+    for receipt in (0 if taken is None else taken, refused):
+        if not isinstance(receipt, int) or isinstance(receipt, bool):
+            raise OrderError(f"an order with receipt {receipt!r}; allowed: a round")
+    return content, taken, refused  # type: ignore[return-value]
 
 
 def chosen(spool: Spool, round: int, most: int) -> list[Spooled]:
-    """The samples of a round: what came with its order, then of the others those that are worth most."""
+    """The samples of a round: what came with its order, then of the others those that `waiting` has first."""
     due = spool.waiting(most, round_key(round))
     known = {s.id for s in due}
-    rest = sorted((s for s in spool.waiting(most) if s.id not in known), key=lambda s: (-s.value, s.id))
+    rest = sorted(
+        (s for s in spool.waiting(most) if s.id not in known), key=lambda s: (s.tries, -s.value, s.id)
+    )
     return due + sorted(rest[: most - len(due)], key=lambda s: s.id)
 
 

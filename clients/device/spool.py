@@ -3,8 +3,9 @@
 A sample is a question about a picture, as vision tokens, with the answer that the student gave when it came,
 and what it is worth: how uncertain that answer was. The spool is bounded; what is worth least goes first. A
 sample that went up in a reply is **out** until the cloud says whether it took that reply: then it is deleted,
-or waits again. Every sample that came waits, is out, was taken or was dropped, each once, whenever power
-goes. No torch and no Flower here.
+or waits again. What was in a refused reply stands behind what never was, so that it comes up with others, and
+is dropped after `TRIES` such replies. Every sample that came waits, is out, was taken or was dropped, each
+once, whenever power goes. No torch and no Flower here.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from clients.device.database import Database
 
 OVERHEAD = 256  # bytes of a sample beside its content
 FED = "fed"  # the fact that says what of the feed was read: the key of its last item
-_COUNTED = ("came", "dropped", "taken")
-_ROW = "id, came, question, tokens, grid, picture, answer, value, key"
+TRIES = 3  # refused replies with a sample, after which it is dropped
+_COUNTED = ("came", "dropped", "taken", "refused")
+_ROW = "id, came, question, tokens, grid, picture, answer, value, key, tries"
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,10 +56,13 @@ class New:
 
 @dataclass(frozen=True, eq=False)
 class Spooled(New):
-    """A sample in the spool: its number, which is never given twice, and when it came [s since 1970]."""
+    """A sample in the spool: its number, which is never given twice, when it came [s since 1970], and in how
+    many replies it was that were refused.
+    """
 
     id: int = 0
     came: float = 0.0
+    tries: int = 0
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,7 @@ class Facts:
         out: in the reply to the last order.
         bytes: of those that wait or are out.
         came, taken, dropped: since the file was made.
+        refused: of the dropped, those that the cloud would not have.
     """
 
     waiting: int
@@ -77,6 +83,7 @@ class Facts:
     came: int
     taken: int
     dropped: int
+    refused: int
 
 
 @dataclass(frozen=True)
@@ -149,7 +156,7 @@ class Spool:
         self.database.know(what, int(self.database.fact(what) or 0) + more)
 
     def waiting(self, most: int, key: str | None = None) -> list[Spooled]:
-        """Samples that wait, those that are worth most, in the order of their coming.
+        """Samples that wait, in the order of their coming: those refused least often, then those worth most.
 
         Args:
             most: of them.
@@ -157,7 +164,7 @@ class Spool:
         """
         of, values = ("", ()) if key is None else (" AND key = ?", (key,))
         rows = self.database.rows(
-            f"SELECT {_ROW} FROM samples WHERE round IS NULL{of} ORDER BY value DESC, id LIMIT ?",  # noqa: S608
+            f"SELECT {_ROW} FROM samples WHERE round IS NULL{of} ORDER BY tries, value DESC, id LIMIT ?",  # noqa: S608
             (*values, most),
         )
         return sorted((_read(row) for row in rows), key=lambda s: s.id)
@@ -168,13 +175,14 @@ class Spool:
             for number in numbers:
                 self.database.rows("UPDATE samples SET round = ? WHERE id = ?", (round, number))
 
-    def settle(self, round: int, taken: int | None) -> int:
+    def settle(self, round: int, taken: int | None, refused: int = 0) -> int:
         """What becomes of the samples that are out, before the order of a round is worked on.
 
         Args:
             round: of the order.
             taken: the last round in which the cloud took this device's reply; None = it does not say, and
                 every reply to an earlier order counts as taken.
+            refused: the last round in which it refused one; 0 = none.
 
         Returns:
             How many were taken.
@@ -186,6 +194,11 @@ class Spool:
             if count:
                 db.rows(f"DELETE FROM samples WHERE {which}", (value,))  # noqa: S608
                 self._count("taken", count)
+            if refused:
+                db.rows("UPDATE samples SET tries = tries + 1 WHERE round = ?", (refused,))
+                tried = [row[0] for row in db.rows("SELECT id FROM samples WHERE tries >= ?", (TRIES,))]
+                self._drop(tried)
+                self._count("refused", len(tried))
             db.rows("UPDATE samples SET round = NULL WHERE round IS NOT NULL")
             self._bound()
         return count
@@ -216,7 +229,8 @@ class Spool:
 
 
 def _read(row: Sequence) -> Spooled:
-    number, came, question, tokens, grid, picture, answer, value, key = row
+    number, came, question, tokens, grid, picture, answer, value, key, tries = row
     n, height, width = map(int, grid.split())
     values = np.frombuffer(tokens, "<f2").reshape(n, -1)
-    return Spooled(question, values, (n, height, width), answer, value, picture or b"", key, number, came)
+    own = number, came, tries
+    return Spooled(question, values, (n, height, width), answer, value, picture or b"", key, *own)

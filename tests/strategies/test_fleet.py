@@ -147,13 +147,14 @@ def test_an_order_says_which_reply_was_taken_last(caplog):
 
     one, two, plain = fleet(receipts=True), fleet(receipts=True), fleet()
     first = orders(one, 1)
-    assert said_in(first) == [{"taken": 0}] * 4
+    assert said_in(first) == [{"taken": 0, "refused": 0}] * 4
     good = [Message(said(), reply_to=m) for m in first[:2]]
     received(one, [*good, Message(Error(2, "no"), reply_to=first[2])], take)
     two.load(one.state())
     later = orders(one, 7)
-    assert said_in(later) == said_in(orders(two, 7)) == [{"taken": 1}, *[{"taken": 0}] * 3]
+    first_three = [{"taken": 1, "refused": 0}, {"taken": 0, "refused": 1}, {"taken": 0, "refused": 0}]
+    assert said_in(later) == said_in(orders(two, 7)) == [*first_three, {"taken": 0, "refused": 0}]
     one.receive(7, [Message(said(), reply_to=m) for m in later], Form(), lambda device, _: Taken(device))
-    assert said_in(orders(one, 8)) == [{"taken": 7}] * 4
+    assert said_in(orders(one, 8)) == [{"taken": 7, "refused": round} for round in (0, 1, 0, 0)]
     assert said_in(orders(plain, 1)) == [{}] * 4
     assert "taken" not in plain.state()

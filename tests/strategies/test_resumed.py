@@ -113,6 +113,7 @@ def test_receipts_cost_their_bytes_alone_and_are_kept(settings, tmp_path):
     assert (down > less).all()
     _, parts = checkpoint.load_newest(tmp_path / "run" / "checkpoints")
     assert json.loads(parts["fleet"]["taken"]) == {"0": 2, "1": 2, "2": 2}
+    assert json.loads(parts["fleet"]["refused"]) == {}
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ from clients.device.agent import Agent
 from clients.device.conditions import Conditions
 from clients.device.database import DatabaseError
 from clients.device.mailbox import Order
-from clients.device.spool import Facts
+from clients.device.spool import TRIES, Facts
 from clients.store import SHELF, Adapter
 from strategies.run import run, run_local
 
@@ -153,6 +153,20 @@ def test_after_the_stream_has_ended_what_is_left_goes_up_until_nothing_is(begin,
     assert whole(agent).taken == whole(agent).came == 18
 
 
+def test_samples_that_the_cloud_refuses_are_tried_again_and_then_dropped(begin, order, picture):
+    agent, round, lost = begin(feed="folder", longest_question=20), 0, list[int]()
+    agent.ask("what is this?", picture)
+    agent.ask("where is it?", picture)
+    while whole(agent).waiting + whole(agent).out and round < 20:
+        round += 1
+        answered(agent, order(round, refused=round - 1))  # this cloud refuses all
+        lost.append(whole(agent).refused)
+    assert lost[:TRIES] == [0] * TRIES
+    assert lost[-1] == whole(agent).came == 2
+    agent.ask("what is this?", picture)
+    assert sent(answered(agent, order(round + 1, refused=round))) == 1  # and it goes on
+
+
 def test_an_agent_that_is_killed_before_it_replies_does_the_order_again(begin, order, monkeypatch):
     class Killed(BaseException):
         pass
@@ -208,6 +222,7 @@ def test_a_round_that_is_asked_again_in_another_way_is_done_anew_with_the_same_s
         ({"work": "os:system"}, "work 'os:system' is unknown"),
         ({"work": "clients.labelled:work", keys.LABELS: keys.TRUE}, "no labels on a device"),
         ({"taken": "x"}, "receipt 'x'"),
+        ({"refused": 1.5}, "receipt 1.5"),
         ({"work": "clients.fedavg:work"}, "Error"),
     ],
 )

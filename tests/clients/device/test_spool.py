@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from clients.device.database import FILE, Database, DatabaseError
 from clients.device.mailbox import Mailbox, Order, Reply
-from clients.device.spool import New, Spool
+from clients.device.spool import TRIES, New, Spool
 
 MANY = 10**6
 
@@ -104,6 +104,33 @@ def test_without_receipts_a_reply_to_an_earlier_order_counts_as_taken(spool):
     assert b
 
 
+def test_a_refused_sample_is_offered_again_and_is_dropped_when_it_was_refused_too_often(spool):
+    spool.add([new(9), new(8)])
+    for round in range(1, TRIES + 1):
+        (first,) = spool.waiting(1)
+        assert first.tries == round - 1
+        spool.take(round, [s.id for s in spool.waiting(2)])
+        spool.settle(round + 1, 0, round)
+        spool.settle(round + 1, 0, round)  # the order comes again: it was one refusal
+    assert waiting(spool) == []
+    assert (whole(spool).dropped, whole(spool).refused) == (2, 2)
+
+
+def test_a_refused_sample_comes_up_with_others_and_one_that_was_lost_on_the_way_is_not_refused(spool):
+    bad, good = spool.add([new(9), new(8)])
+    spool.take(1, [bad, good])
+    spool.settle(2, 0, 0)  # that reply never came
+    assert [s.tries for s in spool.waiting(5)] == [0, 0]
+    spool.take(2, [bad, good])
+    spool.settle(3, 0, 2)
+    spool.add([new(1), new(2)])
+    assert waiting(spool, 2) == [1, 2]
+    assert [s.id for s in spool.waiting(3)] == [bad, good + 1, good + 2]
+    spool.take(3, [good])
+    assert spool.settle(4, 3, 2) == 1
+    assert (whole(spool).taken, whole(spool).refused) == (1, 0)
+
+
 def test_samples_of_another_model_are_dropped(spool):
     spool.add([new(1), new(2)])
     assert spool.fit(3) == 0
@@ -137,7 +164,7 @@ def test_nothing_is_kept_and_nothing_was_read_where_the_disk_is_full(tmp_path):
         st.one_of(
             st.tuples(st.just("add"), st.lists(st.sampled_from([0.0, 1.0, 2.0, 3.0]), max_size=4)),
             st.tuples(st.just("take"), st.integers(0, 3)),
-            st.tuples(st.just("settle"), st.sampled_from(["taken", "lost", "says nothing"])),
+            st.tuples(st.just("settle"), st.sampled_from(["taken", "lost", "refused", "says nothing"])),
         ),
         max_size=12,
     )
@@ -153,7 +180,8 @@ def test_every_sample_is_somewhere_once(tmp_path_factory, steps):
             spool.take(round, [s.id for s in spool.waiting(value)])
         else:
             round += 1
-            spool.settle(round, {"taken": round - 1, "lost": 0, "says nothing": None}[value])
+            last = {"taken": round - 1, "lost": 0, "refused": 0, "says nothing": None}[value]
+            spool.settle(round, last, round - 1 if value == "refused" else 0)
         facts = whole(spool)
         assert facts.waiting + facts.out <= 5
     spool.database.close()
