@@ -234,7 +234,8 @@ def parse_stages(run_config: Mapping[str, Any]) -> Config:
 
 
 def _built(stages: Mapping[str, type], settings: Mapping[str, Any]) -> Config:
-    """The stages from values under their full keys."""
+    """The stages from values under their full keys; what they may name is registered by then."""
+    plugins.extend()
     values: dict[str, dict[str, Any]] = {name: {} for name in stages}
     for key, value in settings.items():
         stage, _, name = key.partition(".")
