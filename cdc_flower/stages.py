@@ -61,7 +61,9 @@ class DataConfig:
     chosen by a stable hash. What is not known is drift.
     """
 
-    pack: str = setting("scenes", "'scenes' (generated) or the folder of a data pack", "simulator")
+    pack: str = setting(
+        "scenes", "'scenes' or 'clips' (generated), or the folder of a data pack", "simulator"
+    )
     split_by: str = setting(
         "",
         "the column by whose values A (what models are trained on) and B (what devices meet) share nothing; "
@@ -87,6 +89,16 @@ class DataConfig:
     )
     scenes_train: int = setting(3000, "pictures of the devices, for scenes", "simulator", ge=1, le=10**6)
     scenes_test: int = setting(800, "pictures of the test split, for scenes", "simulator", ge=1, le=10**6)
+    clips_users: int = setting(
+        400,
+        "users that models are trained on, for clips; devices have an eighth of them and as many new ones",
+        "simulator",
+        ge=1,
+        le=10**5,
+    )
+    clips_each: int = setting(
+        12, "clips of a user, for clips; half as many are in the test split", "simulator", ge=1, le=10**4
+    )
     style_column: str = setting("domain", "the column that says a picture's style", "simulator")
     known_styles: str = setting("", "styles the student knows", "simulator")
     object_column: str = setting("concept", "the column that says what is in a picture", "simulator")
@@ -95,8 +107,8 @@ class DataConfig:
 
     @property
     def name(self) -> str:
-        """ "scenes", or the name of the pack's folder: under this name a pair for the data is looked for."""
-        return self.pack if self.pack == "scenes" else Path(self.pack).resolve().name
+        """Of a generator, or of the pack's folder: under this name a pair for the data is looked for."""
+        return self.pack if self.pack in ("scenes", "clips") else Path(self.pack).resolve().name
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -4,6 +4,10 @@ The vision tower is frozen and shared by teacher and student, so its outputs nev
 once per (tower, pack, split) and memory-mapped by every process and every later run. Pictures may have
 different numbers of tokens: all rows stand one after another in one file, and a small index says where those
 of a picture begin and how they lie.
+
+A clip is one "picture" of several frames: its tokens are those of the frames that a run reads of it, one
+frame after another, and its grid is theirs, one below the other. So whatever works on the tokens of a picture
+works on those of a clip, and position p is place p % n of frame p // n, with n tokens a frame.
 """
 
 from __future__ import annotations
@@ -83,6 +87,26 @@ def open_picture(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data), formats=FORMATS).convert("RGB")
 
 
+def spread(count: int, frames: int) -> list[int]:
+    """Which of `count` frames are read, where `frames` are: evenly spread, the first and the last among them;
+    the nearest repeated where there are fewer.
+    """
+    return np.rint(np.linspace(0, count - 1, frames)).astype(int).tolist()
+
+
+def stacked(frames: Sequence[tuple[np.ndarray, Grid]]) -> tuple[np.ndarray, Grid]:
+    """The tokens (F n, D) of a clip and their grid, from those of its F frames.
+
+    Raises:
+        ValueError: frames have different grids.
+    """
+    grids = sorted({grid for _, grid in frames})
+    if len(grids) > 1:
+        raise ValueError(f"frames of one clip have {grids[0].n} and {grids[1].n} tokens")
+    tokens = np.concatenate([np.asarray(tokens) for tokens, _ in frames])
+    return tokens, Grid(len(tokens), len(frames) * grids[0].rows, grids[0].cols)
+
+
 def index_path(path: Path) -> Path:
     """The file of the index that belongs to a file of tokens."""
     return path.with_suffix(".index.npy")
@@ -106,24 +130,26 @@ def read(path: Path) -> Features | None:
 
 
 def features_of(
-    images: Mapping[str, bytes],
+    images: Mapping[str, bytes | tuple[bytes, ...]],
     path: Path,
     encode: Encode,
     tower: str,
     progress: Progress | None = None,
     stage: str = "tokens",
+    frames: int = 0,
 ) -> Features:
     """The tower's outputs of all pictures, from `path` or computed and stored there.
 
     Files appear whole or not at all, so processes that start together at worst compute the same thing twice.
 
     Args:
-        images: name -> encoded picture; the order gives the rows.
+        images: name -> encoded picture, or the frames of a clip; the order gives the rows.
         path: the `.npy` file of the tokens; the index lies beside it.
         encode: the tower.
         tower: whose it is, for messages.
         progress: see `Progress`.
         stage: the word handed to `progress`.
+        frames: that are read of a clip, evenly spread; 0 = `images` are pictures.
 
     Raises:
         ConfigError: the tower gives values that are not finite, or a file cannot be written.
@@ -136,7 +162,7 @@ def features_of(
         grids: list[Grid] = []
         with whole(path) as file:
             rows = width = 0
-            for tokens, grid in _encoded(images, encode, tower, progress, stage):
+            for tokens, grid in _encoded(images, encode, tower, progress, stage, frames):
                 if not grids:
                     width = tokens.shape[1]
                     _header(file, 0, width)
@@ -169,18 +195,25 @@ def _header(file: IO[bytes], rows: int, width: int) -> None:
 
 
 def _encoded(
-    images: Mapping[str, bytes], encode: Encode, tower: str, progress: Progress | None, stage: str
+    images: Mapping[str, bytes | tuple[bytes, ...]],
+    encode: Encode,
+    tower: str,
+    progress: Progress | None,
+    stage: str,
+    frames: int,
 ) -> Iterator[tuple[np.ndarray, Grid]]:
-    names, done = list(images), 0
+    names, done, each = list(images), 0, max(1, frames)
     while done < len(names):
-        decoded = [open_picture(images[name]) for name in names[done : done + BATCH]]
+        some = names[done : done + max(1, BATCH // each)]
+        decoded = [open_picture(data) for name in some for data in _read(images[name], frames)]
         try:
-            encoded = encode(decoded)
+            encoded = list(encode(decoded))
+            if frames:
+                encoded = [stacked(encoded[at : at + each]) for at in range(0, len(encoded), each)]
         except ValueError as err:
-            span = f"'{names[done]}' to '{names[done + len(decoded) - 1]}'"
             raise ConfigError(
-                f"pictures {span}: the processor of pair '{tower}' takes not all of them ({err}); allowed: "
-                "pictures without that one"
+                f"pictures '{some[0]}' to '{some[-1]}': the processor of pair '{tower}' takes not all "
+                f"of them ({err}); allowed: pictures without that one"
             ) from None
         for tokens, grid in encoded:
             half = np.asarray(tokens).astype(np.float16)
@@ -193,6 +226,13 @@ def _encoded(
             done += 1
         if progress is not None:
             progress(stage, done, len(names))
+
+
+def _read(data: bytes | tuple[bytes, ...], frames: int) -> Sequence[bytes]:
+    """The encoded pictures that are read of a sample."""
+    if isinstance(data, bytes):
+        return [data]
+    return [data[i] for i in spread(len(data), frames)]
 
 
 def place_folder(part: Path, folder: Path) -> None:

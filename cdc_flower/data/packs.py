@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cdc_flower.data.features import place_folder
-from cdc_flower.data.pictures import PackError, Pictures, Place, layout, one_line, read_columns
+from cdc_flower.data.pictures import PackError, Picture, Pictures, Place, layout, one_line, read_columns
 from cdc_flower.digests import known
 from cdc_flower.stages import DataConfig
 
@@ -37,7 +37,9 @@ LISTS = ("answers", "choices")
 """Columns that a pack may have, of lists of texts: all reference answers, and what was offered."""
 NOT_EMPTY = ("image_id", "question", "answer")
 SPLITS = ("train", "test")
-_ALLOWED = "'scenes' or the path of a folder with train.parquet and test.parquet"
+CAPTION = "caption"
+"""The kind (`qtype`) of rows that describe a clip: for retrieval, no question that devices answer."""
+_ALLOWED = "'scenes', 'clips' or the path of a folder with train.parquet and test.parquet"
 MAX_ANSWER_CHARS, MAX_TEXT_CHARS = 1000, 4096
 BATCH = 20_000  # lists that are Python objects at a time
 
@@ -47,13 +49,14 @@ class Pack:
     """A validated dataset.
 
     Attributes:
-        name: the folder's name, or "scenes".
+        name: the folder's name, or that of a generator.
         folder: where it was read from; None when generated.
         digest: sha256 (hex) of the files, or of the generator's arguments.
         train: columns `TEXT_COLUMNS` (strings) and any extra ones, `LISTS` as lists; no picture bytes.
         test: the same for the held-out split.
         train_images: image_id -> encoded picture, in order of first appearance.
         test_images: the same for the held-out split.
+        clips: the pictures are clips: `image_id` is the clip's, and its "picture" a tuple of encoded frames.
     """
 
     name: str
@@ -61,8 +64,9 @@ class Pack:
     digest: str
     train: pd.DataFrame
     test: pd.DataFrame
-    train_images: Mapping[str, bytes]
-    test_images: Mapping[str, bytes]
+    train_images: Mapping[str, Picture]
+    test_images: Mapping[str, Picture]
+    clips: bool = False
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
@@ -275,7 +279,13 @@ def _scenes(config: DataConfig, seed: int) -> Pack:
     return scenes.generate(config.scenes_train, config.scenes_test, seed=seed)
 
 
-GENERATED: dict[str, Callable[[DataConfig, int], Pack]] = {"scenes": _scenes}
+def _clips(config: DataConfig, seed: int) -> Pack:
+    from cdc_flower.data import clips
+
+    return clips.generate(config.clips_users, config.clips_each, seed=seed)
+
+
+GENERATED: dict[str, Callable[[DataConfig, int], Pack]] = {"scenes": _scenes, "clips": _clips}
 """Names of generated packs -> their maker."""
 
 

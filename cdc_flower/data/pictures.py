@@ -18,6 +18,8 @@ import pyarrow.parquet as pq
 from cdc_flower.config import ConfigError
 from cdc_flower.data.bitmaps import check_picture
 
+Picture = bytes | tuple[bytes, ...]
+"""An encoded picture, or the encoded frames of a clip."""
 GROUPS = 2  # row groups whose pictures are kept
 
 

@@ -126,7 +126,7 @@ def _polygon(shape: str) -> list[tuple[float, float]]:
 
 
 @cache
-def _sprite(shape: str, radius: int) -> np.ndarray:
+def sprite(shape: str, radius: int) -> np.ndarray:
     """Coverage of `shape` in a square of 2 * radius + 1 pixels: (S, S) float32 in 0..1."""
     side = (2 * radius + 1) * _SUPER
     mask = Image.new("L", (side, side))
@@ -151,9 +151,9 @@ def _draw(things: Sequence[Thing], style: str, rng: np.random.Generator) -> byte
     canvas = np.broadcast_to(np.asarray(BACKGROUNDS[style], np.float32), (SIDE, SIDE, 3)) + shade
     canvas = canvas + rng.normal(0, 1.0, (SIDE, SIDE, 1)).astype(np.float32)
     for shape, colour, _, x, y, radius in things:
-        cover = _sprite(shape, radius)
+        cover = sprite(shape, radius)
         if style == "outline":
-            inner = _sprite(shape, radius - 2)
+            inner = sprite(shape, radius - 2)
             cover = cover.copy()
             cover[2:-2, 2:-2] -= 0.72 * inner
         window = canvas[y - radius : y + radius + 1, x - radius : x + radius + 1]

@@ -24,6 +24,7 @@ from cdc_flower.data.features import Features, Grid, Progress, cache_folder, fea
 from cdc_flower.data.instruction import BY_ROW, asked, said, told_by_card
 from cdc_flower.data.packs import Pack
 from cdc_flower.data.partition import partition
+from cdc_flower.data.pictures import Picture
 from cdc_flower.data.prequential import prequential
 from cdc_flower.data.schedule import Streams
 from cdc_flower.data.splits import Parts, parts_of
@@ -92,7 +93,7 @@ def _encode(shared: Shared, images: list[Image.Image]) -> list[tuple[np.ndarray,
 
 
 def _with_domains(
-    rows: pd.DataFrame, domain: np.ndarray, images: Mapping[str, bytes], wanted: tuple[str, ...]
+    rows: pd.DataFrame, domain: np.ndarray, images: Mapping[str, Picture], wanted: tuple[str, ...]
 ) -> pd.DataFrame:
     """The rows of the wanted domains, numbered from 0, with `drift_domain` and `image_row`."""
     place = {name: row for row, name in enumerate(images)}
@@ -134,10 +135,27 @@ def encoded(
 ) -> Features:
     """Vision tokens of a split's pictures, from the cache or computed and stored there; see `features_of`."""
     images = {"train": pack.train_images, "test": pack.test_images}[split]
-    name = f"{shared.tower_digest[:12]}-{pack.digest[:12]}-{split}.npy"
+    frames = frames_of(shared, pack)
+    name = f"{shared.tower_digest[:12]}-{pack.digest[:12]}-{split}{f'-{frames}' if frames else ''}.npy"
     path = cache_folder(config.pair.token_cache) / "tokens" / name
-    stage = f"tokens of {what or split} pictures"
-    return features_of(images, path, lambda some: _encode(shared, some), shared.name, progress, stage)
+    stage = f"tokens of {what or split} {'clips' if frames else 'pictures'}"
+    return features_of(images, path, lambda some: _encode(shared, some), shared.name, progress, stage, frames)
+
+
+def frames_of(shared: Shared, pack: Pack) -> int:
+    """How many frames models read of a sample of a pack; 0 = it is a picture.
+
+    Raises:
+        ConfigError: clips for models of pictures, or the other way round.
+    """
+    frames = getattr(shared, "frames", 0)
+    if bool(frames) != pack.clips:
+        data, models = ("clips", "pictures") if pack.clips else ("pictures", f"clips of {frames} frames")
+        raise ConfigError(
+            f"setting 'data.pack': pack '{pack.name}' has {data}, and pair '{shared.name}' reads {models}; "
+            f"allowed: a pair for {data}, by `cdc-flower pretrain`"
+        )
+    return frames
 
 
 def instructed(rows: pd.DataFrame, data: DataConfig) -> pd.DataFrame:

@@ -224,7 +224,7 @@ def test_a_pack_is_replaced_but_no_folder_of_other_things(tmp_path):
 
 @pytest.mark.parametrize("name", ["", "no-such-data"])
 def test_unknown_data_is_refused_naming_what_is_allowed(name):
-    with pytest.raises(ConfigError, match="'scenes' or the path of a folder"):
+    with pytest.raises(ConfigError, match="'scenes', 'clips' or the path of a folder"):
         load(parse({"data.pack": name}).data)
 
 
