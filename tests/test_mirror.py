@@ -5,7 +5,6 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("cdc_flower", "strategies", "clients", "experiments")
 ELSEWHERE = {
-    "cdc_flower/data/features.py": "tests/data/test_world.py",
     "cdc_flower/downlink/baselines.py": "tests/downlink/test_codecs.py",
     "cdc_flower/downlink/search.py": "tests/downlink/test_dyadic.py",
     "cdc_flower/fleet/settings.py": "tests/test_config.py",
