@@ -20,6 +20,7 @@ with warnings.catch_warnings():  # flwr's command line imports a name that click
 from cdc_flower.config import Config, full_key, keys, parse
 from cdc_flower.models.shared import Shared, load_shared
 from cdc_flower.models.teacher import Teacher, load_teacher
+from cdc_flower.stages import PairConfig
 
 # No deadline, and drawing may be slow: both measure the host's load. Hypothesis also draws constants that
 # stand in the modules loaded so far: with these, draws depend on which tests came before and on every line of
@@ -48,6 +49,12 @@ SMALL = {
     "cloud.guard": 0.0,
     "pair.lora-rank": 4,
 }
+CLIP_WORDS = (
+    "what which where how many does do did is the a moves move go first meet anything things thing colour of "
+    "red green blue yellow purple orange circle square triangle star cross ring moon left right up down "
+    "heart round still one two three 1 2 3 yes no and then to caption describe clip"
+)
+"""Words that the pair of clips knows."""
 
 
 OFTEN = ("static", "cdc", "labelled", "fedavg_lora", "fedkd", "local")
@@ -85,6 +92,20 @@ def pair_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pair")
     pretrain(parse(SMALL), folder, Recipe(pictures=80, tower_steps=0, teacher_steps=0, student_steps=0))
     return folder
+
+
+@pytest.fixture(scope="session")
+def clip_pair_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pair folder for clips of three frames of 2 x 2 tokens; its models were never trained."""
+    from tests.tiny import clips
+
+    return clips.write_pair(tmp_path_factory.mktemp("clip-pair"), CLIP_WORDS)
+
+
+@pytest.fixture(scope="session")
+def clip_shared(clip_pair_folder: Path) -> Shared:
+    """What both sides of that pair need."""
+    return load_shared(PairConfig(folder=str(clip_pair_folder), lora_rank=4), "clips")
 
 
 @pytest.fixture(scope="session")

@@ -47,6 +47,14 @@ class Grid(NamedTuple):
     rows: int
     cols: int
 
+    def of_clip(self, frames: int) -> Grid:
+        """Of a clip whose frames have this grid: one frame below the other."""
+        return Grid(frames * self.n, frames * self.rows, self.cols)
+
+    def of_frame(self, frames: int) -> Grid:
+        """Of one frame of a clip of this grid."""
+        return Grid(self.n // frames, self.rows // frames, self.cols)
+
 
 Encode = Callable[[list[Image.Image]], Iterable[tuple[np.ndarray, Grid]]]
 """Pictures -> of each its vision tokens (n, D), of any float type, and how they lie."""

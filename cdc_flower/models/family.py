@@ -39,6 +39,8 @@ class Family(ABC):
         template: a chat template, where checkpoints of the family have none.
         varies: whether pictures differ in their number of tokens.
         raster: whether a token is a patch of one square, as the picture units need it.
+        several: whether a prompt may have several pictures, the frames of a clip: each is in it as one alone
+            is, and `positions` and `slots` are right for all of them.
         pictures_first: whether what a picture becomes does not depend on what comes after it, and a class can
             go on from there while it is trained (`models.several`).
     """
@@ -54,6 +56,7 @@ class Family(ABC):
     template: ClassVar[str] = ""
     varies: ClassVar[bool] = False
     raster: ClassVar[bool] = False
+    several: ClassVar[bool] = False
     pictures_first: ClassVar[bool] = False
 
     def refusal(self, config: Any) -> str:
@@ -136,7 +139,8 @@ class Family(ABC):
         return None
 
     def positions(self, ids: np.ndarray, slots: np.ndarray, grid: Grid) -> np.ndarray:
-        """Position ids (S,) or (S, axes) of the complete sequence `ids` (S,), whose picture is at `slots`.
+        """Position ids (S,) or (S, axes) of the complete sequence `ids` (S,), whose picture is at `slots`;
+        `grid` is that of all frames of a clip.
 
         Those of the tokens present are taken. Text after the picture has one position on all axes.
         """

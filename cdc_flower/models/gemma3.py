@@ -38,6 +38,7 @@ class Gemma3(Family):
     tap = "last hidden state of the tower, averaged over squares of patches"
     checkpoints = "google/gemma-3-4b-it, 12b, 27b"
     notes = "no pan and scan"
+    several = True
 
     def width(self, config: Any) -> int:
         """Width of the tower."""

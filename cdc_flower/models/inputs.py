@@ -3,7 +3,8 @@
 The prompt is the checkpoint's own chat template for a user's turn of one picture and a question. In the
 sequence a picture is as many ids as it has tokens; tokens that were not sent are absent from the sequence
 while everything else keeps its position id, so the language model sees a gap and not another picture.
-Sequences are padded on the right.
+Sequences are padded on the right. A clip is a turn of several pictures, its frames; what is said of a
+picture here is then true of all of them together, whose tokens stand one frame after another.
 """
 
 from __future__ import annotations
@@ -44,12 +45,19 @@ class Text:
         family: how a picture stands in the prompt.
         config: the student's.
         ends: ids that end an answer; the first is the one that is taught.
+        frames: pictures of a clip; 0 = samples are pictures.
     """
 
     tokenizer: PreTrainedTokenizerBase
     family: Family
     config: Any
     ends: tuple[int, ...]
+    frames: int = 0
+
+    @property
+    def pictures(self) -> int:
+        """How many pictures a prompt has."""
+        return max(1, self.frames)
 
     @property
     def eos(self) -> int:
@@ -78,17 +86,24 @@ class Text:
 
     @cached_property
     def grid(self) -> Grid | None:
-        """The grid of every picture; None where it depends on the picture."""
-        return self.family.grid(self.config)
+        """The grid of every sample; None where it depends on the picture."""
+        found = self.family.grid(self.config)
+        return None if found is None else found.of_clip(self.pictures)
+
+    @cached_property
+    def smallest(self) -> Grid:
+        """The grid of the smallest sample."""
+        return self.family.smallest(self.config).of_clip(self.pictures)
 
     @cached_property
     def _prefixes(self) -> dict[Grid, Prefix]:
         return {}
 
     def prompt(self, question: str) -> str:
-        """The prompt in words, with one word for the picture."""
+        """The prompt in words, with one word for each picture."""
         words = question.replace(self.mark, "").replace(self.image, "")  # it cannot bring its own pictures
-        turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": words}]}
+        shown = [{"type": "image"}] * self.pictures
+        turn = {"role": "user", "content": [*shown, {"type": "text", "text": words}]}
         made = self.tokenizer.apply_chat_template([turn], tokenize=False, add_generation_prompt=True)
         return cast(str, made)
 
@@ -98,10 +113,13 @@ class Text:
         begins = cast(str | None, self.tokenizer.bos_token)
         return begins is not None and begins in self.prompt("")
 
+    def _picture(self, grid: Grid) -> str:
+        """What stands in a prompt for one picture of a sample."""
+        return self.family.image_words(self.config, grid.of_frame(self.pictures), self.word)
+
     def _ids(self, question: str, grid: Grid) -> tuple[list[int], int]:
         """Ids of the prompt, and where the question begins: after the last id of the picture."""
-        picture = self.family.image_words(self.config, grid, self.word)
-        words = self.prompt(question).replace(self.mark, picture)
+        words = self.prompt(question).replace(self.mark, self._picture(grid))
         ids = list(self.tokenizer(words, add_special_tokens=not self._begun)["input_ids"])
         return ids, len(ids) - ids[::-1].index(self.image_id)
 
@@ -125,7 +143,7 @@ class Text:
 
     def question_ids(self, question: str) -> list[int]:
         """Ids of the prompt after the picture."""
-        ids, at = self._ids(question, self.grid or self.family.smallest(self.config))
+        ids, at = self._ids(question, self.smallest)
         return ids[at:]
 
     def answer_ids(self, answer: str) -> list[int]:
@@ -143,10 +161,8 @@ class Text:
     @cached_property
     def _around(self) -> tuple[str, str]:
         """What the prompt has between picture and question, and behind the question; as `words` gives it."""
-        picture = self.family.image_words(
-            self.config, self.grid or self.family.smallest(self.config), self.word
-        )
-        prompt = self.prompt(_ASKED).replace(self.mark, picture).rpartition(self.image)[2]
+        prompt = self.prompt(_ASKED).replace(self.mark, self._picture(self.smallest))
+        prompt = prompt.rpartition(self.image)[2]
         before, _, behind = prompt.partition(_ASKED)
         made = (self.tokenizer(part, add_special_tokens=False)["input_ids"] for part in (before, behind))
         before, behind = map(self.words, made)

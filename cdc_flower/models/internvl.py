@@ -38,6 +38,7 @@ class InternVL(Family):
     pictures_first = True
     notes = "no video"
     varies = True
+    several = True
 
     def refusal(self, config: Any) -> str:
         """One layer alone is read."""

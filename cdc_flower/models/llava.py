@@ -27,6 +27,7 @@ class Llava(Family):
     checkpoints = "llava-hf/llava-1.5-7b-hf and 13b, bczhou/tiny-llava-v1-hf"
     pictures_first = True
     raster = True
+    several = True
 
     def refusal(self, config: Any) -> str:
         """A tower without a class token cannot drop it."""

@@ -4,6 +4,7 @@ The line end is a learned row of the language model's width. It is no token: it 
 each row of the tiles and is never absent. A picture whose tiles would be interpolated after the projector
 (more than `anyres_max` of them and a fifth) is made smaller before, until they are not: its pixels are
 averaged and not its projected tokens, and answers are those of the class for the smaller picture.
+Of several pictures in a prompt the class cuts none into tiles: clips are refused.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class LlavaOnevision(Llava):
     notes = "no video; a picture of very many tiles is made smaller"
     varies = True
     raster = False
+    several = False
 
     def refusal(self, config: Any) -> str:
         """Some pictures must have few tiles."""

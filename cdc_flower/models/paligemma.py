@@ -35,9 +35,11 @@ class PaliGemma(Family):
     tap = "last hidden state of the tower"
     checkpoints = "google/paligemma-3b-mix-224, google/paligemma2-3b-mix-224, 10b, 28b, 448, 896"
     raster = True
+    several = True
     template = (
-        "{{ '<image>' + bos_token }}{% for message in messages %}{% for part in message['content'] %}"
-        "{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}{% endfor %}{{ '\n' }}"
+        "{% for message in messages %}{% for part in message['content'] if part['type'] == 'image' %}"
+        "<image>{% endfor %}{% endfor %}{{ bos_token }}{% for message in messages %}{% for part in "
+        "message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}{% endfor %}{{ '\n' }}"
     )
 
     def width(self, config: Any) -> int:

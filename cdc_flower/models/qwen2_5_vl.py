@@ -55,6 +55,7 @@ class Qwen25VL(Family):
     pictures_first = True
     notes = "no video"
     varies = True
+    several = True
 
     def width(self, config: Any) -> int:
         """Width of the tower, for each of the patches that make a token."""
@@ -131,14 +132,18 @@ class Qwen25VL(Family):
         return merger(tokens.reshape(-1, tokens.shape[1] // model.config.vision_config.spatial_merge_size**2))
 
     def positions(self, ids: np.ndarray, slots: np.ndarray, grid: Grid) -> np.ndarray:
-        """Time, row and column; text goes on after the longer side of the picture."""
-        first, last = slots[0], slots[-1] + 1
-        rows, cols = np.divmod(np.arange(grid.n), grid.cols)
-        picture = first + np.stack([np.zeros_like(rows), rows, cols], 1)
-        text = np.arange(len(ids))
-        text[last:] += max(grid.rows, grid.cols) - grid.n
-        places = np.repeat(text[:, None], 3, 1)
-        places[first:last] = picture
+        """Time, row and column; what follows a picture goes on after the longer side of it.
+
+        Words stand between pictures, so each is an unbroken run of `slots`.
+        """
+        frames = np.split(slots, np.flatnonzero(np.diff(slots) > 1) + 1)
+        one = grid.of_frame(len(frames))
+        rows, cols = np.divmod(np.arange(one.n), one.cols)
+        picture = np.stack([np.zeros_like(rows), rows, cols], 1)
+        places = np.repeat(np.arange(len(ids))[:, None], 3, 1)
+        for at in frames:
+            places[at] = places[at[0]] + picture
+            places[at[-1] + 1 :] += max(one.rows, one.cols) - one.n
         return places
 
     def cost_config(self, config: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from cdc_flower.session import kept
 from cdc_flower.stages import PairConfig, UplinkConfig
 
 MOST = 2**29  # bytes that pictures in a tower may have alive
+MOST_FRAMES = 64  # of a clip
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +55,13 @@ class Shared:
 
     @property
     def n_tokens(self) -> int:
-        """N, where every picture has the same number of tokens; else that of the smallest."""
-        return FAMILIES[self.family].smallest(self.config).n
+        """N, where every sample has the same number of tokens; else that of the smallest."""
+        return self.text.smallest.n
+
+    @property
+    def frames(self) -> int:
+        """Pictures of a sample, where samples are clips; 0 = samples are pictures."""
+        return self.text.frames
 
     @property
     def raster(self) -> bool:
@@ -74,12 +80,14 @@ class Shared:
 
     @property
     def grid(self) -> tuple[int, int, int]:
-        """How the tokens of a picture lie; where pictures differ, of the smallest."""
-        return FAMILIES[self.family].smallest(self.config)
+        """How the tokens of a sample lie; where pictures differ, of the smallest."""
+        return self.text.smallest
 
     def fits(self, grid: tuple[int, int, int]) -> bool:
-        """Whether a picture of this pair can have such a grid."""
-        return FAMILIES[self.family].fits(self.config, self.processor, Grid(*grid))
+        """Whether a sample of this pair can have such a grid."""
+        whole, count = Grid(*grid), self.text.pictures
+        one = whole.of_frame(count)
+        return one.of_clip(count) == whole and FAMILIES[self.family].fits(self.config, self.processor, one)
 
     def student_config(self) -> dict[str, Any]:
         """The student's configuration as costs are reckoned from it."""
@@ -99,10 +107,13 @@ class Shared:
         return pixels.sized(image, grid[1] * self.patch, grid[2] * self.patch)
 
     def encode(self, images: Sequence[Image.Image]) -> list[tuple[np.ndarray, Grid]]:
-        """Vision tokens (n, D) float16 of each picture, and how they lie; as many at once as go together."""
-        rows = max(1, MOST // picture_bytes(self.config, self.n_tokens))
-        parts = [images[start : start + rows] for start in range(0, len(images), rows)]
+        """Vision tokens (n, D) float16 of each picture, and how they lie; as many at once as go together.
+
+        The frames of a clip are pictures here.
+        """
         family = FAMILIES[self.family]
+        rows = max(1, MOST // picture_bytes(self.config, family.smallest(self.config).n))
+        parts = [images[start : start + rows] for start in range(0, len(images), rows)]
         return [o for part in parts for o in family.encode(self.tower, self.config, self.processor, part)]
 
 
@@ -165,12 +176,12 @@ def checked_config(path: str, role: str) -> Any:
     return config
 
 
-def _text(path: str, config: Any, role: str) -> Text:
-    """Tokenizer, chat template and end tokens of a checkpoint.
+def _text(path: str, config: Any, role: str, frames: int) -> Text:
+    """Tokenizer, chat template and end tokens of a checkpoint; `frames` of a clip, 0 = of pictures.
 
     Raises:
-        PairError: no tokenizer, one without the word of a picture, no chat template, or one that does not
-            write a picture once.
+        PairError: no tokenizer, one without the word of a picture, no chat template, one that does not write
+            every picture once, or a family that cannot read several.
     """
     family = FAMILIES[config.model_type]
     tokenizer = read(AutoTokenizer, path, role, "tokenizer")
@@ -183,7 +194,10 @@ def _text(path: str, config: Any, role: str) -> Text:
             f"{role} '{path}' has no chat template; add a file chat_template.jinja that writes the prompt "
             "of a user's turn with one picture and a question"
         )
-    text = Text(tokenizer, family, config, _ends(path, tokenizer))
+    text = Text(tokenizer, family, config, _ends(path, tokenizer), frames)
+    if frames > 1 and not family.several:
+        able = ", ".join(name for name, other in FAMILIES.items() if other.several)
+        raise PairError(f"{role} '{path}': a '{config.model_type}' reads no clips; allowed: {able}")
     for name, i, word in (
         ("of a picture's tokens", text.image_id, text.image),
         ("of a picture", family.mark(config), text.mark),
@@ -192,8 +206,9 @@ def _text(path: str, config: Any, role: str) -> Text:
             says = f"its tokenizer has no word with id {i}, {name}; allowed: the checkpoint's own tokenizer"
             raise PairError(f"{role} '{path}': {says}")
     count = text.prompt("?").count(text.mark)
-    if count != 1:
-        says = f"its chat template writes '{text.mark}' {count} times; allowed: once"
+    if count != text.pictures:
+        wanted = f"{frames} times for {frames} frames" if frames > 1 else "once"
+        says = f"its chat template writes '{text.mark}' {count} times; allowed: {wanted}"
         raise PairError(f"{role} '{path}': {says}")
     return text
 
@@ -226,8 +241,11 @@ def load_tower(path: str, role: str = "student") -> nn.Module:
 
 
 @kept(4)
-def load_shared(config: PairConfig, data_name: str) -> Shared:
+def load_shared(config: PairConfig, data_name: str, frames: int = 0) -> Shared:
     """Load what both sides need, from the student's checkpoint and the pair's folder.
+
+    Args:
+        frames: of a clip, for checkpoints without a card; 0 = samples are pictures.
 
     Raises:
         PairError: nothing found, another architecture, or a checkpoint that is not whole.
@@ -237,12 +255,27 @@ def load_shared(config: PairConfig, data_name: str) -> Shared:
     tower = load_tower(found.student)
     digest = tower_digest(tower, shape)
     turn = transform.load(found.transforms, FAMILIES[shape.model_type].width(shape), digest)
-    made = reader(found.student, "student", shape, tower, digest, config)
+    frames = card_frames(found.card) if found.card else frames
+    made = reader(found.student, "student", shape, tower, digest, config, frames)
     own = weights_digest(found.student, turn=turn)
     return replace(made, name=found.name, digest=own, card=found.card, transform=turn)
 
 
-def reader(path: str, role: str, shape: Any, tower: nn.Module, digest: str, config: PairConfig) -> Shared:
+def card_frames(card: Mapping[str, Any]) -> int:
+    """Frames of the clips that a pair was made for; 0 = it was made for pictures.
+
+    Raises:
+        PairError: the card says something else.
+    """
+    found = card.get("frames", 0)
+    if type(found) is not int or not 0 <= found <= MOST_FRAMES:
+        raise PairError(f"pair.json: frames = {found!r}; allowed: a whole number up to {MOST_FRAMES}")
+    return found
+
+
+def reader(
+    path: str, role: str, shape: Any, tower: nn.Module, digest: str, config: PairConfig, frames: int = 0
+) -> Shared:
     """What reads pictures and questions for the model of a checkpoint.
 
     Args:
@@ -252,6 +285,7 @@ def reader(path: str, role: str, shape: Any, tower: nn.Module, digest: str, conf
         tower: its vision tower.
         digest: of that.
         config: says the longest answer.
+        frames: of a clip; 0 = samples are pictures.
 
     Raises:
         PairError: what lacks or cannot be used: tokenizer, chat template, picture processor.
@@ -264,7 +298,7 @@ def reader(path: str, role: str, shape: Any, tower: nn.Module, digest: str, conf
         tower=tower,
         tower_digest=digest,
         config=shape,
-        text=_text(path, shape, role),
+        text=_text(path, shape, role, frames),
         processor=read(AutoImageProcessor, path, role, "picture processor", backend="pil"),
         width=FAMILIES[shape.model_type].width(shape),
         vocab=shape.text_config.vocab_size,

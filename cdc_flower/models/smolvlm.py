@@ -36,6 +36,7 @@ class SmolVLM(Family):
     pictures_first = True
     notes = "no video"
     varies = True
+    several = True
 
     def width(self, config: Any) -> int:
         """Width of the tower, for each of the patches that make a token."""

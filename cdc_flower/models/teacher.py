@@ -124,7 +124,7 @@ def load_teacher(config: PairConfig, shared: Shared, data_name: str) -> Teacher:
     own = None
     if not (tokens and words and shape.image_token_id == shared.text.image_id):
         tower = shared.tower if tokens else load_tower(path, "teacher")
-        own = reader(path, "teacher", shape, tower, tower_digest(tower, shape), config)
+        own = reader(path, "teacher", shape, tower, tower_digest(tower, shape), config, shared.frames)
         words = words and own.text.eos == shared.text.eos
     if words:
         _cut(model.lm_head, shared.vocab)
