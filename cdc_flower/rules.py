@@ -32,7 +32,7 @@ def _failing(config: Any) -> str | None:
 
 
 POISONS = (
-    *("noise", "shuffled", "mirrored", "average", "huge", "vanishing", "misleading"),
+    *("noise", "shuffled", "mirrored", "average", "huge", "misleading"),
     *("replayed", "copied", "sybil", "flood"),
 )
 """What devices send that mean harm, as in `clients.poisons.KINDS`."""

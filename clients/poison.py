@@ -58,10 +58,9 @@ def _frame(task: Task, frame: bytes) -> bytes:
     honest = token_batch.decode(frame, shared.fits, shared.width, shared.vocab, len(frame), transform=turn)
     chosen, kind = poisoners(task.config.run.poison_devices)
     samples = poisons.KINDS[kind](task, honest, chosen)
-    bits = 16 if kind in poisons.EXACT else up.token_bits
     most = max(len(frame), up.budget - overhead()) if up.budget else MAX_BYTES
     while True:
-        made = token_batch.encode(replace(honest, samples=samples), shared.width, bits, turn)
+        made = token_batch.encode(replace(honest, samples=samples), shared.width, up.token_bits, turn)
         if len(made) <= most or not samples:
             return made
         samples = samples[:-1]

@@ -16,15 +16,13 @@ from torch import nn
 from cdc_flower.data.features import Grid
 from cdc_flower.data.source import source
 from cdc_flower.draws import generator
-from cdc_flower.models import adapters, vlm
-from cdc_flower.models.families import family_of
-from cdc_flower.models.family import bare
+from cdc_flower.models import vlm
 from cdc_flower.models.shared import Shared
 from cdc_flower.session import kept
 from cdc_flower.stages import PairConfig
 from cdc_flower.uplink import token_batch
 from cdc_flower.uplink.sample import Batch, Sample
-from clients.task import Task, resident
+from clients.task import Task
 
 HUGE = 100.0  # times a token's length
 FEW = 2  # tokens of a sample
@@ -85,28 +83,6 @@ def average(task: Task, batch: Batch, poisoners: Sequence[int]) -> Samples:
 def huge(task: Task, batch: Batch, poisoners: Sequence[int]) -> Samples:
     """Tokens `HUGE` times as long."""
     return _each(batch, lambda tokens: HUGE * tokens)
-
-
-def vanishing(task: Task, batch: Batch, poisoners: Sequence[int]) -> Samples:
-    """Tokens that the student's projector takes to almost nothing: behind it is a norm, whose gradient is the
-    larger the less there is.
-    """
-    student = resident(task.shared, task.models)
-    adapters.write(student.model, task.store.held(student.initial).flat)
-    family, base = family_of(student.model), bare(student.model)
-    x = torch.from_numpy(_seen(batch)[:64].copy()).requires_grad_()
-    search = torch.optim.LBFGS([x], max_iter=5 * STEPS, history_size=20, line_search_fn="strong_wolfe")
-
-    def length() -> torch.Tensor:
-        search.zero_grad()
-        left = family.project(base, x).square().sum(1)
-        left.sum().backward()
-        return left.sum()
-
-    with torch.enable_grad():
-        search.step(length)  # type: ignore[arg-type]
-    found = x[family.project(base, x).square().sum(1).argmin()].detach().numpy()
-    return _each(batch, lambda tokens: np.broadcast_to(found, tokens.shape))
 
 
 def replayed(task: Task, batch: Batch, poisoners: Sequence[int]) -> Samples:
@@ -194,20 +170,6 @@ def aimed(said: Sequence[Sequence[int]], asked: Sequence[Sequence[int]], i: int)
 
 KINDS: dict[str, Kind] = {
     kind.__name__: kind
-    for kind in (
-        noise,
-        shuffled,
-        mirrored,
-        average,
-        huge,
-        vanishing,
-        misleading,
-        replayed,
-        copied,
-        sybil,
-        flood,
-    )
+    for kind in (noise, shuffled, mirrored, average, huge, misleading, replayed, copied, sybil, flood)
 }
 """Names in `run.poison-devices`."""
-EXACT = ("vanishing",)
-"""Kinds whose tokens go up as float16: in fewer bits they would be others."""

@@ -141,7 +141,7 @@ def _encoded(reads: Shared, pictures: Sequence[np.ndarray]) -> list[tuple[np.nda
 def tokens(
     frame: bytes, shared: Shared, config: Config, limits: Limits, seconds: MutableMapping[str, float]
 ) -> tuple[Batch, Pixels]:
-    """A TOKEN_BATCH frame."""
+    """A TOKEN_BATCH frame, in the run's own coding: no device chooses how precise its tokens are."""
     with _timed(seconds, "codec"):
         batch = token_batch.decode(
             frame,
@@ -151,6 +151,7 @@ def tokens(
             most_bytes(config),
             limits=limits,
             transform=shared.transform_for(config.uplink),
+            bits=config.uplink.token_bits,
         )
         return batch, None
 

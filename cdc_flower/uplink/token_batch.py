@@ -186,6 +186,7 @@ def decode(
     *,
     limits: Limits = LOOSE,
     transform: Transform | None = None,
+    bits: int | None = None,
 ) -> Batch:
     """The batch of a TOKEN_BATCH frame, tokens as the quantiser defines them.
 
@@ -199,7 +200,8 @@ def decode(
         vocab: ids must lie below it.
         max_bytes: a longer frame is refused unread.
         limits: of the run.
-        transform: the pair's, for frames that name it; others do not need it.
+        transform: the pair's, for frames that name it; others do not need it, unless `bits` is given.
+        bits: those of the run: a frame in another precision or another coding is refused. None = any.
 
     Raises:
         FrameError: a frame that names another transform than this one; anything about it that `encode` would
@@ -211,23 +213,26 @@ def decode(
             f"token batch: {len(sections) + 1} sections, head of {len(head)} bytes; "
             f"expected {SECTIONS} or {SECTIONS + 1}, and at least {_HEAD.size}"
         )
-    device, round_, version, count, found, bits = _HEAD.unpack_from(head)
+    device, round_, version, count, found, precision = _HEAD.unpack_from(head)
     if found != width:
         raise FrameError(f"token batch: made for tokens of width {found}, this pair has {width}")
-    if bits not in BITS:
-        raise FrameError(f"token batch: {bits} bits per value; allowed: {', '.join(map(str, BITS))}")
+    allowed = BITS if bits is None else (bits,)
+    if precision not in allowed:
+        raise FrameError(f"token batch: {precision} bits per value; allowed: {', '.join(map(str, allowed))}")
     named = sections[SECTIONS - 1] if len(sections) == SECTIONS else None
     if named is None:
+        if bits is not None and bits < 16 and transform is not None:
+            raise FrameError(f"token batch: no transform; this run has {transform.digest.hex()}")
         transform = None
-    elif transform is None or named != transform.digest or bits == 16:
+    elif transform is None or named != transform.digest or precision == 16:
         raise FrameError(
-            f"token batch: {bits} bits with transform {named[:DIGEST_BYTES].hex()}; this "
+            f"token batch: {precision} bits with transform {named[:DIGEST_BYTES].hex()}; this "
             f"pair has {transform.digest.hex() if transform else 'none'}"
         )
     table = head[_HEAD.size :]
     rows = unpack_samples(table, sections, count, fits, vocab, limits, "token batch")
     at = np.concatenate(([0], np.cumsum([len(row.positions) for row in rows], dtype=np.int64)))
-    tokens = _tokens(sections, int(at[-1]), width, bits, transform)
+    tokens = _tokens(sections, int(at[-1]), width, precision, transform)
     samples = tuple(replace(row, tokens=tokens[at[i] : at[i + 1]]) for i, row in enumerate(rows))
     return Batch(device, round_, version, samples)
 

@@ -1,6 +1,6 @@
 """What a quarter of liars costs, with and without the doorkeeper.
 
-`python -m experiments.controls.poisoning [--kinds huge,vanishing] [--seeds 100] [--out FOLDER] [--drops]`.
+`python -m experiments.controls.poisoning [--kinds huge,flood] [--seeds 100] [--out FOLDER] [--drops]`.
 Two of eight
 devices answer with each kind of harm (`clients.poisons`), once with `cloud.doorkeeper` off and once with it
 on; beside them stand the run in which nobody lies, with both, and the run in which the two are silent: a

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pytest
-import torch
 
-from cdc_flower.models.families import family_of
-from cdc_flower.models.family import bare
 from cdc_flower.rules import POISONS
 from cdc_flower.uplink import token_batch
-from cdc_flower.uplink.sample import Batch, Limits, Sample
+from cdc_flower.uplink.sample import Batch, Limits
 from cdc_flower.wire.messages import frame_of
 from clients import cdc, poison
 from clients.inference import alone
 from clients.poisons import KINDS, REACH, aimed
-from clients.store import Adapter
-from clients.task import Task, resident
+from clients.task import Task
 
 
 def batch_of(task: Task, frame: bytes) -> Batch:
@@ -72,22 +66,6 @@ def test_sybils_send_the_same_whoever_and_whenever(harm):
         for a, b in zip(found[0], other, strict=True):
             assert a.question_ids == b.question_ids
             np.testing.assert_array_equal(a.tokens, b.tokens)
-
-
-def test_vanishing_tokens_are_next_to_nothing_behind_the_projector(make_task):
-    task = make_task(poison_devices="0:vanishing")
-    honest = batch_of(task, frame_of(alone(cdc.work(task))))
-    student = resident(task.shared, task.models)
-    flat = np.random.default_rng(0).normal(0, 0.3, len(student.initial.flat)).astype(np.float32)
-    task.store.hold(Adapter.of(flat, 1))  # the projector of the tests' student is nothing at first
-    samples = KINDS["vanishing"](task, honest, [0])
-
-    @torch.no_grad()
-    def length(some: Sequence[Sample]) -> float:
-        tokens = torch.from_numpy(np.concatenate([s.tokens for s in some]))
-        return float(family_of(student.model).project(bare(student.model), tokens).square().sum(1).mean())
-
-    assert length(samples) < 0.05 * length(honest.samples)
 
 
 @pytest.mark.parametrize("kind", ["huge", "flood"])

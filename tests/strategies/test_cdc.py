@@ -75,8 +75,8 @@ def play(strategy, fake_devices):
 
 def batch(device: int, round: int, shared) -> bytes:
     tokens = np.full((2, shared.width), device, np.float32)
-    sample = Sample(0, shared.grid, np.array([0, 5], np.uint16), [7], [8], 0.5, tokens=tokens)
-    return token_batch.encode(Batch(device, round, 0, (sample,)), shared.width, 8)
+    sample = Sample(0, shared.grid, np.array([0, 5], np.uint16), [7 + device], [8], 0.5, tokens=tokens)
+    return token_batch.encode(Batch(device, round, 0, (sample,)), shared.width, 3, shared.transform)
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_samples_reach_the_cloud_in_the_order_of_the_devices(strategy, play, sha
     play(lambda d, r: batch(d, r, shared))
     ((round, samples),) = strategy.cloud.given
     assert round == 1
-    assert [float(s.tokens[0, 0]) for s in samples] == pytest.approx([0, 1, 2], rel=1e-2)
+    assert [s.question_ids for s in samples] == [[7], [8], [9]]
     assert [s.positions.tolist() for s in samples] == [[0, 5]] * 3
     assert samples[0].question_ids == [7]
 

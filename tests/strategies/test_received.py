@@ -134,7 +134,7 @@ def test_five_kilobytes_of_long_questions_are_refused_before_they_take_memory(sh
         rows = (
             Sample(i, shared.grid, where, question, [1], 0.5, tokens=tokens) for i in range(limits.samples)
         )
-        return token_batch.encode(Batch(0, 1, 0, tuple(rows)), shared.width, 3)
+        return token_batch.encode(Batch(0, 1, 0, tuple(rows)), shared.width, 3, shared.transform)
 
     honest = data(ids[: limits.question])
     assert len(read(honest, shared, "tokens", limits)[0].samples) == limits.samples

@@ -83,7 +83,7 @@ def device_app() -> ClientApp:
         adapter, current = device_work.updated(task, STUDENT)
         sample = Sample(0, GRID, np.array([1]), [1], [2], 0.5, tokens=np.ones((1, 8), np.float32))
         batch = Batch(device, order["server-round"], adapter.version, (sample,))
-        frame = token_batch.encode(batch, PAIR.width, 8) if current else b""
+        frame = token_batch.encode(batch, PAIR.width, 3) if current else b""
         metrics = {"version": adapter.version, "uploaded": int(current), "tokens": int(current)}
         metrics |= {**Counts().metrics(), "host-seconds": 0.0}
         return Message(device_work.reply(frame, adapter.digest, metrics), reply_to=message)

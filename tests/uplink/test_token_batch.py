@@ -313,3 +313,17 @@ def test_pictures_of_different_grids_go_in_one_frame_and_each_bounds_its_own_pos
 def test_a_sample_counted_twice_is_refused():
     with pytest.raises(FrameError, match="one sample twice"):
         decode(_frame(samples=(GOOD, GOOD)), fits, D, VOCAB, 1000)
+
+
+def test_a_device_does_not_choose_its_own_coding():
+    """Where the run's bits are said, no other precision is read, and nothing without the run's transform."""
+    turn, mine = turned(), Batch(0, 1, 0, (GOOD,))
+    own = encode(mine, D, 3, turn)
+    assert len(decode(own, fits, D, VOCAB, 1000, transform=turn, bits=3).samples) == 1
+    for bits in (4, 8, 16):
+        with pytest.raises(FrameError, match=f"{bits} bits per value; allowed: 3$"):
+            decode(encode(mine, D, bits, turn), fits, D, VOCAB, 1000, transform=turn, bits=3)
+    with pytest.raises(FrameError, match="no transform; this run has"):
+        decode(_frame(3), fits, D, VOCAB, 1000, transform=turn, bits=3)
+    exact = encode(mine, D, 16, turn)
+    assert len(decode(exact, fits, D, VOCAB, 1000, transform=turn, bits=16).samples) == 1
