@@ -18,10 +18,12 @@ def report(
 
     And its summary.json, from what lies in its folder.
     """
-    from experiments.report import page, summary, terminal
+    from experiments.report import own, page, summary, terminal
 
     comparison = summary.read(folder)
     summary.write_summary(comparison)
     if markdown:
         typer.echo(terminal.markdown(comparison))
+        if heads := own.columns(comparison):
+            typer.echo(f"\n{terminal.as_markdown(heads, own.rows(comparison))}")
     typer.echo(f"report: {page.write(folder)}")

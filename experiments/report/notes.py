@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from cdc_flower.tasks import task_of
-from experiments.report import charts
+from experiments.report import charts, own
 from experiments.report.summary import Comparison, interval, paired
 from experiments.report.terminal import share
 
@@ -26,12 +26,19 @@ def subject(comparison: Comparison) -> str | None:
 
 
 def notes(comparison: Comparison) -> list[str]:
-    """What the subject reached against the others, or every arm of a study against its first one; then what
-    the guard held, and what the task counts beside.
+    """What the subject reached against the others, or every arm of a study against its first one, on all
+    items and on devices' own; then what the guard held, and what the task counts beside.
 
     Empty when nothing drifted and for the arms of a study with one seed, where the task has nothing beside.
     """
-    return [*_conclusions(comparison), *_guarded(comparison), *_beside(comparison)]
+    return [*_conclusions(comparison), *_own(comparison), *_guarded(comparison), *_beside(comparison)]
+
+
+def _own(comparison: Comparison) -> list[str]:
+    """How far arms are ahead of the subject, or of the first arm of a study, on devices' own items."""
+    if comparison.personal.empty or (comparison.runs["status"] != "completed").any():
+        return []
+    return own.notes(comparison, subject(comparison) or comparison.index["methods"][0])
 
 
 def _guarded(comparison: Comparison) -> list[str]:

@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cdc_flower import disk
 from cdc_flower.tasks import task_of
-from experiments.report import charts, charts_fleet, summary, terminal
+from experiments.report import charts, charts_fleet, own, summary, terminal
 from experiments.report.notes import notes, subject
 from experiments.report.summary import Comparison
 
@@ -55,6 +55,8 @@ def render(comparison: Comparison) -> str:
         items=f"{sum(comparison.items.values()):,}",
         counted="Accuracy" if unit == "%" else f"{unit} times 100",
         rows=terminal.rows(comparison),
+        own_columns=own.columns(comparison),
+        own_rows=own.rows(comparison),
         notes=notes(comparison),
         legend=[(arm, charts.sample(look)) for arm, look in looks.items()],
         figures=_figures(comparison, looks) if looks else {},

@@ -54,6 +54,7 @@ class Comparison:
         rounds: rounds.parquet of all runs with method and seed; devices: the ledgers, likewise.
         metrics: metrics.parquet of all runs, likewise.
         pictures: samples that devices sent, with method and seed.
+        personal: personal.parquet of all runs, likewise.
         teacher: domain -> accuracy; empty when it was not measured.
         teacher_on_stream: likewise, on rows that devices meet.
         items: domain -> number of held-out items.
@@ -67,6 +68,7 @@ class Comparison:
     devices: pd.DataFrame
     metrics: pd.DataFrame
     pictures: pd.DataFrame
+    personal: pd.DataFrame
     teacher: dict[str, float]
     teacher_on_stream: dict[str, float]
     items: dict[str, int]
@@ -119,7 +121,7 @@ def read(out: str | Path) -> Comparison:
         raise ConfigError(f"{out}: {INDEX} is missing; allowed: a folder written by compare") from None
     except (OSError, ValueError) as err:
         raise ConfigError(f"{out / INDEX}: cannot be read: {err}") from None
-    rows, rounds, devices, metrics, pictures = [], [], [], [], []
+    rows, rounds, devices, metrics, pictures, personal = [], [], [], [], [], []
     for method in index["methods"]:
         for seed in index["seeds"]:
             folder = run_folder(out, method, seed)
@@ -132,6 +134,7 @@ def read(out: str | Path) -> Comparison:
             devices.append(result.devices.assign(**tag))
             metrics.append(result.metrics.assign(**tag))
             pictures.append(result.pictures.assign(**tag))
+            personal.append(result.personal.assign(**tag))
     columns = ["method", "seed", "status", "rounds_done", *MEASURES, "failures", "accuracy"]
     runs = pd.DataFrame(rows, columns=None if rows else columns)
     return Comparison(
@@ -141,6 +144,7 @@ def read(out: str | Path) -> Comparison:
         devices=_stack(devices),
         metrics=_stack(metrics),
         pictures=_stack(pictures),
+        personal=_stack(personal),
         teacher=index["teacher"],
         teacher_on_stream=index.get("teacher_on_stream", {}),
         items=_items(rounds),
@@ -214,6 +218,8 @@ def _methods(runs: pd.DataFrame, index: Mapping[str, Any]) -> pd.DataFrame:
 
 def summary(comparison: Comparison) -> dict[str, Any]:
     """The machine-readable summary (docs/summary.schema.json)."""
+    from experiments.report import own
+
     index, config = comparison.index, parse(comparison.index["config"])
     methods = {}
     for row in comparison.methods.to_dict("records"):
@@ -231,6 +237,8 @@ def summary(comparison: Comparison) -> dict[str, Any]:
             "failures": int(row["failures"]),
             "ci95": {name: None if end[0] is None else end for name, end in ends.items()},
         }
+        if on_own := own.figures(comparison.personal, row["method"]):
+            methods[row["method"]]["own"] = on_own
     return {
         "teacher": _teacher(comparison.teacher),
         "teacher_on_stream": _teacher(comparison.teacher_on_stream),

@@ -196,8 +196,12 @@ def rows(comparison: Any) -> list[tuple[str, ...]]:
 
 def markdown(comparison: Any) -> str:
     """The headline table for a README or a note."""
-    heads = named(COLUMNS, task_of(comparison.index["config"]))
-    lines = [heads, tuple("---" if i == 0 else "---:" for i in range(len(COLUMNS))), *rows(comparison)]
+    return as_markdown(named(COLUMNS, task_of(comparison.index["config"])), rows(comparison))
+
+
+def as_markdown(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    """A table of texts in Markdown."""
+    lines = [heads, tuple("---" if i == 0 else "---:" for i in range(len(heads))), *cells]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -242,10 +246,19 @@ def table(comparison: Any, width: int = 100) -> Table:
         del heads[at]
         cells = [row[:at] + row[at + 1 :] for row in cells]
     config, seeds = index["config"], len(index["seeds"])
+    title = (
+        f"{index['data']}: {config['run.devices']} devices, {config['run.rounds']} rounds, "
+        f"{seeds} seed{'s' if seeds > 1 else ''}, {sum(comparison.items.values()):,} items"
+    )
+    made = of_texts(title, heads, cells)
+    made.caption = f"too narrow for: {', '.join(left_out)}; see the report" if left_out else None
+    return made
+
+
+def of_texts(title: str, heads: Sequence[str], cells: Sequence[Sequence[str]]) -> Table:
+    """A table of texts, with headers on two lines."""
     made = Table(
-        title=f"{index['data']}: {config['run.devices']} devices, {config['run.rounds']} rounds, "
-        f"{seeds} seed{'s' if seeds > 1 else ''}, {sum(comparison.items.values()):,} items",
-        caption=f"too narrow for: {', '.join(left_out)}; see the report" if left_out else None,
+        title=title,
         title_justify="left",
         caption_justify="left",
         box=box.SIMPLE_HEAD,
