@@ -26,12 +26,12 @@ from cdc_flower.config import ConfigError, RunError
 from cdc_flower.disk import DiskError, writing
 from cdc_flower.lock import locked, taken
 from cdc_flower.programs import free_port
-from experiments.deploy import gate, keys, page, provision
+from experiments.deploy import checking, gate, keys, page, provision
 from experiments.deploy.settings import CloudConfig, cloud
 from experiments.deploy.superlink import SuperLink, SuperLinkError
 from strategies.served import devices
 from strategies.served.devices import Device
-from strategies.served.settings import FOLDER, RUN, SECTION, ServedConfig
+from strategies.served.settings import RUN
 
 TICK = 1.0  # s, between looks
 ASK = 5.0  # s, between questions to the SuperLink about a run whose process is not seen
@@ -51,9 +51,10 @@ def up(folder: Path, stop: threading.Event, say: Say) -> None:
     """
     folder = folder.absolute()
     own = cloud(folder)
-    run_config = served(folder, own)
+    run_config = checking.run_config(folder, own, provision.settings_of(folder))
     with ExitStack() as held:
         held.enter_context(locked(folder))
+        checking.check(folder, run_config)
         link = SuperLink(folder, free_port(), own.insecure)
         link.prepare(run_config)
         port = held.enter_context(_gate(folder, own, link))
@@ -64,17 +65,6 @@ def up(folder: Path, stop: threading.Event, say: Say) -> None:
             shown = held.enter_context(page.shown(folder, own.page_port))
             say(f"page: http://127.0.0.1:{shown}")
         Keeper(folder, link, stop, say).keep()
-
-
-def served(folder: Path, own: CloudConfig) -> dict[str, Any]:
-    """The run config of the ServerApp, which checks the settings of the run: they take torch to read.
-
-    Raises:
-        ConfigError: there are none.
-    """
-    mine = {f.name: getattr(own, f.name) for f in dataclasses.fields(ServedConfig)}  # type: ignore[arg-type]
-    given = provision.settings_of(folder)
-    return {**given, **{f"{SECTION}{k.replace('_', '-')}": v for k, v in mine.items()}, FOLDER: str(folder)}
 
 
 def _gate(folder: Path, own: CloudConfig, link: SuperLink) -> Any:

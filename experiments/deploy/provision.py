@@ -21,9 +21,9 @@ from cdc_flower.disk import writing
 from cdc_flower.plugins import METHODS, load
 from cdc_flower.setting import checked, written
 from clients.device.settings import DeviceConfig
-from experiments.deploy import bundle, keys
+from experiments.deploy import bundle, checking, keys
 from experiments.deploy.settings import FILE, CloudConfig, cloud
-from strategies.served import devices
+from strategies.served import app, devices
 from strategies.served.devices import Device, Key
 
 SETTINGS = "settings.json"
@@ -60,8 +60,11 @@ def init(folder: Path, settings: Mapping[str, Any], hosts: Sequence[str], own: M
             keys.authority(part)
             keys.server(part, hosts)
             keys.public(part / FILE, written(about).encode())
-            text = json.dumps(_absolute(flat(config)), indent=1)
-            keys.public(part / SETTINGS, f"{text}\n".encode())
+            values = _absolute(flat(config))
+            keys.public(part / SETTINGS, f"{json.dumps(values, indent=1)}\n".encode())
+            served = checking.run_config(part, about, values)
+            app.settings(served)
+            checking.remember(part, served)
             keys.public(part / devices.FILE, b"{}\n")
             (part / "bundles").mkdir(mode=0o700)
             part.rename(folder)

@@ -16,7 +16,7 @@ from experiments.deploy.settings import FILE, CloudConfig
 from experiments.deploy.superlink import SuperLinkError
 from strategies.served import devices
 from strategies.served.devices import Device, Key
-from strategies.served.settings import FOLDER, RUN
+from strategies.served.settings import RUN
 
 
 class Program:
@@ -218,13 +218,6 @@ def test_a_log_does_not_grow_without_end(tmp_path, monkeypatch):
         module._bounded(log)
         writer.write(b"y")
     assert (log.read_bytes(), (tmp_path / "superlink.log.1").read_bytes()) == (b"y", b"x" * 11)
-
-
-def test_the_apps_run_config_has_the_clouds_own_part(tmp_path):
-    (tmp_path / "settings.json").write_text('{"run.seed": 3}')
-    found = module.served(tmp_path, CloudConfig(period=4.0))
-    assert (found["run.seed"], found["served.period"], found[FOLDER]) == (3, 4.0, str(tmp_path))
-    assert "served.port" not in found
 
 
 def test_a_second_cloud_on_a_folder_is_refused(tmp_path):
