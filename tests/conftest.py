@@ -48,6 +48,7 @@ SMALL = {
     "cloud.source-teacher": "teacher",
     "cloud.guard": 0.0,
     "pair.lora-rank": 4,
+    "mmpg.steps": 2,
 }
 CLIP_WORDS = (
     "what which where how many does do did is the a moves move go first meet anything things thing colour of "

@@ -36,6 +36,7 @@ class SourceItem:
     sample: CloudSample
     truth: Truth
     domain: str
+    user: str = ""
 
     @property
     def answer(self) -> str:
@@ -107,17 +108,18 @@ def _drawn(
     tokens = [encoded(config, one, found.pack, found.split, what=found.what) for one in own]
     pictures: dict[int, np.ndarray] = {}
     items = []
-    for picture, question, truth, domain in zip(
+    for picture, question, truth, domain, user in zip(
         rows["image_row"].tolist(),
         rows["question"].astype(str),
         Truths(rows),
         rows["drift_domain"].astype(str),
+        rows["user"].astype(str),
         strict=True,
     ):
         sample, *others = (_sample(one, of, picture, question) for one, of in zip(own, tokens, strict=True))
         whole = pictures.setdefault(picture, np.asarray(sample.tokens, np.float32))
         sample = replace(sample, tokens=whole, teacher=others[0] if others else None)
-        items.append(SourceItem(sample, truth, domain))
+        items.append(SourceItem(sample, truth, domain, user))
     return items
 
 

@@ -1,0 +1,229 @@
+"""What a cloud makes of what devices sent, for methods that generate parameters: from kept tokens to features
+of whole clips, the users of A as devices would show them, and the hypernetwork trained on those.
+
+The same functions read A and devices: tokens of A go over the wire, too, so that the hypernetwork learns from
+what it will get, with what anchors leave out and what the quantiser does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic.dataclasses import dataclass as checked
+
+from cdc_flower.cloud import adr, episodes
+from cdc_flower.cloud.fda import Adaptor, Seen, clip_features
+from cdc_flower.cloud.source import SourceItem, all_of_a
+from cdc_flower.config import Config, ConfigError, flat
+from cdc_flower.data.features import cache_folder
+from cdc_flower.draws import generator
+from cdc_flower.models import adapters
+from cdc_flower.models.shared import Shared
+from cdc_flower.models.student import twin_model
+from cdc_flower.setting import STRICT, setting
+from cdc_flower.uplink import anchors, token_batch
+from cdc_flower.uplink.sample import Batch, Sample
+from cdc_flower.wire.frame import FrameError
+from strategies.method import Setup
+
+VERSION = 1  # of what is trained and how: a state of another version is not used
+AT_ONCE = 64  # clips that go over the wire together
+Tokens = tuple[NDArray[np.integer], NDArray[np.floating]]
+"""Positions (k,) and tokens (k, D) of a sample; none where only its question came."""
+
+
+@checked(frozen=True, config=STRICT)
+class MmpgSettings:
+    """Anchor frames up, a generated adapter down."""
+
+    generate: Literal["basis", "scales", "head"] = setting(
+        "head",
+        "part of the adapter: outer LoRA factors and vectors, vectors alone, the head's layer",
+        "cloud",
+    )
+    anchors: Literal["uniform", "motion", "farthest", "random"] = setting(
+        "uniform", "which frames of a clip go up"
+    )
+    frames: int = setting(1, "anchor frames of a clip", ge=1, le=64)
+    clips: int = setting(4, "clips of a round of which anchor frames go up", ge=0, le=1024)
+    reconstruct: Literal["learned", "hold", "linear", "mean", "none"] = setting(
+        "linear", "how the other frames' features are made of the anchors", "cloud"
+    )
+    summary: Literal["own", "shuffled", "constant"] = setting(
+        "own", "whose data an adapter is made of; controls: another device's, nobody's (one for all)", "cloud"
+    )
+    steps: int = setting(2000, "of the hypernetwork's training, done once and kept", "cloud", ge=0, le=10**6)
+
+
+def frames_of(shared: Shared) -> int:
+    """Frames of a sample: 1 of a picture."""
+    return getattr(shared, "frames", 0) or 1
+
+
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """From kept tokens to features of whole clips.
+
+    Attributes:
+        frames: F of a clip.
+        width: D of a token.
+        how: `mmpg.reconstruct`.
+        reasoner: for "learned".
+    """
+
+    frames: int
+    width: int
+    how: str
+    reasoner: adr.Reasoner | None = None
+
+    @property
+    def size(self) -> int:
+        """Features of a clip."""
+        return 3 * self.width
+
+    def features(self, samples: Sequence[Tokens], grids: Sequence[tuple[int, int, int]]) -> NDArray[Any]:
+        """(m, size) float32; a row of NaN where no token came.
+
+        Raises:
+            FrameError: tokens that are not whole frames.
+        """
+        found = np.full((len(samples), self.size), np.nan, np.float32)
+        for i, ((positions, tokens), grid) in enumerate(zip(samples, grids, strict=True)):
+            if len(positions):
+                found[i] = clip_features(self.whole(positions, tokens, grid[0] // self.frames))
+        return found
+
+    def whole(self, positions: NDArray[np.integer], tokens: NDArray[Any], n: int) -> NDArray[np.float32]:
+        """Tokens (F, n, D) of all frames, or with "none" (K, n, D) of those that came.
+
+        Raises:
+            FrameError: tokens that are not whole frames.
+        """
+        try:
+            at = adr.frames_of(positions, n)
+        except ValueError as err:
+            raise FrameError(f"anchor frames: {err}") from None
+        came = torch.from_numpy(np.asarray(tokens, np.float32)).view(1, len(at), n, -1)
+        where = torch.from_numpy(at)[None]
+        return adr.reconstruct(self.how, came, where, self.frames, self.reasoner)[0].numpy()
+
+
+def users_of(
+    config: Config, shared: Shared, items: Sequence[SourceItem], reader: Reader
+) -> list[episodes.User]:
+    """The users of A, with what the cloud would know of each if it were a device: sorted by name."""
+    own = config.of(MmpgSettings)
+    pictures = {id(item.sample.tokens): item.sample for item in items}
+    rng = generator(0, "anchors of A")
+    n, came = shared.n_tokens // reader.frames, dict[int, NDArray[np.float32]]()
+    clips = list(pictures.items())
+    for start in range(0, len(clips), AT_ONCE):
+        some = clips[start : start + AT_ONCE]
+        sent = []
+        for i, (_, sample) in enumerate(some):
+            tokens = np.asarray(sample.tokens, np.float32).reshape(reader.frames, n, -1)
+            at = anchors.positions(anchors.choose(own.anchors, tokens, own.frames, rng), n)
+            sent.append(Sample(i, sample.grid, at, [], [], 0.0, np.asarray(sample.tokens, np.float32)[at]))
+        read = over_the_wire(config, shared, sent)
+        rows = reader.features([(s.positions, s.tokens) for s in read], [s.grid for s in read])
+        came |= {name: row for (name, _), row in zip(some, rows, strict=True)}
+    by_user: dict[str, list[SourceItem]] = {}
+    for item in items:
+        by_user.setdefault(item.user, []).append(item)
+    return [
+        episodes.User(
+            name,
+            Seen(
+                np.stack([came[id(item.sample.tokens)] for item in mine]),
+                [item.sample.question_ids for item in mine],
+            ),
+            [item.sample for item in mine],
+            [shared.text.answer_ids(item.answer) for item in mine],
+        )
+        for name, mine in sorted(by_user.items())
+    ]
+
+
+def over_the_wire(config: Config, shared: Shared, samples: Sequence[Sample]) -> tuple[Sample, ...]:
+    """Samples as a device would have sent them."""
+    transform = shared.transform_for(config.uplink)
+    frame = token_batch.encode(
+        Batch(0, 1, 0, tuple(samples)), shared.width, config.uplink.token_bits, transform
+    )
+    most = len(frame)
+    return token_batch.decode(
+        frame, shared.fits, shared.width, shared.vocab, most, transform=transform
+    ).samples
+
+
+def decides(setup: Setup) -> dict[str, Any]:
+    """All settings and digests that a trained hypernetwork depends on; the run's seed is not among them."""
+    config, given = setup.config, flat(setup.config)
+    own = {key: value for key, value in given.items() if key.startswith(("data.", "drift.axes", "mmpg."))}
+    summary = "constant" if config.of(MmpgSettings).summary == "constant" else "own"
+    pair = config.pair
+    return {
+        **own,
+        "mmpg.summary": summary,
+        "mmpg.clips": None,
+        "version": VERSION,
+        "student": setup.shared.digest,
+        "adapter": (pair.compression, pair.adapter, pair.lora_rank),
+        "wire": (config.uplink.token_bits, config.uplink.transform),
+        "pack": setup.world.pack.digest,
+    }
+
+
+def adaptor_of(
+    setup: Setup, reader: Reader, layout: adapters.Layout, initial: NDArray[np.float32]
+) -> Adaptor:
+    """The hypernetwork of a run: from the cache, or trained on A and kept there.
+
+    Raises:
+        ConfigError: the adapter has nothing that is to be generated, or A has no two users.
+    """
+    config, shared, own = setup.config, setup.shared, setup.config.of(MmpgSettings)
+    made = Adaptor(layout, initial, own.generate, shared.vocab, reader.size, own.summary == "constant")
+    folder = cache_folder(config.pair.token_cache) / "hypernetworks"
+    path = folder / f"{episodes.digest(decides(setup))[:24]}.safetensors"
+
+    def train() -> None:
+        one = replace(config, run=replace(config.run, seed=0))
+        users = users_of(one, shared, all_of_a(one, shared, setup.world), reader)
+        if len(users) < 2:
+            raise ConfigError(
+                f"setting 'data.pack' = '{config.data.pack}': A has {len(users)} users, and the hypernetwork "
+                "learns from one to the next; allowed: a pack whose column 'user' has several in A"
+            )
+        student = episodes.Student(shared, twin_model(shared, config.pair), made.at.numpy())
+        episodes.train(made, student, users, own.steps)
+
+    return episodes.kept(path, made, train)
+
+
+def check_generated(setup: Setup) -> None:
+    """Refuse settings with which nothing can be generated.
+
+    Raises:
+        ConfigError: names the setting and what is allowed.
+    """
+    config, shared = setup.config, setup.shared
+    own, frames = config.of(MmpgSettings), frames_of(shared)
+    if config.uplink.unit != "tokens":
+        raise ConfigError(
+            f"setting 'uplink.unit' = '{config.uplink.unit}': anchor frames go up as tokens; allowed: tokens"
+        )
+    if own.frames > frames:
+        raise ConfigError(
+            f"setting 'mmpg.frames' = {own.frames}: a sample has {frames} frames; allowed: 1 to {frames}"
+        )
+    if shared.text.grid is None:
+        raise ConfigError(
+            f"pair '{shared.name}': the tokens of its pictures are not always as many; allowed for methods "
+            "that generate parameters: a family whose pictures have one grid"
+        )

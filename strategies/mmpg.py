@@ -1,0 +1,274 @@
+"""MMPG: a few anchor frames come up, an adapter that was generated for this device alone goes down.
+
+DUET-style parameter generation after CDC-MMPG (arXiv 2406.01601), whose equations were not to be had. In a
+round the device answers its questions, and sends all tokens of a few frames of some clips, and the ids of its
+questions. The cloud reconstructs features of whole clips (`cloud.adr`), takes what this device sent lately as
+a set, and generates its adapter in one forward pass (`cloud.fda`). The next TRAIN message carries it as an
+UPDATE frame from version 0, which every device has, so that no message depends on an earlier one. There is no
+gradient on a device and no label; the hypernetwork learned beforehand, from users of A (`cloud.episodes`).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+
+from cdc_flower.checkpoint import Saved
+from cdc_flower.cloud.fda import Adaptor, Seen
+from cdc_flower.config import Config
+from cdc_flower.data.source import longest_question
+from cdc_flower.downlink import update
+from cdc_flower.downlink.versions import Mirror
+from cdc_flower.draws import generator
+from cdc_flower.fleet.cost.charges import CloudWork
+from cdc_flower.models import adapters
+from cdc_flower.models.shared import Shared
+from cdc_flower.models.student import twin_model
+from cdc_flower.uplink.sample import Batch, Limits
+from cdc_flower.wire import keys
+from cdc_flower.wire.fields import Bytes, Frame, Number
+from cdc_flower.wire.frame import FrameError
+from cdc_flower.wire.messages import payload
+from cdc_flower.wire.reply import Form, Reply
+from strategies.answers import Taken
+from strategies.generated import MmpgSettings, Reader, adaptor_of, check_generated, frames_of
+from strategies.method import Method, Setup, Traits
+from strategies.received import most_bytes, tokens
+
+LATELY = 64  # samples of a device that its summary is made of
+WITHOUT_FRAME = 512  # bytes of a reply without a frame, at most; it may come whatever the budget
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """The adapter that a device is to have.
+
+    Attributes:
+        version: the round in which it was made.
+        payload: from version 0 to it, as the codec wrote it.
+        flat: what that gives (P,), read-only.
+        digest: of `flat`.
+    """
+
+    version: int
+    payload: bytes
+    flat: np.ndarray
+    digest: bytes
+
+
+@dataclass(frozen=True, eq=False)
+class Came:
+    """What one reply brought: the batch as it came over the wire, and features of its clips."""
+
+    batch: Batch
+    seen: Seen
+
+
+class Mmpg(Method):
+    """Anchor frames up, generated parameters down.
+
+    Attributes:
+        lately: device -> what it sent, at most `LATELY` samples, the newest last.
+        given: device -> the adapter it is to have.
+        heard: device -> version and digest of the adapter that it said it has.
+    """
+
+    name = "mmpg"
+    about = "anchor frames come up, parameters generated for this device go down (after CDC-MMPG)"
+    traits = Traits(labels=False, device_backprop=False, takes_late=True, personal=True, shown=False)
+    settings: ClassVar = {"mmpg": MmpgSettings}
+    work: ClassVar[str] = "clients.mmpg:work"
+
+    config: Config
+    shared: Shared
+    adaptor: Adaptor
+    reader: Reader
+    limits: Limits
+    mirror: Mirror
+    layout: Any
+    lately: dict[int, Seen]
+    given: dict[int, Given]
+    heard: dict[int, tuple[int, bytes]]
+
+    @classmethod
+    def build(cls, setup: Setup) -> Self:
+        """The strategy of a run; the hypernetwork is trained now where the cache has none."""
+        made, config, shared = cls(), setup.config, setup.shared
+        made.config, made.shared = config, shared
+        made.fleet, made.metrics = setup.fleet(), {}
+        made.model = twin_model(shared, config.pair)
+        made.layout, made.base = adapters.layout(made.model), adapters.read(made.model)
+        down, own = config.downlink, config.of(MmpgSettings)
+        budget = update.budget_bytes(down.budget, len(made.base))
+        made.mirror = Mirror(made.base, made.layout, down.codec, budget, 1)  # it stays at version 0
+        made.reader = Reader(frames_of(shared), shared.width, own.reconstruct)
+        made.adaptor = adaptor_of(setup, made.reader, made.layout, made.base)
+        question, run = longest_question(shared, setup.world), config.run
+        kept = own.frames * shared.n_tokens // frames_of(shared)
+        made.limits = Limits(run.samples_per_round, question, 0, kept)
+        made.lately, made.given, made.heard = {}, {}, {}
+        made.apart = 1 + int(generator(run.seed, "shuffled").integers(max(1, run.devices - 1)))
+        return made
+
+    @classmethod
+    def check(cls, setup: Setup) -> None:
+        """Refuse settings with which nothing can be generated."""
+        check_generated(setup)
+
+    def adapter_of(self, device: int) -> np.ndarray:
+        """What was generated for a device (P,) float32, exactly as it decodes it; version 0 before."""
+        return self.given[device].flat if device in self.given else self.base
+
+    def cloud_work(self, samples: int) -> CloudWork:
+        """Reconstruction and generation; both together take less than a pass of the student over each
+        sample, as which they are charged.
+        """
+        return CloudWork(judged=samples)
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Every device gets its adapter, where it does not say that it has it."""
+        own = self.config.of(MmpgSettings)
+        asked = {"anchors": own.anchors, "frames": own.frames, "clips": own.clips}
+
+        def content(device: int) -> RecordDict:
+            given = self.given.get(device)
+            order = {**asked, keys.WORK: self.work, keys.ROUND: server_round}
+            records = RecordDict(
+                {keys.CONFIG: ConfigRecord({**order, keys.VERSION: given.version if given else 0})}
+            )
+            if given and self.heard.get(device) != (given.version, given.digest):
+                records[keys.ARRAYS] = payload(self._frame(given))
+            return records
+
+        return self.fleet.ask(grid, server_round, MessageType.TRAIN, content)
+
+    def _frame(self, given: Given) -> bytes:
+        return update.jump_frame(given.payload, 0, given.version, self.layout.digest, given.digest)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Remember what came, and generate the adapters of those that sent something."""
+        found = self.fleet.receive(server_round, replies, self.form(), self._take)
+        began = time.perf_counter()
+        for device, came in found.items():
+            if came is not None:
+                self.lately[device] = _joined(self.lately.get(device), came.seen)
+        made = [device for device, came in found.items() if came is not None and self._seen(device)]
+        sent = [self._generate(device, server_round) for device in made]
+        self.fleet.seconds["cloud"] += time.perf_counter() - began
+        self.metrics = {"answered": len(found), "generated": len(made)}
+        if sent:
+            self.metrics["sent_energy"] = float(np.mean(sent))
+        return None, None
+
+    def _seen(self, device: int) -> Seen | None:
+        """What a device's adapter is made of; with a shuffled summary that of the device some places on."""
+        own = self.config.of(MmpgSettings).summary != "shuffled"
+        return self.lately.get(device if own else (device + self.apart) % self.config.run.devices)
+
+    def _generate(self, device: int, round: int) -> float:
+        """Make the device's adapter; the share of the change that its update carries."""
+        seen = self._seen(device)
+        assert seen is not None
+        step = self.mirror.step(self.adaptor.adapter(seen))
+        before = self.given.get(device)
+        if before is None or before.payload != step.payload:
+            self.given[device] = self._given(round, step.payload)
+        return step.sent
+
+    def _given(self, version: int, code: bytes) -> Given:
+        flat = update.add(self.base, code, self.layout.sizes)
+        flat.flags.writeable = False
+        return Given(version, code, flat, update.digest(flat))
+
+    def form(self) -> Form:
+        """Version, digest and a frame, within `uplink.budget`."""
+        most, budget = self.config.run.samples_per_round, self.config.uplink.budget
+        return Form(
+            metrics={
+                keys.VERSION: Number(int, 0, 2**32 - 1),
+                keys.UPLOADED: Number(int, 0, most),
+                keys.TOKENS: Number(int, 0, most * self.limits.kept),
+                **self.fleet.computed(most),
+            },
+            config={keys.DIGEST: Bytes(update.DIGEST_BYTES)},
+            array=Frame(most_bytes(self.config)),
+            max_bytes=max(budget, WITHOUT_FRAME) if budget else 0,
+        )
+
+    def _take(self, device: int, reply: Reply) -> Taken[Came | None]:
+        """Which adapter a device has, and what it sent, None where that is nothing."""
+        came = self._came(device, reply) if reply.frame else None
+        self.heard[device] = reply.metrics[keys.VERSION], reply.config[keys.DIGEST]
+        samples = came.batch.samples if came else ()
+        return Taken(came, len(samples), sum(len(s.positions) for s in samples))
+
+    def _came(self, device: int, reply: Reply) -> Came:
+        batch, _ = tokens(reply.frame, self.shared, self.config, self.limits, self.fleet.seconds)
+        if (batch.device, batch.round) != (device, self.fleet.round_of(device)):
+            raise FrameError(f"the batch says device {batch.device}, round {batch.round}")
+        pictured, most = sum(len(s.positions) > 0 for s in batch.samples), self.config.of(MmpgSettings).clips
+        if pictured > most:
+            raise FrameError(f"anchor frames of {pictured} clips; allowed: {most}")
+        rows = self.reader.features(
+            [(s.positions, s.tokens) for s in batch.samples], [s.grid for s in batch.samples]
+        )
+        return Came(batch, Seen(rows, [list(s.question_ids) for s in batch.samples]))
+
+    def restored(self, lost: Mapping[int, bytes]) -> Mapping[bytes, np.ndarray]:
+        """Those that devices are to have; any other is replaced by the next message."""
+        return {
+            digest: self.given[device].flat
+            for device, digest in lost.items()
+            if device in self.given and self.given[device].digest == digest
+        }
+
+    def parts(self) -> dict[str, Saved]:
+        """What devices sent lately, and what they were given."""
+        return {**super().parts(), "strategy": self}
+
+    def state(self) -> dict[str, Any]:
+        """Flat arrays, by device."""
+        found: dict[str, Any] = {"metrics": json.dumps(self.metrics)}
+        for device, (version, digest) in self.heard.items():
+            found[f"heard.{device}"] = version.to_bytes(4, "little") + digest
+        for device, given in self.given.items():
+            found[f"given.{device}"] = given.version.to_bytes(4, "little") + given.payload
+        for device, seen in self.lately.items():
+            found[f"features.{device}"] = seen.features
+            found[f"lengths.{device}"] = np.array([len(q) for q in seen.questions], np.int64)
+            found[f"ids.{device}"] = np.array([i for q in seen.questions for i in q], np.int64)
+        return found
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state()` was taken."""
+        self.metrics = json.loads(state["metrics"])
+        self.heard, self.given, self.lately = {}, {}, {}
+        for name, value in state.items():
+            kind, _, device = name.partition(".")
+            if kind == "heard":
+                self.heard[int(device)] = int.from_bytes(value[:4], "little"), bytes(value[4:])
+            elif kind == "given":
+                self.given[int(device)] = self._given(int.from_bytes(value[:4], "little"), bytes(value[4:]))
+            elif kind == "features":
+                cuts = np.cumsum(state[f"lengths.{device}"])[:-1]
+                asked = [part.tolist() for part in np.split(state[f"ids.{device}"], cuts)]
+                self.lately[int(device)] = Seen(value, asked)
+
+
+def _joined(before: Seen | None, now: Seen) -> Seen:
+    """The last `LATELY` samples of both."""
+    if before is None:
+        return now.some(range(len(now.questions))[-LATELY:])
+    rows = np.concatenate([before.features, now.features])[-LATELY:]
+    return Seen(rows, [*before.questions, *now.questions][-LATELY:])

@@ -1,0 +1,73 @@
+"""What the cloud reads of anchor frames, of devices and of A alike, and what it refuses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cdc_flower.cloud.fda import clip_features
+from cdc_flower.cloud.source import all_of_a
+from cdc_flower.config import ConfigError, flat, parse
+from cdc_flower.wire.frame import FrameError
+from strategies.generated import Reader, check_generated, decides, users_of
+from strategies.run import prepare
+
+
+@pytest.fixture
+def setup_of(run_settings):
+    return lambda **more: prepare(parse(run_settings(method="mmpg", **more)))
+
+
+def test_features_are_those_of_all_frames_and_questions_without_a_clip_have_none():
+    rng = np.random.default_rng(0)
+    clip = rng.normal(size=(4, 3, 2)).astype(np.float32)
+    every = np.arange(12)
+    whole, held = Reader(4, 2, "linear"), Reader(4, 2, "hold")
+    found = whole.features([(every, clip.reshape(12, 2)), (every[:0], clip[:0, 0])], [(12, 4, 3)] * 2)
+    np.testing.assert_allclose(found[0], clip_features(clip), rtol=1e-5)
+    assert np.isnan(found[1]).all()
+    one = held.whole(np.arange(3, 6), clip[1], 3)
+    np.testing.assert_array_equal(one, np.stack([clip[1]] * 4))
+
+
+@pytest.mark.parametrize("positions", [[0, 1], [1, 2, 3], [0, 1, 2, 3]])
+def test_tokens_that_are_no_whole_frames_are_refused(positions):
+    tokens = np.zeros((len(positions), 2), np.float32)
+    with pytest.raises(FrameError, match="anchor frames: .* not whole frames"):
+        Reader(4, 2, "linear").features([(np.array(positions), tokens)], [(12, 4, 3)])
+
+
+def test_users_of_a_are_read_over_the_wire_and_each_has_all_its_samples(setup_of):
+    setup = setup_of()
+    items = all_of_a(setup.config, setup.shared, setup.world)
+    users = users_of(setup.config, setup.shared, items, Reader(1, setup.shared.width, "linear"))
+    assert sum(len(u.samples) for u in users) == len(items)
+    assert [u.name for u in users] == sorted({item.user for item in items})
+    sample, row = users[0].samples[0], users[0].seen.features[0]
+    exact = clip_features(np.asarray(sample.tokens)[None])
+    assert not np.array_equal(row, exact)
+    assert np.corrcoef(row, exact)[0, 1] > 0.9  # three bits a value
+
+
+def test_a_trained_state_is_of_its_settings_and_no_seed_or_control_has_one_of_its_own(setup_of):
+    said = decides(setup_of())
+    assert decides(setup_of(seed=3)) == said
+    assert decides(setup_of(**{"mmpg.summary": "shuffled"})) == said
+    assert decides(setup_of(**{"mmpg.summary": "constant"})) != said
+    assert decides(setup_of(**{"mmpg.generate": "basis"})) != said
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"mmpg.frames": 2}, "'mmpg.frames' = 2: a sample has 1 frames"),
+        ({"uplink.unit": "jpeg"}, "'uplink.unit' = 'jpeg': anchor frames go up as tokens"),
+    ],
+)
+def test_what_cannot_be_generated_is_refused(wrong, says, setup_of):
+    setup = setup_of()
+    config = parse({**flat(setup.config), **wrong})
+    with pytest.raises(ConfigError, match=says):
+        check_generated(replace(setup, config=config))
