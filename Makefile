@@ -7,7 +7,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo bench bench-fleet bench-models bench-speed bench-gpu bench-deploy test test-deploy soak lint lock clean
+.PHONY: help install demo docs bench bench-fleet bench-models bench-speed bench-gpu bench-deploy test test-deploy soak lint lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,10 @@ test-deploy: install ## the short tests of a deployment, against real processes 
 
 soak: install ## kills parts of a deployment for MINUTES (60) and counts samples; soak.json in OUT=folder
 	@$(BIN)/python -m experiments.controls.soak --minutes $(MINUTES) $(if $(filter file,$(origin OUT)),,--out "$(OUT)")
+
+docs: install ## the documents and the reference as a site, in OUT (results/site); installs Sphinx
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@$(BIN)/python docs/build.py $(if $(filter file,$(origin OUT)),,"$(OUT)")
 
 lint: install ## ruff, pyright, and whether every test can be imported
 	@$(BIN)/ruff check .

@@ -5,11 +5,15 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from tests.videos import video
 
 NOISE = {"info": {"year": 2017, "list": [[1], {"a": "]"}]}, "licenses": [{"id": 1}], "data_type": "mscoco"}
 """What the files hold beside what is read."""
@@ -25,6 +29,12 @@ def jpeg(value: int, side: int = 12) -> bytes:
 def put(path: Path, data: bytes | Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data if isinstance(data, bytes) else json.dumps(data).encode())
+
+
+@cache
+def _three_frames() -> bytes:
+    with TemporaryDirectory() as folder:
+        return video(Path(folder) / "a.mp4", 3).read_bytes()
 
 
 def vqa_answers(texts: Sequence[str]) -> list[dict[str, Any]]:
@@ -114,3 +124,62 @@ def nocaps(root: Path, ids: Sequence[int] = range(20), domains: bool = True) -> 
     put(root / "nocaps_val_4500_captions.json", told)
     for i, name in zip(ids, names, strict=True):
         put(root / "nocaps" / name, jpeg(100 + i))
+
+
+def msrvtt_qa(root: Path, **parts: Sequence[int]) -> None:
+    """Two questions about each video of each part, whose videos have a number."""
+    for of, ids in (parts or {"train": range(4), "val": range(4, 6), "test": range(6, 9)}).items():
+        told = [
+            {"answer": answer, "category_id": i % 3, "id": 10 * i + k, "question": asked, "video_id": i}
+            for i in ids
+            for k, (asked, answer) in enumerate((("What is it?", "dog"), ("who is running?", "man")))
+        ]
+        put(root / "qa" / f"{of}_qa.json", told)
+        for i in ids:
+            put(root / "videos" / f"video{i}.mp4", _three_frames())
+
+
+def msrvtt_captions(root: Path, one_file: bool = True) -> None:
+    """Two captions of each video, those of different videos mixed; in one file or in two."""
+    split = dict(enumerate(["train"] * 4 + ["validate"] * 2 + ["test"] * 3))
+    parts = {"MSRVTT_data.json": (*split,)}
+    if not one_file:
+        parts = {"train_val_videodatainfo.json": range(6), "test_videodatainfo.json": range(6, 9)}
+    for name, ids in parts.items():
+        videos = [
+            {
+                "category": i % 3,
+                "video_id": f"video{i}",
+                "start time": 0.5,
+                "end time": 9.0,
+                "split": split[i],
+            }
+            for i in ids
+        ]
+        told = [
+            {"sen_id": 10 * i + k, "video_id": f"video{i}", "caption": text.format(i)}
+            for k, text in enumerate(("a dog runs ", "video {} of a man"))
+            for i in ids
+        ]
+        put(root / name, {"sentences": told, **NOISE, "videos": videos})
+    for i in split:
+        put(root / "videos" / f"video{i}.mp4", _three_frames())
+
+
+def activitynet_qa(root: Path) -> None:
+    """A question of each of the nine kinds about each video; answers in another order than questions."""
+    for of, names in (("train", "abcd"), ("val", "e"), ("test", "fg")):
+        asked = [
+            {"video_name": name, "question": f"what of {kind}", "question_id": f"{name}_{kind}"}
+            for name in names
+            for kind in range(9)
+        ]
+        told = [
+            {"answer": "yes", "type": kind, "question_id": f"{name}_{kind}"}
+            for kind in range(9)
+            for name in names
+        ]
+        put(root / "dataset" / f"{of}_q.json", asked)
+        put(root / "dataset" / f"{of}_a.json", told)
+        for name in names:
+            put(root / "clips" / f"v_{name}.{'mkv' if name in 'af' else 'mp4'}", _three_frames())

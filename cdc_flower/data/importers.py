@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,71 +19,10 @@ import pandas as pd
 from PIL import Image
 
 from cdc_flower.data.bitmaps import check_picture
-from cdc_flower.data.packs import LISTS, NOT_EMPTY, SPLITS, write_pack
+from cdc_flower.data.columns import OPTIONAL, fields_of, frame_of, lines_of, row_of
+from cdc_flower.data.packs import LISTS, SPLITS, free_folder, write_pack
 from cdc_flower.data.partition import hold_out
 from cdc_flower.data.pictures import PackError
-
-NEEDED = ("image", "question", "answer")
-"""Pack columns that a source must have."""
-OPTIONAL = ("qtype", "domain", "user", "split")
-"""Columns that default to ""; `split` is read from JSONL lines only and is not part of a pack."""
-
-
-def _cell(value: Any, where: str, column: str) -> Any:
-    """A list column as it is, others as text; of a list of answers the most frequent, the first of equals."""
-    listed = isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
-    if listed and column in LISTS:
-        return [item.strip() for item in value]
-    if listed and value:
-        value = Counter(value).most_common(1)[0][0]
-    if column in LISTS or isinstance(value, bool) or not isinstance(value, str | int | float):
-        allowed = "a list of texts" if column in LISTS else "text, a number, or a list of texts"
-        raise PackError(f"{where}, column '{column}': {type(value).__name__} found; allowed: {allowed}")
-    text = str(value).strip()
-    if column in NOT_EMPTY and not text:
-        raise PackError(f"{where}, column '{column}': empty")
-    return text
-
-
-def _row(record: Mapping[str, Any], fields: Mapping[str, str], where: str) -> dict[str, Any]:
-    """The text columns of one source record; a list of answers is also the row's `answers`."""
-    row: dict[str, Any] = {}
-    for column, field in fields.items():
-        value = record.get(field)
-        if column == "image":
-            continue
-        if value is not None:
-            row[column] = _cell(value, where, column)
-            if column == "answer" and isinstance(value, list | tuple):
-                row.setdefault("answers", _cell(value, where, "answers"))
-        elif column in OPTIONAL:
-            row[column] = ""
-        else:
-            raise PackError(
-                f"{where}: field '{field}' (column '{column}') is missing; found: "
-                f"{', '.join(map(str, record)) or 'nothing'}"
-            )
-    return row
-
-
-def _fields(mapping: Mapping[str, str] | None) -> dict[str, str]:
-    """Column -> field for all needed and optional columns and all that are mapped; unmapped: its own name."""
-    named = dict(mapping or {})
-    for column, field in named.items():
-        if not isinstance(field, str) or not field:
-            raise PackError(f"mapping: column '{column}' must name a field of the source, not {field!r}")
-    return {column: column for column in (*NEEDED, *OPTIONAL)} | named
-
-
-def _frame(rows: Iterable[dict[str, Any]], source: str) -> pd.DataFrame:
-    found = list(rows)
-    if any("answers" in row for row in found):
-        found = [{"answers": [row["answer"]], **row} for row in found]
-    frame = pd.DataFrame(found)
-    if frame.empty:
-        raise PackError(f"{source}: no rows")
-    return frame
-
 
 # --- a folder of pictures and a JSONL file ------------------------------------------------------------------
 
@@ -121,31 +58,21 @@ def _picture_in(folder: Path, name: str, where: str) -> tuple[str, bytes]:
 
 def _jsonl_rows(folder: Path, lines: Path, fields: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     pictures: dict[str, tuple[str, bytes]] = {}
-    with lines.open("rb") as stream:
-        for number, line in enumerate(stream, start=1):
-            if not line.strip():
-                continue
-            where = f"{lines}: line {number}"
-            try:
-                record = json.loads(line)
-            except ValueError as err:
-                raise PackError(f"{where}: not JSON: {err}") from None
-            if not isinstance(record, dict):
-                raise PackError(f"{where}: {type(record).__name__} found; allowed: one JSON object a line")
-            row = _row(record, fields, where)
-            name = record.get(fields["image"])
-            if not isinstance(name, str) or not name:
-                raise PackError(
-                    f"{where}: field '{fields['image']}' (column 'image') must be the path of a picture"
-                )
-            if name not in pictures:
-                pictures[name] = _picture_in(folder, name, where)
-            path, row["image"] = pictures[name]
-            row.setdefault("image_id", path)
-            row["split"] = row["split"] or "train"
-            if row["split"] not in SPLITS:
-                raise PackError(f"{where}: split '{row['split']}'; allowed: {', '.join(SPLITS)}")
-            yield row
+    for where, record in lines_of(lines):
+        row = row_of(record, fields, where)
+        name = record.get(fields["image"])
+        if not isinstance(name, str) or not name:
+            raise PackError(
+                f"{where}: field '{fields['image']}' (column 'image') must be the path of a picture"
+            )
+        if name not in pictures:
+            pictures[name] = _picture_in(folder, name, where)
+        path, row["image"] = pictures[name]
+        row.setdefault("image_id", path)
+        row["split"] = row["split"] or "train"
+        if row["split"] not in SPLITS:
+            raise PackError(f"{where}: split '{row['split']}'; allowed: {', '.join(SPLITS)}")
+        yield row
 
 
 def from_jsonl(
@@ -156,6 +83,8 @@ def from_jsonl(
     mapping: Mapping[str, str] | None = None,
     test_share: float = 0.2,
     seed: int = 0,
+    replacing: bool = False,
+    say: Callable[[str], None] = lambda line: None,
 ) -> None:
     """Make a pack from a folder of pictures and a JSONL file that asks about them.
 
@@ -165,10 +94,12 @@ def from_jsonl(
         jsonl: name of the file in `source_folder`; "" = the only `*.jsonl` there.
         mapping: pack column -> field of a line, where the names differ. The fields `image` (path inside the
             folder), `question` and `answer` are needed; `qtype, domain, user` default to ""; `split` is
-            "train" or "test" (default train). Other columns that are mapped are kept as text; `image_id` is
-            the picture's path unless it is mapped.
+            "train" or "test" (default train). Further fields are kept as text; `image_id` is the picture's
+            path unless it is mapped.
         test_share: pictures held out where no line is of the test split.
         seed: of that choice.
+        replacing: a pack that is there may be overwritten.
+        say: gets a line that names the further columns.
 
     Raises:
         PackError: a missing file, field or picture, a line that is not JSON (with its number), or an invalid
@@ -180,14 +111,15 @@ def from_jsonl(
     lines = folder / jsonl if jsonl else _only_jsonl(folder)
     if not lines.is_file():
         raise PackError(f"source '{lines}': no such file")
-    frame = _frame(_jsonl_rows(folder, lines, _fields(mapping)), str(lines))
+    free_folder(Path(out_folder).expanduser(), replacing)
+    frame = frame_of(_jsonl_rows(folder, lines, fields_of(mapping)), str(lines), say)
     held = (frame["split"] == "test").to_numpy(dtype=bool)
     columns = frame.drop(columns="split")
     if held.any():
         train, test = columns.loc[~held].reset_index(drop=True), columns.loc[held].reset_index(drop=True)
     else:
         train, test = hold_out(columns, test_share, seed)
-    write_pack(out_folder, train, test)
+    write_pack(out_folder, train, test, replacing=replacing)
 
 
 # --- Hugging Face datasets ----------------------------------------------------------------------------------
@@ -249,7 +181,12 @@ def _dataset_rows(
             )
     present = {column: field for column, field in fields.items() if field in dataset.column_names}
     absent = {column: "" for column in fields if column not in present}
-    dataset = dataset.select_columns(list(dict.fromkeys(present.values())))
+    plain = [
+        field
+        for field, feature in dataset.features.items()
+        if field in LISTS or isinstance(feature, datasets.Value | datasets.ClassLabel)
+    ]
+    dataset = dataset.select_columns(list(dict.fromkeys([*present.values(), *plain])))
     if isinstance(dataset.features[fields["image"]], datasets.Image):
         dataset = dataset.cast_column(fields["image"], datasets.Image(decode=False))  # keep the encoded bytes
     labels = {
@@ -261,7 +198,7 @@ def _dataset_rows(
         where = f"{name}: row {number}"
         for field, label in labels.items():
             record[field] = None if record[field] is None else label.int2str(record[field])
-        row = absent | _row(record, present, where)
+        row = absent | row_of(record, present, where)
         row["image"] = _picture_bytes(record[fields["image"]], where)
         row.setdefault("image_id", hashlib.sha256(row["image"]).hexdigest()[:16])
         yield row
@@ -278,6 +215,8 @@ def from_datasets(
     limit: int | None = None,
     test_share: float = 0.2,
     seed: int = 0,
+    replacing: bool = False,
+    say: Callable[[str], None] = lambda line: None,
 ) -> None:
     """Make a pack from a Hugging Face dataset.
 
@@ -293,24 +232,27 @@ def from_datasets(
         limit: at most so many rows of each split.
         test_share: pictures held out where there is no test split.
         seed: of that choice.
+        replacing: a pack that is there may be overwritten.
+        say: gets a line that names the further columns.
 
     Raises:
         PackError: the dataset cannot be opened, a split or field is missing, or the pack is invalid.
     """
+    free_folder(Path(out_folder).expanduser(), replacing)
     parts = _open(name_or_path, subset)
     for split in (train_split, *([test_split] if test_split else [])):
         if split not in parts:
             raise PackError(f"dataset '{name_or_path}': no split '{split}'; allowed: {', '.join(parts)}")
     if test_split is None and "test" in parts and train_split != "test":
         test_split = "test"
-    fields = {column: field for column, field in _fields(mapping).items() if column != "split"}
+    fields = {column: field for column, field in fields_of(mapping).items() if column != "split"}
 
     def rows(split: str) -> pd.DataFrame:
         source = f"dataset '{name_or_path}', split '{split}'"
-        return _frame(_dataset_rows(parts[split], fields, source, limit), source)
+        return frame_of(_dataset_rows(parts[split], fields, source, limit), source, say)
 
     if test_split:
         train, test = rows(train_split), rows(test_split)
     else:
         train, test = hold_out(rows(train_split), test_share, seed)
-    write_pack(out_folder, train, test)
+    write_pack(out_folder, train, test, replacing=replacing)

@@ -226,19 +226,26 @@ def _digest(files: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def write_pack(folder: str | os.PathLike[str], train_rows: pd.DataFrame, test_rows: pd.DataFrame) -> None:
+def write_pack(
+    folder: str | os.PathLike[str],
+    train_rows: pd.DataFrame,
+    test_rows: pd.DataFrame,
+    *,
+    replacing: bool = True,
+) -> None:
     """Validate two splits and write them as a pack folder; nothing is written unless both are valid.
 
     Args:
         folder: made when missing; its parquet files are replaced, each at once.
         train_rows: pack columns with `image` as bytes, and any extra columns.
         test_rows: the same for the held-out split.
+        replacing: a pack that is there may be overwritten.
 
     Raises:
         PackError: as `read_pack`, naming the split in place of the file; or the folder cannot be written.
     """
     path = Path(folder).expanduser()
-    with new_folder(path) as part:
+    with new_folder(path, replacing) as part:
         for split, rows in zip(SPLITS, (train_rows, test_rows), strict=True):
             try:
                 table = pa.Table.from_pandas(rows, preserve_index=False).replace_schema_metadata(None)
@@ -249,17 +256,31 @@ def write_pack(folder: str | os.PathLike[str], train_rows: pd.DataFrame, test_ro
             _split([file], [f"{split} rows"], check=True)
 
 
-@contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """A folder to write a pack into; it takes the place of `path` when all went well.
+def free_folder(path: Path, replacing: bool) -> None:
+    """Refuse a folder that no pack may be written to.
+
+    Args:
+        replacing: a pack that is there may be overwritten.
 
     Raises:
-        PackError: it cannot be written, or `path` holds other things than a pack.
+        PackError: it holds other things than a pack, or one that may not be overwritten.
     """
     old = sorted(path.iterdir()) if path.is_dir() else []
     other = [p.name for p in old if not re.fullmatch(r"(train|test)(-\d{5})?\.parquet", p.name)]
     if other:
         raise PackError(f"folder '{path}' holds other things than a pack: {', '.join(other[:3])}")
+    if old and not replacing:
+        raise PackError(f"folder '{path}' holds a pack already; allowed: another folder, or --replace")
+
+
+@contextmanager
+def new_folder(path: Path, replacing: bool) -> Iterator[Path]:
+    """A folder to write a pack into; it takes the place of `path` when all went well.
+
+    Raises:
+        PackError: it cannot be written, or as `free_folder`.
+    """
+    free_folder(path, replacing)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))

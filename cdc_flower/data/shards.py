@@ -1,19 +1,39 @@
-"""Writing a pack of any size: files of up to `SHARD` bytes, of row groups in which each picture lies once.
+"""Writing a pack of any size: files of up to `SHARD` bytes, of row groups in which each picture, or frame of
+a clip, lies once.
 
 In memory is one row group of each split, however many pictures there are.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cdc_flower.data.video import Clip
+
 GROUP = 8 * 2**20  # bytes of pictures of a row group
 ROWS = 20_000  # of a row group, at most
 SHARD = 256 * 2**20  # bytes of pictures of a file
+
+
+def _stored(pictures: Sequence[Any], at: np.ndarray) -> pa.DictionaryArray:
+    """A column of pictures, each stored once: the row i has `pictures[at[i]]`."""
+    return pa.DictionaryArray.from_arrays(pa.array(at.astype(np.int32)), pa.array(pictures, pa.binary()))
+
+
+def _frames(clips: Sequence[Sequence[bytes]], counts: Sequence[int]) -> pa.ListArray:
+    """A column of lists of frames, each frame stored once: `counts[i]` rows have those of clip i."""
+    lengths = [len(frames) for frames in clips]
+    first = np.cumsum([0, *lengths])
+    at = [np.tile(np.arange(first[i], first[i + 1]), count) for i, count in enumerate(counts)]
+    ends = np.cumsum([0, *np.repeat(lengths, counts)]).astype(np.int32)
+    every = _stored([frame for frames in clips for frame in frames], np.concatenate(at))
+    return pa.ListArray.from_arrays(pa.array(ends), every)
 
 
 class _Split:
@@ -26,14 +46,14 @@ class _Split:
         self._clear()
 
     def _clear(self) -> None:
-        self.pictures: list[bytes] = []
+        self.pictures: list[bytes | Clip] = []
         self.rows: list[pa.Table] = []
         self.waiting = self.count = 0
 
-    def add(self, picture: bytes, rows: pa.Table) -> None:
+    def add(self, picture: bytes | Clip, rows: pa.Table) -> None:
         self.pictures.append(picture)
         self.rows.append(rows)
-        self.waiting += len(picture)
+        self.waiting += len(picture) if isinstance(picture, bytes) else sum(map(len, picture.frames))
         self.count += len(rows)
         if self.waiting >= GROUP or self.count >= ROWS:
             self.flush()
@@ -41,9 +61,18 @@ class _Split:
     def flush(self) -> None:
         if not self.rows:
             return
-        at = np.repeat(np.arange(len(self.rows), dtype=np.int32), [len(rows) for rows in self.rows])
-        column = pa.DictionaryArray.from_arrays(pa.array(at), pa.array(self.pictures, pa.binary()))
-        table = pa.concat_tables(self.rows).add_column(0, "image", column)
+        counts = [len(rows) for rows in self.rows]
+        table = pa.concat_tables(self.rows)
+        clips = [one for one in self.pictures if isinstance(one, Clip)]
+        if clips:
+            names = ["clip_id" if name == "image_id" else name for name in table.column_names]
+            table = table.rename_columns(names)
+            table = table.add_column(0, "fps", pa.array(np.repeat([clip.fps for clip in clips], counts)))
+            table = table.add_column(0, "frames", _frames([clip.frames for clip in clips], counts))
+        else:
+            table = table.add_column(
+                0, "image", _stored(self.pictures, np.repeat(range(len(counts)), counts))
+            )
         if self.writer is None:
             self.writer = pq.ParquetWriter(
                 self.folder / f"{self.name}-{self.files:05d}.parquet",
@@ -85,6 +114,9 @@ class Writer:
             elif split.writer is not None:
                 split.writer.close()
 
-    def add(self, split: str, picture: bytes, rows: pa.Table) -> None:
-        """A picture, checked by whoever read it, and its questions: the columns of a pack but `image`."""
+    def add(self, split: str, picture: bytes | Clip, rows: pa.Table) -> None:
+        """A picture or clip, checked by whoever read it, and its questions: the other columns of a pack.
+
+        A clip's `image_id` is written as `clip_id`. A pack has pictures or clips, not both.
+        """
         self._splits[split].add(picture, rows)

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from PIL import Image
 
@@ -46,6 +46,13 @@ class Sampling:
     quality: int = 85
 
 
+class Clip(NamedTuple):
+    """What is kept of a video: encoded frames, and how many of them there are a second."""
+
+    frames: tuple[bytes, ...]
+    fps: float
+
+
 def pyav() -> Any:
     """The module `av`.
 
@@ -68,8 +75,8 @@ def spread(count: int, most: int) -> list[int]:
     return sorted({round(i * (count - 1) / (most - 1)) for i in range(most)})
 
 
-def read_clip(path: Path, sampling: Sampling) -> tuple[list[bytes], float]:
-    """The kept frames of a video as JPEG, and how many of them there are a second.
+def read_clip(path: Path, sampling: Sampling) -> Clip:
+    """The kept frames of a video as JPEG, and their rate.
 
     Raises:
         PackError: without the file's name: not a video, no frames, too many, too large, of several sizes, or
@@ -94,7 +101,7 @@ def read_clip(path: Path, sampling: Sampling) -> tuple[list[bytes], float]:
         raise PackError(f"not a video that can be decoded: {said}") from None
     seconds = (wanted[-1] - wanted[0]) * seconds_each
     fps = (len(found) - 1) / seconds if seconds > 0 else rate
-    return found, fps if math.isfinite(fps) and fps > 0 else 1.0
+    return Clip(tuple(found), fps if math.isfinite(fps) and fps > 0 else 1.0)
 
 
 class _Late(Exception):

@@ -84,6 +84,31 @@ TestShare = Annotated[
 ]
 
 
+Replace = Annotated[bool, typer.Option("--replace", help="Overwrite a pack that is there.")]
+Frames = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        max=1024,
+        help="At most so many frames of a video, evenly spread; default 16.",
+        show_default=False,
+    ),
+]
+LongestSide = Annotated[
+    int,
+    typer.Option(
+        min=16, max=4096, help="Pixels of a frame's longest side, at most; default 480.", show_default=False
+    ),
+]
+Quality = Annotated[
+    int, typer.Option(min=1, max=100, help="Of a frame's JPEG; default 85.", show_default=False)
+]
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)
+
+
 def _mapping(texts: list[str] | None) -> dict[str, str]:
     found = {}
     for text in texts or []:
@@ -99,7 +124,8 @@ def data_import(
     name: Annotated[
         str,
         typer.Argument(
-            help="vqav2, aokvqa, aokvqa-choice, coco, nocaps, vqav2-aokvqa, vqav2-aokvqa-choice, coco-nocaps."
+            help="vqav2, aokvqa, aokvqa-choice, coco, nocaps, vqav2-aokvqa, vqav2-aokvqa-choice, "
+            "coco-nocaps; of clips: msrvtt-qa, msrvtt-captions, msrvtt-qa-captions, activitynet-qa."
         ),
     ],
     source: Annotated[
@@ -112,22 +138,72 @@ def data_import(
         typer.Option(
             min=0,
             max=1,
-            help="Share of pictures that may be absent or broken; default 0.01.",
+            help="Share of pictures or videos that may be absent or broken; default 0.01.",
             show_default=False,
         ),
     ] = 0.01,
     pictures: Annotated[
-        int | None, typer.Option(min=1, max=10**8, help="At most so many pictures of each part.")
+        int | None, typer.Option(min=1, max=10**8, help="At most so many pictures or videos of each part.")
     ] = None,
     test_share: TestShare = 0.2,
+    frames: Frames = 16,
+    longest_side: LongestSide = 480,
+    quality: Quality = 85,
+    replace: Replace = False,
 ) -> None:
     """Make the pack OUT from a published data set as it is downloaded (docs/guide.md names the files)."""
     from cdc_flower.data.published.write import import_published
+    from cdc_flower.data.video import Sampling
 
-    def say(line: str) -> None:
-        typer.echo(line, err=True)
+    import_published(
+        name,
+        source,
+        out,
+        missing=missing,
+        pictures=pictures,
+        test_share=test_share,
+        sampling=Sampling(frames, longest_side, quality),
+        replacing=replace,
+        say=_say,
+    )
+    data_check(out)
 
-    import_published(name, source, out, missing=missing, pictures=pictures, test_share=test_share, say=say)
+
+@data_app.command("import-videos")
+def data_import_videos(
+    source: Annotated[Path, typer.Argument(click_type=Folder(), help="Holds the videos and the table.")],
+    out: Pack,
+    table: Annotated[
+        str, typer.Option(help="Name of the file in SOURCE; default: the only *.csv or *.jsonl there.")
+    ] = "",
+    mapping: Mapping = None,
+    missing: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="Share of videos that may be absent or broken; default 0.", show_default=False
+        ),
+    ] = 0.0,
+    test_share: TestShare = 0.2,
+    frames: Frames = 16,
+    longest_side: LongestSide = 480,
+    quality: Quality = 85,
+    replace: Replace = False,
+) -> None:
+    """Make the pack OUT of clips from a folder of videos and a CSV or JSONL file (file, question, answer)."""
+    from cdc_flower.data.video import Sampling
+    from cdc_flower.data.video_folder import from_videos
+
+    from_videos(
+        source,
+        out,
+        table=table,
+        mapping=_mapping(mapping),
+        sampling=Sampling(frames, longest_side, quality),
+        missing=missing,
+        test_share=test_share,
+        replacing=replace,
+        say=_say,
+    )
     data_check(out)
 
 
@@ -140,11 +216,20 @@ def data_import_jsonl(
     ] = "",
     mapping: Mapping = None,
     test_share: TestShare = 0.2,
+    replace: Replace = False,
 ) -> None:
     """Make the pack OUT from a folder of pictures and a JSONL file (image, question, answer)."""
     from cdc_flower.data.importers import from_jsonl
 
-    from_jsonl(source, out, jsonl=jsonl, mapping=_mapping(mapping), test_share=test_share)
+    from_jsonl(
+        source,
+        out,
+        jsonl=jsonl,
+        mapping=_mapping(mapping),
+        test_share=test_share,
+        replacing=replace,
+        say=_say,
+    )
     data_check(out)
 
 
@@ -162,6 +247,7 @@ def data_import_datasets(
         int | None, typer.Option(min=1, max=10**8, help="At most so many rows of each split.")
     ] = None,
     test_share: TestShare = 0.2,
+    replace: Replace = False,
 ) -> None:
     """Make the pack OUT from a Hugging Face dataset."""
     from cdc_flower.data.importers import from_datasets
@@ -175,5 +261,7 @@ def data_import_datasets(
         test_split=test_split,
         limit=limit,
         test_share=test_share,
+        replacing=replace,
+        say=_say,
     )
     data_check(out)

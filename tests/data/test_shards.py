@@ -7,6 +7,7 @@ import pytest
 from cdc_flower.data import shards
 from cdc_flower.data.packs import read_pack
 from cdc_flower.data.shards import Writer
+from cdc_flower.data.video import Clip
 from tests.published_files import jpeg
 
 
@@ -62,3 +63,17 @@ def test_an_error_goes_through_and_open_files_are_closed(tmp_path):
 
     with pytest.raises(KeyError):
         broken()
+
+
+def test_each_frame_of_a_clip_lies_once_and_rows_name_the_clip(tmp_path):
+    frames = {name: tuple(jpeg(10 * i + k, side=60) for k in range(3 + i)) for i, name in enumerate("ab")}
+    with Writer(tmp_path) as writer:
+        for i, (name, of) in enumerate(frames.items()):
+            writer.add("train", Clip(of, 2.5 + i), rows(name, 200))
+    (file,) = tmp_path.iterdir()
+    found = pq.read_table(file).to_pylist()
+    assert len(found) == 400
+    assert all(tuple(row["frames"]) == frames[row["clip_id"]] for row in found)
+    assert [found[i]["fps"] for i in (0, 199, 200)] == [2.5, 2.5, 3.5]
+    assert "image_id" not in found[0]
+    assert file.stat().st_size < 2 * sum(len(frame) for of in frames.values() for frame in of)

@@ -1,4 +1,5 @@
-"""Importers of VQAv2, A-OKVQA, COCO captions and nocaps, from the files exactly as they are downloaded.
+"""Importers of VQAv2, A-OKVQA, COCO captions and nocaps, and of clips MSRVTT-QA, MSR-VTT captions and
+ActivityNet-QA, from the files exactly as they are downloaded.
 
 All reference answers and captions are kept. A data set with a published train and a validation part keeps
 them as train and test; of one that has only one of them (nocaps has captions of its validation part alone)
@@ -12,6 +13,7 @@ from collections.abc import Callable
 
 from cdc_flower.data.published.aokvqa import aokvqa, aokvqa_choice
 from cdc_flower.data.published.captions import captions, nocaps
+from cdc_flower.data.published.clips import activitynet_qa, msrvtt_captions, msrvtt_qa
 from cdc_flower.data.published.files import Part, Source
 from cdc_flower.data.published.vqav2 import vqav2
 
@@ -24,5 +26,9 @@ DATA_SETS: dict[str, tuple[Callable[[Source], list[Part]], ...]] = {
     "vqav2-aokvqa": (vqav2, aokvqa),
     "vqav2-aokvqa-choice": (vqav2, aokvqa_choice),
     "coco-nocaps": (captions, nocaps),
+    "msrvtt-qa": (msrvtt_qa,),
+    "msrvtt-captions": (msrvtt_captions,),
+    "msrvtt-qa-captions": (msrvtt_qa, msrvtt_captions),
+    "activitynet-qa": (activitynet_qa,),
 }
 """Name -> what is read, in this order."""

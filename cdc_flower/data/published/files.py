@@ -15,9 +15,12 @@ from typing import Any
 import pyarrow as pa
 
 from cdc_flower.data.pictures import PackError
+from cdc_flower.data.video import ENDINGS
 
 DEPTH = 4  # folders below the source that are looked into
 BATCH = 5_000  # rows that are Python objects at a time
+VIDEOS = ("msrvtt", "activitynet")
+"""First parts of the image_ids of videos, whose files have one of `ENDINGS`."""
 PUBLISHED = {"train": "train", "test": "val"}
 """Split of a pack -> the part of a data set that it is made of."""
 _TEXTS = ("image_id", "question", "answer", "qtype", "domain", "user", "question_type", "task")
@@ -30,11 +33,15 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Part:
-    """Questions of one data set that belong to one split; `rows` has the columns of `SCHEMA`."""
+    """Questions of one data set that belong to one split; `rows` has the columns of `SCHEMA`.
+
+    With `clips` they are about videos, and `image_id` names one.
+    """
 
     name: str
     split: str
     rows: pa.Table
+    clips: bool = False
 
 
 class Source:
@@ -140,7 +147,10 @@ def coco(number: int) -> str:
 
 
 def file_names(image_id: str) -> list[str]:
-    """The names that the file of a picture may have: COCO's of 2017 and of 2014, or its own."""
+    """The names that the file of a picture or video may have: COCO's of 2017 and of 2014, one of a video, or
+    its own.
+    """
     kind, _, name = image_id.partition("/")
-    of_coco = [f"{name}.jpg", f"COCO_train2014_{name}.jpg", f"COCO_val2014_{name}.jpg"]
-    return of_coco if kind == "coco" else [name]
+    if kind == "coco":
+        return [f"{name}.jpg", f"COCO_train2014_{name}.jpg", f"COCO_val2014_{name}.jpg"]
+    return [f"{name}{ending}" for ending in ENDINGS] if kind in VIDEOS else [name]

@@ -6,9 +6,10 @@ import json
 import subprocess
 import sys
 
+import pyarrow.parquet as pq
 import pytest
 
-from cdc_flower.data.packs import read_pack
+from cdc_flower.data.packs import SPLITS, read_pack
 from cdc_flower.data.pictures import PackError
 from cdc_flower.data.published import DATA_SETS
 from cdc_flower.data.published.write import import_published
@@ -46,9 +47,11 @@ def test_of_a_single_part_whole_pictures_are_held_out_whatever_else_there_is(tmp
 def test_every_data_set_is_imported_in_full(tmp_path, name):
     for write in (files.vqav2, files.aokvqa, files.coco, files.nocaps):
         write(tmp_path / "down")
+    for write in (files.msrvtt_qa, files.msrvtt_captions, files.activitynet_qa):
+        write(tmp_path / "down")
     import_published(name, tmp_path / "down", tmp_path / "pack")
-    pack = read_pack(tmp_path / "pack")
-    assert min(len(pack.train), len(pack.test)) > 0
+    rows = [pq.read_metadata(tmp_path / "pack" / f"{split}-00000.parquet").num_rows for split in SPLITS]
+    assert min(rows) > 0
     assert {p.suffix for p in (tmp_path / "pack").iterdir()} == {".parquet"}
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
@@ -108,7 +111,7 @@ def test_an_import_that_breaks_off_leaves_the_old_pack(tmp_path):
 
     (tmp_path / "down/val2017/000000000062.jpg").write_bytes(b"torn")
     with pytest.raises(KeyboardInterrupt):
-        import_published("coco", tmp_path / "down", tmp_path / "pack", missing=0.5, say=stop)
+        import_published("coco", tmp_path / "down", tmp_path / "pack", missing=0.5, replacing=True, say=stop)
     assert read_pack(tmp_path / "pack").digest == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["down", "pack"]
 
@@ -117,17 +120,17 @@ PEAK = r"""
 import json, re, sys
 from pathlib import Path
 from cdc_flower.data import shards
-from cdc_flower.data.packs import read_pack
+from cdc_flower.data.packs import SPLITS, read_pack
 from cdc_flower.data.published.write import import_published
 def peak():
     return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text()).group(1))
 
 shards.GROUP, shards.SHARD = 2**20, 2**24
 down, count = Path(sys.argv[1]), int(sys.argv[2])
-import_published("coco", down, down / "warm", pictures=50, missing=1.0)
+import_published("coco", down, down / "warm", pictures=50, missing=1.0, replacing=True)
 Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
 before = peak()
-import_published("coco", down, down / "pack", pictures=count)
+import_published("coco", down, down / "pack", pictures=count, replacing=True)
 pack = read_pack(down / "pack", pictures=False)
 total = sum(len(picture) for picture in pack.train_images.values())
 print(json.dumps([peak() - before, total >> 10]))
