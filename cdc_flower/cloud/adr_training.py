@@ -58,9 +58,9 @@ class Lesson:
     """
 
     anchors: tuple[int, ...] = (1, 2, 3, 4)
-    steps: int = 600
+    steps: int = 500
     lr: float = 3e-3
-    tokens: int = 4096
+    tokens: int = 3072
     seed: int = 0
 
 

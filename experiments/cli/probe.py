@@ -12,6 +12,8 @@ from cdc_flower.config import ConfigError, flat, parse
 from experiments.cli.options import Data, NoPretrain, Out, Preset, Sets, chosen_settings
 from experiments.cli.tables import show
 
+QUICK = ("inversion", "anchors")  # parts that can be tried
+
 
 class Probe(StrEnum):
     """The part of the method that a probe looks at."""
@@ -21,6 +23,7 @@ class Probe(StrEnum):
     compressions = "compressions"
     inversion = "inversion"
     membership = "membership"
+    anchors = "anchors"
 
 
 def probe(
@@ -30,7 +33,8 @@ def probe(
             help="uplink: which tokens tell the teacher most; downlink: which codec loses least; "
             "compressions: whether devices of several can share an adapter; "
             "inversion: what uploaded tokens show of a picture; "
-            "membership: whether an update tells which samples it was learned from."
+            "membership: whether an update tells which samples it was learned from; "
+            "anchors: what few frames of a clip tell of all of it."
         ),
     ],
     data: Data = None,
@@ -41,7 +45,10 @@ def probe(
     ] = 1,
     out: Out = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="inversion: a try of seconds, whose figures are worth nothing.")
+        bool,
+        typer.Option(
+            "--quick", help="inversion, anchors: a try of seconds, whose figures are worth nothing."
+        ),
     ] = False,
     no_pretrain: NoPretrain = False,
     sets: Sets = None,
@@ -52,8 +59,8 @@ def probe(
     """
     config = parse(chosen_settings(data, preset, sets))
     parse({**flat(config), "run.seed": config.run.seed + seeds - 1})  # the last is a seed, too
-    if quick and part != "inversion":
-        raise ConfigError(f"--quick with probe {part}; allowed: inversion")
+    if quick and part not in QUICK:
+        raise ConfigError(f"--quick with probe {part}; allowed: {', '.join(QUICK)}")
     target = (out or Path("results") / f"{config.data.name}-probe-{part}").absolute()
 
     from experiments.probes import probe

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from cdc_flower.config import Config, ConfigError, flat, parse
 from cdc_flower.data.features import Progress
-from experiments.probes import compressions, downlink, inversion, membership, uplink
+from experiments.probes import anchors, compressions, downlink, inversion, membership, uplink
 from experiments.report.summary import interval
 from experiments.report.terminal import share
 from strategies.run import prepare
@@ -33,15 +33,20 @@ PROBES = {
     "compressions": compressions.measure,
     "inversion": inversion.measure,
     "membership": membership.measure,
+    "anchors": anchors.measure,
 }
 """Name -> what measures one seed."""
-QUICK = {"inversion": partial(inversion.measure, size=inversion.QUICK)}
+QUICK = {
+    "inversion": partial(inversion.measure, size=inversion.QUICK),
+    "anchors": partial(anchors.measure, size=anchors.QUICK),
+}
 """Probes that can be tried in seconds; their figures are worth nothing then."""
 
 
 def run(probe: str, config: Config, seeds: int, tell: Progress, quick: bool = False) -> pd.DataFrame:
     """One row per arm, seed and domain, with `accuracy` (0..1) and, but for `compressions`, `bytes` (mean of
-    a sample or an update). `inversion` and `membership` have figures of their own.
+    a sample or an update). `inversion`, `membership` and `anchors` have figures of
+    their own.
 
     Args:
         probe: one of `PROBES`.
@@ -147,7 +152,11 @@ def plot(shown: pd.DataFrame, path: Path) -> None:
     figure.savefig(path, metadata={"Software": None})
 
 
-SHOWN = {"inversion": (inversion.table, inversion.write), "membership": (membership.table, membership.write)}
+SHOWN = {
+    "inversion": (inversion.table, inversion.write),
+    "membership": (membership.table, membership.write),
+    "anchors": (anchors.table, anchors.write),
+}
 """Name -> how its rows are shown and written, where not as accuracy by arm."""
 
 
