@@ -191,7 +191,7 @@ def python() -> str:
 
 def build(out: Path) -> int:
     """Write the site into `out`; 0 where all went well and every link leads somewhere, as Sphinx says it."""
-    from sphinx.cmd.build import build_main
+    from sphinx.cmd.build import build_main  # pyright: ignore[reportMissingImports]
 
     with tempfile.TemporaryDirectory() as made:
         site = Site(Path(made))

@@ -23,6 +23,7 @@ from experiments.cli.data import data_app
 from experiments.cli.device import device_app
 from experiments.cli.export import export, families
 from experiments.cli.fleet import fleet_app
+from experiments.cli.leaderboard import leaderboard
 from experiments.cli.page import page
 from experiments.cli.plan import plan
 from experiments.cli.pretrain import pretrain
@@ -51,6 +52,7 @@ for command in (
     pretrain,
     transform,
     report,
+    leaderboard,
     export,
     settings,
     methods,

@@ -370,6 +370,7 @@ def test_a_study_that_cannot_be_run_is_refused(text, named, refusal, place):
         ("probe uplink --seeds 2 --set run.seed=2147483647", "'run.seed' = 2147483648"),
         ("export a-folder new", "config.json is missing"),
         ("report a-folder", "comparison.json is missing"),
+        ("leaderboard a-folder", "comparison.json is missing"),
         ("fleet trace --devices 3 --out x.txt", "allowed: a file ending in .parquet or .json"),
         ("fleet profiles a-file", "profiles 'a-file'"),
         ("fleet nothing", "No such command 'nothing'"),
