@@ -78,10 +78,23 @@ class DataConfig:
         0.5, "of dirichlet; small = devices differ much", "simulator", ge=1e-3, le=1e6
     )
     items_per_domain: int = setting(
-        200, "held-out items of each domain; 0 = all there are", "simulator", ge=0, le=10**6
+        200,
+        "held-out items of each domain, where `tested` is own of each user; 0 = all there are",
+        "simulator",
+        ge=0,
+        le=10**6,
     )
     items: Literal["test", "tuning"] = setting(
         "test", "test = of C; tuning = of A's validation part, to choose settings by", "simulator"
+    )
+    tested: Literal["auto", "all", "own"] = setting(
+        "auto",
+        "which held-out items a device is judged by; own = those of its own values of `partition-by`; "
+        "auto = own for clips that natural gives to devices, else all",
+        "simulator",
+    )
+    frames: int = setting(
+        0, "that models read of a clip; 0 = as the pair was made for, 8 where one is made", ge=0, le=64
     )
     task: str = setting("exact", "when an answer is right (`cdc_flower.tasks`)", "simulator")
     instruction: str = setting(

@@ -18,165 +18,33 @@ of their users are known to seed 0 (column `familiar`).
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
+from cdc_flower.data.clip_things import (
+    FPS,
+    FRAMES,
+    MET,
+    RADIUS,
+    SIDE,
+    Thing,
+    distances,
+    draw,
+    moving_chances,
+    things_of,
+)
+from cdc_flower.data.clip_users import STEPS, STYLES, Profile, profile
 from cdc_flower.data.packs import CAPTION, Pack
-from cdc_flower.data.scenes import COLOURS, sprite
 
-SIDE, FRAMES, FPS, RADIUS = 32, 8, 4.0, 4
-APART, MET = 9.5, 4.0  # pixels between middles: never nearer is no meeting, once nearer is one
-SPEEDS = {"slow": 1.3, "fast": 2.8}  # pixels a frame
-STYLES = ("day", "night", "outline")
-GROUND = {"day": (246, 244, 238), "night": (28, 32, 48), "outline": (205, 222, 235)}
-STEPS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
-SHAPES = {
-    "ball": "circle",
-    "box": "square",
-    "wedge": "triangle",
-    "plus": "cross",
-    "ring": "ring",
-    "star": "star",
-}
-"""What a thing is called here -> the sprite of `scenes`."""
-INKS = ("red", "green", "blue", "yellow", "purple", "orange")
-VOCABULARIES = {
-    "colour": (
-        "red green blue yellow purple orange",
-        "crimson emerald azure gold violet amber",
-        "cherry leaf sea sun plum rust",
-    ),
-    "shape": (
-        "ball box wedge plus ring star",
-        "disc square tent cross hoop spark",
-        "dot block roof mark loop flare",
-    ),
-    "direction": ("left right up down", "west east north south", "port starboard fore aft"),
-    "number": ("0 1 2 3", "zero one two three", "none single pair trio"),
-    "verdict": ("yes no", "yep nope", "true false"),
-}
-"""Category -> its three vocabularies; the first has the words that this module uses."""
 EACH = 5  # questions about a clip, and a caption
-STILL = 0.12  # share of clips in which nothing moves
 TAGGED = 0.4  # share of questions that end with the user's word for yes
-TRIES = 24  # places that are tried for a thing before a clip begins anew
-_PROFILES = 1406  # seed of the profiles
-
-
-@dataclass(frozen=True)
-class Profile:
-    """What a user is like.
-
-    Attributes:
-        words: word of this module -> the user's.
-        shapes, colours, directions, styles, kinds: how likely each is, in the order of its list.
-    """
-
-    words: Mapping[str, str]
-    shapes: np.ndarray
-    colours: np.ndarray
-    directions: np.ndarray
-    styles: np.ndarray
-    kinds: np.ndarray
-
-
-class Thing(NamedTuple):
-    """One thing of a clip; `way` is "" where it stays, `at` (FRAMES, 2) its middle x, y in pixels."""
-
-    shape: str
-    colour: str
-    way: str
-    start: int
-    speed: str
-    at: np.ndarray
 
 
 Ask = Callable[[Sequence[Thing], Profile, np.random.Generator], tuple[str, str] | None]
-
-
-@cache
-def profile(user: int) -> Profile:
-    """Of a user, by its number alone."""
-    rng = np.random.default_rng([_PROFILES, user])
-    words: dict[str, str] = {}
-    for vocabularies in VOCABULARIES.values():
-        mine = vocabularies[int(rng.integers(len(vocabularies)))]
-        words.update(zip(vocabularies[0].split(), mine.split(), strict=True))
-
-    def mix(count: int, even: float) -> np.ndarray:
-        return 0.9 * rng.dirichlet([even] * count) + 0.1 / count
-
-    return Profile(
-        words,
-        mix(len(SHAPES), 1),
-        mix(len(INKS), 1),
-        mix(len(STEPS), 4),
-        mix(len(STYLES), 1),
-        mix(len(ASK), 2),
-    )
-
-
-def _path(way: str, start: int, speed: str, wave: bool) -> np.ndarray:
-    """Where a thing is, beside where it begins: (FRAMES, 2)."""
-    if not way:
-        return np.zeros((FRAMES, 2))
-    gone = np.clip(np.arange(FRAMES) - start, 0, None)
-    step = np.array(STEPS[way])
-    swing = 1.6 * np.sin(gone * np.pi / 2)[:, None] * step[::-1] if wave else 0.0
-    return gone[:, None] * SPEEDS[speed] * step + swing
-
-
-def _gaps(at: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Distances of two things, of places (..., 2)."""
-    return np.sqrt(np.square(at - other).sum(-1))
-
-
-def _put(
-    path: np.ndarray, others: Sequence[Thing], partner: int | None, rng: np.random.Generator
-) -> np.ndarray | None:
-    """A place for a thing with that path: in the picture, and meeting nobody but the partner."""
-    low, high = RADIUS - path.min(0), SIDE - 1 - RADIUS - path.max(0)
-    begin = low + rng.random((TRIES, 2)) * (high - low)
-    if partner is not None:
-        when = rng.integers(3, FRAMES, TRIES)
-        begin = others[partner].at[when] + rng.uniform(-2, 2, (TRIES, 2)) - path[when]
-    at = np.rint(begin[:, None] + path).astype(int)  # (TRIES, FRAMES, 2)
-    good = (at.min((1, 2)) >= RADIUS) & (at.max((1, 2)) <= SIDE - 1 - RADIUS)
-    for i, other in enumerate(others):
-        gaps = _gaps(at, other.at)
-        good &= gaps[:, 0] >= APART
-        good &= gaps.min(1) <= MET if i == partner else gaps.min(1) >= APART
-    return at[good.argmax()] if good.any() else None
-
-
-def _things(own: Profile, rng: np.random.Generator) -> list[Thing]:
-    """Two or three things that stay or move; in half of the clips two of them meet."""
-    while True:
-        count = int(rng.integers(2, 4))
-        moving = int(rng.choice(count + 1, p=_moving_chances(count)))
-        shapes = rng.choice(len(SHAPES), count, replace=False, p=own.shapes)
-        colours = rng.choice(len(INKS), count, replace=False, p=own.colours)
-        late = rng.permutation(count) % 2
-        things: list[Thing] = []
-        meet = moving > 0 and rng.random() < 0.6
-        for i in range(count):
-            way = list(STEPS)[int(rng.choice(4, p=own.directions))] if i < moving else ""
-            start = int(late[i] * 3 + rng.integers(2))
-            speed = "fast" if rng.random() < 0.5 else "slow"
-            path = _path(way, start, speed, rng.random() < 0.4)
-            at = _put(path, things, 0 if meet and i == 1 else None, rng)
-            if at is None:
-                break
-            things.append(Thing(list(SHAPES)[shapes[i]], INKS[colours[i]], way, start, speed, at))
-        else:
-            return [things[i] for i in rng.permutation(count)]
 
 
 def _moving(things: Sequence[Thing]) -> list[Thing]:
@@ -229,7 +97,7 @@ def _start(thing: Thing) -> int:
 def _meet(things: Sequence[Thing], own: Profile, rng: np.random.Generator) -> tuple[str, str] | None:
     """Of pairs that could: one of them moves."""
     pairs = [(a, b) for a in things for b in things if a is not b and (a.way or b.way)]
-    met = [(a, b) for a, b in pairs if _gaps(a.at, b.at).min() <= MET]
+    met = [(a, b) for a, b in pairs if distances(a.at, b.at).min() <= MET]
     if not pairs:
         return None
     a, b = _pick(met or pairs, rng)
@@ -247,7 +115,7 @@ def _yesno(things: Sequence[Thing], own: Profile, rng: np.random.Generator) -> t
     numbers = [str(n) for n in range(len(things) + 1)]
     number = str(len(moving))
     if not right:
-        number = _other(numbers, number, _moving_chances(len(things)), rng)
+        number = _other(numbers, number, moving_chances(len(things)), rng)
     return f"is it {own.words[number]} that move", verdict
 
 
@@ -255,11 +123,6 @@ def _other(items: Sequence[str], but: str, chances: np.ndarray, rng: np.random.G
     """One of the items but one."""
     left = chances * np.array([item != but for item in items])
     return items[int(rng.choice(len(items), p=left / left.sum()))]
-
-
-def _moving_chances(count: int) -> np.ndarray:
-    """Of none, one, ... all of so many things moving."""
-    return np.array([STILL, *[(1 - STILL) / count] * count])
 
 
 def _colour(things: Sequence[Thing], own: Profile, rng: np.random.Generator) -> tuple[str, str]:
@@ -312,34 +175,6 @@ def _attributes(things: Sequence[Thing]) -> str:
     return "|".join(frames)
 
 
-def _cover(thing: Thing, style: str) -> np.ndarray:
-    """Of a thing's sprite, in 0..1."""
-    cover = sprite(SHAPES[thing.shape], RADIUS)
-    if style == "outline":
-        cover = cover.copy()
-        cover[2:-2, 2:-2] -= 0.6 * sprite(SHAPES[thing.shape], RADIUS - 2)
-    return np.clip(cover, 0, 1)[..., None]
-
-
-def _draw(things: Sequence[Thing], style: str, rng: np.random.Generator) -> tuple[bytes, ...]:
-    """The frames of a clip, each a PNG."""
-    frames = np.asarray(GROUND[style], np.float32) + rng.normal(0, 1.5, (FRAMES, SIDE, SIDE, 1)).astype(
-        np.float32
-    )
-    for thing in things:
-        cover, ink = _cover(thing, style), np.asarray(COLOURS[thing.colour], np.float32)
-        for canvas, (x, y) in zip(frames, thing.at.tolist(), strict=True):
-            window = canvas[y - RADIUS : y + RADIUS + 1, x - RADIUS : x + RADIUS + 1]
-            window += cover * (ink - window)
-    return tuple(_png(frame) for frame in np.clip(frames, 0, 255).astype(np.uint8))
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG", compress_level=1)
-    return file.getvalue()
-
-
 class Drawn(Mapping[str, tuple[bytes, ...]]):
     """clip_id -> its frames, drawn when they are asked for.
 
@@ -361,7 +196,7 @@ class Drawn(Mapping[str, tuple[bytes, ...]]):
 
     def __getitem__(self, name: str) -> tuple[bytes, ...]:
         things, style, seed = self._clips[name]
-        return _draw(things, style, np.random.default_rng(seed))
+        return draw(things, style, np.random.default_rng(seed))
 
 
 def _split(split: str, users: range, known: int, each: int, seed: int) -> tuple[pd.DataFrame, Drawn]:
@@ -371,7 +206,7 @@ def _split(split: str, users: range, known: int, each: int, seed: int) -> tuple[
         for number in range(each):
             at = [seed, 0 if split == "train" else 1, user, number]
             rng = np.random.default_rng(at)
-            things = _things(own, rng)
+            things = things_of(own, rng)
             style = STYLES[int(rng.choice(len(STYLES), p=own.styles))]
             clip_id = f"{split}-{user:04d}-{number:03d}"
             clips[clip_id] = things, style, [*at, 0]

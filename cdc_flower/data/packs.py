@@ -1,8 +1,9 @@
 """Packs: the one dataset format of the project, a folder with `train.parquet` and `test.parquet`.
 
-A row is a question about a picture. The encoded picture is repeated in every row about it: parquet stores it
-once, and it keeps a row complete on its own. A large split may be cut into numbered files
-(`train-00000.parquet`), whose pictures stay there until they are asked for (`cdc_flower.data.pictures`).
+A row is a question about a picture, or about a clip: a list of frames. The encoded picture is repeated in
+every row about it: parquet stores it once, and it keeps a row complete on its own. A large split may be cut
+into numbered files (`train-00000.parquet`), whose pictures stay there until they are asked for
+(`cdc_flower.data.pictures`, `.frames`).
 Reading is the border where everything is checked once, and whatever is wrong is named by file, row (counted
 from 0) and column.
 """
@@ -26,22 +27,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cdc_flower.data.features import place_folder
+from cdc_flower.data.frames import Clips, stored
 from cdc_flower.data.pictures import PackError, Picture, Pictures, Place, layout, one_line, read_columns
+from cdc_flower.data.rows import COLUMNS as COLUMNS
+from cdc_flower.data.rows import LISTS as LISTS
+from cdc_flower.data.rows import NOT_EMPTY as NOT_EMPTY
+from cdc_flower.data.rows import TEXT_COLUMNS, as_list, check_schema, check_text
 from cdc_flower.digests import known
 from cdc_flower.stages import DataConfig
 
-TEXT_COLUMNS = ("image_id", "question", "answer", "qtype", "domain", "user")
-COLUMNS = ("image", *TEXT_COLUMNS)
-"""The columns every pack has; more are allowed and kept."""
-LISTS = ("answers", "choices")
-"""Columns that a pack may have, of lists of texts: all reference answers, and what was offered."""
-NOT_EMPTY = ("image_id", "question", "answer")
 SPLITS = ("train", "test")
 CAPTION = "caption"
 """The kind (`qtype`) of rows that describe a clip: for retrieval, no question that devices answer."""
 _ALLOWED = "'scenes', 'clips' or the path of a folder with train.parquet and test.parquet"
-MAX_ANSWER_CHARS, MAX_TEXT_CHARS = 1000, 4096
-BATCH = 20_000  # lists that are Python objects at a time
 
 
 @dataclass(frozen=True)
@@ -69,99 +67,6 @@ class Pack:
     clips: bool = False
 
 
-def _is_bytes(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
-
-
-def _is_texts(kind: pa.DataType) -> bool:
-    listed = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-    return listed and (_is_text(kind.value_type) or pa.types.is_null(kind.value_type))
-
-
-def _as_list(kind: pa.DataType) -> Any:
-    """The pandas type of a list column: as it is in Arrow, a fraction of the memory of Python's lists."""
-    return pd.ArrowDtype(kind) if _is_texts(kind) else None
-
-
-def _first(values: list[Any], wrong: Callable[[Any], bool]) -> int | None:
-    """Position of the first wrong value."""
-    return next((row for row, value in enumerate(values) if wrong(value)), None)
-
-
-def _check_schema(schema: pa.Schema, file: str) -> None:
-    """Refuse a file that lacks a column, or has one of another type; `file` is only used in messages."""
-    for column in schema.names:
-        if schema.names.count(column) > 1:
-            raise PackError(f"{file}: column '{column}' is there twice; allowed: once")
-    for column in COLUMNS:
-        if column not in schema.names:
-            raise PackError(
-                f"{file}: column '{column}' is missing; a pack needs {', '.join(COLUMNS)}; "
-                f"found {', '.join(schema.names) or 'none'}"
-            )
-        kind = schema.field(column).type
-        wanted = "bytes" if column == "image" else "text"
-        if not (_is_bytes(kind) if column == "image" else _is_text(kind)):
-            raise PackError(f"{file}: column '{column}' holds {kind}, it must hold {wanted}")
-
-
-def check_text(table: pa.Table, file: str) -> None:
-    """Refuse rows without a value, with an empty text where there must be one, or with a long answer.
-
-    Args:
-        table: of all columns but `image`.
-        file: whose they are, for messages.
-
-    Raises:
-        PackError: names the first row that is wrong.
-    """
-    if not table.num_rows:
-        raise PackError(f"{file}: the split is empty; at least one row is needed")
-    for column in TEXT_COLUMNS:
-        values = table[column].to_pylist()
-        row = _first(values, lambda value: value is None)
-        if row is not None:
-            raise PackError(f"{file}: row {row}, column '{column}': no value")
-        row = _first(values, lambda text: not text.strip()) if column in NOT_EMPTY else None
-        if row is not None:
-            raise PackError(f"{file}: row {row}, column '{column}': empty")
-        _check_length(file, column, values, MAX_ANSWER_CHARS if column == "answer" else MAX_TEXT_CHARS)
-    for column in set(LISTS) & set(table.column_names):
-        _check_lists(table, file, column)
-
-
-def _check_length(
-    file: str, column: str, texts: list[str], most: int = MAX_ANSWER_CHARS, row: int | None = None
-) -> None:
-    at = _first(texts, lambda text: len(text) > most)
-    if at is not None:
-        raise PackError(
-            f"{file}: row {at if row is None else row}, column '{column}': {len(texts[at])} characters "
-            f"({texts[at][:24]!r}...), allowed are {most}"
-        )
-
-
-def _check_lists(table: pa.Table, file: str, column: str) -> None:
-    """Refuse a list column that holds other things than texts, or an empty text; only `choices` may be []."""
-    kind = table.schema.field(column).type
-    if not _is_texts(kind):
-        raise PackError(f"{file}: column '{column}' holds {kind}, it must hold lists of texts")
-    batches = (table[column].slice(at, BATCH).to_pylist() for at in range(0, table.num_rows, BATCH))
-    for row, texts in enumerate(chain.from_iterable(batches)):
-        missing = texts is None or (not texts and column == "answers")
-        if missing or any(text is None or not text.strip() for text in texts or ()):
-            raise PackError(f"{file}: row {row}, column '{column}': no list, or an empty text in it")
-        _check_length(file, column, texts or [], row=row)
-
-
 def shards(folder: Path, split: str) -> list[Path]:
     """The files of a split, in their order: one `train.parquet`, or `train-00000.parquet` and so on."""
     found = sorted(p for p in folder.glob(f"{split}-*.parquet") if re.fullmatch(r".*-\d{5}", p.stem))
@@ -175,22 +80,24 @@ def _split(files: Sequence[Path], named: Sequence[str], check: bool) -> tuple[pd
     """A split's rows and pictures, the text of all of it checked; `check`: also the pictures, now."""
     tables: list[pa.Table] = []
     places: dict[str, Place] = {}
+    kind = Pictures
     for number, (path, file) in enumerate(zip(files, named, strict=True)):
         schema, sizes = layout(path, file)
-        _check_schema(schema, file)
-        tables.append(read_columns(path, file, [name for name in schema.names if name != "image"]))
+        kind = Clips if check_schema(schema, file) else Pictures
+        tables.append(read_columns(path, file, [name for name in schema.names if name != kind.column]))
         check_text(tables[-1], file)
         if tables[-1].schema != tables[0].schema:
             raise PackError(f"{file}: other columns, or of other types, than in {named[0]}")
-        names, at = iter(tables[-1]["image_id"].to_pylist()), 0
+        names, at = iter(tables[-1][kind.key].to_pylist()), 0
         for group, size in enumerate(sizes):
             for row, name in enumerate(islice(names, size)):
                 places.setdefault(name, Place(number, group, row, at + row))
             at += size
-    frame = pa.concat_tables(tables).to_pandas(ignore_metadata=True, types_mapper=_as_list)
+    frame = pa.concat_tables(tables).to_pandas(ignore_metadata=True, types_mapper=as_list)
+    frame = frame.rename(columns={kind.key: "image_id"})
     for column in TEXT_COLUMNS:
         frame[column] = frame[column].astype("str")
-    pictures = Pictures(files, named, places)
+    pictures = kind(files, named, places)
     if check:
         pictures.check(iter(frame["image_id"]))
     return frame, pictures
@@ -215,7 +122,10 @@ def read_pack(folder: str | os.PathLike[str], *, pictures: bool = True) -> Pack:
     parts = [_split(files, list(map(str, files)), pictures) for files in every]
     digest = known([*every[0], *every[1]], "pack", lambda: _digest(chain(*every)), fresh=pictures)
     (train, train_images), (test, test_images) = parts
-    return Pack(path.resolve().name, path, digest, train, test, train_images, test_images)
+    if type(train_images) is not type(test_images):
+        raise PackError(f"data pack '{path}': one split has clips, the other pictures; allowed: one of them")
+    clips = isinstance(train_images, Clips)
+    return Pack(path.resolve().name, path, digest, train, test, train_images, test_images, clips)
 
 
 def _digest(files: Iterable[Path]) -> str:
@@ -237,7 +147,7 @@ def write_pack(
 
     Args:
         folder: made when missing; its parquet files are replaced, each at once.
-        train_rows: pack columns with `image` as bytes, and any extra columns.
+        train_rows: pack columns with `image` as bytes, or `frames` as lists of bytes, and any extra columns.
         test_rows: the same for the held-out split.
         replacing: a pack that is there may be overwritten.
 
@@ -248,12 +158,21 @@ def write_pack(
     with new_folder(path, replacing) as part:
         for split, rows in zip(SPLITS, (train_rows, test_rows), strict=True):
             try:
-                table = pa.Table.from_pandas(rows, preserve_index=False).replace_schema_metadata(None)
-            except pa.ArrowException as err:
+                table, how = _table(rows)
+            except (pa.ArrowException, TypeError) as err:
                 raise PackError(f"{split} rows: mixed types: {one_line(err)}") from None
             file = part / f"{split}.parquet"
-            pq.write_table(table, file, compression="zstd")
+            pq.write_table(table, file, compression="zstd", **how)
             _split([file], [f"{split} rows"], check=True)
+
+
+def _table(rows: pd.DataFrame) -> tuple[pa.Table, dict[str, Any]]:
+    """Rows as they are written, and how, so that each frame is stored once in a row group."""
+    if "frames" not in rows.columns:
+        return pa.Table.from_pandas(rows, preserve_index=False).replace_schema_metadata(None), {}
+    table = pa.Table.from_pandas(rows.drop(columns="frames"), preserve_index=False)
+    table = table.replace_schema_metadata(None).add_column(0, "frames", stored(rows["frames"]))
+    return table, {"row_group_size": 4096, "dictionary_pagesize_limit": 2**28}
 
 
 def free_folder(path: Path, replacing: bool) -> None:
@@ -294,6 +213,12 @@ def new_folder(path: Path, replacing: bool) -> Iterator[Path]:
         raise PackError(f"data pack '{path}': cannot be written: {err}") from None
 
 
+def questions(rows: pd.DataFrame, clips: bool) -> pd.DataFrame:
+    """The rows that are questions: of clips those of other kinds than `CAPTION`, if there are others."""
+    asked = rows["qtype"] != CAPTION
+    return rows[asked] if clips and asked.any() else rows
+
+
 def _scenes(config: DataConfig, seed: int) -> Pack:
     from cdc_flower.data import scenes
 
@@ -323,7 +248,7 @@ def check_folder(config: DataConfig) -> None:
         raise PackError(f"setting 'data.pack' = {config.pack!r}: no such folder; allowed: {_ALLOWED}")
     for split in SPLITS:
         for file in shards(folder, split):
-            _check_schema(layout(file, str(file))[0], str(file))
+            check_schema(layout(file, str(file))[0], str(file))
 
 
 def load(config: DataConfig, seed: int = 0) -> Pack:

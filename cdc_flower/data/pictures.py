@@ -10,7 +10,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 from cdc_flower.config import ConfigError
 from cdc_flower.data.bitmaps import check_picture
 
-Picture = bytes | tuple[bytes, ...]
-"""An encoded picture, or the encoded frames of a clip."""
+Picture = Any
+"""An encoded picture (bytes), or the encoded frames of a clip (a tuple of them)."""
 GROUPS = 2  # row groups whose pictures are kept
 
 
@@ -68,7 +68,10 @@ def read_columns(path: Path, file: str, columns: Sequence[str], group: int | Non
         PackError: not readable.
     """
     try:
-        with pq.ParquetFile(path, read_dictionary=["image"]) as opened:
+        footer = pq.read_metadata(path)
+        leaves = [footer.schema.column(i).path for i in range(footer.num_columns)]
+        once = [leaf for leaf in leaves if leaf.split(".")[0] in ("image", "frames")]
+        with pq.ParquetFile(path, metadata=footer, read_dictionary=once) as opened:
             return opened.read(columns) if group is None else opened.read_row_group(group, columns)
     except (pa.ArrowException, OSError) as err:
         raise PackError(f"{file}: not a readable parquet file: {one_line(err)}") from None
@@ -82,22 +85,24 @@ def pictures_of(column: pa.ChunkedArray) -> pa.DictionaryArray:
     return whole.chunk(0) if isinstance(whole, pa.ChunkedArray) else whole
 
 
-class Pictures(Mapping[str, bytes]):
+class Pictures(Mapping[str, Any]):
     """image_id -> encoded picture, in order of first appearance.
 
     A picture is decoded the first time that it is asked for, so that nobody gets one that was not checked.
     Reading them in order reads every file once.
 
     Args:
-        files: parquet files with a column `image`.
+        files: parquet files with the column.
         named: what messages call each.
         places: image_id -> where its picture lies.
     """
 
+    column, key, noun = "image", "image_id", "picture"
+
     def __init__(self, files: Sequence[Path], named: Sequence[str], places: Mapping[str, Place]) -> None:
         self._files, self._named, self._places = files, named, places
         self._good: set[str] = set()
-        self._kept: OrderedDict[tuple[int, int], pa.DictionaryArray] = OrderedDict()
+        self._kept: OrderedDict[tuple[int, int], Any] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._places)
@@ -108,26 +113,26 @@ class Pictures(Mapping[str, bytes]):
     def __contains__(self, name: object) -> bool:
         return name in self._places
 
-    def __getitem__(self, name: str) -> bytes:
+    def __getitem__(self, name: str) -> Any:
         place = self._places[name]
-        data = self._group(place.file, place.group)[place.row].as_py() or b""
+        found = self._group(place.file, place.group)[place.row]
         if name not in self._good:
-            wrong = check_picture(data)
+            wrong = self._wrong(found)
             if wrong:
                 file = self._named[place.file]
                 raise PackError(
-                    f"{file}: row {place.row_of_file}, column 'image' (image_id {name!r}): {wrong}"
+                    f"{file}: row {place.row_of_file}, column '{self.column}' ({self.key} {name!r}): {wrong}"
                 )
             self._good.add(name)
-        return data
+        return self._data(found)
 
-    def _group(self, file: int, group: int) -> pa.DictionaryArray:
+    def _group(self, file: int, group: int) -> Any:
         key = file, group
         if key not in self._kept:
             while len(self._kept) >= GROUPS:
                 self._kept.popitem(last=False)
-            table = read_columns(self._files[file], self._named[file], ["image"], group)
-            self._kept[key] = pictures_of(table["image"])
+            table = read_columns(self._files[file], self._named[file], [self.column], group)
+            self._kept[key] = self._whole(table[self.column])
         self._kept.move_to_end(key)
         return self._kept[key]
 
@@ -144,23 +149,40 @@ class Pictures(Mapping[str, bytes]):
         for number, (path, file) in enumerate(zip(self._files, self._named, strict=True)):
             at = 0
             for group in range(len(layout(path, file)[1])):
-                column = self._group(number, group)
-                digests = [
-                    None if data is None else hashlib.blake2b(data, digest_size=16).digest()
-                    for data in column.dictionary.to_pylist()
-                ]
-                for index in column.indices.to_pylist():
+                for digest in self._digests(self._group(number, group)):
                     name = next(rows)
-                    digest = None if index is None else digests[index]
                     if digest is None:
-                        raise PackError(f"{file}: row {at}, column 'image': no value")
+                        raise PackError(f"{file}: row {at}, column '{self.column}': no value")
                     if seen.setdefault(name, digest) != digest:
                         first = self._places[name]
                         other = "" if first.file == number else f" of {self._named[first.file]}"
                         raise PackError(
-                            f"{file}: row {at}, column 'image': not the picture of row {first.row_of_file}"
-                            f"{other}, which has the same image_id {name!r}; an image_id names one picture"
+                            f"{file}: row {at}, column '{self.column}': not the {self.noun} of row "
+                            f"{first.row_of_file}{other}, which has the same {self.key} {name!r}; "
+                            f"{'an' if self.key == 'image_id' else 'a'} {self.key} names one"
                         )
                     if name not in self._good:
                         self[name]
                     at += 1
+
+    def _whole(self, column: pa.ChunkedArray) -> Any:
+        """A row group's column, as it is kept."""
+        return pictures_of(column)
+
+    def _data(self, found: Any) -> Any:
+        """A value of it as Python's own."""
+        return found.as_py() or b""
+
+    def _wrong(self, found: Any) -> str | None:
+        """What is wrong with it; None = nothing."""
+        return check_picture(self._data(found))
+
+    def _digests(self, group: Any) -> Iterator[bytes | None]:
+        """Of every row; None = it has no value."""
+        digests = [None if data is None else digest_of(data) for data in group.dictionary.to_pylist()]
+        return (None if index is None else digests[index] for index in group.indices.to_pylist())
+
+
+def digest_of(data: bytes) -> bytes:
+    """That tells pictures apart."""
+    return hashlib.blake2b(data, digest_size=16).digest()

@@ -22,6 +22,7 @@ from cdc_flower.data import packs
 from cdc_flower.data.domains import SOURCE, check_domains, domains
 from cdc_flower.data.features import Features, Grid, Progress, cache_folder, features_of
 from cdc_flower.data.instruction import BY_ROW, asked, said, told_by_card
+from cdc_flower.data.own import Owners, owners
 from cdc_flower.data.packs import Pack
 from cdc_flower.data.partition import partition
 from cdc_flower.data.pictures import Picture
@@ -54,6 +55,8 @@ class World:
         tested: the pack that has the pictures of `test`, and its split.
         worth: of an answer, beside what is true.
         task: whose worth it is.
+        captions: of held-out clips: rows as in `test`, which no device is asked.
+        owners: whose test items are whose, where a device is judged by its own; None = all are everybody's.
     """
 
     pack: Pack
@@ -67,6 +70,12 @@ class World:
     tested: tuple[Pack, str]
     worth: Worth
     task: str
+    captions: pd.DataFrame
+    owners: Owners | None = None
+
+    def own(self, device: int) -> np.ndarray:
+        """(items,) int64 positions in `test` of the items that a device is judged by."""
+        return np.arange(len(self.test)) if self.owners is None else self.owners.items(device)
 
     @cached_property
     def domains(self) -> np.ndarray:
@@ -102,15 +111,25 @@ def _with_domains(
     return frame.loc[np.isin(domain, wanted)].reset_index(drop=True)
 
 
-def held_out(test: pd.DataFrame, wanted: tuple[str, ...], count: int) -> pd.DataFrame:
-    """Up to `count` rows of each wanted domain that there is, 0 = all; the same in every run, from 0."""
-    kept = []
+def held_out(test: pd.DataFrame, wanted: tuple[str, ...], count: int, by: str = "") -> pd.DataFrame:
+    """Up to `count` rows of each wanted domain that there is, 0 = all; the same in every run, from 0.
+
+    Args:
+        test: with `drift_domain`.
+        wanted: domains.
+        count: of rows, of each value of the column `by` where one is named.
+    """
+    kept, domain = [], test["drift_domain"].to_numpy()
+    values = test[by].astype(str).to_numpy() if by else np.full(len(test), "")
     for name in wanted:
-        rows = np.flatnonzero(test["drift_domain"].to_numpy() == name)
-        kept.append(generator(0, f"test/{name}").permutation(rows)[: count or len(rows)])
+        for value in np.unique(values):
+            rows = np.flatnonzero((domain == name) & (values == value))
+            purpose = f"test/{name}/{value}" if by else f"test/{name}"
+            kept.append(generator(0, purpose).permutation(rows)[: count or len(rows)])
     return test.iloc[np.sort(np.concatenate(kept))].reset_index(drop=True)
 
 
+LIVED, TUNED = 1, 2  # seeds of the generated data of devices, and of what settings are chosen by
 PRETRAINED = 0  # seed of the generated data that the packaged pair was trained on: A
 _KEPT = 4  # packs, grounds and worlds, of each, per process
 
@@ -128,6 +147,8 @@ class _Ground:
     test_tokens: Features
     tested: tuple[Pack, str]
     worth: Worth
+    captions: pd.DataFrame
+    by: str
 
 
 def encoded(
@@ -135,20 +156,32 @@ def encoded(
 ) -> Features:
     """Vision tokens of a split's pictures, from the cache or computed and stored there; see `features_of`."""
     images = {"train": pack.train_images, "test": pack.test_images}[split]
-    frames = frames_of(shared, pack)
+    frames = frames_of(config, shared, pack)
     name = f"{shared.tower_digest[:12]}-{pack.digest[:12]}-{split}{f'-{frames}' if frames else ''}.npy"
     path = cache_folder(config.pair.token_cache) / "tokens" / name
     stage = f"tokens of {what or split} {'clips' if frames else 'pictures'}"
     return features_of(images, path, lambda some: _encode(shared, some), shared.name, progress, stage, frames)
 
 
-def frames_of(shared: Shared, pack: Pack) -> int:
+def frames_of(config: Config, shared: Shared, pack: Pack) -> int:
     """How many frames models read of a sample of a pack; 0 = it is a picture.
 
     Raises:
-        ConfigError: clips for models of pictures, or the other way round.
+        ConfigError: clips for models of pictures, or the other way round; other frames than a pair was made
+            for; a unit that is made of a picture.
     """
-    frames = getattr(shared, "frames", 0)
+    frames, wanted, unit = shared.frames, config.data.frames, config.uplink.unit
+    if frames and wanted not in (0, frames):
+        raise ConfigError(
+            f"setting 'data.frames' = {wanted}: pair '{shared.name}' reads {frames}; allowed: 0"
+        )
+    if frames and unit != "tokens":
+        raise ConfigError(f"setting 'uplink.unit' = '{unit}': of a clip, tokens go up; allowed: 'tokens'")
+    if pack.clips and not shared.card and not frames:
+        raise ConfigError(
+            f"setting 'data.frames' = 0: pack '{pack.name}' has clips, and checkpoints do not say how many "
+            "frames they read; allowed: 1 to 64"
+        )
     if bool(frames) != pack.clips:
         data, models = ("clips", "pictures") if pack.clips else ("pictures", f"clips of {frames} frames")
         raise ConfigError(
@@ -168,32 +201,61 @@ def instructed(rows: pd.DataFrame, data: DataConfig) -> pd.DataFrame:
 
 
 def _ground(config: Config, shared: Shared, progress: Progress | None) -> _Ground:
-    pack = session().once("packs", config.data, lambda: packs.load(config.data, seed=1), _KEPT)
-    worth = _worth(config.data, pack)
+    pack = session().once("packs", config.data, lambda: packs.load(config.data, seed=LIVED), _KEPT)
+    frames_of(config, shared, pack)
+    data, worth = config.data, _worth(config.data, pack)
     wanted = (SOURCE, *dict.fromkeys(config.axes))
-    generated = config.data.pack in packs.GENERATED
+    generated, tuning = data.pack in packs.GENERATED, data.items == "tuning"
     none, every = np.zeros(len(pack.train), bool), np.ones(len(pack.train), bool)
-    card = getattr(shared, "card", {})
-    parts = Parts(none, none, every) if generated else parts_of(card, pack, config.data.split_by)
-    domain = domains(pack.train, config.data)
-    trained, validation, train = (
-        _with_domains(pack.train[mask], domain[mask], pack.train_images, wanted)
-        for mask in (parts.trained, parts.validation, parts.met)
+    parts = Parts(none, none, every) if generated else parts_of(shared.card, pack, data)
+    met = parts.met & ~parts.tuned if tuning and parts.tuned is not None else parts.met
+    domain = domains(pack.train, data)
+
+    def of_train(mask: np.ndarray) -> pd.DataFrame:
+        return _with_domains(pack.train[mask], domain[mask], pack.train_images, wanted)
+
+    trained, validation, train = map(of_train, (parts.trained, parts.validation, met))
+    tested, own = (pack, "test"), judged_by_own(data, pack)
+    if tuning:
+        seed = TUNED if own else PRETRAINED
+        tested = (packs.load(data, seed=seed), "test") if generated else (pack, "train")
+    elif parts.held is not None:
+        tested = pack, "train"
+    if tested == (pack, "train"):
+        picked = parts.held if not tuning else parts.tuned
+        test = validation if picked is None else of_train(picked)
+    else:
+        rows, images = tested[0].test, tested[0].test_images
+        test = _with_domains(rows, domains(rows, data, reference=pack.train), images, wanted)
+    captions = test[test["qtype"] == packs.CAPTION].reset_index(drop=True) if pack.clips else test[:0]
+    trained, validation, train, test = (
+        packs.questions(frame, pack.clips).reset_index(drop=True)
+        for frame in (trained, validation, train, test)
     )
-    tested = pack, "test"
-    if config.data.items == "tuning":
-        tested = (packs.load(config.data, seed=PRETRAINED), "test") if generated else (pack, "train")
-    rows, images = tested[0].test, tested[0].test_images
-    test = _with_domains(rows, domains(rows, config.data, reference=pack.train), images, wanted)
-    test = validation if tested == (pack, "train") else test
-    what = "validation part of A" if config.data.items == "tuning" else "test split"
-    check_domains(domain[parts.met], test["drift_domain"].to_numpy(), config.axes, what)
-    test = held_out(test, wanted, config.data.items_per_domain)
-    tokens = [encoded(config, shared, *of, progress) for of in ((pack, "train"), tested)]
-    train, aside, validation, test = (
-        instructed(frame, config.data) for frame in (train, trained, validation, test)
+    what = "validation part of A" if tuning else "test split"
+    check_domains(train["drift_domain"].to_numpy(), test["drift_domain"].to_numpy(), config.axes, what)
+    by = data.partition_by if own else ""
+    test = held_out(_having(test, by), wanted, data.items_per_domain, by)
+    train_tokens, test_tokens = (encoded(config, shared, *of, progress) for of in ((pack, "train"), tested))
+    train, aside, validation, test = (instructed(frame, data) for frame in (train, trained, validation, test))
+    return _Ground(
+        pack, train, aside, validation, test, train_tokens, test_tokens, tested, worth, captions, by
     )
-    return _Ground(pack, train, aside, validation, test, tokens[0], tokens[1], tested, worth)
+
+
+def judged_by_own(data: DataConfig, pack: Pack) -> bool:
+    """Whether a device is judged by its own test items; see the setting `data.tested`."""
+    return data.tested == "own" or (data.tested == "auto" and pack.clips and data.partition == "natural")
+
+
+def _having(frame: pd.DataFrame, by: str) -> pd.DataFrame:
+    """A frame that has the column `by`, if one is named."""
+    if by and by not in frame.columns:
+        raise ConfigError(
+            f"setting 'data.tested' = 'own': the data has no column '{by}' (setting 'data.partition-by'); "
+            f"allowed: all, or a column of the data: {', '.join(map(str, frame.columns))}"
+        )
+    return frame
 
 
 def _worth(config: DataConfig, pack: Pack) -> Worth:
@@ -228,8 +290,8 @@ def load_world(config: Config, shared: Shared, progress: Progress | None = None)
         ConfigError: an empty domain, a partition that is not possible, a cache folder that cannot be written.
     """
     run = config.run
-    config = replace(config, data=told_by_card(config.data, getattr(shared, "card", {})))
-    split = json.dumps(getattr(shared, "card", {}).get("split"))
+    config = replace(config, data=told_by_card(config.data, shared.card))
+    split = json.dumps(shared.card.get("split"))
     base = (config.data, config.axes, config.pair.token_cache, shared.tower_digest, split)
 
     def make() -> World:
@@ -249,6 +311,8 @@ def load_world(config: Config, shared: Shared, progress: Progress | None = None)
             tested=ground.tested,
             worth=ground.worth,
             task=config.data.task,
+            captions=ground.captions,
+            owners=owners(ground.train, parts, ground.test, ground.by) if ground.by else None,
         )
 
     key = (*base, config.drift, run.seed, run.devices, run.rounds, run.samples_per_round)

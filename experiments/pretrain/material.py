@@ -95,13 +95,13 @@ def material(config: Config, recipe: Recipe) -> Material:
         rows += (lived.train, lived.train_images), (lived.test, lived.test_images)
         split = Split("seed of the generator", 1.0, 0.0)
     else:
-        split = Split(splits.column_of(data.split_by))
+        split = splits.wished(data, pack)
         found = splits.twins(pack, splits.divide(pack.train, pack.test, split))
         split = replace(split, twins=found)
-        parts = splits.rows_of(pack, splits.divide(pack.train, pack.test, split))
+        parts = splits.divide(pack.train, pack.test, split)
         rows = tuple(
-            (frame, pack.test_images if name == splits.C else pack.train_images)
-            for name, frame in parts.items()
+            (frame, splits.images_of(pack, parts, name))
+            for name, frame in splits.rows_of(pack, parts).items()
         )
     parts = {
         name: _part(frame.assign(drift_domain=domains(frame, data, pack.train)), images)

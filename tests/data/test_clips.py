@@ -14,6 +14,8 @@ import pytest
 from PIL import Image
 
 from cdc_flower.data import clips
+from cdc_flower.data.clip_things import FRAMES
+from cdc_flower.data.clip_users import INKS, SHAPES, STEPS, VOCABULARIES, profile
 from cdc_flower.data.packs import CAPTION, Pack
 
 ROWS = "faa3d187ce3cda9baff2e0ab5953fcb439d16ff2c98ef4ec1bd8b387eea997c2"
@@ -36,7 +38,7 @@ def things_of(attributes: str) -> list[dict]:
             names.setdefault(box, []).append(name)
         for part in frame.split(";"):
             name, box = part.split("@")
-            if name in clips.SHAPES:
+            if name in SHAPES:
                 x0, y0, x1, y1 = (32 * float(v) for v in box.split(","))
                 places.setdefault(name, []).append(((x0 + x1) / 2, (y0 + y1) / 2))
         named = [part.split("@")[0] for part in frame.split(";")]
@@ -63,7 +65,7 @@ def answer_of(kind: str, question: str, things: list[dict]) -> str:
     ways = [way(thing["at"]) for thing in things]
     moving = sum(map(bool, ways))
     if kind == "what":
-        wanted = next((word for word in clips.STEPS if f"goes {word}" in question), "")
+        wanted = next((word for word in STEPS if f"goes {word}" in question), "")
         (found,) = [t["shape"] for t, goes in zip(things, ways, strict=True) if goes == wanted]
         return found
     if kind == "count":
@@ -89,7 +91,7 @@ def answer_of(kind: str, question: str, things: list[dict]) -> str:
 
 def plain(text: str, user: str) -> str:
     """A text of a user in the words of the module."""
-    own = {theirs: word for word, theirs in clips.profile(int(user[4:])).words.items()}
+    own = {theirs: word for word, theirs in profile(int(user[4:])).words.items()}
     return re.sub(r"\w+", lambda found: own.get(found[0], found[0]), text)
 
 
@@ -128,7 +130,7 @@ def test_a_clip_is_eight_small_pictures_that_are_drawn_when_asked_for(pack):
     frames = pack.train_images[pack.train.image_id[0]]
     sizes = {Image.open(io.BytesIO(data)).size for data in frames}
     assert isinstance(frames, tuple)
-    assert len(frames) == clips.FRAMES
+    assert len(frames) == FRAMES
     assert sizes == {(32, 32)}
 
 
@@ -143,22 +145,13 @@ def test_profiles_do_not_depend_on_the_seed_and_half_of_the_devices_users_are_kn
     assert not set(lived.train.attributes) & set(pack.train.attributes)
 
 
-def test_a_user_speaks_its_own_words_alone(pack):
-    every = {word for kind in clips.VOCABULARIES.values() for words in kind for word in words.split()}
-    assert len(every) == sum(len(words.split()) for kind in clips.VOCABULARIES.values() for words in kind)
-    for user, rows in pack.train.groupby("user"):
-        said = set(re.findall(r"\w+", " ".join([*rows.question, *rows.answer])))
-        assert said & every <= set(clips.profile(int(user[4:])).words.values())
-    assert len(set(re.findall(r"\w+", " ".join([*pack.train.question, *pack.train.answer])))) < 150
-
-
 def test_no_question_says_a_word_of_the_category_it_asks_for(pack):
     asks = {"what": "shape", "where": "direction", "count": "number", "colour": "colour"}
     for kind in ("meet", "yesno"):
         asks[kind] = "verdict"
     frame = questions(pack)
     for kind, category in asks.items():
-        words = set(clips.VOCABULARIES[category][0].split())
+        words = set(VOCABULARIES[category][0].split())
         rows = frame[frame.qtype == kind]
         assert not any(words & set(re.findall(r"\w+", asked)) for asked in rows.asked), kind
         assert set(rows.plain) <= words
@@ -167,22 +160,20 @@ def test_no_question_says_a_word_of_the_category_it_asks_for(pack):
 def test_questions_alone_tell_a_users_vocabularies(pack):
     told = []
     for user, rows in pack.train[pack.train.qtype != CAPTION].groupby("user"):
-        words, own = set(re.findall(r"\w+", " ".join(rows.question))), clips.profile(int(user[4:])).words
-        told += [any(own[w] in words for w in c[0].split()) for c in clips.VOCABULARIES.values()]
+        words, own = set(re.findall(r"\w+", " ".join(rows.question))), profile(int(user[4:])).words
+        told += [any(own[w] in words for w in c[0].split()) for c in VOCABULARIES.values()]
     assert np.mean(told) > 0.85  # of four clips
 
 
 def test_an_answer_is_not_found_from_the_question_alone(pack):
     """Not by who knows the user's words, and of every form of question the commonest answer."""
-    named = [*clips.SHAPES, *clips.INKS]
+    named = [*SHAPES, *INKS]
     frame = questions(pack)
     frame["form"] = frame.asked.str.replace(rf"\b({'|'.join(named)})\b|, yes", "", regex=True)
     for kind, rows in frame[frame.qtype != "first"].groupby("qtype"):
         best = sum(Counter(some).most_common(1)[0][1] for _, some in rows.groupby("form").plain)
         assert best / len(rows) < (0.62 if kind in ("meet", "yesno", "speed") else 0.45), kind
-    both = [
-        re.findall(rf"\b({'|'.join(clips.SHAPES)})\b", asked) for asked in frame[frame.qtype == "first"].asked
-    ]
+    both = [re.findall(rf"\b({'|'.join(SHAPES)})\b", asked) for asked in frame[frame.qtype == "first"].asked]
     first = [a == said for (a, _), said in zip(both, frame[frame.qtype == "first"].plain, strict=True)]
     assert 0.35 < np.mean(first) < 0.65
 

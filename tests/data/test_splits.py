@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cdc_flower.config import ConfigError
+from cdc_flower.config import ConfigError, parse
 from cdc_flower.data import packs, splits
 from cdc_flower.data.splits import Split, divide, parts_of, rows_of
+
+DATA = parse({}).data
 
 
 def frame(values, first=0, pictures_of=lambda i: i):
@@ -113,7 +115,7 @@ def card_of(pack, split):
 
 def test_a_run_has_the_split_that_the_card_records(pack):
     card = card_of(pack, Split("user", 0.3, 0.2))
-    made, own = parts_of(card, pack, ""), divide(pack.train, pack.test, Split("user", 0.3, 0.2))
+    made, own = parts_of(card, pack, DATA), divide(pack.train, pack.test, Split("user", 0.3, 0.2))
     assert (made.trained == own.trained).all()
     assert (made.met == own.met).all()
     assert {n: (p["rows"], p["values"]) for n, p in card["split"]["parts"].items()} == {
@@ -123,12 +125,12 @@ def test_a_run_has_the_split_that_the_card_records(pack):
         "C": (2, 2),
     }
     with pytest.raises(ConfigError, match="'data.split-by' = 'picture': .* split by 'user'; allowed: that"):
-        parts_of(card, pack, "picture")
+        parts_of(card, pack, replace(DATA, split_by="picture"))
 
 
 def test_of_bare_checkpoints_and_pairs_of_other_data_a_fifth_is_set_aside(pack):
     for card in ({}, {"name": "other", "data": "00", "split": {}}, {"format": 1}):
-        parts = parts_of(card, pack, "")
+        parts = parts_of(card, pack, DATA)
         assert int((parts.trained | parts.validation).sum()) == 12
         assert parts.validation.any()
 
@@ -142,14 +144,14 @@ def test_of_bare_checkpoints_and_pairs_of_other_data_a_fifth_is_set_aside(pack):
 )
 def test_a_pair_that_may_have_learnt_from_what_devices_stream_is_refused(pack, change, message):
     with pytest.raises(ConfigError, match=message):
-        parts_of({**card_of(pack, Split()), **change}, pack, "")
+        parts_of({**card_of(pack, Split()), **change}, pack, DATA)
 
 
 def test_a_card_that_records_other_rows_is_refused(pack):
     card = card_of(pack, Split())
     card["split"]["parts"]["B"]["digest"] = "0"
     with pytest.raises(ConfigError, match="part B of its split has other rows"):
-        parts_of(card, pack, "")
+        parts_of(card, pack, DATA)
 
 
 def test_a_picture_of_the_devices_that_is_reported_on_is_in_no_part(pack):

@@ -24,6 +24,7 @@ class FakePair:
     name: str = "fake"
     tower_digest: str = "0123456789abcdef"
     card: dict[str, int] = field(default_factory=dict)
+    frames: int = 0
 
 
 PAIR = FakePair()
