@@ -163,3 +163,49 @@ def test_a_picture_of_the_devices_that_is_reported_on_is_in_no_part(pack):
     parts = divide(again.train, again.test, Split(twins=(met,)))
     assert met not in set(again.train.loc[parts.met, "image_id"])
     assert parts.met.sum() < whole.met.sum()
+
+
+def clips_of(tmp_path) -> packs.Pack:
+    """Eight users with seven clips each; one clip is another of its user played backwards."""
+    shades = [bytes([shade]) for shade in range(200)]
+
+    def rows(first, users):
+        names = [(f"c{first + 7 * u + i}", f"u{first + u}") for u in range(users) for i in range(7)]
+        frame = pd.DataFrame({"image_id": [n for n, _ in names], "user": [u for _, u in names]})
+        frame = frame.assign(question="q?", answer="a", qtype="k", domain="")
+        return frame, {name: (shades[i], shades[i + 1]) for i, name in enumerate(frame["image_id"])}
+
+    (train, images), (test, other) = rows(0, 8), rows(500, 2)
+    return packs.Pack("clips", None, "d", train, test, images, other, clips=True)
+
+
+def test_of_clips_split_by_user_c_is_a_third_of_each_users_own(tmp_path):
+    pack = clips_of(tmp_path)
+    split = splits.wished(replace(DATA, split_by="user"), pack)
+    assert split.own
+    parts = divide(pack.train, pack.test, split)
+    assert parts.held is not None
+    assert parts.tuned is not None
+    assert not (parts.held & (parts.met | parts.trained | parts.validation)).any()
+    whose = pack.train["user"]
+    assert set(whose[parts.held]) == set(whose[parts.met]) == set(whose[parts.tuned])
+    assert set(whose[parts.held].value_counts()) == {2}, "of seven"
+    assert set(whose[parts.met].value_counts()) == {5}
+    assert not set(whose[parts.held]) & set(whose[parts.trained | parts.validation])
+    assert rows_of(pack, parts)[splits.C]["image_id"].tolist() == pack.train["image_id"][parts.held].tolist()
+    back = splits.recorded({"split": splits.record(split, rows_of(pack, parts))})
+    assert back == split
+
+
+def test_a_clip_played_backwards_is_the_same_pictures(tmp_path):
+    pack = clips_of(tmp_path)
+    parts = divide(pack.train, pack.test, Split("user", own=True))
+    met, held = (pack.train["image_id"][mask].iloc[0] for mask in (parts.met, parts.held))
+    again = replace(pack, train_images={**pack.train_images, met: pack.train_images[held][::-1]})
+    assert splits.twins(again, parts) == (met,)
+
+
+@pytest.mark.parametrize(("by", "clips"), [("user", False), ("picture", True)])
+def test_c_is_the_test_split_of_pictures_and_of_clips_split_otherwise(tmp_path, by, clips):
+    pack = replace(clips_of(tmp_path), clips=clips)
+    assert not splits.wished(replace(DATA, split_by=by), pack).own
