@@ -16,10 +16,11 @@ import torch
 from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass as checked
 
-from cdc_flower.cloud import adr, episodes
+from cdc_flower.cloud import adr, fda_training
+from cdc_flower.cloud.episodes import Student, User
 from cdc_flower.cloud.fda import Adaptor, Seen, clip_features
 from cdc_flower.cloud.source import SourceItem, all_of_a
-from cdc_flower.config import Config, ConfigError, flat
+from cdc_flower.config import ConfigError, flat
 from cdc_flower.data.features import cache_folder
 from cdc_flower.draws import generator
 from cdc_flower.models import adapters
@@ -27,12 +28,10 @@ from cdc_flower.models.shared import Shared
 from cdc_flower.models.student import twin_model
 from cdc_flower.setting import STRICT, setting
 from cdc_flower.uplink import anchors, token_batch
-from cdc_flower.uplink.sample import Batch, Sample
 from cdc_flower.wire.frame import FrameError
 from strategies.method import Setup
 
 VERSION = 1  # of what is trained and how: a state of another version is not used
-AT_ONCE = 64  # clips that go over the wire together
 Tokens = tuple[NDArray[np.integer], NDArray[np.floating]]
 """Positions (k,) and tokens (k, D) of a sample; none where only its question came."""
 
@@ -113,30 +112,22 @@ class Reader:
         return adr.reconstruct(self.how, came, where, self.frames, self.reasoner)[0].numpy()
 
 
-def users_of(
-    config: Config, shared: Shared, items: Sequence[SourceItem], reader: Reader
-) -> list[episodes.User]:
+def users_of(setup: Setup, own: MmpgSettings, items: Sequence[SourceItem], reader: Reader) -> list[User]:
     """The users of A, with what the cloud would know of each if it were a device: sorted by name."""
-    own = config.of(MmpgSettings)
+    shared = setup.shared
     pictures = {id(item.sample.tokens): item.sample for item in items}
     rng = generator(0, "anchors of A")
     n, came = shared.n_tokens // reader.frames, dict[int, NDArray[np.float32]]()
-    clips = list(pictures.items())
-    for start in range(0, len(clips), AT_ONCE):
-        some = clips[start : start + AT_ONCE]
-        sent = []
-        for i, (_, sample) in enumerate(some):
-            tokens = np.asarray(sample.tokens, np.float32).reshape(reader.frames, n, -1)
-            at = anchors.positions(anchors.choose(own.anchors, tokens, own.frames, rng), n)
-            sent.append(Sample(i, sample.grid, at, [], [], 0.0, np.asarray(sample.tokens, np.float32)[at]))
-        read = over_the_wire(config, shared, sent)
-        rows = reader.features([(s.positions, s.tokens) for s in read], [s.grid for s in read])
-        came |= {name: row for (name, _), row in zip(some, rows, strict=True)}
+    for name, sample in pictures.items():
+        tokens = np.asarray(sample.tokens, np.float32)
+        frames = anchors.choose(own.anchors, tokens.reshape(reader.frames, n, -1), own.frames, rng)
+        at = anchors.positions(frames, n)
+        came[name] = reader.features([(at, arrives(setup, tokens[at]))], [sample.grid])[0]
     by_user: dict[str, list[SourceItem]] = {}
     for item in items:
         by_user.setdefault(item.user, []).append(item)
     return [
-        episodes.User(
+        User(
             name,
             Seen(
                 np.stack([came[id(item.sample.tokens)] for item in mine]),
@@ -149,28 +140,21 @@ def users_of(
     ]
 
 
-def over_the_wire(config: Config, shared: Shared, samples: Sequence[Sample]) -> tuple[Sample, ...]:
-    """Samples as a device would have sent them."""
-    transform = shared.transform_for(config.uplink)
-    frame = token_batch.encode(
-        Batch(0, 1, 0, tuple(samples)), shared.width, config.uplink.token_bits, transform
-    )
-    most = len(frame)
-    return token_batch.decode(
-        frame, shared.fits, shared.width, shared.vocab, most, transform=transform
-    ).samples
+def arrives(setup: Setup, tokens: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What the cloud reads of tokens (k, D) that a device of this run sends."""
+    bits = setup.config.uplink.token_bits
+    if bits == 16:
+        return tokens.astype(np.float16).astype(np.float32)
+    return token_batch.quantized(tokens, bits, setup.shared.transform_for(setup.config.uplink))
 
 
-def decides(setup: Setup) -> dict[str, Any]:
+def decides(setup: Setup, own: MmpgSettings) -> dict[str, Any]:
     """All settings and digests that a trained hypernetwork depends on; the run's seed is not among them."""
-    config, given = setup.config, flat(setup.config)
-    own = {key: value for key, value in given.items() if key.startswith(("data.", "drift.axes", "mmpg."))}
-    summary = "constant" if config.of(MmpgSettings).summary == "constant" else "own"
-    pair = config.pair
+    config, pair = setup.config, setup.config.pair
+    given = {key: value for key, value in flat(config).items() if key.startswith(("data.", "drift.axes"))}
     return {
-        **own,
-        "mmpg.summary": summary,
-        "mmpg.clips": None,
+        **given,
+        "own": replace(own, clips=0, summary="constant" if own.summary == "constant" else "own"),
         "version": VERSION,
         "student": setup.shared.digest,
         "adapter": (pair.compression, pair.adapter, pair.lora_rank),
@@ -180,40 +164,41 @@ def decides(setup: Setup) -> dict[str, Any]:
 
 
 def adaptor_of(
-    setup: Setup, reader: Reader, layout: adapters.Layout, initial: NDArray[np.float32]
+    setup: Setup, own: MmpgSettings, reader: Reader, layout: adapters.Layout, initial: NDArray[np.float32]
 ) -> Adaptor:
     """The hypernetwork of a run: from the cache, or trained on A and kept there.
 
     Raises:
         ConfigError: the adapter has nothing that is to be generated, or A has no two users.
+        DiskError: the cache cannot be written.
     """
-    config, shared, own = setup.config, setup.shared, setup.config.of(MmpgSettings)
+    config, shared = setup.config, setup.shared
     made = Adaptor(layout, initial, own.generate, shared.vocab, reader.size, own.summary == "constant")
     folder = cache_folder(config.pair.token_cache) / "hypernetworks"
-    path = folder / f"{episodes.digest(decides(setup))[:24]}.safetensors"
+    path = folder / f"{fda_training.digest(decides(setup, own))[:24]}.safetensors"
 
     def train() -> None:
-        one = replace(config, run=replace(config.run, seed=0))
-        users = users_of(one, shared, all_of_a(one, shared, setup.world), reader)
+        one = replace(config, run=replace(config.run, seed=0))  # the order of A is the same for all seeds
+        users = users_of(setup, own, all_of_a(one, shared, setup.world), reader)
         if len(users) < 2:
             raise ConfigError(
                 f"setting 'data.pack' = '{config.data.pack}': A has {len(users)} users, and the hypernetwork "
                 "learns from one to the next; allowed: a pack whose column 'user' has several in A"
             )
-        student = episodes.Student(shared, twin_model(shared, config.pair), made.at.numpy())
-        episodes.train(made, student, users, own.steps)
+        student = Student(shared, twin_model(shared, config.pair), made.at.numpy())
+        fda_training.train(made, student, users, own.steps)
 
-    return episodes.kept(path, made, train)
+    return fda_training.kept(path, made, train)
 
 
-def check_generated(setup: Setup) -> None:
+def check_generated(setup: Setup, own: MmpgSettings) -> None:
     """Refuse settings with which nothing can be generated.
 
     Raises:
         ConfigError: names the setting and what is allowed.
     """
     config, shared = setup.config, setup.shared
-    own, frames = config.of(MmpgSettings), frames_of(shared)
+    frames = frames_of(shared)
     if config.uplink.unit != "tokens":
         raise ConfigError(
             f"setting 'uplink.unit' = '{config.uplink.unit}': anchor frames go up as tokens; allowed: tokens"

@@ -88,11 +88,14 @@ class Mmpg(Method):
 
     config: Config
     shared: Shared
+    own: MmpgSettings
     adaptor: Adaptor
     reader: Reader
     limits: Limits
     mirror: Mirror
     layout: Any
+    base: np.ndarray
+    apart: int  # places from a device to the one whose summary it gets, where they are shuffled
     lately: dict[int, Seen]
     given: dict[int, Given]
     heard: dict[int, tuple[int, bytes]]
@@ -105,11 +108,12 @@ class Mmpg(Method):
         made.fleet, made.metrics = setup.fleet(), {}
         made.model = twin_model(shared, config.pair)
         made.layout, made.base = adapters.layout(made.model), adapters.read(made.model)
-        down, own = config.downlink, config.of(MmpgSettings)
+        made.own = own = cls.chosen(config, shared)
+        down = config.downlink
         budget = update.budget_bytes(down.budget, len(made.base))
         made.mirror = Mirror(made.base, made.layout, down.codec, budget, 1)  # it stays at version 0
         made.reader = Reader(frames_of(shared), shared.width, own.reconstruct)
-        made.adaptor = adaptor_of(setup, made.reader, made.layout, made.base)
+        made.adaptor = adaptor_of(setup, own, made.reader, made.layout, made.base)
         question, run = longest_question(shared, setup.world), config.run
         kept = own.frames * shared.n_tokens // frames_of(shared)
         made.limits = Limits(run.samples_per_round, question, 0, kept)
@@ -120,7 +124,12 @@ class Mmpg(Method):
     @classmethod
     def check(cls, setup: Setup) -> None:
         """Refuse settings with which nothing can be generated."""
-        check_generated(setup)
+        check_generated(setup, cls.chosen(setup.config, setup.shared))
+
+    @classmethod
+    def chosen(cls, config: Config, shared: Shared) -> MmpgSettings:
+        """The settings of the section, as this method has them."""
+        return config.of(MmpgSettings)
 
     def adapter_of(self, device: int) -> np.ndarray:
         """What was generated for a device (P,) float32, exactly as it decodes it; version 0 before."""
@@ -136,7 +145,7 @@ class Mmpg(Method):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Every device gets its adapter, where it does not say that it has it."""
-        own = self.config.of(MmpgSettings)
+        own = self.own
         asked = {"anchors": own.anchors, "frames": own.frames, "clips": own.clips}
 
         def content(device: int) -> RecordDict:
@@ -173,8 +182,8 @@ class Mmpg(Method):
 
     def _seen(self, device: int) -> Seen | None:
         """What a device's adapter is made of; with a shuffled summary that of the device some places on."""
-        own = self.config.of(MmpgSettings).summary != "shuffled"
-        return self.lately.get(device if own else (device + self.apart) % self.config.run.devices)
+        shuffled = self.own.summary == "shuffled"
+        return self.lately.get(device if not shuffled else (device + self.apart) % self.config.run.devices)
 
     def _generate(self, device: int, round: int) -> float:
         """Make the device's adapter; the share of the change that its update carries."""
@@ -217,7 +226,7 @@ class Mmpg(Method):
         batch, _ = tokens(reply.frame, self.shared, self.config, self.limits, self.fleet.seconds)
         if (batch.device, batch.round) != (device, self.fleet.round_of(device)):
             raise FrameError(f"the batch says device {batch.device}, round {batch.round}")
-        pictured, most = sum(len(s.positions) > 0 for s in batch.samples), self.config.of(MmpgSettings).clips
+        pictured, most = sum(len(s.positions) > 0 for s in batch.samples), self.own.clips
         if pictured > most:
             raise FrameError(f"anchor frames of {pictured} clips; allowed: {most}")
         rows = self.reader.features(

@@ -1,47 +1,30 @@
-"""How the hypernetwork is trained: beforehand, in the cloud, by episodes over the users of A.
+"""What the hypernetwork learns from: episodes over the users of A, judged by a student that wears the result.
 
 An episode is one user: some of its clips with their questions and without an answer make an adapter, and the
 student that wears it is judged by the user's other clips, whose answers A has (cross entropy). The gradient
-goes through the student into the hypernetwork; the student itself stays as it is. Users that are held out say
-which state is kept. The same settings give the same bits (on one thread), so a trained state is kept in the
-cache under a digest of all that decides it.
+goes through the student into the generated values; the student itself stays as it is.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from logging import getLogger
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from cdc_flower.cloud.fda import HEAD, Adaptor, Seen
+from cdc_flower.cloud.fda import HEAD, Seen
 from cdc_flower.cloud.replay import CloudSample
 from cdc_flower.data.features import Grid
-from cdc_flower.disk import replace
-from cdc_flower.draws import generator
 from cdc_flower.models import adapters, several, vlm
 from cdc_flower.models.shared import Shared
 
-HELD = 0.1  # of the users
-LEAST, MOST = 2, 32  # samples that say who a user is, in an episode
-USERS, QUESTIONS = 4, 24  # of a step, and of each user in it
-QUICK = 16  # users of a step, where the head alone is generated
-LR = 3e-3  # of Adam at most; it rises over a twentieth of the steps and falls to 0 as a cosine
-LOOKS = 8  # at the held-out users, in a training
+LEAST, MOST = 2, 64  # samples that say who a user is, in an episode
+QUESTIONS = 24  # that a user is judged by, in an episode
 AT_ONCE = 64  # samples that the head's inputs are computed of
-JUDGED = 32  # held-out users that are looked at, at most
-_log = getLogger(__name__)
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +59,15 @@ class Episode:
     user: User
     support: list[int]
     queries: list[int]
+    pictured: frozenset[int] = frozenset()  # of the support: what came with its clip
+
+    @property
+    def seen(self) -> Seen:
+        """What the cloud knows of the user."""
+        some = self.user.seen.some(self.support)
+        absent = [i not in self.pictured for i in self.support]
+        some.features[absent] = np.nan
+        return some
 
 
 def drawn(user: User, rng: np.random.Generator, support: int = 0) -> Episode:
@@ -84,7 +76,8 @@ def drawn(user: User, rng: np.random.Generator, support: int = 0) -> Episode:
     Args:
         user: whose; of one with a single clip the clip is both.
         rng: draws.
-        support: samples that say who it is, at most; 0 = drawn, `LEAST` to `MOST`.
+        support: samples that say who it is, at most; 0 = drawn, `LEAST` to `MOST`. A clip comes with one of
+            its samples at most, as from a device; of a drawn support some clips do not come at all.
     """
     clips = user.clips
     order = rng.permutation(len(clips)).tolist()
@@ -92,7 +85,13 @@ def drawn(user: User, rng: np.random.Generator, support: int = 0) -> Episode:
     asked = [i for clip in order[:cut] for i in rng.permutation(clips[clip]).tolist()][:QUESTIONS]
     rest = [i for clip in order[cut:] or order for i in clips[clip]]
     most = support or int(rng.integers(LEAST, MOST + 1))
-    return Episode(user, rng.permutation(rest)[:most].tolist(), asked)
+    shown = rng.permutation(rest)[:most].tolist()
+    first: dict[int, int] = {}
+    for i in shown:
+        first.setdefault(id(user.samples[i].tokens), i)
+    share = 1.0 if support else float(rng.random())
+    pictured = frozenset(i for i in first.values() if rng.random() < share)
+    return Episode(user, shown, asked, pictured)
 
 
 class _Asked(nn.Module):
@@ -207,113 +206,3 @@ def _cross_entropy(logits: Tensor, wanted: Tensor) -> Tensor:
     return nn.functional.cross_entropy(
         logits.flatten(0, 1), wanted.flatten(), ignore_index=-100, reduction="sum"
     )
-
-
-def parted(users: Sequence[User]) -> tuple[list[User], list[User]]:
-    """Users to train on, and users held out: by a stable hash of their names, at least one of each of two."""
-    order = sorted(users, key=lambda u: hashlib.sha256(u.name.encode()).digest())
-    held = min(max(1, round(HELD * len(order))), len(order) - 1) if len(order) > 1 else 0
-    return order[held:], order[:held] or order[held:]
-
-
-@dataclass(frozen=True)
-class Looked:
-    """What held-out users said after a step of training."""
-
-    step: int
-    loss: float
-    accuracy: float
-
-
-def train(
-    adaptor: Adaptor,
-    student: Student,
-    users: Sequence[User],
-    steps: int,
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> list[Looked]:
-    """Train the hypernetwork in place; it ends in the state with the lowest loss on held-out users.
-
-    Args:
-        adaptor: as it begins.
-        student: wears what it generates.
-        users: of A.
-        steps: of the optimiser, `USERS` episodes each, or `QUICK`.
-        seed: of the episodes.
-        progress: called with stage, done, total.
-    """
-    taught, held = parted(users)
-    rng = generator(seed, "episodes")
-    judged = [drawn(u, generator(seed, "held out/" + u.name), MOST) for u in held[:JUDGED]]
-    adaptor.standardise(np.concatenate([u.seen.features for u in taught]))
-    count = QUICK if student.head_alone else USERS
-    optimizer = torch.optim.Adam(adaptor.parameters(), lr=LR)
-    rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: _rate(i, steps))
-    student.model.train()
-    looks = [look(adaptor, student, judged, 0)]
-    best = (looks[0].loss, _state(adaptor))
-    for step in range(1, steps + 1):
-        optimizer.zero_grad()
-        for i in rng.choice(len(taught), count, replace=len(taught) < count).tolist():
-            episode = drawn(taught[i], rng)
-            values = adaptor.generated(adaptor.summary(taught[i].seen.some(episode.support)))
-            (student.loss(values, episode) / count).backward()
-        norm = nn.utils.clip_grad_norm_(adaptor.parameters(), 1.0)
-        if bool(torch.isfinite(norm)):
-            optimizer.step()
-        rate.step()
-        if step % max(1, steps // LOOKS) == 0 or step == steps:
-            looks.append(look(adaptor, student, judged, step))
-            _log.info("adaptor: %s", looks[-1])
-            if looks[-1].loss < best[0]:
-                best = (looks[-1].loss, _state(adaptor))
-        if progress is not None:
-            progress("hypernetwork", step, steps)
-    adaptor.load_state_dict(best[1])
-    student.model.eval()
-    return looks
-
-
-def _rate(step: int, steps: int) -> float:
-    warm = max(1, steps // 20)
-    return min((step + 1) / warm, 0.5 * (1 + float(np.cos(np.pi * min(step, steps) / max(1, steps)))))
-
-
-def _state(module: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in module.state_dict().items()}
-
-
-@torch.no_grad()
-def look(adaptor: Adaptor, student: Student, episodes: Sequence[Episode], step: int = 0) -> Looked:
-    """Loss and accuracy on users' queries, each with the adapter that its own support makes."""
-    sums = np.zeros(3)
-    for one in episodes:
-        values = adaptor.generated(adaptor.summary(one.user.seen.some(one.support)))
-        hit, loss = student.right(values, one)
-        sums += hit.sum(), len(hit), loss
-    right, _, lost = (sums / max(1.0, sums[1])).tolist()
-    return Looked(step, lost, right)
-
-
-def kept(path: Path, adaptor: Adaptor, make: Callable[[], object]) -> Adaptor:
-    """The hypernetwork in the state of a file; where there is none it is made and written.
-
-    Raises:
-        DiskError: it cannot be written.
-    """
-    if path.is_file():
-        try:
-            adaptor.load_state_dict(load_file(path))
-            return adaptor.eval()
-        except (SafetensorError, ValueError, RuntimeError, OSError) as err:  # damaged: it is made anew
-            _log.warning("%s cannot be used, it is made anew: %s", path, err)
-    make()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace(path, save(_state(adaptor)))
-    return adaptor.eval()
-
-
-def digest(parts: Mapping[str, Any]) -> str:
-    """sha256 hex of all that decides a training."""
-    return hashlib.sha256(repr(sorted(parts.items())).encode()).hexdigest()

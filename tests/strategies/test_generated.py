@@ -11,7 +11,7 @@ from cdc_flower.cloud.fda import clip_features
 from cdc_flower.cloud.source import all_of_a
 from cdc_flower.config import ConfigError, flat, parse
 from cdc_flower.wire.frame import FrameError
-from strategies.generated import Reader, check_generated, decides, users_of
+from strategies.generated import MmpgSettings, Reader, check_generated, decides, users_of
 from strategies.run import prepare
 
 
@@ -42,7 +42,7 @@ def test_tokens_that_are_no_whole_frames_are_refused(positions):
 def test_users_of_a_are_read_over_the_wire_and_each_has_all_its_samples(setup_of):
     setup = setup_of()
     items = all_of_a(setup.config, setup.shared, setup.world)
-    users = users_of(setup.config, setup.shared, items, Reader(1, setup.shared.width, "linear"))
+    users = users_of(setup, MmpgSettings(), items, Reader(1, setup.shared.width, "linear"))
     assert sum(len(u.samples) for u in users) == len(items)
     assert [u.name for u in users] == sorted({item.user for item in items})
     sample, row = users[0].samples[0], users[0].seen.features[0]
@@ -52,11 +52,14 @@ def test_users_of_a_are_read_over_the_wire_and_each_has_all_its_samples(setup_of
 
 
 def test_a_trained_state_is_of_its_settings_and_no_seed_or_control_has_one_of_its_own(setup_of):
-    said = decides(setup_of())
-    assert decides(setup_of(seed=3)) == said
-    assert decides(setup_of(**{"mmpg.summary": "shuffled"})) == said
-    assert decides(setup_of(**{"mmpg.summary": "constant"})) != said
-    assert decides(setup_of(**{"mmpg.generate": "basis"})) != said
+    setup, own = setup_of(), MmpgSettings()
+    said = decides(setup, own)
+    assert decides(setup_of(seed=3), own) == said
+    assert decides(setup_of(token_bits=8), own) != said
+    for same in ({"summary": "shuffled"}, {"clips": 9}):
+        assert decides(setup, replace(own, **same)) == said
+    for other in ({"summary": "constant"}, {"generate": "basis"}, {"steps": 3}):
+        assert decides(setup, replace(own, **other)) != said
 
 
 @pytest.mark.parametrize(
@@ -70,4 +73,4 @@ def test_what_cannot_be_generated_is_refused(wrong, says, setup_of):
     setup = setup_of()
     config = parse({**flat(setup.config), **wrong})
     with pytest.raises(ConfigError, match=says):
-        check_generated(replace(setup, config=config))
+        check_generated(replace(setup, config=config), config.of(MmpgSettings))
