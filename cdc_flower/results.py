@@ -8,6 +8,7 @@
     items.parquet     domain, worth: of each held-out answer in the last evaluation
     personal.parquet  round, device, user, domain, familiar, worth (sum), items: of each device's own held-out
                       answers, where `data.tested` is own
+    summaries.parquet device, user, familiar, x, y: what a method knows of each device, as a map
     run.json          status, final accuracies, totals, digests, host seconds; absent in a killed run
     checkpoints/      the state after the last rounds, to resume from (cdc_flower.checkpoint)
 
@@ -57,6 +58,7 @@ PERSONAL_COLUMNS = {
     "worth": "float64",
     "items": "int64",
 }
+SUMMARY_COLUMNS = {"device": "int64", "user": "str", "familiar": "str", "x": "float64", "y": "float64"}
 PICTURE_COLUMNS = (
     "image",
     "positions",
@@ -87,6 +89,7 @@ class RunResult:
     devices: pd.DataFrame
     pictures: pd.DataFrame
     personal: pd.DataFrame
+    summaries: pd.DataFrame
 
 
 def package_versions() -> dict[str, str]:
@@ -166,6 +169,7 @@ def read(path: str | Path) -> RunResult:
         devices=_read_frame(folder / "devices.parquet", frame_of([], DEVICE_COLUMNS)),
         pictures=_read_frame(folder / "pictures.parquet", pd.DataFrame(columns=list(PICTURE_COLUMNS))),
         personal=_read_frame(folder / "personal.parquet", frame_of([], PERSONAL_COLUMNS)),
+        summaries=_read_frame(folder / "summaries.parquet", frame_of([], SUMMARY_COLUMNS)),
     )
 
 
@@ -196,7 +200,7 @@ def read_to_resume(path: str | Path) -> RunResult:
         if found.status != "completed" or all((folder / name).is_file() for name in ALWAYS):
             return found
     info = _read_info(folder)
-    empty = (pd.DataFrame() for _ in range(5))
+    empty = (pd.DataFrame() for _ in range(6))
     return RunResult(folder, info.pop("config"), info, "interrupted", {}, *empty)
 
 

@@ -46,6 +46,7 @@ FILES = (
     "pictures.parquet",
     "items.parquet",
     "personal.parquet",
+    "summaries.parquet",
     "run.json",
 )
 CHECKPOINTS = "checkpoints"
@@ -248,6 +249,11 @@ class RunFolder:
             self._pictures.append({**sample, "positions": [int(p) for p in sample["positions"]]})
         if self._pictures:
             self._writeframe_of("pictures.parquet", pd.DataFrame(self._pictures))
+
+    def summaries(self, found: pd.DataFrame) -> None:
+        """Write what a method knows of each device, where that is anything: the columns `SUMMARY_COLUMNS`."""
+        if len(found):
+            self._writeframe_of("summaries.parquet", found)
 
     def rotate(self, name: str) -> None:
         """Write the tables so far into a folder of their own and begin empty ones: a run without end.

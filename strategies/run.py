@@ -45,7 +45,7 @@ from strategies.callbacks import After, chosen
 from strategies.checks import check, check_named, fleet
 from strategies.devices import discover, wanted
 from strategies.method import Method, Setup, method
-from strategies.pictures import pictures
+from strategies.pictures import show
 from strategies.resumed import Resumed, adapters_back, earlier, identity, put_back
 
 Progress = Callable[[str, int, int], None]
@@ -122,7 +122,7 @@ def _run(config: Config, grid: Grid, progress: Progress | None, resume: bool) ->
         raise
     finally:
         with nullcontext() if status == "completed" else suppress(DiskError):  # said once is enough
-            folder.pictures(pictures(getattr(playing, "examples", ()), setup.shared, setup.world))
+            show(folder, playing, setup.shared, setup.world)
             after.end(status)
     return folder.path
 

@@ -18,7 +18,6 @@ ELSEWHERE = {
     "strategies/cotta.py": "tests/strategies/test_on_device.py",
     "strategies/fedprox.py": "tests/strategies/test_fedavg.py",
     "strategies/local.py": "tests/strategies/test_on_device.py",
-    "strategies/pictures.py": "tests/strategies/test_runs.py",
     "strategies/run.py": "tests/strategies/test_runs.py",
     "strategies/served/settings.py": "tests/experiments/deploy/test_settings.py",
     "strategies/static.py": "tests/strategies/test_runs.py",

@@ -5,7 +5,6 @@ It is made at the end of `compare`, also when that was interrupted, and again by
 
 from __future__ import annotations
 
-import base64
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cdc_flower import disk
 from cdc_flower.tasks import task_of
-from experiments.report import charts, charts_fleet, own, summary, terminal
+from experiments.report import charts, charts_fleet, charts_personal, own, summary, terminal
+from experiments.report.clip import clip, url
 from experiments.report.notes import notes, subject
 from experiments.report.summary import Comparison
 
 REPORT = "report.html"
 PICTURES = 12
 FAILURES = 40
-MAGIC = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg", b"RIFF": "webp", b"GIF8": "gif"}
 
 
 def write(folder: str | Path) -> Path:
@@ -61,6 +60,7 @@ def render(comparison: Comparison) -> str:
         legend=[(arm, charts.sample(look)) for arm, look in looks.items()],
         figures=_figures(comparison, looks) if looks else {},
         fleet=charts_fleet.figures(comparison, looks) if charts_fleet.there(comparison) else None,
+        personal=charts_personal.figures(comparison, looks),
         pictures=[_picture(row) for row in chosen(comparison.pictures)],
         subject=subject(comparison),
         runs=comparison.runs.to_dict("records"),
@@ -101,14 +101,16 @@ def chosen(pictures: pd.DataFrame, limit: int = PICTURES) -> list[dict[str, Any]
 def _picture(row: dict[str, Any]) -> dict[str, Any]:
     """A sample for the template: the picture as a data URL, kept and dropped cells as (x, y).
 
-    There are no cells where the tokens do not lie as one square (side 0).
+    There are no cells where the tokens do not lie as one square (side 0). Of a clip see `clip`.
     """
+    if not isinstance(row["image"], bytes):
+        return clip(row)
     side, kept = int(row["side"]), {int(p) for p in row["positions"]}
-    kind = next((name for magic, name in MAGIC.items() if row["image"].startswith(magic)), "png")
     cells = [(p % side, p // side, p in kept) for p in range(side * side)]
     return {
         **row,
-        "url": f"data:image/{kind};base64,{base64.b64encode(row['image']).decode()}",
+        "frames": [],
+        "url": url(row["image"]),
         "kept": [(x, y) for x, y, k in cells if k],
         "dropped": [(x, y) for x, y, k in cells if not k],
         "total": int(row.get("n_tokens", side * side)),

@@ -55,6 +55,7 @@ class Comparison:
         metrics: metrics.parquet of all runs, likewise.
         pictures: samples that devices sent, with method and seed.
         personal: personal.parquet of all runs, likewise.
+        summaries: summaries.parquet of all runs, likewise.
         teacher: domain -> accuracy; empty when it was not measured.
         teacher_on_stream: likewise, on rows that devices meet.
         items: domain -> number of held-out items.
@@ -69,6 +70,7 @@ class Comparison:
     metrics: pd.DataFrame
     pictures: pd.DataFrame
     personal: pd.DataFrame
+    summaries: pd.DataFrame
     teacher: dict[str, float]
     teacher_on_stream: dict[str, float]
     items: dict[str, int]
@@ -121,7 +123,7 @@ def read(out: str | Path) -> Comparison:
         raise ConfigError(f"{out}: {INDEX} is missing; allowed: a folder written by compare") from None
     except (OSError, ValueError) as err:
         raise ConfigError(f"{out / INDEX}: cannot be read: {err}") from None
-    rows, rounds, devices, metrics, pictures, personal = [], [], [], [], [], []
+    rows, rounds, devices, metrics, pictures, personal, maps = [], [], [], [], [], [], []
     for method in index["methods"]:
         for seed in index["seeds"]:
             folder = run_folder(out, method, seed)
@@ -135,6 +137,7 @@ def read(out: str | Path) -> Comparison:
             metrics.append(result.metrics.assign(**tag))
             pictures.append(result.pictures.assign(**tag))
             personal.append(result.personal.assign(**tag))
+            maps.append(result.summaries.assign(**tag))
     columns = ["method", "seed", "status", "rounds_done", *MEASURES, "failures", "accuracy"]
     runs = pd.DataFrame(rows, columns=None if rows else columns)
     return Comparison(
@@ -145,6 +148,7 @@ def read(out: str | Path) -> Comparison:
         metrics=_stack(metrics),
         pictures=_stack(pictures),
         personal=_stack(personal),
+        summaries=_stack(maps),
         teacher=index["teacher"],
         teacher_on_stream=index.get("teacher_on_stream", {}),
         items=_items(rounds),
