@@ -88,7 +88,8 @@ class Config:
     @property
     def axes(self) -> tuple[str, ...]:
         """The drift axes, e.g. ("object", "question"); empty when stationary. `auto` is those of which a
-        setting says what is known; object and question where none does: a pack without them is refused.
+        setting says what is known; where none does, style of the generated clips, else object and question: a
+        pack without them is refused.
         """
         names = tuple(a.strip() for a in self.drift.axes.split(",") if a.strip())
         if names == ("auto",):
@@ -98,7 +99,8 @@ class Config:
                 "question": data.known_questions,
                 "style": data.known_styles,
             }
-            return tuple(axis for axis, said in known.items() if said) or ("object", "question")
+            usual = ("style",) if data.pack == "clips" else ("object", "question")
+            return tuple(axis for axis, said in known.items() if said) or usual
         return () if names == ("none",) else names
 
 

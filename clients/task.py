@@ -58,7 +58,7 @@ class Task:
         """Settings from the run config, the device from the node config, the round from the message."""
         config = _config(tuple(sorted(context.run_config.items())))
         torch.set_num_threads(config.run.threads)
-        shared = load_shared(config.pair, config.data.name)
+        shared = load_shared(config.pair, config.data.name, config.data.frames)
         device = int(context.node_config[keys.DEVICE])
         round = int(message.content.config_records[keys.CONFIG][keys.ROUND])  # type: ignore[arg-type]
         own = source(config, shared, device)

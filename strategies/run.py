@@ -190,7 +190,7 @@ def read_by_devices(config: Config) -> dict[str, tuple[str, dict[str, Path]]]:
     """The files that devices read, of the pair and of what was published: setting that says where they are ->
     name of the folder, and name in it -> file.
     """
-    shared = load_shared(config.pair, config.data.name)
+    shared = load_shared(config.pair, config.data.name, config.data.frames)
     streams = files(config, shared, labels=method(config.run.method).traits.labels)
     pair = device_files(config.pair, config.data.name)
     return {**pair, "pair.token-cache": ("cache", streams)}
@@ -216,7 +216,7 @@ def prepare(
         ConfigError: see `check`, `load_shared`, `load_teacher`, `load_world`.
     """
     check_named(config)
-    shared = load_shared(config.pair, config.data.name)
+    shared = load_shared(config.pair, config.data.name, config.data.frames)
     world = load_world(config, shared, progress)
     shared = transforms.provided(config, shared, world, say, progress)
 

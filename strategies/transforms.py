@@ -61,4 +61,4 @@ def provided(
         f"{folder / transform.FILE}: {size:,} bytes that a device gets with its model"
     )
     session().forget(load_shared)
-    return load_shared(config.pair, config.data.name)
+    return load_shared(config.pair, config.data.name, config.data.frames)

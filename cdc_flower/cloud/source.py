@@ -1,6 +1,6 @@
 """A, the cloud's own labelled data: what teacher and student were trained on, and a part kept aside from it.
 
-Nothing of it is a picture that a device meets or that a result is reported on. For `scenes` it is the
+Nothing of it is a picture that a device meets or that a result is reported on. Of generated data it is the
 generator with seed 0, which the packaged pair was trained on: its train pictures, and for validation its own
 test split (devices draw from seed 1). Of a pack in a folder it is the part of the train split that its pair
 was trained on (`cdc_flower.data.splits`).
@@ -133,14 +133,14 @@ def _trained(
 ) -> _Rows:
     """Rows of A's training part, of the wanted domains; of scenes those of so many pictures."""
     if config.data.pack in packs.GENERATED:
-        return _of(_scenes(config, shared, pictures, "train"), wanted)
+        return _of(_generated(config, shared, pictures, "train"), wanted)
     return _of(_Rows(world.aside, world.pack), wanted)
 
 
 def _validation(config: Config, shared: Shared, world: World) -> _Rows:
     """Rows of A's validation part, of all domains."""
     if config.data.pack in packs.GENERATED:
-        return _scenes(config, shared, config.data.scenes_train, "test")
+        return _generated(config, shared, config.data.scenes_train, "test")
     return _Rows(world.validation, world.pack)
 
 
@@ -148,12 +148,13 @@ def _of(found: _Rows, wanted: Sequence[str]) -> _Rows:
     return replace(found, rows=found.rows[found.rows["drift_domain"].isin(list(wanted))])
 
 
-def _scenes(config: Config, shared: Shared, pictures: int, split: str) -> _Rows:
-    """Rows of a split of the scenes that the pair was trained on, of so many train pictures."""
+def _generated(config: Config, shared: Shared, pictures: int, split: str) -> _Rows:
+    """Rows of a split of the generated data that the pair was trained on; of scenes so many pictures."""
     pictures = min(config.data.scenes_train, pictures)
     data = told_by_card(replace(config.data, scenes_train=pictures), shared.card)
     pack = packs.load(data, seed=PRETRAINED)
     rows, images = {"train": (pack.train, pack.train_images), "test": (pack.test, pack.test_images)}[split]
+    rows = packs.questions(rows, pack.clips)
     place = {name: row for row, name in enumerate(images)}
     domain = domains(rows, data, reference=pack.train)
     rows = instructed(rows, data)

@@ -232,7 +232,7 @@ def _ground(config: Config, shared: Shared, progress: Progress | None) -> _Groun
         packs.questions(frame, pack.clips).reset_index(drop=True)
         for frame in (trained, validation, train, test)
     )
-    what = "validation part of A" if tuning else "test split"
+    what = ("tuning items" if own else "validation part of A") if tuning else "test split"
     check_domains(train["drift_domain"].to_numpy(), test["drift_domain"].to_numpy(), config.axes, what)
     by = data.partition_by if own else ""
     test = held_out(_having(test, by), wanted, data.items_per_domain, by)
@@ -292,7 +292,7 @@ def load_world(config: Config, shared: Shared, progress: Progress | None = None)
     run = config.run
     config = replace(config, data=told_by_card(config.data, shared.card))
     split = json.dumps(shared.card.get("split"))
-    base = (config.data, config.axes, config.pair.token_cache, shared.tower_digest, split)
+    base = (config.data, config.axes, config.pair.token_cache, shared.tower_digest, shared.frames, split)
 
     def make() -> World:
         ground = session().once("grounds", base, lambda: _ground(config, shared, progress), _KEPT)

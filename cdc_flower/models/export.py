@@ -68,7 +68,7 @@ def export(run: Path, out: Path, device: int | None = None, merge: bool = False)
     except results.ResultError as err:
         raise ConfigError(str(err)) from None
     config = parse_stages(found.config)
-    shared = load_shared(config.pair, config.data.name)
+    shared = load_shared(config.pair, config.data.name, config.data.frames)
     if pair_digest(config.pair, shared, config.data.name) != found.info.get("pair_digest"):
         raise ConfigError(f"run '{run}': its models have changed since; allowed: the weights of the run")
     newest = checkpoint.load_newest(run / "checkpoints")

@@ -85,7 +85,7 @@ class Student:
                 "'compression' in device.toml, one of nf4, int4, int8, none"
             )
         torch.set_num_threads(own.threads or config.run.threads)
-        shared = load_shared(config.pair, config.data.name)
+        shared = load_shared(config.pair, config.data.name, config.data.frames)
         resident(shared, pair)  # loaded now, not with the first question
         return cls(config, shared, pair, own.longest_question)
 

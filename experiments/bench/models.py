@@ -122,7 +122,7 @@ def steps(own: dict[str, Any]) -> None:
 
     torch.set_num_threads(1)
     config = parse(own)
-    shared = _done("load tower", lambda: load_shared(config.pair, config.data.name))
+    shared = _done("load tower", lambda: load_shared(config.pair, config.data.name, config.data.frames))
     device: Any = _done("load device", lambda: device_model(shared, config.pair))
     twin = _done("load twin", lambda: twin_model(shared, config.pair))
     teacher = _done("load teacher", lambda: load_teacher(config.pair, shared, config.data.name))

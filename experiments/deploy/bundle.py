@@ -42,7 +42,7 @@ def device_parts(config: Config, stream: bool) -> tuple[Parts, Mapping[str, Path
     from cdc_flower.models.folders import device_files
     from cdc_flower.models.shared import load_shared
 
-    shared = load_shared(config.pair, config.data.name)
+    shared = load_shared(config.pair, config.data.name, config.data.frames)
     longest = longest_question(shared, load_world(config, shared))
     return device_files(config.pair, config.data.name), {}, longest
 

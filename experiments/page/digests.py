@@ -69,7 +69,7 @@ def of_pair_and_data(config: Config) -> dict[str, str]:
     from cdc_flower.models.teacher import pair_digest
 
     pack = packs.load(config.data, seed=1)
-    shared = load_shared(config.pair, config.data.name)
+    shared = load_shared(config.pair, config.data.name, config.data.frames)
     return {"pair": pair_digest(config.pair, shared, config.data.name), "data": pack.digest}
 
 

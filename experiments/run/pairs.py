@@ -116,7 +116,7 @@ def transform(
     from cdc_flower.uplink.token_batch import error
     from strategies.transforms import provided
 
-    shared = load_shared(config.pair, config.data.name)
+    shared = load_shared(config.pair, config.data.name, config.data.frames)
     world = load_world(config, shared, progress)
     shared = provided(config, shared, world, say, progress)
     if shared.transform is None:
