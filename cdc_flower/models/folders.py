@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
@@ -29,6 +29,9 @@ from cdc_flower.data.features import cache_folder
 from cdc_flower.digests import known
 from cdc_flower.models.transform import BARE, Transform
 from cdc_flower.stages import PairConfig
+
+if TYPE_CHECKING:
+    from cdc_flower.models.retrieval import Head
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
 PACKAGE = "cdc-flower"
@@ -142,9 +145,9 @@ def _installed() -> Path:
     return Path(root) / "cdc_flower" / "weights"
 
 
-def weights_digest(*checkpoints: str | Path, turn: Transform | None = None) -> str:
-    """Hash of the safetensors files of checkpoints, in order, and of the transform that goes with them; files
-    are read once (`cdc_flower.digests`).
+def weights_digest(*checkpoints: str | Path, turn: Transform | None = None, head: Head | None = None) -> str:
+    """Hash of the safetensors files of checkpoints, in order, and of the transform and the retrieval head
+    that go with them; files are read once (`cdc_flower.digests`).
 
     Raises:
         PairError: a checkpoint has none.
@@ -155,7 +158,7 @@ def weights_digest(*checkpoints: str | Path, turn: Transform | None = None) -> s
         if not files:
             raise PairError(f"'{checkpoint}': no weights in safetensors; allowed: *.safetensors, not *.bin")
         every += files
-    last = turn.digest if turn is not None else b""  # not its file: the metadata stand in any order
+    last = b"".join(o.digest for o in (turn, head) if o is not None)  # no files: metadata in any order
     return known(every, f"weights {last.hex()}", lambda: _hash(every, last))
 
 

@@ -150,6 +150,16 @@ class Text:
         """Ids of an answer, without the end token."""
         return list(self.tokenizer(answer, add_special_tokens=False)["input_ids"]) if answer else []
 
+    def sentence_ids(self, sentence: str) -> list[int]:
+        """Ids of a sentence alone, where nothing is shown and nothing asked."""
+        begin = self.tokenizer.bos_token_id
+        return [*([] if begin is None else [cast(int, begin)]), *self.answer_ids(sentence)]
+
+    def places(self, length: int) -> np.ndarray:
+        """Position ids (length,) or (length, axes) of a sequence without a picture."""
+        ids, slots = self.prefix(self.smallest)
+        return np.add.outer(np.arange(length), self.family.positions(ids, slots, self.smallest)[0])
+
     def words(self, ids: Sequence[int]) -> str:
         """The words of ids, without the tokenizer's special ones."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))

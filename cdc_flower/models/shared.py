@@ -22,10 +22,11 @@ from torch import nn
 from transformers import AutoImageProcessor, AutoTokenizer, GenerationConfig
 
 from cdc_flower.data.features import Grid
-from cdc_flower.models import pixels, placement, transform
+from cdc_flower.models import pixels, placement, retrieval, transform
 from cdc_flower.models.families import FAMILIES
 from cdc_flower.models.folders import PairError, config_of, folder_of, opened, paths, read, weights_digest
 from cdc_flower.models.inputs import Text
+from cdc_flower.models.retrieval import Head
 from cdc_flower.models.transform import Transform
 from cdc_flower.session import kept
 from cdc_flower.stages import PairConfig, UplinkConfig
@@ -41,7 +42,7 @@ class Shared:
     name: str
     family: str  # of models
     path: str  # of the student
-    digest: str  # sha256 hex of the student's weights and of the transform
+    digest: str  # sha256 hex of the student's weights, of the transform and the retrieval head
     tower: nn.Module  # vision tower, float32
     tower_digest: str  # see `tower_digest`
     config: Any  # the student's, of transformers
@@ -52,6 +53,7 @@ class Shared:
     max_answer_tokens: int
     card: dict[str, Any]  # pair.json, {} for bare checkpoints
     transform: Transform | None = None  # of tokens, where the pair folder has one for this tower
+    head: Head | None = None  # for retrieval, where the pair folder has one
 
     @property
     def n_tokens(self) -> int:
@@ -257,8 +259,9 @@ def load_shared(config: PairConfig, data_name: str, frames: int = 0) -> Shared:
     turn = transform.load(found.transforms, FAMILIES[shape.model_type].width(shape), digest)
     frames = card_frames(found.card) if found.card else frames
     made = reader(found.student, "student", shape, tower, digest, config, frames)
-    own = weights_digest(found.student, turn=turn)
-    return replace(made, name=found.name, digest=own, card=found.card, transform=turn)
+    head = retrieval.load(found.folder, shape.text_config.hidden_size)
+    own = weights_digest(found.student, turn=turn, head=head)
+    return replace(made, name=found.name, digest=own, card=found.card, transform=turn, head=head)
 
 
 def card_frames(card: Mapping[str, Any]) -> int:

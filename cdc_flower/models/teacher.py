@@ -58,9 +58,9 @@ class Unlike:
 
 
 def pair_digest(config: PairConfig, shared: Shared, data_name: str) -> str:
-    """sha256 hex of both checkpoints and of the transform; opens no model."""
+    """sha256 hex of both checkpoints, of the transform and the retrieval head; opens no model."""
     found = paths(config, data_name)
-    return weights_digest(found.teacher, found.student, turn=shared.transform)
+    return weights_digest(found.teacher, found.student, turn=shared.transform, head=shared.head)
 
 
 def teacher_config(config: PairConfig, data_name: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,10 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from cdc_flower.data.packs import CAPTION
 from cdc_flower.models import vlm
+from cdc_flower.models.retrieval import Head, clip_vectors, contrast, said, shown, text_vectors
+from cdc_flower.tasks.retrieval import both_ways, equal
 from experiments.pretrain.optimise import Progress, optimise
 from experiments.pretrain.recipes import LanguageModel, Recipe
 from experiments.pretrain.tower import Targets, wide_init
@@ -137,6 +141,7 @@ def _name_regions(
 
 
 CHECKED = 200  # pictures for validation, at most
+CONTRAST = 0.3  # weight of the contrast of captions beside the cross entropy of answers
 
 
 @dataclass(frozen=True)
@@ -170,8 +175,8 @@ def collate_turns(
     return Turns(inputs, labels, turn)
 
 
-def turns_loss(model: nn.Module, batch: Turns, smoothing: float) -> torch.Tensor:
-    """Mean cross entropy over the answers' tokens.
+def turns_states(model: nn.Module, batch: Turns) -> torch.Tensor:
+    """Hidden states (B, S, H) after the final norm.
 
     Each question sees the picture and itself, at the positions it would have alone.
     """
@@ -180,7 +185,18 @@ def turns_loss(model: nn.Module, batch: Turns, smoothing: float) -> torch.Tensor
     seen &= (turn[:, None] == -1) | (turn[:, :, None] == turn[:, None])
     seen |= torch.eye(size, dtype=torch.bool)[None]  # a padding row must see something
     bias = torch.where(seen, 0.0, torch.finfo(torch.float32).min)[:, None]
-    hidden = vlm.run(model, batch.inputs, bias, use_cache=False).last_hidden_state
+    return vlm.run(model, batch.inputs, bias, use_cache=False).last_hidden_state
+
+
+def turns_loss(
+    model: nn.Module, batch: Turns, smoothing: float, hidden: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Mean cross entropy over the answers' tokens.
+
+    Args:
+        hidden: what `turns_states` gave, where it is at hand.
+    """
+    hidden = turns_states(model, batch) if hidden is None else hidden
     asked = batch.labels[:, 1:] != -100
     logits = vlm.parts(model)[2](hidden[:, :-1][asked])
     return nn.functional.cross_entropy(logits, batch.labels[:, 1:][asked], label_smoothing=smoothing)
@@ -199,13 +215,21 @@ def train_language(
     folder: Path,
     fingerprint: str,
     progress: Progress | None,
+    head: Head | None = None,
 ) -> dict[str, float]:
     """Projector and language model on `frame` (columns question, answer, image_row) and tokens (M, N, D);
     `checked` is the same for validation. Returns what `optimise` says.
 
     A step reads `recipe.batch` pictures with up to `recipe.turns` questions each. One batch in
-    `recipe.full_every` holds all tokens, the others a quarter to five eighths of each picture's, at random.
+    `recipe.full_every` holds all tokens, the others a quarter to five eighths of each picture's, at random,
+    or, of clips, every other time all tokens of some frames.
+
+    Args:
+        head: for retrieval; trained along on the captions that `frame` has, by contrast within a batch.
     """
+    captions = captions_of(frame) if head is not None else {}
+    frame = questions_of(frame, text)
+    checked = questions_of(checked[0], text), checked[1]
     questions = [text.question_ids(q) for q in frame["question"]]
     answers = [text.answer_ids(a) for a in frame["answer"]]
     rows_of = frame.reset_index(drop=True).groupby("image_row").indices
@@ -219,6 +243,7 @@ def train_language(
             "projector": model.model.multi_modal_projector,
             "lm": model.model.language_model,
             "head": model.lm_head,
+            **({"retrieval": head} if head is not None else {}),
         }
     )
 
@@ -233,11 +258,18 @@ def train_language(
         picked = pictures[rng.integers(len(pictures), size=recipe.batch)]
         k = n if step % recipe.full_every == 0 else int(rng.integers(n // 4, 5 * n // 8 + 1))
         kept = [np.sort(rng.permutation(n)[:k]) for _ in picked]
+        if text.frames > 1 and k < n and step % (2 * recipe.full_every) == 1:
+            kept = [_frames(n, text.frames, rng) for _ in picked]
         turns = [
             [(questions[r], answers[r]) for r in rng.permutation(rows_of[i])[: recipe.turns]] for i in picked
         ]
         batch = collate_turns(text, [tokens[i][p] for i, p in zip(picked, kept, strict=True)], kept, turns)
-        return turns_loss(model, batch, recipe.label_smoothing)
+        hidden = turns_states(model, batch)
+        loss = turns_loss(model, batch, recipe.label_smoothing, hidden)
+        if head is None or k < n:
+            return loss
+        pairs = [(row, rng.choice(captions[i])) for row, i in enumerate(picked) if i in captions]
+        return loss + CONTRAST * caption_loss(model, text, head, batch, hidden, pairs)
 
     model.train()
     found = optimise(
@@ -245,6 +277,39 @@ def train_language(
     )
     model.eval()
     return found
+
+
+def questions_of(frame: pd.DataFrame, text: vlm.Text) -> pd.DataFrame:
+    """Rows that are taught as questions: of clips not their captions, where there is anything else."""
+    rest = frame[frame["qtype"] != CAPTION] if text.frames else frame
+    return frame if rest.empty else rest
+
+
+def captions_of(frame: pd.DataFrame) -> dict[int, list[str]]:
+    """Row of a clip -> its captions."""
+    rows = frame[frame["qtype"] == CAPTION]
+    return {cast(int, i): some.tolist() for i, some in rows.groupby("image_row")["answer"]}
+
+
+def _frames(n: int, frames: int, rng: np.random.Generator) -> np.ndarray:
+    """The tokens of some frames of a clip, at least of two."""
+    some = np.sort(rng.permutation(frames)[: int(rng.integers(2, frames + 1))])
+    return np.arange(n).reshape(frames, -1)[some].ravel()
+
+
+def caption_loss(
+    model: nn.Module,
+    text: vlm.Text,
+    head: Head,
+    batch: Turns,
+    hidden: torch.Tensor,
+    pairs: list[tuple[int, str]],
+) -> torch.Tensor:
+    """The contrast of rows of a batch, with their hidden states, and a caption of each."""
+    rows, words = [row for row, _ in pairs], [caption for _, caption in pairs]
+    clips = head.of_clips(shown(batch.inputs, hidden)[rows])
+    texts = head.of_texts(said(model, text, words, batch.inputs.tokens.shape[-1]))
+    return contrast(head, clips, texts, torch.from_numpy(equal(words)))
 
 
 @torch.no_grad()
@@ -276,7 +341,7 @@ def scores(
     model: nn.Module, text: vlm.Text, frame: pd.DataFrame, tokens: np.ndarray
 ) -> dict[str, dict[str, float]]:
     """Share of right answers, by domain and by kind of question."""
-    right = []
+    frame, right = questions_of(frame, text), []
     for i in range(0, len(frame), 128):
         rows = frame.iloc[i : i + 128]
         inputs = vlm.collate(
@@ -289,3 +354,14 @@ def scores(
     found = pd.Series(np.concatenate(right))
     by = {"by_domain": "drift_domain", "by_qtype": "qtype"}
     return {name: found.groupby(frame[c].to_numpy()).mean().round(4).to_dict() for name, c in by.items()}
+
+
+@torch.no_grad()
+def retrieved(
+    model: nn.Module, text: vlm.Text, head: Head, frame: pd.DataFrame, tokens: np.ndarray
+) -> dict[str, dict[str, float]]:
+    """How well captions and clips of `frame` find each other (`cdc_flower.tasks.retrieval`)."""
+    captions = {i: words[0] for i, words in captions_of(frame).items()}
+    words = list(captions.values())
+    clips = clip_vectors(model, text, head, [tokens[i] for i in captions])
+    return both_ways(clips, text_vectors(model, text, head, words, tokens.shape[-1]), words)

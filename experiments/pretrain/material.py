@@ -19,10 +19,12 @@ from transformers import CLIPVisionModel
 from cdc_flower.config import Config, ConfigError
 from cdc_flower.data import packs, splits
 from cdc_flower.data.domains import SOURCE, domains
+from cdc_flower.data.pictures import Picture
 from cdc_flower.data.splits import Split
 from experiments.pretrain.recipes import Recipe
-from experiments.pretrain.tower import pixels_of
+from experiments.pretrain.tower import pixels_of, tokens_of
 
+FRAMES = 8  # that models read of a clip, where no setting says so
 SCORED = 2000  # rows of a part, at most, that a model is scored on
 
 
@@ -32,11 +34,13 @@ class Part:
 
     Attributes:
         frame: with `drift_domain`, and `image_row`, a position in `ids`.
-        images: name -> encoded picture, of these and perhaps others.
+        images: name -> encoded picture, or the frames of a clip, of these and perhaps others.
+        frames: that are read of a clip; 0 = they are pictures.
     """
 
     frame: pd.DataFrame
-    images: Mapping[str, bytes]
+    images: Mapping[str, Picture]
+    frames: int = 0
 
     @cached_property
     def ids(self) -> list[str]:
@@ -53,14 +57,14 @@ class Part:
         if len(self.frame) <= SCORED:
             return self
         rows = np.random.default_rng(0).permutation(len(self.frame))[:SCORED]
-        return _part(self.frame.iloc[rows], self.images)
+        return _part(self.frame.iloc[rows], self.images, self.frames)
 
     @torch.no_grad()
     def tokens(self, tower: CLIPVisionModel, side: int) -> np.ndarray:
-        """The tower's outputs (pictures, N, D) float16."""
+        """The tower's outputs (pictures, N, D) float16; of a clip those of its frames in turn."""
         states = [
-            tower(x.float() / 127.5 - 1, output_hidden_states=True).hidden_states[-1][:, 1:].half()
-            for x in pixels_of(self.images, self.ids, side).split(128)
+            tokens_of(tower, x.float() / 127.5 - 1).half()
+            for x in pixels_of(self.images, self.ids, side, self.frames).split(128)
         ]
         return torch.cat(states).numpy()
 
@@ -73,12 +77,14 @@ class Material:
         name, digest: of the data.
         parts: by their names in `splits.PARTS`; but for A up to `SCORED` rows of each.
         split: what the pair's card says of all of them.
+        frames: that models read of a clip; 0 = the data are pictures.
     """
 
     name: str
     digest: str
     parts: dict[str, Part]
     split: dict[str, Any]
+    frames: int = 0
 
 
 def material(config: Config, recipe: Recipe) -> Material:
@@ -89,6 +95,7 @@ def material(config: Config, recipe: Recipe) -> Material:
     """
     data = config.data
     pack = packs.load(replace(data, scenes_train=recipe.pictures))
+    frames = (getattr(data, "frames", 0) or FRAMES) if pack.clips else 0
     if data.pack in packs.GENERATED:
         lived = packs.load(data, seed=1)
         rows = (pack.train, pack.train_images), (pack.test, pack.test_images)
@@ -104,7 +111,7 @@ def material(config: Config, recipe: Recipe) -> Material:
             for name, frame in splits.rows_of(pack, parts).items()
         )
     parts = {
-        name: _part(frame.assign(drift_domain=domains(frame, data, pack.train)), images)
+        name: _part(frame.assign(drift_domain=domains(frame, data, pack.train)), images, frames)
         for name, (frame, images) in zip(splits.PARTS, rows, strict=True)
     }
     for name, what in ((splits.A, "training"), (splits.CHECKED, "validation")):
@@ -115,9 +122,9 @@ def material(config: Config, recipe: Recipe) -> Material:
             )
     said = splits.record(split, {name: part.frame for name, part in parts.items()})
     parts = {name: part if name == splits.A else part.some() for name, part in parts.items()}
-    return Material(pack.name, pack.digest, parts, said)
+    return Material(pack.name, pack.digest, parts, said, frames)
 
 
-def _part(frame: pd.DataFrame, images: Mapping[str, bytes]) -> Part:
+def _part(frame: pd.DataFrame, images: Mapping[str, Picture], frames: int) -> Part:
     row_of = {name: row for row, name in enumerate(frame["image_id"].unique())}
-    return Part(frame.assign(image_row=frame["image_id"].map(row_of)), images)
+    return Part(frame.assign(image_row=frame["image_id"].map(row_of)), images, frames)

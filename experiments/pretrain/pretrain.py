@@ -30,11 +30,13 @@ from transformers.utils import logging as hf_logging
 from cdc_flower import results
 from cdc_flower.config import Config, ConfigError
 from cdc_flower.data import splits
+from cdc_flower.data.packs import CAPTION
 from cdc_flower.lock import locked
-from cdc_flower.models import folders, transform, vlm
+from cdc_flower.models import folders, retrieval, transform, vlm
 from cdc_flower.models.families import FAMILIES
+from cdc_flower.models.retrieval import Head
 from cdc_flower.models.shared import tower_digest
-from experiments.pretrain.language import make_llava, make_tokenizer, scores, train_language
+from experiments.pretrain.language import make_llava, make_tokenizer, retrieved, scores, train_language
 from experiments.pretrain.material import Material, material
 from experiments.pretrain.optimise import Progress, saving
 from experiments.pretrain.recipes import RECIPES, LanguageModel, Recipe
@@ -60,13 +62,20 @@ def _write_checkpoint(
 
 
 def scored(
-    model: LlavaForConditionalGeneration, text: vlm.Text, data: Material, tokens: Mapping[str, np.ndarray]
+    model: LlavaForConditionalGeneration,
+    text: vlm.Text,
+    data: Material,
+    tokens: Mapping[str, np.ndarray],
+    head: Head | None,
 ) -> dict[str, Any]:
     """What a card says of a model's accuracy on rows that it was not trained on."""
-    return {
-        name: scores(model, text, data.parts[name].frame, tokens[name])
-        for name in (splits.CHECKED, splits.B, splits.C)
-    }
+    found: dict[str, Any] = {}
+    for name in (splits.CHECKED, splits.B, splits.C):
+        frame = data.parts[name].frame
+        found[name] = scores(model, text, frame, tokens[name])
+        if head is not None:
+            found[name]["retrieval"] = retrieved(model, text, head, frame, tokens[name])
+    return found
 
 
 def pretrain(
@@ -111,7 +120,7 @@ def _pretrain(config: Config, out: Path, recipe: Recipe | None, progress: Progre
         own = {k: v for k, v in settings.items() if k.startswith(role)}
         rest = base if role == "tower" else [shared, own, known if role == "student" else None]
         digests = [data.split["parts"][name]["digest"] for name in (splits.A, splits.CHECKED)]
-        return json.dumps([data.digest, digests, rest])
+        return json.dumps([data.digest, digests, rest, *([data.frames] if data.frames else [])])
 
     seconds: dict[str, float] = {}
     stopped: dict[str, dict[str, float]] = {}
@@ -130,17 +139,19 @@ def _pretrain(config: Config, out: Path, recipe: Recipe | None, progress: Progre
     tokens = {name: part.tokens(tower, recipe.image_side) for name, part in data.parts.items()}
     tokenizer = make_tokenizer(taught.frame)
     (out / "pair.json").unlink(missing_ok=True)  # the card of other weights
-    made, found = {}, {}
+    made, found, head = {}, {}, None
     for role, lm, steps, rows, aside in (
         ("teacher", recipe.teacher, recipe.teacher_steps, taught.frame, checked.frame),
         ("student", recipe.student, recipe.student_steps, taught.source, checked.source),
     ):
         made[role] = make_llava(tower, lm, tokenizer, recipe.seed)
         end: Any = tokenizer.eos_token_id
-        text = vlm.Text(tokenizer, FAMILIES["llava"], made[role].config, (end,))
+        text = vlm.Text(tokenizer, FAMILIES["llava"], made[role].config, (end,), data.frames)
+        if role == "student" and data.frames and (rows["qtype"] == CAPTION).any():
+            head = Head(lm.hidden)
         stopped[role] = timed(
             role,
-            lambda role=role, text=text, steps=steps, rows=rows, aside=aside: train_language(
+            lambda role=role, text=text, steps=steps, rows=rows, aside=aside, head=head: train_language(
                 role,
                 made[role],
                 text,
@@ -153,21 +164,25 @@ def _pretrain(config: Config, out: Path, recipe: Recipe | None, progress: Progre
                 stages,
                 fingerprint(role),
                 progress,
+                head,
             ),
         )
         with saving(out / role):
             _write_checkpoint(made[role], tokenizer, recipe.image_side, out / role)
-        found[role] = scored(made[role], text, data, tokens)
+        found[role] = scored(made[role], text, data, tokens, head)
     pictures = tokens[splits.A][np.unique(taught.source["image_row"])]
     turn = transform.estimate(list(pictures))
     with saving(out):
         transform.save(turn, out, tower_digest(made["student"].model.vision_tower, made["student"].config))
+        if head is not None:
+            retrieval.save(head, out)
     count = {r: sum(p.numel() for p in m.parameters()) for r, m in {"tower": tower, **made}.items()}
     card = {
         "format": 1,
         "name": data.name,
         "data": data.digest,
-        "digest": folders.weights_digest(out / "teacher", out / "student", turn=turn),
+        "digest": folders.weights_digest(out / "teacher", out / "student", turn=turn, head=head),
+        **({"frames": data.frames} if data.frames else {}),
         "known": known,
         "split": data.split,
         "recipe": dataclasses.asdict(recipe),

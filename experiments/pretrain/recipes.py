@@ -48,6 +48,15 @@ class Recipe:
 
 RECIPES: dict[str, Recipe] = {
     "scenes": Recipe(),
+    "clips": Recipe(
+        image_side=32,
+        patch=8,
+        tower_steps=600,
+        tower_batch=256,
+        teacher_steps=1500,
+        student_steps=1500,
+        student_words=False,
+    ),
     "easyvqa": Recipe(
         image_side=64,
         patch=8,

@@ -3,6 +3,9 @@
 Where the pack has an `attributes` column ("name@x0,y0,x1,y1;...", fractions of the picture), the tokens
 inside each box are pooled and must tell its names. Elsewhere the mean over all tokens must tell the answers
 of the pack's frequent questions and its class columns. The boxes matter: see docs/log.md.
+
+The tower sees the frames of a clip one by one, and a clip's tokens are theirs, one frame after another; its
+attributes are those of each frame, apart by "|".
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from cdc_flower.config import ConfigError
 from cdc_flower.data import packs
+from cdc_flower.data.features import spread
+from cdc_flower.data.pictures import Picture
 from experiments.pretrain.optimise import Progress, optimise
 from experiments.pretrain.recipes import Recipe
 
@@ -54,16 +59,27 @@ def _box_pool(box: tuple[float, ...], grid: int) -> np.ndarray:
     return weights / max(weights.sum(), 1e-9)
 
 
-def targets(frame: pd.DataFrame, image_ids: list[str], grid: int, min_count: int = 30) -> Targets:
-    """Tower targets of a pack's training frame; see the module text."""
+def targets(
+    frame: pd.DataFrame, image_ids: list[str], grid: int, min_count: int = 30, frames: int = 0
+) -> Targets:
+    """Tower targets of a pack's training frame; see the module text.
+
+    Args:
+        grid: tokens of a side of a picture, or of a frame.
+        min_count: of a question that is asked often enough to be learnt from.
+        frames: of a clip; 0 = samples are pictures.
+    """
+    each = max(1, frames)
     row_of = {image_id: i for i, image_id in enumerate(image_ids)}
-    regions: dict[tuple[int, str], dict[str, float]] = {}
+    regions: dict[tuple[int, int, str], dict[str, float]] = {}
     if "attributes" in frame.columns:
         firsts = frame.drop_duplicates("image_id")
         for image_id, listed in zip(firsts["image_id"], firsts["attributes"], strict=True):
-            for entry in filter(None, str(listed).split(";")):
-                name, _, box = entry.partition("@")
-                regions.setdefault((row_of[image_id], box), {})[name] = 1.0
+            shown = str(listed).split("|") if frames else [str(listed)]
+            for number, at in enumerate(spread(len(shown), each)):
+                for entry in filter(None, shown[at].split(";")):
+                    name, _, box = entry.partition("@")
+                    regions.setdefault((row_of[image_id], number, box), {})[name] = 1.0
         closed = True
     else:
         closed = False
@@ -79,7 +95,7 @@ def targets(frame: pd.DataFrame, image_ids: list[str], grid: int, min_count: int
             and frame.groupby("image_id")[c].nunique().max() == 1
         ]
         for row in frame.itertuples():
-            entry = regions.setdefault((row_of[row.image_id], ""), {})
+            entry = regions.setdefault((row_of[row.image_id], 0, ""), {})
             if row.question in frequent:
                 for a in answers[row.question]:
                     entry[f"{row.question}={a}"] = float(a == row.answer)
@@ -90,25 +106,39 @@ def targets(frame: pd.DataFrame, image_ids: list[str], grid: int, min_count: int
     index = {n: i for i, n in enumerate(names)}
     label = np.zeros((len(regions), len(names)), np.float32)
     known = np.full((len(regions), len(names)), closed)
-    pool = np.empty((len(regions), grid * grid), np.float32)
-    for r, ((_, box), entry) in enumerate(regions.items()):
+    pool = np.zeros((len(regions), each, grid * grid), np.float32)
+    for r, ((_, number, box), entry) in enumerate(regions.items()):
         where = [index[n] for n in entry]
         label[r, where] = list(entry.values())
         known[r, where] = True
-        pool[r] = _box_pool(tuple(map(float, box.split(","))), grid) if box else 1 / grid**2
+        if box:
+            pool[r, number] = _box_pool(tuple(map(float, box.split(","))), grid)
+        else:
+            pool[r] = 1 / (each * grid**2)
     if not closed:
         for group in classes.values():
             known[:, [index[n] for n in group]] = True
-    return Targets(names, np.array([i for i, _ in regions], np.int64), pool, label, known)
+    whose = np.array([i for i, _, _ in regions], np.int64)
+    return Targets(names, whose, pool.reshape(len(regions), -1), label, known)
 
 
-def pixels_of(images: Mapping[str, bytes], ids: list[str], side: int) -> torch.Tensor:
-    """(M, 3, side, side) uint8."""
-    out = np.empty((len(ids), side, side, 3), np.uint8)
+def pixels_of(images: Mapping[str, Picture], ids: list[str], side: int, frames: int = 0) -> torch.Tensor:
+    """(M, F, 3, side, side) uint8: of pictures one frame, of clips `frames`."""
+    each = max(1, frames)
+    out = np.empty((len(ids), each, side, side, 3), np.uint8)
     for i, image_id in enumerate(ids):
-        with Image.open(io.BytesIO(images[image_id])) as im:
-            out[i] = np.asarray(im.convert("RGB").resize((side, side), Image.Resampling.BICUBIC))
-    return torch.from_numpy(out).permute(0, 3, 1, 2)
+        found = images[image_id]
+        shown = [found] if isinstance(found, bytes) else [found[j] for j in spread(len(found), each)]
+        for j, data in enumerate(shown):
+            with Image.open(io.BytesIO(data)) as im:
+                out[i, j] = np.asarray(im.convert("RGB").resize((side, side), Image.Resampling.BICUBIC))
+    return torch.from_numpy(out).permute(0, 1, 4, 2, 3)
+
+
+def tokens_of(tower: CLIPVisionModel, x: torch.Tensor) -> torch.Tensor:
+    """Tokens (B, F n, D) of pictures, or clips, (B, F, 3, side, side) in -1..1."""
+    states = tower(x.flatten(0, 1), output_hidden_states=True).hidden_states[-1][:, 1:]
+    return states.unflatten(0, x.shape[:2]).flatten(1, 2)
 
 
 def _augment(x: torch.Tensor, rng: np.random.Generator, flip: bool) -> torch.Tensor:
@@ -169,7 +199,8 @@ def train_tower(
     tower = CLIPVisionModel(_vision_config(recipe))
     wide_init(tower)
     ids, trained = [*taught.ids, *checked.ids], len(taught.ids)
-    goal = targets(pd.concat([taught.frame, checked.frame]), ids, recipe.image_side // recipe.patch)
+    grid, frames = recipe.image_side // recipe.patch, taught.frames
+    goal = targets(pd.concat([taught.frame, checked.frame]), ids, grid, frames=frames)
     if not goal.names:
         raise ConfigError(
             f"pack '{name}' gives a vision tower nothing to learn; allowed: a question "
@@ -180,15 +211,17 @@ def train_tower(
     rows_of: list[list[int]] = [[] for _ in ids]
     for r, i in enumerate(goal.image):
         rows_of[i].append(r)
-    pixels = torch.cat([pixels_of(part.images, part.ids, recipe.image_side) for part in (taught, checked)])
+    pixels = torch.cat(
+        [pixels_of(part.images, part.ids, recipe.image_side, frames) for part in (taught, checked)]
+    )
     pool, label = torch.from_numpy(goal.pool), torch.from_numpy(goal.label)
     known = torch.from_numpy(_judged(goal, trained))
 
     def loss_on(picked: np.ndarray, rng: np.random.Generator | None) -> torch.Tensor:
         x = pixels[picked].float() / 127.5 - 1
         if rng is not None:
-            x = _augment(x, rng, recipe.flip)
-        tokens = tower(x, output_hidden_states=True).hidden_states[-1][:, 1:]
+            x = _augment(x.flatten(0, 1), rng, recipe.flip).unflatten(0, x.shape[:2])
+        tokens = tokens_of(tower, x)
         rows = np.concatenate([rows_of[i] for i in picked]).astype(np.int64)
         owner = np.repeat(np.arange(len(picked)), [len(rows_of[i]) for i in picked])
         logits = head(torch.einsum("rn,rnd->rd", pool[rows], tokens[owner]))
@@ -197,7 +230,8 @@ def train_tower(
 
     def loss_of(step: int) -> torch.Tensor:
         rng = np.random.default_rng([recipe.seed, 1, step])
-        return loss_on(rng.integers(0, trained, recipe.tower_batch), rng if recipe.augment else None)
+        some = rng.integers(0, trained, -(-recipe.tower_batch // max(1, frames)))
+        return loss_on(some, rng if recipe.augment else None)
 
     @torch.no_grad()
     def validate() -> float:
