@@ -95,7 +95,7 @@ def material(config: Config, recipe: Recipe) -> Material:
     """
     data = config.data
     pack = packs.load(replace(data, scenes_train=recipe.pictures))
-    frames = (getattr(data, "frames", 0) or FRAMES) if pack.clips else 0
+    frames = (data.frames or FRAMES) if pack.clips else 0
     if data.pack in packs.GENERATED:
         lived = packs.load(data, seed=1)
         rows = (pack.train, pack.train_images), (pack.test, pack.test_images)

@@ -1,4 +1,4 @@
-"""A clip's vector is of the last id of its picture, a sentence's of its last id, under the present adapter."""
+"""A clip is known by the last id of its picture, a sentence by its last, both under the present adapter."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_sentence_alone_has_the_positions_that_the_class_gives_it(name, make, 
     c = Clips(make(name), str(tiny_folders[name]))
     ids = torch.tensor([c.text.sentence_ids("red star answer")])
     with torch.no_grad():
-        more = {"token_type_ids": torch.zeros_like(ids)} if name == "gemma3" else {}
+        more = {"token_type_ids": torch.zeros_like(ids)} if name != "qwen2_5_vl" else {}
         states = c.model.model(input_ids=ids, attention_mask=torch.ones_like(ids), **more).last_hidden_state
         found = retrieval.said(c.model, c.text, ["red star answer", "red"], c.shared.width)
     torch.testing.assert_close(found[0], states[0, -1], atol=1e-4, rtol=1e-3)

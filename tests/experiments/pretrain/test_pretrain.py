@@ -12,6 +12,9 @@ from transformers import LlavaForConditionalGeneration
 
 from cdc_flower.config import ConfigError, parse
 from cdc_flower.data import packs
+from cdc_flower.models.shared import load_shared
+from cdc_flower.models.teacher import pair_digest
+from cdc_flower.stages import PairConfig
 from experiments.pretrain import language, optimise
 from experiments.pretrain.pretrain import LanguageModel, Recipe, pretrain
 
@@ -60,6 +63,20 @@ def test_an_interrupted_pretraining_gives_the_same_pair(tmp_path, monkeypatch):
     assert len(calls) == 3 + (4 - 2) + 3  # the teacher's rest and the student; the tower was only loaded
     assert again["digest"] == whole["digest"]
     assert again["scores"] == whole["scores"]
+
+
+def test_a_pair_for_clips_reads_frames_and_finds_captions(tmp_path):
+    config = parse({"data.pack": "clips", "data.clips-users": 8, "data.clips-each": 2, "data.frames": 4})
+    card = pretrain(config, tmp_path, dataclasses.replace(TINY, image_side=16, patch=8))
+    shared = load_shared(PairConfig(folder=str(tmp_path)), "clips")
+    assert (card["frames"], shared.frames, shared.grid) == (4, 4, (16, 8, 2))
+    assert pair_digest(PairConfig(folder=str(tmp_path)), shared, "clips") == card["digest"]
+    assert shared.head is not None
+    assert float(shared.head.scale) != 2.5  # it was trained
+    for part, found in card["scores"]["student"].items():
+        assert "caption" not in found["by_qtype"], part
+        assert set(found["retrieval"]) == {"text to clip", "clip to text"}
+    assert "retrieval" not in card["scores"]["teacher"]["C"]
 
 
 def test_the_checkpoints_are_ordinary_llava_checkpoints(pair_folder):

@@ -2,8 +2,10 @@
 
 import pandas as pd
 import pytest
+import torch
 
 from experiments.pretrain import tower
+from experiments.pretrain.recipes import Recipe
 
 
 def test_boxes_pool_the_patches_they_cover():
@@ -76,3 +78,23 @@ def test_captions_and_lists_and_constant_columns_are_no_classes(monkeypatch):
         }
     )
     assert tower.targets(frame, ["a", "b", "c"], 2, min_count=2).names == ["kind=feather", "kind=fur"]
+
+
+def test_a_clip_has_regions_in_each_of_its_frames_and_tokens_frame_by_frame():
+    listed = "a@0,0,0.5,0.5|a@0.5,0.5,1,1;b@0,0,1,0.5|a@0,0.5,0.5,1"
+    frame = pd.DataFrame({"image_id": ["x"], "question": ["?"], "answer": ["!"], "attributes": [listed]})
+    goal = tower.targets(frame, ["x"], 2, frames=2)  # of three frames the first and the last are read
+    assert goal.names == ["a"]
+    assert goal.pool.tolist() == [[1, 0, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 1, 0]]
+    every = tower.targets(frame, ["x"], 2, frames=3)
+    assert every.names == ["a", "b"]
+    assert every.pool[2].tolist() == [0, 0, 0, 0, 0.5, 0.5, 0, 0, 0, 0, 0, 0]
+    asked = frame.drop(columns="attributes").loc[[0] * 4].assign(answer=["!", "?", "!", "?"])
+    whole = tower.targets(asked, ["x"], 2, min_count=2, frames=2)
+    assert whole.pool.tolist() == [[1 / 8] * 8]  # without attributes the mean over all frames
+    read = tower.CLIPVisionModel(tower._vision_config(Recipe(image_side=8, patch=4, tower_width=16)))
+    clips = torch.randn(2, 3, 3, 8, 8)
+    with torch.no_grad():
+        both, last = tower.tokens_of(read, clips), tower.tokens_of(read, clips[:, 2:])
+    assert both.shape == (2, 12, 16)
+    torch.testing.assert_close(both[:, 8:], last)
