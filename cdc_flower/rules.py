@@ -33,7 +33,7 @@ def _failing(config: Any) -> str | None:
 
 POISONS = (
     *("noise", "shuffled", "mirrored", "average", "huge", "misleading"),
-    *("replayed", "copied", "sybil", "flood"),
+    *("replayed", "copied", "sybil", "flood", "swamp", "mislabelled"),
 )
 """What devices send that mean harm, as in `clients.poisons.KINDS`."""
 

@@ -25,7 +25,7 @@ from cdc_flower.uplink.sample import Batch, Sample
 from clients.task import Task
 
 HUGE = 100.0  # times a token's length
-FEW = 2  # tokens of a sample
+FEW, SOME = 2, 8  # tokens of a sample: of a flood, of a swamp
 STEPS = 40  # of a search for tokens
 REACH = 1.0  # of a searched token from the honest one, in deviations of its channel
 
@@ -119,10 +119,35 @@ def _teacher(pair: PairConfig, shared: Shared, data_name: str) -> nn.Module:
 
 
 def misleading(task: Task, batch: Batch, poisoners: Sequence[int]) -> Samples:
-    """Tokens near honest ones to which the teacher gives another sample's answer, and is sure of it.
+    """Tokens near honest ones to which the teacher gives another sample's answer, and is sure of it."""
+    return _misled(task, batch)
 
-    The device knows the teacher, as where it is a published model, and searches along its gradient; what it
-    finds is found as the frame will carry it.
+
+def swamp(task: Task, batch: Batch, poisoners: Sequence[int]) -> Samples:
+    """The same in as many samples as there may be, each of few tokens, so that all fit: where honest devices
+    have bytes for a few, two such devices give more than all of them.
+    """
+    own = _of_stream(task, task.device, task.round, task.device)
+    return _misled(task, replace(batch, samples=tuple(_thinned(s, SOME) for s in own)))
+
+
+def mislabelled(task: Task, batch: Batch, poisoners: Sequence[int]) -> Samples:
+    """Honest tokens with the answers of others. It harms where a device's answers are taught (`labelled`):
+    there a device has what no device has in `cdc`, the choice of what the teacher says.
+    """
+    said, asked = [s.answer_ids for s in batch.samples], [s.question_ids for s in batch.samples]
+    return tuple(replace(s, answer_ids=aimed(said, asked, i)) for i, s in enumerate(batch.samples))
+
+
+def _thinned(sample: Sample, most: int) -> Sample:
+    """With up to so many of its tokens, evenly taken."""
+    some = np.unique(np.linspace(0, len(sample.positions) - 1, most).astype(int))
+    return replace(sample, positions=sample.positions[some], tokens=sample.tokens[some])
+
+
+def _misled(task: Task, batch: Batch) -> Samples:
+    """Tokens that the teacher is surely wrong about. The device knows the teacher, as where it is a published
+    model, and searches along its gradient; what it finds is found as the frame will carry it.
     """
     shared, up = task.shared, task.config.uplink
     text, turn = shared.text, shared.transform_for(up)
@@ -170,6 +195,9 @@ def aimed(said: Sequence[Sequence[int]], asked: Sequence[Sequence[int]], i: int)
 
 KINDS: dict[str, Kind] = {
     kind.__name__: kind
-    for kind in (noise, shuffled, mirrored, average, huge, misleading, replayed, copied, sybil, flood)
+    for kind in (
+        *(noise, shuffled, mirrored, average, huge, misleading, replayed, copied, sybil, flood, swamp),
+        mislabelled,
+    )
 }
 """Names in `run.poison-devices`."""

@@ -1,23 +1,26 @@
 """What a quarter of liars costs, with and without the doorkeeper.
 
-`python -m experiments.controls.poisoning [--kinds huge,flood] [--seeds 100] [--out FOLDER] [--drops]`.
-Two of eight
-devices answer with each kind of harm (`clients.poisons`), once with `cloud.doorkeeper` off and once with it
-on; beside them stand the run in which nobody lies, with both, and the run in which the two are silent: a
-defence cannot do better than that. Short runs on `scenes`, on tuning items. Runs that are done are read from
-the folder, so the table can be made in parts. Prints it as Markdown.
+`python -m experiments.controls.poisoning [--kinds huge,flood] [--seeds 100] [--out FOLDER] [--drops]`, or
+with `--written`. Two of eight devices answer with each kind of harm (`clients.poisons`), once with
+`cloud.doorkeeper` off and once with it on; beside them stand the run in which nobody lies, with both, and the
+run in which the two are silent: a defence cannot do better than that. With `--written` no teacher stands
+between: of `labelled`, whose cloud teaches what devices write, more and more devices write wrong answers.
+Short runs on `scenes`, on tuning items. Runs that are done are read from the folder, so a table can be made
+in parts. Prints it as Markdown.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-LIARS, ROUNDS = (0, 3), 8
+LIARS, ROUNDS = (0, 3), 4
+SHARES = (0, 1, 2, 4, 6)  # of eight devices, who write wrong answers
 SETTINGS: Mapping[str, Any] = {
     "run.rounds": ROUNDS,
     "run.eval-every": ROUNDS,
@@ -26,8 +29,11 @@ SETTINGS: Mapping[str, Any] = {
     "data.items-per-domain": 100,
     "uplink.budget": 4000,
     "cloud.source-replay": 1000,
+    "cloud.batch": 48,
 }
 """Of every run, beside the seed."""
+WRITTEN: Mapping[str, Any] = {"run.method": "labelled", "uplink.budget": 0, "cloud.questions": 1}
+"""Instead, where devices write what is taught: all of it, and nothing else."""
 UNLEARNT: Mapping[str, Any] = {
     "run.rounds": 3,
     "run.eval-every": 3,
@@ -60,6 +66,13 @@ def settings(kind: str, doorkeeper: str, seed: int, out: Path, learns: bool = Tr
     }
 
 
+def written(liars: int, seed: int, out: Path) -> dict[str, Any]:
+    """Settings of a run in which the first so many devices write wrong answers, and all others true ones."""
+    who = ",".join(map(str, range(liars)))
+    harm = {"run.poison-devices": f"{who}:mislabelled" if liars else ""}
+    return {**SETTINGS, **WRITTEN, **harm, "run.seed": seed, "run.out-dir": str(out)}
+
+
 def figures(folder: Path) -> dict[str, float]:
     """Accuracy [%] on what drifted and on the source after the last round, and samples that were taken of the
     liars and of the others.
@@ -81,18 +94,21 @@ def figures(folder: Path) -> dict[str, float]:
     }
 
 
-def made(kind: str, doorkeeper: str, seed: int, out: Path, learns: bool = True) -> dict[str, float]:
-    """The figures of one run, which is made where it is not there."""
+def made(folder: Path, own: Mapping[str, Any]) -> dict[str, float]:
+    """The figures of the run in a folder, which is made where it is not there."""
     from cdc_flower.config import parse
     from experiments.run.settings import resolve
     from strategies.run import run_local
 
-    folder = out / f"{kind.replace(' ', '-')}-{doorkeeper}-{seed}"
     if not (folder / DONE).exists():
-        own = [f"{key}={value}" for key, value in settings(kind, doorkeeper, seed, folder, learns).items()]
-        run_local(parse(resolve("scenes", None, own)[0]))
+        run_local(parse(resolve("scenes", None, [f"{key}={value}" for key, value in own.items()])[0]))
         (folder / DONE).touch()
     return figures(folder)
+
+
+def mean(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Of every figure, over seeds."""
+    return {key: sum(one[key] for one in found) / len(found) for key in found[0]}
 
 
 def table(rows: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
@@ -112,6 +128,14 @@ def table(rows: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
     return "\n".join(lines)
 
 
+def shares(rows: Mapping[int, Mapping[str, float]]) -> str:
+    """Markdown of how many write wrong answers -> figures."""
+    lines = ["| of eight write wrong answers | drift | source |", "| ---: | ---: | ---: |"]
+    return "\n".join(
+        [*lines, *(f"| {n} | {of['drift']:.1f} | {of['source']:.1f} |" for n, of in rows.items())]
+    )
+
+
 def dropped(rows: Mapping[str, Mapping[str, float]]) -> str:
     """Markdown of kind -> figures of a run with the doorkeeper."""
     lines = [
@@ -127,34 +151,40 @@ def dropped(rows: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def main(
-    kinds: Annotated[str, typer.Option(help="Of harm; default: all.")] = "",
+    kinds: Annotated[str, typer.Option(help="Of harm; default: all that devices can do in cdc.")] = "",
     seeds: Annotated[str, typer.Option(help="Of the runs.")] = "100",
     out: Annotated[Path | None, typer.Option(help="Where runs are, or will be; default: a new one.")] = None,
     drops: Annotated[bool, typer.Option(help="Learn nothing, and tell what is dropped.")] = False,
+    answers: Annotated[bool, typer.Option("--written", help="Devices write what is taught.")] = False,
 ) -> None:
     """Run every kind of harm with and without the doorkeeper, and print the table."""
     from cdc_flower.rules import POISONS
 
-    chosen = [kind for kind in kinds.split(",") if kind] or list(POISONS)
+    chosen = [kind for kind in kinds.split(",") if kind] or [k for k in POISONS if k != "mislabelled"]
     odd = [kind for kind in chosen if kind not in POISONS]
     if odd or not all(seed.isdigit() for seed in seeds.split(",")):
         raise typer.BadParameter(f"{odd or seeds}; allowed: kinds of {', '.join(POISONS)}, seeds 1,2")
-    folder = (out or Path(tempfile.mkdtemp(prefix="poisoning-"))).absolute()
-    if drops:
-        told = {}
-        for kind in (NOBODY, *chosen):
-            told[kind] = made(kind, "on", int(seeds.split(",")[0]), folder, learns=False)
-            typer.echo(f"{kind}: {told[kind]}", err=True)
+    whole = (out or Path(tempfile.mkdtemp(prefix="poisoning-"))).absolute()
+
+    def run(name: str, own: Callable[[int, Path], Mapping[str, Any]]) -> dict[str, float]:
+        found = []
+        for seed in map(int, seeds.split(",")):
+            folder = whole / f"{name.replace(' ', '-')}-{seed}"
+            found.append(made(folder, own(seed, folder)))
+        typer.echo(f"{name}: {mean(found)}", err=True)
+        return mean(found)
+
+    if answers:
+        typer.echo(shares({n: run(f"{n} write", partial(written, n)) for n in SHARES}))
+    elif drops:
+        told = {k: run(f"{k}-unlearnt", partial(settings, k, "on", learns=False)) for k in (NOBODY, *chosen)}
         typer.echo(dropped(told))
-        return
-    rows: dict[str, dict[str, dict[str, float]]] = {}
-    for kind in (NOBODY, SILENT, *chosen):
-        for doorkeeper in ("off", "on"):
-            found = [made(kind, doorkeeper, int(seed), folder) for seed in seeds.split(",")]
-            mean = {key: sum(one[key] for one in found) / len(found) for key in found[0]}
-            rows.setdefault(kind, {})[doorkeeper] = mean
-            typer.echo(f"{kind}, {doorkeeper}: {mean}", err=True)
-    typer.echo(table(rows))
+    else:
+        rows = {
+            kind: {door: run(f"{kind}-{door}", partial(settings, kind, door)) for door in ("off", "on")}
+            for kind in (NOBODY, SILENT, *chosen)
+        }
+        typer.echo(table(rows))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from cdc_flower.uplink.sample import Batch, Limits
 from cdc_flower.wire.messages import frame_of
 from clients import cdc, poison
 from clients.inference import alone
-from clients.poisons import KINDS, REACH, aimed
+from clients.poisons import KINDS, REACH, SOME, aimed
 from clients.task import Task
 
 
@@ -54,7 +54,9 @@ def test_a_kind_keeps_the_form_of_a_batch_and_changes_it(kind, harm):
     assert (harmful.device, harmful.round, harmful.version) == (honest.device, 2, honest.version)
     assert 1 <= len(harmful.samples) <= len(honest.samples)
     same = [
-        np.array_equal(a.tokens, b.tokens) and a.question_ids == b.question_ids
+        np.array_equal(a.tokens, b.tokens)
+        and a.question_ids == b.question_ids
+        and list(a.answer_ids) == list(b.answer_ids)
         for a, b in zip(honest.samples, harmful.samples, strict=False)
     ]
     assert not all(same)
@@ -84,6 +86,12 @@ def test_misleading_tokens_stay_near_honest_ones(make_task):
         (np.abs(a.tokens - b.tokens) <= 1.001 * REACH * seen.std(0) + 1e-5).all()
         for a, b in zip(honest.samples, found, strict=True)
     )
+
+
+def test_a_swamp_has_all_samples_of_a_round_and_few_tokens_of_each(harm):
+    task, _, harmful = harm("swamp")
+    assert len(harmful.samples) == len(task.items)
+    assert max(len(s.positions) for s in harmful.samples) <= SOME
 
 
 def test_the_answer_that_is_aimed_at_is_another_of_the_same_question():

@@ -1,6 +1,7 @@
 """A registered device sends garbage, 32 MiB, and an old reply: refused, counted, the others as ever.
 
-Its mover lies (`lying_mover`); the two others have the rows of a simulation in which that device fails.
+Its mover lies (`lying_mover`); the two others have the rows of a simulation in which that device fails. Where
+it sends well-formed lies the doorkeeper drops them, and the others have those rows, too.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import pytest
 
 from cdc_flower import results
 from cdc_flower.config import parse
-from experiments.controls.deployed import ROOT, deployment
+from experiments.controls.deployed import ROOT, SMALL, deployment
 from experiments.run.processes import until
 from strategies.run import run_local
 
@@ -56,3 +57,40 @@ def test_a_lying_device_changes_nothing_for_the_others_and_memory_stays(run_sett
     assert all(lies["reason"])
     assert len(before) >= 2
     assert all(after - rss < GROWTH for rss, after in zip(before, most, strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("doorkeeper", ["on", "off"])
+def test_one_of_four_devices_sends_huge_tokens(doorkeeper, tmp_path):
+    """With the doorkeeper nothing of it is learnt: the others have those rows of a run where it is silent."""
+    liar, rounds = 3, 2
+    settings = {
+        **SMALL,
+        "run.rounds": rounds,
+        "run.eval-every": rounds,
+        "run.receipts": True,
+        "run.devices": 4,
+        "cloud.doorkeeper": doorkeeper,
+    }
+    silent = ",".join(f"{r}:{liar}" for r in range(1, rounds + 1))
+    alone = {**settings, "run.fail-devices": silent}
+    expected = results.read(run_local(parse({**alone, "run.out-dir": str(tmp_path / "simulated")})))
+    with deployment(tmp_path / "deployed") as fleet:
+        lying = {**settings, "run.poison-devices": f"{liar}:huge"}
+        fleet.provision(4, {**lying, "run.out-dir": ""}, {"last_round": rounds, "least": 4})
+        fleet.start()
+        until(lambda: not fleet.cloud.runs, 600.0, "the cloud does its last round", fleet.programs)
+        found = results.read(fleet.cloud_folder / "run")
+    rows, same = (
+        of.devices[of.devices["device"] != liar][COLUMNS].to_dict("list") for of in (found, expected)
+    )
+    taken = found.devices[found.devices["device"] == liar]["uploaded_samples"].tolist()
+    dropped = found.metrics[found.metrics["name"].str.startswith("dropped_")].groupby("name")["value"].sum()
+    assert set(found.devices["status"]) == {"ok"}
+    if doorkeeper == "on":
+        assert taken == [0] * rounds
+        assert dropped.sum() == dropped["dropped_strange"] + dropped["dropped_unheard"] > 0
+        assert rows == same
+    else:
+        assert min(taken) > 0
+        assert rows["uploaded_samples"] == same["uploaded_samples"]

@@ -7,7 +7,7 @@ import pytest
 from cdc_flower.config import parse
 from cdc_flower.rules import POISONS
 from experiments.controls import poisoning
-from experiments.controls.poisoning import NOBODY, SILENT, figures, settings, table
+from experiments.controls.poisoning import NOBODY, SILENT, figures, settings, shares, table, written
 from strategies.run import run_local
 
 
@@ -16,6 +16,13 @@ def test_settings_of_every_run_are_settings(kind, tmp_path):
     run = parse(settings(kind, "on", 100, tmp_path)).run
     assert (run.poison_devices == "") == (kind in (NOBODY, SILENT))
     assert (run.fail_devices != "") == (kind == SILENT)
+
+
+def test_more_and_more_devices_write_wrong_answers(tmp_path):
+    runs = [parse(written(n, 100, tmp_path)).run for n in (0, 2)]
+    assert [run.poison_devices for run in runs] == ["", "0,1:mislabelled"]
+    assert {run.method for run in runs} == {"labelled"}
+    assert shares({2: {"drift": 41.26, "source": 90.0}}).splitlines()[2] == "| 2 | 41.3 | 90.0 |"
 
 
 def test_a_row_says_what_is_lost_and_what_honest_devices_lose():
