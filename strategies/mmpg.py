@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
@@ -31,7 +32,7 @@ from cdc_flower.fleet.cost.charges import CloudWork
 from cdc_flower.models import adapters
 from cdc_flower.models.shared import Shared
 from cdc_flower.models.student import twin_model
-from cdc_flower.uplink.sample import Batch, Limits
+from cdc_flower.uplink.sample import Batch, Limits, Sample
 from cdc_flower.wire import keys
 from cdc_flower.wire.fields import Bytes, Frame, Number
 from cdc_flower.wire.frame import FrameError
@@ -40,6 +41,8 @@ from cdc_flower.wire.reply import Form, Reply
 from strategies.answers import Taken
 from strategies.generated import MmpgSettings, Reader, adaptor_of, check_generated, frames_of
 from strategies.method import Method, Setup, Traits
+from strategies.pictures import Examples
+from strategies.reasoned import arrives
 from strategies.received import most_bytes, tokens
 
 LATELY = 64  # samples of a device that its summary is made of
@@ -78,6 +81,7 @@ class Mmpg(Method):
         lately: device -> what it sent, at most `LATELY` samples, the newest last.
         given: device -> the adapter it is to have.
         heard: device -> version and digest of the adapter that it said it has.
+        examples: clips of which anchor frames came, for a report.
     """
 
     name = "mmpg"
@@ -99,6 +103,7 @@ class Mmpg(Method):
     lately: dict[int, Seen]
     given: dict[int, Given]
     heard: dict[int, tuple[int, bytes]]
+    examples: Examples
 
     @classmethod
     def build(cls, setup: Setup) -> Self:
@@ -117,7 +122,7 @@ class Mmpg(Method):
         question, run = longest_question(shared, setup.world), config.run
         kept = own.frames * shared.n_tokens // frames_of(shared)
         made.limits = Limits(run.samples_per_round, question, 0, kept)
-        made.lately, made.given, made.heard = {}, {}, {}
+        made.lately, made.given, made.heard, made.examples = {}, {}, {}, Examples()
         made.apart = 1 + int(generator(run.seed, "shuffled").integers(max(1, run.devices - 1)))
         return made
 
@@ -172,6 +177,9 @@ class Mmpg(Method):
         for device, came in found.items():
             if came is not None:
                 self.lately[device] = _joined(self.lately.get(device), came.seen)
+        batches = [came.batch for came in found.values() if came is not None]
+        clips = [(batch, s) for batch in batches for s in batch.samples if len(s.positions)]
+        self.examples.keep(clips, [""] * len(clips))
         made = [device for device, came in found.items() if came is not None and self._seen(device)]
         sent = [self._generate(device, server_round) for device in made]
         self.fleet.seconds["cloud"] += time.perf_counter() - began
@@ -179,6 +187,17 @@ class Mmpg(Method):
         if sent:
             self.metrics["sent_energy"] = float(np.mean(sent))
         return None, None
+
+    def rebuilt(self, sample: Sample) -> np.ndarray:
+        """Tokens (F, n, D) that are made of an example with the device's own tokens; of "none" (K, n, D)."""
+        came = arrives(self.config, self.shared)(sample.tokens)
+        return self.reader.whole(sample.positions, came, sample.grid[0] // self.reader.frames)
+
+    @torch.no_grad()
+    def summaries(self) -> dict[int, np.ndarray]:
+        """What the adapters of devices are made of, as points."""
+        seen = {device: self._seen(device) for device in self.given}
+        return {device: self.adaptor.summary(of).numpy() for device, of in seen.items() if of is not None}
 
     def _seen(self, device: int) -> Seen | None:
         """What a device's adapter is made of; with a shuffled summary that of the device some places on."""
@@ -248,7 +267,7 @@ class Mmpg(Method):
 
     def state(self) -> dict[str, Any]:
         """Flat arrays, by device."""
-        found: dict[str, Any] = {"metrics": json.dumps(self.metrics)}
+        found: dict[str, Any] = {"metrics": json.dumps(self.metrics), "examples": self.examples.written()}
         for device, (version, digest) in self.heard.items():
             found[f"heard.{device}"] = version.to_bytes(4, "little") + digest
         for device, given in self.given.items():
@@ -261,7 +280,7 @@ class Mmpg(Method):
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on where `state()` was taken."""
-        self.metrics = json.loads(state["metrics"])
+        self.metrics, self.examples = json.loads(state["metrics"]), Examples.read(state["examples"])
         self.heard, self.given, self.lately = {}, {}, {}
         for name, value in state.items():
             kind, _, device = name.partition(".")

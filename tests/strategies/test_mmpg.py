@@ -88,12 +88,15 @@ def test_its_state_brings_back_what_was_sent_and_given_bit_for_bit(build):
     generated(made)
     made.heard = {0: (1, made.given[0].digest), 2: (0, b"12345678")}
     made.metrics = {"answered": 3.0}
+    shown = Sample(0, made.shared.grid, np.arange(3, dtype=np.uint16), [3], [], 0.0)
+    made.examples.keep([(Batch(1, 1, 0, (shown,)), shown)], [""])
     again.load(made.state())
     for device in range(3):
         np.testing.assert_array_equal(again.adapter_of(device), made.adapter_of(device))
         np.testing.assert_array_equal(again.lately[device].features, made.lately[device].features)
         assert again.lately[device].questions == made.lately[device].questions
     assert (again.heard, again.metrics) == (made.heard, made.metrics)
+    assert again.examples.written() == made.examples.written() != "[]"
     lost = {0: made.given[0].digest, 1: b"12345678", 9: b"87654321"}
     assert list(again.restored(lost)) == [made.given[0].digest]
 
@@ -108,6 +111,8 @@ def test_a_run_sends_each_device_its_adapter_once_and_moves_no_label_and_no_answ
     assert (found.devices["flops_backward"] == 0).all()
     assert (found.devices["uploaded_samples"] == parse(settings).run.samples_per_round).all()
     assert found.metrics.set_index("name").loc["generated", "value"].tolist() == [3, 3]
+    assert found.summaries["device"].tolist() == [0, 1, 2]
+    assert set(found.pictures["device"]) == {0, 1, 2}
 
 
 def test_more_clips_than_asked_for_are_refused(build):
