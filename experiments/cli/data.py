@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cdc_flower.config import ConfigError, parse
-from experiments.cli.checked import App, Folder, NewFolder
+from experiments.cli.checked import App, Folder, NewFile, NewFolder
 from experiments.cli.options import Preset, Sets, chosen_settings
 
 data_app = App(no_args_is_help=True, help="Check, look at and import data packs.")
@@ -40,32 +40,28 @@ def data_show(
     ] = None,
     preset: Preset = None,
     sets: Sets = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            click_type=NewFile(), help="File for a contact sheet: samples of each kind."
+        ),
+    ] = None,
 ) -> None:
-    """Count a pack's samples by domain and kind of question, as a run with these settings would see them."""
+    """Show a pack as a run with these settings would see it: samples by domain and kind, known and new values of
+    each axis of drift, and what to mind.
+    """
     config = parse(chosen_settings(folder, preset, sets))
 
     from rich.console import Console
-    from rich.table import Table
 
     from cdc_flower.data import packs
-    from cdc_flower.data.domains import domains
+    from experiments.report import pack as report
 
-    pack = packs.load(config.data)
-    table = Table("split", "domain", "qtype", "samples", "pictures", "answers", "e.g.")
-    for name, frame in (("train", pack.train), ("test", pack.test)):
-        parts = frame.assign(drift=domains(frame, config.data, pack.train))
-        for (domain, qtype), rows in parts.groupby(["drift", "qtype"], sort=True):
-            example = f"{rows['question'].iloc[0]} {rows['answer'].iloc[0]}"
-            table.add_row(
-                name,
-                str(domain),
-                str(qtype),
-                str(len(rows)),
-                str(rows["image_id"].nunique()),
-                str(rows["answer"].nunique()),
-                example,
-            )
-    Console(highlight=False).print(table)
+    pack = packs.load(config.data, seed=1)
+    report.show(pack, config, Console(highlight=False))
+    if html:
+        report.write_sheet(pack, config, html)
+        typer.echo(f"contact sheet: {html}")
 
 
 Pack = Annotated[Path, typer.Argument(click_type=NewFolder(), help="Folder of the pack to write.")]

@@ -1,0 +1,134 @@
+"""A look at a pack as a run with these settings would see it: what drifts, how often devices meet a row again,
+and which shares will be uncertain.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import sqrt
+
+import numpy as np
+import pandas as pd
+
+from cdc_flower.config import Config, ConfigError
+from cdc_flower.data import splits
+from cdc_flower.data.domains import DOMAINS, SOURCE, domains
+from cdc_flower.data.packs import CAPTION, GENERATED, Pack
+from cdc_flower.data.partition import partition
+from cdc_flower.data.schedule import Streams, repeats
+
+FEW = 100
+"""Items below which a share is called uncertain: ±10 points at the most."""
+DEVICES = 64  # whose streams are made
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One way in which samples may drift.
+
+    Attributes:
+        name: object, question or style.
+        setting: that says which values the student knows.
+        column: that holds the values.
+        said: the setting; "" = all values are known.
+        values: one row a value: `value`, `known` (bool), `train`, `test` (rows), most frequent first; empty
+            where the pack has no such column.
+    """
+
+    name: str
+    setting: str
+    column: str
+    said: str
+    values: pd.DataFrame
+
+
+def axes(pack: Pack, config: Config) -> list[Axis]:
+    """The axes of drift, those with a setting and those that could have one.
+
+    Raises:
+        ConfigError: a setting names a value or column that is not there.
+    """
+    data = config.data
+    bare = replace(data, known_objects="", known_questions="", known_styles="")
+    found = []
+    for name, key, column in (
+        ("object", "known_objects", data.object_column),
+        ("question", "known_questions", "qtype"),
+        ("style", "known_styles", data.style_column),
+    ):
+        said, values = getattr(data, key), pd.DataFrame(columns=["value", "known", "train", "test"])
+        if column in pack.train.columns:
+            own = replace(bare, **{key: said})
+            parts = []
+            for split, frame in (("train", pack.train), ("test", pack.test)):
+                known = domains(frame, own, pack.train) == SOURCE
+                parts.append(
+                    pd.DataFrame({"value": frame[column].astype(str), "known": known, "split": split})
+                )
+            rows = pd.concat(parts)
+            counts = rows.groupby(["value", "known", "split"]).size().unstack(fill_value=0).reset_index()
+            values = counts.reindex(columns=["value", "known", "train", "test"], fill_value=0)
+            values = values.sort_values(["known", "train", "value"], ascending=[False, False, True])
+        elif said:
+            domains(pack.train, replace(bare, **{key: said}), pack.train)  # refuses it
+        found.append(Axis(name, f"data.{key.replace('_', '-')}", column, said, values))
+    return found
+
+
+def uncertainty(items: int) -> float:
+    """Half of a 95 % interval of a share of so many items, at its widest [points]."""
+    return 100 * 1.96 * sqrt(0.25 / items)
+
+
+def warnings(pack: Pack, config: Config) -> list[str]:
+    """What a run on this pack should know beforehand, a sentence each."""
+    data, train = config.data, domains(pack.train, config.data)
+    test = domains(pack.test, data, pack.train)
+    lines = []
+    if not (data.known_objects or data.known_questions or data.known_styles):
+        lines.append(
+            "Nothing drifts: all values are known to the student. data.known-objects, data.known-questions or "
+            "data.known-styles name those that are (values or a share, as 50%); or drift.axes=none."
+        )
+    elif gone := [a for a in config.axes if not (train == a).any() or not (test == a).any()]:
+        lines.append(
+            f"drift.axes = {','.join(config.axes)}, but train or test has no row of {', '.join(gone)}: a run is "
+            "refused."
+        )
+    for domain in DOMAINS:
+        items = int((test == domain).sum())
+        items = min(items, data.items_per_domain or items)
+        if 0 < items < FEW and domain in (SOURCE, *config.axes):
+            lines.append(
+                f"Few test items: {domain} has {items}, so its accuracy is uncertain by up to "
+                f"±{uncertainty(items):.0f} points (95 %)."
+            )
+    try:
+        met = _met(pack, config, train)
+    except ConfigError as err:
+        return [*lines, f"No stream: {err}."]
+    if met["repeating_devices"]:
+        lines.append(
+            f"The stream repeats: {met['repeating_devices']:g} of {met['devices']:g} devices meet rows again; "
+            f"each is asked {met['questions']:g} questions about {met['distinct_rows']:g} rows (run.rounds, "
+            "run.samples-per-round and run.devices say how many)."
+        )
+    return lines
+
+
+def _met(pack: Pack, config: Config, domain: np.ndarray) -> dict[str, float]:
+    """How often devices meet a row again, of the rows that are B's."""
+    data = config.data
+    met = np.ones(len(pack.train), bool)
+    if data.pack not in GENERATED:
+        split = splits.Split(splits.column_of(data.split_by))
+        met = splits.divide(pack.train, pack.test, split).met
+    if pack.clips:
+        met = met & (pack.train["qtype"] != CAPTION).to_numpy(dtype=bool)
+    met = met & np.isin(domain, (SOURCE, *config.axes))
+    rows, own = pack.train[met].reset_index(drop=True), domain[met]
+    parts = partition(rows, data, config.run.devices, config.run.seed)
+    streams = Streams(own, parts, config)
+    devices = min(len(streams), DEVICES)
+    found = np.stack([np.stack([np.asarray(r) for r in streams[device]]) for device in range(devices)])
+    return {**repeats(found), "devices": devices}

@@ -1,0 +1,180 @@
+"""What `cdc-flower data show` prints of a pack, and its contact sheet: one page that needs no other file."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader
+from PIL import Image
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from cdc_flower.config import Config
+from cdc_flower.data import look
+from cdc_flower.data.domains import domains
+from cdc_flower.data.packs import Pack
+from experiments.report.terminal import share
+
+SHOWN = 15  # values of an axis in the terminal
+EACH, MOST = 4, 240  # samples of a domain and kind on the sheet, and of all
+SIDE, SIDE_OF_FRAME, FRAMES = 160, 80, 12  # pixels; frames of a clip that are shown
+
+
+def summary(pack: Pack) -> list[str]:
+    """What each split holds, a line each."""
+    lines = []
+    for name, frame, images in (
+        ("train", pack.train, pack.train_images),
+        ("test", pack.test, pack.test_images),
+    ):
+        what = "clips" if pack.clips else "pictures"
+        parts = [f"{len(frame):,} questions on {len(images):,} {what}"]
+        if pack.clips:
+            counts = [len(of) for of in _some(images, 200)]
+            parts.append(f"{_span(counts)} frames a clip")
+            if "fps" in frame.columns:
+                parts.append(f"{_span(frame['fps'].astype(float).round(2).tolist())} a second")
+        users = int(frame.loc[frame["user"] != "", "user"].nunique())
+        lines.append(f"{name}: {', '.join(parts)}, {users:,} users")
+    return lines
+
+
+def _some(images: Any, most: int) -> Iterator[Any]:
+    """The first pictures, so that a large pack is not read in full."""
+    for _, name in zip(range(most), images, strict=False):
+        yield images[name]
+
+
+def _span(numbers: Sequence[float]) -> str:
+    least, largest = min(numbers), max(numbers)
+    return f"{least:g}" if least == largest else f"{least:g} to {largest:g}"
+
+
+def show(pack: Pack, config: Config, console: Console) -> None:
+    """Print a pack: its size, its samples by domain and kind, the axes of drift, and what to mind."""
+    for line in summary(pack):
+        console.print(line, markup=False)
+    console.print(_kinds(pack, config))
+    for axis in look.axes(pack, config):
+        console.print(_heading(axis), markup=False, soft_wrap=True)
+        if axis.said and len(axis.values):
+            console.print(_values(axis))
+    for line in look.warnings(pack, config):
+        console.print(f"note: {line}", markup=False, soft_wrap=True)
+
+
+def _kinds(pack: Pack, config: Config) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=True)
+    for name in ("split", "domain", "qtype"):
+        table.add_column(name, max_width=16, no_wrap=True)
+    for name in ("samples", "%", "clips" if pack.clips else "pictures", "answers"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("e.g.", ratio=1, no_wrap=True)
+    for name, frame in (("train", pack.train), ("test", pack.test)):
+        parts = frame.assign(drift=domains(frame, config.data, pack.train))
+        for (domain, qtype), rows in parts.groupby(["drift", "qtype"], sort=True):
+            counts = len(rows), rows["image_id"].nunique(), rows["answer"].nunique()
+            example = f"{rows['question'].iloc[0]} {rows['answer'].iloc[0]}"
+            table.add_row(
+                *(name, str(domain), str(qtype)),
+                *(
+                    f"{counts[0]:,}",
+                    share(len(rows) / len(frame)),
+                    f"{counts[1]:,}",
+                    f"{counts[2]:,}",
+                    example,
+                ),
+            )
+    return table
+
+
+def _heading(axis: look.Axis) -> str:
+    where = f"axis {axis.name} ({axis.setting}, column {axis.column})"
+    if axis.values.empty:
+        return f"{where}: no such column"
+    if not axis.said:
+        some = ", ".join(axis.values["value"].head(8))
+        more = f", ... ({len(axis.values)} in all)" if len(axis.values) > 8 else ""
+        return f"{where}: not set, all {len(axis.values)} values are known: {some}{more}"
+    known = int(axis.values["known"].sum())
+    return f"{where} = {axis.said}: {known} values known, {len(axis.values) - known} new"
+
+
+def _values(axis: look.Axis) -> Table:
+    table = Table("value", "", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("train", "%", "test", "%"):
+        table.add_column(name, justify="right")
+    totals = axis.values["train"].sum(), axis.values["test"].sum()
+
+    def row(value: str, state: str, train: int, test: int) -> None:
+        shares = [share(n / total) if total else "-" for n, total in zip((train, test), totals, strict=True)]
+        table.add_row(value, state, f"{train:,}", shares[0], f"{test:,}", shares[1])
+
+    for known, rows in axis.values.groupby("known", sort=False):
+        state = "known" if known else "new"
+        for one in rows.head(SHOWN).itertuples():
+            row(str(one.value), state, int(one.train), int(one.test))
+        if len(rest := rows.iloc[SHOWN:]):
+            row(f"... {len(rest)} more", state, int(rest["train"].sum()), int(rest["test"].sum()))
+    return table
+
+
+# --- the contact sheet --------------------------------------------------------------------------------------
+
+
+def write_sheet(pack: Pack, config: Config, path: Path) -> None:
+    """Write the contact sheet: samples of every domain and kind, the same ones for the same pack."""
+    groups = []
+    frame = pack.train.assign(drift=domains(pack.train, config.data))
+    left = MOST
+    for (domain, qtype), rows in frame.groupby(["drift", "qtype"], sort=True):
+        chosen = rows.drop_duplicates("image_id").head(min(EACH, left))
+        left -= len(chosen)
+        if len(chosen):
+            samples = [_sample(row, pack.train_images) for row in chosen.to_dict("records")]
+            share_of = share(len(rows) / len(frame))
+            groups.append(
+                {"domain": domain, "qtype": qtype, "rows": len(rows), "share": share_of, "samples": samples}
+            )
+    axes = [
+        {"heading": _heading(axis), "values": axis.values.to_dict("records") if axis.said else []}
+        for axis in look.axes(pack, config)
+    ]
+    page = Environment(loader=PackageLoader("experiments.report"), autoescape=True).get_template(
+        "pack.html.j2"
+    )
+    text = page.render(
+        name=pack.name,
+        summary=summary(pack),
+        axes=axes,
+        notes=look.warnings(pack, config),
+        groups=groups,
+        clips=pack.clips,
+    )
+    path.write_text(text, encoding="utf-8")
+
+
+def _sample(row: dict[str, Any], images: Any) -> dict[str, Any]:
+    found = images[row["image_id"]]
+    if isinstance(found, bytes):
+        pictures = [_small(found, SIDE)]
+    else:
+        step = max(1, -(-len(found) // FRAMES))
+        pictures = [_small(data, SIDE_OF_FRAME) for data in found[::step]]
+    keys = ("image_id", "question", "answer", "user")
+    return {**{key: str(row[key]) for key in keys}, "pictures": pictures}
+
+
+def _small(data: bytes, side: int) -> str:
+    """A picture as a data URL of few pixels."""
+    with Image.open(io.BytesIO(data)) as picture:
+        small = picture.convert("RGB")
+    small.thumbnail((side, side))
+    stream = io.BytesIO()
+    small.save(stream, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
