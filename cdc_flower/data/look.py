@@ -1,5 +1,5 @@
-"""A look at a pack as a run with these settings would see it: what drifts, how often devices meet a row again,
-and which shares will be uncertain.
+"""What a run would meet of a pack: what drifts, how often devices meet a row again, and which shares will be
+uncertain.
 """
 
 from __future__ import annotations
@@ -87,13 +87,13 @@ def warnings(pack: Pack, config: Config) -> list[str]:
     lines = []
     if not (data.known_objects or data.known_questions or data.known_styles):
         lines.append(
-            "Nothing drifts: all values are known to the student. data.known-objects, data.known-questions or "
-            "data.known-styles name those that are (values or a share, as 50%); or drift.axes=none."
+            "Nothing drifts: all values are known to the student. data.known-objects, data.known-questions "
+            "or data.known-styles name those that are (values or a share, as 50%); or drift.axes=none."
         )
     elif gone := [a for a in config.axes if not (train == a).any() or not (test == a).any()]:
         lines.append(
-            f"drift.axes = {','.join(config.axes)}, but train or test has no row of {', '.join(gone)}: a run is "
-            "refused."
+            f"drift.axes = {','.join(config.axes)}, but train or test has no row of {', '.join(gone)}: "
+            "a run is refused."
         )
     for domain in DOMAINS:
         items = int((test == domain).sum())
@@ -109,9 +109,9 @@ def warnings(pack: Pack, config: Config) -> list[str]:
         return [*lines, f"No stream: {err}."]
     if met["repeating_devices"]:
         lines.append(
-            f"The stream repeats: {met['repeating_devices']:g} of {met['devices']:g} devices meet rows again; "
-            f"each is asked {met['questions']:g} questions about {met['distinct_rows']:g} rows (run.rounds, "
-            "run.samples-per-round and run.devices say how many)."
+            f"The stream repeats: {met['repeating_devices']:g} of {met['devices']:g} devices meet rows "
+            f"again; each is asked {met['questions']:g} questions about {met['distinct_rows']:g} rows "
+            "(run.rounds, run.samples-per-round and run.devices say how many)."
         )
     return lines
 

@@ -42,14 +42,10 @@ def data_show(
     sets: Sets = None,
     html: Annotated[
         Path | None,
-        typer.Option(
-            click_type=NewFile(), help="File for a contact sheet: samples of each kind."
-        ),
+        typer.Option(click_type=NewFile(), help="File for a contact sheet: samples of each kind."),
     ] = None,
 ) -> None:
-    """Show a pack as a run with these settings would see it: samples by domain and kind, known and new values of
-    each axis of drift, and what to mind.
-    """
+    """Show a pack as a run would see it: samples by domain and kind, known and new values, what to mind."""
     config = parse(chosen_settings(folder, preset, sets))
 
     from rich.console import Console

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from jinja2 import Environment, PackageLoader
 from PIL import Image
 from rich import box
@@ -16,7 +17,7 @@ from rich.table import Table
 
 from cdc_flower.config import Config
 from cdc_flower.data import look
-from cdc_flower.data.domains import domains
+from cdc_flower.data.domains import DOMAINS, domains
 from cdc_flower.data.packs import Pack
 from experiments.report.terminal import share
 
@@ -68,6 +69,14 @@ def show(pack: Pack, config: Config, console: Console) -> None:
         console.print(f"note: {line}", markup=False, soft_wrap=True)
 
 
+def _groups(frame: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """The rows of each domain and kind of question: the source first, frequent kinds before rare ones."""
+    for domain in DOMAINS:
+        rows = frame[frame["drift"] == domain]
+        for qtype in rows["qtype"].value_counts().index:
+            yield domain, str(qtype), rows[rows["qtype"] == qtype]
+
+
 def _kinds(pack: Pack, config: Config) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=True)
     for name in ("split", "domain", "qtype"):
@@ -76,12 +85,11 @@ def _kinds(pack: Pack, config: Config) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("e.g.", ratio=1, no_wrap=True)
     for name, frame in (("train", pack.train), ("test", pack.test)):
-        parts = frame.assign(drift=domains(frame, config.data, pack.train))
-        for (domain, qtype), rows in parts.groupby(["drift", "qtype"], sort=True):
+        for domain, qtype, rows in _groups(frame.assign(drift=domains(frame, config.data, pack.train))):
             counts = len(rows), rows["image_id"].nunique(), rows["answer"].nunique()
             example = f"{rows['question'].iloc[0]} {rows['answer'].iloc[0]}"
             table.add_row(
-                *(name, str(domain), str(qtype)),
+                *(name, domain, qtype),
                 *(
                     f"{counts[0]:,}",
                     share(len(rows) / len(frame)),
@@ -132,7 +140,7 @@ def write_sheet(pack: Pack, config: Config, path: Path) -> None:
     groups = []
     frame = pack.train.assign(drift=domains(pack.train, config.data))
     left = MOST
-    for (domain, qtype), rows in frame.groupby(["drift", "qtype"], sort=True):
+    for domain, qtype, rows in _groups(frame):
         chosen = rows.drop_duplicates("image_id").head(min(EACH, left))
         left -= len(chosen)
         if len(chosen):

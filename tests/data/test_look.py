@@ -11,9 +11,7 @@ from cdc_flower.data import look, packs
 def pack(config, **columns):
     """Generated pictures, with columns of one's own."""
     found = packs.load(config.data, seed=1)
-    return dataclasses.replace(
-        found, train=found.train.assign(**columns), test=found.test.assign(**columns)
-    )
+    return dataclasses.replace(found, train=found.train.assign(**columns), test=found.test.assign(**columns))
 
 
 SMALL = {"data.scenes-train": 60, "data.scenes-test": 20, "run.devices": 2, "run.rounds": 2}

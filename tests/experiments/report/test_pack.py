@@ -31,7 +31,9 @@ def scenes(config):
 
 def clips_of(pack):
     """The pack as if each picture were a clip of two frames."""
-    images = [{name: (data, data) for name, data in of.items()} for of in (pack.train_images, pack.test_images)]
+    images = [
+        {name: (data, data) for name, data in of.items()} for of in (pack.train_images, pack.test_images)
+    ]
     rates = {"fps": 2.5}
     return dataclasses.replace(
         pack,
