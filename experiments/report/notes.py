@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from cdc_flower.data.look import FEW, uncertainty
 from cdc_flower.tasks import task_of
 from experiments.report import charts, own
 from experiments.report.summary import Comparison, interval, paired
@@ -31,7 +32,20 @@ def notes(comparison: Comparison) -> list[str]:
 
     Empty when nothing drifted and for the arms of a study with one seed, where the task has nothing beside.
     """
-    return [*_conclusions(comparison), *_own(comparison), *_guarded(comparison), *_beside(comparison)]
+    return [
+        *_conclusions(comparison),
+        *_own(comparison),
+        *_few(comparison),
+        *_guarded(comparison),
+        *_beside(comparison),
+    ]
+
+
+def _few(comparison: Comparison) -> list[str]:
+    """Which domains have so few items that a share of them says little, and by how much it may be off."""
+    few = {name: n for name, n in comparison.items.items() if 0 < n < FEW}
+    said = ", ".join(f"{name} has {n} (±{uncertainty(n):.0f} points, 95 %)" for name, n in few.items())
+    return [f"Few test items: {said}."] if few else []
 
 
 def _own(comparison: Comparison) -> list[str]:

@@ -51,7 +51,7 @@ def render(comparison: Comparison) -> str:
     return pages.get_template("report.html.j2").render(
         index=index,
         columns=terminal.named(terminal.COLUMNS, task_of(index["config"])),
-        items=f"{sum(comparison.items.values()):,}",
+        items=terminal.of_items(comparison.items),
         counted="Accuracy" if unit == "%" else f"{unit} times 100",
         rows=terminal.rows(comparison),
         own_columns=own.columns(comparison),

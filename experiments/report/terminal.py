@@ -6,7 +6,7 @@ On anything but a terminal (a pipe, a log) the bars become plain lines, one per 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -223,6 +223,13 @@ SPARE = ("cloud GFLOP", "device GFLOP", "device backprop", "gap closed %", "byte
 """What a narrow terminal goes without, in this order; intervals go after the first three."""
 
 
+def of_items(items: Mapping[str, int]) -> str:
+    """How many items shares are of: those of the source, and of all drift."""
+    source, every = items.get("source", 0), sum(items.values())
+    parts = [f"{n:,} {what}" for what, n in (("source", source), ("drift", every - source)) if n]
+    return f"{every:,} items" + (f" ({', '.join(parts)})" if len(parts) > 1 else "")
+
+
 def table(comparison: Any, width: int = 100) -> Table:
     """The headline table for a terminal, at most `width` columns wide where that can be.
 
@@ -248,7 +255,7 @@ def table(comparison: Any, width: int = 100) -> Table:
     config, seeds = index["config"], len(index["seeds"])
     title = (
         f"{index['data']}: {config['run.devices']} devices, {config['run.rounds']} rounds, "
-        f"{seeds} seed{'s' if seeds > 1 else ''}, {sum(comparison.items.values()):,} items"
+        f"{seeds} seed{'s' if seeds > 1 else ''}, {of_items(comparison.items)}"
     )
     made = of_texts(title, heads, cells)
     made.caption = f"too narrow for: {', '.join(left_out)}; see the report" if left_out else None
