@@ -12,10 +12,11 @@ import pandas as pd
 
 from cdc_flower.config import Config, ConfigError
 from cdc_flower.data import splits
-from cdc_flower.data.domains import DOMAINS, SOURCE, domains
-from cdc_flower.data.packs import CAPTION, GENERATED, Pack
+from cdc_flower.data.domains import SOURCE, domains
+from cdc_flower.data.packs import GENERATED, Pack, questions
 from cdc_flower.data.partition import partition
 from cdc_flower.data.schedule import Streams, repeats
+from cdc_flower.stages import DataConfig
 
 FEW = 100
 """Items below which a share is called uncertain: ±10 points at the most."""
@@ -77,14 +78,13 @@ def axes(pack: Pack, config: Config) -> list[Axis]:
 
 def uncertainty(items: int) -> float:
     """Half of a 95 % interval of a share of so many items, at its widest [points]."""
-    return 100 * 1.96 * sqrt(0.25 / items)
+    return min(100.0, 100 * 1.96 * sqrt(0.25 / items))
 
 
 def warnings(pack: Pack, config: Config) -> list[str]:
     """What a run on this pack should know beforehand, a sentence each."""
-    data, train = config.data, domains(pack.train, config.data)
-    test = domains(pack.test, data, pack.train)
-    lines = []
+    data, lines = config.data, []
+    train, test = domains(pack.train, data), domains(pack.test, data, pack.train)
     if not (data.known_objects or data.known_questions or data.known_styles):
         lines.append(
             "Nothing drifts: all values are known to the student. data.known-objects, data.known-questions "
@@ -95,18 +95,12 @@ def warnings(pack: Pack, config: Config) -> list[str]:
             f"drift.axes = {','.join(config.axes)}, but train or test has no row of {', '.join(gone)}: "
             "a run is refused."
         )
-    for domain in DOMAINS:
-        items = int((test == domain).sum())
-        items = min(items, data.items_per_domain or items)
-        if 0 < items < FEW and domain in (SOURCE, *config.axes):
-            lines.append(
-                f"Few test items: {domain} has {items}, so its accuracy is uncertain by up to "
-                f"±{uncertainty(items):.0f} points (95 %)."
-            )
     try:
-        met = _met(pack, config, train)
+        parts = _parts(pack, data)
+        lines += _few(pack, config, test if parts.held is None else train[parts.held])
+        met = _met(pack, config, train, parts.met)
     except ConfigError as err:
-        return [*lines, f"No stream: {err}."]
+        return [*lines, f"No run: {err}."]
     if met["repeating_devices"]:
         lines.append(
             f"The stream repeats: {met['repeating_devices']:g} of {met['devices']:g} devices meet rows "
@@ -116,18 +110,33 @@ def warnings(pack: Pack, config: Config) -> list[str]:
     return lines
 
 
-def _met(pack: Pack, config: Config, domain: np.ndarray) -> dict[str, float]:
-    """How often devices meet a row again, of the rows that are B's."""
-    data = config.data
-    met = np.ones(len(pack.train), bool)
-    if data.pack not in GENERATED:
-        split = splits.Split(splits.column_of(data.split_by))
-        met = splits.divide(pack.train, pack.test, split).met
-    if pack.clips:
-        met = met & (pack.train["qtype"] != CAPTION).to_numpy(dtype=bool)
-    met = met & np.isin(domain, (SOURCE, *config.axes))
+def _parts(pack: Pack, data: DataConfig) -> splits.Parts:
+    """Which rows devices meet, and which are reported on where these are train rows."""
+    none, every = np.zeros(len(pack.train), bool), np.ones(len(pack.train), bool)
+    if data.pack in GENERATED:
+        return splits.Parts(none, none, every)
+    column = splits.column_of(data.split_by)
+    if column not in pack.train.columns:
+        raise ConfigError(f"setting 'data.split-by' = '{data.split_by}': the data has no such column")
+    own = pack.clips and column == data.partition_by
+    return splits.divide(pack.train, pack.test, splits.Split(column, own=own))
+
+
+def _few(pack: Pack, config: Config, test: np.ndarray) -> list[str]:
+    """The domains with few test items, in one sentence."""
+    most = 0 if pack.clips else config.data.items_per_domain
+    counts = {domain: int((test == domain).sum()) for domain in (SOURCE, *config.axes)}
+    few = {domain: min(n, most or n) for domain, n in counts.items() if 0 < min(n, most or n) < FEW}
+    said = ", ".join(f"{domain} has {n} (±{uncertainty(n):.0f} points, 95 %)" for domain, n in few.items())
+    return [f"Few test items: {said}."] if few else []
+
+
+def _met(pack: Pack, config: Config, domain: np.ndarray, met: np.ndarray) -> dict[str, float]:
+    """How often devices meet a row again."""
+    asked = pack.train.index.isin(questions(pack.train, pack.clips).index)
+    met = met & asked & np.isin(domain, (SOURCE, *config.axes))
     rows, own = pack.train[met].reset_index(drop=True), domain[met]
-    parts = partition(rows, data, config.run.devices, config.run.seed)
+    parts = partition(rows, config.data, config.run.devices, config.run.seed)
     streams = Streams(own, parts, config)
     devices = min(len(streams), DEVICES)
     found = np.stack([np.stack([np.asarray(r) for r in streams[device]]) for device in range(devices)])

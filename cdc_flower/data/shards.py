@@ -6,34 +6,18 @@ In memory is one row group of each split, however many pictures there are.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cdc_flower.data.frames import stored
 from cdc_flower.data.video import Clip
 
 GROUP = 8 * 2**20  # bytes of pictures of a row group
 ROWS = 20_000  # of a row group, at most
 SHARD = 256 * 2**20  # bytes of pictures of a file
-
-
-def _stored(pictures: Sequence[Any], at: np.ndarray) -> pa.DictionaryArray:
-    """A column of pictures, each stored once: the row i has `pictures[at[i]]`."""
-    return pa.DictionaryArray.from_arrays(pa.array(at.astype(np.int32)), pa.array(pictures, pa.binary()))
-
-
-def _frames(clips: Sequence[Sequence[bytes]], counts: Sequence[int]) -> pa.ListArray:
-    """A column of lists of frames, each frame stored once: `counts[i]` rows have those of clip i."""
-    lengths = [len(frames) for frames in clips]
-    first = np.cumsum([0, *lengths])
-    at = [np.tile(np.arange(first[i], first[i + 1]), count) for i, count in enumerate(counts)]
-    ends = np.cumsum([0, *np.repeat(lengths, counts)]).astype(np.int32)
-    every = _stored([frame for frames in clips for frame in frames], np.concatenate(at))
-    return pa.ListArray.from_arrays(pa.array(ends), every)
 
 
 class _Split:
@@ -68,11 +52,12 @@ class _Split:
             names = ["clip_id" if name == "image_id" else name for name in table.column_names]
             table = table.rename_columns(names)
             table = table.add_column(0, "fps", pa.array(np.repeat([clip.fps for clip in clips], counts)))
-            table = table.add_column(0, "frames", _frames([clip.frames for clip in clips], counts))
+            each = [clip.frames for clip, count in zip(clips, counts, strict=True) for _ in range(count)]
+            table = table.add_column(0, "frames", stored(each))
         else:
-            table = table.add_column(
-                0, "image", _stored(self.pictures, np.repeat(range(len(counts)), counts))
-            )
+            at = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+            column = pa.DictionaryArray.from_arrays(pa.array(at), pa.array(self.pictures, pa.binary()))
+            table = table.add_column(0, "image", column)
         if self.writer is None:
             self.writer = pq.ParquetWriter(
                 self.folder / f"{self.name}-{self.files:05d}.parquet",

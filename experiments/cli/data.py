@@ -16,7 +16,7 @@ data_app = App(no_args_is_help=True, help="Check, look at and import data packs.
 
 @data_app.command("check")
 def data_check(folder: Annotated[Path, typer.Argument(click_type=Folder(), help="A data pack.")]) -> None:
-    """Validate a pack: files, columns, rows, pictures."""
+    """Validate a pack: files, columns, rows, pictures or frames."""
     from cdc_flower.data.packs import read_pack
 
     pack = read_pack(folder)
@@ -26,7 +26,8 @@ def data_check(folder: Annotated[Path, typer.Argument(click_type=Folder(), help=
     ):
         counts = {column: frame[column].nunique() for column in ("answer", "qtype", "user")}
         typer.echo(
-            f"{name}: {len(frame)} questions on {len(images)} pictures, {counts['answer']} answers, "
+            f"{name}: {len(frame)} questions on {len(images)} {'clips' if pack.clips else 'pictures'}, "
+            f"{counts['answer']} answers, "
             f"{counts['qtype']} kinds, {counts['user']} users"
         )
     typer.echo(f"{pack.name}: fine, sha256 {pack.digest}")

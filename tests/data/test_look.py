@@ -80,7 +80,7 @@ def test_no_drift_and_an_axis_without_rows_are_said():
 
 def test_a_stream_that_cannot_be_is_said_with_the_reason():
     lines = said({**KNOWN, "run.devices": 99999})
-    assert lines[-1].startswith("No stream: setting 'run.devices' = 99999")
+    assert lines[-1].startswith("No run: setting 'run.devices' = 99999")
 
 
 def test_rows_of_a_pack_in_a_folder_are_those_that_devices_meet(monkeypatch):
@@ -94,3 +94,13 @@ def test_rows_of_a_pack_in_a_folder_are_those_that_devices_meet(monkeypatch):
 
 def test_the_interval_is_the_binomial_one():
     assert look.uncertainty(100) == pytest.approx(9.8)
+
+
+def test_of_generated_clips_captions_are_not_asked(monkeypatch):
+    config = parse({"data.pack": "clips", "data.clips-users": 8, "data.clips-each": 2, "run.devices": 2})
+    found = packs.load(config.data, seed=1)
+    assert "caption" in set(found.train["qtype"])
+    asked = []
+    monkeypatch.setattr(look, "partition", lambda rows, *_: asked.append(rows) or [rows.index.to_numpy()] * 2)
+    look.warnings(found, config)
+    assert "caption" not in set(asked[0]["qtype"])

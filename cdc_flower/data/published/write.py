@@ -160,20 +160,18 @@ def cut(parts: Sequence[Part], share: float) -> list[Part]:
     """The parts of a data set; of a single one, train and test by whole pictures.
 
     Raises:
-        PackError: a share that is none, or of so few pictures that train or test has none.
+        PackError: a share that is none.
     """
     if not 0 < share < 1:
         raise PackError(f"test share {share}; allowed: a test share above 0 and below 1")
     if len(parts) != 1:
         return list(parts)
     (part,) = parts
-    held = {"train": False, "test": True}
-    return [
-        replace(
-            part, split=split, rows=_where(part.rows, lambda n, out=out: (rank(n, "test") < share) == out)
-        )
-        for split, out in held.items()
-    ]
+    names = sorted(part.rows["image_id"].unique().to_pylist(), key=lambda name: (rank(name, "test"), name))
+    count = sum(rank(name, "test") < share for name in names)
+    chosen = set(names[: min(max(count, 1), len(names) - 1)])
+    splits = {"train": lambda name: name not in chosen, "test": chosen.__contains__}
+    return [replace(part, split=split, rows=_where(part.rows, has)) for split, has in splits.items()]
 
 
 def apart(parts: Sequence[Part], files: Files) -> list[Part]:

@@ -4,7 +4,7 @@ import pytest
 
 from cdc_flower.config import parse
 from cdc_flower.data import packs
-from tests import published_files
+from tests import published_files, videos
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,27 @@ def test_a_pack_is_checked_and_counted(command, tmp_path):
     code, out, _ = command("data", "show", tmp_path / "pack", "--set", "data.known-questions=what")
     assert code == 0
     assert "question" in out
+
+
+def test_videos_become_clips_that_are_checked_and_shown(command, tmp_path):
+    source, pack = tmp_path / "source", tmp_path / "pack"
+    lines = ["path,question,answer,user,weather"]
+    for i in range(4):
+        videos.video(source / "of" / f"{i}.mp4", 3 + i)
+        lines.append(f"of/{i}.mp4,what is it?,a{i % 2},u{i},rain")
+    (source / "about.csv").write_text("\n".join(lines))
+    arguments = ["data", "import-videos", source, pack, "--map", "file=path", "--frames", "3"]
+    code, out, err = command(*arguments)
+    assert (code, err) == (0, f"{source / 'about.csv'}: further columns: weather\n")
+    assert "questions on" in out
+    assert "clips, " in out
+    code, _, err = command(*arguments)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "holds a pack already; allowed: another folder, or --replace" in err
+    assert command(*arguments, "--replace")[0] == 0
+    sheet = tmp_path / "sheet.html"
+    code, out, _ = command("data", "show", pack, "--set", "data.object-column=weather", "--html", sheet)
+    assert code == 0
+    assert "3 frames a clip" in out
+    assert f"contact sheet: {sheet}" in out
+    assert sheet.read_text().count("data:image/jpeg") % 3 == 0
