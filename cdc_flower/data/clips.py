@@ -229,6 +229,11 @@ def users_of(users: int, seed: int) -> range:
     return range(users) if seed == 0 else range(users - share, users + share)
 
 
+def tested(each: int) -> int:
+    """Clips of a user in the test split, of so many in the train split."""
+    return max(1, each // 2)
+
+
 @cache
 def generate(users: int = 400, each: int = 12, seed: int = 0) -> Pack:
     """Make the pack: of each user `each` clips to train on, and half as many to test on.
@@ -242,6 +247,6 @@ def generate(users: int = 400, each: int = 12, seed: int = 0) -> Pack:
     """
     who = users_of(users, seed)
     train, train_clips = _split("train", who, users, each, seed)
-    test, test_clips = _split("test", who, users, max(1, each // 2), seed)
+    test, test_clips = _split("test", who, users, tested(each), seed)
     digest = hashlib.sha256(f"clips-1:{users}:{each}:{seed}".encode()).hexdigest()
     return Pack("clips", None, digest, train, test, train_clips, test_clips, clips=True)

@@ -9,7 +9,9 @@ from typing import Any
 from transformers import AutoImageProcessor
 
 from cdc_flower.config import Config
+from cdc_flower.data import clips
 from cdc_flower.data.features import Grid
+from cdc_flower.data.world import LIVED
 from cdc_flower.fleet.cost.cost_models import TEXT
 from cdc_flower.models.families import FAMILIES
 from cdc_flower.models.folders import read
@@ -18,6 +20,7 @@ QUESTION = 10  # ids of a long question, where only the data would say
 PHOTO = 480, 640  # pixels of a picture, where families read each in its own size
 SCENE = 96, 96
 SCENE_BYTES = 17_500  # of a generated picture in memory, with its questions (measured)
+CLIP_BYTES = 20_000  # of a generated clip in memory, with its questions; its frames are drawn when asked for
 TEXT_GROWS = 8  # times that a text takes more in pandas than in a parquet file
 
 
@@ -61,6 +64,10 @@ def data(config: Config) -> Data:
     if own.pack == "scenes":
         pictures = own.scenes_train + own.scenes_test
         return Data(own.scenes_train, own.scenes_test, SCENE_BYTES * pictures)
+    if own.pack == "clips":
+        users = len(clips.users_of(own.clips_users, LIVED))
+        train, test = users * own.clips_each, users * clips.tested(own.clips_each)
+        return Data(train, test, CLIP_BYTES * (train + test))
     found = {split: [_footer(path) for path in _files(own.pack, split)] for split in ("train", "test")}
     memory = sum(of_file for files in found.values() for _, of_file in files)
     train, test = (sum(rows for rows, _ in found[split]) for split in ("train", "test"))
@@ -81,9 +88,10 @@ def _footer(path: Path) -> tuple[int, int]:
         for group in range(footer.num_row_groups)
         for i in range(footer.num_columns)
     ]
-    pictures = sum(c.total_uncompressed_size for c in columns if c.path_in_schema == "image")
-    texts = sum(c.total_uncompressed_size for c in columns if c.path_in_schema != "image")
-    return footer.num_rows, (0 if "-" in path.stem else pictures) + TEXT_GROWS * texts
+    of_pictures = [c.path_in_schema.split(".")[0] in ("image", "frames") for c in columns]
+    sizes = [c.total_uncompressed_size for c in columns]
+    pictures = sum(size for size, of in zip(sizes, of_pictures, strict=True) if of)
+    return footer.num_rows, (0 if "-" in path.stem else pictures) + TEXT_GROWS * (sum(sizes) - pictures)
 
 
 def lengths(config: Config, shape: Any, path: str, role: str = "student") -> Lengths:

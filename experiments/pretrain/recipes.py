@@ -69,6 +69,18 @@ RECIPES: dict[str, Recipe] = {
     "emoji": Recipe(
         image_side=48, patch=6, tower_steps=2500, teacher_steps=1600, student_steps=800, augment=True
     ),
+    "penstrokes": Recipe(
+        image_side=64, patch=16, student_words=False, tower_steps=500, teacher_steps=700, student_steps=500
+    ),
+    "robotbottle": Recipe(
+        image_side=64,
+        patch=16,
+        student_words=False,
+        tower_steps=400,
+        teacher_steps=500,
+        student_steps=400,
+        augment=True,
+    ),
     "signdigits": Recipe(
         image_side=64,
         patch=8,

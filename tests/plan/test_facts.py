@@ -11,6 +11,20 @@ def test_generated_data_is_as_large_as_the_settings_say(config):
     assert facts.data(more) == facts.Data(400, 100, 500 * facts.SCENE_BYTES)
 
 
+def test_generated_clips_are_those_of_the_devices_users():
+    more = parse({"data.pack": "clips", "data.clips-users": 80, "data.clips-each": 6})
+    assert facts.data(more) == facts.Data(20 * 6, 20 * 3, 180 * facts.CLIP_BYTES)
+
+
+def test_frames_of_a_pack_in_one_file_are_counted_as_bytes_not_as_texts(tmp_path, config):
+    for name in ("train", "test"):
+        pd.DataFrame({"frames": [[b"f" * 1000] * 4] * 30}).to_parquet(
+            tmp_path / f"{name}.parquet", compression=None
+        )
+    found = facts.data(parse({**flat(config), "data.pack": str(tmp_path)}))
+    assert 0 < found.memory < 8 * 60 * 1000
+
+
 def test_a_pack_is_known_by_the_footers_of_its_files(tmp_path, config):
     rows = {"image": [b"p" * 1000] * 30, "question": ["what is it?"] * 30}
     for name in ("train-00000", "train-00001", "test"):
