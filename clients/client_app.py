@@ -20,15 +20,18 @@ from clients import (
     cema,
     coded,
     cotta,
+    dccl,
     evaluate,
     fedavg,
     fedkd,
+    finetune,
     labelled,
     local,
     mmpg,
     no_uplink,
     poison,
     released,
+    spa,
     static,
     tent,
 )
@@ -52,6 +55,9 @@ WORK: dict[str, DeviceWork] = {
     "clients.tent:work": tent.work,
     "clients.fedkd:work": fedkd.work,
     "clients.cotta:work": cotta.work,
+    "clients.finetune:work": finetune.work,
+    "clients.spa:work": spa.work,
+    "clients.dccl:work": dccl.work,
 }
 """Name in the message's config -> device work that every device has."""
 GROUP = "cdc_flower.device_work"

@@ -17,6 +17,7 @@ ELSEWHERE = {
     "strategies/checks.py": "tests/strategies/test_runs.py",
     "strategies/cotta.py": "tests/strategies/test_on_device.py",
     "strategies/fedprox.py": "tests/strategies/test_fedavg.py",
+    "strategies/finetune.py": "tests/strategies/test_on_device.py",
     "strategies/local.py": "tests/strategies/test_on_device.py",
     "strategies/run.py": "tests/strategies/test_runs.py",
     "strategies/served/settings.py": "tests/experiments/deploy/test_settings.py",

@@ -12,9 +12,12 @@ from strategies.on_device import OnDevice
 from strategies.run import prepare, run_local
 
 ALONE = [name for name, found in methods().items() if issubclass(found, OnDevice)]
+LATER = ("finetune", "spa")  # as `local`, but for what is trained from what
 
 
-@pytest.mark.parametrize("name", ALONE)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in LATER else n for n in ALONE]
+)
 def test_each_device_has_an_adapter_of_its_own_that_no_message_of_the_method_holds(name, run_settings):
     settings = run_settings(method=name, rounds=2, eval_every=2, cohort=0.7)
     kept = []
