@@ -30,7 +30,6 @@ from cdc_flower.run_folder import RunFolder
 from cdc_flower.wire import keys
 from strategies import personal
 from strategies.accuracy import Measured, items, measure
-from strategies.devices import shown
 from strategies.fleet import Fleet
 from strategies.method import Method, Setup
 from strategies.resumed import Earlier
@@ -110,7 +109,6 @@ class After:
         cloud: counts what the cloud computes; None = nothing.
         saved_states: the devices', in the last checkpoint.
         arrays: after the last round.
-        own: device -> its own test items, positions in the world's; {} = one adapter answers all of them.
     """
 
     setup: Setup
@@ -124,7 +122,6 @@ class After:
     cloud: CloudCharges | None = None
     saved_states: Part = field(default_factory=dict)
     arrays: ArrayRecord | None = None
-    own: Mapping[int, np.ndarray] = field(default_factory=dict)
     _measured: tuple[bytes, Measured] | None = None
     _samples: int = 0
 
@@ -203,6 +200,13 @@ class After:
         adapter_files.sweep(self.folder.path / adapter_files.FOLDER, named)
 
     @cached_property
+    def own(self) -> Mapping[int, np.ndarray]:
+        """Device -> its own test items, positions in the world's; {} = they are everybody's."""
+        world = self.setup.world
+        every = {d: world.own(d) for d in self.setup.shown} if world.owners is not None else {}
+        return {device: items for device, items in every.items() if len(items)}
+
+    @cached_property
     def _world(self) -> World:
         """With the items that are measured."""
         world = self.setup.world
@@ -212,8 +216,8 @@ class After:
         """What the held-out answers are worth: of the one adapter, the mean over up to `devices.SHOWN`
         devices' own, or of each device to its own items.
         """
-        playing, run = self.method, self.setup.config.run
-        devices = list(self.own) or (shown(run.devices) if playing.traits.personal else [0])
+        playing = self.method
+        devices = list(self.own) or (self.setup.shown if playing.traits.personal else [0])
         flats = [playing.adapter_of(device) for device in devices]
         named = [hashlib.sha256(flat.tobytes()).digest() for flat in flats]
         key, found = b"".join(named), dict[bytes, Measured]()

@@ -30,6 +30,7 @@ from cdc_flower.wire.reply import Form
 
 NAMED = 10  # devices, at most, in an error
 SHOWN = 8  # devices whose adapters are evaluated, where each has its own
+JUDGED = 100  # the same, where each is judged by its own test items
 
 Key = TypeVar("Key", bound=int)
 

@@ -29,6 +29,7 @@ from cdc_flower.models.teacher import Teacher, pair_digest
 from cdc_flower.wire import keys
 from cdc_flower.wire.reply import Form
 from strategies import doorkeeper
+from strategies.devices import JUDGED, SHOWN, shown
 from strategies.fleet import Fleet
 
 
@@ -72,6 +73,11 @@ class Setup:
     def digest(self) -> str:
         """sha256 hex of the pair: teacher, student and the transform of tokens."""
         return pair_digest(self.config.pair, self.shared, self.config.data.name)
+
+    @property
+    def shown(self) -> list[int]:
+        """The devices whose adapters are measured, where each has its own."""
+        return shown(self.config.run.devices, SHOWN if self.world.owners is None else JUDGED)
 
     def fleet(self, *, counted: bool = True, adapter: bool = True) -> Fleet:
         """The devices of the run, whose answers the world's labels judge.

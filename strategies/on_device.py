@@ -2,7 +2,7 @@
 
 A message holds the order, a reply counts; both are in the ledger, because a server that only measures would
 send them, too. Held-out accuracy is the experimenter's: EVALUATE messages, which are no traffic of a method,
-ask the devices that are shown (`devices.shown`) for their adapters. Nothing is made of them but that
+ask the devices that are shown (`Setup.shown`) for their adapters. Nothing is made of them but that
 accuracy.
 """
 
@@ -25,7 +25,6 @@ from cdc_flower.wire import keys
 from cdc_flower.wire.fields import Number
 from cdc_flower.wire.reply import Form
 from strategies.answers import Taken
-from strategies.devices import shown
 from strategies.method import Method, Setup
 
 
@@ -54,11 +53,11 @@ class OnDevice(Method):
     @classmethod
     def build(cls, setup: Setup) -> Self:
         """The strategy of a run."""
-        made, run = cls(), setup.config.run
+        made = cls()
         made.fleet, made.metrics = setup.fleet(), {}
         made.model = twin_model(setup.shared, setup.config.pair)
         made.base, made.own = adapters.read(made.model), {}
-        made.shown = shown(run.devices)
+        made.shown = setup.shown
         made.order, made.most, made.reads = cls.ordered(setup.config)
         return made
 

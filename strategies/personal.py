@@ -2,8 +2,8 @@
 
 The mean over all test items says how a method does on a world that nobody lives in: where what is asked, or
 what is true, differs from user to user, a device is judged on the items of its own users. Every device is,
-up to `MOST`; the accuracy of a run is the mean over their items. A method with one adapter for all answers
-all items at once.
+up to `devices.JUDGED`, evenly spread; the accuracy of a run is the mean over their items. A method with one
+adapter for all answers all items at once.
 
 Adapters answer one after the other. Rows of different adapters in one batch (`models.by_row`) would save
 nothing: with 30 items each it takes a third more time than 30 rows of one adapter.
@@ -25,7 +25,6 @@ from cdc_flower.models.shared import Shared
 from cdc_flower.results import PERSONAL_COLUMNS
 from strategies.accuracy import Measured, answers, by, judged
 
-MOST = 100  # devices
 BESIDE = ("familiar", "qtype")
 """Columns by whose values accuracy is told, too, where the data have them."""
 

@@ -171,6 +171,7 @@ def run_settings(settings: dict[str, object], tmp_path: Path) -> Callable[..., d
             "fedavg.confidence": 0.0,
             "cotta.views": 2,
             "feddf.steps": 2,
+            "dccl.steps": 2,
             "run.out-dir": str(tmp_path / changed["run.method"]),
         }
         name = changed["run.method"]

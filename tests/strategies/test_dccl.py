@@ -13,7 +13,7 @@ from strategies.run import prepare, run_local
 
 @pytest.mark.slow
 def test_a_run_sends_patches_up_and_the_cloud_learns_beside(run_settings):
-    settings = run_settings(method="dccl", rounds=2, patch=16, steps=2)
+    settings = run_settings(method="dccl", rounds=2, dccl_patch=16, dccl_steps=2)
     playing = DCCL.build(prepare(parse(settings)))
     before = playing.flat
     with pytest.MonkeyPatch.context() as patch:

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from flwr.app import Array, ArrayRecord, Context, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg
@@ -385,3 +386,20 @@ def test_a_checkpoint_of_another_program_is_refused_in_one_line(settings):
     checkpoint.save(folder, round, {name: part for name, part in parts.items() if name != "mirror"})
     with pytest.raises(ConfigError, match=r"does not fit: KeyError..mirror"):
         run_local(parse(made), resume=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["local", "static"])
+def test_what_devices_are_worth_on_their_own_items_resumes_too(method, settings, tmp_path):
+    own = {"data_tested": "own", "partition": "natural", "partition_by": "user"}
+    made = settings(method=method, **own)
+    whole = uninterrupted(made, tmp_path)
+    expected = results.read(tmp_path / "whole").personal
+    assert interrupted(made, ("rounds", 3)) == whole
+    found = results.read(tmp_path / "run").personal
+    pd.testing.assert_frame_equal(found, expected)
+    assert sorted(set(found["round"])) == [0, 2, 4]
+    assert set(found["device"]) == {0, 1, 2}
+    last = found[found["round"] == 4]
+    accuracy = last.groupby("domain")[["worth", "items"]].sum()
+    assert (accuracy["worth"] / accuracy["items"]).to_dict() == pytest.approx(whole["run"]["accuracy"])
