@@ -19,6 +19,7 @@ from cdc_flower.config import Config
 from cdc_flower.data import look
 from cdc_flower.data.domains import DOMAINS, domains
 from cdc_flower.data.packs import Pack
+from cdc_flower.data.video import spread
 from experiments.report.terminal import share
 
 SHOWN = 15  # values of an axis in the terminal
@@ -141,7 +142,8 @@ def write_sheet(pack: Pack, config: Config, path: Path) -> None:
     frame = pack.train.assign(drift=domains(pack.train, config.data))
     left = MOST
     for domain, qtype, rows in _groups(frame):
-        chosen = rows.drop_duplicates("image_id").head(min(EACH, left))
+        distinct = rows.drop_duplicates("image_id")  # of first and last, and between: of several users
+        chosen = distinct.iloc[spread(len(distinct), EACH)].head(left)
         left -= len(chosen)
         if len(chosen):
             samples = [_sample(row, pack.train_images) for row in chosen.to_dict("records")]
