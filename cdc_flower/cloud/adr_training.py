@@ -58,9 +58,9 @@ class Lesson:
     """
 
     anchors: tuple[int, ...] = (1, 2, 3, 4)
-    steps: int = 500
+    steps: int = 300
     lr: float = 3e-3
-    tokens: int = 3072
+    tokens: int = 2048
     seed: int = 0
 
 
