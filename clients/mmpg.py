@@ -52,7 +52,7 @@ def _first(now: cdc.Round) -> list[int]:
 
 def _anchors(now: cdc.Round, sample: int) -> np.ndarray:
     """Positions of all tokens of a clip's anchor frames."""
-    order, frames = now.task.order, getattr(now.task.shared, "frames", 0) or 1
+    order, frames = now.task.order, now.task.shared.frames or 1
     tokens = np.asarray(now.tokens[sample], np.float32)
     tokens = tokens.reshape(frames, -1, tokens.shape[-1])
     most = min(int(order["frames"]), frames)

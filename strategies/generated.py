@@ -27,9 +27,10 @@ from cdc_flower.models import adapters
 from cdc_flower.models.shared import Shared
 from cdc_flower.models.student import twin_model
 from cdc_flower.setting import STRICT, setting
-from cdc_flower.uplink import anchors, token_batch
+from cdc_flower.uplink import anchors
 from cdc_flower.wire.frame import FrameError
 from strategies.method import Setup
+from strategies.reasoned import arrives, reasoner_of
 
 VERSION = 1  # of what is trained and how: a state of another version is not used
 Tokens = tuple[NDArray[np.integer], NDArray[np.floating]]
@@ -61,7 +62,7 @@ class MmpgSettings:
 
 def frames_of(shared: Shared) -> int:
     """Frames of a sample: 1 of a picture."""
-    return getattr(shared, "frames", 0) or 1
+    return shared.frames or 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,17 +113,24 @@ class Reader:
         return adr.reconstruct(self.how, came, where, self.frames, self.reasoner)[0].numpy()
 
 
+def reader_of(setup: Setup, own: MmpgSettings) -> Reader:
+    """The reader of a run; a reasoner that it needs is trained now or comes from the cache."""
+    shared, learned = setup.shared, own.reconstruct == adr.LEARNED
+    reasoner = reasoner_of(setup.config, shared, setup.world) if learned else None
+    return Reader(frames_of(shared), shared.width, own.reconstruct, reasoner)
+
+
 def users_of(setup: Setup, own: MmpgSettings, items: Sequence[SourceItem], reader: Reader) -> list[User]:
     """The users of A, with what the cloud would know of each if it were a device: sorted by name."""
     shared = setup.shared
     pictures = {id(item.sample.tokens): item.sample for item in items}
-    rng = generator(0, "anchors of A")
+    rng, read = generator(0, "anchors of A"), arrives(setup.config, shared)
     n, came = shared.n_tokens // reader.frames, dict[int, NDArray[np.float32]]()
     for name, sample in pictures.items():
         tokens = np.asarray(sample.tokens, np.float32)
         frames = anchors.choose(own.anchors, tokens.reshape(reader.frames, n, -1), own.frames, rng)
         at = anchors.positions(frames, n)
-        came[name] = reader.features([(at, arrives(setup, tokens[at]))], [sample.grid])[0]
+        came[name] = reader.features([(at, read(tokens[at]))], [sample.grid])[0]
     by_user: dict[str, list[SourceItem]] = {}
     for item in items:
         by_user.setdefault(item.user, []).append(item)
@@ -138,14 +146,6 @@ def users_of(setup: Setup, own: MmpgSettings, items: Sequence[SourceItem], reade
         )
         for name, mine in sorted(by_user.items())
     ]
-
-
-def arrives(setup: Setup, tokens: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What the cloud reads of tokens (k, D) that a device of this run sends."""
-    bits = setup.config.uplink.token_bits
-    if bits == 16:
-        return tokens.astype(np.float16).astype(np.float32)
-    return token_batch.quantized(tokens, bits, setup.shared.transform_for(setup.config.uplink))
 
 
 def decides(setup: Setup, own: MmpgSettings) -> dict[str, Any]:
@@ -206,6 +206,11 @@ def check_generated(setup: Setup, own: MmpgSettings) -> None:
     if own.frames > frames:
         raise ConfigError(
             f"setting 'mmpg.frames' = {own.frames}: a sample has {frames} frames; allowed: 1 to {frames}"
+        )
+    if own.reconstruct == adr.LEARNED and frames < 2:
+        raise ConfigError(
+            f"setting 'mmpg.reconstruct' = 'learned': samples of pair '{shared.name}' are pictures, of which "
+            "there is nothing to reconstruct; allowed: hold, linear, mean, none"
         )
     if shared.text.grid is None:
         raise ConfigError(

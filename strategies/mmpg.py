@@ -39,7 +39,7 @@ from cdc_flower.wire.frame import FrameError
 from cdc_flower.wire.messages import payload
 from cdc_flower.wire.reply import Form, Reply
 from strategies.answers import Taken
-from strategies.generated import MmpgSettings, Reader, adaptor_of, check_generated, frames_of
+from strategies.generated import MmpgSettings, Reader, adaptor_of, check_generated, frames_of, reader_of
 from strategies.method import Method, Setup, Traits
 from strategies.pictures import Examples
 from strategies.reasoned import arrives
@@ -117,7 +117,7 @@ class Mmpg(Method):
         down = config.downlink
         budget = update.budget_bytes(down.budget, len(made.base))
         made.mirror = Mirror(made.base, made.layout, down.codec, budget, 1)  # it stays at version 0
-        made.reader = Reader(frames_of(shared), shared.width, own.reconstruct)
+        made.reader = reader_of(setup, own)
         made.adaptor = adaptor_of(setup, own, made.reader, made.layout, made.base)
         question, run = longest_question(shared, setup.world), config.run
         kept = own.frames * shared.n_tokens // frames_of(shared)

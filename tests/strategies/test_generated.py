@@ -66,6 +66,7 @@ def test_a_trained_state_is_of_its_settings_and_no_seed_or_control_has_one_of_it
     ("wrong", "says"),
     [
         ({"mmpg.frames": 2}, "'mmpg.frames' = 2: a sample has 1 frames"),
+        ({"mmpg.reconstruct": "learned"}, "'mmpg.reconstruct' = 'learned': samples of pair .* are pictures"),
         ({"uplink.unit": "jpeg"}, "'uplink.unit' = 'jpeg': anchor frames go up as tokens"),
     ],
 )
