@@ -41,14 +41,6 @@ def of_devices(world: World, own: Mapping[int, np.ndarray]) -> World:
     return replace(world, test=world.test.iloc[rows].reset_index(drop=True))
 
 
-def items_of(world: World, devices: int) -> dict[int, np.ndarray]:
-    """Device -> the test items that it is judged by; {} where all devices are judged by all items."""
-    if world.owners is None:
-        return {}
-    found = {device: world.own(device) for device in range(min(devices, MOST))}
-    return {device: rows for device, rows in found.items() if len(rows)}
-
-
 def measure_own(
     model: nn.Module, shared: Shared, world: World, own: Mapping[int, np.ndarray], flats: Sequence[np.ndarray]
 ) -> Measured:

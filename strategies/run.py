@@ -38,7 +38,7 @@ from cdc_flower.models.teacher import Teacher, load_teacher, teacher_config
 from cdc_flower.results import package_versions
 from cdc_flower.run_folder import RunFolder
 from cdc_flower.wire.reply import Form
-from strategies import personal, transforms
+from strategies import transforms
 from strategies.accuracy import accuracy
 from strategies.answers import train_form
 from strategies.callbacks import After, chosen
@@ -104,8 +104,7 @@ def _run(config: Config, grid: Grid, progress: Progress | None, resume: bool) ->
         facts["resumed_after"] = found.round
     own, callbacks = identity(config, facts), chosen(config)
     folder.begin(config, package_versions(), facts, found and (found.round, found.parts["folder"]))
-    cloud, mine = _counted(setup, playing), personal.items_of(setup.world, config.run.devices)
-    after = After(setup, playing, grid, folder, parts, own, callbacks, progress, cloud, own=mine)
+    after = After(setup, playing, grid, folder, parts, own, callbacks, progress, _counted(setup, playing))
     status = "failed"
     try:
         if found is None:

@@ -8,12 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cdc_flower.data.own import Owners
 from cdc_flower.data.world import load_world
 from cdc_flower.models import adapters
 from cdc_flower.models.student import twin_model
 from strategies.accuracy import answers, measure
-from strategies.personal import items_of, measure_own, of_devices, table
+from strategies.personal import measure_own, of_devices, table
 
 OWN = {0: np.array([3, 0]), 2: np.array([7, 1, 2]), 5: np.array([4, 3])}
 
@@ -61,13 +60,3 @@ def test_the_table_adds_up_what_each_device_is_worth_by_domain_and_familiarity(w
     pd.testing.assert_series_equal(mine["worth"], by_kind["worth"])
     assert mine["user"].unique().tolist() == [" ".join(sorted(set(of_two["user"].astype(str))))]
     assert table(some, OWN, worth, 4, "nobody")["user"].unique().tolist() == [""]
-
-
-def test_whose_items_are_whose_is_as_the_world_says_and_who_has_none_is_not_measured(world):
-    assert items_of(world, 4) == {}
-    users = np.array(["a", "b", "c"])
-    mine = Owners(
-        users, [np.array([0]), np.array([2]), np.array([1])], {"a": np.array([5, 1]), "b": np.array([2])}
-    )
-    found = items_of(replace(world, owners=mine), 3)
-    assert {device: rows.tolist() for device, rows in found.items()} == {0: [1, 5], 2: [2]}
