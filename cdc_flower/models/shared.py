@@ -92,8 +92,8 @@ class Shared:
         return one.of_clip(count) == whole and FAMILIES[self.family].fits(self.config, self.processor, one)
 
     def student_config(self) -> dict[str, Any]:
-        """The student's configuration as costs are reckoned from it."""
-        return FAMILIES[self.family].cost_config(self.config)
+        """The student's configuration as costs are reckoned from it, with the frames of a sample."""
+        return {**FAMILIES[self.family].cost_config(self.config), "frames": self.text.pictures}
 
     def transform_for(self, config: UplinkConfig) -> Transform | None:
         """The transform that tokens are sent in; None where the setting or the pair has none."""

@@ -14,7 +14,8 @@ from cdc_flower.data.features import Grid
 from cdc_flower.data.world import LIVED
 from cdc_flower.fleet.cost.cost_models import TEXT
 from cdc_flower.models.families import FAMILIES
-from cdc_flower.models.folders import read
+from cdc_flower.models.folders import paths, read
+from cdc_flower.models.shared import card_frames
 
 QUESTION = 10  # ids of a long question, where only the data would say
 PHOTO = 480, 640  # pixels of a picture, where families read each in its own size
@@ -103,11 +104,14 @@ def lengths(config: Config, shape: Any, path: str, role: str = "student") -> Len
         path: its checkpoint; of a family whose pictures differ the picture processor is read.
         role: "teacher" or "student", for messages.
     """
-    family = FAMILIES[shape.model_type]
+    family, card = FAMILIES[shape.model_type], paths(config.pair, config.data.name).card
+    frames = card_frames(card) if card else config.data.frames
     grid = family.grid(shape)
     if grid is None:
         processor = read(AutoImageProcessor, path, role, "picture processor", backend="pil")
         grid = Grid(*family.layout(shape, processor, SCENE if config.data.pack == "scenes" else PHOTO))
     return Lengths(
-        grid.n, QUESTION if config.data.pack == "scenes" else TEXT, config.pair.max_answer_tokens + 1
+        max(1, frames) * grid.n,
+        QUESTION if config.data.pack == "scenes" else TEXT,
+        config.pair.max_answer_tokens + 1,
     )

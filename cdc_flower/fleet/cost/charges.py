@@ -90,7 +90,8 @@ def charges(config: Config, shared: Shared, world: World) -> Charges:
     own_config = shared.student_config()
     rank = config.pair.rank
     own = roofline.shapes(own_config, rank)
-    charged = roofline.shapes(cost_models.load(settings.cost_model, own_config), rank)
+    model = cost_models.load(settings.cost_model, own_config)
+    charged = roofline.shapes({**model, "frames": own_config["frames"]}, rank)
     prefix, questions = _lengths(shared, world)
     longest = prefix + charged.patches + max(questions) + shared.max_answer_tokens
     chosen = compressions(config, charged, longest)

@@ -72,8 +72,8 @@ class Shapes:
         projector, head, embedding: in float; a tied embedding counts once, as `head`.
         tower: of the vision tower.
         tower_bytes: of one of them, a key of `TOWER_MATH`.
-        tower_flops: of one picture through it.
-        patches: vision tokens of one picture.
+        tower_flops: of one sample through it, a picture or all frames of a clip.
+        patches: vision tokens of one sample.
     """
 
     layers: int
@@ -102,7 +102,8 @@ def shapes(config: Mapping[str, Any], rank: int) -> Shapes:
 
     Args:
         config: a checkpoint's `config.json` (`LlavaConfig.to_dict()`): Llama language model, CLIP tower. Its
-            key `tower_bytes` says how the tower is stored; without it in float32, as here.
+            key `tower_bytes` says how the tower is stored; without it in float32, as here. Its key `frames`
+            says how many pictures a sample has; without it one.
         rank: of the adapter; 0 = none.
 
     Raises:
@@ -130,6 +131,7 @@ def shapes(config: Mapping[str, Any], rank: int) -> Shapes:
     seen = v * (1 if isinstance(chosen, int) else len(chosen))
     tied = bool(config.get("tie_word_embeddings", False))
     patches, colours = (side // patch) ** 2, vision.get("num_channels", 3)
+    frames = config.get("frames", 1)
     positions = patches + 1  # the class token
     tower_layer = 4 * v * v + 2 * v * vm
     stem = patch * patch * colours * v
@@ -151,9 +153,11 @@ def shapes(config: Mapping[str, Any], rank: int) -> Shapes:
         embedding=0 if tied else h * vocab,
         tower=vision_layers * tower_layer + stem + positions * v,
         tower_bytes=config.get("tower_bytes", FLOAT),
-        tower_flops=2 * patches * stem
-        + vision_layers * (2 * positions * tower_layer + 4 * positions * positions * v),
-        patches=patches,
+        tower_flops=frames
+        * (
+            2 * patches * stem + vision_layers * (2 * positions * tower_layer + 4 * positions * positions * v)
+        ),
+        patches=frames * patches,
     )
 
 
@@ -170,7 +174,7 @@ class Pass:
 
 
 def tower(shapes: Shapes) -> Pass:
-    """One picture through the vision tower."""
+    """One sample through the vision tower: its pictures together."""
     moved = shapes.tower_bytes * shapes.tower
     return Pass(shapes.tower_flops, moved, TOWER_MATH[shapes.tower_bytes])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -159,3 +160,9 @@ def test_a_device_that_holds_it_in_no_compression_is_refused_with_the_figures():
         *(f"{name} {needed_bytes(found, name, 700) / 1e6:,.0f} MB" for name in COMPRESSIONS),
     ):
         assert part in str(error.value)
+
+
+def test_a_clip_costs_the_tower_and_the_prompt_its_frames():
+    one, clip = roofline.shapes(STUDENT, 4), roofline.shapes({**STUDENT, "frames": 8}, 4)
+    assert (clip.patches, clip.tower_flops) == (8 * one.patches, 8 * one.tower_flops)
+    assert dataclasses.replace(clip, patches=one.patches, tower_flops=one.tower_flops) == one
