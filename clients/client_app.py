@@ -21,6 +21,7 @@ from clients import (
     coded,
     cotta,
     dccl,
+    eclm,
     evaluate,
     fedavg,
     fedkd,
@@ -58,6 +59,7 @@ WORK: dict[str, DeviceWork] = {
     "clients.finetune:work": finetune.work,
     "clients.spa:work": spa.work,
     "clients.dccl:work": dccl.work,
+    "clients.eclm:work": eclm.work,
 }
 """Name in the message's config -> device work that every device has."""
 GROUP = "cdc_flower.device_work"
