@@ -143,8 +143,9 @@ class Agent:
 
     @property
     def adapter(self) -> Adapter:
-        """What the student wears."""
-        return self.store.held(self.student.resident.initial)
+        """What the student wears; work that learns on the device keeps what else it needs behind it."""
+        held, size = self.store.held(self.student.resident.initial), len(self.student.resident.initial.flat)
+        return held if len(held.flat) == size else Adapter.of(held.flat[:size], held.version)
 
     def ask(self, question: str, picture: bytes, *, spool: bool = True) -> Answered:
         """Answer one question about a picture.

@@ -18,8 +18,12 @@ class TooFar(ValueError):
 
 
 def moved(adapter: Adapter, initial: Adapter) -> float:
-    """Distance of an adapter from version 0, over the length of version 0."""
-    apart, own = adapter.flat.astype(np.float64) - initial.flat, initial.flat.astype(np.float64)
+    """Distance of an adapter from version 0, over the length of version 0.
+
+    Work that learns on the device keeps what else it needs behind the adapter; that does not count.
+    """
+    own = initial.flat.astype(np.float64)
+    apart = adapter.flat[: len(own)].astype(np.float64) - own
     return float(np.linalg.norm(apart) / max(np.linalg.norm(own), np.finfo(np.float32).tiny))
 
 

@@ -81,7 +81,7 @@ def device_settings(settings) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def one_bundle(cloud_folder, device_settings) -> Path:
     """A bundle that tests copy and do not write to."""
-    return made(cloud_folder, device_settings, 0)
+    return made(cloud_folder, device_settings, 0).rename(cloud_folder / "copied")  # `make_bundle` has others
 
 
 @pytest.fixture(scope="session")

@@ -22,8 +22,9 @@ from cdc_flower.config import parse
 from cdc_flower.downlink import update
 from cdc_flower.fleet.engines.local_grid import LocalGrid
 from cdc_flower.session import session
+from cdc_flower.uplink.pictures import picture_batch
 from cdc_flower.wire import keys
-from cdc_flower.wire.messages import payload, state_bytes, state_of
+from cdc_flower.wire.messages import frame_of, payload, state_bytes, state_of
 from clients.device import conditions, mover, orders, start
 from clients.device.agent import Agent
 from clients.device.conditions import Conditions
@@ -237,6 +238,17 @@ def test_an_order_that_cannot_be_done_is_an_error_and_the_agent_goes_on(begin, o
     assert sent(answered(agent, order(2))) > 0
 
 
+@pytest.mark.parametrize("work", ["cema", "released", "static", "tent", "cotta"])
+def test_without_samples_a_device_gives_an_empty_reply_whatever_the_work(begin, order, work, picture):
+    agent, asked = begin(feed="folder", longest_question=20), {"batch": 4, "lr": 0.01, keys.SURE: 0.5}
+    asked |= {"views": 2, "threshold": 0.5, "ema": 0.9}
+    for round in (1, 2):
+        reply = answered(agent, order(round, work=f"clients.{work}:work", **asked))
+        assert keys.ARRAYS not in reply
+        assert agent.ask("what is this?", picture, spool=False).entropy > 0
+    assert (whole(agent).came, agent.done.errors) == (0, 0)
+
+
 def test_bytes_that_are_no_order_are_an_error_and_the_agent_goes_on(begin, order):
     agent = begin()
     agent.mailbox.put(Order(1, b"\xff" * 50))
@@ -342,6 +354,31 @@ def test_a_question_that_is_asked_is_answered_and_is_a_sample(begin, picture):
     assert (said.text, said.version) == (agent.ask("what is this?", picture, spool=False).text, 0)
     assert whole(agent).waiting == 1
     assert agent.spool.waiting(1)[0].picture == b""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("unit", ["jpeg", "patches"])
+def test_a_device_that_is_to_send_pictures_does_and_keeps_them_until_they_are_taken(
+    unit, device_settings, make_bundle, order, picture
+):
+    """Slow: a student of its own. Where tokens go up, a picture is neither kept nor sent; see above."""
+    settings = {**device_settings, "uplink.unit": unit, "uplink.budget": 20_000}
+    bundle = make_bundle(settings, feed="folder", longest_question=20)
+    (bundle / "feed").mkdir(exist_ok=True)
+    (bundle / "feed" / "a.png").write_bytes(picture)
+    rows = [{"image": "a.png", "question": f"what is this {i}?"} for i in range(3)]
+    (bundle / "feed" / "questions.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    with start.opened(bundle) as agent:
+        assert agent.step()
+        assert [s.picture for s in agent.spool.waiting(9)] == [picture] * 3
+        reply = answered(agent, order(1))
+        shared, frame = agent.student.shared, frame_of(reply)
+        batch, _ = picture_batch.decode(frame, unit, shared.patch, shared.fits, shared.vocab, len(frame))
+        assert len(batch.samples) == sent(reply) == whole(agent).out == 3
+        assert all(sample.picture for sample in batch.samples)
+        answered(agent, order(2, taken=1))
+        assert agent.spool.database.rows("SELECT count(picture) FROM samples") == [(0,)]
+        assert whole(agent).taken == 3
 
 
 def test_a_full_disk_stops_no_agent(begin, order, monkeypatch, caplog):
