@@ -1,36 +1,77 @@
-"""bitsandbytes, imported without PyTorch's compiler: 40 MB less on a device that has little.
+"""bitsandbytes and transformers, imported without what a device has no use for: 130 MB less.
 
 At its import bitsandbytes has three functions compiled, and with the first `torch.compile` PyTorch loads all
-of its compiler. They are what a processor falls back to for which bitsandbytes has no kernel of its own; they
-work uncompiled, too, and need no C compiler on the device then. To be imported before anything else that
-imports bitsandbytes.
+of its compiler, and with that sympy. They are what a processor falls back to for which bitsandbytes has no
+kernel of its own; they work uncompiled, too, and need no C compiler on the device then. transformers loads
+the compiler to tell it of functions that it must not look into. Where there is PyTorch's package for several
+machines, transformers loads its tensors; where there is scipy, it loads its optimisers for a loss of object
+detection. While these libraries are imported, all that is not there. Afterwards it is, and is loaded by
+whoever asks for it. To be imported before anything else that imports either library.
 """
 
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
 import torch
+import torch.distributed
+from transformers import utils
+from transformers.utils import import_utils
 
 import cdc_flower.models  # noqa: F401  it keeps a warning of bitsandbytes' import off the log
 
 
+def _as_it_is(model: Any = None, **how: Any) -> Any:
+    return model if model is not None else lambda function: function
+
+
+def _nowhere() -> bool:
+    return False
+
+
+def _mode() -> Any:
+    return getattr(importlib.import_module(_MODE.__name__), _NAMED)()
+
+
+def _forget() -> None:
+    del vars(torch)["_dynamo"], sys.modules[_COMPILER.__name__], sys.modules[_MODE.__name__]
+
+
+_NAMED = "TransformGetItemToIndex"
+_MODE = ModuleType("torch._dynamo._trace_wrapped_higher_order_op")
+_COMPILER = ModuleType("torch._dynamo")
+vars(_MODE)[_NAMED] = _mode  # the real one, when it is wanted
+for _name in ("assume_constant_result", "allow_in_graph", "disable"):
+    vars(_COMPILER)[_name] = _as_it_is
+
+
 @contextmanager
-def _uncompiled() -> Iterator[None]:
-    compiler = torch.compile
-
-    def as_it_is(model: Any = None, **how: Any) -> Any:
-        return model if model is not None else lambda function: function
-
-    torch.compile = as_it_is  # type: ignore[assignment]
-    try:
+def _alone() -> Iterator[None]:
+    """Within the `with` block nothing is compiled, and there is one machine and no scipy."""
+    with ExitStack() as held:
+        for where, name, instead in (
+            (torch, "compile", _as_it_is),
+            (torch.compiler, "disable", _as_it_is),
+            (torch.compiler, "allow_in_graph", _as_it_is),
+            (torch.distributed, "is_available", _nowhere),
+            (utils, "is_torch_distributed_available", _nowhere),
+            (import_utils, "is_torch_distributed_available", _nowhere),
+            (utils, "is_scipy_available", _nowhere),
+        ):
+            held.enter_context(patch.object(where, name, instead))
+        if _COMPILER.__name__ not in sys.modules:
+            held.callback(_forget)
+            vars(torch)["_dynamo"] = _COMPILER  # else torch imports it when it is asked for that name
+            sys.modules.update({module.__name__: module for module in (_COMPILER, _MODE)})
         yield
-    finally:
-        torch.compile = compiler
 
 
-with _uncompiled():
-    importlib.import_module("bitsandbytes")
+with _alone():
+    for _name in ("bitsandbytes", "transformers.masking_utils", "transformers.modeling_utils", "peft"):
+        importlib.import_module(_name)
