@@ -40,7 +40,8 @@ def _mode() -> Any:
 
 
 def _forget() -> None:
-    del vars(torch)["_dynamo"], sys.modules[_COMPILER.__name__], sys.modules[_MODE.__name__]
+    del torch._dynamo  # type: ignore[attr-defined]
+    del sys.modules[_COMPILER.__name__], sys.modules[_MODE.__name__]
 
 
 _NAMED = "TransformGetItemToIndex"
@@ -57,6 +58,11 @@ def _alone() -> Iterator[None]:
     with ExitStack() as held:
         for where, name, instead in (
             (torch, "compile", _as_it_is),
+            (
+                torch,
+                "_disable_dynamo",
+                _as_it_is,
+            ),  # wraps kernels, and loads the compiler at their first call
             (torch.compiler, "disable", _as_it_is),
             (torch.compiler, "allow_in_graph", _as_it_is),
             (torch.distributed, "is_available", _nowhere),
@@ -65,9 +71,9 @@ def _alone() -> Iterator[None]:
             (utils, "is_scipy_available", _nowhere),
         ):
             held.enter_context(patch.object(where, name, instead))
-        if _COMPILER.__name__ not in sys.modules:
+        if _COMPILER.__name__ not in sys.modules:  # torch imports it when it is asked for that name
             held.callback(_forget)
-            vars(torch)["_dynamo"] = _COMPILER  # else torch imports it when it is asked for that name
+            torch._dynamo = _COMPILER  # type: ignore[assignment]
             sys.modules.update({module.__name__: module for module in (_COMPILER, _MODE)})
         yield
 

@@ -1,4 +1,4 @@
-"""An agent loads neither PyTorch's compiler, nor sympy, nor scipy's optimisers; who asks for them gets them."""
+"""An agent loads neither PyTorch's compiler nor scipy's optimisers; who asks for them gets them."""
 
 from __future__ import annotations
 

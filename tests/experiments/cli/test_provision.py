@@ -45,10 +45,10 @@ def test_a_device_is_made_listed_given_another_key_and_revoked(command, cloud):
     assert 'feed = "camera"' in text
     assert 'feed-path = "/var/spool/cdc"' in text
     assert "http-port = 8481" in text
-    assert command("provision", "rotate", cloud, "0")[:2] == (
-        0,
-        f"device 0: unpack {made}.tar.gz over its bundle\n",
-    )
+    for warned in (True, False):
+        code, out, err = command("provision", "rotate", cloud, "0")
+        assert (code, out) == (0, f"device 0: unpack {made}.tar.gz over its bundle\n")
+        assert ("was a whole bundle" in err) is warned
     assert command("provision", "revoke", cloud, "0")[:2] == (0, "device 0 (roof) is revoked\n")
     code, out, _ = command("provision", "list", cloud, "--json")
     assert [(d["number"], d["name"], d["status"]) for d in json.loads(out)] == [(0, "roof", "revoked")]
