@@ -137,14 +137,14 @@ def _pretrain(config: Config, out: Path, recipe: Recipe | None, progress: Progre
         lambda: train_tower(data.name, taught, checked, recipe, stages, fingerprint("tower"), progress),
     )
     tokens = {name: part.tokens(tower, recipe.image_side) for name, part in data.parts.items()}
-    tokenizer = make_tokenizer(taught.frame)
+    tokenizer = make_tokenizer(taught.frame, data.frames)
     (out / "pair.json").unlink(missing_ok=True)  # the card of other weights
     made, found, head = {}, {}, None
     for role, lm, steps, rows, aside in (
         ("teacher", recipe.teacher, recipe.teacher_steps, taught.frame, checked.frame),
         ("student", recipe.student, recipe.student_steps, taught.source, checked.source),
     ):
-        made[role] = make_llava(tower, lm, tokenizer, recipe.seed)
+        made[role] = make_llava(tower, lm, tokenizer, recipe.seed, data.frames)
         end: Any = tokenizer.eos_token_id
         text = vlm.Text(tokenizer, FAMILIES["llava"], made[role].config, (end,), data.frames)
         if role == "student" and data.frames and (rows["qtype"] == CAPTION).any():

@@ -35,9 +35,9 @@ def write_pair(folder: Path, words: str, name: str = "clips") -> Path:
         projection_dim=16,
     )
     tower = CLIPVisionModel(vision)
-    tokenizer = make_tokenizer(pd.DataFrame({"question": [words], "answer": ["yes"]}))
+    tokenizer = make_tokenizer(pd.DataFrame({"question": [words], "answer": ["yes"]}), FRAMES)
     for role, hidden in (("teacher", 128), ("student", 64)):
-        model = make_llava(tower, LanguageModel(hidden, 2, 128), tokenizer, 0)
+        model = make_llava(tower, LanguageModel(hidden, 2, 128), tokenizer, 0, FRAMES)
         _write_checkpoint(model.eval(), tokenizer, SIDE, folder / role)
     digest = weights_digest(folder / "teacher", folder / "student")
     card = {"format": 1, "name": name, "digest": digest, "frames": FRAMES, "known": {}}
