@@ -35,7 +35,7 @@ TEMPLATE = """{{ bos_token }}{% for turn in messages %}{% for part in turn['cont
 {% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endfor %}"""
 """The prompt of these pairs: the picture, then the question."""
 OF_CLIPS = TEMPLATE.replace("<image>", "{{ 'frame' ~ loop.index }} <image>")
-"""Before each frame of a clip a word says which it is: without it models this small saw no motion."""
+"""Before each frame of a clip a word says which it is."""
 ROPE, ROPE_OF_CLIPS = 1e6, 100.0
 """Base of the rotary positions: for clips most of its periods are between a frame and a clip."""
 
@@ -229,13 +229,13 @@ def train_language(
 
     A step reads `recipe.batch` pictures with up to `recipe.turns` questions each. One batch in
     `recipe.full_every` holds all tokens, the others a quarter to five eighths of each picture's, at random,
-    or, of clips, every other time all tokens of some frames.
+    or, of clips, every other time all tokens of some frames. Captions are taught, too, as answers: what they
+    name of a clip the questions about it name a part of.
 
     Args:
         head: for retrieval; trained along on the captions that `frame` has, by contrast within a batch.
     """
     captions = captions_of(frame) if head is not None else {}
-    frame = questions_of(frame, text)
     checked = questions_of(checked[0], text), checked[1]
     questions = [text.question_ids(q) for q in frame["question"]]
     answers = [text.answer_ids(a) for a in frame["answer"]]
@@ -287,7 +287,7 @@ def train_language(
 
 
 def questions_of(frame: pd.DataFrame, text: vlm.Text) -> pd.DataFrame:
-    """Rows that are taught as questions: of clips not their captions, where there is anything else."""
+    """Rows that a model is judged by: of clips not their captions, where there is anything else."""
     rest = frame[frame["qtype"] != CAPTION] if text.frames else frame
     return frame if rest.empty else rest
 

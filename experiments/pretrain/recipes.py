@@ -51,11 +51,10 @@ RECIPES: dict[str, Recipe] = {
     "clips": Recipe(
         image_side=32,
         patch=8,
-        tower_steps=600,
+        tower_steps=1200,
         tower_batch=256,
-        teacher_steps=1500,
-        student_steps=1500,
-        student_words=False,
+        teacher_steps=900,
+        student_steps=2200,
     ),
     "easyvqa": Recipe(
         image_side=64,
