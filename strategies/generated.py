@@ -57,7 +57,7 @@ class MmpgSettings:
     summary: Literal["own", "shuffled", "constant"] = setting(
         "own", "whose data an adapter is made of; controls: another device's, nobody's (one for all)", "cloud"
     )
-    steps: int = setting(2000, "of the hypernetwork's training, done once and kept", "cloud", ge=0, le=10**6)
+    steps: int = setting(600, "of the hypernetwork's training, done once and kept", "cloud", ge=0, le=10**6)
 
 
 def frames_of(shared: Shared) -> int:

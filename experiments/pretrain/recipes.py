@@ -49,12 +49,7 @@ class Recipe:
 RECIPES: dict[str, Recipe] = {
     "scenes": Recipe(),
     "clips": Recipe(
-        image_side=32,
-        patch=8,
-        tower_steps=1200,
-        tower_batch=256,
-        teacher_steps=900,
-        student_steps=2200,
+        image_side=32, patch=8, tower_steps=1200, tower_batch=256, teacher_steps=900, student_steps=2200
     ),
     "easyvqa": Recipe(
         image_side=64,

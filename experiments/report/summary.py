@@ -4,7 +4,7 @@ Definitions, also in README.md and docs/summary.schema.json:
 - `acc_source`: test accuracy on domain "source" after the last round; `acc_drift`: the unweighted mean over
   the drifted domains; all in 0..1. `forgetting`: see `cdc_flower.results.forgetting`; negative = gained.
 - `gap_closed`: (arm - lower) / (teacher - lower) on `acc_drift`, where lower is the first arm that adapts
-  nothing (the student as shipped); null without such an arm or a gap.
+  nothing (the student as shipped); null without such an arm, or where the teacher is not a point above it.
 - bytes (counted) and FLOPs (of counts that devices claim): totals over all devices and rounds; every number
   is a mean over seeds.
 - `ci95`: [low, high] from Student's t over seeds, null for one seed.
@@ -33,6 +33,7 @@ MEASURES = (
     "device_gflops",
     "cloud_gflops",
 )
+LEAST_GAP = 0.01  # a share of less than a point says nothing, and a teacher may be below the student
 SUMMARY = "summary.json"
 INDEX = "comparison.json"
 # 97.5 % quantiles of Student's t for 1..30 degrees of freedom (any table, e.g. NIST/SEMATECH 1.3.6.7.2)
@@ -216,7 +217,7 @@ def _methods(runs: pd.DataFrame, index: Mapping[str, Any]) -> pd.DataFrame:
     teacher = drift_mean(index["teacher"])
     gap = teacher - lower if teacher is not None and lower is not None else 0.0
     for row in rows:
-        row["gap_closed"] = (row["acc_drift"] - lower) / gap if abs(gap) > 1e-9 else None
+        row["gap_closed"] = (row["acc_drift"] - lower) / gap if gap > LEAST_GAP else None
     return pd.DataFrame(rows, columns=None if rows else columns)
 
 
