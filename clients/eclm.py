@@ -48,9 +48,8 @@ def mix_of(store: Store, every: Blocks) -> list[int]:
 
 def worths(task: Task, model: nn.Module, every: Blocks, items: np.ndarray) -> tuple[np.ndarray, Counts]:
     """(blocks,) squared gradient of the mean loss of items, block by block, and what it took."""
-    tokens, asked, labels, grids = (
-        of(items) for of in (task.tokens, task.questions, task.labels, task.grids)
-    )
+    tokens, asked = task.tokens(items), task.questions(items)
+    labels, grids = task.labels(items), task.grids(items)
     params = adapters.trainable(model)
     inputs = vlm.collate(task.shared.text, tokens, asked, labels, grids=grids).to(params[0].device)
     assert inputs.answer_ids is not None

@@ -219,7 +219,8 @@ def test_units_that_do_not_fit_the_pair_are_refused(run_settings):
     setup = prepare(config)
     shape = copy.deepcopy(setup.shared.config)
     shape.vision_feature_select_strategy = "full"  # with a class token
-    other = dataclasses.replace(setup.shared, config=shape)
+    text = dataclasses.replace(setup.shared.text, config=shape)
+    other = dataclasses.replace(setup.shared, config=shape, text=text)
     with pytest.raises(ConfigError, match="'uplink.unit' = 'patches': pair 'scenes' has 65 tokens"):
         check_uplink(config, other, setup.world)
     small = copy.deepcopy(setup.shared.processor)
