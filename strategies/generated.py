@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass as checked
 
-from cdc_flower.cloud import adr, fda_training
+from cdc_flower.cloud import adr, fda_training, trained
 from cdc_flower.cloud.episodes import Student, User
 from cdc_flower.cloud.fda import Adaptor, Seen, clip_features
 from cdc_flower.cloud.source import SourceItem, all_of_a
@@ -177,7 +177,7 @@ def adaptor_of(
     folder = cache_folder(config.pair.token_cache) / "hypernetworks"
     path = folder / f"{fda_training.digest(decides(setup, own))[:24]}.safetensors"
 
-    def train() -> None:
+    def train() -> Adaptor:
         one = replace(config, run=replace(config.run, seed=0))  # the order of A is the same for all seeds
         users = users_of(setup, own, all_of_a(one, shared, setup.world), reader)
         if len(users) < 2:
@@ -187,8 +187,9 @@ def adaptor_of(
             )
         student = Student(shared, twin_model(shared, config.pair), made.at.numpy())
         fda_training.train(made, student, users, own.steps)
+        return made
 
-    return fda_training.kept(path, made, train)
+    return trained.kept(path, made, train)
 
 
 def check_generated(setup: Setup, own: MmpgSettings) -> None:

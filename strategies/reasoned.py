@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from cdc_flower.cloud import adr_training
+from cdc_flower.cloud import adr_training, trained
 from cdc_flower.cloud.adr import Reasoner
 from cdc_flower.cloud.source import source_tokens
 from cdc_flower.config import Config, ConfigError
@@ -82,4 +82,4 @@ def reasoner_of(
     def make() -> Reasoner:
         return adr_training.train(clips, any_rule, arrives(config, shared), lesson, tell)
 
-    return adr_training.kept(path, (frames, places, width), make)
+    return trained.kept(path, Reasoner(frames, places, width), make)

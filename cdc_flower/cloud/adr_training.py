@@ -12,20 +12,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load as load_bytes
-from safetensors.torch import save as save_bytes
 from torch import Tensor
 
-from cdc_flower import disk
 from cdc_flower.cloud.adr import Reasoner
+from cdc_flower.cloud.trained import state
 from cdc_flower.draws import generator
 
 Pick = Callable[[NDArray[np.floating], int, np.random.Generator], NDArray[np.integer]]
@@ -102,7 +97,7 @@ def train(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, lesson.lr, total_steps=max(lesson.steps, 2), pct_start=0.1
     )
-    best, least = _state(made), _squares(made, judged)
+    best, least = state(made), _squares(made, judged)
     batch, every = max(1, lesson.tokens // (frames * places)), max(1, lesson.steps // TRIES)
     for step in range(1, lesson.steps + 1):
         sent, at, whole = some(rng.choice(own, batch), lesson.anchors[step % len(lesson.anchors)])
@@ -115,7 +110,7 @@ def train(
         schedule.step()
         if step % every == 0 or step == lesson.steps:
             now = _squares(made, judged)
-            best, least = (_state(made), now) if now < least else (best, least)
+            best, least = (state(made), now) if now < least else (best, least)
             if tell is not None:
                 tell("reasoner", step, lesson.steps)
     made.load_state_dict(best)
@@ -134,10 +129,6 @@ def _begun(clips: NDArray[np.float16], seed: int) -> Reasoner:
     made.centre.copy_(torch.from_numpy(flat.mean(0)))
     made.spread.copy_(torch.from_numpy(flat.std(0)).clamp_min(1e-6))
     return made
-
-
-def _state(made: Reasoner) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in made.state_dict().items()}
 
 
 def likelihood(off: Tensor, log_variance: Tensor) -> Tensor:
@@ -173,25 +164,3 @@ def digest(clips: NDArray[np.float16], said: Sequence[object]) -> str:
     own = hashlib.sha256(repr((FORM, clips.shape, tuple(said))).encode())
     own.update(np.ascontiguousarray(clips).tobytes())
     return own.hexdigest()[:32]
-
-
-def kept(path: Path, shape: tuple[int, int, int], make: Callable[[], Reasoner]) -> Reasoner:
-    """The reasoner of a file, else the one that is made, which is written there.
-
-    Args:
-        path: of the cache folder, with a `digest` in its name.
-        shape: frames, places, width.
-        make: where there is no file, or a damaged one.
-
-    Raises:
-        DiskError: the file cannot be written.
-    """
-    with suppress(OSError, SafetensorError, RuntimeError):  # RuntimeError: tensors of another form
-        found = Reasoner(*shape)
-        found.load_state_dict(load_bytes(path.read_bytes()))
-        return found.eval()
-    made = make()
-    with disk.writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    disk.replace(path, save_bytes(_state(made)))
-    return made

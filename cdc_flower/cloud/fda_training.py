@@ -1,7 +1,7 @@
 """How the hypernetwork is trained: beforehand, in the cloud, by episodes (`cloud.episodes`).
 
 Users that are held out say which state is kept. The same settings give the same bits (on one thread), so a
-trained state is kept in the cache under a digest of all that decides it.
+trained state is kept in the cache (`cloud.trained`) under a digest of all that decides it.
 """
 
 from __future__ import annotations
@@ -10,18 +10,15 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from logging import getLogger
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from torch import nn
 
 from cdc_flower.cloud.episodes import MOST, Episode, Student, User, drawn
 from cdc_flower.cloud.fda import Adaptor
-from cdc_flower.disk import replace
+from cdc_flower.cloud.trained import state
 from cdc_flower.draws import generator
 
 HELD = 0.1  # of the users
@@ -76,7 +73,7 @@ def train(
     rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: _rate(i, steps))
     student.model.train()
     looks = [look(adaptor, student, judged, 0)]
-    best = (looks[0].loss, _state(adaptor))
+    best = (looks[0].loss, state(adaptor))
     for step in range(1, steps + 1):
         optimizer.zero_grad()
         for i in rng.choice(len(taught), count, replace=len(taught) < count).tolist():
@@ -91,7 +88,7 @@ def train(
             looks.append(look(adaptor, student, judged, step))
             _log.info("adaptor: %s", looks[-1])
             if looks[-1].loss < best[0]:
-                best = (looks[-1].loss, _state(adaptor))
+                best = (looks[-1].loss, state(adaptor))
         if progress is not None:
             progress("hypernetwork", step, steps)
     adaptor.load_state_dict(best[1])
@@ -104,10 +101,6 @@ def _rate(step: int, steps: int) -> float:
     return min((step + 1) / warm, 0.5 * (1 + float(np.cos(np.pi * min(step, steps) / max(1, steps)))))
 
 
-def _state(module: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in module.state_dict().items()}
-
-
 @torch.no_grad()
 def look(adaptor: Adaptor, student: Student, episodes: Sequence[Episode], step: int = 0) -> Looked:
     """Loss and accuracy on users' queries, each with the adapter that its own support makes."""
@@ -118,24 +111,6 @@ def look(adaptor: Adaptor, student: Student, episodes: Sequence[Episode], step: 
         sums += hit.sum(), len(hit), loss
     right, _, lost = (sums / max(1.0, sums[1])).tolist()
     return Looked(step, lost, right)
-
-
-def kept(path: Path, adaptor: Adaptor, make: Callable[[], object]) -> Adaptor:
-    """The hypernetwork in the state of a file; where there is none it is made and written.
-
-    Raises:
-        DiskError: it cannot be written.
-    """
-    if path.is_file():
-        try:
-            adaptor.load_state_dict(load_file(path))
-            return adaptor.eval()
-        except (SafetensorError, ValueError, RuntimeError, OSError) as err:  # damaged: it is made anew
-            _log.warning("%s cannot be used, it is made anew: %s", path, err)
-    make()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace(path, save(_state(adaptor)))
-    return adaptor.eval()
 
 
 def digest(parts: Mapping[str, Any]) -> str:

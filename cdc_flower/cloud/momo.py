@@ -19,12 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from cdc_flower.cloud.lessons import grids
 from cdc_flower.cloud.rehearsal import Rehearsal
 from cdc_flower.cloud.source import SourceItem
 from cdc_flower.draws import generator
 from cdc_flower.models import adapters, vlm
-from cdc_flower.models.placement import device_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,32 +47,17 @@ class Momo(Rehearsal):
         """
         if not self.steps or not self.items or not theirs:
             return flat
-        rng, params = generator(self.seed, f"momo/{round}"), adapters.trainable(self.model)
-        adapters.write(self.model, flat)
-        optimizer = torch.optim.AdamW(params, lr=self.lr, weight_decay=0.0)
-        for _ in range(self.steps):
-            some = rng.integers(len(self.items), size=self.batch)
-            inputs = self._inputs([self.items[int(i)] for i in some])
+        rng = generator(self.seed, f"momo/{round}")
+
+        def loss(items: Sequence[SourceItem]) -> torch.Tensor:
+            inputs = self._inputs(items)
+            self.model.eval()  # a device's model answers as devices do
             with torch.no_grad(), adapters.wearing(self.model, theirs[int(rng.integers(len(theirs)))]):
                 wanted = vlm.forward(self.model, inputs).logits.log_softmax(-1)
             self.model.train()
-            loss = mixed(vlm.forward(self.model, inputs).logits, wanted, inputs.answer_ids, self.beta)
-            self.model.eval()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        return adapters.read(self.model)
+            return mixed(vlm.forward(self.model, inputs).logits, wanted, inputs.answer_ids, self.beta)
 
-    def _inputs(self, items: Sequence[SourceItem]) -> vlm.Inputs:
-        samples, text = [item.sample for item in items], self.shared.text
-        return vlm.collate(
-            text,
-            [sample.tokens for sample in samples],
-            [sample.question_ids for sample in samples],
-            [text.answer_ids(item.answer) for item in items],
-            [sample.positions for sample in samples],
-            grids=grids(samples),
-        ).to(device_of(self.model))
+        return self._stepped(flat, rng, loss)
 
 
 def mixed(

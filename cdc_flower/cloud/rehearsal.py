@@ -6,7 +6,7 @@ weight decay, from a fresh state each round, on the mean loss of the true answer
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,22 +48,31 @@ class Rehearsal:
         """The weights (P,) after the steps of a round; `flat` itself where there are none."""
         if not self.steps or not self.items:
             return flat
-        rng, params = generator(self.seed, f"rehearsal/{round}"), adapters.trainable(self.model)
+        return self._stepped(flat, generator(self.seed, f"rehearsal/{round}"), self._loss)
+
+    def _stepped(
+        self,
+        flat: NDArray[np.float32],
+        rng: np.random.Generator,
+        loss_of: Callable[[Sequence[SourceItem]], torch.Tensor],
+    ) -> NDArray[np.float32]:
+        """The weights (P,) after the steps of a round that begins with `flat`, towards less of a loss."""
+        params = adapters.trainable(self.model)
         adapters.write(self.model, flat)
         optimizer = torch.optim.AdamW(params, lr=self.lr, weight_decay=0.0)
         self.model.train()
         for _ in range(self.steps):
             some = rng.integers(len(self.items), size=self.batch)
             optimizer.zero_grad()
-            self._loss([self.items[int(i)] for i in some]).backward()
+            loss_of([self.items[int(i)] for i in some]).backward()
             optimizer.step()
         self.model.eval()
         return adapters.read(self.model)
 
-    def _loss(self, items: Sequence[SourceItem]) -> torch.Tensor:
-        """Of the true answers, a mean over their tokens."""
+    def _inputs(self, items: Sequence[SourceItem]) -> vlm.Inputs:
+        """Samples with their true answers."""
         samples, text = [item.sample for item in items], self.shared.text
-        inputs = vlm.collate(
+        return vlm.collate(
             text,
             [sample.tokens for sample in samples],
             [sample.question_ids for sample in samples],
@@ -71,6 +80,10 @@ class Rehearsal:
             [sample.positions for sample in samples],
             grids=grids(samples),
         ).to(device_of(self.model))
+
+    def _loss(self, items: Sequence[SourceItem]) -> torch.Tensor:
+        """Of the true answers, a mean over their tokens."""
+        inputs = self._inputs(items)
         assert inputs.answer_ids is not None
         logits = vlm.forward(self.model, inputs).logits
         return F.cross_entropy(logits.flatten(0, 1), inputs.answer_ids.flatten(), ignore_index=-100)

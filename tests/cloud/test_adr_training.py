@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from cdc_flower.cloud import adr_training
-from cdc_flower.cloud.adr import reconstruct
-from cdc_flower.cloud.adr_training import Lesson, coverage, digest, kept, likelihood, train
+from cdc_flower.cloud.adr import Reasoner, reconstruct
+from cdc_flower.cloud.adr_training import Lesson, coverage, digest, likelihood, train
+from cdc_flower.cloud.trained import kept
 from cdc_flower.uplink.anchors import choose
 from cdc_flower.uplink.token_batch import quantized
 
@@ -88,13 +89,13 @@ def test_a_kept_one_is_read_and_a_damaged_file_made_again(made, tmp_path):
         return made
 
     for _ in range(2):
-        found = kept(path, (6, 2, 3), make)
+        found = kept(path, Reasoner(6, 2, 3), make)
         asked = _asked(_waves(3), 2)
         assert torch.equal(found(*asked[:2])[0], made(*asked[:2])[0])
     assert len(calls) == 1
     path.write_bytes(path.read_bytes()[:-9])
-    kept(path, (6, 2, 3), make)
-    kept(path, (6, 2, 4), lambda: calls.append(1) or made)  # of another pair
+    kept(path, Reasoner(6, 2, 3), make)
+    kept(path, Reasoner(6, 2, 4), lambda: calls.append(1) or made)  # of another pair
     assert len(calls) == 3
 
 
