@@ -156,7 +156,7 @@ def read(path: str | Path) -> RunResult:
         ResultError: no config.json there, or a file that cannot be read.
     """
     folder = Path(path)
-    info = _read_info(folder)
+    info = read_info(folder)
     run = _read_json(folder / "run.json") if (folder / "run.json").exists() else {}
     return RunResult(
         folder=folder,
@@ -199,12 +199,17 @@ def read_to_resume(path: str | Path) -> RunResult:
         found = read(folder)
         if found.status != "completed" or all((folder / name).is_file() for name in ALWAYS):
             return found
-    info = _read_info(folder)
+    info = read_info(folder)
     empty = (pd.DataFrame() for _ in range(6))
     return RunResult(folder, info.pop("config"), info, "interrupted", {}, *empty)
 
 
-def _read_info(folder: Path) -> dict[str, Any]:
+def read_info(folder: Path) -> dict[str, Any]:
+    """What config.json of a run says: `config`, the flat run config, and what else decided the run.
+
+    Raises:
+        ResultError: it is missing, or cannot be read.
+    """
     info = _read_json(folder / "config.json")
     if not isinstance(info.get("config"), dict):
         raise ResultError(f"{folder / 'config.json'}: no run config in it; allowed: a folder a run wrote")

@@ -22,8 +22,10 @@ from clients.local import reply, untrained
 from clients.store import Adapter
 from clients.task import Task
 
-HEAD = ".lm_head."  # in the names of the head's tensors
-PORTIONS: Mapping[str, Callable[[str], bool]] = {"all": lambda name: True, "head": lambda name: HEAD in name}
+PORTIONS: Mapping[str, Callable[[str], bool]] = {
+    "all": lambda name: True,
+    "head": lambda name: adapters.HEAD in name,
+}
 """Name -> whether a tensor of that name belongs to the portion."""
 
 
@@ -43,11 +45,10 @@ class Portion:
 def portion(shared: Shared, config: PairConfig, name: str) -> Portion:
     """A portion by its name; behind what is frozen no gradient is computed."""
     model, takes = twin_model(shared, config), PORTIONS[name]
-    layout = adapters.layout(model)
-    learns = [np.full(size, takes(of)) for of, size in zip(layout.names, layout.sizes, strict=True)]
+    places = adapters.layout(model).places(lambda of, shape: takes(of))
     for of, parameter in model.named_parameters():
         parameter.requires_grad_(parameter.requires_grad and takes(of))
-    return Portion(adapters.train_merged(model), np.flatnonzero(np.concatenate(learns)))
+    return Portion(adapters.train_merged(model), places)
 
 
 def kind(question: str) -> str:

@@ -5,7 +5,7 @@ Whatever a device sends costs that device alone: it ends here in a good answer o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Generic, TypeVar
 
@@ -29,6 +29,11 @@ STATUS = {UNAVAILABLE: "missing", REFUSED: "refused"}
 def counted(most: int) -> dict[str, Field]:
     """The form of what a device says that it computed: `most` bounds each count."""
     return {keys.COUNTS: Numbers(Number(int, 0, min(most, counts.MOST)), len(fields(Counts)))}
+
+
+def learned(most: int, computed: Mapping[str, Field]) -> dict[str, Field]:
+    """The form of what a device says that learned: from how many examples, and with what loss."""
+    return {keys.EXAMPLES: Number(int, 0, most), "loss": Number(float), **computed}
 
 
 COMPUTED = {**counted(counts.MOST), keys.SECONDS: Number(float, 0, MOST_SECONDS)}

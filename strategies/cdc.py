@@ -42,7 +42,6 @@ from cdc_flower.models.teacher import Teacher
 from cdc_flower.uplink.sample import LOOSE, Batch, Limits, Sample
 from cdc_flower.uplink.scores import GATED, token_score
 from cdc_flower.wire import gate, keys
-from cdc_flower.wire.fields import Bytes, Frame, Number
 from cdc_flower.wire.frame import FrameError
 from cdc_flower.wire.messages import payload
 from cdc_flower.wire.reply import Form, Reply
@@ -52,13 +51,12 @@ from strategies.fleet import Fleet
 from strategies.lineage import Lineage
 from strategies.method import Method, Setup, Traits
 from strategies.pictures import Examples
-from strategies.received import Received, limits_of, most_bytes, received
+from strategies.received import Received, check_sender, form_of, limits_of, received
 
 LITTLE = 0.2  # of the energy of a difference: with less in an update, a line says so
 MOST_TOKENS = 0xFFFF  # of a sample: what a grid can hold
 Came = tuple[Batch, Sample, CloudSample]
 """A sample that came, in which batch, and as the cloud learns of it."""
-WITHOUT_FRAME = 512  # bytes of a reply without a frame, at most; it may come whatever the budget
 PLAIN: Mapping[str, Any] = {
     "uplink.unit": "tokens",
     "uplink.tokens-kept": 0,
@@ -222,24 +220,9 @@ class CDC(Method):
         return self.initial_arrays(), MetricRecord(dict(self.metrics))
 
     def form(self) -> Form:
-        """Version, digest and a frame, within `uplink.budget`.
-
-        A version may be above the newest: a device is ahead of a cloud that was restored from an older
-        checkpoint, and is brought back by what it says.
-        """
-        most, budget = self.config.run.samples_per_round, self.config.uplink.budget
-        reads = most * (2 + token_score(self.config.uplink.token_score).passes)
-        return Form(
-            metrics={
-                keys.VERSION: Number(int, 0, 2**32 - 1),
-                keys.UPLOADED: Number(int, 0, most),
-                keys.TOKENS: Number(int, 0, most * MOST_TOKENS),
-                **self.fleet.computed(reads),
-            },
-            config={keys.DIGEST: Bytes(update.DIGEST_BYTES)},
-            array=Frame(most_bytes(self.config)),
-            max_bytes=max(budget, WITHOUT_FRAME) if budget else 0,
-        )
+        """Version, digest and a frame, within `uplink.budget`."""
+        reads = self.config.run.samples_per_round * (2 + token_score(self.config.uplink.token_score).passes)
+        return form_of(self.config, self.fleet.computed(reads), MOST_TOKENS)
 
     def _take(self, device: int, reply: Reply) -> Taken[Received | None]:
         """Which adapter a device has, and its batch, None where it sent none."""
@@ -253,8 +236,7 @@ class CDC(Method):
             reply.frame, self.shared, self.teacher, self.config, self.limits, self.fleet.seconds, self.words
         )
         batch = found.batch
-        if (batch.device, batch.round) != (device, self.fleet.round_of(device)):
-            raise FrameError(f"the batch says device {batch.device}, round {batch.round}")
+        check_sender(batch, device, self.fleet.round_of(device))
         version, newest = reply.metrics[keys.VERSION], self.lineage.mirror.newest
         if batch.version > min(version, newest):
             raise FrameError(

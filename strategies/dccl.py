@@ -28,9 +28,9 @@ from cdc_flower.models.patches import Basis
 from cdc_flower.models.student import twin_model
 from cdc_flower.setting import STRICT, setting
 from cdc_flower.wire import keys
-from cdc_flower.wire.fields import Flat, Number
+from cdc_flower.wire.fields import Flat
 from cdc_flower.wire.reply import Form, Reply
-from strategies.answers import Taken
+from strategies.answers import Taken, learned
 from strategies.fedavg import FedAvgSettings
 from strategies.method import Method, Setup, Traits
 
@@ -117,10 +117,9 @@ class DCCL(Method):
 
     def form(self) -> Form:
         """How many examples were learned from, the loss, and the patch."""
-        examples, loss = Number(int, 0, self.most), Number(float)
-        computed = self.fleet.computed(self.most * self.reads)
         return Form(
-            {keys.EXAMPLES: examples, "loss": loss, **computed}, array=Flat(self.basis.size, "float16")
+            learned(self.most, self.fleet.computed(self.most * self.reads)),
+            array=Flat(self.basis.size, "float16"),
         )
 
     def aggregate_train(

@@ -30,11 +30,11 @@ from cdc_flower.models.student import twin_model
 from cdc_flower.setting import STRICT, setting
 from cdc_flower.wire import keys
 from cdc_flower.wire.blocks import Blocks
-from cdc_flower.wire.fields import Frame, Number
+from cdc_flower.wire.fields import Frame
 from cdc_flower.wire.frame import FrameError
 from cdc_flower.wire.messages import payload
 from cdc_flower.wire.reply import Form, Reply
-from strategies.answers import Taken
+from strategies.answers import Taken, learned
 from strategies.averages import beyond, furthest
 from strategies.fedavg import FedAvgSettings
 from strategies.method import Method, Setup, Traits
@@ -149,10 +149,8 @@ class ECLM(Method):
 
     def form(self) -> Form:
         """How many examples were learned from, the loss, and the blocks."""
-        examples, loss = Number(int, 0, self.most), Number(float)
-        computed = self.fleet.computed(self.most * self.reads)
         array = Frame(self.blocks.head + 2 * len(self.base))
-        return Form({keys.EXAMPLES: examples, "loss": loss, **computed}, array=array)
+        return Form(learned(self.most, self.fleet.computed(self.most * self.reads)), array=array)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]

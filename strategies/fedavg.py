@@ -37,9 +37,8 @@ from cdc_flower.models import adapters
 from cdc_flower.models.student import full_model, twin_model
 from cdc_flower.setting import STRICT, setting
 from cdc_flower.wire import keys
-from cdc_flower.wire.fields import Number
 from cdc_flower.wire.reply import Form, Reply
-from strategies.answers import Taken
+from strategies.answers import Taken, learned
 from strategies.averages import AVERAGES, furthest
 from strategies.devices import wanted
 from strategies.fleet import Fleet
@@ -270,9 +269,8 @@ class FedAvgLora(Method, FedAvg):
 
     def form(self) -> Form:
         """How many examples were learned from, the loss, and what the way brings."""
-        examples, loss = Number(int, 0, self.most_examples), Number(float)
         computed = self.fleet.computed(self.most_examples * (2 + self.own.epochs))
-        return self.way.form(Form({keys.EXAMPLES: examples, "loss": loss, **computed}))
+        return self.way.form(Form(learned(self.most_examples, computed)))
 
     def _take(self, device: int, reply: Reply) -> Taken[Lesson | None]:
         """What a reply teaches; `FrameError` where that is more than training can."""

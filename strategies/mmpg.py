@@ -34,7 +34,6 @@ from cdc_flower.models.shared import Shared
 from cdc_flower.models.student import twin_model
 from cdc_flower.uplink.sample import Batch, Limits, Sample
 from cdc_flower.wire import keys
-from cdc_flower.wire.fields import Bytes, Frame, Number
 from cdc_flower.wire.frame import FrameError
 from cdc_flower.wire.messages import payload
 from cdc_flower.wire.reply import Form, Reply
@@ -43,10 +42,9 @@ from strategies.generated import MmpgSettings, Reader, adaptor_of, check_generat
 from strategies.method import Method, Setup, Traits
 from strategies.pictures import Examples
 from strategies.reasoned import arrives
-from strategies.received import most_bytes, tokens
+from strategies.received import check_sender, form_of, tokens
 
 LATELY = 64  # samples of a device that its summary is made of
-WITHOUT_FRAME = 512  # bytes of a reply without a frame, at most; it may come whatever the budget
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,18 +219,8 @@ class Mmpg(Method):
 
     def form(self) -> Form:
         """Version, digest and a frame, within `uplink.budget`."""
-        most, budget = self.config.run.samples_per_round, self.config.uplink.budget
-        return Form(
-            metrics={
-                keys.VERSION: Number(int, 0, 2**32 - 1),
-                keys.UPLOADED: Number(int, 0, most),
-                keys.TOKENS: Number(int, 0, most * self.limits.kept),
-                **self.fleet.computed(most),
-            },
-            config={keys.DIGEST: Bytes(update.DIGEST_BYTES)},
-            array=Frame(most_bytes(self.config)),
-            max_bytes=max(budget, WITHOUT_FRAME) if budget else 0,
-        )
+        computed = self.fleet.computed(self.config.run.samples_per_round)
+        return form_of(self.config, computed, self.limits.kept)
 
     def _take(self, device: int, reply: Reply) -> Taken[Came | None]:
         """Which adapter a device has, and what it sent, None where that is nothing."""
@@ -243,8 +231,7 @@ class Mmpg(Method):
 
     def _came(self, device: int, reply: Reply) -> Came:
         batch, _ = tokens(reply.frame, self.shared, self.config, self.limits, self.fleet.seconds)
-        if (batch.device, batch.round) != (device, self.fleet.round_of(device)):
-            raise FrameError(f"the batch says device {batch.device}, round {batch.round}")
+        check_sender(batch, device, self.fleet.round_of(device))
         pictured, most = sum(len(s.positions) > 0 for s in batch.samples), self.own.clips
         if pictured > most:
             raise FrameError(f"anchor frames of {pictured} clips; allowed: {most}")

@@ -27,9 +27,10 @@ from cdc_flower.setting import STRICT, setting
 from cdc_flower.wire import keys
 from cdc_flower.wire.fields import Bytes, Number
 from cdc_flower.wire.reply import Form
-from strategies.cdc import CDC, WITHOUT_FRAME, Came
+from strategies.cdc import CDC, Came
 from strategies.checks import check_unlike
 from strategies.method import Setup, Traits
+from strategies.received import WITHOUT_FRAME
 
 
 @dataclass(frozen=True, config=STRICT)

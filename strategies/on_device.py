@@ -22,9 +22,8 @@ from cdc_flower.fleet.cost.charges import CloudWork
 from cdc_flower.models import adapters
 from cdc_flower.models.student import twin_model
 from cdc_flower.wire import keys
-from cdc_flower.wire.fields import Number
 from cdc_flower.wire.reply import Form
-from strategies.answers import Taken
+from strategies.answers import Taken, learned
 from strategies.method import Method, Setup
 
 
@@ -96,8 +95,7 @@ class OnDevice(Method):
 
     def form(self) -> Form:
         """How many examples a device learned from, and the loss."""
-        examples, loss = Number(int, 0, self.most), Number(float)
-        return Form({keys.EXAMPLES: examples, "loss": loss, **self.fleet.computed(self.most * self.reads)})
+        return Form(learned(self.most, self.fleet.computed(self.most * self.reads)))
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

@@ -8,7 +8,7 @@ question in its own words.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -20,6 +20,7 @@ from cdc_flower.config import Config
 from cdc_flower.data.features import Grid
 from cdc_flower.data.source import longest_question
 from cdc_flower.data.world import World
+from cdc_flower.downlink import update
 from cdc_flower.models import vlm
 from cdc_flower.models.shared import Shared
 from cdc_flower.models.teacher import Teacher
@@ -27,9 +28,13 @@ from cdc_flower.uplink import token_batch
 from cdc_flower.uplink.pictures import mosaic, picture_batch
 from cdc_flower.uplink.pictures.picture_batch import FORMS
 from cdc_flower.uplink.sample import MAX_BYTES, Batch, Limits, Sample
+from cdc_flower.wire import keys
+from cdc_flower.wire.fields import Bytes, Field, Frame, Number
 from cdc_flower.wire.frame import FrameError
+from cdc_flower.wire.reply import Form
 
 BATCH = 64  # pictures per call of the tower
+WITHOUT_FRAME = 512  # bytes of a reply without a frame, at most; it may come whatever the budget
 
 Pixels = Sequence[np.ndarray] | None
 Read = Callable[[bytes, Shared, Config, Limits, MutableMapping[str, float]], tuple[Batch, Pixels]]
@@ -58,6 +63,42 @@ def limits_of(config: Config, shared: Shared, world: World) -> Limits:
 def most_bytes(config: Config) -> int:
     """The longest frame that is read: what a whole message may have, where there is a budget."""
     return min(config.uplink.budget or MAX_BYTES, MAX_BYTES)
+
+
+def form_of(config: Config, computed: Mapping[str, Field], tokens: int) -> Form:
+    """A reply with a batch, within `uplink.budget`: version and digest of the adapter that a device has, how
+    much it says to have sent, and a frame.
+
+    A version may be above the newest: a device is ahead of a cloud that was restored from an older
+    checkpoint, and is brought back by what it says.
+
+    Args:
+        config: of the run.
+        computed: the form of what the device computed.
+        tokens: of a sample, at most.
+    """
+    most, budget = config.run.samples_per_round, config.uplink.budget
+    return Form(
+        metrics={
+            keys.VERSION: Number(int, 0, 2**32 - 1),
+            keys.UPLOADED: Number(int, 0, most),
+            keys.TOKENS: Number(int, 0, most * tokens),
+            **computed,
+        },
+        config={keys.DIGEST: Bytes(update.DIGEST_BYTES)},
+        array=Frame(most_bytes(config)),
+        max_bytes=max(budget, WITHOUT_FRAME) if budget else 0,
+    )
+
+
+def check_sender(batch: Batch, device: int, round: int) -> None:
+    """Refuse a batch that says to be of another device or round.
+
+    Raises:
+        FrameError: names both.
+    """
+    if (batch.device, batch.round) != (device, round):
+        raise FrameError(f"the batch says device {batch.device}, round {batch.round}")
 
 
 @contextmanager

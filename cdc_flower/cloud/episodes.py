@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from cdc_flower.cloud.fda import HEAD, Seen
+from cdc_flower.cloud.fda import Seen
 from cdc_flower.cloud.replay import CloudSample
 from cdc_flower.data.features import Grid
 from cdc_flower.models import adapters, several, vlm
@@ -141,7 +141,7 @@ class Student:
             if at in taken:
                 self.parts.append((f"model.{name}", shape, size))
             at += size
-        self.head_alone = all(HEAD in name for name, _, _ in self.parts)
+        self.head_alone = all(adapters.HEAD in name for name, _, _ in self.parts)
         self._read: dict[int, tuple[Tensor, Tensor]] = {}  # by the user's id
 
     def logits(self, values: Tensor, episode: Episode) -> tuple[Tensor, Tensor]:

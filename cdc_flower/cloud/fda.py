@@ -22,11 +22,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cdc_flower.config import ConfigError
-from cdc_flower.models.adapters import Layout
+from cdc_flower.models.adapters import HEAD, Layout, outer
 
 WIDE = 64  # of the hidden layers
 WORD = 32  # of a word's vector
-HEAD = ".lm_head."  # in the names of the head's tensors
 SPREAD = 1e-3  # of a feature, below which it says nothing
 
 
@@ -43,12 +42,8 @@ class Kind:
     size: int
 
 
-def _outer(name: str, shape: tuple[int, ...]) -> bool:
-    return "lora_B" in name or "lora_embedding_B" in name or len(shape) == 1
-
-
 KINDS: dict[str, Kind] = {
-    "basis": Kind(_outer, 32),
+    "basis": Kind(outer, 32),
     "scales": Kind(lambda name, shape: len(shape) == 1, 32),
     "head": Kind(lambda name, shape: HEAD in name, 64),
 }
@@ -62,12 +57,7 @@ def places(kind: str, layout: Layout) -> NDArray[np.int64]:
     Raises:
         ConfigError: the adapter has no such tensor.
     """
-    takes, at, found = KINDS[kind].takes, 0, [np.zeros(0, np.int64)]
-    for name, shape, size in zip(layout.names, layout.shapes, layout.sizes, strict=True):
-        if takes(name, shape):
-            found.append(np.arange(at, at + size))
-        at += size
-    every = np.concatenate(found)
+    every = layout.places(KINDS[kind].takes)
     if not len(every):
         able = [k for k, other in KINDS.items() if any(map(other.takes, layout.names, layout.shapes))]
         raise ConfigError(

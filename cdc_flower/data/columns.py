@@ -13,8 +13,8 @@ from typing import Any
 
 import pandas as pd
 
-from cdc_flower.data.packs import COLUMNS, LISTS, NOT_EMPTY
 from cdc_flower.data.pictures import PackError, one_line
+from cdc_flower.data.rows import COLUMNS, LISTS, NOT_EMPTY
 
 NEEDED = ("image", "question", "answer")
 """Pack columns that a source must have."""

@@ -20,9 +20,10 @@ from PIL import Image
 
 from cdc_flower.data.bitmaps import check_picture
 from cdc_flower.data.columns import OPTIONAL, fields_of, frame_of, lines_of, row_of
-from cdc_flower.data.packs import LISTS, SPLITS, free_folder, write_pack
+from cdc_flower.data.packs import SPLITS, free_folder, write_pack
 from cdc_flower.data.partition import hold_out
 from cdc_flower.data.pictures import PackError
+from cdc_flower.data.rows import LISTS
 
 # --- a folder of pictures and a JSONL file ------------------------------------------------------------------
 

@@ -29,9 +29,6 @@ import pyarrow.parquet as pq
 from cdc_flower.data.features import place_folder
 from cdc_flower.data.frames import Clips, stored
 from cdc_flower.data.pictures import PackError, Picture, Pictures, Place, layout, one_line, read_columns
-from cdc_flower.data.rows import COLUMNS as COLUMNS
-from cdc_flower.data.rows import LISTS as LISTS
-from cdc_flower.data.rows import NOT_EMPTY as NOT_EMPTY
 from cdc_flower.data.rows import TEXT_COLUMNS, as_list, check_schema, check_text
 from cdc_flower.digests import known
 from cdc_flower.stages import DataConfig

@@ -10,10 +10,11 @@ from typing import Any
 import pyarrow as pa
 
 from cdc_flower.data.columns import fields_of, filled, lines_of, row_of
-from cdc_flower.data.packs import LISTS, SPLITS, free_folder
+from cdc_flower.data.packs import SPLITS, free_folder
 from cdc_flower.data.pictures import PackError
 from cdc_flower.data.published.files import Part
 from cdc_flower.data.published.write import Files, cut, write_parts
+from cdc_flower.data.rows import LISTS
 from cdc_flower.data.video import Sampling, read_clip
 
 NEEDED = ("file", "question", "answer")

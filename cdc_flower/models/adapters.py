@@ -18,6 +18,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from peft import IA3Config, LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import Linear as LoraLinear
 from torch import nn
@@ -26,6 +27,7 @@ from transformers import PreTrainedModel
 
 from cdc_flower.models.families import family_of
 
+HEAD = ".lm_head."  # in the names of the head's tensors
 GRID = 2.0**-20  # float32 holds sums and differences of its multiples exactly up to 16
 
 
@@ -46,10 +48,21 @@ class Layout:
         """P, the number of weights."""
         return sum(self.sizes)
 
+    def places(self, takes: Callable[[str, tuple[int, ...]], bool]) -> NDArray[np.int64]:
+        """Where weights stand in the flat vector (P,), rising: those of tensors chosen by name and shape."""
+        pairs = zip(self.names, self.shapes, self.sizes, strict=True)
+        chosen = [np.full(size, takes(name, shape)) for name, shape, size in pairs]
+        return np.flatnonzero(np.concatenate([np.zeros(0, bool), *chosen]))
+
     @cached_property
     def digest(self) -> bytes:
         """8 bytes that two sides compare before they exchange updates."""
         return hashlib.blake2b(repr((self.names, self.shapes)).encode(), digest_size=8).digest()
+
+
+def outer(name: str, shape: tuple[int, ...]) -> bool:
+    """Whether a tensor is an outer factor of LoRA (B) or a vector."""
+    return "_B." in name or len(shape) == 1
 
 
 def _lora(model: nn.Module, rank: int) -> PeftModel:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdc_flower.draws import generator
-from cdc_flower.models.adapters import Layout
+from cdc_flower.models.adapters import Layout, outer
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,9 +35,7 @@ class Basis:
     @classmethod
     def of(cls, layout: Layout, size: int) -> Basis:
         """The basis of an adapter: of the outer factors of LoRA and of all vectors."""
-        pairs = zip(layout.names, layout.shapes, layout.sizes, strict=True)
-        takes = [np.full(n, "_B." in name or len(shape) == 1) for name, shape, n in pairs]
-        places, rng = np.flatnonzero(np.concatenate(takes)), generator(0, "metapatch")
+        places, rng = layout.places(outer), generator(0, "metapatch")
         follows = rng.permutation(np.arange(len(places)) % size)
         return cls(size, places, follows, rng.choice(np.array([-1, 1], np.float32), len(places)))
 

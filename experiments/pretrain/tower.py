@@ -24,9 +24,9 @@ from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from cdc_flower.config import ConfigError
-from cdc_flower.data import packs
 from cdc_flower.data.features import spread
 from cdc_flower.data.pictures import Picture
+from cdc_flower.data.rows import COLUMNS, LISTS
 from experiments.pretrain.optimise import Progress, optimise
 from experiments.pretrain.recipes import Recipe
 
@@ -90,7 +90,7 @@ def targets(
         extra = [
             c
             for c in frame.columns
-            if c not in (*packs.COLUMNS, *packs.LISTS, *ADDED)
+            if c not in (*COLUMNS, *LISTS, *ADDED)
             and 1 < frame[c].astype(str).nunique() <= MOST
             and frame.groupby("image_id")[c].nunique().max() == 1
         ]

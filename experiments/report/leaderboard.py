@@ -11,9 +11,11 @@ import hashlib
 import json
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from cdc_flower import results
 from cdc_flower.config import ConfigError, flat, parse
@@ -81,11 +83,11 @@ def digest_of(value: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def problem_of(run: results.RunResult) -> dict[str, Any]:
+def problem_of(info: Mapping[str, Any]) -> dict[str, Any]:
     """What a run was asked to solve; a setting that its version did not have is taken at its default."""
     own = {k: v for k, v in flat(parse({})).items() if k.startswith(OF_PROBLEM) or k in OF_RUN}
-    told = {k: run.config.get(k, v) for k, v in own.items() if k not in FREE}
-    return told | {name: run.info.get(name, "") for name in ("data_digest", "pair_digest")}
+    told = {k: info["config"].get(k, v) for k, v in own.items() if k not in FREE}
+    return told | {name: info.get(name, "") for name in ("data_digest", "pair_digest")}
 
 
 def read(folder: Path) -> tuple[list[Row], dict[str, Any], str]:
@@ -96,44 +98,36 @@ def read(folder: Path) -> tuple[list[Row], dict[str, Any], str]:
     """
     made, rows = summary.read(folder), []
     found: tuple[dict[str, Any], str] | None = None
-    for name in made.index["methods"]:
-        runs = _completed(made, name)
-        if not runs:
-            continue
-        for run in runs:
-            mine = problem_of(run), str(run.folder)
+    for name, runs in made.runs[made.runs["status"] == "completed"].groupby("method", sort=False):
+        folders = [summary.run_folder(made.out, str(name), seed) for seed in runs["seed"]]
+        told = [results.read_info(one) for one in folders]
+        for info, where in zip(told, folders, strict=True):
+            mine = problem_of(info), str(where)
             found = found or mine
             _same(found, mine)
-        rows.append(_row(made, name, runs))
+        rows.append(_row(made, str(name), runs, told[0]["config"]))
     if found is None:
         raise ConfigError(f"{folder}: no run of it was completed; allowed: a comparison that has ended")
     return rows, *found
 
 
-def _completed(made: summary.Comparison, name: str) -> list[results.RunResult]:
-    seeds = made.runs[(made.runs["method"] == name) & (made.runs["status"] == "completed")]["seed"]
-    return [results.read(summary.run_folder(made.out, name, seed)) for seed in seeds]
-
-
-def _row(made: summary.Comparison, name: str, runs: Sequence[results.RunResult]) -> Row:
-    accuracies = [results.final_accuracy(run.rounds) for run in runs]
-    on_drift = [summary.drift_mean(found) for found in accuracies]
-    judged = [d if d is not None else found["source"] for d, found in zip(on_drift, accuracies, strict=True)]
-    sums = [results.totals(run.devices) for run in runs]
+def _row(made: summary.Comparison, name: str, runs: pd.DataFrame, config: Mapping[str, Any]) -> Row:
+    judged = runs["acc_drift"].fillna(runs["acc_source"]).astype(float).tolist()
+    tasks = made.devices[(made.devices["method"] == name) & made.devices["seed"].isin(runs["seed"])]
     ends = summary.interval(judged) or (None, None)
-    settings = {k: v for k, v in runs[0].config.items() if k not in ("run.seed", "run.out-dir")}
+    settings = {k: v for k, v in config.items() if k not in ("run.seed", "run.out-dir")}
     return Row(
         name=name,
         folder=str(made.out),
         accuracy=statistics.fmean(judged),
         low=ends[0],
         high=ends[1],
-        source=statistics.fmean(found["source"] for found in accuracies),
+        source=float(runs["acc_source"].mean()),
         costs={
-            "bytes": statistics.fmean(s["uplink_bytes"] + s["downlink_bytes"] for s in sums),
-            "device_gflops": statistics.fmean(s["device_flops"] for s in sums) / 1e9,
-            "device_seconds": _mean([s.get("work_seconds") for s in sums]),
-            "joules": _mean([s.get("joules") for s in sums]),
+            "bytes": float((runs["uplink_bytes"] + runs["downlink_bytes"]).mean()),
+            "device_gflops": float(runs["device_gflops"].mean()),
+            "device_seconds": _a_run(tasks, "work_seconds", len(runs)),
+            "joules": _a_run(tasks, "joules", len(runs)),
         },
         labels=bool(made.index["traits"][name]["labels"]),
         seeds=len(runs),
@@ -142,9 +136,10 @@ def _row(made: summary.Comparison, name: str, runs: Sequence[results.RunResult])
     )
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [v for v in values if v is not None]
-    return statistics.fmean(known) if len(known) == len(values) else None
+def _a_run(tasks: pd.DataFrame, column: str, runs: int) -> float | None:
+    """The mean over runs of a column's sum over device-tasks; None where a run lacks it."""
+    known = column in tasks and not tasks.groupby("seed")[column].count().eq(0).any()
+    return float(tasks[column].sum()) / runs if known and len(tasks) else None
 
 
 def _same(one: tuple[Mapping[str, Any], str], other: tuple[Mapping[str, Any], str]) -> None:
@@ -180,7 +175,7 @@ def boards(folders: Sequence[Path], *, apart: bool = False) -> list[Board]:
 
 def ranked(rows: Sequence[Row]) -> list[Row]:
     """The most accurate first, with the front marked."""
-    marked = [Row(**{**vars(row), "front": not any(_beats(o, row) for o in rows)}) for row in rows]
+    marked = [replace(row, front=not any(_beats(other, row) for other in rows)) for row in rows]
     return sorted(marked, key=lambda row: (-row.accuracy, row.costs["bytes"] or 0.0, row.name))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from cdc_flower.data import look
 from cdc_flower.data.domains import DOMAINS, domains
 from cdc_flower.data.packs import Pack
 from cdc_flower.data.video import spread
+from experiments.report.clip import url
 from experiments.report.terminal import share
 
 SHOWN = 15  # values of an axis in the terminal
@@ -187,4 +187,4 @@ def _small(data: bytes, side: int) -> str:
     small.thumbnail((side, side))
     stream = io.BytesIO()
     small.save(stream, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+    return url(stream.getvalue())

@@ -7,13 +7,14 @@ import pytest
 from flwr.app import RecordDict
 
 from cdc_flower.models import adapters
+from cdc_flower.models.adapters import HEAD
 from cdc_flower.models.student import twin_model
 from cdc_flower.wire import keys
 from cdc_flower.wire.counts import Counts
 from clients.fedavg import memory, trainee
 from clients.inference import alone
 from clients.local import untrained, work
-from clients.portions import HEAD, first, kind, portion, tuned
+from clients.portions import first, kind, portion, tuned
 from clients.store import Store
 
 ORDER = {"epochs": 2, "batch": 4, "lr": 1e-2, "memory": 40, keys.LABELS: "true", keys.FULL: False}
