@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from cdc_flower.data.packs import CAPTION
-from cdc_flower.models import vlm
+from cdc_flower.models import placement, vlm
 from cdc_flower.models.retrieval import Head, clip_vectors, contrast, said, shown, text_vectors
 from cdc_flower.tasks.retrieval import both_ways, equal
 from experiments.pretrain.optimise import Progress, optimise
@@ -187,12 +187,13 @@ def turns_states(model: nn.Module, batch: Turns) -> torch.Tensor:
 
     Each question sees the picture and itself, at the positions it would have alone.
     """
-    turn, size = batch.turn, batch.turn.shape[1]
-    seen = torch.ones(size, size, dtype=torch.bool).tril()[None] & batch.inputs.mask[:, None]
+    inputs, turn = batch.inputs.to(placement.device_of(model)), batch.turn.to(placement.device_of(model))
+    size = turn.shape[1]
+    seen = torch.ones(size, size, dtype=torch.bool, device=turn.device).tril()[None] & inputs.mask[:, None]
     seen &= (turn[:, None] == -1) | (turn[:, :, None] == turn[:, None])
-    seen |= torch.eye(size, dtype=torch.bool)[None]  # a padding row must see something
+    seen |= torch.eye(size, dtype=torch.bool, device=turn.device)[None]  # a padding row must see something
     bias = torch.where(seen, 0.0, torch.finfo(torch.float32).min)[:, None]
-    return vlm.run(model, batch.inputs, bias, use_cache=False).last_hidden_state
+    return vlm.run(model, inputs, bias, use_cache=False).last_hidden_state
 
 
 def turns_loss(
@@ -204,9 +205,10 @@ def turns_loss(
         hidden: what `turns_states` gave, where it is at hand.
     """
     hidden = turns_states(model, batch) if hidden is None else hidden
-    asked = batch.labels[:, 1:] != -100
-    logits = vlm.parts(model)[2](hidden[:, :-1][asked])
-    return nn.functional.cross_entropy(logits, batch.labels[:, 1:][asked], label_smoothing=smoothing)
+    labels = batch.labels[:, 1:].to(hidden.device)
+    asked = labels != -100
+    logits = vlm.parts(model)[2](hidden[:, :-1][asked].float())
+    return nn.functional.cross_entropy(logits, labels[asked], label_smoothing=smoothing)
 
 
 def train_language(
@@ -245,6 +247,8 @@ def train_language(
     _centre(model, tokens, recipe.seed)
     if name == "student" and recipe.student_words:
         _name_regions(model, text, goal, tokens)
+    for module in (model, *([head] if head is not None else [])):
+        module.to(placement.here().device)
     trained = nn.ModuleDict(
         {
             "projector": model.model.multi_modal_projector,
@@ -283,6 +287,8 @@ def train_language(
         name, trained, loss_of, steps, recipe.lr, recipe, folder, fingerprint, progress, validate
     )
     model.eval()
+    if head is not None:
+        head.cpu()  # what reads it computes there
     return found
 
 
@@ -314,9 +320,9 @@ def caption_loss(
 ) -> torch.Tensor:
     """The contrast of rows of a batch, with their hidden states, and a caption of each."""
     rows, words = [row for row, _ in pairs], [caption for _, caption in pairs]
-    clips = head.of_clips(shown(batch.inputs, hidden)[rows])
-    texts = head.of_texts(said(model, text, words, batch.inputs.tokens.shape[-1]))
-    return contrast(head, clips, texts, torch.from_numpy(equal(words)))
+    clips = head.of_clips(shown(batch.inputs, hidden)[rows].float())
+    texts = head.of_texts(said(model, text, words, batch.inputs.tokens.shape[-1]).float())
+    return contrast(head, clips, texts, torch.from_numpy(equal(words)).to(clips.device))
 
 
 @torch.no_grad()

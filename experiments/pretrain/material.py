@@ -21,6 +21,7 @@ from cdc_flower.data import packs, splits
 from cdc_flower.data.domains import SOURCE, domains
 from cdc_flower.data.pictures import Picture
 from cdc_flower.data.splits import Split
+from cdc_flower.models import placement
 from experiments.pretrain.recipes import Recipe
 from experiments.pretrain.tower import pixels_of, tokens_of
 
@@ -62,8 +63,9 @@ class Part:
     @torch.no_grad()
     def tokens(self, tower: CLIPVisionModel, side: int) -> np.ndarray:
         """The tower's outputs (pictures, N, D) float16; of a clip those of its frames in turn."""
+        device = placement.device_of(tower)
         states = [
-            tokens_of(tower, x.float() / 127.5 - 1).half()
+            tokens_of(tower, x.to(device).float() / 127.5 - 1).half().cpu()
             for x in pixels_of(self.images, self.ids, side, self.frames).split(128)
         ]
         return torch.cat(states).numpy()

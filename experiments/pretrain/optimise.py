@@ -114,7 +114,8 @@ def optimise(
             for entry, tensor in tensors.items():
                 kind, _, key = entry.partition("/")
                 if kind not in ("weight", "best"):
-                    owner[id(params[key])].state[params[key]][kind] = tensor
+                    there = tensor if kind == "step" else tensor.to(params[key].device)
+                    owner[id(params[key])].state[params[key]][kind] = there
     saved = time.monotonic()
     for step in range(start, steps):
         share = min(1.0, (step + 1) / (0.05 * steps)) * 0.5 * (1 + math.cos(math.pi * step / steps))

@@ -170,6 +170,7 @@ def _pretrain(config: Config, out: Path, recipe: Recipe | None, progress: Progre
         with saving(out / role):
             _write_checkpoint(made[role], tokenizer, recipe.image_side, out / role)
         found[role] = scored(made[role], text, data, tokens, head)
+        made[role].cpu()
     pictures = tokens[splits.A][np.unique(taught.source["image_row"])]
     turn = transform.estimate(list(pictures))
     with saving(out):

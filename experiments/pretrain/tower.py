@@ -27,6 +27,7 @@ from cdc_flower.config import ConfigError
 from cdc_flower.data.features import spread
 from cdc_flower.data.pictures import Picture
 from cdc_flower.data.rows import COLUMNS, LISTS
+from cdc_flower.models import placement
 from experiments.pretrain.optimise import Progress, optimise
 from experiments.pretrain.recipes import Recipe
 
@@ -148,10 +149,12 @@ def _augment(x: torch.Tensor, rng: np.random.Generator, flip: bool) -> torch.Ten
     padded = nn.functional.pad(x, (reach,) * 4, mode="replicate")
     dy, dx = rng.integers(0, 2 * reach + 1, (2, b))
     x = torch.stack([padded[i, :, dy[i] : dy[i] + side, dx[i] : dx[i] + side] for i in range(b)])
-    gain, bias = (torch.from_numpy(rng.normal(m, 0.15, (b, 1, 1, 1))).float() for m in (1.0, 0.0))
+    gain, bias = (
+        torch.from_numpy(rng.normal(m, 0.15, (b, 1, 1, 1))).float().to(x.device) for m in (1.0, 0.0)
+    )
     x = x * gain + bias
     if flip:
-        mirror = torch.from_numpy(rng.random(b) < 0.5)
+        mirror = torch.from_numpy(rng.random(b) < 0.5).to(x.device)
         x = torch.where(mirror[:, None, None, None], x.flip(-1), x)
     return x
 
@@ -198,6 +201,7 @@ def train_tower(
     torch.manual_seed(recipe.seed)
     tower = CLIPVisionModel(_vision_config(recipe))
     wide_init(tower)
+    device = placement.here().device
     ids, trained = [*taught.ids, *checked.ids], len(taught.ids)
     grid, frames = recipe.image_side // recipe.patch, taught.frames
     goal = targets(pd.concat([taught.frame, checked.frame]), ids, grid, frames=frames)
@@ -214,8 +218,9 @@ def train_tower(
     pixels = torch.cat(
         [pixels_of(part.images, part.ids, recipe.image_side, frames) for part in (taught, checked)]
     )
-    pool, label = torch.from_numpy(goal.pool), torch.from_numpy(goal.label)
-    known = torch.from_numpy(_judged(goal, trained))
+    pixels = pixels.to(device)
+    pool, label = torch.from_numpy(goal.pool).to(device), torch.from_numpy(goal.label).to(device)
+    known = torch.from_numpy(_judged(goal, trained)).to(device)
 
     def loss_on(picked: np.ndarray, rng: np.random.Generator | None) -> torch.Tensor:
         x = pixels[picked].float() / 127.5 - 1
@@ -239,7 +244,7 @@ def train_tower(
         parts = [float(loss_on(some, None)) for some in np.array_split(aside, -(-len(aside) // 64))]
         return sum(parts) / len(parts)
 
-    both = nn.ModuleDict({"tower": tower, "head": head})
+    both = nn.ModuleDict({"tower": tower, "head": head}).to(device)
     steps, rate = recipe.tower_steps, recipe.tower_lr
     found = optimise("tower", both, loss_of, steps, rate, recipe, folder, fingerprint, progress, validate)
     own = goal.image < trained
