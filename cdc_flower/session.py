@@ -16,9 +16,14 @@ T = TypeVar("T")
 
 
 class Session:
-    """Shelves by name; on each the things last used, by their keys."""
+    """Shelves by name; on each the things last used, by their keys.
+
+    Attributes:
+        device: what models are put on, as `run.device` says (`models.placement.choose`).
+    """
 
     def __init__(self) -> None:
+        self.device = "auto"
         self._shelves: dict[str, OrderedDict[Hashable, Any]] = {}
 
     def shelf(self, name: str) -> OrderedDict[Hashable, Any]:

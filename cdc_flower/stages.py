@@ -44,6 +44,10 @@ class RunConfig:
     threads: int = setting(
         1, "of a process that computes; above 1 last bits depend on who else is asked", ge=1, le=1024
     )
+    device: Literal["auto", "cpu", "cuda"] = setting(
+        "auto",
+        "what models compute on; auto = a GPU, in bfloat16, where torch sees one; cuda = a GPU or nothing",
+    )
     callbacks: str = setting("", "what else happens after rounds, by name: tensorboard", "simulator")
     fail_devices: str = setting(
         "", "devices that raise, 'round:device,...', to try what happens then", "device"

@@ -20,7 +20,7 @@ from cdc_flower.config import Config, parse_stages
 from cdc_flower.data.features import Grid, open_picture
 from cdc_flower.data.source import Source, source
 from cdc_flower.draws import generator
-from cdc_flower.models import adapters
+from cdc_flower.models import adapters, placement
 from cdc_flower.models.shared import Shared, load_shared
 from cdc_flower.models.student import device_model
 from cdc_flower.session import kept
@@ -58,6 +58,7 @@ class Task:
         """Settings from the run config, the device from the node config, the round from the message."""
         config = _config(tuple(sorted(context.run_config.items())))
         torch.set_num_threads(config.run.threads)
+        placement.choose(config.run.device)
         shared = load_shared(config.pair, config.data.name, config.data.frames)
         device = int(context.node_config[keys.DEVICE])
         round = int(message.content.config_records[keys.CONFIG][keys.ROUND])  # type: ignore[arg-type]

@@ -20,6 +20,7 @@ from cdc_flower.fleet.cost.charges import Charges, charges, cloud_profile
 from cdc_flower.fleet.time import trace_files
 from cdc_flower.fleet.time.availability import availability
 from cdc_flower.fleet.time.traces import Trace
+from cdc_flower.models import placement
 from cdc_flower.models.families import FAMILIES
 from cdc_flower.models.folders import find_pair
 from cdc_flower.models.shared import Shared
@@ -35,6 +36,19 @@ from strategies.devices import wanted
 from strategies.method import Setup, method, methods
 
 TRIED = 8  # pictures coded to see what an uplink budget must hold
+
+
+def check_workers(config: Config, gpu_fraction: float) -> None:
+    """Refuse Ray workers that would see no GPU where devices shall compute on one.
+
+    Raises:
+        ConfigError: says what is allowed.
+    """
+    if config.run.device == "cuda" and not gpu_fraction:
+        raise ConfigError(
+            "setting 'run.device' = 'cuda' with --gpu-fraction 0: workers see no GPU; allowed: a share above "
+            "0, or auto, with the cloud on a GPU and devices on cores"
+        )
 
 
 def check_named(config: Config) -> None:
@@ -53,6 +67,7 @@ def check_named(config: Config) -> None:
     for key, place in (("run.out-dir", run.out_dir), ("pair.token-cache", config.pair.token_cache)):
         if place and (wrong := no_folder(Path(place))):
             raise ConfigError(f"setting '{key}' = {place!r}: {wrong}")
+    placement.on_gpu(run.device)
     packs.check_folder(config.data)
     if config.pair.folder:
         find_pair(config.pair, config.data.name)

@@ -32,6 +32,7 @@ from cdc_flower.fleet.cost.charges import CloudCharges, CloudWork, cloud_charges
 from cdc_flower.fleet.engines.local_grid import DeviceStates, HasStates, LocalGrid
 from cdc_flower.fleet.time.timed_grid import TimedGrid
 from cdc_flower.lock import locked
+from cdc_flower.models import placement
 from cdc_flower.models.folders import device_files
 from cdc_flower.models.shared import load_shared
 from cdc_flower.models.teacher import Teacher, load_teacher, teacher_config
@@ -42,7 +43,7 @@ from strategies import transforms
 from strategies.accuracy import accuracy
 from strategies.answers import train_form
 from strategies.callbacks import After, chosen
-from strategies.checks import check, check_named, fleet
+from strategies.checks import check, check_named, check_workers, fleet
 from strategies.devices import discover, wanted
 from strategies.method import Method, Setup, method
 from strategies.pictures import show
@@ -216,6 +217,7 @@ def prepare(
         ConfigError: see `check`, `load_shared`, `load_teacher`, `load_world`.
     """
     check_named(config)
+    placement.choose(config.run.device)
     shared = load_shared(config.pair, config.data.name, config.data.frames)
     world = load_world(config, shared, progress)
     shared = transforms.provided(config, shared, world, say, progress)
@@ -271,11 +273,10 @@ def run_fleet(
     ray_address: str = "",
     gpu_fraction: float = 0.0,
 ) -> Path:
-    """One run on Ray workers: arguments as in `FleetGrid`, results as in `run_local`. Returns the run
-    folder.
-    """
+    """One run on Ray workers: arguments as in `FleetGrid`; returns the run folder, as `run_local` does."""
     from cdc_flower.fleet.engines.fleet_grid import FleetGrid
 
+    check_workers(config, gpu_fraction)
     settings = {**flat(config), "run.out-dir": str(out_dir(config))}  # workers have folders of their own
     with (
         _quiet(),
@@ -307,9 +308,7 @@ def teacher_accuracy(
 
 
 def teacher_on(setup: Setup, rows: pd.DataFrame | None, progress: Progress | None = None) -> dict[str, float]:
-    """Accuracy of the teacher by domain: on rows of those that devices may meet (`World.train`), or (None) on
-    the held-out items.
-    """
+    """Accuracy of the teacher by domain: on rows of `World.train`, or (None) on the held-out items."""
     config, teacher, reads, world = setup.config, setup.teacher(), setup.shared, setup.world
     of = world.tested
     if rows is not None:

@@ -19,7 +19,7 @@ from torch import nn
 from cdc_flower import checkpoint, results
 from cdc_flower.config import ConfigError, parse_stages
 from cdc_flower.fleet.engines import adapter_files
-from cdc_flower.models import adapters
+from cdc_flower.models import adapters, placement
 from cdc_flower.models.compressions import quantization
 from cdc_flower.models.families import FAMILIES
 from cdc_flower.models.family import bare
@@ -68,6 +68,7 @@ def export(run: Path, out: Path, device: int | None = None, merge: bool = False)
     except results.ResultError as err:
         raise ConfigError(str(err)) from None
     config = parse_stages(found.config)
+    placement.choose("cpu")  # on a GPU weights would be rounded to bfloat16
     shared = load_shared(config.pair, config.data.name, config.data.frames)
     if pair_digest(config.pair, shared, config.data.name) != found.info.get("pair_digest"):
         raise ConfigError(f"run '{run}': its models have changed since; allowed: the weights of the run")

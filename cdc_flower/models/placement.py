@@ -1,12 +1,16 @@
 """Where models lie and how they compute: device, number format, way of attention. Decided here alone.
 
-|               | on a CPU                       | where a process sees a GPU                           |
+|               | on a CPU                       | on a GPU                                             |
 |---------------|--------------------------------|------------------------------------------------------|
 | tower         | float32                        | float32: its outputs are what devices send           |
 | teacher       | float32                        | bfloat16, on as many GPUs as it needs                |
 | student, twin | float32                        | frozen weights bfloat16, adapter and moments float32 |
 | products      | float32                        | bfloat16 (autocast); norms, softmax, losses float32  |
 | attention     | eager below `LARGE`, else sdpa | sdpa                                                 |
+
+Which of the two is the setting `run.device`. Every way into a process that loads models calls `choose` first
+(`strategies.run.prepare`, `clients.task.Task.of`, a device's agent, what trains a pair); `auto` is a GPU
+wherever torch sees one.
 
 A pass that shows its attention is eager everywhere (`attention.shown`). A model that trains all its weights
 keeps them in float32, and autocast makes its products bfloat16.
@@ -22,6 +26,9 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import MODEL_MAPPING
+
+from cdc_flower.session import session
+from cdc_flower.setting import ConfigError
 
 LARGE = 512  # width of a language model from which its attention keeps no maps
 SPARED = 0.5, 0.1  # of the free memory of the first GPU and of each further one, for all but the teacher
@@ -51,9 +58,35 @@ class Place:
 CPU = Place(torch.device("cpu"), torch.float32, 2 * 2**30)
 
 
+def on_gpu(device: str) -> bool:
+    """Whether a value of `run.device` means a GPU in this process; with `cpu` no driver is asked.
+
+    Raises:
+        ConfigError: `cuda` where torch sees none.
+    """
+    if device == "cpu":
+        return False
+    seen = torch.cuda.is_available()
+    if device == "cuda" and not seen:
+        raise ConfigError("setting 'run.device' = 'cuda': torch sees no GPU here; allowed: auto, cpu")
+    return seen
+
+
+def choose(device: str) -> None:
+    """Compute, in this process, where `run.device` says from now on; models of another choice are let go of.
+
+    Raises:
+        ConfigError: `cuda` where torch sees none.
+    """
+    on_gpu(device)
+    if device != session().device:
+        session().close()
+        session().device = device
+
+
 def here() -> Place:
-    """The first GPU that this process sees; else the CPU."""
-    if not torch.cuda.is_available():
+    """The first GPU that this process sees, unless `run.device` is `cpu`; else the CPU."""
+    if not on_gpu(session().device):
         return CPU
     return Place(torch.device("cuda"), torch.bfloat16, torch.cuda.mem_get_info()[1] // 4)
 
@@ -97,6 +130,13 @@ def teacher() -> dict[str, Any]:
     free = [torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count())]
     most = {i: int(bytes_ * (1 - SPARED[min(i, 1)])) for i, bytes_ in enumerate(free)}
     return {"dtype": place.dtype, "device_map": "sequential", "max_memory": most}
+
+
+def stored() -> dict[str, Any]:
+    """Arguments of `from_pretrained` for weights that bitsandbytes compresses: left to itself it puts them on
+    any GPU that it finds.
+    """
+    return {} if here().device.type == "cuda" else {"device_map": {"": "cpu"}}
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -27,7 +27,7 @@ from cdc_flower.stages import PairConfig
 def _load(shared: Shared, compression: str) -> Any:
     """The student checkpoint, compressed on the way in; nothing trainable."""
     preflight(compression)
-    family = FAMILIES[shared.family]
+    family, plain = FAMILIES[shared.family], compression in ("none", "int4")
     model = opened(
         family.model_class,
         shared.path,
@@ -35,9 +35,10 @@ def _load(shared: Shared, compression: str) -> Any:
         dtype=torch.float32,
         attn_implementation=placement.attention(shared.config.text_config),
         quantization_config=quantization(compression, family.float_parts),
+        **({} if plain else placement.stored()),
     )
     family.take_tower(model)  # passes begin behind it
-    if compression in ("none", "int4"):
+    if plain:
         model.to(placement.here().device)  # bitsandbytes has put the others there
     for module in model.modules():
         if isinstance(module, Linear4bit):

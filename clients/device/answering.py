@@ -14,7 +14,7 @@ from cdc_flower.config import Config, ConfigError, parse_stages
 from cdc_flower.data.bitmaps import MAX_BYTES, MAX_PIXELS
 from cdc_flower.data.features import FORMATS, Grid
 from cdc_flower.data.instruction import asked, said, told_by_card
-from cdc_flower.models import adapters, vlm
+from cdc_flower.models import adapters, placement, vlm
 from cdc_flower.models.shared import Shared, load_shared
 from cdc_flower.stages import PairConfig
 from clients.device import models
@@ -85,6 +85,7 @@ class Student:
                 "'compression' in device.toml, one of nf4, int4, int8, none"
             )
         torch.set_num_threads(own.threads or config.run.threads)
+        placement.choose(own.device or config.run.device)
         shared = load_shared(config.pair, config.data.name, config.data.frames)
         resident(shared, pair)  # loaded now, not with the first question
         return cls(config, shared, pair, own.longest_question)

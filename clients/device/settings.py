@@ -49,6 +49,9 @@ class DeviceConfig(BackpressureConfig):
     compression: Literal["", "nf4", "int4", "int8", "none"] = setting(
         "", "of the student's weights on this device; '' = as the run says", "device"
     )
+    device: Literal["", "auto", "cpu", "cuda"] = setting(
+        "", "what the student computes on, as of `run.device`; '' = as the run says", "device"
+    )
     threads: int = setting(
         0, "that compute; 0 = as the run says; with more than 1 last bits may differ", "device", ge=0, le=1024
     )

@@ -207,8 +207,10 @@ def check(on: Profile, threads: int = 0, quick: bool = False) -> Iterator[Check]
     the shapes of a model of the table (`CHECKED`), random weights, one question, because the student is so
     small that its time is that of calling functions. Pictures go through the tower, too.
     """
+    from cdc_flower.models import placement
     from cdc_flower.models.shared import load_shared, load_tower
 
+    placement.choose("cpu")  # where the answers are timed, whatever `measure` was asked for
     shared, repeats = load_shared(PairConfig(), "scenes"), 1 if quick else 3
     with _threads(threads):
         for compression in ("nf4", "none"):

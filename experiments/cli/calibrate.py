@@ -50,6 +50,10 @@ def calibrate(
     from cdc_flower.fleet.cost.profiles import UNITS, read_profiles, write_profiles
     from experiments.bench import calibrate as calibrating
 
+    if accelerator and check:
+        raise ConfigError(
+            "--accelerator and --check; allowed: one of them, questions are answered on the CPU"
+        )
     known = read_profiles()
     if like not in known:
         raise ConfigError(f"--like {like!r}; allowed: {', '.join(known)}")

@@ -53,7 +53,7 @@ def plan(
     preflight(next(iter(configs.values())).pair.compression)
     how = planning.Engine(engine, planning.cores() if workers is None else workers)
     jobs = seeds * len(configs)
-    machine = planning.Machine.here()
+    machine = planning.Machine.here(planning.on_gpu(configs))
     known = planning.Known()
     made = planning.make(configs, how, jobs, known=known)
     lacks = made.lacks(machine)

@@ -30,7 +30,15 @@ from experiments.page.plan import TEACHER, Cell
 from strategies.method import method
 
 FOLDER = "cells"
-PLACES = ("data.pack", "pair.folder", "pair.token-cache", "run.out-dir", "run.threads", "run.callbacks")
+PLACES = (
+    "data.pack",
+    "pair.folder",
+    "pair.token-cache",
+    "run.out-dir",
+    "run.threads",
+    "run.callbacks",
+    "run.device",
+)
 FORMAT = 1
 GENERATED = "scenes"  # the data that is no pack
 GROUPS = 40  # of a domain's items, in a cell of a pack

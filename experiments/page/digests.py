@@ -65,9 +65,11 @@ def of_pair_and_data(config: Config) -> dict[str, str]:
         ConfigError: they are not there, or cannot be used.
     """
     from cdc_flower.data import packs
+    from cdc_flower.models import placement
     from cdc_flower.models.shared import load_shared
     from cdc_flower.models.teacher import pair_digest
 
+    placement.choose(config.run.device)
     pack = packs.load(config.data, seed=1)
     shared = load_shared(config.pair, config.data.name, config.data.frames)
     return {"pair": pair_digest(config.pair, shared, config.data.name), "data": pack.digest}

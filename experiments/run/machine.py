@@ -25,11 +25,11 @@ class Machine:
     vram: float = 0.0
 
     @classmethod
-    def here(cls) -> Machine:
-        """This one, within the limit of its control group."""
+    def here(cls, gpu: bool = True) -> Machine:
+        """This one, within the limit of its control group; its GPU is asked only with `gpu`."""
         found = psutil.virtual_memory()
         free = min([found.available, *(room for room in map(_room, LIMITS) if room)])
-        vram = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else 0
+        vram = torch.cuda.mem_get_info()[0] if gpu and torch.cuda.is_available() else 0
         return cls(free + psutil.swap_memory().free, vram)
 
 

@@ -110,12 +110,14 @@ def transform(
     """
     from cdc_flower.cloud.source import source_tokens
     from cdc_flower.data.world import load_world
+    from cdc_flower.models import placement
     from cdc_flower.models.folders import paths
     from cdc_flower.models.shared import load_shared
     from cdc_flower.models.transform import FILE
     from cdc_flower.uplink.token_batch import error
     from strategies.transforms import provided
 
+    placement.choose(config.run.device)
     shared = load_shared(config.pair, config.data.name, config.data.frames)
     world = load_world(config, shared, progress)
     shared = provided(config, shared, world, say, progress)
@@ -167,8 +169,10 @@ def borrow(target: Path, others: Iterable[Path]) -> None:
 
 def train(config: Config, target: Path, recipe: Recipe | None, progress: Progress) -> dict[str, Any]:
     """`pretrain.pretrain` with a progress that says how long a stage will take; the card."""
+    from cdc_flower.models import placement
     from experiments.pretrain.pretrain import pretrain
 
+    placement.choose(config.run.device)
     return pretrain(config, target, recipe, with_rest(progress))
 
 

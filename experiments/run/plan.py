@@ -12,15 +12,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from cdc_flower.config import Config, ConfigError, flat, parse
+from cdc_flower.models import placement
 from cdc_flower.models.compressions import preflight
 from cdc_flower.models.folders import PairError, paths
 from cdc_flower.models.teacher import unlike
 from cdc_flower.plan import facts, memory
 from cdc_flower.plan.checkpoints import Checkpoint, open_checkpoint
 from cdc_flower.plan.memory import Holds, Memory, Need, Run
+from cdc_flower.session import session
 from experiments.run.machine import Machine, cores, gib
 from strategies.devices import wanted
 from strategies.fedavg import FedAvgLora, FedAvgSettings
@@ -109,7 +109,7 @@ class Known:
         self, path: str, role: str, adapter: str = "", rank: int = 0, full: bool = False
     ) -> Checkpoint:
         """A checkpoint, opened once."""
-        key = path, role, adapter, rank, full
+        key = path, role, adapter, rank, full, session().device
         if key not in self.opened:
             self.opened[key] = open_checkpoint(path, role, adapter, rank, full=full)
         return self.opened[key]
@@ -131,16 +131,16 @@ def make(
         engine: where they run.
         jobs: runs in all.
         rough: by a formula above every pass.
-        gpu: models run on one; default: where torch finds one.
+        gpu: models run on one; default: as `run.device` says.
         known: by earlier plans of the same models.
 
     Raises:
         ConfigError: a pair, pack, mix or cost model that cannot be used.
     """
-    gpu = torch.cuda.is_available() if gpu is None else gpu
     known = known or Known()
     runs: dict[str, Run] = {}
     for arm, config in configs.items():
+        placement.choose("cpu" if gpu is False else config.run.device)
         found, kind = paths(config.pair, config.data.name), holds(config)
         pair = config.pair
         teacher = known.checkpoint(found.teacher, "teacher")
@@ -156,7 +156,7 @@ def make(
             facts.data(config),
             facts.lengths(config, student.config, found.student),
             wanted(config.run.devices, config.run.cohort),
-            gpu,
+            placement.on_gpu(config.run.device) if gpu is None else gpu,
             rough,
             known.passes,
             seen,
@@ -284,6 +284,11 @@ def _halves(value: int, least: int) -> list[int]:
     return found
 
 
+def on_gpu(configs: Mapping[str, Config]) -> bool:
+    """Whether any of the arms computes on a GPU of this machine."""
+    return any(placement.on_gpu(config.run.device) for config in configs.values())
+
+
 def check(configs: Mapping[str, Config], engine: Engine, jobs: int, machine: Machine | None = None) -> None:
     """Refuse a compression that this processor cannot multiply, and what surely does not fit into this
     machine; a pair that is not there yet is not judged.
@@ -293,7 +298,7 @@ def check(configs: Mapping[str, Config], engine: Engine, jobs: int, machine: Mac
     """
     for config in configs.values():
         preflight(config.pair.compression)
-    machine, known = machine or Machine.here(), Known()
+    machine, known = machine or Machine.here(on_gpu(configs)), Known()
     try:
         if not make(configs, engine, jobs, rough=True, known=known).lacks(machine):
             return

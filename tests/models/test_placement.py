@@ -8,7 +8,7 @@ import torch
 
 from cdc_flower import checkpoint
 from cdc_flower import session as sessions
-from cdc_flower.config import parse
+from cdc_flower.config import ConfigError, parse
 from cdc_flower.models import adapters, placement, vlm
 from cdc_flower.models.placement import Place
 from cdc_flower.models.shared import load_shared
@@ -89,6 +89,69 @@ def test_what_stays_behind_is_refused():
         assert torch.arange(3, device=there.device).tolist() == [0, 1, 2]
         with pytest.raises(RuntimeError, match="1 tensors are on the model's device, 1 are not"):
             there.add(torch.ones(3))
+
+
+@pytest.fixture
+def a_gpu(monkeypatch, empty_session):
+    """Torch says that it sees a GPU, and whoever touches it fails: there is none."""
+    asked = []
+
+    def touched(*_):
+        raise AssertionError("the GPU was touched")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(asked.append(1)) or True)
+    for name in ("_lazy_init", "mem_get_info", "current_device"):
+        monkeypatch.setattr(torch.cuda, name, touched)
+    return asked
+
+
+def test_cpu_asks_no_driver_and_auto_takes_what_there_is(a_gpu, monkeypatch):
+    placement.choose("cpu")
+    assert placement.here() is placement.CPU
+    assert placement.teacher() == {"dtype": torch.float32}
+    assert not a_gpu
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (2**33, 2**34))
+    for device in ("auto", "cuda"):
+        placement.choose(device)
+        assert placement.here() == Place(torch.device("cuda"), torch.bfloat16, 2**32)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    placement.choose("auto")
+    assert placement.here() is placement.CPU
+    with pytest.raises(ConfigError, match="torch sees no GPU here; allowed: auto, cpu"):
+        placement.choose("cuda")
+    assert sessions.session().device == "auto"
+
+
+def test_another_choice_lets_go_of_models_that_lie_elsewhere(empty_session):
+    sessions.session().shelf("models")["student"] = "on a CPU"
+    placement.choose("auto")
+    assert sessions.session().shelf("models")
+    placement.choose("cpu")
+    assert not sessions.session().shelf("models")
+
+
+@pytest.mark.parametrize("compression", ["nf4", pytest.param("int8", marks=slow)])
+def test_on_cpu_no_library_puts_a_student_on_a_gpu_that_it_finds(make, a_gpu, compression):
+    placement.choose("cpu")
+    made = make("pair")
+    shared = load_shared(PairConfig(teacher="nowhere", student=made.shared.path), "x")
+    student = device_model(shared, PairConfig(lora_rank=2, compression=compression))
+    assert {p.device.type for p in student.parameters()} == {"cpu"}
+
+
+@slow
+@pytest.mark.parametrize("method", ["cdc", "fedavg_lora"])
+def test_a_run_on_cpu_beside_a_gpu_is_a_run_without_one(run_settings, monkeypatch, empty_session, method):
+    asked = run_settings(**{**LESS, "pair_compression": "nf4"}, method=method)
+    with monkeypatch.context() as patch:
+        for name in ("_lazy_init", "mem_get_info", "current_device"):
+            patch.setattr(torch.cuda, name, lambda *_: pytest.fail("the GPU was touched"))
+        patch.setattr(torch.cuda, "is_available", lambda: True)
+        there = adapter(run_local(parse({**asked, "run.device": "cpu"})))
+    monkeypatch.setattr(sessions, "_OF_THIS_PROCESS", sessions.Session())
+    assert np.array_equal(
+        there, adapter(run_local(parse({**asked, "run.out-dir": f"{asked['run.out-dir']}-2"})))
+    )
 
 
 HALF = Place(torch.device("cpu"), torch.bfloat16, 2**30)

@@ -21,7 +21,7 @@ from strategies import server_app
 from strategies.checks import check_answers, check_uplink
 from strategies.devices import FleetError
 from strategies.method import methods
-from strategies.run import prepare, run, run_local, teacher_accuracy
+from strategies.run import prepare, run, run_fleet, run_local, teacher_accuracy
 from tests.conftest import each_method
 
 METHODS = methods()
@@ -204,6 +204,14 @@ def test_ctrl_c_leaves_the_rounds_that_were_done(run_settings):
 def test_what_cannot_work_is_refused_before_anything_is_written(setting, value, says, run_settings, tmp_path):
     with pytest.raises(ConfigError, match=says):
         run_local(parse(run_settings(**{setting: value})))
+    assert not (tmp_path / "cdc").exists()
+
+
+def test_workers_without_a_gpu_are_refused_where_devices_shall_have_one(run_settings, tmp_path):
+    with pytest.raises(
+        ConfigError, match="with --gpu-fraction 0: workers see no GPU; allowed: a share above"
+    ):
+        run_fleet(parse(run_settings(run_device="cuda")))
     assert not (tmp_path / "cdc").exists()
 
 

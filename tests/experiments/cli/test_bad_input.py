@@ -106,6 +106,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cli, "app", PARSER)
     monkeypatch.setenv("CDC_FLOWER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
     def begun(*_: Any, **__: Any) -> None:
         pytest.fail("work has begun")
@@ -240,6 +241,7 @@ def test_every_number_of_the_settings_has_a_lower_and_an_upper_bound():
         (["uplink.clip=2", "uplink.unit=jpeg"], "allowed: 'uplink.unit' = 'tokens', or 0"),
         (["run.devices=2", "run.fail-devices=9:99"], "devices from 0 to 1"),
         (["run.devices=2", "run.min-devices=3"], "allowed: up to 2"),
+        (["run.device=cuda"], "'run.device' = 'cuda': torch sees no GPU here; allowed: auto, cpu"),
         (["run.out-dir=a-file"], "'run.out-dir'"),
         (["pair.token-cache=a-file/below"], "'pair.token-cache'"),
         (["pair.folder=a-file"], "'pair.folder'"),

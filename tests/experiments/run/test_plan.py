@@ -1,10 +1,11 @@
 import dataclasses
 
 import pytest
+import torch
 
 from cdc_flower.config import ConfigError, flat, parse
 from cdc_flower.plan import memory
-from experiments.run.plan import Engine, Machine, Plan, check, holds, make, remedy
+from experiments.run.plan import Engine, Machine, Plan, check, holds, make, on_gpu, remedy
 from tests import tiny
 
 GIB = 2**30
@@ -81,6 +82,15 @@ def test_workers_beyond_the_jobs_are_none_and_one_that_runs_several_keeps_their_
 def test_on_a_fleet_devices_have_processes_of_their_own(config):
     found = make(arms(config, "cdc"), Engine("fleet", 3), 1)
     assert [(p.name, p.count) for p in found.processes] == [("cloud", 1), ("device worker", 3), ("Ray", 1)]
+
+
+def test_a_plan_is_of_the_device_that_the_settings_name(config, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: pytest.fail("a driver was asked"))
+    on_cpu = arms(config, "cdc", **{"run.device": "cpu"})
+    found = make(on_cpu, LOCAL, 1)
+    assert found.ram == make(arms(config, "cdc"), LOCAL, 1, gpu=False).ram
+    assert found.vram == 0
+    assert not on_gpu(on_cpu)
 
 
 def test_memory_of_a_gpu_is_judged_by_itself(config):
