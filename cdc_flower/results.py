@@ -8,6 +8,8 @@
     items.parquet     domain, worth: of each held-out answer in the last evaluation
     personal.parquet  round, device, user, domain, familiar, worth (sum), items: of each device's own held-out
                       answers, where `data.tested` is own
+    retrieval.parquet round, device, user, familiar, way, rank, read: how far up the right clip or caption stood,
+                      for pairs with a retrieval head; `read` names what the head read of the adapter
     summaries.parquet device, user, familiar, x, y: what a method knows of each device, as a map
     run.json          status, final accuracies, totals, digests, host seconds; absent in a killed run
     checkpoints/      the state after the last rounds, to resume from (cdc_flower.checkpoint)
@@ -58,6 +60,17 @@ PERSONAL_COLUMNS = {
     "worth": "float64",
     "items": "int64",
 }
+RETRIEVAL_COLUMNS = {
+    "round": "int64",
+    "device": "int64",
+    "user": "str",
+    "familiar": "str",
+    "way": "str",
+    "rank": "int64",
+    "read": "str",
+}
+MEASURED = {"personal": PERSONAL_COLUMNS, "retrieval": RETRIEVAL_COLUMNS}
+"""Tables that a run may add to in a round with an evaluation, by name."""
 SUMMARY_COLUMNS = {"device": "int64", "user": "str", "familiar": "str", "x": "float64", "y": "float64"}
 PICTURE_COLUMNS = (
     "image",
@@ -89,6 +102,7 @@ class RunResult:
     devices: pd.DataFrame
     pictures: pd.DataFrame
     personal: pd.DataFrame
+    retrieval: pd.DataFrame
     summaries: pd.DataFrame
 
 
@@ -168,7 +182,7 @@ def read(path: str | Path) -> RunResult:
         metrics=_read_frame(folder / "metrics.parquet", frame_of([], METRIC_COLUMNS)),
         devices=_read_frame(folder / "devices.parquet", frame_of([], DEVICE_COLUMNS)),
         pictures=_read_frame(folder / "pictures.parquet", pd.DataFrame(columns=list(PICTURE_COLUMNS))),
-        personal=_read_frame(folder / "personal.parquet", frame_of([], PERSONAL_COLUMNS)),
+        **{name: _read_frame(folder / f"{name}.parquet", frame_of([], of)) for name, of in MEASURED.items()},
         summaries=_read_frame(folder / "summaries.parquet", frame_of([], SUMMARY_COLUMNS)),
     )
 
@@ -200,7 +214,7 @@ def read_to_resume(path: str | Path) -> RunResult:
         if found.status != "completed" or all((folder / name).is_file() for name in ALWAYS):
             return found
     info = read_info(folder)
-    empty = (pd.DataFrame() for _ in range(6))
+    empty = (pd.DataFrame() for _ in range(7))
     return RunResult(folder, info.pop("config"), info, "interrupted", {}, *empty)
 
 

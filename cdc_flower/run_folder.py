@@ -25,8 +25,8 @@ from cdc_flower.config import Config, ConfigError, flat
 from cdc_flower.results import (
     CLOUD_FLOPS,
     DEVICE_COLUMNS,
+    MEASURED,
     METRIC_COLUMNS,
-    PERSONAL_COLUMNS,
     PICTURE_COLUMNS,
     ROUND_COLUMNS,
     STATUSES,
@@ -45,7 +45,7 @@ FILES = (
     "devices.parquet",
     "pictures.parquet",
     "items.parquet",
-    "personal.parquet",
+    *(f"{name}.parquet" for name in MEASURED),
     "summaries.parquet",
     "run.json",
 )
@@ -84,7 +84,7 @@ class RunFolder:
         self._rounds: dict[tuple[int, str, str], dict[str, Any]] = {}
         self._metrics: dict[tuple[int, str], dict[str, Any]] = {}
         self._pictures: list[dict[str, Any]] = []
-        self._personal = frame_of([], PERSONAL_COLUMNS)
+        self._measured = {name: frame_of([], columns) for name, columns in MEASURED.items()}
         self._devices = frame_of([], DEVICE_COLUMNS)
         self._ledger_digest: str | None = None
         self._started = time.perf_counter()
@@ -144,7 +144,7 @@ class RunFolder:
             "rounds": _parquet(frame_of(self._rounds.values(), ROUND_COLUMNS)),
             "metrics": _parquet(frame_of(self._metrics.values(), METRIC_COLUMNS)),
             "pictures": _parquet(pd.DataFrame(self._pictures)) if self._pictures else b"",
-            "personal": _parquet(self._personal) if len(self._personal) else b"",
+            **{name: _parquet(rows) if len(rows) else b"" for name, rows in self._measured.items()},
             "stage_seconds": json.dumps(self.stage_seconds),
             "wall_seconds": self._wall(),
         }
@@ -157,10 +157,11 @@ class RunFolder:
         self._pictures = []
         (self.path / "pictures.parquet").unlink(missing_ok=True)
         self.pictures(_rows(state["pictures"]) if state["pictures"] else [])
-        (self.path / "personal.parquet").unlink(missing_ok=True)
-        self._personal = frame_of([], PERSONAL_COLUMNS)
-        if state.get("personal"):
-            self.personal(pd.read_parquet(io.BytesIO(state["personal"])))
+        for name, columns in MEASURED.items():
+            (self.path / f"{name}.parquet").unlink(missing_ok=True)
+            self._measured[name] = frame_of([], columns)
+            if state.get(name):
+                self.measured(name, pd.read_parquet(io.BytesIO(state[name])))
         self._write_rounds()
         for stage, seconds in json.loads(state["stage_seconds"]).items():
             self.stage_seconds[stage] += seconds
@@ -204,16 +205,17 @@ class RunFolder:
         """
         self._writeframe_of("items.parquet", pd.DataFrame({"domain": domains, "worth": worth}))
 
-    def personal(self, measured: pd.DataFrame) -> None:
-        """Add what devices' answers to their own held-out items were worth in a round; a round given twice is
-        replaced.
+    def measured(self, name: str, rows: pd.DataFrame) -> None:
+        """Add what was measured in a round to a table of `MEASURED`; a round given twice is replaced.
 
         Args:
-            measured: the columns `PERSONAL_COLUMNS`.
+            name: of the table.
+            rows: its columns.
         """
-        before = self._personal[~self._personal["round"].isin(measured["round"])]
-        self._personal = pd.concat([before, measured], ignore_index=True) if len(before) else measured
-        self._writeframe_of("personal.parquet", self._personal)
+        before = self._measured[name]
+        before = before[~before["round"].isin(rows["round"])]
+        self._measured[name] = pd.concat([before, rows], ignore_index=True) if len(before) else rows
+        self._writeframe_of(f"{name}.parquet", self._measured[name])
 
     def _add_round(self, at: int, domain: str, kind: str, accuracy: float, n: int) -> None:
         if not 0.0 <= accuracy <= 1.0:

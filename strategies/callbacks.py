@@ -33,6 +33,7 @@ from strategies.accuracy import Measured, items, measure
 from strategies.fleet import Fleet
 from strategies.method import Method, Setup
 from strategies.resumed import Earlier
+from strategies.retrieved import Finder, finder
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,9 @@ class After:
             self.folder.items(self._world.test["drift_domain"].tolist(), found.worth)
             if self.own:
                 whose = self.setup.config.data.partition_by
-                self.folder.personal(personal.table(self._world, self.own, found.worth, round, whose))
+                table = personal.table(self._world, self.own, found.worth, round, whose)
+                self.folder.measured("personal", table)
+            self._retrieve(round)
         self.folder.round(round, measured, heard, metrics, items(self._world))
         self.arrays = arrays
         self._checkpoint(round, arrays)
@@ -212,13 +215,30 @@ class After:
         world = self.setup.world
         return personal.of_devices(world, self.own) if self.own else world
 
+    @cached_property
+    def _devices(self) -> list[int]:
+        """Whose adapters are measured."""
+        return list(self.own) or (self.setup.shown if self.method.traits.personal else [0])
+
+    @cached_property
+    def _finder(self) -> Finder | None:
+        setup = self.setup
+        whose = setup.config.data.partition_by
+        return finder(self.method.model, setup.shared, setup.world, self._devices, whose)
+
+    def _retrieve(self, round: int) -> None:
+        """Measure retrieval before the first round and after the last, where there is any."""
+        if self._finder is not None and round in (0, self.setup.config.run.rounds):
+            with self.folder.stage("evaluation"):
+                flats = {device: self.method.adapter_of(device) for device in self._devices}
+                self.folder.measured("retrieval", self._finder.rows(round, flats))
+
     def _measured_now(self) -> Measured:
         """What the held-out answers are worth: of the one adapter, the mean over up to `devices.SHOWN`
         devices' own, or of each device to its own items.
         """
         playing = self.method
-        devices = list(self.own) or (self.setup.shown if playing.traits.personal else [0])
-        flats = [playing.adapter_of(device) for device in devices]
+        flats = [playing.adapter_of(device) for device in self._devices]
         named = [hashlib.sha256(flat.tobytes()).digest() for flat in flats]
         key, found = b"".join(named), dict[bytes, Measured]()
         if self._measured is not None and self._measured[0] == key:

@@ -178,3 +178,31 @@ def run_settings(settings: dict[str, object], tmp_path: Path) -> Callable[..., d
         return {**base, **(methods.method(name).needs if name in methods.names() else {}), **changed}
 
     return make
+
+
+@pytest.fixture
+def clip_settings(
+    run_settings: Callable[..., dict[str, Any]], clip_pair_folder: Path
+) -> Callable[..., dict[str, Any]]:
+    """As `run_settings`, of four devices with a user each who send and see clips."""
+
+    def make(**more: Any) -> dict[str, Any]:
+        made = run_settings(**more)
+        made = {key: value for key, value in made.items() if not key.startswith("data.scenes")}
+        return {
+            **made,
+            "data.pack": "clips",
+            "data.clips-users": 16,
+            "data.clips-each": 6,
+            "data.known-objects": "",
+            "data.known-questions": "",
+            "data.known-styles": "day,night",
+            "drift.axes": "style",
+            "data.partition": "natural",
+            "data.partition-by": "user",
+            "pair.folder": str(clip_pair_folder),
+            "run.devices": 4,
+            **full(more),
+        }
+
+    return make

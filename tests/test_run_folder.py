@@ -197,9 +197,9 @@ def test_what_devices_are_worth_on_their_own_items_is_kept_by_round_and_in_the_s
 
     folder = begun(tmp_path / "run")
     for round, worth in ((0, 1.0), (2, 2.0), (2, 3.0)):  # the last is of the round that a resumed run repeats
-        folder.personal(of(round, worth))
+        folder.measured("personal", of(round, worth))
     state = folder.state()
-    folder.personal(of(4, 4.0))
+    folder.measured("personal", of(4, 4.0))
     again = RunFolder(tmp_path / "run")
     again.load(state)
     found = results.read(tmp_path / "run").personal

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 AT = (1, 5, 10)
+WAYS = ("text to clip", "clip to text")  # what asks, and what is found
 
 
 def equal(captions: Sequence[str]) -> np.ndarray:
@@ -45,4 +46,4 @@ def both_ways(clips: np.ndarray, texts: np.ndarray, captions: Sequence[str]) -> 
         captions: B, the texts' words.
     """
     scores, right = texts @ clips.T, equal(captions)
-    return {"text to clip": figures(ranks(scores, right)), "clip to text": figures(ranks(scores.T, right.T))}
+    return dict(zip(WAYS, (figures(ranks(scores, right)), figures(ranks(scores.T, right.T))), strict=True))

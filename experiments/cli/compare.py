@@ -94,7 +94,7 @@ def _named(methods: str) -> tuple[str, ...]:
 def _show(comparison: Any) -> None:
     from rich.console import Console
 
-    from experiments.report import own, terminal
+    from experiments.report import own, retrieval, terminal
     from experiments.report.notes import notes
     from experiments.report.page import REPORT
 
@@ -102,8 +102,9 @@ def _show(comparison: Any) -> None:
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = 100  # a file or a pipe
     console.print(terminal.table(comparison, console.width))
-    if heads := own.columns(comparison):
-        console.print(terminal.of_texts("devices on their own items", heads, own.rows(comparison)))
+    for title, of in (("devices on their own items", own), ("retrieval", retrieval)):
+        if heads := of.columns(comparison):
+            console.print(terminal.of_texts(title, heads, of.rows(comparison)))
     for line in notes(comparison):
         console.print(line, markup=False)
     typer.echo(f"report: {comparison.out / REPORT}")

@@ -18,12 +18,13 @@ def report(
 
     And its summary.json, from what lies in its folder.
     """
-    from experiments.report import own, page, summary, terminal
+    from experiments.report import own, page, retrieval, summary, terminal
 
     comparison = summary.read(folder)
     summary.write_summary(comparison)
     if markdown:
         typer.echo(terminal.markdown(comparison))
-        if heads := own.columns(comparison):
-            typer.echo(f"\n{terminal.as_markdown(heads, own.rows(comparison))}")
+        for table in (own, retrieval):
+            if heads := table.columns(comparison):
+                typer.echo(f"\n{terminal.as_markdown(heads, table.rows(comparison))}")
     typer.echo(f"report: {page.write(folder)}")

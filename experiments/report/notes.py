@@ -8,7 +8,7 @@ import pandas as pd
 
 from cdc_flower.data.look import FEW, uncertainty
 from cdc_flower.tasks import task_of
-from experiments.report import charts, own
+from experiments.report import charts, own, retrieval
 from experiments.report.summary import Comparison, interval, paired
 from experiments.report.terminal import share
 
@@ -35,6 +35,7 @@ def notes(comparison: Comparison) -> list[str]:
     return [
         *_conclusions(comparison),
         *_own(comparison),
+        *retrieval.notes(comparison),
         *_few(comparison),
         *_guarded(comparison),
         *_beside(comparison),

@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cdc_flower import disk
 from cdc_flower.tasks import task_of
-from experiments.report import charts, charts_fleet, charts_personal, own, summary, terminal
+from experiments.report import charts, charts_fleet, charts_personal, own, retrieval, summary, terminal
 from experiments.report.clip import clip, url
 from experiments.report.notes import notes, subject
 from experiments.report.summary import Comparison
@@ -56,6 +56,9 @@ def render(comparison: Comparison) -> str:
         rows=terminal.rows(comparison),
         own_columns=own.columns(comparison),
         own_rows=own.rows(comparison),
+        found_columns=retrieval.columns(comparison),
+        found_rows=retrieval.rows(comparison),
+        found_devices=retrieval.devices(comparison),
         notes=notes(comparison),
         legend=[(arm, charts.sample(look)) for arm, look in looks.items()],
         figures=_figures(comparison, looks) if looks else {},

@@ -56,6 +56,7 @@ class Comparison:
         metrics: metrics.parquet of all runs, likewise.
         pictures: samples that devices sent, with method and seed.
         personal: personal.parquet of all runs, likewise.
+        retrieval: retrieval.parquet of all runs, likewise.
         summaries: summaries.parquet of all runs, likewise.
         teacher: domain -> accuracy; empty when it was not measured.
         teacher_on_stream: likewise, on rows that devices meet.
@@ -71,6 +72,7 @@ class Comparison:
     metrics: pd.DataFrame
     pictures: pd.DataFrame
     personal: pd.DataFrame
+    retrieval: pd.DataFrame
     summaries: pd.DataFrame
     teacher: dict[str, float]
     teacher_on_stream: dict[str, float]
@@ -124,7 +126,7 @@ def read(out: str | Path) -> Comparison:
         raise ConfigError(f"{out}: {INDEX} is missing; allowed: a folder written by compare") from None
     except (OSError, ValueError) as err:
         raise ConfigError(f"{out / INDEX}: cannot be read: {err}") from None
-    rows, rounds, devices, metrics, pictures, personal, maps = [], [], [], [], [], [], []
+    rows, rounds, devices, metrics, pictures, personal, maps, found = [], [], [], [], [], [], [], []
     for method in index["methods"]:
         for seed in index["seeds"]:
             folder = run_folder(out, method, seed)
@@ -138,6 +140,7 @@ def read(out: str | Path) -> Comparison:
             metrics.append(result.metrics.assign(**tag))
             pictures.append(result.pictures.assign(**tag))
             personal.append(result.personal.assign(**tag))
+            found.append(result.retrieval.assign(**tag))
             maps.append(result.summaries.assign(**tag))
     columns = ["method", "seed", "status", "rounds_done", *MEASURES, "failures", "accuracy"]
     runs = pd.DataFrame(rows, columns=None if rows else columns)
@@ -149,6 +152,7 @@ def read(out: str | Path) -> Comparison:
         metrics=_stack(metrics),
         pictures=_stack(pictures),
         personal=_stack(personal),
+        retrieval=_stack(found),
         summaries=_stack(maps),
         teacher=index["teacher"],
         teacher_on_stream=index.get("teacher_on_stream", {}),
@@ -223,7 +227,7 @@ def _methods(runs: pd.DataFrame, index: Mapping[str, Any]) -> pd.DataFrame:
 
 def summary(comparison: Comparison) -> dict[str, Any]:
     """The machine-readable summary (docs/summary.schema.json)."""
-    from experiments.report import own
+    from experiments.report import own, retrieval
 
     index, config = comparison.index, parse(comparison.index["config"])
     methods = {}
@@ -244,6 +248,8 @@ def summary(comparison: Comparison) -> dict[str, Any]:
         }
         if on_own := own.figures(comparison.personal, row["method"]):
             methods[row["method"]]["own"] = on_own
+        if told := retrieval.told(comparison.retrieval, row["method"]):
+            methods[row["method"]]["retrieval"] = told
     return {
         "teacher": _teacher(comparison.teacher),
         "teacher_on_stream": _teacher(comparison.teacher_on_stream),
