@@ -8,8 +8,8 @@
     items.parquet     domain, worth: of each held-out answer in the last evaluation
     personal.parquet  round, device, user, domain, familiar, worth (sum), items: of each device's own held-out
                       answers, where `data.tested` is own
-    retrieval.parquet round, device, user, familiar, way, rank, read: how far up the right clip or caption stood,
-                      for pairs with a retrieval head; `read` names what the head read of the adapter
+    retrieval.parquet round, device, user, familiar, way, rank, read: how far up the right clip or caption
+                      stood, for pairs with a retrieval head; `read` names what the head read of the adapter
     summaries.parquet device, user, familiar, x, y: what a method knows of each device, as a map
     run.json          status, final accuracies, totals, digests, host seconds; absent in a killed run
     checkpoints/      the state after the last rounds, to resume from (cdc_flower.checkpoint)
