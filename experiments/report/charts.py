@@ -1,13 +1,14 @@
 """The charts of the report: matplotlib, as SVG text to stand inside the page.
 
-Text and grid take their colour from the page (`currentColor`), so one drawing serves light and dark. Arms
-differ by colour (after Okabe and Ito), by marker and by dash, for readers who do not see the colours apart.
+Text and grid take their colour from the page (`currentColor`), so one drawing serves light, dark and paper.
+Arms differ by colour (after Okabe and Ito, each at least 3:1 on either background), by marker and by dash,
+for readers who do not see the colours apart. Every drawing says in words what it shows.
 """
 
 from __future__ import annotations
 
+import html
 import io
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,14 +16,18 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from experiments.report.summary import interval
+from experiments.report.terminal import share
 
 INK, GRID = "#010203", "#030201"  # stand-ins, replaced by the page's colours
-COLOURS = ("#8c8c8c", "#1f86d0", "#009e73", "#e69f00", "#cc79a7", "#d55e00", "#9467bd", "#56b4e9")
+COLOURS = ("#808080", "#1f86d0", "#009e73", "#d55e00", "#c9609a", "#a6761d", "#9467bd", "#1a9bb0")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*")
-DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 1.5, 1, 1.5)))
+DASHES: tuple[Any, ...] = (
+    *("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 1.5, 1, 1.5)), (0, (10, 3)), (0, (3, 1, 1, 1, 1, 1))),
+    (0, (1, 3)),
+)
 RC: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "cdc-flower",
@@ -54,21 +59,19 @@ class Style(NamedTuple):
 
 
 def styles(arms: Iterable[str]) -> dict[str, Style]:
-    """A look for each arm by its place in the comparison: no two alike among 288.
+    """A look for each arm by its place in the comparison: no two alike among 504.
 
-    Counts of colours and markers have no common divisor, so a pair of them comes again after 72 arms, and
-    dashes change with every turn of the colours, for bars and steps, which have no markers.
+    Counts of colours, markers and dashes have no common divisor, so that neighbours differ in all three, and
+    a pair of colour and dashes, which bars and steps have, comes again after 56 arms.
     """
     return {
-        arm: Style(
-            COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)], DASHES[i // len(COLOURS) % len(DASHES)]
-        )
+        arm: Style(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)], DASHES[i % len(DASHES)])
         for i, arm in enumerate(arms)
     }
 
 
 def sample(style: Style) -> str:
-    """A short piece of an arm's line, for a legend on the page."""
+    """A short piece of an arm's line, for a legend on the page, beside the arm's name."""
 
     def draw(axes: Any) -> None:
         axes.set_axis_off()
@@ -81,7 +84,7 @@ def sample(style: Style) -> str:
             markevery=[1],
         )
 
-    return figure(draw, (0.5, 0.18))
+    return figure(draw, "", (0.6, 0.18))
 
 
 def over_seeds(frame: pd.DataFrame, value: str) -> pd.DataFrame:
@@ -122,8 +125,14 @@ def bytes_until(devices: pd.DataFrame) -> dict[tuple[str, int], float]:
     return {(str(m), int(r)): float(b) for (m, r), b in mean.items()}
 
 
-def figure(draw: Callable[[Any], None], size: tuple[float, float] = (4.6, 3.0)) -> str:
-    """What `draw` puts on its axes, as SVG text; size in inches."""
+def figure(draw: Callable[[Any], None], says: str, size: tuple[float, float] = (4.6, 3.0)) -> str:
+    """A drawing as SVG text.
+
+    Args:
+        draw: puts it on the axes it is given.
+        says: the same in words, for who does not see it; "" = decoration.
+        size: in inches.
+    """
     with mpl.rc_context(RC):
         drawn = Figure(figsize=size, layout="constrained")
         FigureCanvasSVG(drawn)
@@ -132,7 +141,14 @@ def figure(draw: Callable[[Any], None], size: tuple[float, float] = (4.6, 3.0)) 
         drawn.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor").replace(GRID, "var(--grid)")
-    return svg.replace("<svg ", '<svg role="img" ', 1)
+    role = f'role="img" aria-label="{html.escape(says)}"' if says else 'aria-hidden="true"'
+    return svg.replace("<svg ", f"<svg {role} ", 1)
+
+
+def ends(data: pd.DataFrame, looks: Iterable[str]) -> str:
+    """The last mean of every arm in words: "cdc 73.2, static 9.8"."""
+    last = data.groupby("method")["mean"].last()
+    return ", ".join(f"{arm} {share(last[arm])}" for arm in looks if arm in last)
 
 
 def hundred(axes: Any, unit: str) -> None:
@@ -146,11 +162,10 @@ def hundred(axes: Any, unit: str) -> None:
         axes.set_ylabel(f"{unit} x 100")
 
 
-def _label(axes: Any, text: str, x: float, y: float, colour: str, ha: str = "left") -> None:
-    """Small text above the height `y`, at the share `x` of the width."""
-    axes.annotate(
-        text, (x, y), xycoords=("axes fraction", "data"), ha=ha, va="bottom", fontsize=8, color=colour
-    )
+def teacher_line(axes: Any, worth: float, at: float = 0.99, ha: str = "right") -> None:
+    """The teacher as a dashed line with its name above it, at a share of the width."""
+    axes.axhline(worth, color=INK, linestyle=(0, (5, 3)), linewidth=1.2)
+    axes.annotate("teacher", (at, worth), xycoords=("axes fraction", "data"), ha=ha, va="bottom", fontsize=8)
 
 
 def lines(
@@ -174,71 +189,26 @@ def domain_panel(
     rounds: pd.DataFrame, domain: str, teacher: float | None, looks: Mapping[str, Style], unit: str = "%"
 ) -> str:
     """Test accuracy over rounds on one domain, a line per arm, the teacher dashed."""
+    data = accuracy(rounds, domain)
 
     def draw(axes: Any) -> None:
-        _over_rounds(axes, accuracy(rounds, domain), looks, unit)
+        _over_rounds(axes, data, looks, unit)
         if teacher is not None:
-            axes.axhline(teacher, color=INK, linestyle=(0, (5, 3)), linewidth=1.2)
-            _label(axes, "teacher", 0.99, teacher, INK, ha="right")
+            teacher_line(axes, teacher)
         axes.set_title(domain)
 
-    return figure(draw)
+    return figure(draw, f"{domain} over rounds, at the end: {ends(data, looks)}; teacher {share(teacher)}")
 
 
 def prequential_panel(rounds: pd.DataFrame, looks: Mapping[str, Style], unit: str = "%") -> str:
     """Accuracy on the stream itself, every sample answered before anything is learned from it."""
+    data = prequential(rounds)
 
     def draw(axes: Any) -> None:
-        _over_rounds(axes, prequential(rounds), looks, unit)
+        _over_rounds(axes, data, looks, unit)
         axes.set_title("on the stream, before learning from it")
 
-    return figure(draw)
-
-
-def bytes_panel(
-    rounds: pd.DataFrame, devices: pd.DataFrame, looks: Mapping[str, Style], unit: str = "%"
-) -> str:
-    """Accuracy on drifted domains against all bytes sent so far, both directions, log scale."""
-    spent, curve = bytes_until(devices), accuracy(rounds, "drift")
-
-    def draw(axes: Any) -> None:
-        free = []
-        for arm, (colour, marker, dashes) in looks.items():
-            mine = curve[curve["method"] == arm]
-            points = [
-                (spent.get((arm, int(r)), 0.0), a)
-                for r, a in zip(mine["round"].tolist(), mine["mean"].tolist(), strict=True)
-            ]
-            sent = [(b, a) for b, a in points if b > 0]
-            if sent:
-                axes.plot(*zip(*sent, strict=True), color=colour, marker=marker, linestyle=dashes)
-            elif points:
-                free.append((arm, colour, points[-1][1]))
-        for arm, colour, last in free:
-            axes.axhline(last, color=colour, linestyle=":")
-            _label(axes, f"{arm}, no bytes", 0.01, last, colour)
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if _decades(axes) < 2 else (1,)))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: _short(v)))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.set_xlabel("bytes up + down, all devices, cumulative")
-        axes.set_title("drifted domains")
-        hundred(axes, unit)
-
-    return figure(draw)
-
-
-def _decades(axes: Any) -> float:
-    low, high = axes.get_xlim()
-    return math.log10(high / low)
-
-
-def _short(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:g} {unit}"
-        count /= 1000
-    return f"{count:g} TB"
+    return figure(draw, f"On the stream over rounds, at the end: {ends(data, looks)}")
 
 
 def forgetting_panel(forgotten: Mapping[str, Sequence[float]], looks: Mapping[str, Style]) -> str:
@@ -259,4 +229,5 @@ def forgetting_panel(forgotten: Mapping[str, Sequence[float]], looks: Mapping[st
         axes.set_xlabel("points of source accuracy lost since shipped (below 0: gained)")
         axes.set_title("forgetting")
 
-    return figure(draw)
+    told = ", ".join(f"{arm} {share(of[0])}" for arm, of in forgotten.items())
+    return figure(draw, f"Points of source accuracy lost since shipped: {told}")

@@ -17,19 +17,20 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from cdc_flower.tasks import task_of
 from experiments.report import charts
 from experiments.report.charts import INK, Style
-from experiments.report.terminal import size
+from experiments.report.terminal import share, size
 
-FATES = {"in": "#009e73", "late": "#e69f00", "away": "#8c8c8c", "flat": "#d55e00"}
+FATES = {"in": "#009e73", "late": "#c77c00", "away": "#808080", "flat": "#c9609a"}
 """Fate of a task -> colour."""
 PARTS = {
     "compute": ("work_seconds", "#1f86d0"),
-    "up": ("upload_seconds", "#d55e00"),
-    "down": ("download_seconds", "#e69f00"),
-    "offline": ("offline_seconds", "#8c8c8c"),
-    "wait": ("wait_seconds", "#d8dce1"),
+    "up": ("upload_seconds", "#c9609a"),
+    "down": ("download_seconds", "#c77c00"),
+    "offline": ("offline_seconds", "#808080"),
+    "wait": ("wait_seconds", "#009e73"),
 }
 """What a task's time is spent on -> column, colour."""
-COUNTS = {"online": ("#8c8c8c", ":"), "asked": ("#e69f00", "--"), "in": ("#009e73", "-")}
+HATCHES = ("", "///", "...", "xxx", "---")  # of parts of a bar, for who does not see the colours apart
+COUNTS = {"online": ("#808080", ":"), "asked": ("#c77c00", "--"), "in": ("#009e73", "-")}
 COLUMNS = {
     "profile",
     "device_class",
@@ -40,7 +41,7 @@ COLUMNS = {
     "joules",
     *(column for column, _ in PARTS.values()),
 }
-WIDE = (10.0, 3.3)
+WIDE = (7.0, 3.3)
 BINS = 24  # of a histogram, at most
 PROFILE_COLUMNS = (
     "profile",
@@ -183,7 +184,9 @@ def hours_panel(
         axes.set_xlabel(label)
         axes.set_title("drifted domains, held out, over simulated time")
 
-    return charts.figure(draw, WIDE)
+    return charts.figure(
+        draw, f"Drifted domains over simulated time, at the end: {charts.ends(data, looks)}", WIDE
+    )
 
 
 def counts_panel(metrics: pd.DataFrame) -> str:
@@ -206,7 +209,9 @@ def counts_panel(metrics: pd.DataFrame) -> str:
         axes.legend(frameon=False, fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.18))
         axes.set_title("devices of a round")
 
-    return charts.figure(draw)
+    last = table.iloc[-1]
+    told = ", ".join(f"{name} {last[name]:,.0f}" for name in COUNTS if name in last)
+    return charts.figure(draw, f"Devices of a round over simulated time, in the last one: {told}")
 
 
 def shares_panel(devices: pd.DataFrame, looks: Mapping[str, Style], fleet: int) -> str:
@@ -228,14 +233,16 @@ def shares_panel(devices: pd.DataFrame, looks: Mapping[str, Style], fleet: int) 
         axes.set_ylabel("share of devices")
         axes.set_title("who takes part")
 
-    return charts.figure(draw)
+    told = ", ".join(f"{arm} {found[arm].mean():.1f}" for arm in looks if arm in found)
+    return charts.figure(draw, f"How many devices had how many tasks in, on average: {told}")
 
 
 def _stacked(axes: Any, table: pd.DataFrame, colours: Mapping[str, str]) -> None:
     """Horizontal bars, a row of the table each, its columns one after another, with a legend below."""
     left = np.zeros(len(table))
-    for name, colour in colours.items():
-        axes.barh(table.index.tolist(), table[name], left=left, color=colour, height=0.62, label=name)
+    for (name, colour), hatch in zip(colours.items(), HATCHES, strict=False):
+        look = {"color": colour, "hatch": hatch, "edgecolor": INK, "linewidth": 0.4}
+        axes.barh(table.index.tolist(), table[name], left=left, height=0.62, label=name, **look)
         left += table[name].to_numpy()
     axes.invert_yaxis()
     axes.set_axisbelow(True)
@@ -254,7 +261,8 @@ def time_panel(tasks: pd.DataFrame) -> str:
         axes.set_xlabel("seconds of an asked task, mean")
         axes.set_title("time by device class")
 
-    return charts.figure(draw)
+    told = ", ".join(f"{name} {of.sum():,.3g}" for name, of in table.iterrows())
+    return charts.figure(draw, f"Seconds of an asked task by device class: {told}")
 
 
 def energy_panel(tasks: pd.DataFrame) -> str:
@@ -274,7 +282,8 @@ def energy_panel(tasks: pd.DataFrame) -> str:
         axes.set_xlabel("J of an asked task, mean")
         axes.set_title("energy by device class")
 
-    return charts.figure(draw)
+    told = ", ".join(f"{name} {joules:,.3g}" for name, joules in table["joules"].items())
+    return charts.figure(draw, f"Joules of an asked task by device class: {told}")
 
 
 def stragglers_panel(tasks: pd.DataFrame) -> str:
@@ -288,4 +297,5 @@ def stragglers_panel(tasks: pd.DataFrame) -> str:
         axes.set_xlabel("share of asked tasks")
         axes.set_title("stragglers by profile")
 
-    return charts.figure(draw)
+    told = ", ".join(f"{name} {share(1 - of)} %" for name, of in table["in"].items())
+    return charts.figure(draw, f"Share of asked tasks that were late, away or flat, by profile: {told}")

@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from experiments.report.charts import Style, figure, hundred
 from experiments.report.summary import Comparison
+from experiments.report.terminal import share
 
 MOST = 60  # devices that are drawn one by one
 LOOKS = (("#1f86d0", "o", "-"), ("#d55e00", "^", (0, (5, 2))), ("#009e73", "s", (0, (1.5, 1.5))))
@@ -85,7 +86,14 @@ def _over(personal: pd.DataFrame) -> str:
         axes.set_title("devices on their own items")
         axes.legend(frameon=False, fontsize=8)
 
-    return figure(draw)
+    last = all_[all_["round"] == all_["round"].max()]
+    told = ", ".join(
+        f"{name or 'all'} {share(worth / items)}"
+        for name, worth, items in zip(last["familiar"], last["worth"], last["items"], strict=True)
+    )
+    return figure(
+        draw, f"Accuracy of {each['device'].nunique()} devices on their own items, at the end: {told}"
+    )
 
 
 def _map(summaries: pd.DataFrame) -> str:
@@ -103,4 +111,4 @@ def _map(summaries: pd.DataFrame) -> str:
         axes.set_title("devices by their summaries")
         axes.legend(frameon=False, fontsize=8)
 
-    return figure(draw)
+    return figure(draw, f"Map of {len(rows)} devices: each lies by what the cloud made of its data")

@@ -9,11 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from cdc_flower import disk
 from cdc_flower.tasks import task_of
-from experiments.report import charts, charts_fleet, charts_personal, own, retrieval, summary, terminal
+from experiments.report import (
+    charts,
+    charts_cost,
+    charts_fleet,
+    charts_personal,
+    first,
+    own,
+    retrieval,
+    summary,
+    sure,
+    terminal,
+)
 from experiments.report.clip import clip, url
 from experiments.report.notes import notes, subject
 from experiments.report.summary import Comparison
@@ -21,6 +32,56 @@ from experiments.report.summary import Comparison
 REPORT = "report.html"
 PICTURES = 12
 FAILURES = 40
+TITLES = {
+    sure.OWN: "right of devices' own questions",
+    sure.DRIFT: "right of what was new",
+    sure.SOURCE: "right of what was known",
+}
+"""Of the picture of the first screen, by what arms are judged by."""
+BARS = {
+    ("seeds", False): "Bars: 95 % interval over seeds.",
+    ("seeds", True): "Bars: 95 % interval, seeds and devices drawn anew.",
+    (
+        "one",
+        False,
+    ): "Bars: 95 % interval of the questions alone; of one run nothing says how another would end.",
+    ("one", True): "Bars: 95 % interval, devices drawn anew; of one run nothing says how another would end.",
+}
+WORDS = (
+    (
+        "student",
+        "the small vision-language model on each device: it answers questions about pictures or clips",
+    ),
+    ("teacher", "a larger model in the cloud; what it gets right shows what could be learned from it"),
+    (
+        "drift",
+        "things that devices meet and the student was never trained on; what it was trained on is “source”",
+    ),
+    (
+        "method",
+        "a way to keep students right: who learns from what, and what is sent. “static” changes nothing",
+    ),
+    ("round", "devices answer questions, send what the method asks for, and get a change of the model back"),
+    (
+        "held-out",
+        "questions with known answers that nothing was learned from; accuracy is the share answered right",
+    ),
+    ("gap closed", "how far accuracy on drift came from the student as shipped (0 %) to the teacher (100 %)"),
+    (
+        "forgets",
+        "points of accuracy on the source that were lost since the student was shipped; below 0: gained",
+    ),
+    ("labels", "true answers that devices learn from; somebody has to give them"),
+    ("backprop", "devices train, which takes time, memory and energy; else they only answer"),
+    ("bytes", "of all messages of all devices in all rounds, up to the cloud and down from it"),
+    ("GFLOP", "thousand million operations of arithmetic"),
+    ("seed", "what decides everything random in a run; runs of several seeds show what chance does"),
+    (
+        "95 % interval",
+        "holds the true figure in 95 of 100 experiments; a difference whose interval holds 0 may be chance",
+    ),
+)
+"""What a reader may not know."""
 
 
 def write(folder: str | Path) -> Path:
@@ -41,15 +102,14 @@ def render(comparison: Comparison) -> str:
     index = comparison.index
     evaluated, unit = set(comparison.methods["method"]), task_of(index["config"]).shown
     looks = {arm: look for arm, look in charts.styles(index["methods"]).items() if arm in evaluated}
-    pages = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return pages.get_template("report.html.j2").render(
+    failures, by = _failures(comparison), sure.judged_by(comparison)
+    return template("report").render(
         index=index,
+        title=f"{index['data']}: {first.named(index)}",
+        first=first.sentences(comparison),
+        cost=_cost(comparison, looks, by, unit) if looks else "",
+        bars=BARS["seeds" if len(index["seeds"]) > 1 else "one", by == sure.OWN],
+        words=WORDS,
         columns=terminal.named(terminal.COLUMNS, task_of(index["config"])),
         items=terminal.of_items(comparison.items),
         counted="Accuracy" if unit == "%" else f"{unit} times 100",
@@ -66,10 +126,58 @@ def render(comparison: Comparison) -> str:
         personal=charts_personal.figures(comparison, looks),
         pictures=[_picture(row) for row in chosen(comparison.pictures)],
         subject=subject(comparison),
-        runs=comparison.runs.to_dict("records"),
-        failures=_failures(comparison)[:FAILURES],
-        failure_count=len(_failures(comparison)),
+        runs=_cells(comparison.runs, "method", "seed", "status", "rounds_done", "failures", "wall_seconds"),
+        failures=_cells(failures[:FAILURES], "method", "seed", "round", "device", "status"),
+        failure_count=len(failures),
+        seconds=[(stage, f"{seconds:.1f}") for stage, seconds in index["host_seconds"].items()],
+        settings=[
+            item
+            for item in (*index["config"].items(), *index["versions"].items())
+            if item[0] not in ("run.method", "run.out-dir")
+        ],
     )
+
+
+def template(name: str) -> Template:
+    """A page of the reports, by name."""
+    pages = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return pages.get_template(f"{name}.html.j2")
+
+
+def _cells(table: pd.DataFrame, *columns: str) -> list[tuple[str, ...]]:
+    """Rows of a table as texts; "-" for what is not there."""
+    rows = table.reindex(columns=list(columns)).itertuples(index=False)
+    return [
+        tuple("-" if pd.isna(v) else f"{v:.1f}" if isinstance(v, float) else str(v) for v in row)
+        for row in rows
+    ]
+
+
+def _cost(comparison: Comparison, looks: dict[str, charts.Style], by: str, unit: str) -> str:
+    """The picture of the first screen."""
+    spent, curve = charts.bytes_until(comparison.devices), sure.curve(comparison, by)
+    paths = {
+        arm: charts_cost.Path(
+            [
+                (spent.get((arm, int(r)), 0.0), worth)
+                for r, worth in mine[["round", "mean"]].itertuples(index=False)
+            ],
+            sure.reached(comparison, arm, by).ends,
+        )
+        for arm in looks
+        if len(mine := curve[curve["method"] == arm])
+    }
+    teacher = {
+        sure.DRIFT: summary.drift_mean(comparison.teacher),
+        sure.SOURCE: comparison.teacher.get("source"),
+    }
+    return charts_cost.cost_panel(paths, teacher.get(by), looks, TITLES[by], unit)
 
 
 def _figures(comparison: Comparison, looks: dict[str, charts.Style]) -> dict[str, Any]:
@@ -86,7 +194,6 @@ def _figures(comparison: Comparison, looks: dict[str, charts.Style]) -> dict[str
     return {
         "domains": [charts.domain_panel(rounds, d, teacher.get(d), looks, unit) for d in domains],
         "prequential": charts.prequential_panel(rounds, looks, unit),
-        "bytes": charts.bytes_panel(rounds, comparison.devices, looks, unit) if tested - {"source"} else "",
         "forgetting": charts.forgetting_panel(lost, looks),
     }
 
@@ -120,6 +227,6 @@ def _picture(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _failures(comparison: Comparison) -> list[dict[str, Any]]:
+def _failures(comparison: Comparison) -> pd.DataFrame:
     devices = comparison.devices
-    return devices[devices["status"] != "ok"].to_dict("records") if len(devices) else []
+    return devices[devices["status"] != "ok"] if len(devices) else devices

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from cdc_flower.results import ROUND_COLUMNS
-from experiments.report import charts
+from experiments.report import charts, charts_fleet, charts_personal
 from experiments.run import arms as studies
 
 EMPTY = pd.DataFrame({name: [] for name in (*ROUND_COLUMNS, "method", "seed")}, dtype=object)
@@ -24,26 +24,24 @@ def test_no_two_arms_of_a_study_look_alike(name):
 
 def test_looks_are_given_by_place_whatever_the_arms_are_called():
     assert list(charts.styles("abc").values()) == list(charts.styles(["x", "cdc", "static"]).values())
-    many = charts.styles(map(str, range(288))).values()
-    assert len({(look.colour, look.marker, str(look.dashes)) for look in many}) == 288
+    many = charts.styles(map(str, range(504))).values()
+    assert len({(look.colour, look.marker, str(look.dashes)) for look in many}) == 504
 
 
 def test_a_legend_shows_colour_marker_and_dashes():
     shown = {charts.sample(look) for look in charts.styles("abcdefghij").values()}
     assert len(shown) == 10
-    assert all(re.search(r"<svg [^>]*role", svg) for svg in shown)
+    assert all(re.search(r"<svg aria-hidden", svg) for svg in shown)  # the name stands beside it
 
 
 def test_a_run_without_a_round_has_empty_drawings():
     looks = charts.styles(["cdc"])
-    devices = pd.DataFrame({"method": [], "seed": [], "round": [], "uplink_bytes": [], "downlink_bytes": []})
     drawn = (
         charts.domain_panel(EMPTY, "object", None, looks),
         charts.prequential_panel(EMPTY, looks),
-        charts.bytes_panel(EMPTY, devices, looks),
         charts.forgetting_panel({}, looks),
     )
-    assert all(svg.startswith("<svg ") for svg in drawn)
+    assert all(svg.startswith('<svg role="img" aria-label="') for svg in drawn)
 
 
 def test_bytes_are_cumulative_over_rounds_and_mean_over_seeds():
@@ -79,3 +77,18 @@ def test_shares_have_a_percent_sign_and_a_ceiling_and_other_units_have_neither()
     assert shown["%"] == (1.02, "50 %", "")
     assert shown["CIDEr"][0] >= 1.4
     assert shown["CIDEr"][1:] == ("50", "CIDEr x 100")
+
+
+def _luminance(colour):
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("ground", ["#ffffff", "#1c2024"], ids=["light", "dark"])
+def test_lines_stand_out_on_either_ground(ground):
+    fleet = [*charts_fleet.FATES.values(), *(c for _, c in charts_fleet.PARTS.values())]
+    own = [look[0] for look in charts_personal.LOOKS]
+    for colour in {*charts.COLOURS, *fleet, *own, *(c for c, _ in charts_fleet.COUNTS.values())}:
+        darker, lighter = sorted((_luminance(colour), _luminance(ground)))
+        assert (lighter + 0.05) / (darker + 0.05) >= 3, colour

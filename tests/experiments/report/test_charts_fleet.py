@@ -72,7 +72,7 @@ def comparison(compared):
 def test_the_page_begins_its_plots_with_accuracy_over_simulated_time(comparison):
     shown = page.render(comparison)
     titles = re.findall(r"<h2>([^<]*)</h2>", shown)
-    assert titles.index("Accuracy over simulated time") == titles.index("Result") + 1
+    assert titles.index("Accuracy over simulated time") == titles.index("Words on this page") + 1
     assert "The fleet" in titles
     for text in (
         "simulated hours",

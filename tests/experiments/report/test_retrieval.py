@@ -70,4 +70,4 @@ def test_it_stands_in_summary_and_report_and_nowhere_without(comparison, found):
     assert "retrieval" not in said["methods"]["fedprox_lora"]
     assert "<h2>Retrieval</h2>" not in page.render(comparison)
     rendered = page.render(found)
-    assert all(f"<td>{cell}</td>" in rendered for cell in retrieval.rows(found)[2])
+    assert all(f">{cell}</t" in rendered for cell in retrieval.rows(found)[2])
