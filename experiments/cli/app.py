@@ -8,6 +8,7 @@ when they are called.
 from __future__ import annotations
 
 import sys
+from importlib import metadata
 from typing import Annotated
 
 import click
@@ -24,6 +25,7 @@ from experiments.cli.device import device_app
 from experiments.cli.export import export, families
 from experiments.cli.fleet import fleet_app
 from experiments.cli.leaderboard import leaderboard
+from experiments.cli.loading import announced
 from experiments.cli.page import page
 from experiments.cli.plan import plan
 from experiments.cli.pretrain import pretrain
@@ -70,14 +72,17 @@ app.add_typer(device_app, name="device")
 @app.callback(invoke_without_command=True)
 def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     if version:
-        from cdc_flower import results
-
-        typer.echo(f"cdc-flower {results.package_versions().get('cdc-flower', 'as source, not installed')}")
+        try:
+            number = metadata.version("cdc-flower")
+        except metadata.PackageNotFoundError:
+            number = "as source, not installed"
+        typer.echo(f"cdc-flower {number}")
         raise typer.Exit
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry of the `cdc-flower` command; ends the process with its exit code."""
+    announced()
     try:
         code = app(args=arguments, standalone_mode=False)
     except ConfigError as err:

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from cdc_flower import results
+from experiments.cli.loading import LINE
 from experiments.controls.deployed import deployment, said
 from experiments.run.processes import Program, until
 
@@ -46,6 +47,11 @@ def interrupted(program: Program, seconds: float = 120.0) -> int | None:
     return program.code
 
 
+def errors(ended):
+    """The lines on standard error, without the one that says that it is loading."""
+    return [line for line in ended.stderr.strip().splitlines() if line != LINE]
+
+
 def test_rounds_end_with_the_answers_that_are_enough_and_who_is_slower_answers_later(fleet):
     def answered():
         return [d["rounds"] for d in fleet.status().get("devices", [])]
@@ -65,7 +71,7 @@ def test_what_is_not_safe_is_warned_of_on_both_ends(fleet):
 def test_a_second_cloud_on_the_folder_is_refused_in_one_line_and_the_first_goes_on(fleet):
     second = said(["cloud", "up", str(fleet.cloud_folder)], PATIENCE)
     assert second.returncode == 2
-    (line,) = second.stderr.strip().splitlines()
+    (line,) = errors(second)
     assert "is in use by" in line
     fleet.reach(fleet.round + 1, PATIENCE)
 
@@ -103,5 +109,5 @@ def test_a_cloud_whose_settings_were_spoilt_is_refused_in_one_line(fleet):
     path.write_text(path.read_text().replace('"run.rounds": 200', '"run.rounds": "many"'))
     spoilt = said(["cloud", "up", str(fleet.cloud_folder)], PATIENCE)
     assert spoilt.returncode == 2
-    (line,) = spoilt.stderr.strip().splitlines()
+    (line,) = errors(spoilt)
     assert "setting 'run.rounds' = 'many'" in line
