@@ -21,6 +21,7 @@ from __future__ import annotations
 import ctypes
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -88,6 +89,12 @@ def here() -> Place:
     """The first GPU that this process sees, unless `run.device` is `cpu`; else the CPU."""
     if not on_gpu(session().device):
         return CPU
+    return _gpu()
+
+
+@cache
+def _gpu() -> Place:
+    """Asked once: the driver takes longer to say how much memory there is than a small pass takes."""
     return Place(torch.device("cuda"), torch.bfloat16, torch.cuda.mem_get_info()[1] // 4)
 
 
