@@ -28,6 +28,7 @@ from cdc_flower.config import ConfigError
 from cdc_flower.data.features import cache_folder
 from cdc_flower.digests import known
 from cdc_flower.models.transform import BARE, Transform
+from cdc_flower.models.undrawn import Undrawn
 from cdc_flower.stages import PairConfig
 
 if TYPE_CHECKING:
@@ -246,7 +247,7 @@ def opened(of: Any, path: str, role: str, parts: tuple[str, ...] = ("",), **argu
         PairError: the checkpoint cannot be read, or its files lack a tensor.
     """
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), Undrawn():
             warnings.simplefilter("ignore")
             model, found = of.from_pretrained(
                 path,

@@ -78,6 +78,15 @@ def _alone() -> Iterator[None]:
         yield
 
 
+_checked = torch._check_with
+
+
+def _check_with(kind: type[Exception], holds: Any, message: Any = None) -> None:
+    if holds is not True:
+        _checked(kind, holds, message)
+
+
+torch._check_with = _check_with
 with _alone():
     for _name in ("bitsandbytes", "transformers.masking_utils", "transformers.modeling_utils", "peft"):
         importlib.import_module(_name)
