@@ -26,11 +26,8 @@ def work(task: Task) -> Work:
 
 def anchored(now: cdc.Round) -> tuple[bytes, int, int]:
     """The frame, the samples in it and the tokens the cloud gets by it; b"" where not one sample fits."""
-    order, budget = now.task.order, now.task.config.uplink.budget
-    room = budget and max(1, budget - cdc.overhead())
-    first, nothing = _first(now), np.zeros(0, np.uint16)
-    clips = first[: min(int(order["clips"]), MOST)]
-    positions = {i: _anchors(now, i) for i in clips}
+    room, positions = room_of(now), anchors_of(now)
+    clips, nothing = list(positions), np.zeros(0, np.uint16)
     doubt, samples = np.zeros(len(now.asked)), len(now.asked)
     while samples:
         kept = {i: positions[i] for i in clips if i < samples}
@@ -40,6 +37,17 @@ def anchored(now: cdc.Round) -> tuple[bytes, int, int]:
             return frame, samples, sum(map(len, where))
         clips, samples = (clips[:-1], samples) if clips else (clips, samples // 2)
     return b"", 0, 0
+
+
+def room_of(now: cdc.Round) -> int:
+    """Bytes that a frame may have; 0 = any."""
+    budget = now.task.config.uplink.budget
+    return budget and max(1, budget - cdc.overhead())
+
+
+def anchors_of(now: cdc.Round) -> dict[int, np.ndarray]:
+    """Sample -> positions of its anchor frames, of the clips of which they go up."""
+    return {i: _anchors(now, i) for i in _first(now)[: min(int(now.task.order["clips"]), MOST)]}
 
 
 def _first(now: cdc.Round) -> list[int]:

@@ -28,6 +28,7 @@ from cdc_flower.models.shared import Shared
 from cdc_flower.models.student import twin_model
 from cdc_flower.setting import STRICT, setting
 from cdc_flower.uplink import anchors
+from cdc_flower.uplink.sample import Sample
 from cdc_flower.wire.frame import FrameError
 from strategies.method import Setup
 from strategies.reasoned import arrives, reasoner_of
@@ -97,6 +98,13 @@ class Reader:
             if len(positions):
                 found[i] = clip_features(self.whole(positions, tokens, grid[0] // self.frames))
         return found
+
+    def anchored(self, sample: Sample) -> bool:
+        """Whether tokens came of a sample, all of them of some frames."""
+        try:
+            return len(adr.frames_of(sample.positions, sample.grid[0] // self.frames)) > 0
+        except ValueError:
+            return False
 
     def whole(self, positions: NDArray[np.integer], tokens: NDArray[Any], n: int) -> NDArray[np.float32]:
         """Tokens (F, n, D) of all frames, or with "none" (K, n, D) of those that came.

@@ -176,15 +176,20 @@ class Mmpg(Method):
             if came is not None:
                 self.lately[device] = _joined(self.lately.get(device), came.seen)
         batches = [came.batch for came in found.values() if came is not None]
-        clips = [(batch, s) for batch in batches for s in batch.samples if len(s.positions)]
+        clips = [(batch, s) for batch in batches for s in batch.samples if self.reader.anchored(s)]
         self.examples.keep(clips, [""] * len(clips))
+        self.metrics = {"answered": len(found)}
+        self._learn(server_round, found)
         made = [device for device, came in found.items() if came is not None and self._seen(device)]
         sent = [self._generate(device, server_round) for device in made]
         self.fleet.seconds["cloud"] += time.perf_counter() - began
-        self.metrics = {"answered": len(found), "generated": len(made)}
+        self.metrics["generated"] = len(made)
         if sent:
             self.metrics["sent_energy"] = float(np.mean(sent))
         return None, None
+
+    def _learn(self, round: int, found: Mapping[int, Any]) -> None:
+        """What else is learned of what came: nothing."""
 
     def rebuilt(self, sample: Sample) -> np.ndarray:
         """Tokens (F, n, D) that are made of an example with the device's own tokens; of "none" (K, n, D)."""
@@ -194,7 +199,7 @@ class Mmpg(Method):
     @torch.no_grad()
     def summaries(self) -> dict[int, np.ndarray]:
         """What the adapters of devices are made of, as points."""
-        seen = {device: self._seen(device) for device in self.given}
+        seen = {device: self._seen(device) for device in self.lately}
         return {device: self.adaptor.summary(of).numpy() for device, of in seen.items() if of is not None}
 
     def _seen(self, device: int) -> Seen | None:

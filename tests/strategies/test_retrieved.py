@@ -87,6 +87,7 @@ def test_without_a_head_or_captions_there_is_no_retrieval(setup, model):
     assert finder(model, replace(setup.shared, head=None), setup.world, [0], "user") is None
 
 
+@pytest.mark.slow
 def test_a_run_measures_it_before_and_after(clip_settings, setup, monkeypatch):
     def with_head(model, shared, *rest):
         return finder(model, replace(shared, head=setup.shared.head), *rest)
