@@ -1,4 +1,4 @@
-"""`cdc-flower report`: the page of a comparison again, from what lies in its folder."""
+"""`cdc-flower report`: the page of a comparison again, or several beside each other, from what lies there."""
 
 from __future__ import annotations
 
@@ -7,24 +7,42 @@ from typing import Annotated
 
 import typer
 
-from experiments.cli.checked import Folder
+from experiments.cli.checked import Folder, NewFile
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(click_type=Folder(), help="Of a comparison.")],
+    folders: Annotated[
+        list[Path], typer.Argument(click_type=Folder(), help="Of a comparison; of several, side by side.")
+    ],
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown, too.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            click_type=NewFile(),
+            help="The page; default report.html in the folder, of several side-by-side.html here.",
+        ),
+    ] = None,
 ) -> None:
-    """Write the report of a comparison again.
+    """Write the report of a comparison again, or set several side by side.
 
-    And its summary.json, from what lies in its folder.
+    Of one folder also its summary.json. Several are set against the first, arm by arm and seed by seed, with
+    a warning where data, pair or settings differ.
     """
-    from experiments.report import own, page, retrieval, summary, terminal
+    from experiments.report import beside, own, page, retrieval, summary, terminal
 
-    comparison = summary.read(folder)
+    if len(folders) > 1:
+        found = beside.read(folders)
+        if markdown:
+            typer.echo(beside.markdown(found))
+        for line in beside.unlike(found):
+            typer.echo(f"not of one problem: {line}", err=True)
+        typer.echo(f"report: {beside.write(found, out or Path(beside.PAGE))}")
+        return
+    comparison = summary.read(folders[0])
     summary.write_summary(comparison)
     if markdown:
         typer.echo(terminal.markdown(comparison))
-        for table in (own, retrieval):
-            if heads := table.columns(comparison):
-                typer.echo(f"\n{terminal.as_markdown(heads, table.rows(comparison))}")
-    typer.echo(f"report: {page.write(folder)}")
+        for part in (own, retrieval):
+            if heads := part.columns(comparison):
+                typer.echo(f"\n{terminal.as_markdown(heads, part.rows(comparison))}")
+    typer.echo(f"report: {page.write(comparison, out)}")

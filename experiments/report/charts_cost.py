@@ -67,7 +67,7 @@ def cost_panel(
         f"{arm} {share(path.points[-1][1], *(path.interval or ()))} for {size(path.points[-1][0])}"
         for arm, path in paths.items()
     ]
-    return figure(draw, f"{title} against bytes: {', '.join(told)}; teacher {share(teacher)}", (4.6, 3.4))
+    return figure(draw, f"{title} against bytes: {', '.join(told)}; teacher {share(teacher)}", (4.2, 3.3))
 
 
 def _names(axes: Any, places: Mapping[str, tuple[float, float]]) -> None:

@@ -95,14 +95,17 @@ def _tie(
 ) -> str:
     """The first and those that it is not told apart from, with the nearest lead."""
     lead = ahead[like[0]]
-    what = f"its lead over {_name(like[0])}" if len(like) > 1 else "that lead"
-    cheap = min((best, *like), key=lambda arm: _bytes(comparison, arm))
+    what = f"the lead over {_name(like[0])}"
+    adapt = [arm for arm in (best, *like) if comparison.index["traits"][arm]["adapts"]]
+    cheap = min(adapt, key=lambda arm: _bytes(comparison, arm), default=best)
     least = f"; {_name(cheap)} sent the least" if _bytes(comparison, cheap) < _bytes(comparison, best) else ""
     more = [f"{len(like) - SAID} others"] if len(like) > SAID else []
     others = listed([facts[arm] for arm in like[:SAID]] + more)
+    behind = next((arm for arm in ahead if arm not in like), None)
+    next_ = f"; {_points(ahead[behind].value)} behind is {facts[behind]}" if behind else ""
     return (
         f"No winner can be named: {facts[best]} is {_points(ahead[like[-1]].value)} or less ahead of "
-        f"{others}, and that is not told apart from 0{least}; {how_sure(lead, what)}."
+        f"{others}, and that is not told apart from 0{least}{next_}; {how_sure(lead, what)}."
     )
 
 

@@ -84,15 +84,13 @@ WORDS = (
 """What a reader may not know."""
 
 
-def write(folder: str | Path) -> Path:
-    """Write report.html into a comparison folder; returns its path.
+def write(comparison: Comparison, path: Path | None = None) -> Path:
+    """Write the report of a comparison, into its folder or to another place; returns where.
 
     Raises:
-        ConfigError: the folder holds no comparison.
         DiskError: the disk does not take it.
     """
-    comparison = summary.read(folder)
-    path = comparison.out / REPORT
+    path = path or comparison.out / REPORT
     disk.replace(path, render(comparison).encode())
     return path
 

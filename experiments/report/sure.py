@@ -72,8 +72,18 @@ def reached(comparison: Comparison, arm: str, by: str) -> Sure:
     return _sure(values, _worth(comparison, arm, values, by))
 
 
-def lead(mine: tuple[Comparison, str], theirs: tuple[Comparison, str], by: str) -> Sure:
-    """How far one arm is ahead of another, of this or another comparison, over the seeds that both have."""
+def lead(mine: tuple[Comparison, str], theirs: tuple[Comparison, str], by: str, alike: bool = True) -> Sure:
+    """How far one arm is ahead of another, over the seeds that both have.
+
+    Args:
+        mine: an arm, with its comparison.
+        theirs: another, of the same comparison or not.
+        by: what both are judged by.
+        alike: both met the same data; else nothing says how sure the difference is.
+    """
+    if not alike:
+        apart = [reached(*of, by).value for of in (mine, theirs)]
+        return Sure(apart[0] - apart[1], None, "", 0)
     if by == OWN:
         rows = [own.last(made.personal, arm) for made, arm in (mine, theirs)]
         if found := own.difference(*rows):

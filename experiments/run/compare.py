@@ -297,5 +297,5 @@ def _conclude(folder: Path, index: dict[str, Any], wall: float) -> Comparison:
     results.write_json(folder / summary.INDEX, index)
     comparison = summary.read(folder)
     summary.write_summary(comparison)
-    page.write(folder)
+    page.write(comparison)
     return comparison

@@ -21,3 +21,15 @@ def test_the_report_is_written_again_with_the_table_as_markdown(command, engine,
     assert code == 0
     assert "\n| method | labels |" in f"\n{out}"
     assert (tmp_path / "out/report.html").read_text() == written
+
+
+def test_several_are_set_side_by_side_with_a_warning_where_problems_differ(command, engine, tmp_path):
+    folders = [tmp_path / "A/out", tmp_path / "B/out"]
+    for rounds, folder in enumerate(folders, 1):
+        small = {"run.rounds": rounds, "run.devices": 2}
+        compare.run(small, ("static",), 1, folder, 0, progress=False, engine=engine)
+    code, out, err = command("report", *folders, "--markdown", "--out", tmp_path / "page.html")
+    assert code == 0
+    assert f"| static | {folders[1]} |" in out  # both are called `out`
+    assert f"not of one problem: run.rounds is 1 in {folders[0]} and 2 in {folders[1]}" in err
+    assert f"{folders[1]}, side by side" in (tmp_path / "page.html").read_text()

@@ -38,6 +38,7 @@ def made(out, right, *, drift=True, personal=False, answers=True):
             arm: dict(zip(("labels", "device_backprop", "adapts"), TRAITS[arm], strict=True)) for arm in right
         },
         "teacher": {},
+        "versions": {},
         "status": "completed",
     }
     runs, rounds, own = [], [], []

@@ -47,9 +47,17 @@ def test_many_arms_are_counted_and_names_with_a_comma_are_quoted():
             {"cdc": [70], "fedavg_lora": [71]},
             "No winner can be named: fedavg_lora (71.0 % right, 30 MB sent, with true labels, training on "
             "devices) is 1.0 points or less ahead of cdc (70.0 % right, 2 MB sent, no true labels), and that "
-            "is not told apart from 0; cdc sent the least; that lead lies between -1.0 and +3.0 (95 % "
-            "interval over questions), but one seed was run, and another may end otherwise.",
+            "is not told apart from 0; cdc sent the least; the lead over cdc lies between -1.0 and +3.0 (95 "
+            "% interval over questions), but one seed was run, and another may end otherwise.",
             id="a tie",
+        ),
+        pytest.param(
+            {"static": [10, 12, 11], "cdc": [70, 71, 72], "labelled": [72, 71, 71]},
+            "No winner can be named: labelled (71.3 % right, 2 MB sent, with true labels) is 0.3 points or "
+            "less ahead of cdc (71.0 % right, 2 MB sent, no true labels), and that is not told apart from 0; "
+            "60.3 points behind is static (11.0 % right, the model as shipped); the lead over cdc lies "
+            "between -3.5 and +4.1 (95 % interval over 3 seeds).",
+            id="a tie over seeds",
         ),
         pytest.param(
             {"static": [10], "cdc": [60], "labelled": [75], "fedavg_lora": [68]},
@@ -89,13 +97,13 @@ def test_who_came_first_at_what_cost_and_how_sure_that_is(tmp_path, right, said)
 def test_ties_of_many_arms_name_two(tmp_path):
     said = first.verdict(made(tmp_path, {arm: [70] for arm in TRAITS}))
     assert "labelled (70.0 % right, 2 MB sent, with true labels) and 2 others, and that is not told" in said
-    assert "its lead over cdc lies between +0.0 and +0.0" in said
+    assert "the lead over cdc lies between +0.0 and +0.0" in said
 
 
 def test_where_answers_were_not_kept_one_run_cannot_say_how_sure_it_is(tmp_path):
     said = first.verdict(made(tmp_path, {"static": [10], "cdc": [73]}, answers=False))
     assert said.startswith("No winner can be named: ")
-    assert said.endswith("one run cannot say how sure that lead is.")
+    assert said.endswith("one run cannot say how sure the lead over static is.")
 
 
 def test_where_nothing_drifts_what_was_known_counts(tmp_path):
