@@ -138,15 +138,18 @@ def sentences(found: Sequence[Result], made: Sequence[Row]) -> tuple[str, str]:
     leads = [(row, row.lead) for row in made if row.lead is not None]
     if not leads:
         return f"{begin}.", "No arm of one is in another by name, so that there is no difference to tell."
-    told = [
-        f"{row.arm} is {share(abs(lead.value))} points {'better' if lead.value > 0 else 'worse'} in "
-        f"{row.result.name} than in {base.name} ({_told(lead)})"
-        for row, lead in leads[: first.NAMED]
-    ]
+    told = [_difference(row, lead, base) for row, lead in leads[: first.NAMED]]
     return (
         f"{begin}.",
         f"{first.listed(told)}{'; further ones are in the table' if len(leads) > first.NAMED else ''}.",
     )
+
+
+def _difference(row: Row, lead: Sure, base: Result) -> str:
+    if not round(lead.value, 3):
+        return f"{row.arm} is as good in {row.result.name} as in {base.name} ({_told(lead)})"
+    more = f"{share(abs(lead.value))} points {'better' if lead.value > 0 else 'worse'}"
+    return f"{row.arm} is {more} in {row.result.name} than in {base.name} ({_told(lead)})"
 
 
 def _told(lead: Sure) -> str:

@@ -6,12 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from experiments.report.charts import INK, Style, figure, hundred, teacher_line
 from experiments.report.terminal import share, size
 
-MOST_LETTERS = 18  # of a name
+MOST_LETTERS = 22  # of a name
+MOST_TICKS = 4
 
 
 class Path(NamedTuple):
@@ -48,11 +49,8 @@ def cost_panel(
             axes.plot([x], [y], color=colour, marker=marker, markersize=7)
         axes.set_xscale("log")
         axes.set_xlim(none / 1.5, 2 * max(sent, default=1.0))
-        if sent:
-            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if _decades(axes) < 2.5 else (1,)))
-            axes.set_xticks([x for x in axes.get_xticks() if min(sent) / 1.4 <= x <= 2 * max(sent)])
-        if any(path.points[-1][0] <= 0 for path in paths.values()):
-            axes.set_xticks([none, *(axes.get_xticks() if sent else ())])
+        nothing = any(path.points[-1][0] <= 0 for path in paths.values())
+        axes.set_xticks([*([none] if nothing else []), *(_ticks(min(sent), max(sent)) if sent else [])])
         axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: "none" if v == none else size(v)))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.minorticks_off()
@@ -92,6 +90,13 @@ def _names(axes: Any, places: Mapping[str, tuple[float, float]]) -> None:
         )
 
 
-def _decades(axes: Any) -> float:
-    low, high = axes.get_xlim()
-    return math.log10(high / low)
+def _ticks(low: float, high: float) -> list[float]:
+    """Round numbers of bytes from about `low` to about `high`: the most of which four or fewer are there."""
+    found: list[float] = []
+    for steps, every in (((1, 2, 5), 1), ((1, 3), 1), ((1,), 1), ((1,), 2), ((1,), 3)):
+        powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        found = [step * 10.0**power for power in powers if not power % every for step in steps]
+        found = [x for x in found if low / 1.3 <= x <= 1.6 * high]
+        if len(found) <= MOST_TICKS:
+            break
+    return found

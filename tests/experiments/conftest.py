@@ -80,7 +80,7 @@ def run_local(config, progress=None, resume=False):
 @pytest.fixture(autouse=True)
 def much_memory(monkeypatch):
     """What else runs on this host does not decide whether a plan fits."""
-    monkeypatch.setattr(Machine, "here", classmethod(lambda cls: cls(64.0 * 2**30)))
+    monkeypatch.setattr(Machine, "here", classmethod(lambda cls, gpu=True: cls(64.0 * 2**30)))
 
 
 @pytest.fixture

@@ -33,8 +33,8 @@ def test_an_arm_is_set_against_the_first_result_seed_by_seed(tmp_path):
     assert beside.cells(rows, found[0])[3][5:] == ("", "", "", "")
     what, came = beside.sentences(found, rows)
     assert what == (
-        "Side by side are 2 results, A (static and cdc) and B (cdc and fedavg_lora), judged by held-out questions "
-        "about what was new."
+        "Side by side are 2 results, A (static and cdc) and B (cdc and fedavg_lora), judged by held-out "
+        "questions about what was new."
     )
     assert came == "cdc is 6.0 points better in B than in A (95 % interval +3.5 to +8.5)."
     assert beside.unlike(found) == []
