@@ -43,8 +43,9 @@ def locked(folder: Path) -> Iterator[None]:
     file = _take(folder)
     token = _held.set(_held.get() | {folder})
     try:
-        os.truncate(file, 0)
-        os.write(file, _self().encode())
+        with suppress(OSError):  # a full disk: the lock holds, and its file does not say whose it is
+            os.truncate(file, 0)
+            os.write(file, _self().encode())
         yield
     finally:
         _held.reset(token)

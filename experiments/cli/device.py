@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import signal
 import threading
 from pathlib import Path
 from typing import Annotated
@@ -31,25 +30,23 @@ def run(
         ),
     ] = 0,
 ) -> None:
-    """Run the agent of a device: answer its feed, and do the cloud's orders. Ctrl-C ends it cleanly."""
-    from clients.device import start
-    from clients.device.http import endpoint
+    """Run the agent of a device: answer its feed, and do the cloud's orders. Ctrl-C ends it soon."""
+    from clients.device import ending
 
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO, datefmt="%Y-%m-%d %H:%M:%S")
     for loud in ("httpx", "transformers", "bitsandbytes", "flwr"):
         logging.getLogger(loud).setLevel(logging.WARNING)
     stop = threading.Event()
-    with start.opened(bundle) as agent, endpoint(agent) as port:
-        before = [signal.signal(name, lambda *_: stop.set()) for name in (signal.SIGINT, signal.SIGTERM)]
-        try:
+    with ending.asked(stop):
+        from clients.device import start  # takes seconds
+        from clients.device.http import endpoint
+
+        with start.opened(bundle) as agent, endpoint(agent) as port:
             typer.echo(
                 f"{agent.bundle.about}: {agent.student.shared.name}, version {agent.adapter.version}, "
                 f"{f'asked on 127.0.0.1:{port}, ' if port else ''}ready"
             )
             agent.run(stop, once)
-        finally:
-            for name, old in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
-                signal.signal(name, old)
     typer.echo(f"{agent.bundle.about}: ended after {agent.done.orders} orders")
 
 

@@ -158,8 +158,7 @@ def rotate(
     what: Annotated[str, typer.Argument(metavar="NUMBER|server", help="A device's number, or the server.")],
 ) -> None:
     """Make a new key: of a device, whose old one is revoked, or of the server, with a certificate."""
-    from experiments.deploy import keys, provision
-    from strategies.served import devices
+    from experiments.deploy import bundle, keys, provision
 
     if what == "server":
         provision.rotate_server(cloud)
@@ -167,13 +166,13 @@ def rotate(
         return
     if not (what.isascii() and what.isdigit() and len(what) < 9):
         raise ConfigError(f"'NUMBER|server': {what!r}; allowed: a device's number, or the word server")
-    was = devices.read(cloud).get(int(what))
-    whole = was is not None and (cloud / "bundles" / was.name / "models.json").is_file()
-    bundle = provision.rotate(cloud, int(what))
-    if whole:
-        why = "if it was not copied to the device, or is being copied now, make another device"
-        typer.echo(f"warning: '{bundle}' was a whole bundle and has the new key alone now; {why}", err=True)
-    typer.echo(f"device {what}: unpack {bundle}.tar.gz over its bundle")
+    made = provision.rotate(cloud, int(what))
+    if bundle.is_whole(made):
+        own = " and ".join(f"{made.name}/{name}" for name in (keys.DEVICE_KEY, keys.DEVICE_PUBLIC))
+        how = f"{made}.tar.gz has the new key; where it was copied already, unpack {own} alone over it"
+    else:
+        how = f"unpack {made}.tar.gz over its bundle"
+    typer.echo(f"device {what}: {how}")
 
 
 @provision_app.command("list")

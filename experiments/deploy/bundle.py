@@ -89,14 +89,29 @@ def make(
 
 
 def new_key(cloud: Path, name: str) -> str:
-    """Make another key for a device, in a bundle with it and the authority's certificate alone, to unpack
-    over the device's. Returns the public key.
+    """Make another key for a device. Returns the public key.
+
+    A whole bundle that still lies there stays whole and has the new key, because nobody may have copied it
+    yet. Else there is a bundle with the key and the authority's certificate alone, to unpack over the
+    device's.
     """
-    with _folder(cloud / "bundles" / name) as part:
-        line = keys.device(part, name)
-        shutil.copyfile(cloud / keys.CA_CERT, part / CA)
-    archive(cloud / "bundles" / name)
+    folder = cloud / "bundles" / name
+    if is_whole(folder):
+        with writing(folder), tempfile.TemporaryDirectory(prefix=f".{name}.", dir=folder.parent) as part:
+            line = keys.device(Path(part), name)
+            for file in (keys.DEVICE_KEY, keys.DEVICE_PUBLIC):
+                Path(part, file).replace(folder / file)
+    else:
+        with _folder(folder) as part:
+            line = keys.device(part, name)
+            shutil.copyfile(cloud / keys.CA_CERT, part / CA)
+    archive(folder)
     return line
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a bundle has more in it than a key."""
+    return (folder / FILE).is_file()
 
 
 def archive(folder: Path) -> Path:
@@ -108,7 +123,6 @@ def archive(folder: Path) -> Path:
         return info
 
     path = folder.with_name(f"{folder.name}{ARCHIVE}")
-    path.unlink(missing_ok=True)
     with writing(path), whole(path) as file:
         os.fchmod(file.fileno(), 0o600)
         with tarfile.open(fileobj=file, mode="w:gz") as packed:

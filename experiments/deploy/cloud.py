@@ -38,6 +38,7 @@ ASK = 5.0  # s, between questions to the SuperLink about a run whose process is 
 LONG = 120.0  # s, after which a start counts as one that went well
 WAITS = (1.0, 2.0, 5.0, 15.0, 60.0)  # s, before the first, second, ... start after a death
 NEVER = 3  # runs that failed before any process of them was seen end the cloud
+ROOM = 2**20  # bytes that must be free, or nothing is started
 LOG_BYTES = 32 * 2**20  # of a log of the SuperLink's; one such file before it is kept
 Say = Callable[[str], None]
 
@@ -99,6 +100,7 @@ class Keeper:
     _not_before: float = 0.0
     _known: tuple[int, int] = (0, 0)  # devices.json when it was looked at last
     _said: set[str] = field(default_factory=set)
+    _no_room: bool = False
     _unread: str = ""  # why devices.json could not be used
 
     def keep(self) -> None:
@@ -116,6 +118,8 @@ class Keeper:
     def tick(self) -> bool:
         """One look; True when the run is completed."""
         try:
+            if self._full() and not (self.link.program.runs and self.run):
+                return False  # what would be started could not write
             if not self.link.program.runs:
                 self._start()
                 return False
@@ -123,11 +127,20 @@ class Keeper:
             for log in (self.link.program.log, self.link.flower_log):
                 _bounded(log)
             return self._look() if self.run else self._submit()
-        except SuperLinkError as err:
+        except (SuperLinkError, DiskError) as err:
             if self._never >= NEVER:
                 raise
             self._died(one_line(str(err)))
             return False
+
+    def _full(self) -> bool:
+        """Whether the folder's disk is full, which is said when it begins and when it ends."""
+        was, self._no_room = self._no_room, shutil.disk_usage(self.folder).free < ROOM
+        if self._no_room and not was:
+            self.say(f"the disk of '{self.folder}' is full; the cloud waits for room and loses nothing")
+        if was and not self._no_room:
+            self.say("there is room again, and the cloud goes on")
+        return self._no_room
 
     def _died(self, why: str) -> None:
         """Say why, once, and when the next start may be."""

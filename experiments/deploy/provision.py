@@ -162,7 +162,8 @@ def rotate(folder: Path, number: int) -> Path:
     """Give a device another key; the old one is revoked at once.
 
     Returns:
-        A bundle with the new key alone, to be unpacked over the device's.
+        A bundle with the new key: the whole one where it still lies there, else the key alone, to be
+        unpacked over the device's.
 
     Raises:
         ConfigError: no such device, or it is revoked.

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from logging import ERROR, INFO, WARNING
@@ -28,6 +28,7 @@ from flwr.supercore import log
 from cdc_flower import checkpoint
 from cdc_flower.checkpoint import Part, Saved
 from cdc_flower.config import Config, ConfigError, flat
+from cdc_flower.disk import DiskError
 from cdc_flower.ledger import Ledger
 from cdc_flower.models import adapters
 from cdc_flower.results import package_versions
@@ -46,6 +47,7 @@ from strategies.served.versions import RollbackError
 ROUNDS, ROWS = 1_000, 50_000
 IDLE = 5.0  # s, at most, until it is looked again whether somebody has come
 STEP = 1.0  # s, at most, that a wait lasts at a time
+ROOM = 5.0  # s, between two tries to write to a disk that did not take it
 SAME = ("run.method", "pair.compression", "pair.adapter", "pair.lora-rank")
 """Settings that a cloud cannot change and go on; with them the pair of models."""
 
@@ -120,7 +122,7 @@ class Service:
             self._take(Earlier(*found))
             self.folder.begin(self.config, package_versions(), facts, (found[0], found[1]["folder"]))
             log(INFO, "the cloud goes on after round %s, version %s", self.round, self.version)
-            self._say("waiting")
+            self._until_written(lambda: self._say("waiting"))
             return
         self.round, self.arrays = self._asked_before(), self.playing.initial_arrays()
         self.folder.begin(self.config, package_versions(), facts)
@@ -163,9 +165,9 @@ class Service:
         if len(fleet.nodes) >= self.own.least:
             messages = list(self.playing.configure_train(number, self.arrays, ConfigRecord(), self.grid))
         if not messages and not self.grid.open:
-            self._say("waiting")
+            self._until_written(lambda: self._say("waiting"))
             return False
-        self._say("asking")
+        self._until_written(lambda: self._say("asking"))
         before, rows = self.version, len(fleet.ledger)
         replies = self.grid.send_and_receive(messages, timeout=self.own.round_timeout)
         arrays, _ = self.playing.aggregate_train(number, replies)
@@ -179,14 +181,36 @@ class Service:
         if made:
             self._made(metrics.get("agreement"))
         self.folder.stage_seconds.update(fleet.seconds)
+        self._until_written(lambda: self._record(number, measured, metrics))
+        self._until_written(lambda: self._save(made))
+        self._until_written(lambda: self._say("waiting"))
+        return True
+
+    def _record(self, number: int, measured: Any, metrics: Mapping[str, float]) -> None:
+        """The tables with a round in them; twice is once."""
+        fleet = self.playing.fleet
         self.folder.round(number, measured, {}, metrics, items(self.setup.world))
         self.folder.devices(fleet.ledger.frame())
         if number % ROUNDS == 0 or len(fleet.ledger) > ROWS:
             self.folder.rotate(f"{number:09d}")
             fleet.ledger = Ledger()
-        self._save(made)
-        self._say("waiting")
-        return True
+
+    def _until_written(self, write: Callable[[], None]) -> None:
+        """Write, again and again until the disk takes it: what was computed is kept in memory meanwhile."""
+        waits = False
+        while True:
+            try:
+                write()
+                break
+            except DiskError as err:
+                if not waits:
+                    log(ERROR, "the cloud waits for room: %s", err)
+                waits = True
+                with suppress(DiskError):  # a small file may still go
+                    self._say("no room")
+                self.sleep(ROOM)
+        if waits:
+            log(WARNING, "there is room again, and the cloud goes on")
 
     @property
     def lineage(self) -> Lineage | None:
@@ -248,9 +272,9 @@ class Service:
             self.arrays = self.playing.initial_arrays()
             self.status.now["rollback"] = {**said, "from": was, "refused": ""}
             self._made(None, back=True)
-            self._save(made=False)
+            self._until_written(lambda: self._save(made=False))
         versions.forget(self.cloud)
-        self._say("waiting")
+        self._until_written(lambda: self._say("waiting"))
 
     def _say(self, state: str) -> None:
         now = {"state": state, "round": self.round, "version": self.version, "digest": self._digest()}

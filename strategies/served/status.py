@@ -2,7 +2,7 @@
 cloud status` show.
 
     time            seconds since 1970, of this writing
-    state           asking | learning | waiting | ended
+    state           asking | learning | waiting | no room (the disk does not take the last round) | ended
     method, mode    what is run, and sync | buffer
     round, version  of the last round, and of the newest adapter
     digest          of that adapter, as devices name it, in hex

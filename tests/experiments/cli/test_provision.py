@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
@@ -45,10 +46,16 @@ def test_a_device_is_made_listed_given_another_key_and_revoked(command, cloud):
     assert 'feed = "camera"' in text
     assert 'feed-path = "/var/spool/cdc"' in text
     assert "http-port = 8481" in text
-    for warned in (True, False):
-        code, out, err = command("provision", "rotate", cloud, "0")
-        assert (code, out) == (0, f"device 0: unpack {made}.tar.gz over its bundle\n")
-        assert ("was a whole bundle" in err) is warned
+    key = (made / "device.key").read_text()
+    code, out, _ = command("provision", "rotate", cloud, "0")
+    assert (code, out.split(";")[0]) == (0, f"device 0: {made}.tar.gz has the new key")
+    assert "unpack roof/device.key and roof/device.key.pub alone" in out
+    assert (made / "device.key").read_text() != key
+    assert (made / "device.toml").read_text() == text
+    shutil.rmtree(made)
+    (cloud / "bundles" / "roof.tar.gz").unlink()
+    code, out, err = command("provision", "rotate", cloud, "0")
+    assert (code, out, err) == (0, f"device 0: unpack {made}.tar.gz over its bundle\n", "")
     assert command("provision", "revoke", cloud, "0")[:2] == (0, "device 0 (roof) is revoked\n")
     code, out, _ = command("provision", "list", cloud, "--json")
     assert [(d["number"], d["name"], d["status"]) for d in json.loads(out)] == [(0, "roof", "revoked")]

@@ -107,6 +107,25 @@ def test_a_superlink_or_a_run_that_died_is_started_again(keeper):
     assert len([t for t in keeper.told if "the SuperLink died" in t]) == 1
 
 
+def test_on_a_full_disk_nothing_is_started_and_what_runs_goes_on(keeper, monkeypatch):
+    free = [0]
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": free[0]}))
+    ticks(keeper, 1, 3)
+    assert keeper.link.log == []
+    free[0] = module.ROOM
+    ticks(keeper, 1, 2)
+    assert keeper.link.log == ["start", "run0"]
+    free[0] = 0
+    with locked(keeper.folder / RUN):
+        ticks(keeper, 1, 2)
+    ticks(keeper, 60, 2)
+    assert keeper.link.log == ["start", "run0", "stop run0"]
+    free[0] = module.ROOM
+    ticks(keeper, 60)
+    assert keeper.link.log[-1] == "run1"
+    assert [("is full" in t, "room again" in t) for t in keeper.told if "room" in t] == [(1, 0), (0, 1)] * 2
+
+
 def test_waits_grow_with_each_death_and_a_long_life_forgets_them(keeper):
     starts = []
     for _ in range(6):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tarfile
 
 import pytest
 
@@ -111,14 +113,21 @@ def test_a_revoked_device_stays_in_the_list_and_its_bundle_is_gone(cloud):
 
 
 def test_a_rotated_device_has_another_key_and_the_old_one_is_one_that_nobody_must_know(cloud):
-    provision.device(cloud)
-    first = devices.read(cloud)[0]
-    provision.rotate(cloud, 0)
+    _, made = provision.device(cloud)
+    first, files = devices.read(cloud)[0], {p.name for p in made.iterdir()}
+    assert provision.rotate(cloud, 0) == made
     second = devices.read(cloud)[0]
+    assert {p.name for p in made.iterdir()} == files  # it may not have been copied yet
+    with tarfile.open(made.with_name("device-0.tar.gz")) as packed:
+        public = packed.extractfile("device-0/device.key.pub")
+        assert public is not None
+        assert public.read().decode().split()[:2] == second.public_key.split()[:2]
+    assert [p for p in made.parent.iterdir() if p.name.startswith(".")] == []
     assert second.public_key != first.public_key
     assert second.revoked == ()  # the SuperLink never knew the first
     with devices.changing(cloud) as known:
         known[0] = devices.Device(**{**vars(second), "node_id": 77, "status": "registered"})
+    shutil.rmtree(made)
     made = provision.rotate(cloud, 0)
     assert [k.node_id for k in devices.read(cloud)[0].revoked] == [77]
     assert devices.read(cloud)[0].status == "made"

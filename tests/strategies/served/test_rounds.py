@@ -147,6 +147,30 @@ def test_a_cloud_that_was_killed_goes_on_where_it_was_and_counts_nothing_twice(c
     assert [v["version"] for v in said(cloud)["versions"]] == [0, 1, 2]
 
 
+def test_a_disk_that_takes_nothing_costs_time_alone(cloud, caplog):
+    caplog.set_level("WARNING", "flwr")
+    one = cloud()
+    one.begin()
+    run, states = cloud.folder / "run", []
+    table, newest = run / "devices.parquet", run / "checkpoints" / "round-000001.ckpt"
+    for place in (table, newest):
+        place.mkdir()  # a file cannot be moved over it
+
+    def wait(seconds):
+        states.append(said(cloud)["state"])
+        next(place for place in (table, newest) if place.is_dir()).rmdir()
+
+    one.sleep = wait
+    assert one.play()
+    assert states == ["no room", "no room"]
+    assert [r.levelname for r in caplog.records if "room" in r.message] == ["ERROR", "WARNING"] * 2
+    assert results.read(run).devices["round"].tolist() == [1] * len(cloud.field.there)
+    two = cloud()
+    two.begin()
+    assert (two.round, two.version, said(cloud)["state"]) == (1, one.version, "waiting")
+    assert [kind for kind, _ in cloud.field.sent].count("train") == len(cloud.field.there)
+
+
 def test_a_rollback_brings_every_device_back_to_the_bits_of_that_version(cloud):
     one, field = cloud(), cloud.field
     one.begin()
