@@ -25,6 +25,8 @@ def both(now: cdc.Round) -> tuple[bytes, int, int]:
     """The frame, the samples in it and the tokens the cloud gets by it; without room for any sample's tokens
     as `anchored`.
     """
+    if not now.asked:
+        return b"", 0, 0
     config, anchors, room = now.task.config.uplink, anchors_of(now), room_of(now)
     seen = Seen(now.answers, now.asked, None, config.least_worth)
     found = SAMPLE_SCORES[config.sample_score](seen, now.task.rng("sample score"))

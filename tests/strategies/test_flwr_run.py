@@ -56,14 +56,28 @@ def quoted(settings: dict) -> str:
     return " ".join(f"{k}={value.get(type(v), str)(v)}" for k, v in settings.items())
 
 
+MORE = [{}, {"run.method": "fedavg_lora"}, {"mode": "async", "buffer": 2, "in_flight": 2, "trace": "always"}]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "more",
-    [{}, {"run.method": "fedavg_lora"}, {"mode": "async", "buffer": 2, "in_flight": 2, "trace": "always"}],
-)
+@pytest.mark.parametrize("more", MORE)
 def test_flowers_simulation_engine_gives_the_same_ledger_as_a_local_grid(
     more, run_settings, environment, tmp_path
 ):
+    same_on_flower(run_settings(devices=3, fail_devices="2:1", **more), environment, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["mmpg", "mmpg_cdc"])
+def test_generated_adapters_of_clips_are_the_same_on_flowers_engine(
+    method, clip_settings, environment, tmp_path
+):
+    made = clip_settings(method=method, devices=3, rounds=2, **{"cloud.steps": 1})
+    same_on_flower(made, environment, tmp_path)
+
+
+def same_on_flower(settings, environment, tmp_path):
+    """Run on both engines and compare."""
     app = tmp_path / "app"
     for part in (
         "cdc_flower",
@@ -80,7 +94,6 @@ def test_flowers_simulation_engine_gives_the_same_ledger_as_a_local_grid(
         elif source.exists():
             app.mkdir(exist_ok=True)
             shutil.copy(source, app / part)
-    settings = run_settings(devices=3, fail_devices="2:1", **more)
     local = results.read(run_local(parse(settings)))
     over_ray = {**settings, "run.out-dir": str(tmp_path / "ray")}
     started = subprocess.run(

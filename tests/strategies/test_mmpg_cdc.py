@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -12,6 +13,7 @@ from cdc_flower.downlink import update
 from strategies.mmpg_cdc import MmpgCdc
 from strategies.run import prepare, run_local
 from tests.strategies.test_mmpg import sent
+from tests.strategies.test_resumed import interrupted, outcome
 
 WIDE = 10**6  # bytes of an update: nothing is left out
 
@@ -96,3 +98,17 @@ def test_a_run_distils_generates_and_sends_no_answer_and_no_label(clip_settings)
     down = found.devices.groupby("round")["downlink_bytes"].max()
     assert down[1] < down[2] <= down[1] + parse(settings).downlink.budget + 64
     assert found.summaries["device"].tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["mmpg", "mmpg_cdc"])
+def test_a_run_over_clips_that_stops_after_every_round_ends_as_one_that_never_stopped(
+    method, clip_settings, tmp_path
+):
+    made = clip_settings(method=method, rounds=4, eval_every=2, cohort=0.7, history=2)
+    whole = run_local(parse({**made, "run.out-dir": str(tmp_path / "whole"), "run.checkpoint-every": 0}))
+    assert interrupted(made, *(("rounds", round) for round in range(5))) == outcome(whole)
+    expected, found = results.read(whole), results.read(made["run.out-dir"])
+    assert expected.status == "completed"
+    pd.testing.assert_frame_equal(found.personal, expected.personal)
+    pd.testing.assert_frame_equal(found.summaries, expected.summaries)

@@ -51,7 +51,7 @@ def outcome(folder: Path) -> dict:
         "rounds": repr(found.rounds.to_dict("list")),
         "metrics": repr(found.metrics.to_dict("list")),
         "devices": repr(found.devices.drop(columns="host_seconds").to_dict("list")),
-        "pictures": [{**row, "positions": list(row["positions"])} for row in pictures],
+        "pictures": repr([{**row, "positions": list(row["positions"])} for row in pictures]),
     }
 
 

@@ -98,6 +98,22 @@ def test_three_agents_give_the_ledger_of_a_simulated_fleet(run_settings, make_bu
         assert [f.out + f.taken for f in facts] == sent.tolist()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["mmpg", "mmpg_cdc"])
+def test_agents_of_clips_give_the_ledger_of_a_simulated_fleet_and_wear_their_own(
+    method, clip_settings, make_bundle, tmp_path
+):
+    settings = clip_settings(method=method, run_receipts=True, rounds=2, **{"cloud.steps": 1})
+    local = results.read(run_local(parse(settings), roundtrip=True))
+    bundles = [make_bundle(settings, number) for number in range(4)]
+    with running(bundles) as agents:
+        found = deployed({**settings, "run.out-dir": str(tmp_path / "deployed")}, bundles)
+        assert found.run["ledger_digest"] == local.run["ledger_digest"]
+        assert found.personal.equals(local.personal)
+        assert all(a.adapter.version > 0 for a in agents)
+        assert len({a.adapter.digest for a in agents}) == 4
+
+
 # --- one device, without a cloud ----------------------------------------------------------------------------
 
 

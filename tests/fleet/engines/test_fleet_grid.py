@@ -218,3 +218,19 @@ def test_a_doorkeeper_drops_the_same_on_every_engine(run_settings, tmp_path, mon
         found[name] = run.run["ledger_digest"], dropped.to_dict("list")
     assert found["local"] == found["two"]
     assert sum(found["local"][1]["value"]) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["mmpg", "mmpg_cdc"])
+def test_generated_adapters_are_the_same_on_every_engine(method, clip_settings, tmp_path):
+    settings = clip_settings(method=method, rounds=3, fail_devices="2:1", **{"cloud.steps": 1})
+    found = {}
+    for name, start in {"local": run_local, "two": lambda config: run_fleet(config, workers=2)}.items():
+        folder = start(parse({**settings, "run.out-dir": str(tmp_path / name)}))
+        run = results.read(folder)
+        assert run.status == "completed"
+        adapters = sorted(p.name for p in (folder / "adapters").iterdir())
+        tables = run.rounds, run.personal, run.summaries
+        found[name] = run.run["ledger_digest"], adapters, [table.to_dict("list") for table in tables]
+    assert found["local"] == found["two"]
+    assert len(found["local"][1]) > 2
