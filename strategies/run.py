@@ -7,13 +7,12 @@ devices gave, judged here, where the labels are.
 
 from __future__ import annotations
 
-import importlib
-import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,7 @@ from cdc_flower.data.source import STREAMS, files, publish
 from cdc_flower.data.world import encoded, held_out, load_world
 from cdc_flower.disk import DiskError
 from cdc_flower.fleet.cost.charges import CloudCharges, CloudWork, cloud_charges, cloud_counts, cloud_profile
-from cdc_flower.fleet.engines.local_grid import DeviceStates, HasStates, LocalGrid
+from cdc_flower.fleet.engines.local_grid import DeviceStates, HasStates, LocalGrid, quiet
 from cdc_flower.fleet.time.timed_grid import TimedGrid
 from cdc_flower.lock import locked
 from cdc_flower.models import placement
@@ -38,6 +37,7 @@ from cdc_flower.models.shared import load_shared
 from cdc_flower.models.teacher import Teacher, load_teacher, teacher_config
 from cdc_flower.results import package_versions
 from cdc_flower.run_folder import RunFolder
+from cdc_flower.wire.messages import Client
 from cdc_flower.wire.reply import Form
 from strategies import transforms
 from strategies.accuracy import accuracy
@@ -238,29 +238,27 @@ def prepare(
     return replace(setup, stream=met)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Flower's logger prints a page a run; over our own grids progress says what is happening."""
-    logger = logging.getLogger("flwr")
-    level = logger.level
-    logger.setLevel(max(level, logging.WARNING))
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
 def run_local(
-    config: Config, progress: Progress | None = None, *, roundtrip: bool = False, resume: bool = False
+    config: Config,
+    progress: Progress | None = None,
+    *,
+    roundtrip: bool = False,
+    resume: bool = False,
+    app: Client | None = None,
 ) -> Path:
-    """One run in this process, devices one after another; `roundtrip` as in `LocalGrid`, `resume` as in
-    `run`. Returns the run folder.
+    """One run in this process, devices one after another; the run folder.
+
+    Args:
+        config: of the run.
+        progress: see `Progress`.
+        roundtrip: see `LocalGrid`.
+        resume: see `run`.
+        app: what devices run; None = the ClientApp of this project. A function around that one sees every
+            message and every reply.
     """
-    module, name = CLIENT_APP.split(":")
-    client_app = getattr(importlib.import_module(module), name)
     settings = {**flat(config), "run.out-dir": str(out_dir(config))}  # devices' adapters stay for a resume
-    with _quiet():
-        grid = LocalGrid(client_app, config.run.devices, settings, roundtrip=roundtrip)
+    with quiet():
+        grid = LocalGrid(app or resolve_name(CLIENT_APP), config.run.devices, settings, roundtrip=roundtrip)
         return run(grid, Context(1, 1, {}, RecordDict(), settings), progress, resume=resume)
 
 
@@ -279,7 +277,7 @@ def run_fleet(
     check_workers(config, gpu_fraction)
     settings = {**flat(config), "run.out-dir": str(out_dir(config))}  # workers have folders of their own
     with (
-        _quiet(),
+        quiet(),
         FleetGrid(
             CLIENT_APP,
             config.run.devices,

@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from flwr.app import Context, RecordDict
 
 from cdc_flower import plugins, results
 from cdc_flower.config import parse
@@ -91,14 +90,10 @@ def test_a_run_with_all_of_it(installed, run_settings):
 
 @pytest.mark.slow
 def test_a_client_that_shares_no_code_is_learned_from(installed, run_settings):
-    from cdc_flower.fleet.engines.local_grid import LocalGrid
-    from strategies.run import run
+    from strategies.run import run_local
 
     settings = run_settings(**{"uplink.tokens-kept": 0, "uplink.budget": 0})
-    app = importlib.import_module("my_package.client").app
-    grid = LocalGrid(app, settings["run.devices"], settings)
-    folder = run(grid, Context(0, 0, {}, RecordDict(), settings))
-    found = results.read(folder)
+    found = results.read(run_local(parse(settings), app=importlib.import_module("my_package.client").app))
     assert found.status == "completed"
     assert set(found.devices["status"]) == {"ok"}
     assert found.devices["uploaded_samples"].sum() == 4 * len(found.devices)

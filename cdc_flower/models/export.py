@@ -12,21 +12,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from peft import PeftModel
 from torch import nn
 
-from cdc_flower import checkpoint, results
-from cdc_flower.config import ConfigError, parse_stages
-from cdc_flower.fleet.engines import adapter_files
+from cdc_flower.config import ConfigError
 from cdc_flower.models import adapters, placement
+from cdc_flower.models.adapted import adapted
 from cdc_flower.models.compressions import quantization
 from cdc_flower.models.families import FAMILIES
 from cdc_flower.models.family import bare
 from cdc_flower.models.int4 import Int4Config
-from cdc_flower.models.shared import Shared, load_shared
-from cdc_flower.models.student import full_model, twin_model
-from cdc_flower.models.teacher import pair_digest
+from cdc_flower.models.shared import Shared
 from cdc_flower.stages import PairConfig
 
 _PEFT = """# An adapter made by cdc-flower
@@ -63,57 +59,23 @@ def export(run: Path, out: Path, device: int | None = None, merge: bool = False)
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"--out '{out}': is there already; allowed: a new or empty folder")
-    try:
-        found = results.read(run)
-    except results.ResultError as err:
-        raise ConfigError(str(err)) from None
-    config = parse_stages(found.config)
     placement.choose("cpu")  # on a GPU weights would be rounded to bfloat16
-    shared = load_shared(config.pair, config.data.name, config.data.frames)
-    if pair_digest(config.pair, shared, config.data.name) != found.info.get("pair_digest"):
-        raise ConfigError(f"run '{run}': its models have changed since; allowed: the weights of the run")
-    newest = checkpoint.load_newest(run / "checkpoints")
-    if newest is None:
-        raise ConfigError(f"run '{run}': no checkpoint; allowed: a run with run.checkpoint-every above 0")
-    flat = _newest(newest[1]) if device is None else _of_device(run, newest[1], device)
-    model: Any = twin_model(shared, config.pair)
-    if len(flat) == adapters.layout(model).total:
-        adapters.write(model, flat)
-        if not merge and config.pair.adapter != "lora":
-            raise ConfigError(
-                f"run '{run}': peft does not save the biases of an adapter of kind '{config.pair.adapter}'; "
-                "allowed: --merge"
-            )
-        if not merge:
-            return as_adapter(model, shared, config.pair, out, f"Run `{run.name}`, {_whose(device)}.")
-    else:  # a method that trains all weights
-        model = full_model(shared, config.pair)
-        adapters.write(model, flat)
-        if not merge:
-            raise ConfigError(f"run '{run}' trained all weights, there is no adapter; allowed: --merge")
-    return as_checkpoint(model, shared, out)
+    found = adapted(run, device)
+    if merge:
+        return as_checkpoint(found.model, found.shared, out)
+    if found.whole:
+        raise ConfigError(f"run '{run}' trained all weights, there is no adapter; allowed: --merge")
+    pair = found.config.pair
+    if pair.adapter != "lora":
+        raise ConfigError(
+            f"run '{run}': peft does not save the biases of an adapter of kind '{pair.adapter}'; "
+            "allowed: --merge"
+        )
+    return as_adapter(found.model, found.shared, pair, out, f"Run `{run.name}`, {_whose(device)}.")
 
 
 def _whose(device: int | None) -> str:
     return "the newest adapter" if device is None else f"the adapter that device {device} holds"
-
-
-def _newest(parts: dict[str, Any]) -> np.ndarray:
-    (flat,) = parts["arrays"].values()
-    return np.asarray(flat, np.float32)
-
-
-def _of_device(run: Path, parts: dict[str, Any], device: int) -> np.ndarray:
-    """The adapter that a device holds: the file that its state names, as in `adapter_files`."""
-    state = parts.get("devices", {}).get(str(device))
-    if state is None:
-        raise ConfigError(f"device {device}: not in run '{run}'; allowed: 0 to {len(parts['devices']) - 1}")
-    for file in sorted((run / adapter_files.FOLDER).glob("*.npy")):
-        if bytes.fromhex(file.stem) in bytes(state):
-            return np.load(file, allow_pickle=False)
-    raise ConfigError(
-        f"device {device}: holds no adapter but the first; allowed: no --device, or another one"
-    )
 
 
 def as_adapter(model: Any, shared: Shared, config: PairConfig, out: Path, what: str) -> Path:

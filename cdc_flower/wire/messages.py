@@ -5,8 +5,9 @@ Flower used: `Metadata._message_id`, `flwr.common.serde`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
-from flwr.clientapp import ClientApp
 from flwr.common.serde import message_from_proto, message_to_proto, recorddict_from_proto, recorddict_to_proto
 from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
@@ -14,6 +15,8 @@ from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
 from cdc_flower.disk import DiskError
 from cdc_flower.wire import keys
 
+Client = Callable[[Message, Context], Message]
+"""What a device runs: a ClientApp, or a function around one."""
 RAISED = 2  # Flower's ErrorCode.CLIENT_APP_RAISED_EXCEPTION
 KINDS = {keys.METRICS: MetricRecord, keys.CONFIG: ConfigRecord, keys.ARRAYS: ArrayRecord}
 """Name of a record -> its kind."""
@@ -71,7 +74,7 @@ def failed(message: Message, err: Exception) -> Message:
     return Message(Error(RAISED, f"{type(err)}:<'{err}'>"), reply_to=message)
 
 
-def attempt(client_app: ClientApp, message: Message, context: Context) -> Message:
+def attempt(client_app: Client, message: Message, context: Context) -> Message:
     """A client's reply; of one that raises an error reply, and its changes of state are dropped.
 
     Whose answer it is to which message says the engine: a client's own metadata counts for nothing.

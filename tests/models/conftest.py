@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from cdc_flower.config import parse
 from cdc_flower.models.families import FAMILIES
 from cdc_flower.models.shared import Shared, load_shared
 from cdc_flower.stages import PairConfig
@@ -71,3 +72,32 @@ def name(request: pytest.FixtureRequest) -> str:
 def made(name: str, make: Callable[[str], Made]) -> Made:
     """Every checkpoint in turn."""
     return make(name)
+
+
+@pytest.fixture(scope="session")
+def learn(settings: dict[str, Any]) -> Callable[..., Path]:
+    """`learn(folder, **changed)`: the folder of a run in which devices got updates."""
+    from strategies.run import run_local
+
+    def made(out: Path, **changed: Any) -> Path:
+        more = {
+            "run.devices": 2,
+            "drift.onset": 1,
+            "drift.spread": 0,
+            "uplink.budget": 9000,
+            "downlink.budget": 6000,
+            "cloud.confidence": 0.0,
+            "cloud.source-replay": 4,
+            "run.out-dir": str(out),
+            "run.checkpoint-every": 1,
+            "pair.lora-rank": 2,  # the models of this process with another rank stay as other tests left them
+        }
+        return run_local(parse({**settings, **more, **changed}))
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def run(learn: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two rounds."""
+    return learn(tmp_path_factory.mktemp("run") / "cdc")

@@ -14,35 +14,10 @@ from peft import PeftModel
 from transformers import AutoImageProcessor, AutoTokenizer, BitsAndBytesConfig, LlavaForConditionalGeneration
 
 from cdc_flower import checkpoint
-from cdc_flower.config import ConfigError, parse
+from cdc_flower.config import ConfigError
 from cdc_flower.models import adapters, vlm
 from cdc_flower.models.export import as_adapter, export
 from cdc_flower.models.student import twin_model
-
-
-def made(settings, out: Path, **changed) -> Path:
-    """A run in which devices got updates."""
-    from strategies.run import run_local
-
-    more = {
-        "run.devices": 2,
-        "drift.onset": 1,
-        "drift.spread": 0,
-        "uplink.budget": 9000,
-        "downlink.budget": 6000,
-        "cloud.confidence": 0.0,
-        "cloud.source-replay": 4,
-        "run.out-dir": str(out),
-        "run.checkpoint-every": 1,
-        "pair.lora-rank": 2,  # the models of this process with another rank stay as other tests left them
-    }
-    return run_local(parse({**settings, **more, **changed}))
-
-
-@pytest.fixture(scope="module")
-def run(settings, tmp_path_factory) -> Path:
-    """A run of two rounds."""
-    return made(settings, tmp_path_factory.mktemp("run") / "cdc")
 
 
 @pytest.fixture(scope="module")
@@ -144,8 +119,8 @@ def test_a_devices_adapter_is_the_one_it_holds(run, shared, pair_config, inputs,
     torch.testing.assert_close(found, vlm.forward(model, inputs).logits, atol=1e-4, rtol=1e-4)
 
 
-def test_a_run_of_norms_comes_out_merged_alone(settings, shared, pair_config, inputs, tmp_path):
-    run = made(settings, tmp_path / "norms", **{"pair.adapter": "norms", "run.rounds": 1})
+def test_a_run_of_norms_comes_out_merged_alone(learn, shared, pair_config, inputs, tmp_path):
+    run = learn(tmp_path / "norms", **{"pair.adapter": "norms", "run.rounds": 1})
     assert "kind 'norms'; allowed: --merge" in refusal(run, tmp_path / "out")
     _, parts = checkpoint.load_newest(run / "checkpoints")
     model = twin_model(shared, dataclasses.replace(pair_config, adapter="norms"))

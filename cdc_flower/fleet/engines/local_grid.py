@@ -12,20 +12,30 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import logging
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from flwr.app import Context, Message, RecordDict
-from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from cdc_flower.wire import keys
-from cdc_flower.wire.messages import attempt, copied, failed, over_the_wire, state_bytes, state_of, with_id
+from cdc_flower.wire.messages import (
+    Client,
+    attempt,
+    copied,
+    failed,
+    over_the_wire,
+    state_bytes,
+    state_of,
+    with_id,
+)
 
 UNAVAILABLE = 5  # Flower's ErrorCode.NODE_UNAVAILABLE
 SERVER_NODE = 1  # Flower's SUPERLINK_NODE_ID
@@ -162,18 +172,30 @@ class Around(OwnGrid):
         return self.inner.pull_messages(message_ids)
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Flower's logger prints a page a run; over our own grids progress says what is happening."""
+    logger = logging.getLogger("flwr")
+    level = logger.level
+    logger.setLevel(max(level, logging.WARNING))
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 class LocalGrid(OwnGrid):
     """All devices in this process, one after another in the order of the messages.
 
     Args:
-        client_app: what every device runs.
+        client_app: what every device runs; a function around a ClientApp sees messages and replies.
         devices: how many; device `i` gets the `node_config` of that name.
         run_config: flat run config, given to every device.
         roundtrip: send every message and reply through Flower's protobuf serialisation.
     """
 
     def __init__(
-        self, client_app: ClientApp, devices: int, run_config: Mapping[str, Any], *, roundtrip: bool = False
+        self, client_app: Client, devices: int, run_config: Mapping[str, Any], *, roundtrip: bool = False
     ) -> None:
         identify()
         self.client_app = client_app
