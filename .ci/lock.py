@@ -1,4 +1,4 @@
-"""Print requirements.lock: exact pins of all that pyproject.toml needs, every extra included.
+"""Print requirements.lock: exact pins of all that pyproject.toml needs, with the extras that tests need.
 
 The closure is taken from the running environment, so what is pinned is what the tests ran on. Local version
 parts (`+cpu`) are left out: they name a build, not a release. Run by `make lock`.
@@ -11,6 +11,8 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+LEFT_OUT = ("docs", "captions")  # pinned in pyproject.toml; 104 MB of Java programs
 
 
 def closure(wanted: list[str]) -> dict[str, str]:
@@ -34,7 +36,8 @@ def closure(wanted: list[str]) -> dict[str, str]:
 
 
 project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
-extras = [need for group in project["optional-dependencies"].values() for need in group]
+groups = project["optional-dependencies"]
+extras = [need for name, group in groups.items() if name not in LEFT_OUT for need in group]
 print("# Exact versions of everything, for Python 3.11 on Linux. Written by `make lock`; do not edit.")  # noqa: T201
 for name, version in sorted(closure(project["dependencies"] + extras).items()):
     print(f"{name}=={version}")  # noqa: T201

@@ -7,6 +7,7 @@ a file of the repository that is no document leads to a page with that file.
 from __future__ import annotations
 
 import inspect
+import json
 import posixpath
 import re
 import shutil
@@ -23,7 +24,14 @@ ROOT = Path(__file__).parents[1]
 LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)(#[^)\s]*)?\)")
 KINDS = {".py": "python", ".toml": "toml", ".json": "json", ".yml": "yaml"}
 NAV = {
-    "Start": ["concepts", "guide", "deploy", "device", "extending"],
+    "Start": [
+        "concepts",
+        "source/experiments/notebooks/first_hour.ipynb",
+        "guide",
+        "deploy",
+        "device",
+        "extending",
+    ],
     "Reference": [
         "reference/settings",
         "reference/methods",
@@ -78,11 +86,13 @@ class Site:
         if found.is_dir():
             names = [p.name for p in sorted(found.iterdir()) if not p.name.startswith((".", "__"))]
             listed = "\n".join(f"- `{name}`" for name in names)
-            name, text = f"source/{path}/index.md", f"{listed}\n"
+            name, text = f"source/{path}/index.md", f"# {path}\n\n{listed}\n"
+        elif found.suffix == ".ipynb":
+            name, text = f"source/{path}.md", self.linked(notebook(found), path)
         else:
             kind = KINDS.get(found.suffix, "text")
-            name, text = f"source/{path}.md", f"````{kind}\n{found.read_text()}\n````\n"
-        self.page(name, f"---\norphan: true\n---\n# {path}\n\n{text}")
+            name, text = f"source/{path}.md", f"# {path}\n\n````{kind}\n{found.read_text()}\n````\n"
+        self.page(name, f"---\norphan: true\n---\n{text}")
         return name
 
     def linked(self, text: str, at: str) -> str:
@@ -92,7 +102,9 @@ class Site:
             text: Markdown.
             at: where the document lies in the repository.
         """
-        own = "docs" if not at.startswith("docs/") else posixpath.dirname(at)
+        own = posixpath.dirname(at)
+        if not at.startswith("docs/"):  # README.md is the start, other files are pages below source/
+            own = posixpath.join("docs/source" if own else "docs", own)
 
         def changed(found: re.Match[str]) -> str:
             target = posixpath.normpath(posixpath.join(posixpath.dirname(at), found[1]))
@@ -116,6 +128,12 @@ class Site:
                 "```{toctree}\n:hidden:\n:caption: " + caption + "\n\n" + "\n".join(names) + "\n```\n"
             )
         return "\n" + "\n".join(trees)
+
+
+def notebook(path: Path) -> str:
+    """A notebook as Markdown, without outputs."""
+    cells = [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(path.read_text())["cells"]]
+    return "\n\n".join(f"```python\n{text}\n```" if kind == "code" else text for kind, text in cells) + "\n"
 
 
 def table_of_settings() -> str:
