@@ -14,6 +14,7 @@ import pytest
 from cdc_flower import plugins, results
 from cdc_flower.config import parse
 from cdc_flower.downlink.codecs import BY_ID, CODECS
+from tests import documents
 
 TEXT = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
 OWN = {
@@ -69,6 +70,13 @@ def test_every_registry_takes_what_a_package_brings(installed):
     assert config.uplink.token_score == "odd"
     assert CODECS["signs"].id == 200
     assert "patient" in plugins.names(plugins.METHODS)
+
+
+def test_its_commands_are_there_with_their_options_and_settings(installed):
+    found = [words for block in blocks("sh") for words in documents.commands(block)]
+    tried = {" ".join(words): documents.wrong(words) for words in found}
+    assert len(tried) == 3
+    assert {command: why for command, why in tried.items() if why} == {}
 
 
 def test_without_the_package_its_names_are_refused():

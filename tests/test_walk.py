@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from transformers import AutoModelForImageTextToText
 
 from cdc_flower import results
 from cdc_flower.models.shared import load_tower
-from tests import tiny
+from tests import documents, tiny
 
 ROOT = Path(__file__).parents[1]
 THINGS = {"cup": "red", "hat": "blue", "key": "green", "map": "white"}
@@ -36,7 +37,7 @@ def lines():
 
 
 @pytest.mark.slow
-def test_the_walk_ends_with_a_model_that_transformers_loads(tmp_path):
+def test_the_walk_ends_with_a_model_that_transformers_loads(tmp_path, monkeypatch):
     photos = tmp_path / "photos"
     photos.mkdir()
     rows = []
@@ -64,7 +65,10 @@ def test_the_walk_ends_with_a_model_that_transformers_loads(tmp_path):
     assert run.status == "completed"
     assert run.devices["uploaded_samples"].sum() > 0
     assert (tmp_path / "adapted" / "adapter_config.json").is_file()
-    merged = AutoModelForImageTextToText.from_pretrained(tmp_path / "merged")
+    monkeypatch.chdir(tmp_path)
+    (block,) = [b.text for b in documents.blocks("python") if 'from_pretrained("merged")' in b.text]
+    exec(block, names := dict[str, Any]())
+    merged = names["model"]
     base = AutoModelForImageTextToText.from_pretrained(student)
     changed = [
         name
