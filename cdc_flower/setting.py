@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -63,9 +63,27 @@ def checked(cls: type[T], values: Mapping[str, Any], named: Callable[[str], str]
         return TypeAdapter(cls).validate_python(dict(values))
     except ValidationError as err:
         first = err.errors()[0]
+        name = str(first["loc"][0])
         raise ConfigError(
-            f"setting '{named(str(first['loc'][0]))}' = {first['input']!r}: {first['msg']}"
+            f"setting '{named(name)}' = {first['input']!r}; allowed: {allowed(cls, name)}"
         ) from None
+
+
+def allowed(cls: type, name: str) -> str:
+    """What a field of a dataclass of settings may be, in words: "a whole number from 1 to 1024"."""
+    field: Any = cls.__pydantic_fields__[name]  # type: ignore[attr-defined]
+    kind = field.annotation
+    if get_origin(kind) is Literal:
+        *most, last = map(repr, get_args(kind))
+        return f"{', '.join(most)} or {last}" if most else last
+    bounds = [
+        f"{word} {getattr(m, sign):.15g}"
+        for sign, word in (("ge", "from"), ("gt", "above"), ("le", "to"), ("lt", "below"))
+        for m in field.metadata
+        if hasattr(m, sign)
+    ]
+    kinds = {int: "a whole number", bool: "true or false", str: "text"}
+    return " ".join([kinds.get(kind, "a number"), *bounds])
 
 
 def read(cls: type[T], path: Path) -> T:

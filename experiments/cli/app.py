@@ -7,7 +7,9 @@ when they are called.
 
 from __future__ import annotations
 
+import shutil
 import sys
+import textwrap
 from importlib import metadata
 from typing import Annotated
 
@@ -108,7 +110,12 @@ def _stopped() -> None:
 
 
 def _refuse(message: str, code: int) -> None:
-    typer.echo(f"error: {one_line(message)}", err=True)
+    text = f"error: {one_line(message)}"
+    if sys.stderr.isatty():  # whole in a pipe
+        text = textwrap.fill(
+            text, shutil.get_terminal_size().columns, break_long_words=False, break_on_hyphens=False
+        )
+    typer.echo(text, err=True)
     sys.exit(code)
 
 

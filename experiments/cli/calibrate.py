@@ -11,7 +11,7 @@ import typer
 from cdc_flower.border import no_file
 from cdc_flower.config import ConfigError
 from experiments.cli.checked import NewFile
-from experiments.cli.tables import new_table, show
+from experiments.report.tables import Fitted, show
 
 
 def calibrate(
@@ -49,6 +49,7 @@ def calibrate(
     """Measure this machine and write its profile, for a mix."""
     from cdc_flower.fleet.cost.profiles import UNITS, read_profiles, write_profiles
     from experiments.bench import calibrate as calibrating
+    from experiments.report.amounts import amount
 
     if accelerator and check:
         raise ConfigError(
@@ -74,24 +75,24 @@ def calibrate(
     measured = calibrating.measure(threads, accelerator, quick)
     found = calibrating.profile(name, measured, known[like], given)
     write_profiles(target, [found])
-    table = new_table("figure", "value", "unit")
-    table.add_column("source")
-    for figure in UNITS:
-        value = getattr(found, figure)
-        table.add_row(figure, "-" if value is None else f"{value:.4g}", UNITS[figure], found.sources[figure])
-    show(table)
+    rows = [
+        (figure, amount(getattr(found, figure), UNITS[figure]), found.sources[figure]) for figure in UNITS
+    ]
+    show(Fitted(("figure", "value", "source"), rows, wraps=("source",)))
     if check:
-        compared = new_table("model", "compression", "questions", "measured s", "predicted s", "ratio")
-        for row in calibrating.check(found, threads, quick):
-            compared.add_row(
+        compared = [
+            (
                 row.model,
                 row.compression,
                 str(row.questions),
-                f"{row.measured:.3g}",
-                f"{row.predicted:.3g}",
+                amount(row.measured, "s"),
+                amount(row.predicted, "s"),
                 f"{row.ratio:.3g}",
             )
-        show(compared)
+            for row in calibrating.check(found, threads, quick)
+        ]
+        heads = ("model", "compression", "questions", "measured", "predicted", "ratio")
+        show(Fitted(heads, compared, wraps=("model",)))
     typer.echo(f"profile: {target}")
     typer.echo(
         f"use it: --set fleet.mix=FILE.toml, with these lines in FILE.toml beside it:\n"

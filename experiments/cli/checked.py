@@ -7,13 +7,14 @@ that is not finite are refused whatever the command. What else an option may be 
 
 from __future__ import annotations
 
+import inspect
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import click
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from cdc_flower.border import no_file, no_folder, odd_text
 
@@ -89,8 +90,35 @@ def _is(asked: Any) -> bool:
         return False
 
 
-class Checked(TyperCommand):
+class Whole(click.Command):
+    """In the list of its group the first paragraph of its help is whole, on as many lines as it takes."""
+
+    def get_short_help_str(self, limit: int = 45) -> str:
+        """That paragraph; click would cut it at `limit` characters."""
+        return " ".join((self.help or "").split("\n\n")[0].split())
+
+
+class Group(Whole, TyperGroup):
+    """A group of commands."""
+
+
+class Checked(Whole, TyperCommand):
     """A command that refuses what no command can use."""
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        hints = get_type_hints(inspect.unwrap(self.callback), include_extras=True) if self.callback else {}
+        for param in self.params:
+            if isinstance(param, click.Argument) and not param.help:  # typer 0.20 loses it from click 8.5 on
+                param.help = next((m.help for m in getattr(hints[str(param.name)], "__metadata__", ())), None)
+
+    def format_arguments(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Nothing: typer lists them with the options, and click 8.5 would once more."""
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Typer's, without the markup that it writes for rich."""
+        super().format_help(ctx, formatter)
+        formatter.buffer = [text.replace("\\[", "[") for text in formatter.buffer]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Click's, with the checks before and after.
@@ -122,6 +150,9 @@ def _texts(value: Any) -> list[str]:
 
 class App(typer.Typer):
     """A typer app whose commands are `Checked`."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(cls=Group, **settings)
 
     def command(self, name: str | None = None, **settings: Any) -> Any:
         """As typer's."""

@@ -53,10 +53,10 @@ def up(cloud: Cloud) -> None:
 def status(cloud: Cloud, as_json: Json = False) -> None:
     """Say what a cloud last wrote of itself: round, version, devices."""
     from cdc_flower.lock import taken
-    from experiments.cli.tables import new_table, show
     from experiments.deploy.page import ago, count, share, size
     from experiments.deploy.settings import cloud as checked
     from experiments.deploy.view import read
+    from experiments.report.tables import Fitted, show
 
     checked(cloud)
     now = time.time()
@@ -71,11 +71,8 @@ def status(cloud: Cloud, as_json: Json = False) -> None:
         f"round {count(view.round)}, version {count(view.version)}, agreement {share(view.agreement)}, "
         f"guard {share(view.guard)}"
     )
-    table = new_table("device")
-    for head in ("name", "status", "here", "seen", "version", "samples", "up", "down", "refused"):
-        table.add_column(head)
-    for one in view.devices:
-        table.add_row(
+    rows = [
+        (
             str(one.number),
             one.name,
             one.status,
@@ -87,7 +84,10 @@ def status(cloud: Cloud, as_json: Json = False) -> None:
             size(one.down),
             count(one.refused),
         )
-    show(table)
+        for one in view.devices
+    ]
+    heads = ("device", "name", "status", "here", "seen", "version", "samples", "up", "down", "refused")
+    show(Fitted(heads, rows, ("refused", "samples", "here"), wraps=("name",), left=heads[2:5]))
     for line in _beside(view):
         typer.echo(line)
 

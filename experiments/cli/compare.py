@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -92,19 +91,14 @@ def _named(methods: str) -> tuple[str, ...]:
 
 
 def _show(comparison: Any) -> None:
-    from rich.console import Console
-
     from experiments.report import own, retrieval, terminal
     from experiments.report.notes import notes
     from experiments.report.page import REPORT
+    from experiments.report.tables import Fitted, on_two_lines, show
 
-    console = Console(highlight=False)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = 100  # a file or a pipe
-    console.print(terminal.table(comparison, console.width))
+    show(terminal.table(comparison))
     for title, of in (("devices on their own items", own), ("retrieval", retrieval)):
         if heads := of.columns(comparison):
-            console.print(terminal.of_texts(title, heads, of.rows(comparison)))
-    for line in notes(comparison):
-        console.print(line, markup=False)
+            show(Fitted([on_two_lines(head) for head in heads], of.rows(comparison), title=title))
+    show(*notes(comparison))
     typer.echo(f"report: {comparison.out / REPORT}")

@@ -49,13 +49,12 @@ def data_show(
     """Show a pack as a run would see it: samples by domain and kind, known and new values, what to mind."""
     config = parse(chosen_settings(folder, preset, sets))
 
-    from rich.console import Console
-
     from cdc_flower.data import packs
     from experiments.report import pack as report
+    from experiments.report.tables import show
 
     pack = packs.load(config.data, seed=1)
-    report.show(pack, config, Console(highlight=False))
+    show(*report.shown(pack, config))
     if html:
         report.write_sheet(pack, config, html)
         typer.echo(f"contact sheet: {html}")

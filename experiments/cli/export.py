@@ -10,7 +10,7 @@ import typer
 
 from experiments.cli.checked import Folder, NewFolder
 from experiments.cli.settings import Json
-from experiments.cli.tables import new_table, show
+from experiments.report.tables import Fitted, show
 
 
 def export(
@@ -53,11 +53,9 @@ def families(as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
         return
-    made = new_table("family")
-    for head in ("checkpoints", "a token is", "tokens", "units", "notes"):
-        made.add_column(head, overflow="fold")
-    for row in rows:
-        made.add_row(
-            row["name"], row["checkpoints"], row["tap"], row["tokens"], ", ".join(row["units"]), row["notes"]
-        )
-    show(made)
+    heads = ("family", "checkpoints", "a token is", "tokens", "units", "notes")
+    cells = [
+        (row["name"], row["checkpoints"], row["tap"], row["tokens"], ", ".join(row["units"]), row["notes"])
+        for row in rows
+    ]
+    show(Fitted(heads, cells, ("notes", "tokens", "units"), wraps=heads[1:]))

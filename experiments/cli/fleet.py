@@ -10,7 +10,8 @@ import typer
 from cdc_flower.config import ConfigError
 from cdc_flower.fleet.settings import FleetConfig
 from experiments.cli.checked import App, File, NewFile
-from experiments.cli.tables import new_table, show
+from experiments.report.amounts import amount
+from experiments.report.tables import Fitted, show
 
 fleet_app = App(no_args_is_help=True, help="Devices: profiles, costs, availability.")
 DEFAULTS = FleetConfig()
@@ -61,16 +62,19 @@ def profiles(
     from cdc_flower.fleet.cost.profiles import UNITS
 
     known = _profiles(files)
-    table = new_table("profile", "class", *(f"{SHORT[f]}\n{UNITS[f]}" for f in UNITS))
-    for p in known.values():
-        figures = [getattr(p, f) for f in UNITS]
-        table.add_row(p.name, p.device_class, *("-" if v is None else f"{v:.3g}" for v in figures))
-    show(table)
+    heads = {f: f"{SHORT[f]}\n{UNITS[f]}" for f in UNITS}
+    rows = [(p.name, p.device_class, *(_figure(f, getattr(p, f)) for f in UNITS)) for p in known.values()]
+    spare = "class", *(heads[f] for f in ("loss", "flops_fp16", "charge_power", "rtt", "radio_power"))
+    show(Fitted(("profile", "class", *heads.values()), rows, spare, left=("class",)))
     if sources:
         for p in known.values():
             typer.echo(f"{p.name}")
             for figure in UNITS:
                 typer.echo(f"  {figure}: {p.sources[figure]}")
+
+
+def _figure(name: str, value: float | None) -> str:
+    return f"{value:.3g}" if name == "loss" else amount(value)
 
 
 @fleet_app.command("costs")
@@ -107,7 +111,7 @@ def costs(
                 *(
                     "too big"
                     if c is None
-                    else f"{c.compression}, {_amount(c.seconds, 's')}, {_amount(c.joules, 'J')}"
+                    else f"{c.compression}, {amount(c.seconds, 's')}, {amount(c.joules, 'J')}"
                     for c in found
                 ),
             ]
@@ -116,16 +120,8 @@ def costs(
         lines = [("profile", *models), ("---", *["---"] * len(models)), *rows]
         typer.echo("\n".join(f"| {' | '.join(line)} |" for line in lines))
         return
-    table = new_table("profile", *models)
-    for row in rows:
-        table.add_row(*row)
-    show(table)
-
-
-def _amount(value: float, unit: str) -> str:
-    """A number with its unit for people: 0.00218 s -> "2.18 ms"."""
-    scale, prefix = (1000, "m") if value < 1 else (1, "") if value < 999.5 else (0.001, "k")
-    return f"{scale * value:.3g} {prefix}{unit}"
+    lines = [[row[0], *(cell.replace(", ", ",\n", 1) for cell in row[1:])] for row in rows]
+    show(Fitted(("profile", *models), lines, tuple(models)[:0:-1]))
 
 
 # --- traces -------------------------------------------------------------------------------------------------
@@ -200,8 +196,7 @@ def _hours(found: Any) -> Any:
     """Share of the devices online, and of those that also charge and are left alone, by hour of the day."""
     import numpy as np
 
-    table = new_table("hour UTC", "online", "charging", "idle", "all three")
-    table.add_column("online (all three dark)", no_wrap=True)
+    rows = []
     days = max(1, round(found.period / 86_400))
     looked_at = np.linspace(0, days - 1, min(days, 30)).astype(int).tolist()
     quarters = np.arange(4) * 900 + 450  # s, the middle of each quarter of an hour
@@ -212,9 +207,7 @@ def _hours(found: Any) -> Any:
             for c, i in ((False, False), (True, False), (False, True), (True, True))
         )
         dark, light = round(BAR * both), round(BAR * online) - round(BAR * both)
-        table.add_row(
-            f"{hour:02d}",
-            *(f"{share:.0%}" for share in (online, charging, idle, both)),
-            "█" * dark + "░" * light,
-        )
-    return table
+        shares = (f"{share:.0%}" for share in (online, charging, idle, both))
+        rows.append((f"{hour:02d}", *shares, "█" * dark + "░" * light))
+    heads = ("hour UTC", "online", "charging", "idle", "all three", "online (all three dark)")
+    return Fitted(heads, rows, left=heads[-1:])

@@ -10,6 +10,8 @@ import typer
 
 from experiments.cli.checked import Folder
 
+SPARE = ("device GFLOP", "labels", "seeds", "J", "source %")
+
 
 def leaderboard(
     folders: Annotated[
@@ -27,10 +29,10 @@ def leaderboard(
     """
     from dataclasses import asdict
 
-    from rich.console import Console
-
     from experiments.report import leaderboard as board
-    from experiments.report.terminal import of_texts, share, size
+    from experiments.report.amounts import size
+    from experiments.report.tables import Fitted, on_two_lines, show
+    from experiments.report.terminal import share
 
     found = board.boards(folders, apart=apart)
     if as_json:
@@ -39,7 +41,6 @@ def leaderboard(
         ]
         typer.echo(json.dumps(listed, indent=1))
         return
-    console = Console(highlight=False)
     heads = ("", "arm", "drift %", "source %", "bytes", "device GFLOP", "device s", "J", "labels", "seeds")
     for one in found:
         rows = [
@@ -56,6 +57,8 @@ def leaderboard(
             for row in one.rows
         ]
         items = one.rows[0].items if one.rows else 0
-        console.print(of_texts(f"problem {one.digest}, {items:,} held-out items", heads, rows))
+        title = f"problem {one.digest}, {items:,} held-out items"
+        two, spare = (list(map(on_two_lines, some)) for some in (heads, SPARE))
+        show(Fitted(two, rows, spare, wraps=two[1:2], title=title))
         told = {k: str(one.problem[k])[:12] for k in ("data_digest", "pair_digest")}
         typer.echo(f"data {told['data_digest']}, pair {told['pair_digest']}; * = Pareto front")

@@ -10,9 +10,11 @@ import typer
 
 from cdc_flower.config import ConfigError, parse
 from experiments.cli.options import MOST_WORKERS, Data, Preset, Sets, chosen_settings
-from experiments.cli.tables import new_table, show
+from experiments.report.tables import Fitted, show
 
 Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+SPARE = ("libraries", "ledger", "optimiser", "count", "tokens", "data")  # columns that go first
 
 
 def plan(
@@ -107,14 +109,14 @@ def _written(made: Any, machine: Any, lacks: str, helps: str) -> dict[str, Any]:
 def _show(made: Any, machine: Any, lacks: str, helps: str) -> None:
     from cdc_flower.plan import traffic
     from cdc_flower.plan.memory import PURPOSES
-    from experiments.run.plan import gib
+    from experiments.report.amounts import amount, size
+
+    memory: list[tuple[str, ...]] = []
 
     def row(name: str, count: str, need: Any) -> None:
-        table.add_row(
-            name, count, gib(need.total), *(gib(v) if v else "-" for v in map(vars(need).get, PURPOSES))
-        )
+        parts = (size(v) if v else "-" for v in map(vars(need).get, PURPOSES))
+        memory.append((name, count, size(need.total), *parts))
 
-    table = new_table("memory", "count", "each", *PURPOSES)
     for process in made.processes:
         row(process.name, str(process.count), process.memory.ram)
         if process.memory.vram.total:
@@ -124,29 +126,26 @@ def _show(made: Any, machine: Any, lacks: str, helps: str) -> None:
             row(f"{role}, {arm}", "", one.ram)
             if one.vram.total:
                 row(f"{role}, {arm}, GPU", "", one.vram)
-    show(table, "")
-    made_bytes = new_table("a device, a round", "up, at most", "down, at most")
+    show(Fitted(("memory", "count", "each", *PURPOSES), memory, SPARE), "")
     profiles = [s.profile for s in traffic.seconds_of_a_round(next(iter(made.runs.values())))]
-    for name in profiles:
-        made_bytes.add_column(name, justify="right", no_wrap=True)
+    rows = []
     for arm, run in made.runs.items():
         moved = traffic.bytes_of_a_round(run)
         seconds = [
-            f"{s.total:.3g} s ({s.compression})" if s.compression else "too big"
+            f"{amount(s.total, 's')}\n{s.compression}" if s.compression else "too\nbig"
             for s in traffic.seconds_of_a_round(run)
         ]
-        made_bytes.add_row(arm, f"{moved.up:,} B", f"{moved.down:,} B", *seconds)
-    show(made_bytes, "")
+        rows.append((arm, size(moved.up), size(moved.down), *seconds))
+    heads = ("a device,\na round", "up,\nat most", "down,\nat most", *profiles)
+    show(Fitted(heads, rows, tuple(reversed(profiles))), "")
     for line in sorted({line for run in made.runs.values() for line in traffic.advice(run)}):
-        typer.echo(f"note: {line}")
-    gpu = f", GPU {gib(made.vram)} of {gib(machine.vram)} free" if made.vram else ""
-    typer.echo(
-        f"together: RAM {gib(made.ram)} of {gib(machine.ram)} free{gpu}; "
+        show(f"note: {line}")
+    gpu = f", GPU {size(made.vram)} of {size(machine.vram)} free" if made.vram else ""
+    show(
+        f"together: RAM {size(made.ram)} of {size(machine.ram)} free{gpu}; "
         f"measurements differ by up to {made.unsure:.0%}"
     )
     if lacks:
-        typer.echo(
-            f"does not fit: {lacks}; {helps or 'no setting makes it fit: smaller models, a larger machine'}"
-        )
+        show(f"does not fit: {lacks}; {helps or 'no setting makes it fit: smaller models, a larger machine'}")
     else:
         typer.echo("fits")

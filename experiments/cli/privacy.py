@@ -11,7 +11,7 @@ import typer
 
 from cdc_flower.config import ConfigError
 from experiments.cli.options import Data, Preset, Sets, checked, chosen_settings
-from experiments.cli.tables import new_table, show
+from experiments.report.tables import Fitted, show
 
 STRONG = (1.0, 8.0)  # epsilons for which the noise is named: what is called strong, and what is in use
 
@@ -60,17 +60,13 @@ def privacy(
             )
         )
         return
-    table = new_table("what may differ", "tokens, at most", f"epsilon at delta {delta:g}, at most")
-    for one in found:
-        table.add_row(one.name, f"{one.tokens:,}", _shown(one.epsilon))
-    show(table)
+    heads = ("what may differ", "tokens, at most", f"epsilon at delta {delta:g}, at most")
+    show(Fitted(heads, [(one.name, f"{one.tokens:,}", _shown(one.epsilon)) for one in found]))
     if not config.uplink.noise:
         typer.echo("no noise: nothing is promised (--set uplink.clip=C --set uplink.noise=S)")
     for wanted, noise in needed.items():
         typer.echo(f"epsilon {wanted:g} for a picture that is sent once takes uplink.noise = {noise:.3g}")
-    typer.echo(
-        "not covered: which samples and how many, which tokens are kept, questions, answers, uncertainty"
-    )
+    show("not covered: which samples and how many, which tokens are kept, questions, answers, uncertainty")
 
 
 def _number(value: float) -> float | None:

@@ -10,7 +10,7 @@ import typer
 
 from cdc_flower.config import ConfigError, flat, parse
 from experiments.cli.options import Data, NoPretrain, Out, Preset, Sets, chosen_settings
-from experiments.cli.tables import show
+from experiments.report.tables import show
 
 QUICK = ("inversion", "anchors")  # parts that can be tried
 
@@ -30,11 +30,12 @@ def probe(
     part: Annotated[
         Probe,
         typer.Argument(
+            metavar="PART",
             help="uplink: which tokens tell the teacher most; downlink: which codec loses least; "
             "compressions: whether devices of several can share an adapter; "
             "inversion: what uploaded tokens show of a picture; "
             "membership: whether an update tells which samples it was learned from; "
-            "anchors: what few frames of a clip tell of all of it."
+            "anchors: what few frames of a clip tell of all of it.",
         ),
     ],
     data: Data = None,

@@ -178,8 +178,8 @@ def rotate(
 @provision_app.command("list")
 def show_list(cloud: Cloud, as_json: Json = False) -> None:
     """List the devices of a cloud."""
-    from experiments.cli.tables import new_table, show
     from experiments.deploy.settings import cloud as read
+    from experiments.report.tables import Fitted, show
     from strategies.served import devices
 
     read(cloud)
@@ -189,13 +189,12 @@ def show_list(cloud: Cloud, as_json: Json = False) -> None:
             json.dumps([{"number": n, **dataclasses.asdict(one)} for n, one in known.items()], indent=1)
         )
         return
-    table = new_table("number")
-    for head in ("name", "status", "node", "key", "when"):
-        table.add_column(head, overflow="fold")
-    for n, one in known.items():
-        node = "" if one.node_id is None else str(one.node_id)
-        table.add_row(str(n), one.name, one.status, node, one.fingerprint, one.when)
-    show(table)
+    heads = ("number", "name", "status", "node", "key", "when")
+    rows = [
+        (str(n), d.name, d.status, "" if d.node_id is None else str(d.node_id), d.fingerprint, d.when)
+        for n, d in known.items()
+    ]
+    show(Fitted(heads, rows, ("node", "when", "key"), wraps=("name",), left=heads))
 
 
 @provision_app.command("files")

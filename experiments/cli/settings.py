@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
 from cdc_flower.config import ConfigError, sections
-from experiments.cli.tables import new_table, show
+from experiments.report.tables import Fitted, show
 
 SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 Json = Annotated[bool, typer.Option("--json", help="For programs.")]
@@ -28,19 +27,9 @@ def settings(
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
         return
-    wide = sys.stdout.isatty()
-    made = new_table("setting", "default")
-    for head in ("allowed", "read by", "meaning"):
-        made.add_column(head, no_wrap=not wide, overflow="fold")
-    for row in rows:
-        made.add_row(
-            row["key"],
-            shown(row["default"]),
-            allowed(row).replace("[", r"\["),
-            row["reader"],
-            row["meaning"].replace("[", r"\["),
-        )
-    show(made)
+    heads = ("setting", "default", "allowed", "read by", "meaning")
+    cells = [(r["key"], shown(r["default"]), allowed(r), r["reader"], r["meaning"]) for r in rows]
+    show(Fitted(heads, cells, ("read by",), wraps=("default", "allowed", "meaning"), left=heads))
 
 
 def of_stage(stage: str, cls: Any) -> list[dict[str, Any]]:
@@ -75,7 +64,7 @@ def allowed(row: dict[str, Any]) -> str:
     """What a setting may be, in a few characters: "nf4, int8", ">= 1, <= 95", "text"."""
     if "values" in row:
         return ", ".join(map(str, row["values"]))
-    bounds = ", ".join(f"{SIGNS[sign]} {row[sign]:g}" for sign in SIGNS if sign in row)
+    bounds = ", ".join(f"{SIGNS[sign]} {row[sign]:.15g}" for sign in SIGNS if sign in row)
     return bounds or {"bool": "true, false", "str": "text"}.get(row["type"], "a number")
 
 
@@ -99,11 +88,10 @@ def methods(as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
         return
-    made = new_table("method")
-    for head in ("about", "traits", "own settings"):
-        made.add_column(head, overflow="fold")
+    cells = []
     for row in rows:
         has = ", ".join(trait.replace("_", " ") for trait, value in row["traits"].items() if value)
         sections_of = dict.fromkeys(key.partition(".")[0] for key in row["settings"])
-        made.add_row(row["name"], row["about"], has or "-", ", ".join(sections_of) or "-")
-    show(made)
+        cells.append((row["name"], row["about"], has or "-", ", ".join(sections_of) or "-"))
+    heads = ("method", "about", "traits", "own settings")
+    show(Fitted(heads, cells, ("own settings",), wraps=heads[1:]))

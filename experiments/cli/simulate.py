@@ -89,8 +89,9 @@ def simulate(
 
     from cdc_flower import results
     from cdc_flower.tasks import task_of
+    from experiments.report.amounts import size
     from experiments.report.live import Watch
-    from experiments.report.terminal import Terminal, share, size
+    from experiments.report.terminal import Terminal, share
     from experiments.run import pairs, pool
     from experiments.run import plan as planning
     from experiments.run import simulate as simulating

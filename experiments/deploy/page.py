@@ -26,6 +26,7 @@ from starlette.routing import Route
 from cdc_flower import loopback
 from experiments.deploy.drawing import Drawing, drawing
 from experiments.deploy.view import View, read
+from experiments.report import amounts
 
 EVERY = 10  # s between two requests of a browser
 PORT = 9480
@@ -112,12 +113,7 @@ def count(value: int | None) -> str:
 
 def size(value: int | None) -> str:
     """Bytes with a unit: 1048576 -> 1.05 MB."""
-    if value is None:
-        return UNKNOWN
-    for unit, of in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if value >= of:
-            return f"{value / of:.3g}{GAP}{unit}" if value < 1e12 else f"{value / of:,.0f}{GAP}{unit}"
-    return f"{value}{GAP}B"
+    return UNKNOWN if value is None else amounts.size(value, GAP)
 
 
 def ago(then: float | None, now: float) -> str:

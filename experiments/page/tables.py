@@ -13,7 +13,7 @@ from pathlib import Path
 from experiments.page import numbers
 from experiments.page.numbers import Figures, Interval, Row
 from experiments.page.plan import Part, Plan
-from experiments.report.terminal import size
+from experiments.report.amounts import size
 
 MARK = re.compile(r"(<!-- page: ([^>]+?) -->\n)(.*?)(<!-- /page -->)", re.S)
 Table = list[tuple[str, ...]]

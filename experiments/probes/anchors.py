@@ -20,8 +20,6 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from rich import box
-from rich.table import Table
 from torch import nn
 
 from cdc_flower.cloud import adr, adr_training, fda
@@ -37,6 +35,7 @@ from cdc_flower.uplink import token_batch
 from cdc_flower.uplink.anchors import ANCHORS, choose, positions
 from cdc_flower.uplink.sample import MAX_BYTES, Batch, Sample
 from experiments.report.summary import interval
+from experiments.report.tables import Fitted
 from experiments.report.terminal import share
 from strategies.reasoned import clips_of_a, reasoner_of
 
@@ -232,17 +231,15 @@ def means(found: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def table(found: pd.DataFrame) -> Table:
+def table(found: pd.DataFrame) -> Fitted:
     """Means over seeds, for the terminal."""
-    made = Table(box=box.SIMPLE)
-    for name in ("anchors", "K", "made", "bytes", "of all %", "error %", "right %", "points lost"):
-        made.add_column(name, justify="left" if name in ("anchors", "made") else "right")
+    rows = []
     for row in means(found).to_dict("records"):
         ends = (share(*(row.get(f"{name}{end}") for end in ("", "_low", "_high"))) for name in FIGURES)
-        made.add_row(
-            row["rule"], str(row["k"]), row["how"], f"{row['bytes']:,.0f}", f"{100 * row['share']:.1f}", *ends
-        )
-    return made
+        of_all = f"{100 * row['share']:.1f}"
+        rows.append((row["rule"], str(row["k"]), row["how"], f"{row['bytes']:,.0f}", of_all, *ends))
+    heads = ("anchors", "K", "made", "bytes", "of all %", "error %", "right %", "points lost")
+    return Fitted(heads, rows, left=("made",))
 
 
 def write(found: pd.DataFrame, out: Path) -> Path:

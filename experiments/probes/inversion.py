@@ -21,8 +21,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from PIL import Image
-from rich import box
-from rich.table import Table
 
 from cdc_flower.config import Config, ConfigError
 from cdc_flower.data import packs
@@ -33,6 +31,7 @@ from cdc_flower.models.shared import Shared
 from cdc_flower.models.teacher import Teacher, load_teacher
 from experiments.probes import decoder, sent
 from experiments.probes.matching import distances, found_first, membership
+from experiments.report.tables import Fitted
 from strategies.accuracy import measure as answered
 
 
@@ -194,20 +193,21 @@ class _Reader:
         return float(np.concatenate(right).mean())
 
 
-def table(found: pd.DataFrame) -> Table:
+def table(found: pd.DataFrame) -> Fitted:
     """Means over seeds, for the terminal."""
-    made = Table(box=box.SIMPLE)
-    heads = "bytes", "noise", "serves %", "PSNR dB", "SSIM", "teacher reads %", "found first %", "member, AUC"
-    for name in ("what goes up", *heads):
-        made.add_column(name, justify="left" if name == "what goes up" else "right")
+    heads = (
+        *("what goes up", "bytes", "noise", "serves %", "PSNR dB", "SSIM"),
+        *("teacher\nreads %", "found\nfirst %", "member,\nAUC"),
+    )
+    cells = []
     figures = "bytes", "noise", "serves", "psnr", "ssim", "reads", "nearest", "member"
     forms = "{:,.0f}", "{:g}", "{:.1%}", "{:.1f}", "{:.2f}", "{:.1%}", "{:.1%}", "{:.3f}"
     for arm, rows in found.groupby("arm", sort=False):
         means = rows[list(figures)].mean()
-        made.add_row(
-            str(arm), *(f.format(v) if np.isfinite(v) else "" for f, v in zip(forms, means, strict=True))
+        cells.append(
+            [str(arm), *(f.format(v) if np.isfinite(v) else "" for f, v in zip(forms, means, strict=True))]
         )
-    return made
+    return Fitted(heads, cells, wraps=("what goes up",))
 
 
 def write(found: pd.DataFrame, out: Path) -> Path:

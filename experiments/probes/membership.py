@@ -16,8 +16,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from rich import box
-from rich.table import Table
 from torch.nn import functional as F
 
 from cdc_flower.config import Config, flat, parse
@@ -29,6 +27,7 @@ from cdc_flower.models.shared import Shared
 from cdc_flower.models.student import twin_model
 from experiments.probes.downlink import lineage
 from experiments.probes.matching import auc
+from experiments.report.tables import Fitted
 
 MOST, BATCH = 300, 64  # samples of a domain on each side; of a pass
 
@@ -98,15 +97,15 @@ def _log_probabilities(model: Any, shared: Shared, world: World, rows: np.ndarra
     return np.concatenate(found)
 
 
-def table(found: pd.DataFrame) -> Table:
+def table(found: pd.DataFrame) -> Fitted:
     """Means over seeds, for the terminal."""
-    made = Table("what is compared", "round", "domain", "members", "AUC (chance 0.5)", box=box.SIMPLE)
+    cells = []
     for key, rows in found.groupby(["arm", "round", "domain"], sort=False):
         arm, round, domain = key
-        made.add_row(
-            str(arm), str(round), str(domain), f"{rows['members'].mean():.0f}", f"{rows['auc'].mean():.3f}"
-        )
-    return made
+        figures = f"{rows['members'].mean():.0f}", f"{rows['auc'].mean():.3f}"
+        cells.append((str(arm), str(round), str(domain), *figures))
+    heads = ("what is compared", "round", "domain", "members", "AUC (chance 0.5)")
+    return Fitted(heads, cells, wraps=heads[:1], left=("domain",))
 
 
 def write(found: pd.DataFrame, out: Path) -> Path:

@@ -16,13 +16,12 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
-from rich import box
-from rich.table import Table
 
 from cdc_flower.config import Config, ConfigError, flat, parse
 from cdc_flower.data.features import Progress
 from experiments.probes import anchors, compressions, downlink, inversion, membership, uplink
 from experiments.report.summary import interval
+from experiments.report.tables import Fitted
 from experiments.report.terminal import share
 from strategies.run import prepare
 
@@ -96,19 +95,19 @@ def means(found: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def table(found: pd.DataFrame) -> Table:
+def table(found: pd.DataFrame) -> Fitted:
     """The means, for the terminal."""
-    shown, made = means(found), Table(box=box.SIMPLE)
+    shown = means(found)
     numbers = [c for c in (*SIZES, "bytes") if c in shown]
-    for name in ("arm", *numbers, "drift %", "source %"):
-        made.add_column(name, justify="left" if name in ("arm", "student") else "right")
-    for row in shown.to_dict("records"):
-        made.add_row(
+    rows = [
+        (
             str(row["arm"]),
             *(row[c] if c == "student" else f"{row[c]:,.0f}" for c in numbers),
             *(share(*(row.get(f"{d}{end}") for end in ("", "_low", "_high"))) for d in ("drift", "source")),
         )
-    return made
+        for row in shown.to_dict("records")
+    ]
+    return Fitted(("arm", *numbers, "drift %", "source %"), rows, left=("student",))
 
 
 def write(found: pd.DataFrame, out: Path) -> Path:
@@ -160,6 +159,6 @@ SHOWN = {
 """Name -> how its rows are shown and written, where not as accuracy by arm."""
 
 
-def shown(probe: str) -> tuple[Callable[[pd.DataFrame], Table], Callable[[pd.DataFrame, Path], Path]]:
+def shown(probe: str) -> tuple[Callable[[pd.DataFrame], Fitted], Callable[[pd.DataFrame, Path], Path]]:
     """The table of a probe's rows, and what writes them."""
     return SHOWN.get(probe, (table, write))

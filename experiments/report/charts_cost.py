@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from experiments.report.amounts import size
 from experiments.report.charts import INK, Style, figure, hundred, teacher_line
-from experiments.report.terminal import share, size
+from experiments.report.terminal import share
 
 MOST_LETTERS = 22  # of a name
 MOST_TICKS = 4

@@ -16,8 +16,9 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from cdc_flower.tasks import task_of
 from experiments.report import charts
+from experiments.report.amounts import size
 from experiments.report.charts import INK, Style
-from experiments.report.terminal import share, size
+from experiments.report.terminal import share
 
 FATES = {"in": "#009e73", "late": "#c77c00", "away": "#808080", "flat": "#c9609a"}
 """Fate of a task -> colour."""

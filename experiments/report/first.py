@@ -11,9 +11,10 @@ from typing import Any
 
 from cdc_flower.tasks import task_of
 from experiments.report import sure
+from experiments.report.amounts import size
 from experiments.report.summary import Comparison
 from experiments.report.sure import Sure
-from experiments.report.terminal import share, size
+from experiments.report.terminal import share
 
 NAMED = 6  # arms that are named one by one
 SAID = 2  # of those that are not told from the first, with their figures

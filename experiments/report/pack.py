@@ -10,9 +10,6 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader
 from PIL import Image
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from cdc_flower.config import Config
 from cdc_flower.data import look
@@ -20,6 +17,7 @@ from cdc_flower.data.domains import DOMAINS, domains
 from cdc_flower.data.packs import Pack
 from cdc_flower.data.video import spread
 from experiments.report.clip import url
+from experiments.report.tables import Fitted
 from experiments.report.terminal import share
 
 SHOWN = 15  # values of an axis in the terminal
@@ -57,17 +55,15 @@ def _span(numbers: Sequence[float]) -> str:
     return f"{least:g}" if least == largest else f"{least:g} to {largest:g}"
 
 
-def show(pack: Pack, config: Config, console: Console) -> None:
-    """Print a pack: its size, its samples by domain and kind, the axes of drift, and what to mind."""
-    for line in summary(pack):
-        console.print(line, markup=False)
-    console.print(_kinds(pack, config))
+def shown(pack: Pack, config: Config) -> Iterator[str | Fitted]:
+    """What to print of a pack: its size, its samples by domain and kind, the axes of drift, what to mind."""
+    yield from summary(pack)
+    yield _kinds(pack, config)
     for axis in look.axes(pack, config):
-        console.print(_heading(axis), markup=False, soft_wrap=True)
+        yield _heading(axis)
         if axis.said and len(axis.values):
-            console.print(_values(axis))
-    for line in look.warnings(pack, config):
-        console.print(f"note: {line}", markup=False, soft_wrap=True)
+            yield _values(axis)
+    yield from (f"note: {line}" for line in look.warnings(pack, config))
 
 
 def _groups(frame: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
@@ -78,28 +74,19 @@ def _groups(frame: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
             yield domain, str(qtype), rows[rows["qtype"] == qtype]
 
 
-def _kinds(pack: Pack, config: Config) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=True)
-    for name in ("split", "domain", "qtype"):
-        table.add_column(name, max_width=16, no_wrap=True)
-    for name in ("samples", "%", "clips" if pack.clips else "pictures", "answers"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("e.g.", ratio=1, no_wrap=True)
+def _kinds(pack: Pack, config: Config) -> Fitted:
+    cells = []
     for name, frame in (("train", pack.train), ("test", pack.test)):
         for domain, qtype, rows in _groups(frame.assign(drift=domains(frame, config.data, pack.train))):
             counts = len(rows), rows["image_id"].nunique(), rows["answer"].nunique()
             example = f"{rows['question'].iloc[0]} {rows['answer'].iloc[0]}"
-            table.add_row(
-                *(name, domain, qtype),
-                *(
-                    f"{counts[0]:,}",
-                    share(len(rows) / len(frame)),
-                    f"{counts[1]:,}",
-                    f"{counts[2]:,}",
-                    example,
-                ),
+            of = share(len(rows) / len(frame))
+            cells.append(
+                (name, domain, qtype, f"{counts[0]:,}", of, f"{counts[1]:,}", f"{counts[2]:,}", example)
             )
-    return table
+    things = "clips" if pack.clips else "pictures"
+    heads = ("split", "domain", "qtype", "samples", "%", things, "answers", "e.g.")
+    return Fitted(heads, cells, ("answers", things), wraps=("qtype", "e.g."), left=("domain",))
 
 
 def _heading(axis: look.Axis) -> str:
@@ -114,15 +101,13 @@ def _heading(axis: look.Axis) -> str:
     return f"{where} = {axis.said}: {known} values known, {len(axis.values) - known} new"
 
 
-def _values(axis: look.Axis) -> Table:
-    table = Table("value", "", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("train", "%", "test", "%"):
-        table.add_column(name, justify="right")
+def _values(axis: look.Axis) -> Fitted:
+    cells: list[tuple[str, ...]] = []
     totals = axis.values["train"].sum(), axis.values["test"].sum()
 
     def row(value: str, state: str, train: int, test: int) -> None:
         shares = [share(n / total) if total else "-" for n, total in zip((train, test), totals, strict=True)]
-        table.add_row(value, state, f"{train:,}", shares[0], f"{test:,}", shares[1])
+        cells.append((value, state, f"{train:,}", shares[0], f"{test:,}", shares[1]))
 
     for known, rows in axis.values.groupby("known", sort=False):
         state = "known" if known else "new"
@@ -130,7 +115,8 @@ def _values(axis: look.Axis) -> Table:
             row(str(one.value), state, int(one.train), int(one.test))
         if len(rest := rows.iloc[SHOWN:]):
             row(f"... {len(rest)} more", state, int(rest["train"].sum()), int(rest["test"].sum()))
-    return table
+    heads = ("value", "", "train", "train %", "test", "test %")
+    return Fitted(heads, cells, wraps=("value",), left=("",))
 
 
 # --- the contact sheet --------------------------------------------------------------------------------------

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from cdc_flower.tasks import Task, task_of
+from experiments.report.amounts import size
+from experiments.report.tables import INTERVALS, Fitted, on_two_lines
 from experiments.run.pool import Event, Job
 
 
@@ -113,19 +113,6 @@ class Terminal:
             self.say(f"{text} {done}/{total}")
 
 
-def size(count: float | None) -> str:
-    """Bytes for people, in powers of 1000: 12_345 -> "12.3 kB"."""
-    if count is None or pd.isna(count):
-        return "-"
-    if count < 999.5:
-        return f"{count:.0f} B"
-    for unit in ("kB", "MB", "GB"):
-        count /= 1000
-        if count < 999.5:
-            return f"{count:.3g} {unit}"
-    return f"{count / 1000:.3g} TB"
-
-
 def share(value: float | None, low: float | None = None, high: float | None = None) -> str:
     """A share in percent, with half the width of its interval: 0.914 -> "91.4" or "91.4 ±0.8"."""
     if value is None or pd.isna(value):
@@ -219,8 +206,11 @@ HEADS = (
     "cloud GFLOP",
 )
 """Two-line headers of the terminal, in the order of `COLUMNS`."""
-SPARE = ("cloud GFLOP", "device GFLOP", "device backprop", "gap closed %", "bytes down", "forgets %")
-"""What a narrow terminal goes without, in this order; intervals go after the first three."""
+SPARE = (
+    *("cloud GFLOP", "device GFLOP", "device backprop", INTERVALS),
+    *("gap closed %", "bytes down", "forgets %"),
+)
+"""What a narrow terminal goes without, in this order."""
 
 
 def of_items(items: Mapping[str, int]) -> str:
@@ -230,63 +220,15 @@ def of_items(items: Mapping[str, int]) -> str:
     return f"{every:,} items" + (f" ({', '.join(parts)})" if len(parts) > 1 else "")
 
 
-def table(comparison: Any, width: int = 100) -> Table:
-    """The headline table for a terminal, at most `width` columns wide where that can be.
-
-    What does not fit is left out whole (see `SPARE`), and the caption says so: nothing is wrapped or cut.
-    """
-    index, cells = comparison.index, rows(comparison)
-    task = task_of(index["config"])
-    all_heads, spare = named(HEADS, task), named(SPARE, task)
-    heads, left_out = list(all_heads), []
-    plain = [tuple(cell.partition(" ±")[0] for cell in row) for row in cells]
-    steps = [*spare[:3], "", *spare[3:]]  # "" = the intervals
-    while steps and _width(heads, cells) > width:
-        less = steps.pop(0)
-        if less == "":
-            if plain != cells:
-                left_out.append("intervals")
-                cells = plain = [tuple(row[all_heads.index(h)] for h in heads) for row in plain]
-            continue
-        left_out.append(less)
-        at = heads.index(less)
-        del heads[at]
-        cells = [row[:at] + row[at + 1 :] for row in cells]
+def table(comparison: Any) -> Fitted:
+    """The headline table for a terminal: what does not fit is left out whole (see `SPARE`)."""
+    index, task = comparison.index, task_of(comparison.index["config"])
     config, seeds = index["config"], len(index["seeds"])
-    title = (
-        f"{index['data']}: {config['run.devices']} devices, {config['run.rounds']} rounds, "
-        f"{seeds} seed{'s' if seeds > 1 else ''}, {of_items(comparison.items)}"
+    return Fitted(
+        [on_two_lines(head) for head in named(HEADS, task)],
+        rows(comparison),
+        spare=[head if head == INTERVALS else on_two_lines(head) for head in named(SPARE, task)],
+        title=f"{index['data']}: {config['run.devices']} devices, {config['run.rounds']} rounds, "
+        f"{seeds} seed{'s' if seeds > 1 else ''}, {of_items(comparison.items)}",
+        elsewhere="see the report",
     )
-    made = of_texts(title, heads, cells)
-    made.caption = f"too narrow for: {', '.join(left_out)}; see the report" if left_out else None
-    return made
-
-
-def of_texts(title: str, heads: Sequence[str], cells: Sequence[Sequence[str]]) -> Table:
-    """A table of texts, with headers on two lines."""
-    made = Table(
-        title=title,
-        title_justify="left",
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=0,
-        pad_edge=False,
-        show_edge=False,
-    )
-    for i, name in enumerate(heads):
-        made.add_column("\n".join(_lines(name)), justify="left" if i == 0 else "right", no_wrap=True)
-    for row in cells:
-        made.add_row(*row)
-    return made
-
-
-def _lines(head: str) -> list[str]:
-    """A header on two lines: "gap closed %" -> "gap", "closed %"."""
-    first, _, rest = head.partition(" ")
-    return [first, rest] if rest else ["", first]
-
-
-def _width(heads: list[str], cells: list[tuple[str, ...]]) -> int:
-    """Columns of the table on the terminal: the widest cell of each, one space between."""
-    columns = [[*_lines(head), *(row[i] for row in cells)] for i, head in enumerate(heads)]
-    return sum(max(map(len, column)) for column in columns) + len(heads) - 1

@@ -16,7 +16,8 @@ from rich.text import Text
 
 from cdc_flower import results
 from cdc_flower.tasks import task_of
-from experiments.report.terminal import share, size
+from experiments.report.amounts import size
+from experiments.report.terminal import share
 
 FATES = ("in", "late", "away", "flat")
 BLOCKS = "▁▂▃▄▅▆▇█"

@@ -48,11 +48,6 @@ def _room(limit: Path) -> int:
     return max(1, most - now + cached)
 
 
-def gib(size: float) -> str:
-    """Bytes for people: "12.3 GiB", "812 MiB"."""
-    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
-
-
 def cores() -> int:
     """Of this host, that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -21,7 +21,8 @@ from cdc_flower.plan import facts, memory
 from cdc_flower.plan.checkpoints import Checkpoint, open_checkpoint
 from cdc_flower.plan.memory import Holds, Memory, Need, Run
 from cdc_flower.session import session
-from experiments.run.machine import Machine, cores, gib
+from experiments.report.amounts import size
+from experiments.run.machine import Machine, cores
 from strategies.devices import wanted
 from strategies.fedavg import FedAvgLora, FedAvgSettings
 from strategies.method import method
@@ -30,7 +31,7 @@ UNSURE = 0.15  # share of the plan that a measurement may differ by (docs/log.md
 UNSURE_MORE = 0.3  # of several processes, whose peaks rarely meet, or where a picture's tokens are assumed
 RAY = 350e6  # bytes of Ray's own processes
 
-__all__ = ["Engine", "Known", "Machine", "Plan", "check", "cores", "gib", "make", "remedy"]
+__all__ = ["Engine", "Known", "Machine", "Plan", "check", "cores", "make", "remedy"]
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Plan:
         sure = 1 - self.unsure
         for what, need, there in (("RAM", self.ram, machine.ram), ("GPU memory", self.vram, machine.vram)):
             if need * sure > there:
-                return f"about {gib(need)} of {what}, {gib(there)} are free"
+                return f"about {size(need)} of {what}, {size(there)} are free"
         return ""
 
 

@@ -7,6 +7,7 @@ import click
 import pytest
 import typer
 
+from experiments.cli import app as cli
 from experiments.cli.checked import App, File, Folder, NewFile, NewFolder
 
 
@@ -72,3 +73,22 @@ def test_a_path_is_of_its_kind(kind, right, wrong, tmp_path, monkeypatch):
         with pytest.raises(click.BadParameter, match=f"'{path}'.* allowed: "):
             kind.convert(path, None, None)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def helps(of, ctx=None):
+    """Every help text of a parser, in 80 columns."""
+    own = click.Context(of, parent=ctx, info_name=of.name, terminal_width=80, max_content_width=80)
+    yield of, of.get_help(own)
+    for one in getattr(of, "commands", {}).values():
+        yield from helps(one, own)
+
+
+def test_help_is_whole_in_80_columns_and_names_every_argument():
+    for command, text in helps(typer.main.get_command(cli.app)):
+        assert max(map(len, text.splitlines())) <= 80
+        assert "..." not in text.partition("Commands:")[2], "a summary that was cut"
+        assert "\\[" not in text, "markup for rich"
+        for param in command.params:
+            if isinstance(param, click.Argument):
+                assert param.help, f"{command.name} {param.name}"
+        assert text.count("rguments:") == any(isinstance(p, click.Argument) for p in command.params)

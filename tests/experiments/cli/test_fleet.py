@@ -36,11 +36,6 @@ def test_costs_have_a_cell_for_every_profile_and_model_and_the_page_shows_them(c
     assert out.strip() in page
 
 
-@pytest.mark.parametrize(("value", "text"), [(0.00218, "2.18 ms"), (51.84, "51.8 s"), (1630, "1.63 kJ")])
-def test_amounts_for_people(value, text):
-    assert cli_fleet._amount(value, text[-1]) == text
-
-
 def test_a_generated_trace_goes_to_parquet_and_json_and_back(command, tmp_path):
     code, out, _ = command(
         "fleet",

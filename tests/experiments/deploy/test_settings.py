@@ -19,7 +19,7 @@ def test_a_cloud_is_described_by_its_file(tmp_path):
     ("text", "says"),
     [
         ("hosts = ' ,'", "a name, or several"),
-        ("port = 0", "greater than"),
+        ("port = 0", "a whole number from"),
         ("rounds = 'never'", "'sync' or 'buffer'"),
     ],
 )

@@ -24,7 +24,7 @@ def test_devices_of_every_compression_wear_every_adapter(run_settings, shared):
     shown = probe.means(found)
     assert len(shown) == 20
     assert "bytes" not in shown
-    assert probe.table(found).row_count == 20
+    assert len(probe.table(found).rows) == 20
     world = load_world(config, shared)
     shipped = accuracy(
         twin_model(shared, config.pair), shared, world

@@ -49,7 +49,7 @@ def test_whole_tokens_are_found_and_cost_most_and_noise_hides_the_picture(found)
 
 
 def test_rows_become_a_table_and_a_picture_but_no_pixels_are_in_the_file(found, tmp_path):
-    assert inversion.table(found).row_count == len(found)
+    assert len(inversion.table(found).rows) == len(found)
     path = inversion.write(found, tmp_path)
     read = pd.read_csv(path)
     assert list(read["arm"]) == list(found["arm"])

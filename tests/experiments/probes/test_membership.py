@@ -28,7 +28,7 @@ def test_every_round_has_its_last_update_and_all_until_then_in_each_domain(found
     assert set(found["round"]) == {1, config.run.rounds}
     assert set(found["arm"]) == {"the last update", "all updates"}
     assert found["auc"].between(0, 1).all()
-    assert membership.table(found).row_count == len(found)
+    assert len(membership.table(found).rows) == len(found)
 
 
 def test_nobody_was_asked_about_a_picture_of_those_outside(config, shared):

@@ -47,7 +47,9 @@ def clips_of(pack):
 
 def shown(pack, config, width=80):
     out = io.StringIO()
-    report.show(pack, config, Console(file=out, width=width, highlight=False))
+    console = Console(file=out, width=width, highlight=False)
+    for one in report.shown(pack, config):
+        console.print(one, soft_wrap=isinstance(one, str), markup=False)
     return out.getvalue()
 
 

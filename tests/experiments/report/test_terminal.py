@@ -46,7 +46,7 @@ def comparison(intervals):
 
 def lines(intervals, width):
     console = Console(file=io.StringIO(), width=width, highlight=False)
-    console.print(terminal.table(comparison(intervals), width))
+    console.print(terminal.table(comparison(intervals)))
     return console.file.getvalue().splitlines()
 
 
@@ -111,22 +111,6 @@ def test_markdown_has_a_row_of_as_many_cells_for_the_teacher_and_every_method():
     assert [row[0] for row in cells] == ["method", "---", "teacher", terminal.ON_STREAM, *METHODS]
     assert {len(row) for row in cells} == {len(terminal.COLUMNS)}
     assert cells[4][3] == "91.2 ±12.0"
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [
-        (0, "0 B"),
-        (999, "999 B"),
-        (1000, "1 kB"),
-        (12_345, "12.3 kB"),
-        (999_900, "1 MB"),
-        (5e12, "5 TB"),
-        (None, "-"),
-    ],
-)
-def test_sizes_for_people(count, text):
-    assert terminal.size(count) == text
 
 
 def test_shares_for_people():

@@ -1,9 +1,7 @@
 import pytest
 
 from experiments.run import machine
-from experiments.run.machine import Machine, cores, gib
-
-GIB = 2**30
+from experiments.run.machine import Machine, cores
 
 
 @pytest.fixture(autouse=True)
@@ -15,11 +13,6 @@ def test_this_machine_has_memory():
     here = Machine.here()
     assert 10**8 < here.ram < 10**14
     assert here.vram >= 0
-
-
-def test_sizes_are_read_by_people():
-    assert gib(3.25 * GIB) == "3.2 GiB"
-    assert gib(5 * 2**20) == "5 MiB"
 
 
 def test_a_control_group_has_room_up_to_its_limit_and_its_cache_can_go(tmp_path):

@@ -36,7 +36,7 @@ def test_the_packaged_pair_is_never_refused_on_four_gib(workers, monkeypatch):
 
 def test_what_does_not_fit_is_refused_with_what_makes_it_fit(config):
     wide = arms(config, "cdc", **{"cloud.batch": 8192})
-    with pytest.raises(ConfigError, match=r"this needs about .* GiB of RAM, 2.0 GiB are free .*") as refused:
+    with pytest.raises(ConfigError, match=r"this needs about .* GB of RAM, 2.15 GB are free .*") as refused:
         check(wide, LOCAL, 1, Machine(2 * GIB))
     said = str(refused.value)
     assert "\n" not in said

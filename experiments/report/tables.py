@@ -1,0 +1,135 @@
+"""Tables of texts for the terminal, as wide as it is: nothing is cut, and nothing is torn inside a word.
+
+What does not fit is left out by whole columns, in an order that the table says, and a line below says which.
+A file or a pipe gets every column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # rich is loaded with the first table
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+
+INTERVALS = "intervals"  # in `spare`: of all cells what stands behind " ±"
+PIPE = 10_000  # columns of what is no terminal
+NARROW = 16  # columns that a text takes several lines in, at least
+WORD = 44  # characters of a word that stays whole
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A table that fits its console.
+
+    Attributes:
+        heads: of the columns; "\\n" begins a second line.
+        rows: a text for each column.
+        spare: heads of what a narrow terminal goes without, in this order; may have `INTERVALS` in it.
+        wraps: heads of the columns whose texts may take several lines.
+        left: heads of the columns that begin at the left; the first does, and those of `wraps`.
+        title: above the table.
+        elsewhere: where to find what was left out.
+    """
+
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    spare: Sequence[str] = ()
+    wraps: Sequence[str] = ()
+    left: Sequence[str] = ()
+    title: str = ""
+    elsewhere: str = "a wider terminal or a pipe has them"
+
+    def fit(self, width: int) -> tuple[list[str], list[list[str]], list[str]]:
+        """Heads and rows that fit into `width` columns, and what was left out for it."""
+        heads, rows = list(self.heads), [list(row) for row in self.rows]
+        spare, gone = list(self.spare), []
+        while spare and self._least(heads, rows) > width:
+            less = spare.pop(0)
+            if less == INTERVALS:
+                plain = [[cell.partition(" ±")[0] for cell in row] for row in rows]
+                gone += [less] if plain != rows else []
+                rows = plain
+            elif less in heads:
+                at = heads.index(less)
+                gone.append(less.replace("\n", " "))
+                del heads[at]
+                rows = [row[:at] + row[at + 1 :] for row in rows]
+        return heads, rows, gone
+
+    def _least(self, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+        """Columns of the terminal that the table needs: one space between its own."""
+        columns = [[head, *(row[i] for row in rows)] for i, head in enumerate(heads)]
+        return (
+            sum(self._column(head, column) for head, column in zip(heads, columns, strict=True))
+            + len(heads)
+            - bool(heads)
+        )
+
+    def _column(self, head: str, texts: Sequence[str]) -> int:
+        """Columns of the terminal that one of the table's needs at least."""
+        lines = [line for text in texts for line in text.split("\n")]
+        whole = max(map(_cells, lines))
+        if head not in self.wraps:
+            return whole
+        words = [word for line in lines for word in line.split()]
+        return min(whole, max([NARROW, *(n for n in map(_cells, words) if n <= WORD)]))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The table, for the width that rich has."""
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+
+        heads, rows, gone = self.fit(options.max_width)
+        apart = 2 if self._least(heads, rows) + len(heads) - 1 <= options.max_width else 1
+        made = Table(
+            title=Text(self.title, style="italic") if self.title else None,
+            caption=Text(f"too narrow for: {', '.join(gone)}; {self.elsewhere}") if gone else None,
+            title_justify="left",
+            caption_justify="left",
+            box=box.SIMPLE_HEAD,
+            padding=(0, apart - 1, 0, 0),
+            pad_edge=False,
+            show_edge=False,
+        )
+        for i, head in enumerate(heads):
+            texts = [head, *(row[i] for row in rows)]
+            made.add_column(
+                Text(head),
+                justify="left" if i == 0 or head in (*self.left, *self.wraps) else "right",
+                no_wrap=head not in self.wraps,
+                overflow="fold",
+                min_width=self._column(head, texts),
+                vertical="top",
+            )
+        for row in rows:
+            made.add_row(*map(Text, row))
+        yield made
+
+
+def _cells(text: str) -> int:
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def on_two_lines(head: str) -> str:
+    """A head on two lines: "gap closed %" -> "gap", "closed %"."""
+    first, _, rest = head.partition(" ")
+    return f"{first}\n{rest}" if rest else f"\n{first}"
+
+
+def show(*shown: RenderableType) -> None:
+    """Print tables and lines on standard output; lines are wrapped between words."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = PIPE
+    for one in shown:
+        if isinstance(one, str):
+            console.print(one, markup=False, soft_wrap=not console.is_terminal)
+        else:
+            console.print(one)

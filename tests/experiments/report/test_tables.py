@@ -1,0 +1,63 @@
+"""No table is cut or torn, whatever the terminal's width: what is left out is named."""
+
+import io
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from experiments.report.tables import INTERVALS, Fitted, show
+
+HEADS = ("method", "acc\ndrift %", "bytes", "about")
+ROWS = [
+    ("fedavg_lora", "91.2 ±1.2", "16.6 MB", "devices train the adapter on true labels, the server averages"),
+    ("cdc [paper]", "75.3", "1.46 MB", "the cloud distils"),
+]
+TABLE = Fitted(HEADS, ROWS, ("bytes", INTERVALS), wraps=("about",), title="scenes: 8 devices")
+
+
+def lines(table, width):
+    console = Console(file=io.StringIO(), width=width, highlight=False)
+    console.print(table)
+    return console.file.getvalue().splitlines()
+
+
+def words(shown):
+    return " ".join(shown).split()
+
+
+@pytest.mark.parametrize("width", [120, 80, 60, 44, 38])
+def test_every_word_that_is_shown_is_whole_and_within_the_width(width):
+    shown = lines(TABLE, width)
+    assert max(map(cell_len, shown)) <= width
+    said = words(shown)
+    assert not any("…" in word for word in said)
+    for text in ("fedavg_lora", "[paper]", "91.2", "adapter", "averages", "distils"):
+        assert text in said
+
+
+def test_columns_go_in_their_order_and_a_line_says_which():
+    assert "too narrow" not in " ".join(lines(TABLE, 80))
+    assert "too narrow for: bytes; a wider" in " ".join(words(lines(TABLE, 44)))
+    shown = " ".join(words(lines(TABLE, 36)))
+    assert "too narrow for: bytes, intervals;" in shown
+    assert "±" not in shown
+
+
+def test_a_pipe_gets_every_column_on_one_line_a_row(capsys):
+    show(TABLE, "a line\nof two")
+    shown = capsys.readouterr().out.splitlines()
+    assert [line for line in shown if ROWS[0][-1] in line]
+    assert len(shown) == 1 + 2 + 1 + 2 + 2  # title, head, rule, rows, lines
+
+
+def test_a_line_is_wrapped_between_words_on_a_terminal_and_whole_in_a_pipe(capsys, monkeypatch):
+    text = "not covered: " + ", ".join(["uncertainty"] * 12)
+    show(text)
+    assert capsys.readouterr().out == text + "\n"
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich: a terminal
+    monkeypatch.setenv("COLUMNS", "80")
+    show(text)
+    shown = capsys.readouterr().out.splitlines()
+    assert max(map(len, shown)) <= 80
+    assert " ".join(" ".join(shown).split()) == text
