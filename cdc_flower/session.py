@@ -20,10 +20,12 @@ class Session:
 
     Attributes:
         device: what models are put on, as `run.device` says (`models.placement.choose`).
+        exact: whether products are made in float32 on a GPU, too (`models.placement.exact`).
     """
 
     def __init__(self) -> None:
         self.device = "auto"
+        self.exact = False
         self._shelves: dict[str, OrderedDict[Hashable, Any]] = {}
 
     def shelf(self, name: str) -> OrderedDict[Hashable, Any]:

@@ -28,6 +28,7 @@ from cdc_flower.models.int4 import BLOCK, Int4Config, Int4Linear
 
 MIXED = "nf4"  # the compression of the twin where devices have several ("auto")
 NF4_BLOCK = 64  # weights that share a scale
+HALF = 0.02  # share of the largest output by which rounding to bfloat16 may change a product
 FAR = 0.25  # share of the largest weight by which none is off, in any of them
 
 logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)  # a line a layer in int8
@@ -55,7 +56,7 @@ class Compression:
 def _nf4(plain: nn.Linear) -> nn.Module:
     n, k = plain.weight.shape
     how: dict[str, Any] = {"compress_statistics": False, "quant_type": "nf4"}
-    made = Linear4bit(k, n, plain.bias is not None, torch.float32, **how)
+    made = Linear4bit(k, n, plain.bias is not None, torch.float32, device="meta", **how)  # draws no weights
     weight: Any = Params4bit(plain.weight.data.clone(), requires_grad=False, **how)
     made.weight, made.bias = weight.to(plain.weight.device), plain.bias
     return prepared(made)
@@ -63,7 +64,7 @@ def _nf4(plain: nn.Linear) -> nn.Module:
 
 def _int8(plain: nn.Linear) -> nn.Module:
     n, k = plain.weight.shape
-    made = Linear8bitLt(k, n, plain.bias is not None, has_fp16_weights=False)
+    made = Linear8bitLt(k, n, plain.bias is not None, has_fp16_weights=False, device="meta")
     weight: Any = Int8Params(plain.weight.data.clone(), requires_grad=False)
     made.weight, made.bias = weight.to("cpu"), plain.bias
     return made
@@ -156,26 +157,31 @@ def _in_blocks(layer: Any, whole: Any, x: Tensor) -> Tensor:
 # --- before anything is loaded ------------------------------------------------------------------------------
 
 
-@cache
 def fault(compression: str) -> str:
-    """What this processor does wrong with a compression, in words; "" where it multiplies well."""
-    if compression == "none":
-        return ""
+    """What the processor that models lie on does wrong with a compression, in words; "" where it multiplies
+    well.
+    """
+    return "" if compression == "none" else _fault(compression, placement.here())
+
+
+@cache
+def _fault(compression: str, place: placement.Place) -> str:
     kind = COMPRESSIONS[compression]
     draws = torch.Generator().manual_seed(0)
     plain = nn.Linear(256, 192, bias=False, device="meta")
     plain.weight = nn.Parameter(torch.randn(192, 256, generator=draws))
-    rows = torch.randn(4, 16, 256, generator=draws)
+    plain, rows = plain.to(place.device), torch.randn(4, 16, 256, generator=draws).to(place.device)
+    allowed = kind.off + (HALF if place.half else 0.0)
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            layer = kind.of(plain).eval()
+            layer = kind.of(plain).eval().to(place.device)
             known = kind.values(layer)
-            wrong = max(_off(layer(x), x @ known.T) for x in (rows, rows[:, :1]))
-            far = _off(known, plain.weight)
+            wrong = max(_off(layer(x).float(), x @ known.T.float()) for x in (rows, rows[:, :1]))
+            far = _off(known.float(), plain.weight)
     except Exception as err:  # whatever a library says of a processor that it does not know
         return f"{type(err).__name__}: {(str(err).strip() or '?').splitlines()[0]}"
-    if wrong > kind.off:
-        return f"its product is off by {wrong:.0%}"
+    if wrong > allowed:
+        return f"its product is off by {100 * wrong:.2g}%"
     return f"its weights are off by {far:.0%}" if far > FAR else ""
 
 
@@ -185,7 +191,9 @@ def _off(found: Tensor, known: Tensor) -> float:
 
 
 def processor() -> str:
-    """This machine's, for messages."""
+    """The one that models lie on, for messages."""
+    if placement.here().device.type == "cuda":
+        return torch.cuda.get_device_name()
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

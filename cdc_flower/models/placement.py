@@ -13,14 +13,15 @@ Which of the two is the setting `run.device`. Every way into a process that load
 wherever torch sees one.
 
 A pass that shows its attention is eager everywhere (`attention.shown`). A model that trains all its weights
-keeps them in float32, and autocast makes its products bfloat16.
+keeps them in float32, and autocast makes its products bfloat16; pretraining computes in float32 (`exact`).
 """
 
 from __future__ import annotations
 
 import ctypes
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -89,7 +90,19 @@ def here() -> Place:
     """The first GPU that this process sees, unless `run.device` is `cpu`; else the CPU."""
     if not on_gpu(session().device):
         return CPU
-    return _gpu()
+    return replace(_gpu(), dtype=torch.float32) if session().exact else _gpu()
+
+
+@contextmanager
+def exact() -> Iterator[None]:
+    """In the `with` block products are made in float32 on a GPU, too: for small models whose weights all
+    train.
+    """
+    session().exact, before = True, session().exact
+    try:
+        yield
+    finally:
+        session().exact = before
 
 
 @cache

@@ -211,7 +211,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     place = placement.here() if given.device == "cuda" else placement.CPU
     where = torch.cuda.get_device_name() if given.device == "cuda" else "CPU"
     quick = TINY, place, 4, 6, 256
-    figures = list(measured(*(quick if given.quick else (LARGE, place, 64, 96, 8192))))
+    figures = []
+    for found in measured(*(quick if given.quick else (LARGE, place, 64, 96, 8192))):
+        console.print(f"{found.name}: {found.value:,.5g} of {found.limit:,.5g}", highlight=False)
+        figures.append(found)
     console.print(table(figures))
     console.print(f"{where}; seconds of a clock; {host().partition('; speeds')[0]}")
     write(figures, given.out, "bench-gpu.json")

@@ -32,7 +32,7 @@ from cdc_flower.config import Config, ConfigError
 from cdc_flower.data import splits
 from cdc_flower.data.packs import CAPTION
 from cdc_flower.lock import locked
-from cdc_flower.models import folders, retrieval, transform, vlm
+from cdc_flower.models import folders, placement, retrieval, transform, vlm
 from cdc_flower.models.families import FAMILIES
 from cdc_flower.models.retrieval import Head
 from cdc_flower.models.shared import tower_digest
@@ -89,7 +89,7 @@ def pretrain(
         ConfigError: pictures that cannot be cut into patches, a pack without source samples, or a folder in
             which another training is going on.
     """
-    with locked(out):
+    with locked(out), placement.exact():
         return _pretrain(config, out, recipe, progress)
 
 

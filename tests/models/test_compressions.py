@@ -24,9 +24,9 @@ def no_gradients():
 @pytest.fixture
 def tried_again():
     """What is known of this processor is forgotten before and after."""
-    fault.cache_clear()
+    compressions._fault.cache_clear()
     yield
-    fault.cache_clear()
+    compressions._fault.cache_clear()
 
 
 def test_every_compression_has_a_cost_and_can_be_set():
