@@ -1,4 +1,4 @@
-"""What one adaptation costs: CPU milliseconds of the cloud on one thread, and bytes down, in rounds of `mmpg`.
+"""What one adaptation costs: CPU milliseconds of the cloud on one thread and bytes down, in rounds of `mmpg`.
 
 One device plays some rounds. What is timed is all that the cloud does with its reply: it reads the frame,
 reconstructs clips, makes the summary, generates the adapter and codes it; bytes are those of the message that
