@@ -7,6 +7,7 @@ what they differ: the difference of an arm holds that, too.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -58,8 +59,10 @@ def read(folders: Sequence[Path]) -> list[Result]:
         (f for i, f in enumerate(folders) if f.resolve() in [g.resolve() for g in folders[:i]]), None
     ):
         raise ConfigError(f"{twice}: given twice; allowed: each folder once")
-    short = [folder.resolve().name for folder in folders]
-    names = short if len(set(short)) == len(short) else [str(folder) for folder in folders]
+    paths = [folder.resolve() for folder in folders]
+    names = [path.name for path in paths]
+    if len(set(names)) < len(names):
+        names = [str(path.relative_to(os.path.commonpath(paths))) for path in paths]
     return [_result(name, folder) for name, folder in zip(names, folders, strict=True)]
 
 

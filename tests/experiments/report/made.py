@@ -82,3 +82,16 @@ def made(out, right, *, drift=True, personal=False, answers=True):
         index=index,
         out=out,
     )
+
+
+def _luminance(colour):
+    full = colour if len(colour) == 7 else "#" + "".join(2 * c for c in colour[1:])
+    parts = [int(full[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one, other):
+    """Of two colours as #rrggbb or #rgb, after WCAG 2: 1 to 21."""
+    darker, lighter = sorted((_luminance(one), _luminance(other)))
+    return (lighter + 0.05) / (darker + 0.05)

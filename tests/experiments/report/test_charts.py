@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from cdc_flower.results import ROUND_COLUMNS
 from experiments.report import charts, charts_fleet, charts_personal
 from experiments.run import arms as studies
+from tests.experiments.report.made import contrast
 
 EMPTY = pd.DataFrame({name: [] for name in (*ROUND_COLUMNS, "method", "seed")}, dtype=object)
 
@@ -79,16 +80,9 @@ def test_shares_have_a_percent_sign_and_a_ceiling_and_other_units_have_neither()
     assert shown["CIDEr"][1:] == ("50", "CIDEr x 100")
 
 
-def _luminance(colour):
-    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
 @pytest.mark.parametrize("ground", ["#ffffff", "#1c2024"], ids=["light", "dark"])
 def test_lines_stand_out_on_either_ground(ground):
     fleet = [*charts_fleet.FATES.values(), *(c for _, c in charts_fleet.PARTS.values())]
     own = [look[0] for look in charts_personal.LOOKS]
     for colour in {*charts.COLOURS, *fleet, *own, *(c for c, _ in charts_fleet.COUNTS.values())}:
-        darker, lighter = sorted((_luminance(colour), _luminance(ground)))
-        assert (lighter + 0.05) / (darker + 0.05) >= 3, colour
+        assert contrast(colour, ground) >= 3, colour

@@ -13,7 +13,7 @@ from experiments.report.charts_personal import figures
 LOOKS = styles(["static", "cdc"])
 
 
-def _personal(arm: str) -> pd.DataFrame:
+def personal_of(arm: str) -> pd.DataFrame:
     rows = [
         {"round": r, "device": d, "user": "", "domain": "source", "familiar": ("seen", "unseen")[d % 2]}
         for r in (0, 2)
@@ -22,7 +22,7 @@ def _personal(arm: str) -> pd.DataFrame:
     return pd.DataFrame(rows).assign(worth=1.0, items=2, method=arm, seed=0)
 
 
-def _map(arm: str) -> pd.DataFrame:
+def map_of(arm: str) -> pd.DataFrame:
     rng = np.random.default_rng(0)
     own = {"device": range(4), "user": "", "familiar": ["seen", "unseen"] * 2, "x": rng.normal(size=4)}
     return pd.DataFrame(own).assign(y=1.0, method=arm, seed=0)
@@ -30,8 +30,8 @@ def _map(arm: str) -> pd.DataFrame:
 
 @pytest.fixture
 def given(comparison):
-    personal = pd.concat([_personal("static"), _personal("cdc")])
-    return replace(comparison, personal=personal, summaries=_map("cdc"))
+    personal = pd.concat([personal_of("static"), personal_of("cdc")])
+    return replace(comparison, personal=personal, summaries=map_of("cdc"))
 
 
 def test_without_such_data_there_is_nothing(comparison):

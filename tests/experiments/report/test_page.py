@@ -2,10 +2,12 @@
 
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pandas as pd
 
 from experiments.report import page
+from tests.experiments.report.made import contrast
 
 VOID = {"meta", "br", "image", "path", "use", "link", "img"}
 
@@ -13,9 +15,10 @@ VOID = {"meta", "br", "image", "path", "use", "link", "img"}
 class Balance(HTMLParser):
     def __init__(self):
         super().__init__()
-        self.open = []
+        self.open, self.seen = [], []
 
     def handle_starttag(self, tag, attrs):
+        self.seen.append((tag, dict(attrs)))
         if tag not in VOID:
             self.open.append(tag)
 
@@ -33,6 +36,26 @@ def test_the_page_fetches_nothing_runs_nothing_and_is_well_formed(comparison):
     parser = Balance()
     parser.feed(shown)
     assert parser.open == []
+
+
+def test_every_picture_and_table_says_what_it_is(comparison):
+    parser = Balance()
+    parser.feed((comparison.out / page.REPORT).read_text())
+    has = {tag: [attrs for name, attrs in parser.seen if name == tag] for tag, _ in parser.seen}
+    assert has["html"] == [{"lang": "en"}]
+    assert len(has["h1"]) == 1
+    assert all(svg.get("aria-label") or svg.get("aria-hidden") == "true" for svg in has["svg"])
+    assert all(table["aria-label"] for table in has["table"])
+    assert {th.get("scope") for th in has["th"]} == {"col", "row"}
+
+
+def test_text_stands_out_on_every_ground():
+    style = (Path(page.__file__).parent / "templates/base.html.j2").read_text()
+    schemes = [dict(re.findall(r"--(\w+): (#\w+)", one)) for one in re.findall(r":root {(.*?)}", style, re.S)]
+    assert len(schemes) == 3  # light, dark, paper
+    for scheme in schemes:
+        for text in ("ink", "soft", "bad"):
+            assert min(contrast(scheme[text], scheme[ground]) for ground in ("bg", "card")) >= 4.5, text
 
 
 def test_the_page_shows_every_method_domain_and_picture(comparison):
