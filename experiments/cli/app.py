@@ -19,7 +19,7 @@ import typer
 from cdc_flower.border import one_line
 from cdc_flower.config import ConfigError, RunError
 from experiments.cli.calibrate import calibrate
-from experiments.cli.checked import App
+from experiments.cli.checked import App, Stopped
 from experiments.cli.cloud import cloud_app
 from experiments.cli.compare import compare
 from experiments.cli.data import data_app
@@ -88,29 +88,27 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         code = app(args=arguments, standalone_mode=False)
     except ConfigError as err:
-        _refuse(str(err), 2)
+        _end("error", str(err), 2)
     except click.exceptions.NoArgsIsHelpError as err:
         err.show()
         sys.exit(2)
+    except Stopped as err:
+        _end("interrupted", err.message, err.exit_code)
     except click.ClickException as err:
-        _refuse(err.format_message(), err.exit_code)
+        _end("error", err.format_message(), err.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        _stopped()
+        _end("interrupted", "", 130)
     except RunError as err:
-        _refuse(str(err), 1)
+        _end("error", str(err), 1)
     else:
-        if code == 130:  # how typer returns Ctrl-C
-            _stopped()
+        if code == 130:  # how typer returns Ctrl-C before a command is called
+            _end("interrupted", "", code)
         sys.exit(code if isinstance(code, int) else 0)
 
 
-def _stopped() -> None:
-    typer.echo("interrupted", err=True)
-    sys.exit(130)
-
-
-def _refuse(message: str, code: int) -> None:
-    text = f"error: {one_line(message)}"
+def _end(what: str, message: str, code: int) -> None:
+    """Say how it ended, in one line, and end."""
+    text = f"{what}: {one_line(message)}" if message else what
     if sys.stderr.isatty():  # whole in a pipe
         text = textwrap.fill(
             text, shutil.get_terminal_size().columns, break_long_words=False, break_on_hyphens=False

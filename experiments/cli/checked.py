@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -90,6 +92,24 @@ def _is(asked: Any) -> bool:
         return False
 
 
+class Stopped(click.ClickException):
+    """Ctrl-C, and what is to be said of it."""
+
+    exit_code = 130
+
+
+@contextmanager
+def goes_on(how: Callable[[], str]) -> Iterator[None]:
+    """At Ctrl-C in this block the command says, beside that it was interrupted, what `how` returns: where
+    what was done lies, and what goes on with it.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as err:
+        err.add_note(how())
+        raise
+
+
 class Whole(click.Command):
     """In the list of its group the first paragraph of its help is whole, on as many lines as it takes."""
 
@@ -111,6 +131,17 @@ class Checked(Whole, TyperCommand):
         for param in self.params:
             if isinstance(param, click.Argument) and not param.help:  # typer 0.20 loses it from click 8.5 on
                 param.help = next((m.help for m in getattr(hints[str(param.name)], "__metadata__", ())), None)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Call it.
+
+        Raises:
+            Stopped: Ctrl-C, which typer would make a number of.
+        """
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as err:
+            raise Stopped("; ".join(getattr(err, "__notes__", []))) from None
 
     def format_arguments(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Nothing: typer lists them with the options, and click 8.5 would once more."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cdc_flower.config import ConfigError
-from experiments.cli.checked import App, Folder
+from experiments.cli.checked import App, Folder, goes_on
 from experiments.cli.settings import Json
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ def up(cloud: Cloud) -> None:
         for number, handler in before.items():
             signal.signal(number, handler)
     if code[0]:
-        raise KeyboardInterrupt
+        with goes_on(lambda: f"`cdc-flower cloud up {cloud}` goes on where it was"):
+            raise KeyboardInterrupt
 
 
 @cloud_app.command("status")

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from cdc_flower.config import ConfigError, parse
+from experiments.cli.checked import goes_on
 from experiments.cli.options import MOST_WORKERS, Data, NoPlan, NoPretrain, Out, Preset, Sets, chosen_settings
 from experiments.run.settings import assignments
 
@@ -60,20 +61,22 @@ def compare(
             **{k: v for k, v in assignments(sets or []).items() if k != "data.pack"},
         }
         out = out or Path("results") / f"{parse(settings).data.name}-{Path(arms).stem}"
-    try:
-        made = comparing.run(
-            settings,
-            chosen,
-            seeds=seeds,
-            out=out,
-            workers=workers,
-            resume=resume,
-            pretrain=not no_pretrain,
-            plan=not no_plan,
-        )
-    except comparing.Interrupted as stopped:
-        _show(stopped.comparison)
-        raise
+    folder = out or Path("results") / parse(settings).data.name
+    with goes_on(lambda: f"what was done is in '{folder}'; the same command with --resume goes on"):
+        try:
+            made = comparing.run(
+                settings,
+                chosen,
+                seeds=seeds,
+                out=folder,
+                workers=workers,
+                resume=resume,
+                pretrain=not no_pretrain,
+                plan=not no_plan,
+            )
+        except comparing.Interrupted as stopped:
+            _show(stopped.comparison)
+            raise
     _show(made)
     if made.status == "failed":
         for name, why in made.index["failed"].items():

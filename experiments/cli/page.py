@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from experiments.cli.checked import File, NewFolder
+from experiments.cli.checked import File, NewFolder, goes_on
 from experiments.cli.options import MOST_WORKERS, Sets, checked
 from experiments.run.settings import assignments
 
@@ -104,7 +104,8 @@ def _made(
     for task in todo:
         if task.why != "missing":
             typer.echo(f"{task.cell.name}: no longer holds: {task.why}", err=True)
-    with locked(out), locked(results), Terminal(len(todo)) as terminal:
+    safe = goes_on(lambda: f"cells that are finished are in '{results}'; the same command goes on")
+    with safe, locked(out), locked(results), Terminal(len(todo)) as terminal:
         try:
             ended = make.make(todo, results, out, busy, terminal.listen, minutes)
         except KeyboardInterrupt:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cdc_flower.config import parse
-from experiments.cli.checked import NewFolder
+from experiments.cli.checked import NewFolder, goes_on
 from experiments.cli.options import Data, Preset, Sets, chosen_settings
 from experiments.pretrain.recipes import RECIPES, Recipe, shortened
 
@@ -65,7 +65,8 @@ def pretrain(
     pool.silence()
     if teacher_share < 1:
         pairs.borrow(target, [pairs.folder(name), *pairs.folder(name).parent.glob(f"{name}-t*")])
-    with Terminal(1) as terminal, terminal.preparing(f"pair for {name}") as tell:
+    stages = goes_on(lambda: f"what was trained is in '{target}'; the same command goes on")
+    with stages, Terminal(1) as terminal, terminal.preparing(f"pair for {name}") as tell:
         card = pairs.train(config, target, recipe, tell)
     for role, scores in card["scores"].items():
         for part, found in scores.items():

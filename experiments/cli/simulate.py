@@ -12,7 +12,7 @@ import typer
 
 from cdc_flower import plugins
 from cdc_flower.config import ConfigError, parse
-from experiments.cli.checked import Folder
+from experiments.cli.checked import Folder, goes_on
 from experiments.cli.options import Data, NoPlan, NoPretrain, Out, Preset, Sets, checked, chosen_settings
 from experiments.run.settings import assignments
 
@@ -102,7 +102,13 @@ def simulate(
     pool.silence()
     shown = Watch(target) if live else Terminal(1)
     held = simulating.claimed(target, engine is Engine.flower)
-    with held, shown as terminal, terminal.preparing(f"{config.run.method} · seed {config.run.seed}") as tell:
+    kept = goes_on(lambda: _kept(target, engine))
+    with (
+        kept,
+        held,
+        shown as terminal,
+        terminal.preparing(f"{config.run.method} · seed {config.run.seed}") as tell,
+    ):
         pairs.ensure(config, terminal.say, tell, not no_pretrain)
         pairs.tell_unlike([config], terminal.say)
         engines = {
@@ -124,6 +130,18 @@ def simulate(
         f"{ended.get('missing', 0)} had no answer in time"
     )
     typer.echo(f"run folder: {folder}")
+
+
+def _kept(folder: Path, engine: Engine) -> str:
+    """What a run leaves that is interrupted, and how it goes on."""
+    from experiments.run import simulate as simulating
+
+    if engine is Engine.flower:
+        return f"what was done is in '{folder}'; Flower's engine cannot go on with it"
+    if not simulating.rounds_done(folder):
+        return f"no round was done yet; '{folder}' can be used again"
+    done = simulating.rounds_done(folder)
+    return f"{done} rounds are in '{folder}'; `cdc-flower simulate --resume {folder}` goes on"
 
 
 def _resumed(folder: Path, sets: list[str] | None, options: dict[str, Any]) -> Any:

@@ -16,9 +16,10 @@ from cdc_flower import disk, results
 from cdc_flower.config import ConfigError
 from cdc_flower.tasks import task_of
 from experiments.report import charts, charts_cost, first, leaderboard, page, summary, sure
+from experiments.report.amounts import size
 from experiments.report.summary import Comparison
 from experiments.report.sure import Sure
-from experiments.report.terminal import as_markdown, share, size
+from experiments.report.terminal import as_markdown, share
 
 PAGE = "side-by-side.html"
 OF_DATA = ("data", "drift", "run.devices", "run.samples-per-round", "run.cohort")

@@ -7,7 +7,6 @@ needs nothing from engines. On anything but a terminal there is one plain line f
 from __future__ import annotations
 
 import contextlib
-import logging
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -15,16 +14,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import flwr.app  # noqa: F401  here, so that the handler of its logger is there to be set aside
 from rich.console import Console
 from rich.live import Live
 
 from cdc_flower import results
+from experiments.report.loggers import told
 from experiments.report.view import State, line, of_run, view
 
 LAST = 5  # rounds whose mean seconds the time that is left is judged by
 WARNINGS = 3  # lines
-WATCHED = ("flwr", "cdc_flower", "strategies", "clients")  # loggers whose lines would tear the view
 
 
 class Watch:
@@ -40,22 +38,19 @@ class Watch:
         self.console = console or Console(stderr=True, highlight=False)
         self.state = State(folder.name)
         self._live = Live(console=self.console, refresh_per_second=4)
-        self._log = _Last()
-        self._handlers: dict[str, list[logging.Handler]] = {}
+        self._log: deque[str] = deque(maxlen=WARNINGS)
+        self._loggers = told(self._log.append) if self.console.is_terminal else contextlib.nullcontext()
         self._stamp, self._began = self._written(), time.monotonic()
 
     def __enter__(self) -> Watch:
+        self._loggers.__enter__()
         if self.console.is_terminal:
-            for name in WATCHED:
-                logger = logging.getLogger(name)
-                self._handlers[name], logger.handlers = logger.handlers, [self._log]
             self._live.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *raised: Any) -> None:
         self._live.stop()
-        for name, handlers in self._handlers.items():
-            logging.getLogger(name).handlers = handlers
+        self._loggers.__exit__(*raised)
 
     def say(self, text: str) -> None:
         """Print one line above the view."""
@@ -75,7 +70,7 @@ class Watch:
     def _look(self, stage: str) -> None:
         """Bring the state up to date; where the folder has a new round, show it."""
         shown = "" if stage == "rounds" else stage
-        self.state = replace(self.state, stage=shown, warnings=tuple(self._log.lines))
+        self.state = replace(self.state, stage=shown, warnings=tuple(self._log))
         stamp = self._written()
         if stamp not in (0, self._stamp):
             self._stamp = stamp
@@ -95,14 +90,3 @@ class Watch:
         """When the run folder last got a round; 0 = never."""
         path = self.folder / "metrics.parquet"
         return path.stat().st_mtime_ns if path.exists() else 0
-
-
-class _Last(logging.Handler):
-    """Keeps the last warnings, for the view."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.lines: deque[str] = deque(maxlen=WARNINGS)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(" ".join(record.getMessage().split()))

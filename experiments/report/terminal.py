@@ -12,11 +12,16 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 from cdc_flower.tasks import Task, task_of
 from experiments.report.amounts import size
+from experiments.report.left import Left
+from experiments.report.loggers import told
 from experiments.report.tables import INTERVALS, Fitted, on_two_lines
 from experiments.run.pool import Event, Job
+
+WIDE = 100  # columns of a terminal that has room for all of a bar's
 
 
 class Terminal:
@@ -31,47 +36,58 @@ class Terminal:
     def __init__(self, jobs: int, console: Console | None = None, show: bool = True) -> None:
         self.console = console or Console(stderr=True, highlight=False)
         self.show = show
-        self.bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            TimeElapsedColumn(),
-            TextColumn("[dim]{task.fields[stage]}"),
-            console=self.console,
-            transient=True,
-        )
+        wide = self.console.width >= WIDE
+
+        def text(shown: str, most: int | None = None) -> TextColumn:
+            return TextColumn(shown, table_column=Column(no_wrap=True, overflow="ellipsis", max_width=most))
+
+        columns = [
+            text("{task.description}", 32),
+            BarColumn(bar_width=24 if wide else 10, table_column=Column(min_width=10)),
+            text("{task.completed:.0f}/{task.total:.0f}"),
+            *([TimeElapsedColumn()] if wide else []),
+            text("{task.fields[left]}"),
+            text("[dim]{task.fields[stage]}", None if wide else 16),
+        ]
+        self.bars = Progress(*columns, console=self.console, transient=True)
+        self.left = Left()
         self.live = show and self.console.is_terminal
+        self.loggers = told(self.say) if self.live else contextlib.nullcontext()
         self.jobs, self.done = jobs, 0
         self.tasks: dict[Job, TaskID] = {}
         self.quarters: dict[Any, int] = {}
         self.overall: TaskID | None = None
 
     def __enter__(self) -> Terminal:
+        self.loggers.__enter__()
         if self.live:
             self.bars.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *raised: Any) -> None:
         if self.live:
             self.bars.stop()
+        self.loggers.__exit__(*raised)
 
     def say(self, line: str) -> None:
         """Print one line above the bars."""
         if self.show:
-            self.console.print(line, markup=False, soft_wrap=True)
+            self.console.print(line, markup=False, soft_wrap=not self.console.is_terminal)
 
     @contextlib.contextmanager
     def preparing(self, what: str) -> Iterator[Any]:
         """A bar of its own for work done before the runs; gives `progress(stage, done, total)`."""
-        task = self.bars.add_task(f"[bold]{what}", total=1, stage="") if self.live else None
+        task = self.bars.add_task(f"[bold]{what}", total=1, stage="", left="") if self.live else None
         if not self.live:
             self.say(f"{what}: started")
 
         def progress(stage: str, done: int, total: int) -> None:
+            key = what, stage.partition(" (")[0]
+            left = self.left.of(key, done, total)
             if task is not None:
-                self.bars.update(task, completed=done, total=max(total, 1), stage=stage)
+                self.bars.update(task, completed=done, total=max(total, 1), stage=stage, left=left)
             else:
-                self._quarter((what, stage.partition(" (")[0]), f"{what}: {stage}", done, total)
+                self._quarter(key, f"{what}: {stage}", done, total, left)
 
         yield progress
         if task is not None:
@@ -81,36 +97,41 @@ class Terminal:
         """Show an event of the pool."""
         job = event.job
         if self.live and self.overall is None:
-            self.overall = self.bars.add_task("[bold]runs", total=self.jobs, stage="")
+            self.overall = self.bars.add_task("[bold]runs", total=self.jobs, stage="", left="")
         if event.kind == "start":
             if self.live:
                 rounds = job.settings.get("run.rounds", 1)
-                self.tasks[job] = self.bars.add_task(f"{job.name}", total=rounds, stage="starting")
+                self.tasks[job] = self.bars.add_task(f"{job.name}", total=rounds, stage="starting", left="")
             else:
                 self.say(f"{job.name}: started")
         elif event.kind == "progress":
+            stage = event.stage if job in self.tasks else ""
+            left = self.left.of((job, stage), event.done, event.total)
             if job in self.tasks:
+                total = max(event.total, 1)
                 self.bars.update(
-                    self.tasks[job], completed=event.done, total=max(event.total, 1), stage=event.stage
+                    self.tasks[job], completed=event.done, total=total, stage=event.stage, left=left
                 )
             elif not self.live:
-                self._quarter(job, f"{job.name}: round", event.done, event.total)
+                self._quarter(job, f"{job.name}: round", event.done, event.total, left)
         else:
             self.done += 1
             if job in self.tasks:
                 self.bars.remove_task(self.tasks.pop(job))
-            if self.overall is not None:
-                self.bars.update(self.overall, completed=self.done)
             if event.kind == "failed":
                 self.say(f"{job.name}: failed: {event.stage}")
             else:
                 self.say(f"{job.name}: done ({self.done} of {self.jobs})")
+        if self.overall is not None:
+            under_way = sum(task.percentage for task in self.bars.tasks if task.id in self.tasks.values())
+            done = self.done + under_way / 100
+            self.bars.update(self.overall, completed=done, left=self.left.of("runs", done, self.jobs))
 
-    def _quarter(self, key: Any, text: str, done: int, total: int) -> None:
+    def _quarter(self, key: Any, text: str, done: int, total: int, left: str) -> None:
         quarter = 4 * done // max(total, 1)
         if quarter and self.quarters.get(key, 0) < quarter:
             self.quarters[key] = quarter
-            self.say(f"{text} {done}/{total}")
+            self.say(f"{text} {done}/{total}{left and f', {left}'}")
 
 
 def share(value: float | None, low: float | None = None, high: float | None = None) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -168,24 +167,9 @@ def borrow(target: Path, others: Iterable[Path]) -> None:
 
 
 def train(config: Config, target: Path, recipe: Recipe | None, progress: Progress) -> dict[str, Any]:
-    """`pretrain.pretrain` with a progress that says how long a stage will take; the card."""
+    """`pretrain.pretrain` on the device that the settings name; the card."""
     from cdc_flower.models import placement
     from experiments.pretrain.pretrain import pretrain
 
     placement.choose(config.run.device)
-    return pretrain(config, target, recipe, with_rest(progress))
-
-
-def with_rest(progress: Progress, clock: Callable[[], float] = time.monotonic) -> Progress:
-    """`progress` with the time that is left added to the stage: "teacher (loss 0.412), 3 min left"."""
-    began: dict[str, tuple[int, float]] = {}
-
-    def tell(stage: str, done: int, total: int) -> None:
-        now = clock()
-        start, since = began.setdefault(stage.partition(" (")[0], (done, now))
-        if start < done < total:
-            rest = (now - since) / (done - start) * (total - done)
-            stage = f"{stage}, {f'{rest / 60:.0f} min' if rest > 90 else f'{rest:.0f} s'} left"
-        progress(stage, done, total)
-
-    return tell
+    return pretrain(config, target, recipe, progress)

@@ -8,7 +8,7 @@ import pytest
 import typer
 
 from experiments.cli import app as cli
-from experiments.cli.checked import App, File, Folder, NewFile, NewFolder
+from experiments.cli.checked import App, File, Folder, NewFile, NewFolder, Stopped, goes_on
 
 
 @pytest.fixture
@@ -73,6 +73,19 @@ def test_a_path_is_of_its_kind(kind, right, wrong, tmp_path, monkeypatch):
         with pytest.raises(click.BadParameter, match=f"'{path}'.* allowed: "):
             kind.convert(path, None, None)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_ctrl_c_says_where_what_was_done_is_and_how_it_goes_on():
+    app = App()
+
+    @app.command()
+    def command() -> None:
+        with goes_on(lambda: "3 rounds are in 'x'; `again` goes on"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(Stopped, match="3 rounds are in 'x'; `again` goes on") as stopped:
+        app([], standalone_mode=False)
+    assert stopped.value.exit_code == 130
 
 
 def helps(of, ctx=None):

@@ -1,6 +1,8 @@
 """The table fits the terminal: nothing is wrapped or cut, and what is left out is named."""
 
 import io
+import logging
+import re
 from types import SimpleNamespace
 
 import pandas as pd
@@ -9,7 +11,9 @@ from rich.console import Console
 
 from cdc_flower.tasks import TASKS
 from experiments.report import terminal
+from experiments.report.left import Left
 from experiments.report.summary import MEASURES
+from experiments.run.pool import Event, Job
 
 METHODS = ("static", "cdc", "fedavg_lora", "fedprox_lora", "fedavg_full", "fedavg_pseudo")
 
@@ -94,15 +98,60 @@ def test_a_narrow_terminal_is_told_what_it_does_not_see():
     assert "±" not in " ".join(lines(True, 60))
 
 
+def job(name, rounds=100):
+    return Job(name, 0, {"run.rounds": rounds})
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_bars_stay_within_the_terminal_and_each_says_how_long_it_will_take(width, monkeypatch):
+    now = iter(range(0, 1000, 10))
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    shown, jobs = terminal.Terminal(3, console), [job("fedprox_lora"), job("cdc")]
+    shown.left = Left(lambda: next(now))
+    with shown, shown.preparing("fedavg_lora · seed 0") as tell:
+        for done in (0, 40):
+            tell("evaluate (loss 0.123), all devices of the fleet", done, 100)
+        for one in jobs:
+            shown.listen(Event(one, "start"))
+        for done in (0, 10, 30):
+            for one in jobs:
+                shown.listen(Event(one, "progress", "rounds", done, 100))
+        view = Console(file=io.StringIO(), width=width, color_system=None)
+        view.print(shown.bars.get_renderable())
+    bars = view.file.getvalue().splitlines()
+    assert len(bars) == 4
+    assert all(len(line) <= width and " left" in line for line in bars)
+    assert " min left" in bars[1]
+
+
+def test_a_warning_goes_above_the_bars_and_no_handler_writes_into_them():
+    console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
+    logger, torn = logging.getLogger("flwr"), io.StringIO()
+    handler = logging.StreamHandler(torn)
+    logger.addHandler(handler)
+    try:
+        with terminal.Terminal(1, console):
+            logger.warning("device %d\nis late", 3)
+            logger.info("round 1")
+    finally:
+        logger.removeHandler(handler)
+    assert torn.getvalue() == ""
+    assert console.file.getvalue().count("device 3 is late\n") == 1
+    assert "round 1" not in console.file.getvalue()
+
+
 def test_a_log_gets_a_line_per_quarter_of_a_stage_whatever_its_loss_is():
     console = Console(file=io.StringIO(), width=80)
     with terminal.Terminal(1, console) as shown, shown.preparing("pair") as tell:
+        shown.left = Left(lambda: 0.0)  # on a clock that stands no time is left
         for step in range(0, 101, 10):
             tell(f"tower (loss {1 / (step + 1):.3f})", step, 100)
         tell("teacher (loss 1.000)", 30, 100)
     said = console.file.getvalue().splitlines()
     assert said.pop(0) == "pair: started"
-    assert [line.split()[-1] for line in said] == ["30/100", "50/100", "80/100", "100/100", "30/100"]
+    counts = [re.search(r"\d+/100", line)[0] for line in said]
+    assert counts == ["30/100", "50/100", "80/100", "100/100", "30/100"]
+    assert said[0].endswith(", 0 s left")
 
 
 def test_markdown_has_a_row_of_as_many_cells_for_the_teacher_and_every_method():

@@ -105,14 +105,6 @@ def test_a_student_that_was_taught_something_else_is_named(config, tmp_path, nam
     assert "data.known-questions='what', the run assumes 'what,colour,yesno,count'" in said[0]
 
 
-def test_a_stage_says_how_long_it_will_still_take():
-    said, now = [], iter([0.0, 10.0, 20.0, 30.0])
-    tell = pairs.with_rest(lambda stage, done, total: said.append(stage), clock=lambda: next(now))
-    for stage, done in (("tower (loss 1.0)", 20), ("tower (loss 0.5)", 40), ("teacher (loss 2)", 20)):
-        tell(stage, done, 1040)
-    assert said == ["tower (loss 1.0)", "tower (loss 0.5), 8 min left", "teacher (loss 2)"]
-
-
 @pytest.fixture(scope="module")
 def unlike(tmp_path_factory):
     """Settings of a pair of two families, whose towers and words differ."""
