@@ -96,7 +96,7 @@ class Reader:
         found = np.full((len(samples), self.size), np.nan, np.float32)
         for i, ((positions, tokens), grid) in enumerate(zip(samples, grids, strict=True)):
             if len(positions):
-                found[i] = clip_features(self.whole(positions, tokens, grid[0] // self.frames))
+                found[i] = clip_features(*self._read(positions, tokens, grid[0] // self.frames))
         return found
 
     def anchored(self, sample: Sample) -> bool:
@@ -112,13 +112,23 @@ class Reader:
         Raises:
             FrameError: tokens that are not whole frames.
         """
+        return self._read(positions, tokens, n)[0]
+
+    @torch.no_grad()
+    def _read(
+        self, positions: NDArray[np.integer], tokens: NDArray[Any], n: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """All frames, and how far each is known, where the reasoner says that."""
         try:
             at = adr.frames_of(positions, n)
         except ValueError as err:
             raise FrameError(f"anchor frames: {err}") from None
         came = torch.from_numpy(np.asarray(tokens, np.float32)).view(1, len(at), n, -1)
         where = torch.from_numpy(at)[None]
-        return adr.reconstruct(self.how, came, where, self.frames, self.reasoner)[0].numpy()
+        if self.reasoner is None:
+            return adr.reconstruct(self.how, came, where, self.frames)[0].numpy(), None
+        found, log_variance = self.reasoner(came, where)
+        return found[0].numpy(), adr.trust(self.reasoner, log_variance)[0].numpy()
 
 
 def reader_of(setup: Setup, own: MmpgSettings) -> Reader:
@@ -163,7 +173,7 @@ def decides(setup: Setup, own: MmpgSettings) -> dict[str, Any]:
     return {
         **given,
         "own": replace(own, clips=0, summary="constant" if own.summary == "constant" else "own"),
-        "version": VERSION,
+        "version": (VERSION, "trust") if own.reconstruct == adr.LEARNED else VERSION,
         "student": setup.shared.digest,
         "adapter": (pair.compression, pair.adapter, pair.lora_rank),
         "wire": (config.uplink.token_bits, config.uplink.transform),

@@ -180,6 +180,15 @@ class _Attention(nn.Module):
         return self.told(F.scaled_dot_product_attention(q, k, v).transpose(-2, -3).flatten(-2))
 
 
+@torch.no_grad()
+def trust(reasoner: Reasoner, log_variance: Tensor) -> Tensor:
+    """How far each frame is known, (B, F) in 0..1, of log variances (B, F, n, D): 1 where its values are
+    certain, a half where they vary as much as those of all clips do.
+    """
+    unsure = (log_variance.exp() / reasoner.spread**2).mean((2, 3))
+    return 1 / (1 + unsure)
+
+
 def reconstruct(
     kind: str, tokens: Tensor, at: Tensor, frames: int, reasoner: Reasoner | None = None
 ) -> Tensor:

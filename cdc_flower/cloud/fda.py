@@ -66,11 +66,24 @@ def places(kind: str, layout: Layout) -> NDArray[np.int64]:
     return every
 
 
-def clip_features(tokens: NDArray[np.floating]) -> NDArray[np.float32]:
+def clip_features(
+    tokens: NDArray[np.floating], trust: NDArray[np.floating] | None = None
+) -> NDArray[np.float32]:
     """What a clip looks like and how it moves: (3 D,) of tokens (F, n, D). Mean and deviation over all
     tokens, and the mean change from a frame to the next; 0 of a picture, which has one frame.
+
+    Args:
+        tokens: of all frames.
+        trust: (F,) how much each frame counts, and a change as the product of both; None = all alike.
     """
     x = np.asarray(tokens, np.float32)
+    if trust is not None:
+        each = (trust / trust.sum()).astype(np.float32)
+        both = trust[1:] * trust[:-1]
+        mean = np.einsum("f,fnd->d", each, x) / x.shape[1]
+        spread = np.einsum("f,fnd->d", each, np.square(x - mean)) / x.shape[1]
+        moved = np.einsum("f,fnd->d", both / max(both.sum(), 1e-9), np.abs(np.diff(x, axis=0))) / x.shape[1]
+        return np.concatenate([mean, np.sqrt(spread), moved]).astype(np.float32)
     moved = np.abs(np.diff(x, axis=0)).mean((0, 1)) if len(x) > 1 else np.zeros(x.shape[-1], np.float32)
     return np.concatenate([x.mean((0, 1)), x.std((0, 1)), moved])
 

@@ -11,6 +11,7 @@ from transformers import AutoImageProcessor
 from cdc_flower.config import Config
 from cdc_flower.data import clips
 from cdc_flower.data.features import Grid
+from cdc_flower.data.packs import GENERATED
 from cdc_flower.data.world import LIVED
 from cdc_flower.fleet.cost.cost_models import TEXT
 from cdc_flower.models.families import FAMILIES
@@ -18,6 +19,7 @@ from cdc_flower.models.folders import paths, read
 from cdc_flower.models.shared import card_frames
 
 QUESTION = 10  # ids of a long question, where only the data would say
+AROUND = 4  # ids around a frame of a clip, in families' own prompts; one in pairs made here
 PHOTO = 480, 640  # pixels of a picture, where families read each in its own size
 SCENE = 96, 96
 SCENE_BYTES = 17_500  # of a generated picture in memory, with its questions (measured)
@@ -110,8 +112,5 @@ def lengths(config: Config, shape: Any, path: str, role: str = "student") -> Len
     if grid is None:
         processor = read(AutoImageProcessor, path, role, "picture processor", backend="pil")
         grid = Grid(*family.layout(shape, processor, SCENE if config.data.pack == "scenes" else PHOTO))
-    return Lengths(
-        max(1, frames) * grid.n,
-        QUESTION if config.data.pack == "scenes" else TEXT,
-        config.pair.max_answer_tokens + 1,
-    )
+    text = QUESTION + frames if config.data.pack in GENERATED else TEXT + AROUND * frames
+    return Lengths(max(1, frames) * grid.n, text, config.pair.max_answer_tokens + 1)

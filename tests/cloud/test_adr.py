@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cdc_flower.cloud.adr import RECONSTRUCT, Reasoner, frames_of, reconstruct
+from cdc_flower.cloud.adr import RECONSTRUCT, Reasoner, frames_of, reconstruct, trust
 from cdc_flower.uplink.anchors import positions
 
 
@@ -70,6 +70,15 @@ def test_an_untrained_reasoner_is_the_line_and_says_a_variance_of_its_tokens():
     found, log_variance = _reasoner()(sent, at)
     torch.testing.assert_close(found, reconstruct("linear", sent, at, 8))
     torch.testing.assert_close(log_variance.exp(), torch.full_like(found, 4.0))
+
+
+def test_a_frame_that_varies_as_all_clips_do_is_half_known():
+    made, log_variance = _reasoner(), torch.zeros(1, 8, 3, 4)
+    log_variance += 2 * made.spread.log()
+    log_variance[0, 2] -= 40
+    log_variance[0, 5] += np.log(3)
+    expected = torch.tensor([[0.5, 0.5, 1, 0.5, 0.5, 0.25, 0.5, 0.5]])
+    torch.testing.assert_close(trust(made, log_variance), expected)
 
 
 def test_what_is_added_knows_time_and_place_and_all_anchors():

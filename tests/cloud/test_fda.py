@@ -91,6 +91,14 @@ def test_features_tell_looks_from_motion():
     assert clip_features(still[:1]).shape == (6,)
 
 
+def test_a_frame_that_is_not_known_does_not_count():
+    clip = np.random.default_rng(0).normal(size=(5, 4, 3)).astype(np.float32)
+    np.testing.assert_allclose(clip_features(clip, np.full(5, 0.3)), clip_features(clip), rtol=1e-4)
+    found = clip_features(clip, np.array([1, 1, 1, 1, 0.0]))
+    np.testing.assert_allclose(found, clip_features(clip[:4]), rtol=1e-4)
+    assert np.isfinite(clip_features(clip[:1], np.ones(1))).all()
+
+
 def test_features_that_never_change_say_nothing():
     adaptor = made()
     rows = np.random.default_rng(0).normal(size=(9, 6)).astype(np.float32)

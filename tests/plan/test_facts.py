@@ -45,3 +45,16 @@ def test_sequences_are_as_long_as_a_picture_makes_them(name, tiny_of, config):
     assert lengths.picture >= found.family.smallest(found.config).n
     assert lengths.prompt == lengths.picture + lengths.text
     assert lengths.answer == config.pair.max_answer_tokens + 1
+
+
+def test_a_clip_is_as_long_as_its_frames_and_the_words_around_them(clip_settings, clip_shared):
+    config = parse(clip_settings())
+    found = open_checkpoint(f"{config.pair.folder}/student", "student")
+    lengths = facts.lengths(config, found.config, found.path)
+    prompt = clip_shared.text.prefix_ids(clip_shared.text.grid)
+    assert lengths.picture == clip_shared.n_tokens
+    assert (
+        lengths.text - facts.QUESTION == len(prompt) - clip_shared.n_tokens - 1
+    )  # which begins with one more
+    real = facts.lengths(parse({**flat(config), "data.pack": "elsewhere"}), found.config, found.path)
+    assert real.text == facts.TEXT + facts.AROUND * clip_shared.frames

@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
+from cdc_flower.cloud.adr import Reasoner, trust
 from cdc_flower.cloud.fda import clip_features
 from cdc_flower.cloud.source import all_of_a
 from cdc_flower.config import ConfigError, flat, parse
@@ -30,6 +32,22 @@ def test_features_are_those_of_all_frames_and_questions_without_a_clip_have_none
     assert np.isnan(found[1]).all()
     one = held.whole(np.arange(3, 6), clip[1], 3)
     np.testing.assert_array_equal(one, np.stack([clip[1]] * 4))
+
+
+def test_frames_that_the_reasoner_is_not_sure_of_count_less():
+    rng = np.random.default_rng(0)
+    clip, at = rng.normal(size=(1, 3, 2)).astype(np.float32), np.arange(3, 6)
+    reasoner = Reasoner(4, 3, 2, hidden=8).eval()
+    torch.nn.init.normal_(reasoner.end.weight)
+    reader = Reader(4, 2, "learned", reasoner)
+    found = reader.features([(at, clip[0])], [(12, 4, 3)])[0]
+    whole = reader.whole(at, clip[0], 3)
+    assert not np.allclose(found, clip_features(whole), atol=1e-3)
+    with torch.no_grad():
+        _, log_variance = reasoner(torch.from_numpy(clip)[None], torch.tensor([[1]]))
+    np.testing.assert_allclose(
+        found, clip_features(whole, trust(reasoner, log_variance)[0].numpy()), rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("positions", [[0, 1], [1, 2, 3], [0, 1, 2, 3]])
