@@ -233,6 +233,8 @@ class Keeper:
             if (at.st_mtime_ns, at.st_ino) == self._known:
                 return
             known = devices.read(self.folder)
+            with devices.changing(self.folder, TICK):
+                pass  # who changes it for longer is not waited for, but looked at again
             there = self.link.nodes()
             gone = {k.node_id for one in known.values() for k in one.revoked if k.node_id is not None}
             for node in sorted(gone & there):

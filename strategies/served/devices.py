@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -25,6 +26,7 @@ from cdc_flower.disk import replace
 from cdc_flower.setting import STRICT
 
 FILE, _LOCK = "devices.json", ".devices.lock"
+WAIT = 600.0  # s, for whoever changes the file, at most: a bundle with large models takes minutes
 MOST = 10**7
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$"
 
@@ -94,13 +96,17 @@ def read(cloud: Path) -> dict[int, Device]:
 
 
 @contextmanager
-def changing(cloud: Path) -> Iterator[dict[int, Device]]:
+def changing(cloud: Path, wait: float = WAIT) -> Iterator[dict[int, Device]]:
     """The devices, to be changed in the `with` block, which waits for whoever changes them now.
 
     They are written at its end, unless it raises.
 
+    Args:
+        cloud: its folder.
+        wait: how long, at most [s].
+
     Raises:
-        ConfigError: see `read`.
+        ConfigError: see `read`; or somebody else changes them for longer than that.
         DiskError: the file cannot be written; it is as it was.
     """
     try:
@@ -110,7 +116,7 @@ def changing(cloud: Path) -> Iterator[dict[int, Device]]:
             f"folder '{cloud}': {err.strerror}; allowed: a folder that can be written"
         ) from None
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        _take(cloud, lock, wait)
         before = read(cloud)
         found = dict(before)
         yield found
@@ -119,6 +125,20 @@ def changing(cloud: Path) -> Iterator[dict[int, Device]]:
             replace(cloud / FILE, json.dumps(data, indent=1).encode() + b"\n")
     finally:
         os.close(lock)
+
+
+def _take(cloud: Path, lock: int, wait: float) -> None:
+    end = time.monotonic() + wait
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise ConfigError(
+                    f"'{cloud / FILE}' is being changed by another process; allowed: when that has ended"
+                ) from None
+            time.sleep(0.05)
 
 
 _SHAPE = TypeAdapter(Device)

@@ -3,13 +3,15 @@
 Where SuperNodes authenticate, Flower binds a node id to the node's key, and the cloud's list of devices says
 whose node id it is; a number that is another's is refused. Without authentication a number belongs to the
 node that claims it first, for as long as that node is connected. A node is asked once who it is, and again
-only when it did not answer.
+only when it did not answer. With keys that holds while it is away, and outlives the process: a message costs
+a device some seconds, and a cloud that was killed does not ask again.
 """
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from logging import INFO, WARNING
 from pathlib import Path
@@ -19,6 +21,7 @@ from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore import log
 
+from cdc_flower.checkpoint import Part
 from cdc_flower.config import ConfigError
 from cdc_flower.wire import keys, reply
 from cdc_flower.wire.fields import Number, ReplyError, clean
@@ -65,12 +68,21 @@ class Nodes:
         """Device -> node id of those that are connected now, sorted; new nodes are asked who they are."""
         self._read()
         there = set(grid.get_node_ids())
-        self.proved = {n: d for n, d in self.proved.items() if n in there and not self._wrong(n, d)}
+        stay = self.proved if self.authenticated else {n: d for n, d in self.proved.items() if n in there}
+        self.proved = {n: d for n, d in stay.items() if not self._wrong(n, d)}
         self.refused = {n: why for n, why in self.refused.items() if n in there}
         self._later = {n: when for n, when in self._later.items() if n in there and when > self.clock()}
         self._ask(grid, sorted(there - set(self.proved) - set(self.refused) - set(self._later)))
-        self.connected = dict(sorted((d, n) for n, d in self.proved.items()))
+        self.connected = dict(sorted((d, n) for n, d in self.proved.items() if n in there))
         return self.connected
+
+    def state(self) -> Part:
+        """Who said which device it is; of nodes without keys nothing, for they have other ids each time."""
+        return {"proved": json.dumps(self.proved if self.authenticated else {})}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state()` was taken; {} = by a version that did not keep it."""
+        self.proved = {int(n): int(d) for n, d in json.loads(state.get("proved", "{}")).items()}
 
     def _read(self) -> None:
         """Take what the file says now; of one that cannot be read, what it said last."""

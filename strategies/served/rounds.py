@@ -137,6 +137,7 @@ class Service:
                 f"{before.get(differs)!r}, now it is {now[differs]!r}; allowed: the same, or another folder"
             )
         put_back({n: p for n, p in self.parts.items() if n != "folder"}, found, self.folder.path)
+        self.nodes.load(found.parts.get("nodes", {}))
         saved: Any = found.parts["arrays"]
         self.round, self.arrays = found.round, ArrayRecord({k: Array(v) for k, v in saved.items()})
         self.playing.fleet.close()  # what was open was asked by a process that is gone
@@ -248,7 +249,7 @@ class Service:
         """A checkpoint of now; `made`: this round made a version."""
         parts: dict[str, Part] = {name: part.state() for name, part in self.parts.items()}
         parts["arrays"] = {name: array.numpy() for name, array in self.arrays.items()}
-        parts["run"] = self._identity()
+        parts |= {"run": self._identity(), "nodes": self.nodes.state()}
         checkpoint.save(self.folder.checkpoints, self.round, parts)
         if made and all(name in self.parts for name in versions.NEEDED):
             versions.keep(self.folder.path, self.version, self.round, self.own.keep_versions)

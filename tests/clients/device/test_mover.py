@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 
 import pytest
 from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
@@ -20,7 +21,7 @@ from clients.device.mailbox import Mailbox, Reply
 @pytest.fixture
 def device(tmp_path):
     """A bundle whose settings alone are there, and a mailbox in it."""
-    (tmp_path / "device.toml").write_text("number = 4\nwait = 5.0")
+    (tmp_path / "device.toml").write_text("number = 4\nwait = 60.0")
     (tmp_path / "state").mkdir()
     return tmp_path, Mailbox(Database(tmp_path / "state" / FILE))
 
@@ -63,40 +64,46 @@ def test_without_an_agent_it_says_so_at_once_and_leaves_no_order(device):
     assert mailbox.waits() is None
 
 
+@contextmanager
+def agent(mailbox, reply):
+    """An agent that answers one order, or gives up: a test that fails leaves no thread behind."""
+    over, orders = threading.Event(), []
+
+    def answering():
+        while not over.wait(0.01):
+            if (order := mailbox.waits()) is not None:
+                orders.append(order)
+                mailbox.answer(order.round, reply)
+                return
+
+    thread = threading.Thread(target=answering)
+    thread.start()
+    try:
+        yield orders
+    finally:
+        over.set()
+        thread.join(60)
+
+
 def test_it_brings_the_order_and_takes_the_reply(device):
     folder, mailbox = device
     wanted = RecordDict({keys.CONFIG: ConfigRecord({"a": b"reply"})})
-
-    def agent():
-        while (order := mailbox.waits()) is None:
-            pass
-        assert state_of(order.content) == message().content
-        mailbox.answer(order.round, Reply(state_bytes(wanted)))
-
     with locked(folder / "state"):
-        thread = threading.Thread(target=agent)
-        thread.start()
-        first = mover.train(message(), context(folder))
-        thread.join()
+        with agent(mailbox, Reply(state_bytes(wanted))) as orders:
+            first = mover.train(message(), context(folder))
+        assert [state_of(order.content) for order in orders] == [message().content]
         again = mover.train(message(), context(folder))  # it was computed, and not delivered
     assert first.content == again.content == wanted
 
 
 def test_what_the_agent_could_not_do_is_the_device_s_error(device):
     folder, mailbox = device
-    waits = mailbox.waits
-
-    def agent():
-        while waits() is None:
-            pass
-        mailbox.answer(3, Reply(b"", "no such work"))
-
-    with locked(folder / "state"):
-        thread = threading.Thread(target=agent)
-        thread.start()
-        with pytest.raises(mover.AgentError, match="no such work"):
-            mover.train(message(), context(folder))
-        thread.join()
+    with (
+        locked(folder / "state"),
+        agent(mailbox, Reply(b"", "no such work")),
+        pytest.raises(mover.AgentError, match="no such work"),
+    ):
+        mover.train(message(), context(folder))
 
 
 def test_an_agent_that_takes_too_long_or_ended_is_an_error(device, monkeypatch):

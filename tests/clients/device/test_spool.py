@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -265,12 +266,19 @@ def test_a_process_that_is_killed_in_the_middle_loses_nothing(tmp_path):
             [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
         )
         assert child.stdout is not None
-        for _ in range(int(rng.integers(3, 12))):
-            assert child.stdout.readline()
-        time.sleep(float(rng.uniform(0, 0.01)))
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-        child.stdout.close()
+        late = threading.Timer(
+            120, child.kill
+        )  # one that says nothing more is an error, and no wait for ever
+        late.start()
+        try:
+            for _ in range(int(rng.integers(3, 12))):
+                assert child.stdout.readline()
+            time.sleep(float(rng.uniform(0, 0.01)))
+        finally:
+            late.cancel()
+            child.send_signal(signal.SIGKILL)
+            child.wait(60)
+            child.stdout.close()
         came = consistent(tmp_path)
         assert came > reached
         reached = came

@@ -257,3 +257,15 @@ def test_a_second_cloud_on_a_folder_is_refused(tmp_path):
         thread.start()
         thread.join()
     assert "is in use by" in found[0]
+
+
+def test_a_list_that_another_process_changes_is_looked_at_again(keeper, monkeypatch):
+    monkeypatch.setattr(module, "TICK", 0.1)
+    (keeper.folder / devices.FILE).write_text("{} ")
+    ticks(keeper, 1)
+    with devices.changing(keeper.folder):
+        ticks(keeper, 1, 2)
+        assert keeper.run  # and all else goes on
+    assert len([t for t in keeper.told if "is being changed by another" in t]) == 1
+    ticks(keeper, 1)
+    assert keeper._unread == ""

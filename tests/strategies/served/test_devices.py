@@ -64,3 +64,14 @@ def test_what_is_no_list_is_refused(tmp_path, text):
     (tmp_path / "devices.json").write_text(text, errors="surrogateescape")
     with pytest.raises(ConfigError, match=r"devices\.json"):
         devices.read(tmp_path)
+
+
+def test_who_changes_it_is_waited_for_and_not_for_ever(tmp_path):
+    with (
+        devices.changing(tmp_path),
+        pytest.raises(ConfigError, match="is being changed by another process"),
+        devices.changing(tmp_path, wait=0.1),
+    ):
+        pass
+    with devices.changing(tmp_path, wait=0.0) as known:
+        assert known == {}

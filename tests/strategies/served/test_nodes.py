@@ -131,3 +131,20 @@ def test_a_list_that_cannot_be_read_leaves_the_devices_as_they_were(text, tmp_pa
 def test_node_ids_are_of_64_bits(tmp_path):
     file = listed(tmp_path / "devices.json", d0=(2**64 - 1, "registered"))
     assert devices.read(file.parent)[0].node_id == 2**64 - 1
+
+
+def test_a_node_with_a_key_is_asked_once_whatever_ends_meanwhile(tmp_path):
+    file = listed(tmp_path / "devices.json", d0=(10, "registered"))
+    grid, nodes = Switchboard({10: 0}), Nodes(tmp_path, authenticated=True)
+    assert nodes.look(grid) == {0: 10}
+    after = Nodes(tmp_path, authenticated=True)  # in another process
+    after.load(nodes.state())
+    grid.claims = {}
+    assert after.look(grid) == {}
+    grid.claims = {10: 0}
+    assert after.look(grid) == {0: 10}
+    assert grid.asked == [10]
+    listed(file, d0=(10, "revoked"))
+    assert after.look(grid) == {}
+    after.load({})
+    assert after.proved == {}

@@ -169,6 +169,8 @@ def test_a_disk_that_takes_nothing_costs_time_alone(cloud, caplog):
     two.begin()
     assert (two.round, two.version, said(cloud)["state"]) == (1, one.version, "waiting")
     assert [kind for kind, _ in cloud.field.sent].count("train") == len(cloud.field.there)
+    assert two.play()
+    assert [kind for kind, _ in cloud.field.sent].count("query") == len(cloud.field.there)
 
 
 def test_a_rollback_brings_every_device_back_to_the_bits_of_that_version(cloud):
