@@ -88,10 +88,12 @@ def cache_folder_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Itera
 @pytest.fixture(scope="session")
 def pair_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pair folder whose models were initialised and never trained."""
-    from experiments.pretrain.pretrain import Recipe, pretrain
+    from experiments.pretrain.pretrain import LanguageModel, Recipe, pretrain
 
     folder = tmp_path_factory.mktemp("pair")
-    pretrain(parse(SMALL), folder, Recipe(pictures=80, tower_steps=0, teacher_steps=0, student_steps=0))
+    steps = {"tower_steps": 0, "teacher_steps": 0, "student_steps": 0}
+    teacher, student = LanguageModel(128, 1, 192), LanguageModel(64, 1, 192)
+    pretrain(parse(SMALL), folder, Recipe(80, tower_layers=2, teacher=teacher, student=student, **steps))
     return folder
 
 

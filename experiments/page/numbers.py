@@ -12,6 +12,7 @@ Differences between arms are taken seed by seed and item by item before anything
 
 from __future__ import annotations
 
+import functools
 import itertools
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -230,16 +231,26 @@ def bootstrap(
         sizes = {len(worth[key].get(domain, ())) for key in keys}
         if len(sizes) > 1 or 0 in sizes:
             return None
-    rng = np.random.default_rng(0)
-    weight = _weights([pair for pair, _ in keys], draws, rng)
+    answers = [np.stack([worth[key][domain] for key in keys]) for domain in domains]
+    weight, drawn = _drawn(tuple(pair for pair, _ in keys), tuple(of.shape[1] for of in answers), draws)
     mean = np.zeros(draws)
-    for domain in domains:
-        answers = np.stack([worth[key][domain] for key in keys])
-        count = answers.shape[1]
-        drawn = rng.multinomial(count, np.full(count, 1 / count), size=draws) / count
-        mean += ((weight @ answers) * drawn).sum(axis=1) / len(domains)
+    for of, counts in zip(answers, drawn, strict=True):
+        mean += ((weight @ of) * (counts / of.shape[1])).sum(axis=1) / len(domains)
     low, high = np.quantile(mean, (0.025, 0.975))
     return float(low), float(high)
+
+
+@functools.lru_cache(maxsize=4)
+def _drawn(
+    pairs: tuple[str, ...], sizes: tuple[int, ...], draws: int
+) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    """(draws, runs): how much each run counts; and for each domain (draws, items): how often each was drawn.
+
+    They depend on nothing else, so the arms of a table share them.
+    """
+    rng = np.random.default_rng(0)
+    weight = _weights(pairs, draws, rng)
+    return weight, tuple(rng.multinomial(n, np.full(n, 1 / n), size=draws) for n in sizes)
 
 
 def _weights(pairs: Sequence[str], draws: int, rng: np.random.Generator) -> np.ndarray:

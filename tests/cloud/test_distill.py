@@ -56,9 +56,9 @@ def test_learning_brings_the_twin_closer_to_the_teachers_answers(shared, teacher
 @pytest.mark.parametrize("level", ["ce", "kl"])
 def test_long_answers_are_learned_as_words_and_as_logits(level, shared, teacher, settings, samples):
     """A teacher that was never trained does not end its captions: all are cut, and no end is taught."""
-    long = dataclasses.replace(shared, max_answer_tokens=24)
+    long = dataclasses.replace(shared, max_answer_tokens=12)
     lessons, _ = teach(long, teacher, samples[:4])
-    assert {len(q.answer_ids) for q in lessons} == {24}
+    assert {len(q.answer_ids) for q in lessons} == {12}
     assert not any(q.ended for q in lessons)
     cloud = cloud_of(long, teacher, with_settings(settings, losses=level, cloud_steps=6, cloud_batch=4))
     first, *_, last = (cloud.learn(samples[:4], round).losses[level] for round in (1, 2, 3))

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from cdc_flower import plugins, results
 from cdc_flower.config import parse, sections
+from experiments.cli import app as cli
 
 HERE = Path(__file__).parent
 ENTRY_POINTS = """
@@ -49,10 +50,8 @@ def hyper(installed, run_settings):
 
 def test_it_is_listed_with_its_traits_and_settings(installed):
     for command, said in (("methods", '"hyper"'), ("settings", '"hyper.scale"')):
-        listed = subprocess.run(
-            [sys.executable, "-m", "experiments.cli.app", command, "--json"], capture_output=True, text=True
-        )
-        assert listed.returncode == 0, listed.stderr
+        listed = CliRunner().invoke(cli.app, [command, "--json"])
+        assert listed.exit_code == 0, listed.stderr
         assert said in listed.stdout
     assert "hyper" in sections()
     assert parse({"run.method": "hyper", "hyper.scale": 0.5}).run.method == "hyper"

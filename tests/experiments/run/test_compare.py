@@ -177,7 +177,7 @@ def test_ctrl_c_reports_the_rounds_that_were_done_and_ends_with_130(engine, tmp_
         f" compare.run.__kwdefaults__ = None; compare.run.__defaults__ = tuple("
         f"{engine!r} if d == compare.ENGINE else d for d in compare.run.__defaults__)\n"
         f" cli.main(['compare', '--methods', 'static,cdc', '--out', {str(out)!r},"
-        " '--workers', '2', '--no-plan', '--preset', 'none',"
+        " '--workers', '1', '--no-plan', '--preset', 'none',"
         " '--set', 'run.rounds=4', '--set', 'run.devices=2'])\n"
     )
     (tmp_path / "program.py").write_text(program)
