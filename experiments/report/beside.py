@@ -151,16 +151,9 @@ def sentences(found: Sequence[Result], made: Sequence[Row]) -> tuple[str, str]:
 
 def _difference(row: Row, lead: Sure, base: Result) -> str:
     if not round(lead.value, 3):
-        return f"{row.arm} is as good in {row.result.name} as in {base.name} ({_told(lead)})"
+        return f"{row.arm} is as good in {row.result.name} as in {base.name} ({sure.told(lead)})"
     more = f"{share(abs(lead.value))} points {'better' if lead.value > 0 else 'worse'}"
-    return f"{row.arm} is {more} in {row.result.name} than in {base.name} ({_told(lead)})"
-
-
-def _told(lead: Sure) -> str:
-    if lead.ends is None:
-        return "how sure that is is not known"
-    ends = f"95 % interval {100 * lead.ends[0]:+.1f} to {100 * lead.ends[1]:+.1f}"
-    return ends if lead.apart else f"not told apart from 0: {ends}"
+    return f"{row.arm} is {more} in {row.result.name} than in {base.name} ({sure.told(lead)})"
 
 
 def settings(found: Sequence[Result]) -> list[tuple[str, ...]]:

@@ -219,15 +219,16 @@ def forgetting_panel(forgotten: Mapping[str, Sequence[float]], looks: Mapping[st
             axes.barh(place, 100 * mean, color=looks[arm].colour, height=0.6)
             if not pd.isna(low):
                 axes.plot([100 * low, 100 * high], [place, place], color=INK, linewidth=1.2)
-            side = "left" if mean >= 0 else "right"
-            axes.annotate(f" {100 * mean:.1f} ", (100 * mean, place), va="center", ha=side, fontsize=8)
+            side, end = ("left", high) if mean >= 0 else ("right", low)
+            end = 100 * (mean if pd.isna(end) else end)
+            axes.annotate(f" {100 * mean:.1f} ", (end, place), va="center", ha=side, fontsize=8)
         axes.set_yticks(range(len(forgotten)), list(forgotten))
         axes.invert_yaxis()
         axes.set_axisbelow(True)
         axes.grid(axis="y", visible=False)
         axes.axvline(0, color=INK, linewidth=0.8)
+        axes.margins(x=0.18)
         axes.set_xlim(left=min(axes.get_xlim()[0], 0.0), right=max(axes.get_xlim()[1], 1.0))
-        axes.margins(x=0.15)
         axes.set_xlabel("points lost on the source (below 0: gained)")
         axes.set_title("forgetting")
 

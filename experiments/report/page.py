@@ -39,7 +39,10 @@ TITLES = {
 }
 """Of the picture of the first screen, by what arms are judged by."""
 BARS = {
-    ("seeds", False): "Bars: 95 % interval over seeds.",
+    (
+        "seeds",
+        False,
+    ): "Bars: 95 % interval over seeds; a lead, taken seed by seed, may be sure where bars overlap.",
     ("seeds", True): "Bars: 95 % interval, seeds and devices drawn anew.",
     (
         "one",

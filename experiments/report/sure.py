@@ -98,6 +98,14 @@ def lead(mine: tuple[Comparison, str], theirs: tuple[Comparison, str], by: str, 
     return _sure(apart, {d: a[d] - b[d] for d in a} if same else {})
 
 
+def told(lead: Sure) -> str:
+    """How sure a difference is, in words."""
+    if lead.ends is None:
+        return "how sure that is is not known"
+    ends = f"95 % interval {100 * lead.ends[0]:+.1f} to {100 * lead.ends[1]:+.1f}"
+    return ends if lead.apart else f"not told apart from 0: {ends}"
+
+
 def _by_seed(comparison: Comparison, arm: str, by: str) -> pd.Series:
     runs = comparison.runs[comparison.runs["method"] == arm]
     return runs.set_index("seed")[f"acc_{by}"].dropna().astype(float).sort_index()
