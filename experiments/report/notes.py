@@ -135,10 +135,10 @@ def _against(comparison: Comparison, ours: dict[str, Any], other: dict[str, Any]
     mine, theirs = (r["uplink_bytes"] + r["downlink_bytes"] for r in (ours, other))
     times = f"{theirs / mine:.3g} times the bytes" if mine else "more bytes"
     ahead = "ahead of" if other["acc_drift"] > ours["acc_drift"] else "not ahead of"
-    lead = sure.lead((comparison, name), (comparison, ours["method"]), sure.DRIFT)
+    lead = sure.told(sure.lead((comparison, name), (comparison, ours["method"]), sure.DRIFT))
     lines = [
         f"{name}, which learns from true labels, ends {ahead} {ours['method']} on drifted domains "
-        f"({share(other['acc_drift'])} against {share(ours['acc_drift'])}; difference: {sure.told(lead)}) with {times}."
+        f"({share(other['acc_drift'])} against {share(ours['acc_drift'])}; difference: {lead}) with {times}."
     ]
     curve = charts.accuracy(comparison.rounds, "drift")
     curve = curve[curve["method"] == name]
