@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # figures of tests are those of a CPU, also beside a GPU
+
 import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
