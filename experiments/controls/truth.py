@@ -8,10 +8,11 @@ byte for byte.
 
 Flower's deployment has a floor that the simulator has not: SuperNodes ask for messages every three seconds, a
 process is started for each, and a message takes several calls. The rounds without a rate measure it, as
-seconds and as bytes on the wire beside those of the ledger. A predicted round takes that floor, the seconds
-that the simulator says this link takes longer than one without a rate, and those of the floor's bytes at its
-rate. `truth.json` has all figures; the exit code is 1 where a ledger differs or a round time is off by more
-than `--most`.
+seconds and as bytes on the wire beside those of the ledger. Of these bytes those are left out that pass in as
+many seconds when nothing is asked: with them a SuperNode asks whether there is anything, and nobody waits for
+them. A predicted round takes that floor, the seconds that the simulator says this link takes longer than one
+without a rate, and those of the floor's bytes at its rate. `truth.json` has all figures; the exit code is 1
+where a ledger differs or a round time is off by more than `--most`.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ LINKS = ((0.0, 0.0), (24_000.0, 48_000.0), (8_000.0, 16_000.0))
 """Bytes/s up and down; 0 = no rate. The first measures the floor."""
 FREE = 1e9  # bit/s of a link without a rate, in a profile
 SETTINGS = {**SMALL, "run.samples-per-round": 16}
+QUIET = 9.0  # s: three questions of a SuperNode
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ class Phase:
         up, down: bytes/s.
         seconds: of each round, deployed.
         simulated: of the same rounds, in virtual time.
-        extra_up, extra_down: bytes on the wire in a round and for a device, beside those of the ledger.
+        extra_up, extra_down: bytes on the wire in a round and for a device, beside those of the ledger and
+            those that pass when nothing is asked.
     """
 
     up: float
@@ -130,6 +133,35 @@ def play(fleet: Deployment, found: Sequence[Space], rounds: int) -> list[tuple[l
     return done
 
 
+def quiet(samples: Sequence[tuple[float, int, int]]) -> tuple[float, float]:
+    """Bytes/s up and down when nothing is asked: in the quietest `QUIET` seconds.
+
+    Args:
+        samples: moments [s] and the bytes up and down until then.
+    """
+    rates = [(0.0, 0.0)]
+    for at, up, down in samples:
+        after = next(((t - at, u - up, d - down) for t, u, d in samples if t >= at + QUIET), None)
+        if after is not None and after[1]:
+            rates.append((after[1] / after[0], after[2] / after[0]))
+    return min(rates[1:], default=rates[0])
+
+
+def waited(fleet: Deployment, found: Sequence[Space]) -> tuple[float, float]:
+    """Bytes/s up and down of a device, from when all are connected until the first round is done."""
+    samples = list[tuple[float, int, int]]()
+    until(lambda: all("SuperNode ID" in d.node.said() for d in fleet.devices), START, "nodes", fleet.programs)
+
+    def sampled() -> bool:
+        up, down = (sum(counts) for counts in zip(*(space.bytes() for space in found), strict=True))
+        samples.append((time.monotonic(), up, down))
+        return fleet.round >= 1
+
+    until(sampled, 4 * START, "round 1", fleet.programs)
+    up, down = quiet(samples)
+    return up / len(found), down / len(found)
+
+
 def simulated(
     fleet: Deployment, folder: Path, links: Sequence[tuple[float, float]]
 ) -> list[results.RunResult]:
@@ -161,6 +193,7 @@ def truth(folder: Path, devices: int = 3, rounds: int = 6) -> dict[str, Any]:
     each = rounds + 1
     with deployment(folder / "deployed") as fleet:
         with placed(fleet, devices, len(LINKS) * each) as found:
+            idle = waited(fleet, found)
             played = play(fleet, found, rounds)
             until(lambda: not fleet.cloud.runs, START, "the cloud ends", fleet.programs)
         real = results.read(fleet.cloud_folder / "run").devices
@@ -171,7 +204,8 @@ def truth(folder: Path, devices: int = 3, rounds: int = 6) -> dict[str, Any]:
         numbers = range(link * each + 2, (link + 1) * each + 1)
         own = real[real["round"].isin(numbers)]
         message = [own[name].sum() / rounds for name in ("uplink_bytes", "downlink_bytes")]
-        extra = [(w - m) / devices for w, m in zip(wire, message, strict=True)]
+        always = [rate * median(seconds) for rate in idle]
+        extra = [max(0.0, (w - m) / devices - a) for w, m, a in zip(wire, message, always, strict=True)]
         in_virtual = tuple(virtual[link][n] for n in numbers)
         phases.append(Phase(up, down, tuple(seconds), in_virtual, extra[0], extra[1]))
         free.append([virtual[0][n] for n in numbers])
@@ -180,7 +214,8 @@ def truth(folder: Path, devices: int = 3, rounds: int = 6) -> dict[str, Any]:
         {**asdict(phase), "predicted": seconds, "deployed": phase.deployed, "ratio": phase.deployed / seconds}
         for phase, seconds in zip(phases, expected, strict=True)
     ]
-    return {"devices": devices, "rounds": rounds, "ledger_equal": all(same), "links": rows}
+    about = {"devices": devices, "rounds": rounds, "idle_up": idle[0], "idle_down": idle[1]}
+    return {**about, "ledger_equal": all(same), "links": rows}
 
 
 def table(found: Mapping[str, Any]) -> list[str]:

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from experiments.controls.truth import Phase, predicted, table, virtual_seconds
+from experiments.controls.truth import Phase, predicted, quiet, table, virtual_seconds
 
 FLOOR = Phase(0.0, 0.0, (9.0, 10.0, 12.0), (1.0, 1.0, 1.0), extra_up=5000.0, extra_down=8000.0)
 
@@ -15,6 +15,14 @@ def test_a_round_takes_the_floor_what_the_simulator_adds_and_the_calls():
 
 def test_the_floor_predicts_itself():
     assert predicted(FLOOR, FLOOR, FLOOR.simulated) == FLOOR.deployed
+
+
+def test_the_quietest_seconds_are_those_in_which_nothing_is_asked():
+    moments = [(t, 100 * t, 50 * t) for t in range(0, 31, 3)]  # three questions in nine seconds
+    busy = [(30 + t, 3000 + 900 * t, 1500 + 700 * t) for t in range(1, 20)]
+    assert quiet([*moments, *busy]) == (100.0, 50.0)
+    assert quiet([(0.0, 0, 0), (10.0, 0, 0), (20.0, 200, 100)]) == (20.0, 10.0)  # connected late
+    assert quiet([(0.0, 0, 0)]) == (0.0, 0.0)
 
 
 def test_virtual_seconds_are_those_between_the_ends_of_rounds():
