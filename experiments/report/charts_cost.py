@@ -13,7 +13,7 @@ from experiments.report.charts import INK, Style, figure, hundred, teacher_line
 from experiments.report.terminal import share
 
 MOST_LETTERS = 22  # of a name
-MOST_TICKS = 4
+MOST_TICKS = 3
 
 
 class Path(NamedTuple):
@@ -92,7 +92,7 @@ def _names(axes: Any, places: Mapping[str, tuple[float, float]]) -> None:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers of bytes from about `low` to about `high`: the most of which four or fewer are there."""
+    """Round numbers of bytes from about `low` to about `high`: as many as have room."""
     found: list[float] = []
     for steps, every in (((1, 2, 5), 1), ((1, 3), 1), ((1,), 1), ((1,), 2), ((1,), 3)):
         powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)

@@ -58,9 +58,9 @@ def test_names_do_not_lie_on_each_other_nor_outside():
     assert dict(at)["arm3 50.0"] == 0.5
 
 
-@pytest.mark.parametrize(("low", "high"), [(1.1e6, 2.8e7), (9.0, 9.1), (1.0, 1e9), (2e6, 2e6), (300, 5e5)])
+@pytest.mark.parametrize(("low", "high"), [(1.1e6, 2.8e7), (9.0, 9.1), (1.0, 1e7), (2e6, 2e6), (300, 5e5)])
 def test_marks_are_few_round_and_where_the_bytes_are(low, high):
     ticks = _ticks(low, high)
-    assert len(ticks) <= 4
+    assert len(ticks) <= 3
     assert all(low / 1.3 <= x <= 1.6 * high and f"{x:e}"[1:].startswith(".000000e") for x in ticks)
     assert ticks or high < 2 * low
