@@ -48,7 +48,9 @@ class RunConfig:
         "auto",
         "what models compute on; auto = a GPU, in bfloat16, where torch sees one; cuda = a GPU or nothing",
     )
-    callbacks: str = setting("", "what else happens after rounds, by name: tensorboard", "simulator")
+    callbacks: str = setting(
+        "", "what else happens after rounds, by name: tensorboard, mlflow, wandb", "simulator"
+    )
     fail_devices: str = setting(
         "", "devices that raise, 'round:device,...', to try what happens then", "device"
     )

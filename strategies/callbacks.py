@@ -1,7 +1,8 @@
 """What happens after each round of a run: held-out accuracy, tables, a checkpoint, and what is asked for.
 
 A callback is `(Round) -> None`. Three are always there, in this order; more are named in the setting
-`run.callbacks` and found in the entry-point group `cdc_flower.callbacks`: a function `(config) -> callback`.
+`run.callbacks` and found in the entry-point group `cdc_flower.callbacks`: a function `(config) -> callback`
+(`trackers` has those that are here).
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ from flwr.serverapp import Grid
 
 from cdc_flower import checkpoint, plugins
 from cdc_flower.checkpoint import Part, Saved
-from cdc_flower.config import Config, ConfigError
+from cdc_flower.config import Config
 from cdc_flower.data.world import World
 from cdc_flower.fleet.cost.charges import CloudCharges
 from cdc_flower.fleet.engines import adapter_files
@@ -56,36 +56,6 @@ class Round:
 
 
 Callback = Callable[[Round], None]
-
-
-def tensorboard(config: Config) -> Callback:
-    """Accuracy and metrics as TensorBoard files in the run folder.
-
-    Raises:
-        ConfigError: the package is not installed.
-    """
-    try:
-        from torch.utils.tensorboard.writer import SummaryWriter
-    except ImportError:
-        raise ConfigError(
-            "setting 'run.callbacks' = 'tensorboard': the tensorboard package is not installed; allowed: "
-            "without it, or `pip install tensorboard`"
-        ) from None
-    boards: list[Any] = []
-
-    def write(round: Round) -> None:
-        if not boards:
-            boards.append(SummaryWriter(str(round.folder.path / "tensorboard"), purge_step=round.number))
-        (board,) = boards
-        for domain, value in (round.measured or {}).items():
-            board.add_scalar(f"accuracy_test/{domain}", value, round.number)
-        for domain, (right, total) in round.prequential.items():
-            board.add_scalar(f"accuracy_prequential/{domain}", right / max(1, total), round.number)
-        for name, value in round.metrics.items():
-            board.add_scalar(f"metrics/{name}", float(value), round.number)
-        board.flush()
-
-    return write
 
 
 def chosen(config: Config) -> list[Callback]:
