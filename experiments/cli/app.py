@@ -113,6 +113,8 @@ def _end(what: str, message: str, code: int) -> None:
         text = textwrap.fill(
             text, shutil.get_terminal_size().columns, break_long_words=False, break_on_hyphens=False
         )
+        if code == 130:
+            typer.echo(err=True)  # behind the ^C that a terminal shows
     typer.echo(text, err=True)
     sys.exit(code)
 

@@ -38,18 +38,18 @@ class Terminal:
         self.show = show
         wide = self.console.width >= WIDE
 
-        def text(shown: str, most: int | None = None) -> TextColumn:
-            return TextColumn(shown, table_column=Column(no_wrap=True, overflow="ellipsis", max_width=most))
+        def text(shown: str, **column: Any) -> TextColumn:
+            return TextColumn(shown, table_column=Column(no_wrap=True, overflow="ellipsis", **column))
 
         columns = [
-            text("{task.description}", 32),
+            text("{task.description}", max_width=32),
             BarColumn(bar_width=24 if wide else 10, table_column=Column(min_width=10)),
             text("{task.completed:.0f}/{task.total:.0f}"),
             *([TimeElapsedColumn()] if wide else []),
             text("{task.fields[left]}"),
-            text("[dim]{task.fields[stage]}", None if wide else 16),
+            text("[dim]{task.fields[stage]}", ratio=1),
         ]
-        self.bars = Progress(*columns, console=self.console, transient=True)
+        self.bars = Progress(*columns, console=self.console, transient=True, expand=True)
         self.left = Left()
         self.live = show and self.console.is_terminal
         self.loggers = told(self.say) if self.live else contextlib.nullcontext()
@@ -93,11 +93,15 @@ class Terminal:
         if task is not None:
             self.bars.remove_task(task)
 
+    def begin(self) -> None:
+        """Show that the runs begin: until the first of them says something its process loads libraries."""
+        if self.live and self.overall is None:
+            self.overall = self.bars.add_task("[bold]runs", total=self.jobs, stage="starting", left="")
+
     def listen(self, event: Event) -> None:
         """Show an event of the pool."""
         job = event.job
-        if self.live and self.overall is None:
-            self.overall = self.bars.add_task("[bold]runs", total=self.jobs, stage="", left="")
+        self.begin()
         if event.kind == "start":
             if self.live:
                 rounds = job.settings.get("run.rounds", 1)
@@ -125,7 +129,8 @@ class Terminal:
         if self.overall is not None:
             under_way = sum(task.percentage for task in self.bars.tasks if task.id in self.tasks.values())
             done = self.done + under_way / 100
-            self.bars.update(self.overall, completed=done, left=self.left.of("runs", done, self.jobs))
+            left = self.left.of("runs", done, self.jobs)
+            self.bars.update(self.overall, completed=done, left=left, stage="")
 
     def _quarter(self, key: Any, text: str, done: int, total: int, left: str) -> None:
         quarter = 4 * done // max(total, 1)

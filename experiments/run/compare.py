@@ -157,6 +157,7 @@ def run(
                 _let_go()
             interrupted = False
             try:
+                terminal.begin()
                 failed = pool.run(todo, busy, terminal.listen)
                 index["status"] = "failed" if failed else "completed"
                 index["failed"] = {job.name: why for job, why in failed.items()}
