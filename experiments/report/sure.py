@@ -103,6 +103,7 @@ def told(lead: Sure) -> str:
     if lead.ends is None:
         return "how sure that is is not known"
     ends = f"95 % interval {100 * lead.ends[0]:+.1f} to {100 * lead.ends[1]:+.1f}"
+    ends += f" over the {lead.over} of one seed" if lead.seeds == 1 else ""
     return ends if lead.apart else f"not told apart from 0: {ends}"
 
 

@@ -32,6 +32,9 @@ def test_of_one_seed_answers_are_paired_question_by_question(tmp_path):
     assert lead.value == pytest.approx(0.02)
     assert lead.ends == pytest.approx((0.02 - 0.196 * deviation, 0.02 + 0.196 * deviation))
     assert (lead.over, lead.seeds, lead.apart) == ("questions", 1, False)
+    assert sure.told(lead) == (
+        "not told apart from 0: 95 % interval -0.8 to +4.8 over the questions of one seed"
+    )
     alone = sure.reached(comparison, "cdc", "drift")
     half = 0.196 * (0.52 * 0.48 * 100 / 99) ** 0.5
     assert alone.ends == pytest.approx((0.52 - half, 0.52 + half))
