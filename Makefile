@@ -45,7 +45,7 @@ bench-deploy: install ## what a deployment costs beside Flower alone (minutes); 
 	@$(BIN)/python -m experiments.bench.deploy $(if $(filter file,$(origin OUT)),,--out "$(OUT)")
 
 test: install ## the tests, a file at a time on each of TESTERS processes (2)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TESTERS) --dist loadfile
+	@PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder
 
 test-deploy: install ## the short tests of a deployment, against real processes of this machine
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/deploy tests/clients/device tests/strategies/served \

@@ -44,10 +44,17 @@ def settings(words, run_settings, tmp_path):
     return make
 
 
+OFTEN = ("llava_onevision", "qwen2_5_vl", "internvl")
+"""Families whose pictures differ most; `tests/models` has every family in the short tier."""
 RUNS = [
     ("smolvlm", "fedavg_lora"),
     ("gemma3", "fedavg_full"),
-    *((name, "cdc") for name in tiny.BUILDERS if name != "llava"),
+    *((name, "cdc") for name in OFTEN),
+    *(
+        pytest.param(name, "cdc", marks=pytest.mark.slow)
+        for name in tiny.BUILDERS
+        if name not in ("llava", *OFTEN)
+    ),
 ]
 
 

@@ -262,7 +262,7 @@ def test_files_stay_few_and_a_new_run_takes_none_of_an_old_one(settings):
     assert not folder.exists()
 
 
-@pytest.mark.parametrize(("every", "rounds"), [(1, 8), (3, 10), (0, 7)])
+@pytest.mark.parametrize(("every", "rounds"), [(1, 8), pytest.param(3, 10, marks=pytest.mark.slow), (0, 7)])
 def test_adapters_stay_as_few_as_devices_and_checkpoints_name(every, rounds, settings):
     own = {"rounds": rounds, "eval_every": rounds, "checkpoint_every": every}
     made = settings(devices=3, cohort=0.34, cloud_steps=1, **own)
@@ -287,10 +287,10 @@ def test_elsewhere_than_on_our_grids_each_device_keeps_two_adapters(settings, tm
 
 @pytest.mark.parametrize("kept", [0, 1])
 def test_a_run_resumes_from_each_checkpoint_that_is_kept(kept, settings, tmp_path):
-    made = settings(rounds=8, devices=2, cohort=0.5, cloud_steps=1, eval_every=8, checkpoint_every=2)
+    made = settings(rounds=6, devices=2, cohort=0.5, cloud_steps=1, eval_every=6, checkpoint_every=2)
     whole = uninterrupted(made, tmp_path)
     with pytest.raises(Stopped):
-        run_local(parse(made), stop_at("rounds", 7))
+        run_local(parse(made), stop_at("rounds", 5))
     files = list(checkpoint.found(Path(made["run.out-dir"]) / "checkpoints").values())
     assert len(files) == 2
     for newer in files[kept + 1 :]:

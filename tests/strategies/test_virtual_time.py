@@ -33,7 +33,7 @@ def played(run_settings, **more):
         {"late": "take", "over_selection": 2.0},
         {"mode": "async", "in_flight": 4, "buffer": 2},
         {"run.method": "fedavg_lora"},
-        {"run.method": "static"},
+        pytest.param({"run.method": "static"}, marks=pytest.mark.slow),
     ],
 )
 def test_the_same_seed_gives_the_same_hours_and_ledger(run_settings, more):
@@ -64,7 +64,10 @@ def test_the_same_seed_gives_the_same_hours_and_ledger(run_settings, more):
     assert (first.devices[[*columns, "joules"]].to_numpy() >= 0).all()
 
 
-@pytest.mark.parametrize(("mode", "profile"), [("sync", "gpu-server"), ("async", "gpu-server"), ("sync", "")])
+@pytest.mark.parametrize(
+    ("mode", "profile"),
+    [("sync", "gpu-server"), ("async", "gpu-server"), pytest.param("sync", "", marks=pytest.mark.slow)],
+)
 def test_the_cloud_takes_time_between_rounds(run_settings, mode, profile):
     found = played(
         run_settings,
@@ -83,7 +86,7 @@ def test_the_cloud_takes_time_between_rounds(run_settings, mode, profile):
     np.testing.assert_allclose(begin[1:], 3600 * hours[:-1] + cloud[:-1])
 
 
-@pytest.mark.parametrize("method", ["static", "fedavg_lora"])
+@pytest.mark.parametrize("method", ["static", pytest.param("fedavg_lora", marks=pytest.mark.slow)])
 def test_a_cloud_that_does_not_distil_takes_no_time(run_settings, method):
     found = played(run_settings, method=method, cost_model="llava-1.5-7b", mix="macmini=100%")
     assert not found.metrics.query("name == 'cloud_seconds'")["value"].any()
@@ -233,7 +236,13 @@ def test_each_device_runs_the_least_compression_that_its_ram_holds(run_settings,
 
 
 @pytest.mark.parametrize(
-    "more", [{}, {"run.method": "fedavg_lora"}, {"fleet.mode": "async"}, {"fleet.late": "take"}]
+    "more",
+    [
+        {},
+        {"fleet.mode": "async"},
+        pytest.param({"run.method": "fedavg_lora"}, marks=pytest.mark.slow),
+        pytest.param({"fleet.late": "take"}, marks=pytest.mark.slow),
+    ],
 )
 def test_a_deadline_nobody_can_meet_is_empty_rounds_and_not_the_end(run_settings, more):
     slow = {"mix": "pi4=100%", "cost_model": "llava-qwen-0.5b", "compression": "int8", "deadline": 1.0}

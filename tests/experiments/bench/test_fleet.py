@@ -23,6 +23,7 @@ def ray():
     head.close()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray")
 @pytest.mark.filterwarnings(*RAYS_OWN)
 def test_a_quick_bench_writes_its_figures(tmp_path, capsys):

@@ -10,11 +10,11 @@ import pytest
 
 from experiments.controls.hostile import HONEST, in_a_process, play
 from strategies.method import names
-from tests.conftest import each_method
 
 LIARS = 5
 ROUNDS = 3
 SPACE = 12 << 30  # bytes of address space, of which torch maps much and uses little
+METHODS = [m if m in ("cdc", "fedavg_lora") else pytest.param(m, marks=pytest.mark.slow) for m in names()]
 MEMORY = 1.5  # times the peak of a run with silent liars
 
 
@@ -29,7 +29,7 @@ def settings(run_settings, tmp_path):
     return make
 
 
-@pytest.mark.parametrize("method", each_method(names()))
+@pytest.mark.parametrize("method", METHODS)
 def test_what_nobody_may_say_changes_nothing(method, settings):
     silent, lied = (play(settings(method, how), how, seed=0) for how in ("silent", "refused"))
     assert lied["status"] == "completed"
@@ -41,7 +41,7 @@ def test_what_nobody_may_say_changes_nothing(method, settings):
     assert lied["adapter"] == silent["adapter"]
 
 
-@pytest.mark.parametrize("method", each_method(names()))
+@pytest.mark.parametrize("method", METHODS)
 def test_no_lie_at_all_ends_a_run(method, settings):
     found = play(settings(method, "all"), "all", names().index(method), query=True)
     assert found["status"] == "completed"
