@@ -18,6 +18,7 @@ from pathlib import Path
 from cdc_flower import results
 from cdc_flower.config import sections
 from cdc_flower.wire import keys
+from experiments.cli.settings import allowed, of_stage, shown
 from strategies.method import methods
 
 ROOT = Path(__file__).parents[1]
@@ -44,17 +45,40 @@ NAV = {
     "Results": [f"results/{p.stem}" for p in sorted((ROOT / "docs" / "results").glob("*.md"))],
 }
 PYTHON = {
-    "A comparison, a run": ("experiments.run.compare", "strategies.run", "cdc_flower.results"),
+    "A comparison, a run": (
+        *("experiments.run.compare", "experiments.report.summary", "experiments.run.settings"),
+        *("strategies.run", "cdc_flower.results", "cdc_flower.models.adapted"),
+    ),
     "Settings": ("cdc_flower.config", "cdc_flower.setting", "cdc_flower.plugins"),
     "Methods": ("strategies.method", "strategies.cdc", "strategies.lineage", "strategies.callbacks"),
     "Devices": ("clients.task", "clients.cdc", "clients.store", "cdc_flower.data.source"),
     "Uplink": ("cdc_flower.uplink.scores", "cdc_flower.uplink.sample", "cdc_flower.uplink.token_batch"),
     "Cloud": ("cdc_flower.cloud.losses", "cdc_flower.cloud.distill", "cdc_flower.cloud.guard"),
     "Downlink": ("cdc_flower.downlink.codecs", "cdc_flower.downlink.update", "cdc_flower.downlink.versions"),
+    "On the wire": ("cdc_flower.wire.frame", "cdc_flower.wire.parts", "cdc_flower.wire.messages"),
     "Models": ("cdc_flower.models.family", "cdc_flower.models.adapters", "cdc_flower.models.shared"),
     "Tasks": ("cdc_flower.tasks.task",),
 }
 """What the Python reference has, in this order."""
+OTHER_FILES = """
+## A comparison
+
+| in its folder | what |
+|---|---|
+| `runs/ARM-SEED/` | a run folder for each arm and seed |
+| `comparison.json` | settings, arms, seeds, versions, the teacher's accuracy, host seconds by stage |
+| `summary.json` | [figures for programs](../guide.md#for-programs); its [schema](../summary.schema.json) |
+| `report.html` | the report: one file that needs no other |
+
+## A deployment
+
+[The cloud's folder and a device's bundle](../deploy.md#provision), and
+[what a device writes](../device.md#files).
+
+## A pack
+
+[`train.parquet` and `test.parquet`](../guide.md#your-own-data), their columns and lists.
+"""
 CSS = """
 article table { display: block; overflow-x: auto; width: fit-content; max-width: 100%; }
 article code { overflow-wrap: anywhere; }
@@ -137,19 +161,15 @@ def notebook(path: Path) -> str:
 
 
 def table_of_settings() -> str:
-    """Every setting: key, default, meaning."""
-    out = [
-        "# Settings",
-        "",
-        "`cdc-flower settings` prints them with their ranges. Each is `--set KEY=VALUE`.",
-        "",
-    ]
+    """Every setting, as `cdc-flower settings` has it."""
+    out = ["# Settings", "", "`cdc-flower settings` prints them. Each is `--set KEY=VALUE`.", ""]
     for section, cls in sections().items():
         out += [f"## {section}", "", (cls.__doc__ or "").splitlines()[0], ""]
-        out += ["| key | default | meaning |", "|---|---|---|"]
-        for name, field in cls.__pydantic_fields__.items():  # type: ignore[attr-defined]
-            meaning = (field.description or "").replace("|", "\\|").replace("<", "&lt;")
-            out.append(f"| `{section}.{name.replace('_', '-')}` | `{field.default!r}` | {meaning} |")
+        out += ["| key | default | allowed | read by | meaning |", "|---|---|---|---|---|"]
+        for row in of_stage(section, cls):
+            cells = (allowed(row), row["reader"], row["meaning"] or "")
+            rest = " | ".join(cell.replace("|", "\\|").replace("<", "&lt;") for cell in cells)
+            out.append(f"| `{row['key']}` | `{shown(row['default'])}` | {rest} |")
         out.append("")
     return "\n".join(out)
 
@@ -181,7 +201,10 @@ def messages() -> str:
 | TRAIN | {down} | {up} |
 | EVALUATE | `{keys.CONFIG}`: `{keys.ROUND}` | `{keys.CONFIG}`: `{keys.ANSWERS}` |
 
-The form of a method's TRAIN reply is its `form()`, read by `cdc_flower.wire.reply`; all else is refused.
+The form of a method's TRAIN reply is its `form()`, read by `cdc_flower.wire.reply`; all else is refused. What
+TRAIN of `cdc` carries, both ways, stands with an example in
+[a ClientApp of your own](../extending.md#a-clientapp-of-your-own); the array is a frame of the
+[wire format](../wire-format.md).
 
 ## Names
 
@@ -195,7 +218,7 @@ def files() -> str:
     """What a run leaves on disk."""
     about = (results.__doc__ or "").splitlines()
     listed = "\n".join(line[4:] for line in about if line.startswith("    "))
-    return f"# Files of a run\n\n{about[0]}\n\n```text\n{listed}\n```\n"
+    return f"# Files\n\n## A run\n\n{about[0]}\n\n```text\n{listed}\n```\n{OTHER_FILES}"
 
 
 def python() -> str:

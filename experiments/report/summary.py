@@ -1,6 +1,7 @@
 """From run folders to the numbers people quote: means over seeds, 95 % intervals, summary.json.
 
 Definitions, also in README.md and docs/summary.schema.json:
+
 - `acc_source`: test accuracy on domain "source" after the last round; `acc_drift`: the unweighted mean over
   the drifted domains; all in 0..1. `forgetting`: see `cdc_flower.results.forgetting`; negative = gained.
 - `gap_closed`: (arm - lower) / (teacher - lower) on `acc_drift`, where lower is the first arm that adapts
