@@ -173,7 +173,9 @@ def decides(setup: Setup, own: MmpgSettings) -> dict[str, Any]:
     return {
         **given,
         "own": replace(own, clips=0, summary="constant" if own.summary == "constant" else "own"),
-        "version": (VERSION, "trust") if own.reconstruct == adr.LEARNED else VERSION,
+        "version": VERSION,
+        **({"frames": "as known"} if own.reconstruct == adr.LEARNED else {}),
+        **({"kept": "most right"} if own.summary == "constant" else {}),
         "student": setup.shared.digest,
         "adapter": (pair.compression, pair.adapter, pair.lora_rank),
         "wire": (config.uplink.token_bits, config.uplink.transform),

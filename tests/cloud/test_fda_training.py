@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from cdc_flower.cloud.episodes import drawn
+from cdc_flower.cloud.episodes import MOST, drawn
 from cdc_flower.cloud.fda_training import digest, look, parted, train
 from cdc_flower.cloud.trained import kept
+from cdc_flower.draws import generator
 from cdc_flower.models import adapters
 
 
@@ -30,6 +31,9 @@ def test_a_user_s_own_words_are_learned_from_its_questions_and_one_for_all_does_
         assert best < looks[0].loss
         judged = [drawn(u, np.random.default_rng(0)) for u in users]
         found = look(adaptor, student, judged)
+        if constant:
+            held = [drawn(u, generator(0, "held out/" + u.name), MOST) for u in parted(users)[1]]
+            assert look(adaptor, student, held).accuracy == max(one.accuracy for one in looks)
         assert (found.accuracy > 0.9) is not constant
         np.testing.assert_array_equal(adapters.read(student.model), before)
     assert losses[False] < 0.5 * losses[True]
