@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader
 from PIL import Image
 
 from cdc_flower.config import Config
@@ -124,6 +123,8 @@ def _values(axis: look.Axis) -> Fitted:
 
 def write_sheet(pack: Pack, config: Config, path: Path) -> None:
     """Write the contact sheet: samples of every domain and kind, the same ones for the same pack."""
+    from experiments.report.page import template  # with what draws, which tables on the terminal need not
+
     groups = []
     frame = pack.train.assign(drift=domains(pack.train, config.data))
     left = MOST
@@ -138,13 +139,10 @@ def write_sheet(pack: Pack, config: Config, path: Path) -> None:
                 {"domain": domain, "qtype": qtype, "rows": len(rows), "share": share_of, "samples": samples}
             )
     axes = [
-        {"heading": _heading(axis), "values": axis.values.to_dict("records") if axis.said else []}
+        {"heading": _heading(axis), "values": _rows(axis.values) if axis.said else []}
         for axis in look.axes(pack, config)
     ]
-    page = Environment(loader=PackageLoader("experiments.report"), autoescape=True).get_template(
-        "pack.html.j2"
-    )
-    text = page.render(
+    text = template("pack").render(
         name=pack.name,
         summary=summary(pack),
         axes=axes,
@@ -153,6 +151,13 @@ def write_sheet(pack: Pack, config: Config, path: Path) -> None:
         clips=pack.clips,
     )
     path.write_text(text, encoding="utf-8")
+
+
+def _rows(values: pd.DataFrame) -> list[tuple[str, ...]]:
+    return [
+        (str(one.value), "known" if one.known else "new", f"{one.train:,}", f"{one.test:,}")
+        for one in values.itertuples()
+    ]
 
 
 def _sample(row: dict[str, Any], images: Any) -> dict[str, Any]:

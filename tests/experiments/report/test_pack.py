@@ -87,11 +87,11 @@ def test_the_contact_sheet_needs_no_other_file_and_shows_every_kind(scenes, conf
     assert "&lt;script&gt;" in text
     for qtype in set(scenes.train["qtype"]):
         assert f"· {qtype} <span" in text
-    assert text.count("<figure>") == text.count("<img ") <= report.MOST
+    assert text.count("<figure ") == text.count("<img ") <= report.MOST
 
 
 def test_a_clip_is_its_frames_in_a_row(scenes, config, tmp_path):
     report.write_sheet(clips_of(scenes), config, tmp_path / "sheet.html")
     text = (tmp_path / "sheet.html").read_text()
-    assert text.count("<img ") == 2 * text.count("<figure>")
+    assert text.count("<img ") == 2 * text.count("<figure ")
     assert 'alt="frame 2 of' in text
