@@ -64,9 +64,9 @@ def checked(cls: type[T], values: Mapping[str, Any], named: Callable[[str], str]
     except ValidationError as err:
         first = err.errors()[0]
         name = str(first["loc"][0])
-        raise ConfigError(
-            f"setting '{named(name)}' = {first['input']!r}; allowed: {allowed(cls, name)}"
-        ) from None
+        fields = cls.__pydantic_fields__  # type: ignore[attr-defined]
+        may = allowed(cls, name) if name in fields else ", ".join(named(field) for field in fields)
+        raise ConfigError(f"setting '{named(name)}' = {first['input']!r}; allowed: {may}") from None
 
 
 def allowed(cls: type, name: str) -> str:
