@@ -100,6 +100,17 @@ def pair_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def deep_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A student like that one, of three layers: for what happens between layers."""
+    from experiments.pretrain.pretrain import LanguageModel, Recipe, pretrain
+
+    folder, lm = tmp_path_factory.mktemp("deep"), LanguageModel(64, 3, 192)
+    steps = {"tower_steps": 0, "teacher_steps": 0, "student_steps": 0}
+    pretrain(parse(SMALL), folder, Recipe(80, tower_layers=1, teacher=lm, student=lm, **steps))
+    return folder / "student"
+
+
+@pytest.fixture(scope="session")
 def clip_pair_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pair folder for clips of three frames of 2 x 2 tokens; its models were never trained."""
     from tests.tiny import clips

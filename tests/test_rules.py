@@ -16,7 +16,7 @@ from cdc_flower.rules import RULES
         ({"run.poison-devices": "1,8"}, "'8'; allowed: a comma list of devices from 0 to 7"),
         ({"run.poison-devices": "1,,2"}, "''; allowed: a comma list of devices"),
         ({"run.poison-devices": "1:2"}, "'2'; allowed behind ':': noise, shuffled,"),
-        ({"run.callbacks": "mail"}, "; allowed: tensorboard"),
+        ({"run.callbacks": "mail"}, "; allowed: mlflow, tensorboard, wandb"),
         ({"data.known-styles": "0%"}, "; allowed: a share from above 0% to 100%"),
         ({"data.known-objects": "150%"}, "; allowed: a share from above 0% to 100%"),
         ({"data.known-questions": "half%"}, "; allowed: a share from above 0% to 100%"),

@@ -13,7 +13,9 @@ import torch
 from cdc_flower.models import vlm
 from cdc_flower.models.attention import Paid, shown
 from cdc_flower.models.families import parts
+from cdc_flower.models.shared import load_shared
 from cdc_flower.models.student import device_model
+from cdc_flower.stages import PairConfig
 from tests import tiny
 
 
@@ -24,8 +26,9 @@ def inputs(shared):
 
 
 @torch.no_grad()
-def test_one_map_is_alive_at_a_time_and_none_afterwards(shared, config, inputs):
-    model = device_model(shared, config.pair)
+def test_one_map_is_alive_at_a_time_and_none_afterwards(deep_student, inputs):
+    pair = PairConfig(teacher="nowhere", student=str(deep_student), lora_rank=4)
+    model = device_model(load_shared(pair, "x"), pair)
     seen, alive = [], []
 
     def take(layer):

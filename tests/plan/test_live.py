@@ -24,8 +24,8 @@ def test_weights_are_not_counted_however_they_are_turned(pair_folder):
     assert two > 1.9 * one
 
 
-def test_a_pass_on_meta_has_as_much_alive_as_the_pass_itself(pair_folder):
-    path = pair_folder / "student"
+def test_a_pass_on_meta_has_as_much_alive_as_the_pass_itself(deep_student):
+    path = deep_student
     of = open_checkpoint(str(path), "student", "lora", 4, "eager")
     real = FAMILIES["llava"].model_class.from_pretrained(path, attn_implementation="eager")
     real.config.text_config.num_hidden_layers = LAYERS

@@ -10,7 +10,7 @@ from experiments.bench import adaptation
 
 def test_settings_that_cannot_be_used_end_in_one_line(capsys):
     assert adaptation.main(["--set", "mmpg.frames=0"]) == 2
-    assert capsys.readouterr().err.startswith("error: setting 'mmpg.frames' = 0: ")
+    assert capsys.readouterr().err.startswith("error: setting 'mmpg.frames' = 0; allowed: ")
 
 
 @pytest.mark.slow
