@@ -23,8 +23,8 @@ $(STAMP): requirements.lock pyproject.toml $(wildcard cdc_flower/weights/*/pair.
 	@$(BIN)/python -c "from cdc_flower.models import folders; folders.install()"  # into the cache, where flwr run finds it
 	@touch $@
 
-demo: install ## compare three methods on the embedded data; OUT=folder for the results
-	@$(BIN)/cdc-flower compare --methods static,cdc,fedavg_lora --set run.rounds=12 --set run.eval-every=3 --out "$(OUT)"
+demo: install ## compare three methods on the embedded data; OUT=folder for the results, RESUME=1 to go on after Ctrl-C
+	@$(BIN)/cdc-flower compare --methods static,cdc,fedavg_lora --set run.rounds=12 --set run.eval-every=3 --out "$(OUT)" $(if $(RESUME),--resume)
 
 bench: install ## how near the wire is to its limits; with OUT=folder also bench.json there
 	@$(BIN)/python -m experiments.bench.wire $(if $(filter file,$(origin OUT)),,--out "$(OUT)")
