@@ -247,7 +247,8 @@ def train_language(
     _centre(model, tokens, recipe.seed)
     if name == "student" and recipe.student_words:
         _name_regions(model, text, goal, tokens)
-    for module in (model, *([head] if head is not None else [])):
+    moved: list[nn.Module] = [model] if head is None else [model, head]
+    for module in moved:
         module.to(placement.here().device)
     trained = nn.ModuleDict(
         {
