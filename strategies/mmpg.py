@@ -152,16 +152,22 @@ class Mmpg(Method):
         asked = {"anchors": own.anchors, "frames": own.frames, "clips": own.clips}
 
         def content(device: int) -> RecordDict:
-            given = self.given.get(device)
+            version, frame = self._next(device)
             order = {**asked, keys.WORK: self.work, keys.ROUND: server_round}
-            records = RecordDict(
-                {keys.CONFIG: ConfigRecord({**order, keys.VERSION: given.version if given else 0})}
-            )
-            if given and self.heard.get(device) != (given.version, given.digest):
-                records[keys.ARRAYS] = payload(self._frame(given))
+            records = RecordDict({keys.CONFIG: ConfigRecord({**order, keys.VERSION: version})})
+            if frame is not None:
+                records[keys.ARRAYS] = payload(frame)
             return records
 
         return self.fleet.ask(grid, server_round, MessageType.TRAIN, content)
+
+    def _next(self, device: int) -> tuple[int, bytes | None]:
+        """The version that a device is to have, and the frame that brings it; None where it has it."""
+        given = self.given.get(device)
+        if given is None:
+            return 0, None
+        has = self.heard.get(device) == (given.version, given.digest)
+        return given.version, None if has else self._frame(given)
 
     def _frame(self, given: Given) -> bytes:
         return update.jump_frame(given.payload, 0, given.version, self.layout.digest, given.digest)

@@ -10,13 +10,11 @@ reaches another but by the teacher's answers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
-from flwr.serverapp import Grid
 
 from cdc_flower.checkpoint import Saved
 from cdc_flower.cloud.fda import Seen
@@ -27,7 +25,6 @@ from cdc_flower.fleet.cost.charges import CloudWork
 from cdc_flower.fleet.time.clock import staleness_weight
 from cdc_flower.uplink.sample import NO_TOKENS
 from cdc_flower.wire import keys
-from cdc_flower.wire.messages import payload
 from cdc_flower.wire.reply import Form, Reply
 from strategies.answers import Taken
 from strategies.cdc import CDC
@@ -61,7 +58,7 @@ class MmpgCdc(Mmpg):
         distilled: the shared adapter (P,), as it was learned.
         rounds: in which something was distilled.
         brought: device -> `rounds` of then, when its line was advanced last.
-        own: device -> what was generated for it (G,), as it was generated.
+        generated: device -> what was generated for it (G,), as it was generated.
     """
 
     name = "mmpg_cdc"
@@ -105,23 +102,11 @@ class MmpgCdc(Mmpg):
         work = self.loop.cloud_work(samples)
         return replace(work, judged=work.judged + samples)
 
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Every device gets what it lacks of the sum."""
-        own = self.own
-        asked = {"anchors": own.anchors, "frames": own.frames, "clips": own.clips}
-
-        def content(device: int) -> RecordDict:
-            self._brought(device)
-            line = self.lines[device]
-            order = {**asked, keys.WORK: self.work, keys.ROUND: server_round}
-            records = RecordDict({keys.CONFIG: ConfigRecord({**order, keys.VERSION: line.mirror.newest})})
-            if (frame := line.frame_for(device)) is not None:
-                records[keys.ARRAYS] = payload(frame)
-            return records
-
-        return self.fleet.ask(grid, server_round, MessageType.TRAIN, content)
+    def _next(self, device: int) -> tuple[int, bytes | None]:
+        """The newest version of a device's line, brought to what was distilled since."""
+        self._brought(device)
+        line = self.lines[device]
+        return line.mirror.newest, line.frame_for(device)
 
     def _learn(self, round: int, found: Mapping[int, Both | None]) -> None:
         """Distil the samples that came with tokens into the shared adapter; who sent nothing gets that."""

@@ -87,27 +87,27 @@ def cache_folder_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield
 
 
+def untrained(folder: Path, teacher: tuple[int, ...], student: tuple[int, ...], tower_layers: int) -> Path:
+    """A pair in that folder whose models were initialised and never trained; sizes as of `LanguageModel`."""
+    from experiments.pretrain.pretrain import LanguageModel, Recipe, pretrain
+
+    models = {"teacher": LanguageModel(*teacher), "student": LanguageModel(*student)}
+    steps = {"tower_steps": 0, "teacher_steps": 0, "student_steps": 0}
+    pretrain(parse(SMALL), folder, Recipe(80, tower_layers=tower_layers, **models, **steps))
+    return folder
+
+
 @pytest.fixture(scope="session")
 def pair_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pair folder whose models were initialised and never trained."""
-    from experiments.pretrain.pretrain import LanguageModel, Recipe, pretrain
-
-    folder = tmp_path_factory.mktemp("pair")
-    steps = {"tower_steps": 0, "teacher_steps": 0, "student_steps": 0}
-    teacher, student = LanguageModel(128, 1, 192), LanguageModel(64, 1, 192)
-    pretrain(parse(SMALL), folder, Recipe(80, tower_layers=2, teacher=teacher, student=student, **steps))
-    return folder
+    return untrained(tmp_path_factory.mktemp("pair"), (128, 1, 192), (64, 1, 192), tower_layers=2)
 
 
 @pytest.fixture(scope="session")
 def deep_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A student like that one, of three layers: for what happens between layers."""
-    from experiments.pretrain.pretrain import LanguageModel, Recipe, pretrain
-
-    folder, lm = tmp_path_factory.mktemp("deep"), LanguageModel(64, 3, 192)
-    steps = {"tower_steps": 0, "teacher_steps": 0, "student_steps": 0}
-    pretrain(parse(SMALL), folder, Recipe(80, tower_layers=1, teacher=lm, student=lm, **steps))
-    return folder / "student"
+    three = 64, 3, 192
+    return untrained(tmp_path_factory.mktemp("deep"), three, three, tower_layers=1) / "student"
 
 
 @pytest.fixture(scope="session")

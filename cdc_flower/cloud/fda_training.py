@@ -89,8 +89,9 @@ def train(
         if step % max(1, steps // LOOKS) == 0 or step == steps:
             looks.append(look(adaptor, student, judged, step))
             _log.info("adaptor: %s", looks[-1])
-            if _worth(adaptor, looks[-1]) > best[0]:
-                best = (_worth(adaptor, looks[-1]), state(adaptor))
+            worth = _worth(adaptor, looks[-1])
+            if worth > best[0]:
+                best = (worth, state(adaptor))
         if progress is not None:
             progress("hypernetwork", step, steps)
     adaptor.load_state_dict(best[1])

@@ -138,9 +138,9 @@ def _kept(folder: Path, engine: Engine) -> str:
 
     if engine is Engine.flower:
         return f"what was done is in '{folder}'; Flower's engine cannot go on with it"
-    if not simulating.rounds_done(folder):
-        return f"no round was done yet; '{folder}' can be used again"
     done = simulating.rounds_done(folder)
+    if not done:
+        return f"no round was done yet; '{folder}' can be used again"
     return f"{done} rounds are in '{folder}'; `cdc-flower simulate --resume {folder}` goes on"
 
 

@@ -159,6 +159,10 @@ class Turns:
     labels: torch.Tensor  # (B, S) int64, -100 where nothing is asked
     turn: torch.Tensor  # (B, S) int64, which turn a position belongs to; -1 before the first
 
+    def to(self, device: torch.device) -> Turns:
+        """The batch on another device."""
+        return Turns(self.inputs.to(device), self.labels.to(device), self.turn.to(device))
+
 
 def collate_turns(
     text: vlm.Text,
@@ -185,10 +189,10 @@ def collate_turns(
 def turns_states(model: nn.Module, batch: Turns) -> torch.Tensor:
     """Hidden states (B, S, H) after the final norm.
 
-    Each question sees the picture and itself, at the positions it would have alone.
+    Each question sees the picture and itself, at the positions it would have alone. The batch is where the
+    model is.
     """
-    inputs, turn = batch.inputs.to(placement.device_of(model)), batch.turn.to(placement.device_of(model))
-    size = turn.shape[1]
+    inputs, turn, size = batch.inputs, batch.turn, batch.turn.shape[1]
     seen = torch.ones(size, size, dtype=torch.bool, device=turn.device).tril()[None] & inputs.mask[:, None]
     seen &= (turn[:, None] == -1) | (turn[:, :, None] == turn[:, None])
     seen |= torch.eye(size, dtype=torch.bool, device=turn.device)[None]  # a padding row must see something
@@ -205,7 +209,7 @@ def turns_loss(
         hidden: what `turns_states` gave, where it is at hand.
     """
     hidden = turns_states(model, batch) if hidden is None else hidden
-    labels = batch.labels[:, 1:].to(hidden.device)
+    labels = batch.labels[:, 1:]
     asked = labels != -100
     logits = vlm.parts(model)[2](hidden[:, :-1][asked].float())
     return nn.functional.cross_entropy(logits, labels[asked], label_smoothing=smoothing)
@@ -276,6 +280,7 @@ def train_language(
             [(questions[r], answers[r]) for r in rng.permutation(rows_of[i])[: recipe.turns]] for i in picked
         ]
         batch = collate_turns(text, [tokens[i][p] for i, p in zip(picked, kept, strict=True)], kept, turns)
+        batch = batch.to(placement.device_of(model))
         hidden = turns_states(model, batch)
         loss = turns_loss(model, batch, recipe.label_smoothing, hidden)
         if head is None or k < n:
@@ -345,6 +350,7 @@ def validation_loss(
             for i in some
         ]
         batch = collate_turns(text, [tokens[i] for i in some], [whole] * len(some), turns)
+        batch = batch.to(placement.device_of(model))
         judged = int((batch.labels[:, 1:] != -100).sum())
         total += float(turns_loss(model, batch, 0.0)) * judged
         count += judged

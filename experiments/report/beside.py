@@ -110,7 +110,7 @@ def cells(made: Sequence[Row], base: Result) -> list[tuple[str, ...]]:
     return [
         (
             *(row.arm, row.result.name, share(row.reached.value, *(row.reached.ends or ()))),
-            *(size(_bytes(row)), str(len(row.result.made.index["seeds"]))),
+            *(size(summary.moved(row.result.made, row.arm)), str(len(row.result.made.index["seeds"]))),
             *(("", "", "", "") if row.lead is None else _apart(row, row.lead, base)),
         )
         for row in made
@@ -122,11 +122,6 @@ def _apart(row: Row, lead: Sure, base: Result) -> tuple[str, ...]:
     none = "one seed" if lead.seeds else "no common seed" if _same_data(base, row.result) else "other data"
     over = {"questions": "questions of one seed", "": none}
     return base.name, f"{100 * lead.value:+.1f}", ends, over.get(lead.over, f"{lead.seeds} {lead.over}")
-
-
-def _bytes(row: Row) -> float:
-    of = row.result.made.methods.set_index("method").loc[row.arm]
-    return float(of["uplink_bytes"] + of["downlink_bytes"])
 
 
 def sentences(found: Sequence[Result], made: Sequence[Row]) -> tuple[str, str]:
@@ -212,7 +207,7 @@ def _cost(found: Sequence[Result], made: Sequence[Row], unit: str) -> str:
     by = sure.judged_by(*(one.made for one in found))
     paths = {
         f"{row.arm} ({row.result.name})": charts_cost.Path(
-            [(_bytes(row), row.reached.value)], row.reached.ends
+            [(summary.moved(row.result.made, row.arm), row.reached.value)], row.reached.ends
         )
         for row in made
     }

@@ -12,7 +12,7 @@ from typing import Any
 from cdc_flower.tasks import task_of
 from experiments.report import sure
 from experiments.report.amounts import size
-from experiments.report.summary import Comparison
+from experiments.report.summary import Comparison, moved
 from experiments.report.sure import Sure
 from experiments.report.terminal import share
 
@@ -98,8 +98,8 @@ def _tie(
     lead = ahead[like[0]]
     what = f"the lead over {_name(like[0])}"
     adapt = [arm for arm in (best, *like) if comparison.index["traits"][arm]["adapts"]]
-    cheap = min(adapt, key=lambda arm: _bytes(comparison, arm), default=best)
-    least = f"; {_name(cheap)} sent the least" if _bytes(comparison, cheap) < _bytes(comparison, best) else ""
+    cheap = min(adapt, key=lambda arm: moved(comparison, arm), default=best)
+    least = f"; {_name(cheap)} sent the least" if moved(comparison, cheap) < moved(comparison, best) else ""
     more = [f"{len(like) - SAID} others"] if len(like) > SAID else []
     others = listed([facts[arm] for arm in like[:SAID]] + more)
     behind = next((arm for arm in ahead if arm not in like), None)
@@ -132,7 +132,7 @@ def _fact(comparison: Comparison, arm: str, has: Sure) -> str:
     traits = comparison.index["traits"][arm]
     if not traits["adapts"]:
         return f"{_name(arm)} ({_worth(comparison, has.value)}, the model as shipped)"
-    took = [f"{size(_bytes(comparison, arm))} sent", f"{'with' if traits['labels'] else 'no'} true labels"]
+    took = [f"{size(moved(comparison, arm))} sent", f"{'with' if traits['labels'] else 'no'} true labels"]
     took += ["training on devices"] if traits["device_backprop"] else []
     return f"{_name(arm)} ({', '.join([_worth(comparison, has.value), *took])})"
 
@@ -151,11 +151,6 @@ def how_sure(what: Sure, name: str) -> str:
     if what.seeds > 1:
         return f"{lies}{what.seeds} seeds{' and their devices' if what.over == 'devices' else ''})"
     return f"{lies}{what.over}), but one seed was run, and another may end otherwise"
-
-
-def _bytes(comparison: Comparison, arm: str) -> float:
-    row = comparison.methods.set_index("method").loc[arm]
-    return float(row["uplink_bytes"] + row["downlink_bytes"])
 
 
 def _worth(comparison: Comparison, value: float) -> str:

@@ -26,7 +26,8 @@ def last(personal: pd.DataFrame, arm: str, familiar: str = ALL) -> pd.DataFrame:
     """An arm's rows of each run's last evaluation, of devices of one familiarity.
 
     Args:
-        personal: personal.parquet of all runs, with method and seed.
+        personal: personal.parquet of all runs, with method and seed; or another table by method, seed and
+            round.
         arm: by name.
         familiar: "seen", "unseen" or whatever the data say; `ALL` = every device.
     """

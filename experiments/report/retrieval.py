@@ -22,11 +22,10 @@ HEADS = (*(f"R@{k}" for k in AT), "median rank")
 
 def _of(retrieval: pd.DataFrame, arm: str, last: bool) -> pd.DataFrame:
     """An arm's rows before the first round, or of each run's last evaluation."""
+    if last:
+        return own.last(retrieval, arm)
     mine = retrieval[retrieval["method"] == arm] if len(retrieval) else retrieval
-    if mine.empty:
-        return mine
-    at = mine.groupby("seed")["round"].transform("max") if last else 0
-    return mine[mine["round"] == at]
+    return mine if mine.empty else mine[mine["round"] == 0]
 
 
 def _hits(rows: pd.DataFrame, k: int) -> pd.DataFrame:

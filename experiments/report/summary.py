@@ -109,6 +109,12 @@ def paired(runs: pd.DataFrame, arm: str, other: str, measure: str) -> list[float
     return (mine - theirs).dropna().sort_index().tolist()
 
 
+def moved(comparison: Comparison, arm: str) -> float:
+    """Bytes of an arm both ways, of all devices in all rounds, mean over seeds."""
+    row = comparison.methods.set_index("method").loc[arm]
+    return float(row["uplink_bytes"] + row["downlink_bytes"])
+
+
 def run_folder(out: Path, method: str, seed: int) -> Path:
     """Where the run of (method, seed) lives in a comparison folder."""
     return out / "runs" / f"{method}-{seed}"
