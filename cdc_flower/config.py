@@ -52,18 +52,50 @@ def sections() -> dict[str, type]:
     """`STAGES`, then the sections of all methods that are installed; loads the methods.
 
     Raises:
-        ConfigError: a method whose section has the name of a stage or of another's section.
+        ConfigError: a method of this package whose section has the name of a stage or of another's section.
     """
-    return _sections(plugins.names(plugins.METHODS))
+    found = _own_sections()
+    plugins.found(plugins.METHODS, lambda name: _add(found, name))
+    return found
 
 
 @lru_cache(maxsize=1)
-def _sections(methods: tuple[str, ...]) -> dict[str, type]:
+def _sections_of(methods: tuple[str, ...]) -> dict[str, type]:
     found = dict(STAGES)
     for name in methods:
-        for section, cls in plugins.load(plugins.METHODS, name).settings.items():
-            if found.setdefault(section, cls) is not cls:
-                raise ConfigError(f"method '{name}': section '{section}' is taken; allowed: another name")
+        _add(found, name)
+    return found
+
+
+def _own_sections() -> dict[str, type]:
+    """`STAGES` and the sections of the methods of this package: no other package is imported."""
+    return dict(_sections_of(plugins.own(plugins.METHODS)))
+
+
+def _add(found: dict[str, type], method: str) -> None:
+    """Put the sections of a method beside those that were found, or refuse the method."""
+    added = plugins.load(plugins.METHODS, method).settings
+    for section, cls in added.items():
+        if found.get(section, cls) is not cls:
+            raise ConfigError(f"method '{method}': section '{section}' is taken; allowed: another name")
+    found.update(added)
+
+
+def _sections_for(settings: Mapping[str, Any]) -> dict[str, type]:
+    """The sections that settings under their full keys need: `_own_sections`, and another package's where it
+    brings the method that they name, or where they set something of it. No other package is imported, so
+    that a run does not depend on what is installed beside it.
+
+    Raises:
+        ConfigError: the method cannot be loaded.
+    """
+    found = _own_sections()
+    method = settings.get("run.method", STAGES["run"]().method)
+    if method in plugins.names(plugins.METHODS):
+        _add(found, method)
+    named = {key.partition(".")[0] for key in settings}
+    if not named <= set(found):
+        found |= {section: cls for section, cls in sections().items() if section in named}
     return found
 
 
@@ -104,23 +136,22 @@ class Config:
         return () if names == ("none",) else names
 
 
-def _owner() -> dict[str, tuple[str, str]]:
-    """`stage.key` -> its stage and the name of its field."""
-    return _owner_of(plugins.names(plugins.METHODS))
+def _keys_of(sections: Mapping[str, type]) -> tuple[str, ...]:
+    return tuple(
+        f"{section}.{f.name.replace('_', '-')}"
+        for section, cls in sections.items()
+        for f in dataclasses.fields(cls)
+    )
 
 
 @lru_cache(maxsize=1)
-def _owner_of(methods: tuple[str, ...]) -> dict[str, tuple[str, str]]:
-    return {
-        f"{stage}.{f.name.replace('_', '-')}": (stage, f.name)
-        for stage, cls in _sections(methods).items()
-        for f in dataclasses.fields(cls)
-    }
+def _own_keys(methods: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(_keys_of(_sections_of(methods)))
 
 
 def keys() -> tuple[str, ...]:
     """All run-config keys, `stage.key`, in the order of the stages."""
-    return tuple(_owner())
+    return _keys_of(sections())
 
 
 def full_key(key: str) -> str:
@@ -130,16 +161,25 @@ def full_key(key: str) -> str:
         ConfigError: there is none like it; names the nearest.
     """
     kebab = key.replace("_", "-")
-    for name in (key, kebab, key.replace("_", ".", 1).replace("_", "-")):
-        if name in _owner():
-            return name
-    raise ConfigError(f"unknown setting '{key}'; {_hint(kebab)}")
+    for known in (lambda: _own_keys(plugins.own(plugins.METHODS)), keys):
+        for name in (key, kebab, key.replace("_", ".", 1).replace("_", "-")):
+            if name in known():
+                return name
+    raise ConfigError(f"unknown setting '{key}'; {_hint(kebab)}{plugins.left_out()}")
+
+
+def default(key: str) -> Any:
+    """The default of a setting, by its full key; another package is imported for a key of its own alone."""
+    section, _, name = key.partition(".")
+    cls = _own_sections().get(section) or sections()[section]
+    return cls.__pydantic_fields__[name.replace("-", "_")].default  # type: ignore[attr-defined]
 
 
 def _hint(key: str) -> str:
     last = key.rpartition(".")[2]
-    same = [k for k in _owner() if k.rpartition(".")[2] == last]
-    near = [RENAMED[key]] if key in RENAMED else same or get_close_matches(key, _owner(), n=3)
+    known = keys()
+    same = [k for k in known if k.rpartition(".")[2] == last]
+    near = [RENAMED[key]] if key in RENAMED else same or get_close_matches(key, known, n=3)
     return f"did you mean {' or '.join(near)}?" if near else "allowed: `cdc-flower settings` lists them"
 
 
@@ -191,7 +231,8 @@ def parse(settings: Mapping[str, Any]) -> Config:
     Raises:
         ConfigError: unknown key, or a value that is not allowed; one line.
     """
-    config = _built(sections(), {full_key(key): value for key, value in settings.items()})
+    found = {full_key(key): value for key, value in settings.items()}
+    config = _built(_sections_for(found), found)
     known = plugins.names(plugins.METHODS)
     if config.run.method not in known:
         raise ConfigError(f"setting 'run.method' = {config.run.method!r}; allowed: {', '.join(known)}")
@@ -221,7 +262,9 @@ def _check_names(config: Config) -> None:
             find(value)
         except KeyError:
             also = ", mc_dropout=2 to 1024, and -score" if key == "uplink.token-score" else ""
-            raise ConfigError(f"setting '{key}' = {value!r}; allowed: {', '.join(known)}{also}") from None
+            raise ConfigError(
+                f"setting '{key}' = {value!r}; allowed: {', '.join(known)}{also}{plugins.left_out()}"
+            ) from None
     import_module("cdc_flower.cloud.losses").weights(config.cloud.losses)
 
 
@@ -252,6 +295,10 @@ def _built(stages: Mapping[str, type], settings: Mapping[str, Any]) -> Config:
 
 
 def flat(config: Config) -> dict[str, Any]:
-    """The flat run config of `config`, every key present; `parse(flat(c)) == c`."""
+    """The flat run config of `config`, every key of its sections present; `parse(flat(c)) == c`."""
     stages = {**{stage: getattr(config, stage) for stage in STAGES}, **dict(config.methods)}
-    return {key: getattr(stages[stage], name) for key, (stage, name) in _owner().items() if stage in stages}
+    return {
+        f"{section}.{f.name.replace('_', '-')}": getattr(settings, f.name)
+        for section, settings in stages.items()
+        for f in dataclasses.fields(settings)
+    }

@@ -230,8 +230,10 @@ def names() -> tuple[str, ...]:
 
 
 def methods() -> dict[str, type[Method]]:
-    """All methods, in the order of a table: what does not adapt, what needs no gradients, the others."""
-    found = {name: method(name) for name in names()}
+    """All methods that can be used, in the order of a table: what does not adapt, what needs no gradients,
+    the others. Another package's that cannot is left out, with one warning (`plugins.found`).
+    """
+    found = plugins.found(plugins.METHODS, method)
     return dict(sorted(found.items(), key=lambda item: _place(item[1].traits)))
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cdc_flower.config import ConfigError, flat, full_key, parse
+from cdc_flower.config import ConfigError, default, full_key, parse
 
 PRESETS = Path(__file__).parents[1] / "presets"
 
@@ -61,7 +61,7 @@ def assignments(texts: Iterable[str]) -> dict[str, Any]:
     Raises:
         ConfigError: no "=", an unknown key, or one that is given twice.
     """
-    defaults, found = flat(parse({})), {}
+    found: dict[str, Any] = {}
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals:
@@ -69,7 +69,7 @@ def assignments(texts: Iterable[str]) -> dict[str, Any]:
         key = full_key(key.strip())
         if key in found:
             raise ConfigError(f"--set {key} is given twice; allowed: once")
-        found[key] = _typed(value.strip(), type(defaults[key]))
+        found[key] = _typed(value.strip(), type(default(key)))
     return found
 
 

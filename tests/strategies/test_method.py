@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 from cdc_flower import plugins
 from cdc_flower.config import ConfigError, parse, sections
+from cdc_flower.downlink.codecs import CODECS
 from strategies import method as registry
 from strategies.method import DEFINED, Method, Traits, method, methods, names
 
@@ -63,3 +66,52 @@ def test_settings_of_a_method_are_settings_like_all_others():
     assert sections()["fedavg"] is FedAvgSettings
     with pytest.raises(ConfigError, match=r"setting 'fedavg.epochs' = 0"):
         parse({"fedavg.epochs": 0})
+
+
+BROKEN = """
+[cdc_flower.methods]
+absent = absent_package.strategy:Absent
+
+[cdc_flower.extensions]
+torn = torn_package
+"""
+
+
+@pytest.fixture
+def broken(tmp_path, monkeypatch):
+    """A package that was half installed: its entry points are there, a module is not, another is torn."""
+    about = tmp_path / "site" / "broken-0.1.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 0.1\n")
+    (about / "entry_points.txt").write_text(BROKEN)
+    (tmp_path / "site" / "torn_package.py").write_text("def half(:\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    plugins.forget()
+    yield
+    monkeypatch.undo()
+    plugins.forget()
+
+
+def test_a_broken_package_is_left_out_with_one_warning_where_nobody_asked_for_it(broken, caplog):
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            parse({"run.method": "cdc", "fedavg.epochs": 2})
+            assert set(methods()) == set(names()) - {"absent"}
+            assert "fedavg" in sections()
+    said = [record.getMessage() for record in caplog.records]
+    assert [line.partition(" cannot")[0] for line in said] == [
+        "left out: 'torn' of cdc_flower.extensions (torn_package)",
+        "left out: 'absent' of cdc_flower.methods (absent_package.strategy:Absent)",
+    ]
+
+
+def test_a_broken_package_is_refused_where_it_is_asked_for(broken):
+    why = r"'absent' of cdc_flower.methods \(absent_package.strategy:Absent\) cannot be imported: "
+    for ask in (lambda: parse({"run.method": "absent"}), lambda: method("absent")):
+        with pytest.raises(ConfigError, match=why):
+            ask()
+    with pytest.raises(ConfigError, match=rf"unknown setting 'absent.rate'.*; left out: .*{why}"):
+        parse({"absent.rate": 1})
+    with pytest.raises(ConfigError, match=r"'ours'; allowed: .*dyadic.*; left out: 'torn' of"):
+        parse({"downlink.codec": "ours"})
+    assert "ours" not in CODECS

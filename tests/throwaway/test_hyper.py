@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cdc_flower import plugins, results
-from cdc_flower.config import parse, sections
+from cdc_flower.config import flat, parse, sections
 from experiments.cli import app as cli
 
 HERE = Path(__file__).parent
@@ -55,6 +55,7 @@ def test_it_is_listed_with_its_traits_and_settings(installed):
         assert said in listed.stdout
     assert "hyper" in sections()
     assert parse({"run.method": "hyper", "hyper.scale": 0.5}).run.method == "hyper"
+    assert "hyper.scale" not in flat(parse({}))  # a run does not depend on what else is installed
 
 
 def test_it_is_compared_beside_the_others_with_a_report(installed, hyper, tmp_path):

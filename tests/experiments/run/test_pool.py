@@ -28,6 +28,21 @@ def test_a_worker_that_dies_is_replaced(run, monkeypatch):
     assert made.methods["method"].tolist() == ["static"]
 
 
+def test_a_package_that_is_half_installed_meanwhile_does_not_end_new_workers(run, tmp_path, monkeypatch):
+    """Its entry points are there before its modules, as pip may leave them for a second."""
+    about = tmp_path / "site" / "half-0.1.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: half\nVersion: 0.1\n")
+    (about / "entry_points.txt").write_text(
+        "[cdc_flower.methods]\nhalf = half.strategy:Half\n[cdc_flower.extensions]\nhalf = half\n"
+    )
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "site")])  # which workers take over
+    made = run(methods=("static", "cdc"), workers=1)
+    assert made.status == "completed", made.index["failed"]
+    logs = "".join(log.read_text() for log in (tmp_path / "out" / "runs").glob("*.log"))
+    assert logs.count("left out: 'half' of cdc_flower.extensions (half) cannot be imported") == 1
+
+
 @pytest.mark.slow
 def test_a_script_without_the_main_guard_is_told_so(engine, tmp_path):
     program = (
