@@ -167,8 +167,10 @@ def users_of(setup: Setup, own: MmpgSettings, items: Sequence[SourceItem], reade
 
 
 def decides(setup: Setup, own: MmpgSettings) -> dict[str, Any]:
-    """All settings and digests that a trained hypernetwork depends on; the run's seed is not among them."""
-    config, pair = setup.config, setup.config.pair
+    """All settings and digests that a trained hypernetwork depends on. The run's seed is one of them: what is
+    concluded from several seeds holds for several trainings.
+    """
+    config, pair, seed = setup.config, setup.config.pair, setup.config.run.seed
     given = {key: value for key, value in flat(config).items() if key.startswith(("data.", "drift.axes"))}
     return {
         **given,
@@ -176,6 +178,7 @@ def decides(setup: Setup, own: MmpgSettings) -> dict[str, Any]:
         "version": VERSION,
         **({"frames": "as known"} if own.reconstruct == adr.LEARNED else {}),
         **({"kept": "most right"} if own.summary == "constant" else {}),
+        **({"seed": seed} if seed else {}),
         "student": setup.shared.digest,
         "adapter": (pair.compression, pair.adapter, pair.lora_rank),
         "wire": (config.uplink.token_bits, config.uplink.transform),
@@ -192,8 +195,8 @@ def adaptor_of(
         ConfigError: the adapter has nothing that is to be generated, or A has no two users.
         DiskError: the cache cannot be written.
     """
-    config, shared = setup.config, setup.shared
-    made = Adaptor(layout, initial, own.generate, shared.vocab, reader.size, own.summary == "constant")
+    config, shared, seed = setup.config, setup.shared, setup.config.run.seed
+    made = Adaptor(layout, initial, own.generate, shared.vocab, reader.size, own.summary == "constant", seed)
     folder = cache_folder(config.pair.token_cache) / "hypernetworks"
     path = folder / f"{fda_training.digest(decides(setup, own))[:24]}.safetensors"
 
@@ -206,7 +209,7 @@ def adaptor_of(
                 "learns from one to the next; allowed: a pack whose column 'user' has several in A"
             )
         student = Student(shared, twin_model(shared, config.pair), made.at.numpy())
-        fda_training.train(made, student, users, own.steps)
+        fda_training.train(made, student, users, own.steps, seed)
         return made
 
     return trained.kept(path, made, train)

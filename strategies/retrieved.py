@@ -1,10 +1,11 @@
 """Retrieval of a run: how far up the right clip stands for a caption, and the right caption for a clip.
 
 For pairs with a retrieval head (`models.retrieval`) and packs with captions. A device searches with the
-captions of its own users' held-out clips, under its own adapter, among those clips and as many others as make
-`GALLERY`, the same for every arm. The head is no part of the adapter: it reads hidden states, so an adapter
-changes what is found by all of its tensors but those of the language model's own head. Devices whose adapters
-are equal but for these share their vectors, which are computed once.
+captions of its own users' held-out clips, under its own adapter, among all held-out clips, at most `GALLERY`,
+the same for every arm. `SEARCHING` devices do, evenly spread: each reads all of these clips with its own
+adapter. The head is no part of the adapter: it reads hidden states, so an adapter changes what is found by
+all of its tensors but those of the language model's own head. Devices whose adapters are equal but for these
+share their vectors, which are computed once.
 """
 
 from __future__ import annotations
@@ -25,8 +26,12 @@ from cdc_flower.models.retrieval import clip_vectors, text_vectors
 from cdc_flower.models.shared import Shared
 from cdc_flower.results import RETRIEVAL_COLUMNS, frame_of
 from cdc_flower.tasks.retrieval import WAYS, equal, ranks
+from strategies.devices import shown
 
-GALLERY = 64  # clips that a device searches, its own among them
+GALLERY = (
+    1000  # clips that a device searches at most, its own among them; the test split of MSR-VTT has as many
+)
+SEARCHING = 25  # devices at most
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +93,8 @@ class Finder:
         self.model, self.shared, self.world = model, shared, world
         self.shelf = Shelf.of(world, user)
         every = {device: self.shelf.mine(world, device) for device in devices}
-        self.own = {device: mine for device, mine in every.items() if len(mine)}
+        able = [device for device, mine in every.items() if len(mine)]
+        self.own = {able[at]: every[able[at]] for at in (shown(len(able), SEARCHING) if able else ())}
         self._read = adapters.layout(model).places(lambda name, _: adapters.HEAD not in name)
         self._found: tuple[Mapping[int, bytes], pd.DataFrame] | None = None
 

@@ -12,8 +12,10 @@ from cdc_flower.cloud.adr import Reasoner, trust
 from cdc_flower.cloud.fda import clip_features
 from cdc_flower.cloud.source import all_of_a
 from cdc_flower.config import ConfigError, flat, parse
+from cdc_flower.models import adapters
+from cdc_flower.models.student import twin_model
 from cdc_flower.wire.frame import FrameError
-from strategies.generated import MmpgSettings, Reader, check_generated, decides, users_of
+from strategies.generated import MmpgSettings, Reader, adaptor_of, check_generated, decides, users_of
 from strategies.run import prepare
 
 
@@ -69,15 +71,26 @@ def test_users_of_a_are_read_over_the_wire_and_each_has_all_its_samples(setup_of
     assert np.corrcoef(row, exact)[0, 1] > 0.9  # three bits a value
 
 
-def test_a_trained_state_is_of_its_settings_and_no_seed_or_control_has_one_of_its_own(setup_of):
+def test_a_trained_state_is_of_its_settings_and_seed_and_a_control_has_none_of_its_own(setup_of):
     setup, own = setup_of(), MmpgSettings()
     said = decides(setup, own)
-    assert decides(setup_of(seed=3), own) == said
+    assert decides(setup_of(seed=3), own) == {**said, "seed": 3}
     assert decides(setup_of(token_bits=8), own) != said
     for same in ({"summary": "shuffled"}, {"clips": 9}):
         assert decides(setup, replace(own, **same)) == said
     for other in ({"summary": "constant"}, {"generate": "basis"}, {"steps": 3}):
         assert decides(setup, replace(own, **other)) != said
+
+
+def test_every_seed_trains_a_hypernetwork_of_its_own(setup_of):
+    made = {}
+    for seed in (0, 1):
+        setup, own = setup_of(seed=seed), MmpgSettings(steps=2)
+        twin = twin_model(setup.shared, setup.config.pair)
+        reader = Reader(1, setup.shared.width, "linear")
+        found = adaptor_of(setup, own, reader, adapters.layout(twin), adapters.read(twin))
+        made[seed] = found.state_dict()["basis"].numpy()
+    assert not np.array_equal(made[0], made[1])
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,14 @@ def test_the_layer_of_the_answers_changes_nothing_and_nothing_is_computed_again(
         made.rows(5, {0: base + 1, 1: base, 2: base, 3: base})
 
 
+def test_a_gallery_is_every_held_out_clip_and_few_devices_search_it(setup, model, monkeypatch):
+    monkeypatch.setattr(retrieved, "GALLERY", 1000)
+    monkeypatch.setattr(retrieved, "SEARCHING", 2)
+    made = of(setup, model)
+    assert list(made.own) == [0, 3]  # evenly spread
+    assert sorted(made.shelf.gallery(made.own[3]).tolist()) == list(range(12))
+
+
 def test_where_clips_are_nobody_s_one_device_searches_with_all(setup, model):
     shelf = Shelf.of(setup.world, "user")
     made = of(setup, model, [0], replace(setup.world, owners=None))

@@ -12,6 +12,8 @@ import jsonschema
 import pytest
 
 from cdc_flower.config import ConfigError
+from cdc_flower.data import clips
+from cdc_flower.data.packs import write_pack
 from experiments.report import page
 from experiments.run import compare
 
@@ -203,3 +205,44 @@ def test_ctrl_c_reports_the_rounds_that_were_done_and_ends_with_130(engine, tmp_
     assert found["status"] == "interrupted"
     assert found["methods"]
     assert "This comparison was interrupted" in (out / page.REPORT).read_text()
+
+
+@pytest.mark.parametrize(
+    ("of", "settings", "said"),
+    [
+        (
+            "clips",
+            {"uplink.unit": "jpeg"},
+            "'uplink.unit' = 'jpeg': of a clip, tokens go up; allowed: 'tokens'",
+        ),
+        ("clips", {"uplink.unit": "patches"}, "'uplink.unit' = 'patches': of a clip, tokens go up"),
+        ("clips", {"pair.folder": "pictures"}, "pack 'clips' has clips, and pair .* reads pictures"),
+        ("pictures", {"pair.folder": "clips"}, "'scenes' has pictures, and pair .* reads clips of 3"),
+        ("clips", {"data.known-styles": "day,snow"}, "'domain' has no value 'snow'; allowed: day, night"),
+        ("clips", {"data.partition-by": "shoe"}, "the data has no column 'shoe'"),
+        ("folder", {"data.split-by": "shoe"}, "setting 'data.split-by' = 'shoe'.*; allowed: "),
+        ("folder", {"data.frames": "9"}, "'data.frames' = 9: pair .* reads 3; allowed: 0"),
+    ],
+)
+def test_clips_and_pictures_that_do_not_fit_are_refused_before_the_first_round(
+    of, settings, said, clip_settings, run_settings, clip_pair_folder, pair_folder, tmp_path
+):
+    base = run_settings() if of == "pictures" else clip_settings()
+    if of == "folder":
+        made = clips.generate(16, 6, 0)
+
+        def rows(frame, images):
+            frame = frame.rename(columns={"image_id": "clip_id"})
+            return frame.assign(frames=[list(images[name]) for name in frame["clip_id"]])
+
+        film = rows(made.train, made.train_images), rows(made.test, made.test_images)
+        write_pack(tmp_path / "film", *film)
+        base |= {"data.pack": str(tmp_path / "film"), "data.split-by": "user"}
+    folders = {"clips": str(clip_pair_folder), "pictures": str(pair_folder)}
+    changed = {key: folders.get(value, value) for key, value in settings.items()}
+    base = {key: value for key, value in base.items() if key not in ("run.out-dir", "run.method")}
+    options = {"out": tmp_path / "out", "workers": 0, "pretrain": False, "plan": False}
+    with pytest.raises(ConfigError, match=said) as refused:
+        compare.run({**base, **changed}, ("cdc",), **options)
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "out").exists()
