@@ -1,15 +1,11 @@
 """The SuperNode of a device: Flower's program, with the keys and the place of its cloud from the bundle.
 
-It starts `clients.device.mover` for every message. It ends, rather than waits, when the cloud does not let it
-in (for about a minute after it was killed the cloud takes it for the one of before); whoever starts it starts
-it again.
+It starts `clients.device.mover` for every message. `clients.device.keeping` starts it again when it ends.
 """
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping
 from pathlib import Path
 
 from cdc_flower.config import ConfigError
@@ -46,20 +42,6 @@ def command(bundle: Bundle, port: int = 0, insecure: bool = False) -> tuple[list
         *("--port", str(port or free_port())),
         *("--node-config", f"bundle={json.dumps(str(folder), ensure_ascii=False)}"),
     ], environment(home)
-
-
-def execute(argv: list[str], environment: Mapping[str, str]) -> None:
-    """Become that program.
-
-    Raises:
-        ConfigError: it is not installed.
-    """
-    try:
-        os.execve(argv[0], argv, {**os.environ, **environment})  # noqa: S606
-    except OSError as err:
-        raise ConfigError(
-            f"'{argv[0]}': {err.strerror}; allowed: an environment with flwr installed"
-        ) from None
 
 
 def _check(folder: Path) -> None:

@@ -132,10 +132,27 @@ def node(
         bool, typer.Option("--insecure", help="Without TLS and key, for a cloud that was started so.")
     ] = False,
 ) -> None:
-    """Run Flower's SuperNode for a device, until it ends; start it again when it does."""
-    from clients.device.node import command, execute
+    """Run Flower's SuperNode for a device; while its cloud is away it waits, until it is told to end."""
+    import signal
+    import threading
+
+    from clients.device.keeping import Keeper
+    from clients.device.node import HOME, command
     from clients.device.settings import Bundle
 
+    opened, stop = Bundle.of(bundle), threading.Event()
+    command(opened, port, insecure)  # what cannot be used is refused before anything is held
     if insecure:
         typer.echo("warning: --insecure: whoever is on the way reads and changes all that is sent", err=True)
-    execute(*command(Bundle.of(bundle), port, insecure))
+    before = {n: signal.signal(n, lambda *_: stop.set()) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        Keeper(
+            lambda: command(opened, port, insecure),
+            opened.folder / HOME,
+            opened.device.superlink,
+            lambda line: print(line, flush=True),  # noqa: T201  Flower's own, and some bytes are not for a console
+            stop,
+        ).keep()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

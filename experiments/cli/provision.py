@@ -128,6 +128,13 @@ def device(
         own = {**own, "feed": kind, **({"feed-path": path} if path else {})}
     made, bundle = provision.device(cloud, number, name, host, own, models=models, stream=stream)
     typer.echo(f"device {made}: {bundle}.tar.gz")
+    if stream:
+        there = [file for file in (bundle / "stream").rglob("*") if file.is_file()]
+        size = sum(file.stat().st_size for file in there)
+        typer.echo(
+            f"{bundle}/stream: {len(there)} files, {size:,} bytes: the cloud's data as a simulation gives it to "
+            "its devices, without labels, for a demonstration"
+        )
 
 
 def _changes(texts: list[str]) -> dict[str, Any]:

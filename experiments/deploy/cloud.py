@@ -58,24 +58,25 @@ def up(folder: Path, stop: threading.Event, say: Say) -> None:
         checking.check(folder, run_config)
         link = SuperLink(folder, free_port(), own.insecure)
         link.prepare(run_config)
-        port = held.enter_context(_gate(folder, own, link))
+        known = threading.Event()
+        port = held.enter_context(_gate(folder, own, link, known.is_set))
         if own.insecure:
             say("warning: insecure = true: no TLS and no keys; anybody who reaches the port is a device")
         say(f"devices come to {own.address}:{port}, called {own.hosts}")
         if own.page_port:
             shown = held.enter_context(page.shown(folder, own.page_port))
             say(f"page: http://127.0.0.1:{shown}")
-        Keeper(folder, link, stop, say).keep()
+        Keeper(folder, link, stop, say, known=known).keep()
 
 
-def _gate(folder: Path, own: CloudConfig, link: SuperLink) -> Any:
+def _gate(folder: Path, own: CloudConfig, link: SuperLink, ready: Callable[[], bool]) -> Any:
     if own.insecure:
-        return gate.opened(link.url, own.port, own.address)
+        return gate.opened(link.url, own.port, own.address, ready=ready)
     for file in (keys.SERVER_CERT, keys.SERVER_KEY):
         if not (folder / file).is_file():
             raise ConfigError(f"'{folder / file}' is not there; allowed: a cloud with its server's key")
     safe: dict[str, Any] = {"certificate": folder / keys.SERVER_CERT, "key": folder / keys.SERVER_KEY}
-    return gate.opened(link.url, own.port, own.address, ca=link.ca, **safe)
+    return gate.opened(link.url, own.port, own.address, ca=link.ca, ready=ready, **safe)
 
 
 @dataclass
@@ -84,6 +85,8 @@ class Keeper:
 
     Attributes:
         run: the id of the run that is under way; "" = none.
+        known: set once the SuperLink was told whose keys are good: a device that came earlier would be taken
+            for a stranger, and one that was revoked while the cloud was down let in.
     """
 
     folder: Path
@@ -92,6 +95,7 @@ class Keeper:
     say: Say
     clock: Callable[[], float] = time.monotonic
     run: str = ""
+    known: threading.Event = field(default_factory=threading.Event)
     _since: float = 0.0  # when this run was submitted
     _asked: float = 0.0  # when its status was asked
     _seen: bool = False  # whether its process was
@@ -223,6 +227,7 @@ class Keeper:
             self._unread = why
         else:
             self._unread = ""
+        self.known.set()
 
     def _register(self) -> None:
         """Make the SuperLink know the keys of `devices.json`, and no others that it had."""

@@ -4,8 +4,8 @@ Flower 1.41 serves one port. On it SuperNodes ask for messages, and on it an ope
 starts runs, that is, runs code of his own on this machine; of an operator it asks no key. Whoever reached the
 port could register a key of his own. So the SuperLink listens on loopback, and on the port that devices know
 stands this gate, with the server's certificate: it passes on `/v1/fleet/`, where every call is signed with
-the device's key, within a bound of bytes, and answers all else with 404. While the SuperLink is started again
-it answers 503, after which a SuperNode tries again.
+the device's key, within a bound of bytes, and answers all else with 404. While the SuperLink is started
+again, or was not yet told whose keys are good, it answers 503, after which a SuperNode tries again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -82,13 +82,16 @@ class _Bounded(HttpToolsProtocol):
         self._later = self.loop.call_later(PATIENCE, self._look)
 
 
-def application(inner: str, ca: Path | None, most: int = MOST_BYTES) -> Starlette:
+def application(
+    inner: str, ca: Path | None, most: int = MOST_BYTES, ready: Callable[[], bool] = lambda: True
+) -> Starlette:
     """The gate to a SuperLink.
 
     Args:
         inner: URL of the SuperLink, on loopback.
         ca: the certificate of the authority that signed the SuperLink's; None where it speaks plain HTTP.
         most: bytes of a call.
+        ready: whether calls may pass now.
     """
     verify: ssl.SSLContext | bool = False
     if ca is not None:
@@ -107,6 +110,8 @@ def application(inner: str, ca: Path | None, most: int = MOST_BYTES) -> Starlett
 
     async def call(request: Request) -> Response:
         nonlocal held
+        if not ready():
+            return PlainTextResponse("the cloud is not ready", 503)
         client: httpx.AsyncClient = request.app.state.client
         headers = [(k, v) for k, v in request.headers.raw if k.lower() not in _ASKED]
         size, parts = 0, []
@@ -149,6 +154,7 @@ def opened(
     certificate: Path | None = None,
     key: Path | None = None,
     ca: Path | None = None,
+    ready: Callable[[], bool] = lambda: True,
 ) -> Iterator[int]:
     """Open the gate for the length of a `with` block; gives its port.
 
@@ -156,7 +162,7 @@ def opened(
         inner: URL of the SuperLink.
         port, host: where devices come; port 0 = any that is free.
         certificate, key: of the server; None = plain HTTP.
-        ca: see `application`.
+        ca, ready: see `application`.
 
     Raises:
         ConfigError: the port is taken.
@@ -169,7 +175,7 @@ def opened(
         "log_level": "error",  # not a line for whatever is sent here
         "limit_concurrency": _connections(),
     }
-    with served(application(inner, ca), listening(port, host), **how) as on:
+    with served(application(inner, ca, ready=ready), listening(port, host), **how) as on:
         yield on
 
 

@@ -23,7 +23,7 @@ from cdc_flower.setting import checked, written
 from clients.device.settings import DeviceConfig
 from experiments.deploy import bundle, checking, keys
 from experiments.deploy.settings import FILE, CloudConfig, cloud
-from strategies.served import app, devices
+from strategies.served import devices
 from strategies.served.devices import Device, Key
 
 SETTINGS = "settings.json"
@@ -42,6 +42,8 @@ def init(folder: Path, settings: Mapping[str, Any], hosts: Sequence[str], own: M
     Raises:
         ConfigError: something is in the folder, or a setting cannot be used.
     """
+    from strategies.served import app  # torch, which nothing else here needs
+
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"folder '{folder}' is not empty; allowed: an empty one, or none")
     hosts = keys.checked_hosts(hosts)

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import json
+import signal
 
 import pytest
 
 from cdc_flower.setting import written
-from clients.device import check, node
+from clients.device import check, keeping
 from clients.device.settings import DeviceConfig
 from experiments.deploy import keys
 
 
-def test_node_becomes_flowers_supernode_and_says_when_nothing_protects_it(command, tmp_path, monkeypatch):
-    executed = []
-    monkeypatch.setattr(node.os, "execve", lambda *given: executed.append(given))
+def test_node_keeps_flowers_supernode_and_says_when_nothing_protects_it(command, tmp_path, monkeypatch):
+    kept = []
+    monkeypatch.setattr(keeping.Keeper, "keep", lambda self: kept.append((self.command(), self.home)))
     (tmp_path / "device.toml").write_text(written(DeviceConfig(number=1)))
     (tmp_path / "ca.crt").write_text("")
     keys.device(tmp_path, "device-1")
+    before = signal.getsignal(signal.SIGTERM)
     assert command("device", "node", tmp_path) == (0, "", "")
     code, _, err = command("device", "node", tmp_path, "--insecure", "--port", 9100)
     assert (code, err.splitlines()[0][:20]) == (0, "warning: --insecure:")
-    assert [argv[1][1] for argv in executed] == ["--root-certificates", "--insecure"]
-    assert executed[0][2]["FLWR_HOME"] == str(tmp_path / "supernode")
+    assert [argv[1] for (argv, _), _ in kept] == ["--root-certificates", "--insecure"]
+    assert kept[0][1] == tmp_path / "supernode"
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.fixture

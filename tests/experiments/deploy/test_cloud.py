@@ -269,3 +269,20 @@ def test_a_list_that_another_process_changes_is_looked_at_again(keeper, monkeypa
     assert len([t for t in keeper.told if "is being changed by another" in t]) == 1
     ticks(keeper, 1)
     assert keeper._unread == ""
+
+
+def test_devices_are_let_in_once_the_superlink_was_told_whose_keys_are_good(keeper):
+    with devices.changing(keeper.folder) as now:
+        now[0] = entry("roof")
+    ticks(keeper, 1)
+    assert keeper.link.log == ["start"]
+    assert not keeper.known.is_set()
+    ticks(keeper, 1)
+    assert keeper.link.known
+    assert keeper.known.is_set()
+
+
+def test_a_list_of_devices_that_cannot_be_read_keeps_nobody_out_who_was_in(keeper):
+    (keeper.folder / devices.FILE).write_text("no list")
+    ticks(keeper, 1, 2)
+    assert keeper.known.is_set()

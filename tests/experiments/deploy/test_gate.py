@@ -106,6 +106,16 @@ def test_without_a_superlink_one_is_told_to_come_again():
         assert httpx.post(f"http://127.0.0.1:{port}/v1/fleet/pull-messages").status_code == 503
 
 
+def test_before_the_cloud_has_said_whose_keys_are_good_one_is_told_to_come_again(superlink):
+    known = threading.Event()
+    inner = f"http://127.0.0.1:{superlink.server_address[1]}"
+    with gate.opened(inner, 0, ready=known.is_set) as port:
+        assert httpx.post(f"http://127.0.0.1:{port}/v1/fleet/activate-node").status_code == 503
+        known.set()
+        assert httpx.post(f"http://127.0.0.1:{port}/v1/fleet/activate-node").status_code == 200
+    assert superlink.asked == ["/v1/fleet/activate-node"]
+
+
 def test_all_calls_together_are_bounded_too(asking, superlink, monkeypatch):
     monkeypatch.setattr(gate, "MOST_HELD", 1000)
     assert asking("/v1/fleet/push-object", bytes(1001)).status_code == 503

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import tarfile
 
 import pytest
@@ -151,3 +153,15 @@ def test_settings_of_a_run_that_cannot_be_used_are_refused(cloud):
     (cloud / "settings.json").write_text("[]")
     with pytest.raises(ConfigError, match="no JSON object"):
         provision.config_of(cloud)
+
+
+def test_a_key_is_revoked_without_torch(cloud):
+    provision.device(cloud)
+    code = (
+        "import sys; from experiments.cli.app import app; from pathlib import Path\n"
+        f"for words in (['revoke', {str(cloud)!r}, '0'], ['list', {str(cloud)!r}]):\n"
+        "    app(['provision', *words], standalone_mode=False)\n"
+        "    assert 'torch' not in sys.modules, words\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    assert devices.read(cloud)[0].status == "revoked"
