@@ -132,8 +132,8 @@ def device(
         there = [file for file in (bundle / "stream").rglob("*") if file.is_file()]
         size = sum(file.stat().st_size for file in there)
         typer.echo(
-            f"{bundle}/stream: {len(there)} files, {size:,} bytes: the cloud's data as a simulation gives it to "
-            "its devices, without labels, for a demonstration"
+            f"{bundle}/stream: {len(there)} files, {size:,} bytes: the cloud's data as a simulation gives it "
+            "to its devices, without labels, for a demonstration"
         )
 
 
