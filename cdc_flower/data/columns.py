@@ -7,7 +7,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ OPTIONAL = ("qtype", "domain", "user", "split")
 OURS = {*COLUMNS, "split", "file", "frames", "fps", "clip_id"}
 """Columns that have a meaning: a field of this name is read by a mapping alone."""
 MOST = 64  # further fields
+TABLES = (".csv", ".jsonl")
+"""Endings of files that `lines_of` reads."""
 
 
 def fields_of(mapping: Mapping[str, str] | None, needed: Sequence[str] = NEEDED) -> dict[str, str]:
@@ -32,6 +34,51 @@ def fields_of(mapping: Mapping[str, str] | None, needed: Sequence[str] = NEEDED)
         if not isinstance(field, str) or not field:
             raise PackError(f"mapping: column '{column}' must name a field of the source, not {field!r}")
     return {column: column for column in (*needed, *OPTIONAL)} | named
+
+
+def mapped(
+    records: Iterator[tuple[str, dict[str, Any]]], mapping: Mapping[str, str] | None, source: str
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The records as they come.
+
+    Raises:
+        PackError: behind the last one, where a field that the mapping names was in none of them.
+    """
+    seen = dict[str, None]()
+    for where, record in records:
+        seen |= dict.fromkeys(record)
+        yield where, record
+    if seen:
+        check_mapped(mapping, seen, source)
+
+
+def check_mapped(mapping: Mapping[str, str] | None, fields: Iterable[str], source: str) -> None:
+    """Refuse a mapping that names a field that there is not.
+
+    Raises:
+        PackError: names it, and the fields that there are.
+    """
+    there = [str(field) for field in fields]
+    for column, field in (mapping or {}).items():
+        if field not in there:
+            raise PackError(
+                f"{source}: no field '{field}' (for column '{column}'); allowed: {', '.join(there)}"
+            )
+
+
+def only_table(folder: Path) -> Path:
+    """The one table of a folder.
+
+    Raises:
+        PackError: there is none, or there are several.
+    """
+    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in TABLES)
+    if len(found) != 1:
+        raise PackError(
+            f"{folder}: {len(found)} files named *.csv or *.jsonl "
+            f"({', '.join(f.name for f in found[:5]) or 'none'}); allowed: exactly one, or name it"
+        )
+    return found[0]
 
 
 def row_of(record: Mapping[str, Any], fields: Mapping[str, str], where: str) -> dict[str, Any]:

@@ -38,6 +38,11 @@ def _known(
                 f"{', '.join(map(str, part.columns))}"
             )
     values = reference[column].astype(str).unique().tolist()
+    if not any(values):
+        raise ConfigError(
+            f"setting '{key}' = {spec!r}: column '{column}' (setting '{column_key}') is empty in this data; "
+            f"allowed: no such setting, or a column with values: {_with_values(reference)}"
+        )
     if spec.strip().endswith("%"):
         try:
             share = float(spec.strip()[:-1]) / 100
@@ -60,6 +65,15 @@ def _known(
                 f"allowed: {listed}, or a share such as '50%'"
             )
     return frame[column].astype(str).isin(known).to_numpy(dtype=bool)
+
+
+def _with_values(frame: pd.DataFrame) -> str:
+    """The columns that could say what is known: those with more than one text."""
+    texts = [c for c in frame.columns if frame[c].map(type).eq(str).all() and frame[c].nunique() > 1]
+    return (
+        ", ".join(c for c in texts if c not in ("image_id", "clip_id", "question"))
+        or "none has more than one"
+    )
 
 
 def domains(frame: pd.DataFrame, config: DataConfig, reference: pd.DataFrame | None = None) -> np.ndarray:

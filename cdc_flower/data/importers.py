@@ -1,9 +1,9 @@
 """Importers: other people's data becomes a pack.
 
-Two sources are enough in practice: a folder of pictures with a JSONL file, and anything that Hugging Face
-`datasets` can open, by hub name or saved on disk. Both are mapped column by column, split by whole pictures
-where the source has no test split, and go through the same validation and the same writer as every other
-pack. Pictures keep their encoded bytes; only pictures that exist as arrays alone are encoded, as PNG.
+Two sources are enough in practice: a folder of pictures with a JSONL or CSV file, and anything that Hugging
+Face `datasets` can open, by hub name or saved on disk. Both are mapped column by column, split by whole
+pictures where the source has no test split, and go through the same validation and the same writer as every
+other pack. Pictures keep their encoded bytes; only pictures that exist as arrays alone are encoded, as PNG.
 """
 
 from __future__ import annotations
@@ -19,23 +19,22 @@ import pandas as pd
 from PIL import Image
 
 from cdc_flower.data.bitmaps import check_picture
-from cdc_flower.data.columns import OPTIONAL, fields_of, frame_of, lines_of, row_of
+from cdc_flower.data.columns import (
+    OPTIONAL,
+    check_mapped,
+    fields_of,
+    frame_of,
+    lines_of,
+    mapped,
+    only_table,
+    row_of,
+)
 from cdc_flower.data.packs import SPLITS, free_folder, write_pack
 from cdc_flower.data.partition import hold_out
 from cdc_flower.data.pictures import PackError
 from cdc_flower.data.rows import LISTS
 
-# --- a folder of pictures and a JSONL file ------------------------------------------------------------------
-
-
-def _only_jsonl(folder: Path) -> Path:
-    found = sorted(folder.glob("*.jsonl"))
-    if len(found) != 1:
-        raise PackError(
-            f"{folder}: {len(found)} files named *.jsonl "
-            f"({', '.join(f.name for f in found) or 'none'}); allowed: exactly one, or name it"
-        )
-    return found[0]
+# --- a folder of pictures and a table -----------------------------------------------------------------------
 
 
 def _picture_in(folder: Path, name: str, where: str) -> tuple[str, bytes]:
@@ -57,9 +56,9 @@ def _picture_in(folder: Path, name: str, where: str) -> tuple[str, bytes]:
     return path.relative_to(folder.resolve()).as_posix(), data
 
 
-def _jsonl_rows(folder: Path, lines: Path, fields: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    pictures: dict[str, tuple[str, bytes]] = {}
-    for where, record in lines_of(lines):
+def _table_rows(folder: Path, table: Path, mapping: Mapping[str, str] | None) -> Iterator[dict[str, Any]]:
+    fields, pictures = fields_of(mapping), dict[str, tuple[str, bytes]]()
+    for where, record in mapped(lines_of(table), mapping, str(table)):
         row = row_of(record, fields, where)
         name = record.get(fields["image"])
         if not isinstance(name, str) or not name:
@@ -87,12 +86,12 @@ def from_jsonl(
     replacing: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> None:
-    """Make a pack from a folder of pictures and a JSONL file that asks about them.
+    """Make a pack from a folder of pictures and a JSONL file, or CSV file with a head, that asks about them.
 
     Args:
-        source_folder: holds the pictures and the JSONL file.
+        source_folder: holds the pictures and the file.
         out_folder: the pack folder to write.
-        jsonl: name of the file in `source_folder`; "" = the only `*.jsonl` there.
+        jsonl: name of the file in `source_folder`; "" = the only `*.jsonl` or `*.csv` there.
         mapping: pack column -> field of a line, where the names differ. The fields `image` (path inside the
             folder), `question` and `answer` are needed; `qtype, domain, user` default to ""; `split` is
             "train" or "test" (default train). Further fields are kept as text; `image_id` is the picture's
@@ -103,17 +102,17 @@ def from_jsonl(
         say: gets a line that names the further columns.
 
     Raises:
-        PackError: a missing file, field or picture, a line that is not JSON (with its number), or an invalid
-            pack.
+        PackError: a missing file, field or picture, a line that cannot be read (with its number), or an
+            invalid pack.
     """
     folder = Path(source_folder).expanduser()
     if not folder.is_dir():
         raise PackError(f"source '{folder}': no such folder")
-    lines = folder / jsonl if jsonl else _only_jsonl(folder)
-    if not lines.is_file():
-        raise PackError(f"source '{lines}': no such file")
+    table = folder / jsonl if jsonl else only_table(folder)
+    if not table.is_file():
+        raise PackError(f"source '{table}': no such file")
     free_folder(Path(out_folder).expanduser(), replacing)
-    frame = frame_of(_jsonl_rows(folder, lines, fields_of(mapping)), str(lines), say)
+    frame = frame_of(_table_rows(folder, table, mapping), str(table), say)
     held = (frame["split"] == "test").to_numpy(dtype=bool)
     columns = frame.drop(columns="split")
     if held.any():
@@ -247,6 +246,8 @@ def from_datasets(
     if test_split is None and "test" in parts and train_split != "test":
         test_split = "test"
     fields = {column: field for column, field in fields_of(mapping).items() if column != "split"}
+    for split in (train_split, *([test_split] if test_split else [])):
+        check_mapped(mapping, parts[split].column_names, f"dataset '{name_or_path}', split '{split}'")
 
     def rows(split: str) -> pd.DataFrame:
         source = f"dataset '{name_or_path}', split '{split}'"

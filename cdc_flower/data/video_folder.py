@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from cdc_flower.data.columns import fields_of, filled, lines_of, row_of
+from cdc_flower.data.columns import TABLES, fields_of, filled, lines_of, mapped, only_table, row_of
 from cdc_flower.data.packs import SPLITS, free_folder
 from cdc_flower.data.pictures import PackError
 from cdc_flower.data.published.files import Part
@@ -18,7 +18,6 @@ from cdc_flower.data.rows import LISTS
 from cdc_flower.data.video import Sampling, read_clip
 
 NEEDED = ("file", "question", "answer")
-TABLES = (".csv", ".jsonl")
 
 
 def from_videos(
@@ -56,13 +55,13 @@ def from_videos(
     if not folder.is_dir():
         raise PackError(f"source '{folder}': no such folder")
     free_folder(Path(out_folder).expanduser(), replacing)
-    path = folder / table if table else _only_table(folder)
+    path = folder / table if table else only_table(folder)
     if not path.is_file() or path.suffix.lower() not in TABLES:
         raise PackError(f"source '{path}'; allowed: a file in the folder that ends in {' or '.join(TABLES)}")
     inside = folder.resolve()
     fields = fields_of(mapping, NEEDED)
     splits: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
-    for where, record in lines_of(path):
+    for where, record in mapped(lines_of(path), mapping, str(path)):
         row = row_of(record, fields, where)
         name = record.get(fields["file"])
         if not isinstance(name, str) or not name.strip():
@@ -91,13 +90,3 @@ def from_videos(
 
     files = Files(folder, find, str, lambda at: read_clip(at, sampling), missing, say, clips=True)
     write_parts(cut(parts, test_share), files, out_folder, replacing=replacing)
-
-
-def _only_table(folder: Path) -> Path:
-    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in TABLES)
-    if len(found) != 1:
-        raise PackError(
-            f"{folder}: {len(found)} files named *.csv or *.jsonl "
-            f"({', '.join(f.name for f in found[:5]) or 'none'}); allowed: exactly one, or name it"
-        )
-    return found[0]

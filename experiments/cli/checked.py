@@ -9,6 +9,10 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
+import shlex
+import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -110,6 +114,25 @@ def goes_on(how: Callable[[], str]) -> Iterator[None]:
         raise
 
 
+def program() -> str:
+    """`cdc-flower` as it can be typed here: its name, or the path that it was called by."""
+    called, found = sys.argv[0], shutil.which("cdc-flower")
+    if Path(called).name != "cdc-flower" or (
+        found and os.path.exists(called) and os.path.samefile(called, found)
+    ):
+        return "cdc-flower"
+    return shlex.quote(called)
+
+
+def typed(*more: str) -> str:
+    """The command that is being called, as it was typed, with more options."""
+    words = click.get_current_context().meta[TYPED]
+    return f"{program()} {shlex.join([*words, *(one for one in more if one not in words)])}"
+
+
+TYPED = "experiments.cli.typed"
+
+
 class Whole(click.Command):
     """In the list of its group the first paragraph of its help is whole, on as many lines as it takes."""
 
@@ -157,6 +180,10 @@ class Checked(Whole, TyperCommand):
         Raises:
             click.BadParameter: names the option and what is allowed.
         """
+        at, names = ctx, list[str]()
+        while at.parent is not None:
+            at, names = at.parent, [str(at.info_name), *names]
+        ctx.meta[TYPED] = [*names, *args]
         if args or not self.no_args_is_help:
             given, _, order = self.make_parser(ctx).parse_args(args=list(args))
             for param in order:

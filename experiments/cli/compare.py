@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from cdc_flower.config import ConfigError, parse
-from experiments.cli.checked import goes_on
+from experiments.cli.checked import goes_on, typed
 from experiments.cli.options import MOST_WORKERS, Data, NoPlan, NoPretrain, Out, Preset, Sets, chosen_settings
 from experiments.run.settings import assignments
 
@@ -39,11 +39,17 @@ def compare(
     resume: Annotated[
         bool, typer.Option("--resume", help="Keep finished runs of the same settings, go on with others.")
     ] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Begin anew where an unfinished comparison is.")
+    ] = False,
     no_pretrain: NoPretrain = False,
     no_plan: NoPlan = False,
     sets: Sets = None,
 ) -> None:
     """Run methods side by side: table, summary, report."""
+    if resume and replace:
+        raise ConfigError("--resume and --replace; allowed: one of them")
+
     from experiments.run import arms as studies
     from experiments.run import compare as comparing
 
@@ -62,7 +68,7 @@ def compare(
         }
         out = out or Path("results") / f"{parse(settings).data.name}-{Path(arms).stem}"
     folder = out or Path("results") / parse(settings).data.name
-    with goes_on(lambda: f"what was done is in '{folder}'; the same command with --resume goes on"):
+    with goes_on(lambda: f"what was done is in '{folder}'; this goes on: {typed('--resume')}"):
         try:
             made = comparing.run(
                 settings,
@@ -71,6 +77,7 @@ def compare(
                 out=folder,
                 workers=workers,
                 resume=resume,
+                replace=replace,
                 pretrain=not no_pretrain,
                 plan=not no_plan,
             )

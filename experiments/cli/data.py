@@ -204,13 +204,13 @@ def data_import_jsonl(
     source: Annotated[Path, typer.Argument(click_type=Folder(), help="Holds the pictures and the file.")],
     out: Pack,
     jsonl: Annotated[
-        str, typer.Option(help="Name of the file in SOURCE; default: the only *.jsonl there.")
+        str, typer.Option(help="Name of the file in SOURCE; default: the only *.jsonl or *.csv there.")
     ] = "",
     mapping: Mapping = None,
     test_share: TestShare = 0.2,
     replace: Replace = False,
 ) -> None:
-    """Make the pack OUT from a folder of pictures and a JSONL file (image, question, answer)."""
+    """Make the pack OUT from a folder of pictures and a JSONL or CSV file (image, question, answer)."""
     from cdc_flower.data.importers import from_jsonl
 
     from_jsonl(

@@ -67,10 +67,14 @@ def pretrain(
         pairs.borrow(target, [pairs.folder(name), *pairs.folder(name).parent.glob(f"{name}-t*")])
     stages = goes_on(lambda: f"what was trained is in '{target}'; the same command goes on")
     with stages, Terminal(1) as terminal, terminal.preparing(f"pair for {name}") as tell:
-        card = pairs.train(config, target, recipe, tell)
+        card = pairs.train(config, target, recipe, tell, terminal.say)
     for role, scores in card["scores"].items():
         for part, found in scores.items():
             by_domain = ", ".join(f"{domain} {share(of)} %" for domain, of in found["by_domain"].items())
             typer.echo(f"{role} on {part}: {by_domain}")
     found = target == pairs.folder(name).absolute()
     typer.echo(f"pair: {target}" + ("" if found else f"  (use it with --set pair.folder={target})"))
+    if steps_share < 1:
+        typer.echo(
+            f"note: {steps_share:.3g} of the steps: enough to try the commands with, not to judge methods by"
+        )

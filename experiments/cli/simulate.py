@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ import typer
 
 from cdc_flower import plugins
 from cdc_flower.config import ConfigError, parse
-from experiments.cli.checked import Folder, goes_on
+from experiments.cli.checked import Folder, goes_on, program
 from experiments.cli.options import Data, NoPlan, NoPretrain, Out, Preset, Sets, checked, chosen_settings
 from experiments.run.settings import assignments
 
@@ -110,6 +111,8 @@ def simulate(
         terminal.preparing(f"{config.run.method} · seed {config.run.seed}") as tell,
     ):
         pairs.ensure(config, terminal.say, tell, not no_pretrain)
+        if note := pairs.hardly_trained(config):
+            terminal.say(f"note: {note}")
         pairs.tell_unlike([config], terminal.say)
         engines = {
             Engine.local: simulating.local,
@@ -141,7 +144,11 @@ def _kept(folder: Path, engine: Engine) -> str:
     done = simulating.rounds_done(folder)
     if not done:
         return f"no round was done yet; '{folder}' can be used again"
-    return f"{done} rounds are in '{folder}'; `cdc-flower simulate --resume {folder}` goes on"
+    on = "" if engine is Engine.local else f" --engine {engine.value}"
+    rounds = "1 round is" if done == 1 else f"{done} rounds are"
+    return (
+        f"{rounds} in '{folder}'; this goes on: {program()} simulate --resume {shlex.quote(str(folder))}{on}"
+    )
 
 
 def _resumed(folder: Path, sets: list[str] | None, options: dict[str, Any]) -> Any:

@@ -39,7 +39,7 @@ from cdc_flower.models.shared import tower_digest
 from experiments.pretrain.language import make_llava, make_tokenizer, retrieved, scores, train_language
 from experiments.pretrain.material import Material, material
 from experiments.pretrain.optimise import Progress, saving
-from experiments.pretrain.recipes import RECIPES, LanguageModel, Recipe
+from experiments.pretrain.recipes import RECIPES, LanguageModel, Recipe, shares
 from experiments.pretrain.tower import train_tower
 
 __all__ = ["RECIPES", "LanguageModel", "Recipe", "pretrain"]
@@ -78,22 +78,37 @@ def scored(
     return found
 
 
+STAGES = {
+    "tower": "the picture encoder that both models see through",
+    "teacher": "the large model, on everything that may come",
+    "student": "the small model, on what devices know",
+}
+"""Stage -> what is trained in it, in the order in which they are."""
+
+
 def pretrain(
-    config: Config, out: Path, recipe: Recipe | None = None, progress: Progress | None = None
+    config: Config,
+    out: Path,
+    recipe: Recipe | None = None,
+    progress: Progress | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Train a pair for `config.data` into the folder `out`; returns its card (also `out/pair.json`).
 
-    Run it again to resume; stages of the same pack and recipe are not repeated.
+    Run it again to resume; stages of the same pack and recipe are not repeated. `say` gets a line before each
+    stage.
 
     Raises:
         ConfigError: pictures that cannot be cut into patches, a pack without source samples, or a folder in
             which another training is going on.
     """
     with locked(out), placement.exact():
-        return _pretrain(config, out, recipe, progress)
+        return _pretrain(config, out, recipe, progress, say)
 
 
-def _pretrain(config: Config, out: Path, recipe: Recipe | None, progress: Progress | None) -> dict[str, Any]:
+def _pretrain(
+    config: Config, out: Path, recipe: Recipe | None, progress: Progress | None, say: Callable[[str], None]
+) -> dict[str, Any]:
     hf_logging.set_verbosity_error()
     hf_logging.disable_progress_bar()
     started = time.monotonic()
@@ -125,7 +140,13 @@ def _pretrain(config: Config, out: Path, recipe: Recipe | None, progress: Progre
     seconds: dict[str, float] = {}
     stopped: dict[str, dict[str, float]] = {}
 
+    say(f"stages are kept in {stages}, each of them every minute")
+
     def timed(stage: str, work: Callable[[], Any]) -> Any:
+        number = f"stage {list(STAGES).index(stage) + 1} of {len(STAGES)}"
+        say(f"{number}: {stage}, {STAGES[stage]}; {settings[f'{stage}_steps']:,} steps")
+        if progress:
+            progress(f"{stage}: reads its samples", 0, settings[f"{stage}_steps"])
         t = time.monotonic()
         result = work()
         seconds[stage] = round(time.monotonic() - t, 1)
@@ -187,6 +208,7 @@ def _pretrain(config: Config, out: Path, recipe: Recipe | None, progress: Progre
         "known": known,
         "split": data.split,
         "recipe": dataclasses.asdict(recipe),
+        "steps_share": shares(config.data.name, recipe),
         "kept": stopped,  # of each stage the state with the lowest loss on A-validation
         "scores": found,
         "seconds": seconds,

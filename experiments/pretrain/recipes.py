@@ -89,6 +89,10 @@ RECIPES: dict[str, Recipe] = {
 """By pack name; any other pack uses `Recipe()`."""
 
 
+STEPS = {"tower": "tower_steps", "teacher": "teacher_steps", "student": "student_steps"}
+"""Stage -> its field of a recipe."""
+
+
 def shortened(recipe: Recipe, share: float) -> Recipe:
     """The recipe with `share` of the steps of every stage, at least one of each; for a quick try.
 
@@ -97,5 +101,12 @@ def shortened(recipe: Recipe, share: float) -> Recipe:
     """
     if not 0 < share <= 1:
         raise ConfigError(f"steps-share = {share:g}; allowed: above 0, at most 1")
-    stages = ("tower_steps", "teacher_steps", "student_steps")
-    return dataclasses.replace(recipe, **{s: max(1, round(share * getattr(recipe, s))) for s in stages})
+    return dataclasses.replace(
+        recipe, **{s: max(1, round(share * getattr(recipe, s))) for s in STEPS.values()}
+    )
+
+
+def shares(name: str, recipe: Recipe) -> dict[str, float]:
+    """Of the steps that the data's own recipe has, those that a recipe takes: stage -> share."""
+    whole = RECIPES.get(name, Recipe())
+    return {stage: round(getattr(recipe, s) / getattr(whole, s), 4) for stage, s in STEPS.items()}

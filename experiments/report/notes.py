@@ -28,7 +28,8 @@ def subject(comparison: Comparison) -> str | None:
 
 def notes(comparison: Comparison) -> list[str]:
     """What the subject reached against the others, or every arm of a study against its first one, on all
-    items and on devices' own; then what the guard held, and what the task counts beside.
+    items and on devices' own; then what the guard held, what the task counts beside, and what is known
+    against the pair.
 
     Empty when nothing drifted and for the arms of a study with one seed, where the task has nothing beside.
     """
@@ -39,6 +40,7 @@ def notes(comparison: Comparison) -> list[str]:
         *_few(comparison),
         *_guarded(comparison),
         *_beside(comparison),
+        *filter(None, [comparison.index.get("pair_note")]),
     ]
 
 
@@ -87,11 +89,13 @@ def _beside(comparison: Comparison) -> list[str]:
 
 
 def _conclusions(comparison: Comparison) -> list[str]:
-    stopped = comparison.runs[comparison.runs["status"] != "completed"]
-    if len(stopped):
+    planned = len(comparison.index["methods"]) * len(comparison.index["seeds"])
+    if left := planned - int((comparison.runs["status"] == "completed").sum()):
+        never = planned - len(comparison.runs)
+        of_them = f", {never} of them not begun" if never else ""
         return [
-            f"{len(stopped)} of {len(comparison.runs)} runs were not completed; what they show is of their "
-            "last evaluated round, and nothing is concluded from it."
+            f"{left} of {planned} runs that were asked for were not completed{of_them}; what is shown of "
+            "them is of their last evaluated round, and nothing is concluded from it."
         ]
     rows = {r["method"]: r for r in comparison.methods.to_dict("records")}
     name = subject(comparison)

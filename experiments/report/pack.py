@@ -92,8 +92,10 @@ def _heading(axis: look.Axis) -> str:
     where = f"axis {axis.name} ({axis.setting}, column {axis.column})"
     if axis.values.empty:
         return f"{where}: no such column"
+    if not axis.values["value"].any():
+        return f"{where}: the column is empty, so nothing can drift by it"
     if not axis.said:
-        some = ", ".join(axis.values["value"].head(8))
+        some = ", ".join(value or "(empty)" for value in axis.values["value"].head(8))
         more = f", ... ({len(axis.values)} in all)" if len(axis.values) > 8 else ""
         return f"{where}: not set, all {len(axis.values)} values are known: {some}{more}"
     known = int(axis.values["known"].sum())
@@ -111,7 +113,7 @@ def _values(axis: look.Axis) -> Fitted:
     for known, rows in axis.values.groupby("known", sort=False):
         state = "known" if known else "new"
         for one in rows.head(SHOWN).itertuples():
-            row(str(one.value), state, int(one.train), int(one.test))
+            row(str(one.value) or "(empty)", state, int(one.train), int(one.test))
         if len(rest := rows.iloc[SHOWN:]):
             row(f"... {len(rest)} more", state, int(rest["train"].sum()), int(rest["test"].sum()))
     heads = ("value", "", "train", "train %", "test", "test %")

@@ -105,7 +105,10 @@ class Terminal:
         if event.kind == "start":
             if self.live:
                 rounds = job.settings.get("run.rounds", 1)
-                self.tasks[job] = self.bars.add_task(f"{job.name}", total=rounds, stage="starting", left="")
+                stage = f"goes on after round {event.done}" if event.done else "starting"
+                self.tasks[job] = self.bars.add_task(
+                    f"{job.name}", total=rounds, completed=event.done, stage=stage, left=""
+                )
             else:
                 self.say(f"{job.name}: started")
         elif event.kind == "progress":

@@ -52,6 +52,7 @@ def run(
     workers: int | None = None,
     progress: bool = True,
     resume: bool = False,
+    replace: bool = False,
     pretrain: bool = True,
     plan: bool = True,
     engine: str = ENGINE,
@@ -65,12 +66,14 @@ def run(
             trait `shown`), or arms: name -> the settings that make it, `run.method` among them where that
             is not `cdc`.
         seeds: runs per arm; their seeds are `seed`, `seed` + 1, ...
-        out: the folder; default results/<name of the data>. An earlier comparison in it is replaced.
+        out: the folder; default results/<name of the data>. An earlier comparison in it is replaced, one that
+            did not come to its end with `replace` alone.
         workers: processes; default one per core; 0 = run in this process. Scripts that call this need the
             usual `if __name__ == "__main__":`, because workers import the script.
         progress: show bars on standard error.
         resume: of runs of the same settings, pair and data that are already in `out`, keep those that are
             finished, and go on with the others after their last checkpoint.
+        replace: begin anew where a comparison was interrupted.
         pretrain: train a pair for a pack that has none (see `experiments.run.pairs`); False = refuse it.
         plan: refuse what surely does not fit into this machine (see `experiments.run.plan`).
         engine: the module that has `run_local`, `prepare` and `teacher_accuracy`.
@@ -101,7 +104,7 @@ def run(
     ]
     if plan:
         planning.check(configs, planning.Engine("compare", busy), seeds * len(configs))
-    _claim(folder)
+    _claim(folder, resume or replace)
     started = time.perf_counter()
     index: dict[str, Any] = {
         "config": flat(base),
@@ -126,6 +129,9 @@ def run(
             pairs.tell_unlike(configs.values(), terminal.say)
             with terminal.preparing("pair") as tell:
                 pairs.ensure(base, terminal.say, tell, pretrain)
+            index["pair_note"] = pairs.hardly_trained(base)
+            if index["pair_note"]:
+                terminal.say(f"note: {index['pair_note']}")
             with terminal.preparing("preparing") as tell:
                 said: dict[str, None] = {}  # of all arms, which meet one stream, each line once
                 for config in configs.values():
@@ -151,6 +157,10 @@ def run(
             for job in todo:
                 if job.resume:
                     terminal.say(f"{job.name}: goes on")
+                elif resume and _status(Path(job.settings["run.out-dir"])):
+                    terminal.say(
+                        f"{job.name}: begins anew; the run that was there has other settings, pair or data"
+                    )
             _forget(todo)
             if busy:
                 del setup
@@ -243,8 +253,10 @@ def _check(seeds: int, workers: int | None) -> None:
         raise ConfigError(f"workers = {workers}; allowed: 0 (in this process) or more")
 
 
-def _claim(folder: Path) -> None:
-    """Refuse a folder that is not ours to write to, before anything is computed."""
+def _claim(folder: Path, taken: bool) -> None:
+    """Refuse a folder that is not ours to write to, before anything is computed; an unfinished comparison is
+    not unless it is `taken`.
+    """
     try:
         if folder.exists() and (
             not folder.is_dir()
@@ -260,6 +272,32 @@ def _claim(folder: Path) -> None:
         ) from None
     if wrong := no_folder(folder):
         raise ConfigError(f"out = {str(folder)!r}: {wrong}")
+    if not taken and (left := _unfinished(folder)):
+        raise ConfigError(
+            f"out = {str(folder)!r} holds an unfinished comparison ({left}); allowed: --resume (goes on with "
+            "it), --replace (begins anew) or another folder"
+        )
+
+
+def _unfinished(folder: Path) -> str:
+    """How far a comparison came that was stopped; "" where there is none."""
+    try:
+        index = json.loads((folder / summary.INDEX).read_text(encoding="utf-8"))
+        planned = [summary.run_folder(folder, m, s) for m in index["methods"] for s in index["seeds"]]
+    except (OSError, ValueError, KeyError, TypeError):  # none, or none that could be gone on with
+        return ""
+    if index.get("status") != "interrupted":
+        return ""
+    ended = sum(_status(path) == "completed" for path in planned)
+    return f"{ended} of {len(planned)} runs ended"
+
+
+def _status(folder: Path) -> str | None:
+    """Of the run in a folder; None where there is none."""
+    try:
+        return results.read_to_resume(folder).status
+    except results.ResultError:
+        return None
 
 
 def _let_go() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cdc_flower.models.transform import Transform
 
 PICTURES = 64  # that errors of a transform are measured on
+LEAST_LEAD = 0.05  # of a teacher over its student on what drifts in, for anything to be learned from it
 KNOWN = ("known_styles", "known_objects", "known_questions")
 
 
@@ -86,7 +87,7 @@ def ensure(
         "60 minutes on two cores. Ctrl-C is safe: the same command goes on where it stopped. "
         f"Kept in {target}; --no-pretrain refuses instead."
     )
-    train(config, target, None, progress)
+    train(config, target, None, progress, say)
     return target
 
 
@@ -154,6 +155,42 @@ def _tell_difference(found: Path, config: Config, say: Callable[[str], None]) ->
         )
 
 
+def hardly_trained(config: Config) -> str:
+    """Why figures of the pair of a run say little of methods, and what to do, in a sentence; "" where nothing
+    is known against it, as of bare checkpoints.
+    """
+    if config.pair.teacher or config.pair.student:
+        return ""
+    from cdc_flower.models.folders import find_pair
+
+    found = find_pair(config.pair, config.data.name)
+    card = json.loads((found / "pair.json").read_text(encoding="utf-8"))
+    whole = f"`cdc-flower pretrain --data {config.data.pack}` trains one whole"
+    short = {stage: share for stage, share in card.get("steps_share", {}).items() if share < 1}
+    short = {stage: share for stage, share in short.items() if stage != "teacher" or len(short) > 1}
+    if short:
+        most = max(short.values())
+        return (
+            f"The pair '{found}' was hardly trained ({100 * most:.3g} % of its steps): figures show that the "
+            f"commands work, not what a method is worth; {whole}, without --steps-share."
+        )
+    right = {role: _drifted(card, role, config.axes) for role in ("teacher", "student")}
+    if None in right.values() or right["teacher"] - right["student"] >= LEAST_LEAD:
+        return ""
+    return (
+        f"The teacher of '{found}' has {100 * right['teacher']:.1f} % of drifted held-out samples right, the "
+        f"student as shipped {100 * right['student']:.1f} %: there is little to learn from it; more samples "
+        "or steps may help (`cdc-flower pretrain`), or models of your own ('pair.teacher', 'pair.student')."
+    )
+
+
+def _drifted(card: Mapping[str, Any], role: str, axes: Sequence[str]) -> float | None:
+    """The mean accuracy on the axes of drift that a card says of a model; None where it says none."""
+    by = card.get("scores", {}).get(role, {}).get("C", {}).get("by_domain", {})
+    found = [by[axis] for axis in axes if axis in by]
+    return sum(found) / len(found) if found else None
+
+
 def borrow(target: Path, others: Iterable[Path]) -> None:
     """Take over the stages of other pairs that `target` has not, but for their teachers, so that tower and
     student are not trained again: a stage of another recipe or pack is not used (its fingerprint says so).
@@ -166,10 +203,12 @@ def borrow(target: Path, others: Iterable[Path]) -> None:
                 shutil.copyfile(stage, mine)
 
 
-def train(config: Config, target: Path, recipe: Recipe | None, progress: Progress) -> dict[str, Any]:
+def train(
+    config: Config, target: Path, recipe: Recipe | None, progress: Progress, say: Callable[[str], None]
+) -> dict[str, Any]:
     """`pretrain.pretrain` on the device that the settings name; the card."""
     from cdc_flower.models import placement
     from experiments.pretrain.pretrain import pretrain
 
     placement.choose(config.run.device)
-    return pretrain(config, target, recipe, progress)
+    return pretrain(config, target, recipe, progress, say)

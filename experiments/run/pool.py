@@ -25,6 +25,7 @@ from typing import Any
 from cdc_flower import disk
 from cdc_flower.config import ConfigError, RunError, parse
 from cdc_flower.disk import DiskError
+from experiments.run.simulate import rounds_done
 
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 QUIET = {
@@ -66,7 +67,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Event:
-    """What a job reports: `kind` is start, progress, done or failed."""
+    """What a job reports: `kind` is start (with the rounds that were done before), progress, done, failed."""
 
     job: Job
     kind: str
@@ -113,8 +114,9 @@ def run(
 def _work(job: Job, tell: Listener) -> None:
     """Run one job in the calling process, which has one thread."""
     engine = importlib.import_module(job.engine)
-    tell(Event(job, "start"))
     config = parse(job.settings)
+    done = rounds_done(Path(job.settings["run.out-dir"])) if job.resume else 0
+    tell(Event(job, "start", done=done, total=config.run.rounds))
     engine.run_local(
         config, lambda stage, done, total: tell(Event(job, "progress", stage, done, total)), resume=job.resume
     )

@@ -111,3 +111,15 @@ def test_an_empty_domain_is_refused_with_the_counts_of_the_others():
         check_domains(full, full[:3], ("object",))
     with pytest.raises(ConfigError, match=r"domain 'source' is empty"):
         check_domains(full[3:], full, ())
+
+
+def test_a_column_without_a_value_is_named_with_those_that_have_some():
+    rows = frame().assign(domain="")
+    with pytest.raises(ConfigError) as caught:
+        domains(rows, parse({"data.known-styles": "flat"}).data)
+    said = str(caught.value)
+    assert (
+        "setting 'data.known-styles' = 'flat': column 'domain' (setting 'data.style-column') is empty" in said
+    )
+    assert "or a column with values: " in said
+    assert "concept" in said.rpartition(":")[2]

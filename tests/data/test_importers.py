@@ -147,10 +147,36 @@ def test_a_bad_line_is_refused_by_its_number(tmp_path, lines, named):
     assert not (tmp_path / "pack").exists()
 
 
+@pytest.mark.parametrize(("column", "field"), [("domain", "styl"), ("split", "part"), ("concept", "animal")])
+def test_a_mapping_of_a_field_that_no_line_has_is_refused_with_those_that_there_are(tmp_path, column, field):
+    source = folder_of(tmp_path, [line(0), line(1, style="flat")])
+    with pytest.raises(
+        PackError, match=rf"'{field}' .*column '{column}'.*: image, question, answer"
+    ) as caught:
+        from_jsonl(source, tmp_path / "pack", mapping={column: field})
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "pack").exists()
+    from_jsonl(source, tmp_path / "pack", mapping={"domain": "style"}, test_share=0.5)  # one line has it
+
+
+def test_a_csv_file_does_as_well(tmp_path):
+    rows = [
+        "image,question,answer,style",
+        "pics/0.png,what?,a,flat",
+        "pics/1.png,what?,b,",
+        "pics/2.png,what?,c,flat",
+    ]
+    source = folder_of(tmp_path, rows, "questions.csv")
+    from_jsonl(source, tmp_path / "pack", mapping={"domain": "style"}, test_share=0.4)
+    pack = read_pack(tmp_path / "pack")
+    found = {(row.answer, row.domain) for part in (pack.train, pack.test) for row in part.itertuples()}
+    assert found == {("a", "flat"), ("b", ""), ("c", "flat")}
+
+
 def test_the_jsonl_file_must_be_clear(tmp_path):
     source = folder_of(tmp_path, [line(i) for i in range(4)])
     (source / "more.jsonl").write_text("")
-    with pytest.raises(PackError, match=r"2 files named \*\.jsonl \(more\.jsonl, questions\.jsonl\)"):
+    with pytest.raises(PackError, match=r"2 files named \*\.csv or \*\.jsonl \(more\.jsonl, q"):
         from_jsonl(source, tmp_path / "pack")
     from_jsonl(source, tmp_path / "pack", jsonl="questions.jsonl")
     with pytest.raises(PackError, match="no such file"):
@@ -222,7 +248,7 @@ def test_splits_labels_and_limits_of_a_dataset(tmp_path):
 
 def test_a_dataset_without_a_needed_field_is_refused_naming_its_fields(tmp_path):
     name = saved(tmp_path, datasets.Dataset.from_dict(table() | {"image": [encoded(i) for i in range(6)]}))
-    with pytest.raises(PackError, match=r"'reply' \(column 'answer'\).*allowed: question, answer, image"):
+    with pytest.raises(PackError, match=r"'reply' \(for column 'answer'\); allowed: question, answer, image"):
         from_datasets(name, tmp_path / "pack", {"answer": "reply"})
     with pytest.raises(PackError, match="column 'image': int found"):
         from_datasets(name, tmp_path / "pack", {"image": "answer"})

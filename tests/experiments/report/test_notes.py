@@ -11,7 +11,16 @@ from experiments.run import compare
 def test_notes_conclude_nothing_from_runs_that_were_not_completed(comparison):
     comparison.runs.loc[0, "status"] = "interrupted"
     (line,) = notes(comparison)
-    assert line.startswith(f"1 of {len(comparison.runs)} runs were not completed")
+    asked = len(comparison.index["methods"]) * len(comparison.index["seeds"])
+    assert line.startswith(f"1 of {asked} runs that were asked for were not completed; ")
+    begun = dataclasses.replace(comparison, runs=comparison.runs.iloc[:2])
+    (line,) = notes(begun)
+    assert f"of {asked} runs that were asked for were not completed, {asked - 2} of them not begun; " in line
+
+
+def test_notes_end_with_what_is_known_against_the_pair(comparison):
+    comparison.index["pair_note"] = "It was hardly trained."
+    assert notes(comparison)[-1] == "It was hardly trained."
 
 
 def test_notes_say_who_is_ahead_whichever_way_it_falls(comparison):

@@ -102,6 +102,15 @@ def job(name, rounds=100):
     return Job(name, 0, {"run.rounds": rounds})
 
 
+def test_the_bar_of_a_run_that_goes_on_begins_where_it_stopped():
+    console = Console(file=io.StringIO(), width=120, force_terminal=True, color_system=None)
+    with terminal.Terminal(1, console) as shown:
+        shown.listen(Event(job("cdc", 12), "start", done=7, total=12))
+        view = Console(file=io.StringIO(), width=120, color_system=None)
+        view.print(shown.bars.get_renderable())
+    assert re.search(r"cdc . seed 0 .* 7/12 .*goes on after round 7", view.file.getvalue())
+
+
 @pytest.mark.parametrize("width", [80, 120])
 def test_bars_stay_within_the_terminal_and_each_says_how_long_it_will_take(width, monkeypatch):
     now = iter(range(0, 1000, 10))

@@ -104,6 +104,23 @@ def test_resume_goes_on_with_runs_that_did_not_finish_and_keeps_their_logs(run, 
     assert "goes on" not in said
 
 
+def test_an_unfinished_comparison_is_replaced_where_that_is_asked_for_alone(run, tmp_path, capfd):
+    run(methods=("static", "cdc"))
+    index = tmp_path / "out" / "comparison.json"
+    index.write_text(json.dumps({**json.loads(index.read_text()), "status": "interrupted"}))
+    stamp = (tmp_path / "out/runs/cdc-0/run.json").stat().st_mtime_ns
+    with pytest.raises(
+        ConfigError, match=r"holds an unfinished comparison \(2 of 2 runs ended\); allowed: --re"
+    ):
+        run(methods=("static", "cdc"))
+    assert (tmp_path / "out/runs/cdc-0/run.json").stat().st_mtime_ns == stamp
+    run(methods=("static", "cdc"), replace=True)
+    assert (tmp_path / "out/runs/cdc-0/run.json").stat().st_mtime_ns > stamp
+    run(methods=("static", "cdc"), resume=True, progress=True, rounds=3)
+    said = " ".join(capfd.readouterr().err.split())
+    assert "cdc · seed 0: begins anew; the run that was there has other settings, pair or data" in said
+
+
 def test_resume_runs_again_what_was_run_with_another_pair(run, tmp_path, monkeypatch):
     run()
     stamp = (tmp_path / "out/runs/cdc-0/run.json").stat().st_mtime_ns
@@ -204,6 +221,13 @@ def test_ctrl_c_reports_the_rounds_that_were_done_and_ends_with_130(engine, tmp_
     jsonschema.validate(found, SCHEMA)
     assert found["status"] == "interrupted"
     assert found["methods"]
+    line = errors.rstrip().splitlines()[-1]
+    assert line == (
+        f"interrupted: what was done is in '{out}'; this goes on: cdc-flower compare --methods static,cdc "
+        f"--out {out} --workers 1 --no-plan --preset none --set run.rounds=4 --set run.devices=2 --resume"
+    )
+    with pytest.raises(ConfigError, match=r"unfinished comparison \(0 of 2 runs ended\); allowed: --resume"):
+        compare.run({"run.rounds": 4}, ("static",), out=out, engine=engine, plan=False)
     assert "This comparison was interrupted" in (out / page.REPORT).read_text()
 
 

@@ -36,10 +36,9 @@ def trained(monkeypatch):
     """Counts trainings, and lets each take a second: none of its stages has a step."""
     calls, train = [], pretrain.pretrain
 
-    def quick(config, target, recipe=None, progress=None):
+    def quick(config, target, recipe, *told):
         calls.append(target)
-        recipe = pretrain.Recipe(tower_steps=0, teacher_steps=0, student_steps=0)
-        return train(config, target, recipe, progress)
+        return train(config, target, pretrain.Recipe(tower_steps=0, teacher_steps=0, student_steps=0), *told)
 
     monkeypatch.setattr(pretrain, "pretrain", quick)
     return calls
@@ -54,11 +53,14 @@ def test_a_pack_without_a_pair_gets_one_where_runs_look_for_it(config, trained):
     target = pairs.ensure(config, said.append, nothing)
     assert trained == [target]
     assert find_pair(config.pair, "mine") == target
-    assert len(said) == 1
     for words in ("'mine'", "minutes", "Ctrl-C is safe", str(target), "--no-pretrain"):
         assert words in said[0]
+    assert said[1] == f"stages are kept in {target / 'stages'}, each of them every minute"
+    assert [line.partition(",")[0] for line in said[2:]] == [
+        f"stage {i} of 3: {name}" for i, name in ((1, "tower"), (2, "teacher"), (3, "student"))
+    ]
     assert pairs.ensure(config, said.append, nothing) is None
-    assert (len(trained), len(said)) == (1, 1)
+    assert (len(trained), len(said)) == (1, 5)
 
 
 def test_without_leave_the_missing_pair_is_an_error(config, trained):
@@ -89,6 +91,48 @@ def test_a_packaged_student_that_was_taught_something_else_is_named(config):
     said = []
     pairs.ensure(parse({"data.known-questions": "what"}), said.append, nothing)
     assert "data.known-questions='what,where,yesno,count', the run assumes 'what'" in said[-1]
+
+
+def card(config, **more):
+    """A pair's card where runs look for it."""
+    folder = pairs.folder("mine")
+    (folder / "student").mkdir(parents=True)
+    for name in ("model.safetensors", "chat_template.jinja"):
+        (folder / "student" / name).write_bytes(b"")
+    (folder / "pair.json").write_text(json.dumps(more))
+    return pairs.hardly_trained(config)
+
+
+def right(teacher, student):
+    """Scores of a card: of the held-out samples that drift."""
+    of = {"teacher": teacher, "student": student}
+    return {role: {"C": {"by_domain": {"source": 0.9, "question": found}}} for role, found in of.items()}
+
+
+def test_a_pair_of_a_share_of_its_steps_is_called_hardly_trained(config):
+    said = card(config, steps_share=dict.fromkeys(("tower", "teacher", "student"), 0.02))
+    assert f"'{pairs.folder('mine')}' was hardly trained (2 % of its steps)" in said
+    assert f"`cdc-flower pretrain --data {config.data.pack}`" in said
+
+
+def test_a_teacher_that_knows_no_more_than_the_student_is_named(config):
+    said = card(config, scores=right(0.34, 0.3))
+    assert "34.0 % of drifted held-out samples right, the student as shipped 30.0 %" in said
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"scores": right(0.9, 0.3), "steps_share": {"tower": 1.0, "teacher": 1.0, "student": 1.0}},
+        {"scores": right(0.9, 0.3), "steps_share": {"tower": 1.0, "teacher": 0.2, "student": 1.0}},
+    ],
+    ids=["a card from before", "whole", "a weaker teacher, as asked"],
+)
+def test_nothing_is_said_of_a_pair_that_there_is_nothing_against(config, more):
+    assert card(config, **more) == ""
+    assert pairs.hardly_trained(parse({})) == ""
+    assert pairs.hardly_trained(parse({"pair.teacher": "a", "pair.student": "b"})) == ""
 
 
 @pytest.mark.parametrize("named", [False, True])
