@@ -19,20 +19,25 @@ from typing import Annotated, Any
 
 import typer
 
-LIARS, ROUNDS = (0, 3), 4
+LIARS, ROUNDS = (0, 3), 8
 SHARES = (0, 1, 2, 4, 6)  # of eight devices, who write wrong answers
 SETTINGS: Mapping[str, Any] = {
     "run.rounds": ROUNDS,
-    "run.eval-every": ROUNDS,
+    "run.eval-every": ROUNDS // 2,
     "run.checkpoint-every": 0,
     "data.items": "tuning",
     "data.items-per-domain": 100,
-    "uplink.budget": 4000,
     "cloud.source-replay": 1000,
     "cloud.batch": 48,
 }
 """Of every run, beside the seed."""
-WRITTEN: Mapping[str, Any] = {"run.method": "labelled", "uplink.budget": 0, "cloud.questions": 1}
+WRITTEN: Mapping[str, Any] = {
+    "run.method": "labelled",
+    "run.rounds": 4,
+    "run.eval-every": 4,
+    "uplink.budget": 0,
+    "cloud.questions": 1,
+}
 """Instead, where devices write what is taught: all of it, and nothing else."""
 UNLEARNT: Mapping[str, Any] = {
     "run.rounds": 3,
@@ -49,14 +54,17 @@ NOBODY, SILENT = "nobody lies", "silent"
 DONE = "done"  # in the folder of a run that ended
 
 
-def settings(kind: str, doorkeeper: str, seed: int, out: Path, learns: bool = True) -> dict[str, Any]:
+def settings(
+    kind: str, doorkeeper: str, seed: int, out: Path, learns: bool = True, budget: int | None = None
+) -> dict[str, Any]:
     """Of a run: `kind` is one of `clients.poisons.KINDS`, `NOBODY` or `SILENT`; without `learns` the student
-    stays as it is.
+    stays as it is; `budget` is `uplink.budget` [bytes], None = the default.
     """
     liars = ",".join(map(str, LIARS))
     failing = ",".join(f"{r + 1}:{d}" for r in range(ROUNDS) for d in LIARS)
     return {
         **SETTINGS,
+        **({} if budget is None else {"uplink.budget": budget}),
         **({} if learns else UNLEARNT),
         "run.seed": seed,
         "run.poison-devices": "" if kind in (NOBODY, SILENT) else f"{liars}:{kind}",
@@ -73,7 +81,7 @@ def written(liars: int, seed: int, out: Path) -> dict[str, Any]:
     return {**SETTINGS, **WRITTEN, **harm, "run.seed": seed, "run.out-dir": str(out)}
 
 
-def figures(folder: Path) -> dict[str, float]:
+def figures(folder: Path, liars: Sequence[int] = LIARS) -> dict[str, float]:
     """Accuracy [%] on what drifted and on the source after the last round, and samples that were taken of the
     liars and of the others.
     """
@@ -83,7 +91,7 @@ def figures(folder: Path) -> dict[str, float]:
     tested = found.rounds[found.rounds["kind"] == "test"]
     last = tested[tested["round"] == tested["round"].max()]
     of = {str(d): 100 * float(v) for d, v in zip(last["domain"], last["accuracy"], strict=True)}
-    lied = found.devices["device"].isin(LIARS)
+    lied = found.devices["device"].isin(liars)
     drift = [v for domain, v in of.items() if domain != "source"]
     return {
         "drift": sum(drift) / len(drift),
@@ -112,19 +120,22 @@ def mean(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def table(rows: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
-    """Markdown of kind -> doorkeeper -> figures; dropped means less than honest devices of `NOBODY` gave."""
-    of = rows[NOBODY]["off"]
+    """Markdown of kind -> doorkeeper -> figures, where one that was not run is absent; dropped means less
+    than honest devices of `NOBODY` gave without it.
+    """
     lines = [
         "| two of eight | drift, off | on | source, off | on | taken of liars, off | on | honest dropped |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
+    given = rows[NOBODY].get("off", rows[NOBODY].get("on", {})).get("honest", 0.0)
     for kind, both in rows.items():
-        off, on = both["off"], both["on"]
-        dropped = 100 * (1 - on["honest"] / of["honest"])
-        lines.append(
-            f"| {kind} | {off['drift']:.1f} | {on['drift']:.1f} | {off['source']:.1f} | {on['source']:.1f} | "
-            f"{off['liars']:.0f} | {on['liars']:.0f} | {dropped:.1f} % |"
-        )
+        cells = [
+            f"{both[door][name]:.{places}f}" if door in both else ""
+            for name, places in (("drift", 1), ("source", 1), ("liars", 0))
+            for door in ("off", "on")
+        ]
+        dropped = f"{100 * (1 - both['on']['honest'] / given):.1f} %" if "on" in both else ""
+        lines.append(f"| {kind} | {' | '.join([*cells, dropped])} |")
     return "\n".join(lines)
 
 
@@ -155,6 +166,8 @@ def main(
     seeds: Annotated[str, typer.Option(help="Of the runs.")] = "100",
     out: Annotated[Path | None, typer.Option(help="Where runs are, or will be; default: a new one.")] = None,
     drops: Annotated[bool, typer.Option(help="Learn nothing, and tell what is dropped.")] = False,
+    budget: Annotated[int | None, typer.Option(min=1, help="uplink.budget; default: as ever.")] = None,
+    doors: Annotated[str, typer.Option(help="The doorkeeper: off, on, or off,on.")] = "off,on",
     answers: Annotated[bool, typer.Option("--written", help="Devices write what is taught.")] = False,
 ) -> None:
     """Run every kind of harm with and without the doorkeeper, and print the table."""
@@ -162,6 +175,8 @@ def main(
 
     chosen = [kind for kind in kinds.split(",") if kind] or [k for k in POISONS if k != "mislabelled"]
     odd = [kind for kind in chosen if kind not in POISONS]
+    if odd_door := [door for door in doors.split(",") if door not in ("off", "on")]:
+        raise typer.BadParameter(f"{odd_door}; allowed: off, on, or off,on", param_hint="--doors")
     if odd or not all(seed.isdigit() for seed in seeds.split(",")):
         raise typer.BadParameter(f"{odd or seeds}; allowed: kinds of {', '.join(POISONS)}, seeds 1,2")
     whole = (out or Path(tempfile.mkdtemp(prefix="poisoning-"))).absolute()
@@ -180,8 +195,12 @@ def main(
         told = {k: run(f"{k}-unlearnt", partial(settings, k, "on", learns=False)) for k in (NOBODY, *chosen)}
         typer.echo(dropped(told))
     else:
+        tight = "" if budget is None else f"-{budget}"
         rows = {
-            kind: {door: run(f"{kind}-{door}", partial(settings, kind, door)) for door in ("off", "on")}
+            kind: {
+                door: run(f"{kind}-{door}{tight}", partial(settings, kind, door, budget=budget))
+                for door in doors.split(",")
+            }
             for kind in (NOBODY, SILENT, *chosen)
         }
         typer.echo(table(rows))

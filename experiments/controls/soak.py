@@ -231,7 +231,7 @@ def soak(
 
     Args:
         folder: for the deployment, new.
-        minutes: of kills.
+        minutes: of kills; an interrupt (SIGINT) ends them earlier, in good order.
         devices: how many.
         every: seconds from one kill to the next, on the mean.
         seed: of moments and victims.
@@ -245,17 +245,19 @@ def soak(
         until(_looked(keeper, lambda: fleet.round >= 1), 2 * START, "the first round is done", fleet.programs)
         begun, order = time.monotonic(), list(KILLS)
         next_kill = begun
-        while (now := time.monotonic()) < begun + 60 * minutes:
-            keeper.look()
-            if now >= next_kill:
-                if not order:
-                    order = list(KILLS)
-                name = order.pop(rng.randrange(len(order)))
-                if KILLS[name](fleet, keeper, rng):
-                    kills[name] += 1
-                tell(f"{now - begun:7.1f} s  round {fleet.round:4d}  {name}")
-                next_kill = now + rng.uniform(0.2, 1.8) * every
-            time.sleep(0.2)
+        with suppress(KeyboardInterrupt):  # enough: what was killed so far is counted, too
+            while (now := time.monotonic()) < begun + 60 * minutes:
+                keeper.look()
+                if now >= next_kill:
+                    if not order:
+                        order = list(KILLS)
+                    name = order.pop(rng.randrange(len(order)))
+                    if KILLS[name](fleet, keeper, rng):
+                        kills[name] += 1
+                    tell(f"{now - begun:7.1f} s  round {fleet.round:4d}  {name}")
+                    next_kill = now + rng.uniform(0.2, 1.8) * every
+                time.sleep(0.2)
+        found.minutes = round((time.monotonic() - begun) / 60, 1)
         _rest(fleet, keeper)
         found.rounds = fleet.round
         status = fleet.status()

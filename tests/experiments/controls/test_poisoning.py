@@ -16,6 +16,7 @@ def test_settings_of_every_run_are_settings(kind, tmp_path):
     run = parse(settings(kind, "on", 100, tmp_path)).run
     assert (run.poison_devices == "") == (kind in (NOBODY, SILENT))
     assert (run.fail_devices != "") == (kind == SILENT)
+    assert parse(settings(kind, "on", 100, tmp_path, budget=4000)).uplink.budget == 4000
 
 
 def test_more_and_more_devices_write_wrong_answers(tmp_path):
@@ -32,6 +33,9 @@ def test_a_row_says_what_is_lost_and_what_honest_devices_lose():
     rows = table({NOBODY: {"off": clean, "on": clean}, "huge": {"off": lied, "on": held}}).splitlines()
     assert rows[2].endswith("| 20 | 20 | 0.0 % |")
     assert rows[3] == "| huge | 12.3 | 38.0 | 80.0 | 89.0 | 64 | 0 | 3.0 % |"
+    some = table({NOBODY: {"off": clean}, "huge": {"on": held}}).splitlines()
+    assert some[2] == f"| {NOBODY} | 40.0 |  | 90.0 |  | 20 |  |  |"
+    assert some[3] == "| huge |  | 38.0 |  | 89.0 |  | 0 | 3.0 % |"
 
 
 @pytest.mark.slow
