@@ -34,6 +34,7 @@ def _failing(config: Any) -> str | None:
 POISONS = (
     *("noise", "shuffled", "mirrored", "average", "huge", "misleading"),
     *("replayed", "copied", "sybil", "flood", "swamp", "mislabelled"),
+    *("colliding", "creeping", "crowding"),
 )
 """What devices send that mean harm, as in `clients.poisons.KINDS`."""
 

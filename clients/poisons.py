@@ -18,6 +18,7 @@ from cdc_flower.data.source import source
 from cdc_flower.draws import generator
 from cdc_flower.models import vlm
 from cdc_flower.models.shared import Shared
+from cdc_flower.models.student import twin_model
 from cdc_flower.session import kept
 from cdc_flower.stages import PairConfig
 from cdc_flower.uplink import token_batch
@@ -28,6 +29,7 @@ HUGE = 100.0  # times a token's length
 FEW, SOME = 2, 8  # tokens of a sample: of a flood, of a swamp
 STEPS = 40  # of a search for tokens
 REACH = 1.0  # of a searched token from the honest one, in deviations of its channel
+CREEP = 0.2  # the same, where the cloud is not to see that it is strange
 
 Samples = tuple[Sample, ...]
 Kind = Callable[[Task, Batch, Sequence[int]], Samples]
@@ -112,6 +114,11 @@ def flood(task: Task, batch: Batch, poisoners: Sequence[int]) -> Samples:
 
 
 @kept(2)
+def _shipped(pair: PairConfig, shared: Shared) -> nn.Module:
+    return twin_model(shared, pair)
+
+
+@kept(2)
 def _teacher(pair: PairConfig, shared: Shared, data_name: str) -> nn.Module:
     from cdc_flower.models.teacher import load_teacher  # an honest device does not even import it
 
@@ -131,6 +138,24 @@ def swamp(task: Task, batch: Batch, poisoners: Sequence[int]) -> Samples:
     return _misled(task, replace(batch, samples=tuple(_thinned(s, SOME) for s in own)))
 
 
+def colliding(task: Task, batch: Batch, poisoners: Sequence[int]) -> Samples:
+    """As `misleading`, and the student as shipped makes nearly of them what it makes of the honest ones: as
+    if the device had written a wrong answer under an honest picture.
+    """
+    return _misled(task, batch, hidden=True)
+
+
+def creeping(task: Task, batch: Batch, poisoners: Sequence[int]) -> Samples:
+    """As `colliding`, so near to honest tokens that a doorkeeper takes most of them."""
+    return _misled(task, batch, hidden=True, most=CREEP)
+
+
+def crowding(task: Task, batch: Batch, poisoners: Sequence[int]) -> Samples:
+    """As `colliding`, in as many samples of few tokens as a `swamp`."""
+    own = _of_stream(task, task.device, task.round, task.device)
+    return _misled(task, replace(batch, samples=tuple(_thinned(s, SOME) for s in own)), hidden=True)
+
+
 def mislabelled(task: Task, batch: Batch, poisoners: Sequence[int]) -> Samples:
     """Honest tokens with the answers of others. It harms where a device's answers are taught (`labelled`):
     there a device has what no device has in `cdc`, the choice of what the teacher says.
@@ -145,9 +170,15 @@ def _thinned(sample: Sample, most: int) -> Sample:
     return replace(sample, positions=sample.positions[some], tokens=sample.tokens[some])
 
 
-def _misled(task: Task, batch: Batch) -> Samples:
+def _misled(task: Task, batch: Batch, hidden: bool = False, most: float = REACH) -> Samples:
     """Tokens that the teacher is surely wrong about. The device knows the teacher, as where it is a published
     model, and searches along its gradient; what it finds is found as the frame will carry it.
+
+    Args:
+        task: the device's work.
+        batch: honest samples.
+        hidden: whether the student as shipped is to see no difference.
+        most: of a token from the honest one, in deviations of its channel.
     """
     shared, up = task.shared, task.config.uplink
     text, turn = shared.text, shared.transform_for(up)
@@ -160,11 +191,16 @@ def _misled(task: Task, batch: Batch) -> Samples:
         teacher, text, vlm.collate(text, honest, asked, None, spots, grids=grids), shared.max_answer_tokens
     ).ids
     told = [aimed(said, asked, i) for i in range(len(samples))]
-    reach = REACH * _seen(batch).std(0)
+    reach, steps = most * _seen(batch).std(0), 3 * STEPS // 2 if hidden else STEPS
     now = batch
     moved = [t.copy() for t in honest]
+    student = first = None
+    if hidden:
+        student = _shipped(task.config.pair, shared)
+        with torch.no_grad():
+            first = vlm.forward(student, vlm.collate(text, honest, asked, told, spots, grids=grids))
     with torch.enable_grad():
-        for _ in range(STEPS):
+        for _ in range(steps):
             made = token_batch.encode(now, shared.width, up.token_bits, turn)
             now = token_batch.decode(made, shared.fits, shared.width, shared.vocab, len(made), transform=turn)
             inputs = vlm.collate(text, [s.tokens for s in now.samples], asked, told, spots, grids=grids)
@@ -174,8 +210,10 @@ def _misled(task: Task, batch: Batch) -> Samples:
             loss = nn.functional.cross_entropy(
                 out.logits.flatten(0, 1), inputs.answer_ids.flatten(), ignore_index=-100
             )
+            if student is not None and first is not None:
+                loss = loss + _apart(vlm.forward(student, replace(inputs, tokens=tokens)), first)
             (way,) = torch.autograd.grad(loss, tokens)
-            rate = 2.5 * reach / STEPS
+            rate = 2.5 * reach / steps
             for i, (m, h) in enumerate(zip(moved, honest, strict=True)):
                 m -= rate * np.sign(way[i, : len(m)].numpy())
                 np.clip(m, h - reach, h + reach, out=m)
@@ -183,6 +221,13 @@ def _misled(task: Task, batch: Batch) -> Samples:
                 batch, samples=tuple(replace(s, tokens=m) for s, m in zip(samples, moved, strict=True))
             )
     return now.samples
+
+
+def _apart(seen: vlm.Output, first: vlm.Output) -> torch.Tensor:
+    """How far the states of a pass are from those of another one, in their deviations, squared; a mean."""
+    mask = first.mask[..., None]
+    far = ((seen.hidden - first.hidden) / (first.hidden.std() + 1e-6)).square() * mask
+    return far.sum() / (mask.sum() * seen.hidden.shape[-1])
 
 
 def aimed(said: Sequence[Sequence[int]], asked: Sequence[Sequence[int]], i: int) -> list[int]:
@@ -197,7 +242,7 @@ KINDS: dict[str, Kind] = {
     kind.__name__: kind
     for kind in (
         *(noise, shuffled, mirrored, average, huge, misleading, replayed, copied, sybil, flood, swamp),
-        mislabelled,
+        *(mislabelled, colliding, creeping, crowding),
     )
 }
 """Names in `run.poison-devices`."""

@@ -16,9 +16,13 @@ from typing import Annotated, Any
 
 import typer
 
+from cdc_flower import results
+from cdc_flower.data.world import load_world
+from cdc_flower.models.adapted import adapted
 from experiments.controls.deployed import deployment
-from experiments.controls.poisoning import figures
+from experiments.controls.poisoning import DONE, right, taken
 from experiments.run.processes import until
+from strategies.accuracy import accuracy
 
 SETTINGS: Mapping[str, Any] = {
     "run.receipts": True,
@@ -31,23 +35,31 @@ SETTINGS: Mapping[str, Any] = {
 }
 """Of both deployments, beside how many devices and rounds there are."""
 WHY = ("strange", "twice", "beyond", "unheard")
-LONG = 900.0  # s, for a deployment to come to its end
+LONG = 1800.0  # s, for a deployment to come to its end
 
 
 def deployed(kind: str, doorkeeper: str, devices: int, rounds: int, folder: Path) -> dict[str, float]:
-    """Let a deployment do its rounds; what `poisoning.figures` says of it."""
+    """Let a deployment do its rounds, if none did in this folder; accuracies and what was taken."""
     settings = {
         **SETTINGS,
         "run.rounds": rounds,
-        "run.eval-every": rounds,
         "run.poison-devices": f"{devices - 1}:{kind}",
         "cloud.doorkeeper": doorkeeper,
     }
-    with deployment(folder) as fleet:
-        fleet.provision(devices, settings, {"last_round": rounds, "least": devices})
-        fleet.start()
-        until(lambda: not fleet.cloud.runs, LONG, "the cloud does its last round", fleet.programs)
-        return figures(fleet.cloud_folder / "run", [devices - 1])
+    if not (folder / DONE).exists():
+        with deployment(folder) as fleet:
+            fleet.provision(devices, settings, {"last_round": rounds, "least": devices})
+            fleet.start()
+            until(lambda: not fleet.cloud.runs, LONG, "the cloud does its last round", fleet.programs)
+        (folder / DONE).touch()
+    run = folder / "cloud" / "run"
+    return {**right(judged(run)), **taken(results.read(run), [devices - 1])}
+
+
+def judged(run: Path) -> dict[str, float]:
+    """Domain -> accuracy of the newest adapter of a cloud."""
+    found = adapted(run)
+    return accuracy(found.model, found.shared, load_world(found.config, found.shared))
 
 
 def table(rows: Mapping[str, Mapping[str, float]]) -> str:

@@ -19,11 +19,12 @@ from typing import Annotated, Any
 
 import typer
 
+from cdc_flower import results
+from cdc_flower.results import RunResult
+
 LIARS, ROUNDS = (0, 3), 8
 SHARES = (0, 1, 2, 4, 6)  # of eight devices, who write wrong answers
 SETTINGS: Mapping[str, Any] = {
-    "run.rounds": ROUNDS,
-    "run.eval-every": ROUNDS // 2,
     "run.checkpoint-every": 0,
     "data.items": "tuning",
     "data.items-per-domain": 100,
@@ -55,15 +56,23 @@ DONE = "done"  # in the folder of a run that ended
 
 
 def settings(
-    kind: str, doorkeeper: str, seed: int, out: Path, learns: bool = True, budget: int | None = None
+    kind: str,
+    doorkeeper: str,
+    seed: int,
+    out: Path,
+    learns: bool = True,
+    rounds: int = ROUNDS,
+    budget: int | None = None,
 ) -> dict[str, Any]:
     """Of a run: `kind` is one of `clients.poisons.KINDS`, `NOBODY` or `SILENT`; without `learns` the student
-    stays as it is; `budget` is `uplink.budget` [bytes], None = the default.
+    stays as it is, for three rounds; `budget` is `uplink.budget` [bytes], None = the default.
     """
     liars = ",".join(map(str, LIARS))
-    failing = ",".join(f"{r + 1}:{d}" for r in range(ROUNDS) for d in LIARS)
+    failing = ",".join(f"{r + 1}:{d}" for r in range(rounds) for d in LIARS)
     return {
         **SETTINGS,
+        "run.rounds": rounds,
+        "run.eval-every": rounds,
         **({} if budget is None else {"uplink.budget": budget}),
         **({} if learns else UNLEARNT),
         "run.seed": seed,
@@ -81,21 +90,25 @@ def written(liars: int, seed: int, out: Path) -> dict[str, Any]:
     return {**SETTINGS, **WRITTEN, **harm, "run.seed": seed, "run.out-dir": str(out)}
 
 
-def figures(folder: Path, liars: Sequence[int] = LIARS) -> dict[str, float]:
-    """Accuracy [%] on what drifted and on the source after the last round, and samples that were taken of the
-    liars and of the others.
-    """
-    from cdc_flower import results
-
+def figures(folder: Path) -> dict[str, float]:
+    """Accuracy [%] on what drifted and on the source after the last round, and what was `taken`."""
     found = results.read(folder)
     tested = found.rounds[found.rounds["kind"] == "test"]
     last = tested[tested["round"] == tested["round"].max()]
-    of = {str(d): 100 * float(v) for d, v in zip(last["domain"], last["accuracy"], strict=True)}
+    of = {str(d): float(v) for d, v in zip(last["domain"], last["accuracy"], strict=True)}
+    return {**right(of), **taken(found, LIARS)}
+
+
+def right(of: Mapping[str, float]) -> dict[str, float]:
+    """Accuracies by domain -> those [%] on what drifted, a mean over its domains, and on the source."""
+    drift = [value for domain, value in of.items() if domain != "source"]
+    return {"drift": 100 * sum(drift) / len(drift), "source": 100 * of["source"]}
+
+
+def taken(found: RunResult, liars: Sequence[int]) -> dict[str, float]:
+    """Samples that were taken of the liars and of the others, and the sum of every metric of the rounds."""
     lied = found.devices["device"].isin(liars)
-    drift = [v for domain, v in of.items() if domain != "source"]
     return {
-        "drift": sum(drift) / len(drift),
-        "source": of["source"],
         "liars": float(found.devices[lied]["uploaded_samples"].sum()),
         "honest": float(found.devices[~lied]["uploaded_samples"].sum()),
         **{str(name): float(of["value"].sum()) for name, of in found.metrics.groupby("name")},
@@ -166,6 +179,7 @@ def main(
     seeds: Annotated[str, typer.Option(help="Of the runs.")] = "100",
     out: Annotated[Path | None, typer.Option(help="Where runs are, or will be; default: a new one.")] = None,
     drops: Annotated[bool, typer.Option(help="Learn nothing, and tell what is dropped.")] = False,
+    rounds: Annotated[int, typer.Option(min=1, max=1000, help="Of a run that learns.")] = ROUNDS,
     budget: Annotated[int | None, typer.Option(min=1, help="uplink.budget; default: as ever.")] = None,
     doors: Annotated[str, typer.Option(help="The doorkeeper: off, on, or off,on.")] = "off,on",
     answers: Annotated[bool, typer.Option("--written", help="Devices write what is taught.")] = False,
@@ -195,10 +209,10 @@ def main(
         told = {k: run(f"{k}-unlearnt", partial(settings, k, "on", learns=False)) for k in (NOBODY, *chosen)}
         typer.echo(dropped(told))
     else:
-        tight = "" if budget is None else f"-{budget}"
+        own = "" if (rounds, budget) == (ROUNDS, None) else f"-{rounds}-{budget or 'default'}"
         rows = {
             kind: {
-                door: run(f"{kind}-{door}{tight}", partial(settings, kind, door, budget=budget))
+                door: run(f"{kind}-{door}{own}", partial(settings, kind, door, rounds=rounds, budget=budget))
                 for door in doors.split(",")
             }
             for kind in (NOBODY, SILENT, *chosen)

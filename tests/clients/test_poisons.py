@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
+from cdc_flower.data.features import Grid
+from cdc_flower.models import vlm
+from cdc_flower.models.student import twin_model
 from cdc_flower.rules import POISONS
 from cdc_flower.uplink import token_batch
 from cdc_flower.uplink.sample import Batch, Limits
 from cdc_flower.wire.messages import frame_of
 from clients import cdc, poison
 from clients.inference import alone
-from clients.poisons import KINDS, REACH, SOME, aimed
+from clients.poisons import CREEP, KINDS, REACH, SOME, _apart, aimed
 from clients.task import Task
 
 
@@ -84,6 +88,32 @@ def test_misleading_tokens_stay_near_honest_ones(make_task):
     found = KINDS["misleading"](task, honest, [0])
     assert all(
         (np.abs(a.tokens - b.tokens) <= 1.001 * REACH * seen.std(0) + 1e-5).all()
+        for a, b in zip(honest.samples, found, strict=True)
+    )
+
+
+@pytest.mark.parametrize(("kind", "most"), [("colliding", REACH), ("creeping", CREEP)])
+def test_colliding_tokens_are_those_that_the_student_sees_no_difference_in(kind, most, make_task):
+    task = make_task(poison_devices=f"0:{kind}")
+    honest = batch_of(task, frame_of(alone(cdc.work(task))))
+    seen = np.concatenate([s.tokens for s in honest.samples]).std(0)
+    student = twin_model(task.shared, task.config.pair)
+
+    def states(samples):
+        text, grids = task.shared.text, [Grid(*s.grid) for s in samples]
+        asked, spots = [s.question_ids for s in samples], [s.positions for s in samples]
+        inputs = vlm.collate(text, [s.tokens for s in samples], asked, None, spots, grids=grids)
+        with torch.no_grad():
+            return vlm.forward(student, inputs)
+
+    first = states(honest.samples)
+    found = KINDS[kind](task, honest, [0])
+    seen_of = {
+        name: float(_apart(states(KINDS[name](task, honest, [0])), first)) for name in ("misleading", kind)
+    }
+    assert 0 < seen_of[kind] < seen_of["misleading"]
+    assert all(
+        (np.abs(a.tokens - b.tokens) <= 1.001 * most * seen + 1e-5).all()
         for a, b in zip(honest.samples, found, strict=True)
     )
 

@@ -6,7 +6,6 @@ import pytest
 
 from cdc_flower.config import parse
 from cdc_flower.rules import POISONS
-from experiments.controls import poisoning
 from experiments.controls.poisoning import NOBODY, SILENT, figures, settings, shares, table, written
 from strategies.run import run_local
 
@@ -16,7 +15,8 @@ def test_settings_of_every_run_are_settings(kind, tmp_path):
     run = parse(settings(kind, "on", 100, tmp_path)).run
     assert (run.poison_devices == "") == (kind in (NOBODY, SILENT))
     assert (run.fail_devices != "") == (kind == SILENT)
-    assert parse(settings(kind, "on", 100, tmp_path, budget=4000)).uplink.budget == 4000
+    tight = parse(settings(kind, "on", 100, tmp_path, rounds=2, budget=4000))
+    assert (tight.uplink.budget, tight.run.rounds, tight.run.eval_every) == (4000, 2, 2)
 
 
 def test_more_and_more_devices_write_wrong_answers(tmp_path):
@@ -42,7 +42,6 @@ def test_a_row_says_what_is_lost_and_what_honest_devices_lose():
 def test_liars_give_nothing_where_the_doorkeeper_stands(run_settings, tmp_path, monkeypatch):
     monkeypatch.setattr("strategies.doorkeeper.FARTHER", (3.0, 3.0))  # A has 40 pictures of 4 tokens here
     monkeypatch.setattr("strategies.doorkeeper.PICTURES", (16, 1000))
-    monkeypatch.setattr(poisoning, "ROUNDS", 2)
     found = {}
     for doorkeeper in ("off", "on"):
         own = run_settings(
