@@ -13,10 +13,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cdc_flower.border import one_line
 from cdc_flower.config import ConfigError
 from clients.device.feed import Feed, Item
-from clients.device.rows import MOST_ROW, BadItem, behind, bytes_of, item, named, there
+from clients.device.rows import MOST_ROW, BadItem, behind, bytes_of, item, named, several, there
 
 MOST_BAD = 200  # files that are kept for somebody to look at; the oldest go first
 TAKEN, BAD = "taken", "bad"
@@ -47,11 +46,13 @@ class _Camera:
     Attributes:
         number: of the last pair that was taken.
         waiting: items that were given and are not spooled.
+        bad: why pairs were set aside, until it is said.
     """
 
     path: Path
     number: int = 0
     waiting: list[Item] = field(default_factory=list)
+    bad: list[str] = field(default_factory=list)
 
     def begin(self, fed: str) -> None:
         """Remove what was spooled when the device was stopped, and take up what was not."""
@@ -70,6 +71,7 @@ class _Camera:
                 self._remove(path)
             else:
                 self._add(path, number)
+        self._say()
 
     def poll(self, most: int) -> Sequence[Item]:
         """See `Feed`."""
@@ -78,7 +80,14 @@ class _Camera:
                 self._take(most - len(self.waiting))
             except OSError as err:
                 _log.warning("'%s' cannot be read now: %s", self.path, err.strerror)
+        self._say()
         return self.waiting[:most]
+
+    def _say(self) -> None:
+        """One line for all that was set aside since the last."""
+        if self.bad:
+            _log.warning("pairs are set aside in '%s': %s", self.path / BAD, several(self.bad))
+            self.bad.clear()
 
     def _take(self, most: int) -> None:
         with os.scandir(self.path) as entries:
@@ -102,7 +111,7 @@ class _Camera:
             row = bytes_of(path.parent, path.name, MOST_ROW, follow=False)
             self.waiting.append(item(self.path, row, f"pair {number}", follow=False))
         except BadItem as err:
-            _log.warning("a pair is set aside in '%s': %s", self.path / BAD, one_line(str(err)))
+            self.bad.append(str(err))
             self._set_aside(path, row)
 
     def _set_aside(self, path: Path, row: bytes) -> None:

@@ -11,7 +11,7 @@ from clients.device import models, preflight
 from clients.device.conditions import may_send
 from clients.device.conditions import read as conditions
 from clients.device.database import FILE, Database
-from clients.device.feeds import FEEDS
+from clients.device.feeds import FEEDS, first_rows
 from clients.device.settings import Bundle
 
 KEY, PUBLIC, CA = "device.key", "device.key.pub", "ca.crt"
@@ -52,7 +52,7 @@ def _feed(bundle: Bundle) -> str:
     if bundle.device.feed == "stream":
         return "" if bundle.feed.is_dir() else f"no folder '{bundle.feed}'"
     FEEDS[bundle.device.feed](bundle.feed, "")
-    return ""
+    return first_rows(bundle.device.feed, bundle.feed)
 
 
 def _database(bundle: Bundle) -> str:

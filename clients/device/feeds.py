@@ -11,17 +11,20 @@ from __future__ import annotations
 import json
 import logging
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import count, islice
 from pathlib import Path
 from typing import IO
 
 from cdc_flower.border import one_line
 from clients.device.camera import camera
 from clients.device.feed import Feed, Item
-from clients.device.rows import MOST_ROW, BadItem, behind, item, opened, there
+from clients.device.rows import MOST_ROW, BadItem, behind, bytes_of, item, opened, several, there
 
 QUESTIONS = "questions.jsonl"
+LOOKED = 20  # rows, by `first_rows`
 _log = logging.getLogger(__name__)
 
 
@@ -39,6 +42,40 @@ def folder(path: Path, fed: str) -> Feed:
 
 FEEDS: dict[str, Callable[[Path, str], Feed]] = {"folder": folder, "camera": camera}
 """Values of the setting `feed` of `device.toml` that are files -> from path and last key to feed."""
+
+
+def first_rows(kind: str, path: Path) -> str:
+    """What is wrong with the first rows of a feed, which is only looked at; "" = nothing, or none is there.
+
+    Args:
+        kind: of `FEEDS`.
+        path: its folder.
+    """
+    rows = _folder_rows(path) if kind == "folder" else _camera_rows(path)
+    bad, looked = list[str](), 0
+    for where, row in islice(rows, LOOKED):
+        looked += 1
+        try:
+            item(path, row, "", follow=kind == "folder")
+        except BadItem as err:
+            bad.append(f"{where}: {err}")
+    return f"{len(bad)} of the first {looked} rows cannot be used: {one_line(bad[0])}" if bad else ""
+
+
+def _folder_rows(path: Path) -> Iterator[tuple[str, bytes]]:
+    with suppress(FileNotFoundError), opened(path / QUESTIONS, follow=True) as file:
+        for number in count(1):
+            row = file.readline(MOST_ROW + 1)
+            if not row:
+                return
+            if row.strip():
+                yield f"'{path / QUESTIONS}', row {number}", row
+
+
+def _camera_rows(path: Path) -> Iterator[tuple[str, bytes]]:
+    for file in sorted(path.glob("[!.]*.json")):
+        with suppress(BadItem):
+            yield f"'{file}'", bytes_of(path, file.name, MOST_ROW, follow=False)
 
 
 @dataclass(frozen=True)
@@ -76,6 +113,7 @@ class _Folder:
 
     def poll(self, most: int) -> Sequence[Item]:
         """See `Feed`."""
+        bad = list[str]()
         try:
             with opened(self.path / QUESTIONS, follow=True) as file:
                 self._go_to(file)
@@ -83,14 +121,13 @@ class _Folder:
                     try:
                         self.waiting.append(item(self.path, row, str(self.at), follow=True))
                     except BadItem as err:
-                        why = one_line(str(err))
-                        _log.warning(
-                            "%s: the row that ends at byte %d is left out: %s", QUESTIONS, self.at.end, why
-                        )
+                        bad.append(f"the row that ends at byte {self.at.end}: {err}")
         except FileNotFoundError:
             pass  # not yet
         except OSError as err:
             _log.warning("'%s' cannot be read now: %s", self.path / QUESTIONS, err.strerror)
+        if bad:
+            _log.warning("'%s': rows are left out: %s", self.path / QUESTIONS, several(bad))
         return self.waiting[:most]
 
     def _go_to(self, file: IO[bytes]) -> None:

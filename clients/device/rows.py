@@ -10,9 +10,11 @@ import errno
 import json
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from cdc_flower.border import one_line
 from cdc_flower.config import ConfigError
 from cdc_flower.data.bitmaps import MAX_BYTES, check_picture
 from clients.device.feed import Item
@@ -56,6 +58,11 @@ def item(folder: Path, row: bytes, key: str, follow: bool) -> Item:
     return Item(question, picture, key)
 
 
+def several(why: Sequence[str]) -> str:
+    """Some reasons in the length of one: how many, and the first."""
+    return one_line(why[0] if len(why) == 1 else f"{len(why)} of them, first {why[0]}")
+
+
 def named(row: bytes) -> tuple[str, str]:
     """Name of the picture, and question with single spaces, of a row.
 
@@ -94,7 +101,7 @@ def bytes_of(folder: Path, name: str, most: int, follow: bool) -> bytes:
         with opened(folder / name, follow) as file:
             data = file.read(most + 1)
     except OSError as err:
-        raise BadItem(f"{name[:60]!a}: {err.strerror}") from None
+        raise BadItem(f"{name[:60]!a}: {err.strerror} in '{folder}'") from None
     if len(data) > most:
         raise BadItem(f"{name[:60]!a}: more than {most} bytes")
     return data

@@ -7,12 +7,14 @@ machine's profile, as `cdc-flower calibrate` measures it, and the links' rates. 
 byte for byte.
 
 Flower's deployment has a floor that the simulator has not: SuperNodes ask for messages every three seconds, a
-process is started for each, and a message takes several calls. The rounds without a rate measure it, as
-seconds and as bytes on the wire beside those of the ledger. Of these bytes those are left out that pass in as
-many seconds when nothing is asked: with them a SuperNode asks whether there is anything, and nobody waits for
-them. A predicted round takes that floor, the seconds that the simulator says this link takes longer than one
-without a rate, and those of the floor's bytes at its rate. `truth.json` has all figures; the exit code is 1
-where a ledger differs or a round time is off by more than `--most`.
+process is started for each, and a message takes a dozen calls. The rounds without a rate measure it, as
+seconds and as bytes: of every message those that pass on its device's link from when the device asks for it
+until it has sent the reply, moment by moment. What passes besides, when a SuperNode asks for messages and
+there are none, keeps nobody waiting. `tc` lets `BURST` bytes through at once and then no more than its rate,
+so a small call after a pause costs nothing: `held` passes what was recorded, without the bytes of the ledger,
+through such buckets, and says how much longer it takes. A predicted round is the floor, the seconds that the
+simulator says this link takes longer than one without a rate, and those of the calls. `truth.json` has all
+figures; the exit code is 1 where a ledger differs or a round time is off by more than `--most`.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -37,7 +40,7 @@ from cdc_flower.fleet.cost.profiles import read_profiles, write_profiles
 from cdc_flower.programs import free_port
 from experiments.bench import calibrate
 from experiments.controls.deployed import SMALL, START, Deployment, deployment
-from experiments.controls.spaces import Space, possible, spaces
+from experiments.controls.spaces import BURST, Space, possible, spaces
 from experiments.run.processes import Program, until
 from strategies.run import run_local
 
@@ -47,7 +50,10 @@ LINKS = ((0.0, 0.0), (24_000.0, 48_000.0), (8_000.0, 16_000.0))
 """Bytes/s up and down; 0 = no rate. The first measures the floor."""
 FREE = 1e9  # bit/s of a link without a rate, in a profile
 SETTINGS = {**SMALL, "run.samples-per-round": 16}
-QUIET = 9.0  # s: three questions of a SuperNode
+Pair = tuple[float, float]  # of up and down
+LOOK = 0.05  # s, between looks at the bytes of a link
+ASKED, DONE = "Receiving: ", "Sent successfully"
+"""What a SuperNode says when it has a message, and when its reply is with the cloud."""
 
 
 @dataclass(frozen=True)
@@ -58,16 +64,14 @@ class Phase:
         up, down: bytes/s.
         seconds: of each round, deployed.
         simulated: of the same rounds, in virtual time.
-        extra_up, extra_down: bytes on the wire in a round and for a device, beside those of the ledger and
-            those that pass when nothing is asked.
+        calls: seconds that Flower's calls take longer over this link than over one without a rate.
     """
 
     up: float
     down: float
     seconds: tuple[float, ...]
     simulated: tuple[float, ...]
-    extra_up: float
-    extra_down: float
+    calls: float
 
     @property
     def deployed(self) -> float:
@@ -84,8 +88,102 @@ def predicted(floor: Phase, phase: Phase, free: Sequence[float]) -> float:
         free: the same rounds, simulated without a rate.
     """
     longer = median(a - b for a, b in zip(phase.simulated, free, strict=True))
-    calls = floor.extra_up / phase.up + floor.extra_down / phase.down if phase.up and phase.down else 0.0
-    return floor.deployed + longer + calls
+    return floor.deployed + longer + phase.calls
+
+
+@dataclass(frozen=True)
+class Look:
+    """A moment of a device's link: when [s], and what was until then: bytes up and down, messages that it had
+    received, replies that it had sent.
+    """
+
+    at: float
+    up: int
+    down: int
+    received: int
+    sent: int
+
+
+def messages(looks: Sequence[Look]) -> list[list[tuple[float, int, int]]]:
+    """Of every message the seconds of each look, and its bytes up and down: from the call that fetched it
+    until its reply was sent.
+    """
+    found, begin = list[list[tuple[float, int, int]]](), 0
+    for i in range(1, len(looks)):
+        before, now = looks[i - 1], looks[i]
+        if now.received > before.received:
+            begin = i
+            while begin > 1 and looks[begin - 1].up > looks[begin - 2].up:
+                begin -= 1  # the call that fetched it
+        if now.sent > before.sent and begin:
+            parts = list(pairwise(looks[begin - 1 : i + 1]))
+            found.append([(b.at - a.at, b.up - a.up, b.down - a.down) for a, b in parts])
+            begin = 0
+    return found
+
+
+def held(message: Sequence[tuple[float, int, int]], ledger: Pair, rates: Pair) -> float:
+    """Seconds by which a link with rates delays the calls of a message.
+
+    Args:
+        message: as of `messages`.
+        ledger: bytes up and down that are the simulator's to charge; they are in the largest looks.
+        rates: bytes/s up and down; 0 = no rate.
+    """
+    if not all(rates):
+        return 0.0
+    calls = [_without([look[way] for look in message], ledger[way - 1]) for way in (1, 2)]
+    late, tokens = 0.0, [float(BURST), float(BURST)]
+    for (seconds, _, _), *sizes in zip(message, *calls, strict=True):
+        wait = 0.0
+        for way, (size, rate) in enumerate(zip(sizes, rates, strict=True)):
+            tokens[way] = min(BURST, tokens[way] + rate * seconds)
+            wait = max(wait, (size - tokens[way]) / rate)
+            tokens[way] -= size
+        late += wait
+        tokens = [min(BURST, t + rate * wait) for t, rate in zip(tokens, rates, strict=True)]
+    return late
+
+
+def _without(sizes: Sequence[float], bytes: float) -> list[float]:
+    """Sizes of which the largest give up so many bytes."""
+    left: list[float] = list(sizes)
+    for i in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
+        taken = min(left[i], bytes)
+        left[i], bytes = left[i] - taken, bytes - taken
+    return left
+
+
+class Watch(threading.Thread):
+    """Looks at the links of a fleet until it is ended.
+
+    Attributes:
+        looks: of each device.
+    """
+
+    def __init__(self, fleet: Deployment, found: Sequence[Space]) -> None:
+        super().__init__()
+        self.looks: list[list[Look]] = [[] for _ in found]
+        self._logs, self._spaces, self._over = [d.node.log for d in fleet.devices], found, threading.Event()
+
+    def run(self) -> None:
+        """Look."""
+        counts, read = [[0, 0] for _ in self.looks], [0 for _ in self.looks]
+        while not self._over.wait(LOOK):
+            for i, (space, log) in enumerate(zip(self._spaces, self._logs, strict=True)):
+                with log.open("rb") as said:
+                    said.seek(read[i])
+                    new = said.read()
+                whole = new[: new.rfind(b"\n") + 1]
+                read[i] += len(whole)
+                for n, word in enumerate((ASKED, DONE)):
+                    counts[i][n] += whole.count(word.encode())
+                self.looks[i].append(Look(time.monotonic(), *space.bytes(), *counts[i]))
+
+    def end(self) -> None:
+        """Look no more."""
+        self._over.set()
+        self.join()
 
 
 @contextmanager
@@ -110,56 +208,22 @@ def placed(fleet: Deployment, devices: int, rounds: int) -> Iterator[list[Space]
         yield found
 
 
-def play(fleet: Deployment, found: Sequence[Space], rounds: int) -> list[tuple[list[float], list[int]]]:
-    """Let a fleet run over each of `LINKS` in turn, `rounds` rounds each after one that is not counted.
-
-    Returns:
-        Of each link the seconds of its rounds, and the bytes up and down on the wire in a round, of all
-        devices.
+def play(fleet: Deployment, found: Sequence[Space], rounds: int) -> list[tuple[float, ...]]:
+    """Let a fleet run over each of `LINKS` in turn, `rounds` rounds each after one that is not counted: of
+    each link the moments [s] at which its rounds ended.
     """
-    done, each = [], rounds + 1
+    done, each = list[tuple[float, ...]](), rounds + 1
     for link, (up, down) in enumerate(LINKS):
         first = link * each + 1
         until(lambda first=first: fleet.round >= first - 1, 4 * START, f"round {first - 1}", fleet.programs)
         for space in found:
             space.shape(up, down)
-        times, wire = [], []
+        times = []
         for number in range(first, first + each):
             until(lambda n=number: fleet.round >= n, 4 * START, f"round {number}", fleet.programs)
             times.append(time.monotonic())
-            wire.append([sum(counts) for counts in zip(*(space.bytes() for space in found), strict=True)])
-        seconds = [b - a for a, b in pairwise(times)]
-        done.append((seconds, [round((b - a) / rounds) for a, b in zip(wire[0], wire[-1], strict=True)]))
+        done.append(tuple(times))
     return done
-
-
-def quiet(samples: Sequence[tuple[float, int, int]]) -> tuple[float, float]:
-    """Bytes/s up and down when nothing is asked: in the quietest `QUIET` seconds.
-
-    Args:
-        samples: moments [s] and the bytes up and down until then.
-    """
-    rates = [(0.0, 0.0)]
-    for at, up, down in samples:
-        after = next(((t - at, u - up, d - down) for t, u, d in samples if t >= at + QUIET), None)
-        if after is not None and after[1]:
-            rates.append((after[1] / after[0], after[2] / after[0]))
-    return min(rates[1:], default=rates[0])
-
-
-def waited(fleet: Deployment, found: Sequence[Space]) -> tuple[float, float]:
-    """Bytes/s up and down of a device, from when all are connected until the first round is done."""
-    samples = list[tuple[float, int, int]]()
-    until(lambda: all("SuperNode ID" in d.node.said() for d in fleet.devices), START, "nodes", fleet.programs)
-
-    def sampled() -> bool:
-        up, down = (sum(counts) for counts in zip(*(space.bytes() for space in found), strict=True))
-        samples.append((time.monotonic(), up, down))
-        return fleet.round >= 1
-
-    until(sampled, 4 * START, "round 1", fleet.programs)
-    up, down = quiet(samples)
-    return up / len(found), down / len(found)
 
 
 def simulated(
@@ -193,41 +257,58 @@ def truth(folder: Path, devices: int = 3, rounds: int = 6) -> dict[str, Any]:
     each = rounds + 1
     with deployment(folder / "deployed") as fleet:
         with placed(fleet, devices, len(LINKS) * each) as found:
-            idle = waited(fleet, found)
-            played = play(fleet, found, rounds)
-            until(lambda: not fleet.cloud.runs, START, "the cloud ends", fleet.programs)
+            watch = Watch(fleet, found)
+            watch.start()
+            try:
+                played = play(fleet, found, rounds)
+                until(lambda: not fleet.cloud.runs, START, "the cloud ends", fleet.programs)
+            finally:
+                watch.end()
         real = results.read(fleet.cloud_folder / "run").devices
         runs = simulated(fleet, folder, LINKS)
     same = [run.devices[COLUMNS].to_dict("list") == real[COLUMNS].to_dict("list") for run in runs]
     virtual, phases, free = [virtual_seconds(run) for run in runs], list[Phase](), list[list[float]]()
-    for link, ((up, down), (seconds, wire)) in enumerate(zip(LINKS, played, strict=True)):
+    between = [look for looks in watch.looks for look in messages([x for x in looks if _in(x, played[0])])]
+    own = real[real["round"].isin(range(2, each + 1))]
+    ledger = float(own["uplink_bytes"].mean()), float(own["downlink_bytes"].mean())
+    for link, ((up, down), times) in enumerate(zip(LINKS, played, strict=True)):
         numbers = range(link * each + 2, (link + 1) * each + 1)
-        own = real[real["round"].isin(numbers)]
-        message = [own[name].sum() / rounds for name in ("uplink_bytes", "downlink_bytes")]
-        always = [rate * median(seconds) for rate in idle]
-        extra = [max(0.0, (w - m) / devices - a) for w, m, a in zip(wire, message, always, strict=True)]
         in_virtual = tuple(virtual[link][n] for n in numbers)
-        phases.append(Phase(up, down, tuple(seconds), in_virtual, extra[0], extra[1]))
+        calls = median(held(message, ledger, (up, down)) for message in between)
+        seconds = tuple(b - a for a, b in pairwise(times))
+        phases.append(Phase(up, down, seconds, in_virtual, calls))
         free.append([virtual[0][n] for n in numbers])
     expected = [predicted(phases[0], phase, without) for phase, without in zip(phases, free, strict=True)]
     rows = [
         {**asdict(phase), "predicted": seconds, "deployed": phase.deployed, "ratio": phase.deployed / seconds}
         for phase, seconds in zip(phases, expected, strict=True)
     ]
-    about = {"devices": devices, "rounds": rounds, "idle_up": idle[0], "idle_down": idle[1]}
+    sizes = {
+        name: median(sum(part[i] for part in m) for m in between) for i, name in ((1, "up"), (2, "down"))
+    }
+    about = {"devices": devices, "rounds": rounds, "bytes_of_a_message": sizes, "of_them_the_ledgers": ledger}
     return {**about, "ledger_equal": all(same), "links": rows}
+
+
+def _in(look: Look, times: Sequence[float]) -> bool:
+    return times[0] <= look.at <= times[-1]
 
 
 def table(found: Mapping[str, Any]) -> list[str]:
     """Lines of a Markdown table."""
     lines = [
-        "| link up, down | floor | simulator adds | predicted | deployed | ratio |",
-        "|---|---|---|---|---|---|",
+        "| link up, down | floor | simulator adds | calls add | predicted | deployed | ratio |",
+        "|---|---|---|---|---|---|---|",
     ]
     floor = found["links"][0]["deployed"]
     for row in found["links"]:
         rates = f"{row['up'] / 1e3:g}, {row['down'] / 1e3:g} kB/s" if row["up"] else "no rate"
-        cells = [rates, f"{floor:.1f} s", f"{row['predicted'] - floor:.1f} s"]
+        cells = [
+            rates,
+            f"{floor:.1f} s",
+            f"{row['predicted'] - floor - row['calls']:.1f} s",
+            f"{row['calls']:.1f} s",
+        ]
         cells += [f"{row['predicted']:.1f} s", f"{row['deployed']:.1f} s", f"{row['ratio']:.2f}"]
         lines.append(f"| {' | '.join(cells)} |")
     return lines

@@ -32,6 +32,11 @@ def own(folder, **values):
     (folder / "device.toml").write_text(toml)
 
 
+def lost(feed):
+    feed.mkdir()
+    (feed / "questions.jsonl").write_text('{"image": "lost.png", "question": "q"}\n' * 2)
+
+
 def test_a_bundle_as_it_was_provisioned_is_right(folder):
     own(folder)
     assert wrong(folder) == {}
@@ -51,6 +56,11 @@ def test_a_bundle_as_it_was_provisioned_is_right(folder):
             lambda f: own(f, feed="folder", feed_path="nowhere/below", longest_question=9),
             "feed",
             "No such file",
+        ),
+        (
+            lambda f: own(f, feed="folder", longest_question=9) or lost(f / "feed"),
+            "feed",
+            "2 of the first 2 rows .*row 1: 'lost.png': No such file or directory in '.*/feed'",
         ),
         (lambda f: own(f, spool_bytes=2**40), "disk", "are free"),
         (

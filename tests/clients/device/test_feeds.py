@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cdc_flower.config import ConfigError
 from clients.device import feeds, rows
-from clients.device.feeds import FEEDS, QUESTIONS
+from clients.device.feeds import FEEDS, QUESTIONS, first_rows
 from tests.clients.device.feeding import picture, row
 
 
@@ -54,15 +54,41 @@ def test_a_row_that_is_being_written_is_awaited_and_the_last_needs_no_line_end(f
     assert _asked(feed.poll(9)) == ["one", "two"]
 
 
-def test_bad_rows_are_left_out_with_a_line_each_once(folder, caplog):
+def test_bad_rows_are_left_out_with_one_line_for_each_reading(folder, caplog):
     rows_ = [b"{}\n", row("../a.png", "q"), row("absent.png", "q"), b"x" * (3 * rows.MOST_ROW) + b"\n"]
     (folder / QUESTIONS).write_bytes(b"".join(rows_) + row("a.png", "good") + b"{}\n")
     feed = FEEDS["folder"](folder, "")
     with caplog.at_level(logging.WARNING):
         assert _asked(feed.poll(9)) == ["good"]
         assert _asked(feed.poll(9)) == ["good"]
-    assert len(caplog.records) == len(caplog.text.splitlines()) == 5
-    assert max(map(len, caplog.text.splitlines())) < 400
+    (line,) = caplog.text.splitlines()
+    assert "5 of them, first the row that ends at byte 3: field 'image' is no text" in line
+    assert len(line) < 400
+
+
+def test_of_many_rows_without_pictures_there_is_one_line_with_the_place_that_was_looked_in(folder, caplog):
+    (folder / QUESTIONS).write_bytes(b"".join(row(f"missing-{i}.png", "q") for i in range(360)))
+    with caplog.at_level(logging.WARNING):
+        assert FEEDS["folder"](folder, "").poll(9) == []
+    (line,) = caplog.text.splitlines()
+    assert "360 of them" in line
+    assert f"'missing-0.png': No such file or directory in '{folder}'" in line
+
+
+@pytest.mark.parametrize("kind", ["folder", "camera"])
+def test_the_first_rows_are_looked_at_without_being_taken(folder, kind):
+    assert first_rows(kind, folder) == ""  # nothing is there yet
+    if kind == "folder":
+        (folder / QUESTIONS).write_bytes(row("a.png", "q") + b"\n" + row("absent.png", "q"))
+    else:
+        (folder / "1.json").write_bytes(row("a.png", "q"))
+        (folder / "2.json").write_bytes(row("absent.png", "q"))
+    before = sorted(folder.iterdir())
+    said = first_rows(kind, folder)
+    assert said.startswith("1 of the first 2 rows cannot be used: ")
+    assert said.endswith(f"'absent.png': No such file or directory in '{folder}'")
+    assert ("row 3" if kind == "folder" else "2.json") in said
+    assert sorted(folder.iterdir()) == before
 
 
 def test_a_file_that_was_written_anew_is_read_from_its_beginning(folder, caplog):
