@@ -62,6 +62,7 @@ def walked(commands, folder, **variables):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_pictures_without_models_come_to_a_report_that_says_what_it_is_worth(tmp_path):
     with (tmp_path / "table.csv").open("w", newline="") as stream:
         rows = photos(tmp_path / "photos")

@@ -19,6 +19,7 @@ from rich.live import Live
 
 from cdc_flower import results
 from experiments.report.loggers import told
+from experiments.report.tables import console_of
 from experiments.report.view import State, line, of_run, view
 
 LAST = 5  # rounds whose mean seconds the time that is left is judged by
@@ -35,7 +36,7 @@ class Watch:
 
     def __init__(self, folder: Path, console: Console | None = None) -> None:
         self.folder = folder
-        self.console = console or Console(stderr=True, highlight=False)
+        self.console = console or console_of(stderr=True)
         self.state = State(folder.name)
         self._live = Live(console=self.console, refresh_per_second=4)
         self._log: deque[str] = deque(maxlen=WARNINGS)

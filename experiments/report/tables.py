@@ -6,9 +6,10 @@ A file or a pipe gets every column.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # rich is loaded with the first table
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -121,11 +122,17 @@ def on_two_lines(head: str) -> str:
     return f"{first}\n{rest}" if rest else f"\n{first}"
 
 
-def show(*shown: RenderableType) -> None:
-    """Print tables and lines on standard output; lines are wrapped between words."""
+def console_of(stderr: bool = False) -> Console:
+    """A console of this process; with NO_COLOR (https://no-color.org) no bold and no italics either."""
     from rich.console import Console
 
-    console = Console(highlight=False)
+    plain: Any = {"color_system": None} if os.environ.get("NO_COLOR") else {}
+    return Console(stderr=stderr, highlight=False, **plain)
+
+
+def show(*shown: RenderableType) -> None:
+    """Print tables and lines on standard output; lines are wrapped between words."""
+    console = console_of()
     if not console.is_terminal:
         console.width = PIPE
     for one in shown:

@@ -18,7 +18,7 @@ from cdc_flower.tasks import Task, task_of
 from experiments.report.amounts import size
 from experiments.report.left import Left
 from experiments.report.loggers import told
-from experiments.report.tables import INTERVALS, Fitted, on_two_lines
+from experiments.report.tables import INTERVALS, Fitted, console_of, on_two_lines
 from experiments.run.pool import Event, Job
 
 WIDE = 100  # columns of a terminal that has room for all of a bar's
@@ -34,7 +34,7 @@ class Terminal:
     """
 
     def __init__(self, jobs: int, console: Console | None = None, show: bool = True) -> None:
-        self.console = console or Console(stderr=True, highlight=False)
+        self.console = console or console_of(stderr=True)
         self.show = show
         wide = self.console.width >= WIDE
 

@@ -6,7 +6,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from experiments.report.tables import INTERVALS, Fitted, show
+from experiments.report.tables import INTERVALS, Fitted, console_of, show
 
 HEADS = ("method", "acc\ndrift %", "bytes", "about")
 ROWS = [
@@ -61,3 +61,15 @@ def test_a_line_is_wrapped_between_words_on_a_terminal_and_whole_in_a_pipe(capsy
     shown = capsys.readouterr().out.splitlines()
     assert max(map(len, shown)) <= 80
     assert " ".join(" ".join(shown).split()) == text
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_terminal_that_wants_no_colour_gets_no_code_of_any_style(asked, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("NO_COLOR", "1") if asked else monkeypatch.delenv("NO_COLOR", raising=False)
+    console = console_of()
+    console.file = io.StringIO()
+    console.print(TABLE)
+    console.print("[bold]bold[/] [dim]dim[/] [red]red[/]")
+    assert ("\x1b" in console.file.getvalue()) is not asked
