@@ -174,12 +174,12 @@ def hardly_trained(config: Config) -> str:
             f"The pair '{found}' was hardly trained ({100 * most:.3g} % of its steps): figures show that the "
             f"commands work, not what a method is worth; {whole}, without --steps-share."
         )
-    right = {role: _drifted(card, role, config.axes) for role in ("teacher", "student")}
-    if None in right.values() or right["teacher"] - right["student"] >= LEAST_LEAD:
+    teacher, student = (_drifted(card, role, config.axes) for role in ("teacher", "student"))
+    if teacher is None or student is None or teacher - student >= LEAST_LEAD:
         return ""
     return (
-        f"The teacher of '{found}' has {100 * right['teacher']:.1f} % of drifted held-out samples right, the "
-        f"student as shipped {100 * right['student']:.1f} %: there is little to learn from it; more samples "
+        f"The teacher of '{found}' has {100 * teacher:.1f} % of drifted held-out samples right, the "
+        f"student as shipped {100 * student:.1f} %: there is little to learn from it; more samples "
         "or steps may help (`cdc-flower pretrain`), or models of your own ('pair.teacher', 'pair.student')."
     )
 
