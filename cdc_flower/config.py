@@ -136,12 +136,13 @@ class Config:
         return () if names == ("none",) else names
 
 
-def _keys_of(sections: Mapping[str, type]) -> tuple[str, ...]:
-    return tuple(
-        f"{section}.{f.name.replace('_', '-')}"
-        for section, cls in sections.items()
-        for f in dataclasses.fields(cls)
-    )
+def _keys_of(sections: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """`stage.key` -> its section and the name of its field, of classes or objects of settings."""
+    return {
+        f"{section}.{f.name.replace('_', '-')}": (section, f.name)
+        for section, settings in sections.items()
+        for f in dataclasses.fields(settings)
+    }
 
 
 @lru_cache(maxsize=1)
@@ -151,7 +152,7 @@ def _own_keys(methods: tuple[str, ...]) -> frozenset[str]:
 
 def keys() -> tuple[str, ...]:
     """All run-config keys, `stage.key`, in the order of the stages."""
-    return _keys_of(sections())
+    return tuple(_keys_of(sections()))
 
 
 def full_key(key: str) -> str:
@@ -297,8 +298,4 @@ def _built(stages: Mapping[str, type], settings: Mapping[str, Any]) -> Config:
 def flat(config: Config) -> dict[str, Any]:
     """The flat run config of `config`, every key of its sections present; `parse(flat(c)) == c`."""
     stages = {**{stage: getattr(config, stage) for stage in STAGES}, **dict(config.methods)}
-    return {
-        f"{section}.{f.name.replace('_', '-')}": getattr(settings, f.name)
-        for section, settings in stages.items()
-        for f in dataclasses.fields(settings)
-    }
+    return {key: getattr(stages[section], name) for key, (section, name) in _keys_of(stages).items()}

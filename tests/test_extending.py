@@ -15,6 +15,7 @@ from cdc_flower import plugins, results
 from cdc_flower.config import parse
 from cdc_flower.downlink.codecs import BY_ID, CODECS
 from tests import documents
+from tests.installed import announce
 
 TEXT = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
 OWN = {
@@ -40,12 +41,9 @@ def installed(tmp_path, monkeypatch):
     for block in blocks("python"):
         name = re.match(r"# (my_package/\w+\.py)\n", block)[1]
         (site / name).write_text(block)
-    about = site / "my_package-0.1.dist-info"
-    about.mkdir()
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 0.1\n")
     entries = re.sub(r'\[project\.entry-points\."(.*?)"\]', r"[\1]", blocks("toml")[0])
     lines = [re.sub(r"\s+#.*", "", line).replace('"', "") for line in entries.splitlines()]
-    (about / "entry_points.txt").write_text("\n".join(lines))
+    announce(site, "my-package", "\n".join(lines))
     from cdc_flower.cloud.losses import LOSSES
     from cdc_flower.tasks import TASKS
     from cdc_flower.uplink.scores import SAMPLE_SCORES, TOKEN_SCORES

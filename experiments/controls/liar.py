@@ -19,6 +19,7 @@ import typer
 from cdc_flower import results
 from cdc_flower.data.world import load_world
 from cdc_flower.models.adapted import adapted
+from cdc_flower.rules import POISONS
 from experiments.controls.deployed import deployment
 from experiments.controls.poisoning import DONE, right, taken
 from experiments.run.processes import until
@@ -80,8 +81,6 @@ def main(
     out: Annotated[Path | None, typer.Option(help="For both deployments, new; default: temporary.")] = None,
 ) -> None:
     """Deploy twice, and print what came of it."""
-    from cdc_flower.rules import POISONS
-
     if kind not in POISONS:
         raise typer.BadParameter(f"'{kind}'; allowed: {', '.join(POISONS)}", param_hint="--kind")
     whole = (out or Path(tempfile.mkdtemp(prefix="liar-"))).absolute()

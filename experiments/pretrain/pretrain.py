@@ -39,7 +39,7 @@ from cdc_flower.models.shared import tower_digest
 from experiments.pretrain.language import make_llava, make_tokenizer, retrieved, scores, train_language
 from experiments.pretrain.material import Material, material
 from experiments.pretrain.optimise import Progress, saving
-from experiments.pretrain.recipes import RECIPES, LanguageModel, Recipe, shares
+from experiments.pretrain.recipes import RECIPES, STAGES, LanguageModel, Recipe, shares
 from experiments.pretrain.tower import train_tower
 
 __all__ = ["RECIPES", "LanguageModel", "Recipe", "pretrain"]
@@ -76,14 +76,6 @@ def scored(
         if head is not None:
             found[name]["retrieval"] = retrieved(model, text, head, frame, tokens[name])
     return found
-
-
-STAGES = {
-    "tower": "the picture encoder that both models see through",
-    "teacher": "the large model, on everything that may come",
-    "student": "the small model, on what devices know",
-}
-"""Stage -> what is trained in it, in the order in which they are."""
 
 
 def pretrain(

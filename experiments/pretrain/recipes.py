@@ -89,8 +89,12 @@ RECIPES: dict[str, Recipe] = {
 """By pack name; any other pack uses `Recipe()`."""
 
 
-STEPS = {"tower": "tower_steps", "teacher": "teacher_steps", "student": "student_steps"}
-"""Stage -> its field of a recipe."""
+STAGES = {
+    "tower": "the picture encoder that both models see through",
+    "teacher": "the large model, on everything that may come",
+    "student": "the small model, on what devices know",
+}
+"""Stage -> what is trained in it, in the order in which they are; a recipe has `<stage>_steps` of each."""
 
 
 def shortened(recipe: Recipe, share: float) -> Recipe:
@@ -101,12 +105,14 @@ def shortened(recipe: Recipe, share: float) -> Recipe:
     """
     if not 0 < share <= 1:
         raise ConfigError(f"steps-share = {share:g}; allowed: above 0, at most 1")
-    return dataclasses.replace(
-        recipe, **{s: max(1, round(share * getattr(recipe, s))) for s in STEPS.values()}
-    )
+    steps = {f"{stage}_steps": getattr(recipe, f"{stage}_steps") for stage in STAGES}
+    return dataclasses.replace(recipe, **{name: max(1, round(share * n)) for name, n in steps.items()})
 
 
 def shares(name: str, recipe: Recipe) -> dict[str, float]:
     """Of the steps that the data's own recipe has, those that a recipe takes: stage -> share."""
     whole = RECIPES.get(name, Recipe())
-    return {stage: round(getattr(recipe, s) / getattr(whole, s), 4) for stage, s in STEPS.items()}
+    return {
+        stage: round(getattr(recipe, f"{stage}_steps") / getattr(whole, f"{stage}_steps"), 4)
+        for stage in STAGES
+    }

@@ -11,6 +11,7 @@ from cdc_flower.config import ConfigError, parse, sections
 from cdc_flower.downlink.codecs import CODECS
 from strategies import method as registry
 from strategies.method import DEFINED, Method, Traits, method, methods, names
+from tests.installed import announce
 
 
 def test_names_are_known_without_importing_a_method():
@@ -80,10 +81,7 @@ torn = torn_package
 @pytest.fixture
 def broken(tmp_path, monkeypatch):
     """A package that was half installed: its entry points are there, a module is not, another is torn."""
-    about = tmp_path / "site" / "broken-0.1.dist-info"
-    about.mkdir(parents=True)
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 0.1\n")
-    (about / "entry_points.txt").write_text(BROKEN)
+    announce(tmp_path / "site", "broken", BROKEN)
     (tmp_path / "site" / "torn_package.py").write_text("def half(:\n")
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     plugins.forget()

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from cdc_flower import plugins, results
 from cdc_flower.config import flat, parse, sections
 from experiments.cli import app as cli
+from tests.installed import announce
 
 HERE = Path(__file__).parent
 ENTRY_POINTS = """
@@ -28,10 +29,7 @@ hyper = hyper.device:work
 @pytest.fixture
 def installed(tmp_path, monkeypatch):
     """What installing the package leaves: its modules on the path, and metadata with its entry points."""
-    about = tmp_path / "site" / "hyper-0.1.dist-info"
-    about.mkdir(parents=True)
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: hyper\nVersion: 0.1\n")
-    (about / "entry_points.txt").write_text(ENTRY_POINTS)
+    announce(tmp_path / "site", "hyper", ENTRY_POINTS)
     (tmp_path / "site" / "hyper").symlink_to(HERE / "hyper")
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     path = os.pathsep.join([str(tmp_path / "site"), *sys.path])

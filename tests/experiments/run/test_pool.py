@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from experiments.run import pool
+from tests.installed import announce
 
 ROOT = Path(__file__).parents[3]
 
@@ -30,12 +31,8 @@ def test_a_worker_that_dies_is_replaced(run, monkeypatch):
 
 def test_a_package_that_is_half_installed_meanwhile_does_not_end_new_workers(run, tmp_path, monkeypatch):
     """Its entry points are there before its modules, as pip may leave them for a second."""
-    about = tmp_path / "site" / "half-0.1.dist-info"
-    about.mkdir(parents=True)
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: half\nVersion: 0.1\n")
-    (about / "entry_points.txt").write_text(
-        "[cdc_flower.methods]\nhalf = half.strategy:Half\n[cdc_flower.extensions]\nhalf = half\n"
-    )
+    entry_points = "[cdc_flower.methods]\nhalf = half.strategy:Half\n[cdc_flower.extensions]\nhalf = half\n"
+    announce(tmp_path / "site", "half", entry_points)
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "site")])  # which workers take over
     made = run(methods=("static", "cdc"), workers=1)
     assert made.status == "completed", made.index["failed"]
