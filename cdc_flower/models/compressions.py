@@ -12,6 +12,7 @@ import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from cdc_flower.models.int4 import BLOCK, Int4Config, Int4Linear
 
 MIXED = "nf4"  # the compression of the twin where devices have several ("auto")
 NF4_BLOCK = 64  # weights that share a scale
+LEAST_PIECE = 256  # outputs; for fewer than 192 MKL may take another kernel, with other last bits
 HALF = 0.02  # share of the largest output by which rounding to bfloat16 may change a product
 FAR = 0.25  # share of the largest weight by which none is off, in any of them
 
@@ -135,17 +137,18 @@ def prepared(layer: Any) -> Any:
 
 
 def _in_blocks(layer: Any, whole: Any, x: Tensor) -> Tensor:
-    """The product of bitsandbytes, bit for bit, with a few outputs dequantised at a time."""
+    """The product of bitsandbytes with some outputs dequantised at a time: in even pieces of 192 or more.
+    These have the bits of the whole on processors with AVX-512; on others MKL may round a last bit otherwise.
+    """
     state, (n, k) = layer.weight.quant_state, (layer.out_features, layer.in_features)
-    rows = max(64, BLOCK // k // 64 * 64)
+    pieces = n // max(LEAST_PIECE, BLOCK // k)
     if x.device.type == "cpu" and k % NF4_BLOCK and not state.nested:
         return F.linear(x, _nf4_values(layer), layer.bias)
-    if x.device.type != "cpu" or rows >= n or state.nested:
+    if x.device.type != "cpu" or pieces < 2 or state.nested:
         return whole(x)
     packed, scales = layer.weight.data.view(n, k // 2), state.absmax
     found = x.new_empty(*x.shape[:-1], n)
-    for i in range(0, n, rows):
-        last = min(n, i + rows)
+    for i, last in pairwise([*(n // 64 * j // pieces * 64 for j in range(pieces)), n]):
         some = scales[i * k // NF4_BLOCK : last * k // NF4_BLOCK]
         part = torch.ops.bitsandbytes.dequantize_4bit(
             packed[i:last], some, NF4_BLOCK, "nf4", (last - i, k), torch.float32
