@@ -62,6 +62,7 @@ def load(group: str, name: str) -> Any:
         ) from err
 
 
+@lru_cache(maxsize=8)  # whose an entry is stands in a file that is parsed anew each time
 def own(group: str) -> tuple[str, ...]:
     """Those of `names` that this package brings itself."""
     return tuple(n for n in names(group) if (dist := _entries(group)[n].dist) and dist.name == HERE)
@@ -103,6 +104,6 @@ def extend() -> None:
 
 def forget() -> None:
     """Look again at what is installed."""
-    for cached in (_entries, load, extend):
+    for cached in (_entries, own, load, extend):
         cached.cache_clear()
     _left_out.clear()

@@ -112,6 +112,7 @@ class Deployment:
         own: Mapping[str, Any] | None = None,
         device: Mapping[str, Any] | None = None,
         addresses: Sequence[str] = (),
+        ports: Sequence[int] = (),
         hosts: Sequence[str] = ("127.0.0.1", "localhost"),
     ) -> None:
         """Make the cloud and its devices, each with a published stream as its feed, if not another.
@@ -122,6 +123,7 @@ class Deployment:
             own: of `cloud.toml`.
             device: of `device.toml`.
             addresses: where each device calls the cloud, if not where it listens.
+            ports: on which each device's agent is asked; none = it is not.
             hosts: names and addresses in the server's certificate.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -132,7 +134,8 @@ class Deployment:
         self.cloud = self._program("cloud", command("cloud", "up", str(self.cloud_folder)))
         for number in range(count):
             at = {"superlink": addresses[number]} if addresses else {}
-            mine = {"feed": "stream", "http_port": 0, **at, **(device or {})}
+            port = ports[number] if ports else 0
+            mine = {"feed": "stream", "http_port": port, **at, **(device or {})}
             stream = mine["feed"] == "stream"
             _, made = provision.device(self.cloud_folder, number, own=mine, stream=stream)
             self.devices.append(self._device(number, made))

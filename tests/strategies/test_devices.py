@@ -6,9 +6,11 @@ import pytest
 from flwr.app import ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
+from flwr.superlink.grid import InMemoryGrid
 
 from cdc_flower.fleet.engines.local_grid import LocalGrid, node_id
 from cdc_flower.wire.messages import with_id
+from strategies import devices
 from strategies.devices import FleetError, cohort, discover, matched, wait_for_nodes
 
 
@@ -123,6 +125,21 @@ def test_waiting_for_nodes_is_bounded_and_says_what_to_do():
         FleetError, match=r"4 nodes connected within 0 s.*'run.devices' = 9.*num-supernodes=9"
     ):
         wait_for_nodes(answering(), 9, 0.0)
+
+
+def test_a_simulation_of_fewer_nodes_goes_on_with_them_and_says_how_to_have_all(monkeypatch, caplog):
+    class Simulated(InMemoryGrid):
+        def __init__(self):
+            pass
+
+        def get_node_ids(self):
+            return [7, 5]
+
+    caplog.set_level("WARNING", "flwr")
+    monkeypatch.setattr(devices, "SETTLED", 0.0)
+    assert wait_for_nodes(Simulated(), 8, 60.0) == [7, 5]
+    assert "2 simulated nodes, setting 'run.devices' = 8" in caplog.text
+    assert "num-supernodes=8" in caplog.text
 
 
 def test_replies_are_sorted_by_device_and_missing_ones_are_none():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from types import SimpleNamespace
 
 import pytest
 
@@ -113,3 +114,21 @@ def test_a_broken_package_is_refused_where_it_is_asked_for(broken):
     with pytest.raises(ConfigError, match=r"'ours'; allowed: .*dyadic.*; left out: 'torn' of"):
         parse({"downlink.codec": "ours"})
     assert "ours" not in CODECS
+
+
+def test_whose_a_method_is_is_read_once_however_many_settings_are_asked_for(monkeypatch):
+    looked = []
+
+    class Entry:
+        name = "made"
+
+        @property
+        def dist(self):
+            looked.append(self.name)
+            return SimpleNamespace(name=plugins.HERE)
+
+    plugins.forget()
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [Entry()])
+    assert [plugins.own("g"), plugins.own("g")] == [("made",), ("made",)]
+    assert looked == ["made"]
+    plugins.forget()
