@@ -71,11 +71,6 @@ def _zones(config: Any) -> str | None:
     return None if fine else "allowed: a comma list of offsets from UTC in hours, -12 to 14"
 
 
-def _split(config: Any) -> str | None:
-    asked = config.data.split_by and config.data.pack in import_module("cdc_flower.data.packs").GENERATED
-    return f"'{config.data.pack}' are drawn anew for each part; allowed: ''" if asked else None
-
-
 def _share(name: str) -> Callable[[Any], str | None]:
     def rule(config: Any) -> str | None:
         spec = getattr(config.data, name).strip()
@@ -119,7 +114,6 @@ RULES: dict[str, Callable[[Any], str | None]] = {
     "run.fail-devices": _failing,
     "run.poison-devices": _poisoning,
     "run.callbacks": _callbacks,
-    "data.split-by": _split,
     "data.known-styles": _share("known_styles"),
     "data.known-objects": _share("known_objects"),
     "data.known-questions": _share("known_questions"),

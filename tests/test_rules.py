@@ -20,7 +20,6 @@ from cdc_flower.rules import RULES
         ({"data.known-styles": "0%"}, "; allowed: a share from above 0% to 100%"),
         ({"data.known-objects": "150%"}, "; allowed: a share from above 0% to 100%"),
         ({"data.known-questions": "half%"}, "; allowed: a share from above 0% to 100%"),
-        ({"data.split-by": "user"}, "'scenes' are drawn anew for each part; allowed: ''"),
         ({"drift.axes": "colour"}, "unknown axis 'colour'; allowed: a comma list of object"),
         ({"pair.teacher": "x"}, "go together; allowed: both or none"),
         ({"pair.student": "x"}, "go together; allowed: both or none"),

@@ -206,6 +206,11 @@ def _ground(config: Config, shared: Shared, progress: Progress | None) -> _Groun
     data, worth = config.data, _worth(config.data, pack)
     wanted = (SOURCE, *dict.fromkeys(config.axes))
     generated, tuning = data.pack in packs.GENERATED, data.items == "tuning"
+    if generated and data.split_by:
+        raise ConfigError(
+            f"setting 'data.split-by' = '{data.split_by}': '{data.pack}' are drawn anew for each part; "
+            "allowed: ''"
+        )
     none, every = np.zeros(len(pack.train), bool), np.ones(len(pack.train), bool)
     parts = Parts(none, none, every) if generated else parts_of(shared.card, pack, data)
     met = parts.met & ~parts.tuned if tuning and parts.tuned is not None else parts.met

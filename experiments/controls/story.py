@@ -136,7 +136,7 @@ def photograph(cloud: Path, file: Path) -> None:
             "--hide-scrollbars",
             f"--user-data-dir={own}",
         ]
-        size = ["--window-size=1000,1180", f"--screenshot={file.absolute()}"]
+        size = ["--window-size=1000,860", f"--screenshot={file.absolute()}"]
         address = f"http://{HOST}:{port}/?still=1"
         subprocess.run([program, *how, *size, address], capture_output=True, timeout=120, check=True)  # noqa: S603
 

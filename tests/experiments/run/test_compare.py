@@ -245,6 +245,11 @@ def test_ctrl_c_reports_the_rounds_that_were_done_and_ends_with_130(engine, tmp_
         ("clips", {"data.known-styles": "day,snow"}, "'domain' has no value 'snow'; allowed: day, night"),
         ("clips", {"data.partition-by": "shoe"}, "the data has no column 'shoe'"),
         ("folder", {"data.split-by": "shoe"}, "setting 'data.split-by' = 'shoe'.*; allowed: "),
+        (
+            "clips",
+            {"data.split-by": "user"},
+            "'data.split-by' = 'user': 'clips' are drawn anew for each part",
+        ),
         ("folder", {"data.frames": "9"}, "'data.frames' = 9: pair .* reads 3; allowed: 0"),
     ],
 )
