@@ -65,7 +65,7 @@ def first_rows(kind: str, path: Path) -> str:
 def _folder_rows(path: Path) -> Iterator[tuple[str, bytes]]:
     with suppress(FileNotFoundError), opened(path / QUESTIONS, follow=True) as file:
         for number in count(1):
-            row = file.readline(MOST_ROW + 1)
+            row, _ = _line(file)
             if not row:
                 return
             if row.strip():
@@ -142,11 +142,8 @@ class _Folder:
         """The next row that is complete and not empty; None where there is none yet. Of one that is too long
         it is the beginning.
         """
-        while row := file.readline(MOST_ROW + 1):
-            last = row
-            while len(row) > MOST_ROW and not last.endswith(b"\n"):
-                if not (last := file.readline(MOST_ROW)):
-                    return None
+        while (read := _line(file))[0]:
+            row, last = read
             if len(row) <= MOST_ROW and not row.endswith(b"\n") and not _complete(row):
                 return None  # somebody is writing it
             self.at = _Place(file.tell(), len(last), zlib.crc32(last))
@@ -161,6 +158,17 @@ class _Folder:
     def asked(self, round: int) -> Sequence[Item]:
         """See `Feed`: time is not in rounds."""
         return ()
+
+
+def _line(file: IO[bytes]) -> tuple[bytes, bytes]:
+    """The next line, of one that is too long its beginning, and what was read of it last; empty where there
+    is none, or none that ends and is too long.
+    """
+    row = last = file.readline(MOST_ROW + 1)
+    while len(row) > MOST_ROW and not last.endswith(b"\n"):
+        if not (last := file.readline(MOST_ROW)):
+            return b"", b""
+    return row, last
 
 
 def _complete(row: bytes) -> bool:

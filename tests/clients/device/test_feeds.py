@@ -91,6 +91,11 @@ def test_the_first_rows_are_looked_at_without_being_taken(folder, kind):
     assert sorted(folder.iterdir()) == before
 
 
+def test_a_first_row_that_is_too_long_is_one_row(folder):
+    (folder / QUESTIONS).write_bytes(b"x" * (3 * rows.MOST_ROW) + b"\n" + row("absent.png", "q"))
+    assert first_rows("folder", folder).startswith("2 of the first 2 rows cannot be used")
+
+
 def test_a_file_that_was_written_anew_is_read_from_its_beginning(folder, caplog):
     (folder / QUESTIONS).write_bytes(row("a.png", "one") + row("a.png", "two"))
     key = FEEDS["folder"](folder, "").poll(9)[-1].key
