@@ -36,23 +36,28 @@ def arithmetic(bundle: Bundle) -> None:
         raise ConfigError(f"{err} (setting 'compression' in '{bundle.folder / 'device.toml'}')") from None
 
 
-def memory(bundle: Bundle) -> str:
-    """Why the student does not fit into the memory that is free now; "" where it does."""
+def packed(bundle: Bundle) -> float:
+    """Bytes of the student as it is kept in memory, with tower and adapter, from the headers of its files."""
     from cdc_flower.models.folders import paths  # what an agent does not need, and would hold
     from cdc_flower.models.room import FLOAT
     from cdc_flower.plan.checkpoints import open_checkpoint
-    from cdc_flower.plan.memory import LIBRARIES
 
     folders = {setting: str(folder) for setting, folder in models.verify(bundle.folder).items()}
     config = parse_stages({**bundle.run_config(), **folders})
     student = paths(config.pair, config.data.name).student
     parts = open_checkpoint(student, "student", config.pair.adapter, config.pair.lora_rank).parts
-    packed = parts.stored(compression(bundle)) + FLOAT * (parts.tower + parts.added + 2 * parts.adapter)
-    needed, free = packed + LIBRARIES, psutil.virtual_memory().available
-    if free >= needed:
+    return parts.stored(compression(bundle)) + FLOAT * (parts.tower + parts.added + 2 * parts.adapter)
+
+
+def memory(bundle: Bundle) -> str:
+    """Why the student does not fit into the memory that is free now; "" where it does."""
+    from cdc_flower.plan.memory import LIBRARIES
+
+    takes, free = packed(bundle), psutil.virtual_memory().available
+    if free >= takes + LIBRARIES:
         return ""
     return (
-        f"{free / 1e6:,.0f} MB are free, the student takes {packed / 1e6:,.0f} MB packed and its libraries "
+        f"{free / 1e6:,.0f} MB are free, the student takes {takes / 1e6:,.0f} MB packed and its libraries "
         f"{LIBRARIES / 1e6:,.0f} MB; allowed: less else that runs, or 'compression' = 'nf4'"
     )
 

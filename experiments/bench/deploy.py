@@ -5,16 +5,18 @@ registered keys, play rounds of `cdc` and then rounds of an app that does nothin
 Flower's own strategies do (`Grid.send_and_receive`). Both are medians on this machine, one after the other.
 Memory is that of an agent after its rounds: resident (RSS, shared libraries included) and its own (USS).
 Latency is that of one question about one picture: asked of the agent, which reads the picture, answers and
-spools on the disk, and of its models alone, in turn.
+spools on the disk, and of its models alone, in turn. With `--real` it is only what an agent holds, as soon as
+it is ready, of a student of half a billion weights, beside what its parts take packed.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -27,8 +29,10 @@ from PIL import Image
 
 from cdc_flower import disk
 from cdc_flower.programs import free_port
-from clients.device import start
+from clients.device import preflight, start
 from clients.device.feed import Item
+from clients.device.settings import Bundle
+from experiments.bench import pairs
 from experiments.controls.deployed import SMALL, START, Deployment, deployment
 from experiments.controls.soak import Keeper
 from experiments.deploy import gate, keys
@@ -162,12 +166,46 @@ def bench(folder: Path, count: int = 3, rounds: int = 6) -> dict[str, Any]:
     }
 
 
+REAL: Mapping[str, Any] = {
+    "drift.axes": "none",
+    "data.scenes-train": 6,
+    "data.scenes-test": 4,
+    "data.items-per-domain": 1,
+    "uplink.transform": "none",
+}
+
+
+def real(folder: Path) -> dict[str, float]:
+    """Bytes of a large student packed, and of the agent that has it, resident and its own."""
+    shapes = dataclasses.replace(pairs.REAL, teacher=pairs.QUICK.teacher)  # which no device has
+    pair = pairs.write(shapes, folder / "pair")
+    models = {f"pair.{role}": str(pair / role) for role in ("teacher", "student")}
+    with deployment(folder / "fleet") as fleet:
+        fleet.provision(1, {**SMALL, **REAL, **models}, device={"feed": "folder"})
+        agent, bundle = fleet.devices[0].agent, Bundle.of(fleet.devices[0].bundle)
+        takes = preflight.packed(bundle)
+        agent.start()
+        until(lambda: "ready" in agent.said(), 10 * START, "the agent is ready", [agent])
+        memory = psutil.Process(agent.pid).memory_full_info()
+    return {"student_packed": takes, "agent_rss": memory.rss, "agent_uss": memory.uss}
+
+
 def main(
     devices: Annotated[int, typer.Option(min=1, max=50, help="How many.")] = 3,
     rounds: Annotated[int, typer.Option(min=2, max=1000, help="Of each app.")] = 6,
+    large: Annotated[
+        bool,
+        typer.Option("--real", help="Only the memory of an agent with a student of 0.5 billion weights."),
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="For bench-deploy.json.")] = None,
 ) -> None:
     """Measure a deployment on this machine."""
+    if large:
+        with tempfile.TemporaryDirectory(prefix="bench-deploy-") as folder:
+            held = real(Path(folder))
+        both = f"{held['agent_rss'] / 1e6:,.0f} MB resident, {held['agent_uss'] / 1e6:,.0f} MB its own"
+        typer.echo(f"an agent          {both}, of a student of {held['student_packed'] / 1e6:,.0f} MB packed")
+        return
     with tempfile.TemporaryDirectory(prefix="bench-deploy-") as folder:
         found = bench(Path(folder) / "fleet", devices, rounds)
     ratio, slower = found["round"] / found["empty_round"], found["answer"] / found["model_alone"]
