@@ -2,9 +2,8 @@
 
 A SuperNode asks a cloud that is away again by itself, and still ends now and then: by a handshake that broke
 off, an answer that nobody expected, a kill. It is started again after a wait, which grows to a minute and is
-never the same twice, so that a fleet does not come back all at once. One that has given up after a handshake
-that broke off stays as a process that does nothing: it is ended. What no start mends ends it in one line: a
-certificate that is not good, a key that the cloud does not know, another version, a clock that is off.
+never the same twice, so that a fleet does not come back all at once. What no start mends ends it in one line:
+a certificate that is not good, a key that the cloud does not know, another version, a clock that is off.
 
 For a minute after a SuperNode was killed its cloud refuses it in the words in which it refuses a stranger. So
 a file stands in its folder while it is in, and is taken away when it ends by itself. Where it still stands, a
@@ -43,7 +42,6 @@ GOODBYE = 8.0  # s, that a SuperNode has to take its leave of the cloud
 POLL = 0.2  # s
 TAIL = 60  # lines of one start that are looked through for a reason
 TRIES, TRIED = "Connection attempt failed", "Connection successful"
-GIVEN_UP = "SSL/TLS handshake error detected"  # also of one that timed out; it asks for nothing afterwards
 IN = re.compile(r"SuperNode ID: (\d+)")
 CODE = re.compile(r"Exit Code: (\d+)")
 CONNECTION = 305  # Flower's number of a connection that failed, for whatever reason
@@ -85,7 +83,6 @@ class Keeper:
     _state: str = ""  # what was said last
     _ended: int = 0  # starts in a row that did not come in
     _held: float | None = None  # since when the cloud takes it for the one before
-    _given_up: float | None = None  # since when the one that runs has
 
     def keep(self) -> None:
         """Until it is stopped.
@@ -118,12 +115,10 @@ class Keeper:
             raise ConfigError(
                 f"'{argv[0]}': {err.strerror}; allowed: an environment with flwr installed"
             ) from None
-        said, was_in, self._given_up = deque[str](maxlen=TAIL), False, None
+        said, was_in = deque[str](maxlen=TAIL), False
         try:
             for line in self._lines(process):
                 plain = COLOUR.sub("", line)
-                if GIVEN_UP in plain:
-                    self._given_up = time.monotonic()
                 if TRIES in plain:
                     self._now("away", f"the cloud at {self.cloud} does not answer; it is asked until it does")
                     continue
@@ -151,8 +146,7 @@ class Keeper:
         with selectors.DefaultSelector() as ready:
             ready.register(pipe, selectors.EVENT_READ)
             while True:
-                gone = self._given_up is not None and time.monotonic() > self._given_up + GOODBYE
-                if (gone or self.stop.is_set()) and asked is None:
+                if self.stop.is_set() and asked is None:
                     asked = time.monotonic()
                     process.terminate()
                 over = process.poll() is not None
@@ -187,10 +181,6 @@ class Keeper:
             )
         elif why := refusal(code, said):
             raise RunError(self._refused(why))
-        elif self._given_up is not None:
-            self._now(
-                "away", "the SuperNode gave up (a TLS handshake broke off); it is started until it stays"
-            )
         elif code == 0 and not was_in:
             raise RunError(
                 self._refused("it takes no signature of it (is its clock right? Flower allows some seconds)")

@@ -1,15 +1,17 @@
-"""The SuperNode of a device: Flower's program, with the keys and the place of its cloud from the bundle.
+"""The SuperNode of a device: Flower's, with the keys and the place of its cloud from the bundle.
 
-It starts `clients.device.mover` for every message. `clients.device.keeping` starts it again when it ends.
+It starts `clients.device.mover` for every message. `clients.device.supernode` is its process, and
+`clients.device.keeping` starts it again when it ends.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 from cdc_flower.config import ConfigError
-from cdc_flower.programs import BINARIES, environment, free_port
+from cdc_flower.programs import environment, free_port
 from clients.device.models import CA
 from clients.device.settings import Bundle
 
@@ -36,7 +38,7 @@ def command(bundle: Bundle, port: int = 0, insecure: bool = False) -> tuple[list
     home = folder / HOME
     home.mkdir(mode=0o700, exist_ok=True)
     return [
-        str(BINARIES / "flower-supernode"),
+        *(sys.executable, "-P", "-m", "clients.device.supernode"),
         *(["--insecure"] if insecure else secure),
         *("--superlink", bundle.device.superlink),
         *("--port", str(port or free_port())),

@@ -12,7 +12,6 @@ import psutil
 import pytest
 
 from cdc_flower.config import ConfigError, RunError
-from clients.device import keeping
 from clients.device.keeping import MARK, Keeper, refusal
 
 STUB = """
@@ -24,9 +23,6 @@ for step in plan[min(n, len(plan) - 1)].split("|"):
     if step == "stay":
         signal.signal(signal.SIGTERM, lambda *_: (print("goodbye", flush=True), os._exit(0)))
         print("here now", flush=True)
-        time.sleep(60)
-    elif step == "deaf":
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         time.sleep(60)
     elif step == "child":
         print(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]).pid, flush=True)
@@ -97,20 +93,6 @@ def test_what_a_start_mends_is_started_again_and_each_change_is_one_line(keeper)
     assert not any("retrying" in line for line in device.told)
     assert device.told[-1] == "goodbye"
     assert not (device.home / MARK).exists()
-
-
-@pytest.mark.parametrize("first", [f"{IN}|", ""])
-@pytest.mark.parametrize("then", ["stay", "deaf"])
-def test_one_that_gave_up_and_does_not_end_is_ended_and_started_again(keeper, monkeypatch, first, then):
-    monkeypatch.setattr(keeping, "GOODBYE", 0.5)
-    plan = f"{first}SSL/TLS handshake error detected.|{then}"
-    device = keeper(plan, f"{IN}|stay")
-    before = time.monotonic()
-    threading.Thread(target=lambda: (time.sleep(4), device.stop.set())).start()
-    device.keep()
-    assert starts(device) == 2
-    assert time.monotonic() - before < 15
-    assert len([line for line in device.told if line.startswith("the SuperNode gave up (a TLS")]) == 1
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import tomllib
-from pathlib import Path
 
 import pytest
 
@@ -27,8 +26,8 @@ def folder(tmp_path):
 
 def test_it_is_told_the_clouds_place_the_keys_and_whose_bundle_this_is(folder):
     argv, environment = command(Bundle.of(folder))
-    given = dict(zip(argv[1::2], argv[2::2], strict=True))
-    assert argv[0] == str(Path(sys.executable).parent / "flower-supernode")
+    given = dict(zip(argv[4::2], argv[5::2], strict=True))
+    assert argv[:4] == [sys.executable, "-P", "-m", "clients.device.supernode"]
     assert given["--superlink"] == "cloud.example:9443"
     assert given["--root-certificates"] == str(folder / "ca.crt")
     assert given["--auth-supernode-private-key"] == str(folder / "device.key")
