@@ -190,7 +190,8 @@ class Fleet:
                 continue
             if read.status == "refused":
                 self.refused[device] = self._asked[device].round
-            if read.status != "missing" or self.rules.mode == "off":  # in virtual time that is nothing new
+            # In virtual time, and of who was never there, that is nothing new.
+            if read.status != "missing" or (self.rules.mode == "off" and device not in self._unknown):
                 why = read.reason or "no answer"
                 log(WARNING, "round %s: device %s: %s: %s", round, device, read.status, why)
         self.require(round, len(found), len(settled))
