@@ -5,6 +5,10 @@ off, an answer that nobody expected, a kill. It is started again after a wait, w
 never the same twice, so that a fleet does not come back all at once. What no start mends ends it in one line:
 a certificate that is not good, a key that the cloud does not know, another version, a clock that is off.
 
+A SuperNode takes a message, waits for one reply, and sends that. Where its cloud died while it took one, a
+reply too many is left, and from then on each is sent when the next message has come: too late for its round,
+for good. One that sends the reply to another message than it took last is ended and started again.
+
 For a minute after a SuperNode was killed its cloud refuses it in the words in which it refuses a stranger. So
 a file stands in its folder while it is in, and is taken away when it ends by itself. Where it still stands, a
 refusal is waited out, for two minutes.
@@ -42,6 +46,8 @@ GOODBYE = 8.0  # s, that a SuperNode has to take its leave of the cloud
 POLL = 0.2  # s
 TAIL = 60  # lines of one start that are looked through for a reason
 TRIES, TRIED = "Connection attempt failed", "Connection successful"
+STEP = re.compile(r"\[RUN \d+(?:, ROUND .*?)?\]")  # before each message, of which run and round it is
+TAKES, SENDS = "Receiving: ", "Sending: "
 IN = re.compile(r"SuperNode ID: (\d+)")
 CODE = re.compile(r"Exit Code: (\d+)")
 CONNECTION = 305  # Flower's number of a connection that failed, for whatever reason
@@ -83,6 +89,7 @@ class Keeper:
     _state: str = ""  # what was said last
     _ended: int = 0  # starts in a row that did not come in
     _held: float | None = None  # since when the cloud takes it for the one before
+    _late: bool = False  # the one that runs sends replies to earlier messages
 
     def keep(self) -> None:
         """Until it is stopped.
@@ -116,9 +123,17 @@ class Keeper:
                 f"'{argv[0]}': {err.strerror}; allowed: an environment with flwr installed"
             ) from None
         said, was_in = deque[str](maxlen=TAIL), False
+        step = taken = ""
+        self._late = False
         try:
             for line in self._lines(process):
                 plain = COLOUR.sub("", line)
+                if found := STEP.search(plain):
+                    step = found[0]
+                elif TAKES in plain:
+                    taken = step
+                elif SENDS in plain:
+                    self._late |= step != taken
                 if TRIES in plain:
                     self._now("away", f"the cloud at {self.cloud} does not answer; it is asked until it does")
                     continue
@@ -146,7 +161,7 @@ class Keeper:
         with selectors.DefaultSelector() as ready:
             ready.register(pipe, selectors.EVENT_READ)
             while True:
-                if self.stop.is_set() and asked is None:
+                if (self._late or self.stop.is_set()) and asked is None:
                     asked = time.monotonic()
                     process.terminate()
                 over = process.poll() is not None
@@ -181,6 +196,8 @@ class Keeper:
             )
         elif why := refusal(code, said):
             raise RunError(self._refused(why))
+        elif self._late:
+            self._now("away", "the SuperNode sent the reply to an earlier message; it is started again")
         elif code == 0 and not was_in:
             raise RunError(
                 self._refused("it takes no signature of it (is its clock right? Flower allows some seconds)")

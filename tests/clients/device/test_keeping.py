@@ -95,6 +95,22 @@ def test_what_a_start_mends_is_started_again_and_each_change_is_one_line(keeper)
     assert not (device.home / MARK).exists()
 
 
+def message(run, round, what):
+    return f"[RUN {run}, ROUND {round}]|{what}: train message (ID: 0f)"
+
+
+def test_one_whose_replies_are_a_message_late_is_started_again(keeper):
+    rights = "|".join(message(7, n, what) for n in (1, 2) for what in ("Receiving", "Sending"))
+    late = "|".join([message(7, 3, "Receiving"), message(8, 3, "Receiving"), message(7, 3, "Sending")])
+    device = keeper(f"{IN}|{rights}|{late}|stay", f"{IN}|{rights}|stay")
+    threading.Thread(target=lambda: (time.sleep(4), device.stop.set())).start()
+    device.keep()
+    assert starts(device) == 2
+    words = [line for line in device.told if "SuperNode sent" in line]
+    assert words == ["the SuperNode sent the reply to an earlier message; it is started again"]
+    assert device.told.count("goodbye") == 2
+
+
 @pytest.mark.parametrize(
     ("plan", "why"),
     [
