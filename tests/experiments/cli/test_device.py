@@ -23,7 +23,7 @@ def test_node_keeps_flowers_supernode_and_says_when_nothing_protects_it(command,
     assert command("device", "node", tmp_path) == (0, "", "")
     code, _, err = command("device", "node", tmp_path, "--insecure", "--port", 9100)
     assert (code, err.splitlines()[0][:20]) == (0, "warning: --insecure:")
-    assert [argv[1] for (argv, _), _ in kept] == ["--root-certificates", "--insecure"]
+    assert [argv[4] for (argv, _), _ in kept] == ["--root-certificates", "--insecure"]
     assert kept[0][1] == tmp_path / "supernode"
     assert signal.getsignal(signal.SIGTERM) is before
 
