@@ -6,7 +6,6 @@ import base64
 import contextlib
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,8 @@ from typing import Any
 
 import pytest
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
+from experiments.controls import story
+
 OPTIONS = ("--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--hide-scrollbars")
 
 
@@ -73,7 +73,7 @@ class Page:
 @contextlib.contextmanager
 def browser(folder: Path) -> Iterator[Page]:
     """A page in a browser of its own, whose profile lies in `folder`; skips the test where there is none."""
-    program = next(filter(None, map(shutil.which, NAMES)), None)
+    program = story.browser()
     if program is None:
         pytest.skip("no Chromium on this machine")
     (its_in, to), (back, its_out) = os.pipe(), os.pipe()

@@ -128,8 +128,8 @@ class Keeper:
         try:
             for line in self._lines(process):
                 plain = COLOUR.sub("", line)
-                if found := STEP.search(plain):
-                    step = found[0]
+                if of := STEP.search(plain):
+                    step = of[0]
                 elif TAKES in plain:
                     taken = step
                 elif SENDS in plain:

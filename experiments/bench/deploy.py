@@ -200,24 +200,28 @@ def main(
     out: Annotated[Path | None, typer.Option(help="For bench-deploy.json.")] = None,
 ) -> None:
     """Measure a deployment on this machine."""
-    if large:
-        with tempfile.TemporaryDirectory(prefix="bench-deploy-") as folder:
-            held = real(Path(folder))
-        both = f"{held['agent_rss'] / 1e6:,.0f} MB resident, {held['agent_uss'] / 1e6:,.0f} MB its own"
-        typer.echo(f"an agent          {both}, of a student of {held['student_packed'] / 1e6:,.0f} MB packed")
-        return
     with tempfile.TemporaryDirectory(prefix="bench-deploy-") as folder:
-        found = bench(Path(folder) / "fleet", devices, rounds)
-    ratio, slower = found["round"] / found["empty_round"], found["answer"] / found["model_alone"]
-    both = f"{found['round']:.1f} s, Flower's empty one {found['empty_round']:.1f} s: {ratio:.2f} x"
-    typer.echo(f"a round of cdc    {both}")
-    memory = f"{found['agent_rss'] / 1e6:.0f} MB resident, {found['agent_uss'] / 1e6:.0f} MB its own"
-    typer.echo(f"an agent          {memory}")
-    milli = f"{1e3 * found['answer']:.1f} ms, its models alone {1e3 * found['model_alone']:.1f} ms"
-    typer.echo(f"an answer         {milli}: {slower:.2f} x")
+        found = real(Path(folder)) if large else bench(Path(folder) / "fleet", devices, rounds)
+    for line in lines(found):
+        typer.echo(line)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         disk.replace(out / "bench-deploy.json", (json.dumps(found, indent=1) + "\n").encode())
+
+
+def lines(found: Mapping[str, Any]) -> list[str]:
+    """The figures of `bench` or of `real`, in words."""
+    memory = f"{found['agent_rss'] / 1e6:,.0f} MB resident, {found['agent_uss'] / 1e6:,.0f} MB its own"
+    if "student_packed" in found:
+        return [f"an agent          {memory}, of a student of {found['student_packed'] / 1e6:,.0f} MB packed"]
+    ratio, slower = found["round"] / found["empty_round"], found["answer"] / found["model_alone"]
+    both = f"{found['round']:.1f} s, Flower's empty one {found['empty_round']:.1f} s: {ratio:.2f} x"
+    milli = f"{1e3 * found['answer']:.1f} ms, its models alone {1e3 * found['model_alone']:.1f} ms"
+    return [
+        f"a round of cdc    {both}",
+        f"an agent          {memory}",
+        f"an answer         {milli}: {slower:.2f} x",
+    ]
 
 
 if __name__ == "__main__":

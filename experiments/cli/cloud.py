@@ -77,7 +77,7 @@ def status(cloud: Cloud, as_json: Json = False) -> None:
             str(one.number),
             one.name,
             one.status,
-            "yes" if one.connected and one.status != "revoked" else "no",  # as of the last round's end
+            "yes" if one.here else "no",
             ago(one.seen, now),
             count(one.version),
             count(one.samples),

@@ -12,12 +12,12 @@ device is still let in. `--shot` saves the cloud's page as Chromium shows it.
 
 from __future__ import annotations
 
-import io
 import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,12 +30,13 @@ from cdc_flower.loopback import HOST
 from cdc_flower.models.shared import load_shared
 from cdc_flower.programs import free_port
 from cdc_flower.results import write_json
-from cdc_flower.tasks import Truths
+from clients.device.ask import ask
 from clients.device.settings import Bundle
 from experiments.controls.deployed import Deployment, Device, deployment, said
 from experiments.deploy import page
 from experiments.deploy.provision import config_of
 from experiments.run.processes import until
+from strategies.accuracy import judged
 
 DEVICES, REVOKED = 3, 2
 SETTINGS: Mapping[str, Any] = {"run.checkpoint-every": 1, "data.items-per-domain": 100}
@@ -82,41 +83,41 @@ class Asked:
 
     def __init__(self, fleet: Deployment, device: Device, told: Told) -> None:
         config = config_of(fleet.cloud_folder)
-        self._world = load_world(config, load_shared(config.pair, config.data.name))
-        self._rows = questions(self._world)
-        self._fleet, self._number, self._told = fleet, device.number, told
-        port = Bundle.of(device.bundle).device.http_port
-        self._client = httpx.Client(base_url=f"http://{HOST}:{port}", timeout=LONG, trust_env=False)
+        world = load_world(config, load_shared(config.pair, config.data.name))
+        self._world = replace(world, test=questions(world))
+        self._bundle, self._fleet, self._told = Bundle.of(device.bundle), fleet, told
+        self._pictures = _written(self._world, fleet.folder / "asked")
         self.right: dict[str, dict[str, float]] = {}
 
-    def version(self) -> int:
+    def _version(self) -> int:
         """Of the adapter that the device answers with."""
-        return int(self._client.get("/health").json()["version"])
+        return int(httpx.get(f"http://{HOST}:{self._bundle.device.http_port}/health").json()["version"])
 
     def ask(self, moment: str, version: int) -> list[str]:
         """What is answered as soon as the device has a version; nothing of it becomes a sample."""
-        until(lambda: self.version() == version, LONG, f"version {version}", self._fleet.programs)
-        pack, split = self._world.tested
-        pictures = pack.test_images if split == "test" else pack.train_images
-        said = []
-        for image, question in zip(self._rows["image_id"], self._rows["question"], strict=True):
-            picture = {"image": ("picture", io.BytesIO(pictures[image]))}
-            fields = {"question": str(question), "keep": "false"}
-            found = self._client.post("/answer", data=fields, files=picture).raise_for_status().json()
+        until(lambda: self._version() == version, LONG, f"version {version}", self._fleet.programs)
+        given = []
+        for picture, question in zip(self._pictures, self._world.test["question"], strict=True):
+            found = ask(self._bundle, picture, str(question), keep=False)
             if found["version"] != version:
                 raise RuntimeError(f"version {found['version']} answered, {version} was to be asked")
-            said.append(found["answer"])
-        self.right[moment] = worth(self._world, self._rows, said)
+            given.append(found["answer"])
+        self.right[moment] = judged(given, self._world).accuracy
         of = ", ".join(f"{name} {share * ASKED:.0f}" for name, share in self.right[moment].items())
-        self._told.say(f"device {self._number} {moment}, version {version}: right of {ASKED} each: {of}")
-        return said
+        number = self._bundle.device.number
+        self._told.say(f"device {number} {moment}, version {version}: right of {ASKED} each: {of}")
+        return given
 
 
-def worth(world: World, rows: pd.DataFrame, given: Sequence[str]) -> dict[str, float]:
-    """Domain -> share of right answers."""
-    truths = Truths(rows)
-    right = pd.Series([world.worth(text, truths[at]) for at, text in enumerate(given)])
-    return {str(domain): float(of.mean()) for domain, of in right.groupby(rows["drift_domain"])}
+def _written(world: World, folder: Path) -> list[Path]:
+    """The picture of each test item, as a file."""
+    folder.mkdir()
+    pack, split = world.tested
+    pictures = {"train": pack.train_images, "test": pack.test_images}[split]
+    files = [folder / str(row) for row in range(len(world.test))]
+    for file, image in zip(files, world.test["image_id"], strict=True):
+        file.write_bytes(pictures[image])
+    return files
 
 
 def browser() -> str | None:

@@ -47,6 +47,11 @@ class Device:
     failed: int | None
     missing: int | None
 
+    @property
+    def here(self) -> bool:
+        """Whether it is connected and let in; who was revoked may still stand as connected."""
+        return bool(self.connected) and self.status != "revoked"
+
 
 @dataclass(frozen=True)
 class Version:
@@ -142,7 +147,7 @@ def read(folder: Path, now: float) -> View:
         [(text(row.get("node")), text(row.get("reason"))) for row in _rows(status, "strangers")],
         [v for v in kept[-MOST_VERSIONS:] if _fits(v)] if isinstance(kept, list) else [],
         _rollback(_mapping(status, "rollback")),
-        sum(bool(d.connected) and d.status != "revoked" for d in devices),
+        sum(d.here for d in devices),
         sum(d.status != "revoked" for d in devices),
         sum(d.refused or 0 for d in devices),
     )

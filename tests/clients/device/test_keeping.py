@@ -19,10 +19,12 @@ import os, pathlib, signal, subprocess, sys, time
 begun, plan = pathlib.Path(sys.argv[1]), sys.argv[2:]
 n = len(begun.read_text()) if begun.exists() else 0
 begun.write_text("x" * (n + 1))
-for step in plan[min(n, len(plan) - 1)].split("|"):
-    if step == "stay":
+for step in plan[min(n, len(plan) - 1)].replace("stay", "mind|here|wait").split("|"):
+    if step == "mind":
         signal.signal(signal.SIGTERM, lambda *_: (print("goodbye", flush=True), os._exit(0)))
+    elif step == "here":
         print("here now", flush=True)
+    elif step == "wait":
         time.sleep(60)
     elif step == "child":
         print(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]).pid, flush=True)
@@ -102,9 +104,8 @@ def message(run, round, what):
 def test_one_whose_replies_are_a_message_late_is_started_again(keeper):
     rights = "|".join(message(7, n, what) for n in (1, 2) for what in ("Receiving", "Sending"))
     late = "|".join([message(7, 3, "Receiving"), message(8, 3, "Receiving"), message(7, 3, "Sending")])
-    device = keeper(f"{IN}|{rights}|{late}|stay", f"{IN}|{rights}|stay")
-    threading.Thread(target=lambda: (time.sleep(4), device.stop.set())).start()
-    device.keep()
+    device = keeper(f"{IN}|{rights}|mind|{late}|wait", f"{IN}|{rights}|stay")
+    kept(device, "here now")
     assert starts(device) == 2
     words = [line for line in device.told if "SuperNode sent" in line]
     assert words == ["the SuperNode sent the reply to an earlier message; it is started again"]

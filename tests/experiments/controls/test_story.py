@@ -11,13 +11,14 @@ import typer
 from typer.testing import CliRunner
 
 from experiments.controls import story
-from experiments.controls.story import ASKED, Told, questions, worth
+from experiments.controls.story import ASKED, Told, questions
+from strategies.accuracy import judged
 
 
 def world(rows: int):
     domain = ["source", "object"] * (rows // 2)
     test = pd.DataFrame({"drift_domain": domain, "answer": [str(i) for i in range(rows)]})
-    return SimpleNamespace(test=test, worth=lambda text, truth: float(text == truth.answer))
+    return SimpleNamespace(test=test, worth=lambda text, truth: float(text == truth.answer), task="exact")
 
 
 def test_each_domain_is_asked_as_many_questions_and_judged_by_itself():
@@ -25,7 +26,8 @@ def test_each_domain_is_asked_as_many_questions_and_judged_by_itself():
     rows = questions(here)
     assert rows["drift_domain"].value_counts().to_dict() == {"source": ASKED, "object": ASKED}
     given = [answer if domain == "object" else "?" for domain, answer in rows.itertuples(index=False)]
-    assert worth(here, rows, given) == {"object": 1.0, "source": 0.0}
+    here.test = rows
+    assert judged(given, here).accuracy == {"object": 1.0, "source": 0.0}
 
 
 def test_a_command_is_told_with_what_it_prints_and_how_it_ended(capsys):

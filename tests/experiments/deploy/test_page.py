@@ -5,13 +5,13 @@ from __future__ import annotations
 import html.parser
 import json
 import re
-import shutil
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
+from experiments.controls import story
 from experiments.deploy import page
 from tests.asking import ask
 
@@ -141,7 +141,7 @@ def test_sizes(value, words):
 
 @pytest.mark.slow
 def test_in_a_browser_nothing_is_wider_than_a_phone_and_the_style_is_used(cloud, tmp_path):
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    browser = story.browser()
     if browser is None:
         pytest.skip("no Chromium on this machine")
     with page.shown(cloud, 0) as port:
@@ -162,5 +162,5 @@ def test_in_a_browser_nothing_is_wider_than_a_phone_and_the_style_is_used(cloud,
         assert "greenhouse" in dumped
         assert "alert(1)" in dumped  # as words
         shot = tmp_path / "page.png"
-        subprocess.run([*how, f"--screenshot={shot}", address], capture_output=True, timeout=120, check=True)
+        story.photograph(cloud, shot)
         assert shot.stat().st_size > 20_000

@@ -76,14 +76,21 @@ def test_a_process_that_dies_is_named_and_all_others_end(which, ray):
     watch.close()
 
 
+@pytest.fixture
+def heard():
+    """Interrupts are heard, also in a shell's background, where they are ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard")
 def test_who_does_not_ask_is_interrupted(ray, monkeypatch):
     monkeypatch.setattr(head, "HEAR_SECONDS", 0.1)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, in a shell's background
     watch = Head(ray.start, ours=True)
     ray.started[0].kill()
     with pytest.raises(KeyboardInterrupt):
         time.sleep(120)
-    signal.signal(signal.SIGINT, before)
     assert watch.lost
     watch.close()
 
