@@ -96,7 +96,9 @@ def _done(name: str, work: Callable[[], Any]) -> Any:
     before, began = _status("VmRSS"), time.process_time()
     found = work()
     took = time.process_time() - began
-    sys.stdout.write(json.dumps([name, took, before, _status("VmRSS"), _status("VmHWM")]) + "\n")
+    after = _status("VmRSS")
+    peak = max(before, after, _status("VmHWM"))  # the kernel's mark lags behind by some pages a processor
+    sys.stdout.write(json.dumps([name, took, before, after, peak]) + "\n")
     return found
 
 

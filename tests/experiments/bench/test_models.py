@@ -29,6 +29,13 @@ def test_every_step_is_done_and_has_limits_beside_it(own, capsys):
     }
 
 
+def test_a_step_that_takes_no_memory_has_no_peak_below_what_was_there(monkeypatch, capsys):
+    seen = {"VmRSS": 300e6, "VmHWM": 299.9e6}
+    monkeypatch.setattr(models, "_status", seen.get)
+    models._done("rest", lambda: None)
+    assert models.Step(*json.loads(capsys.readouterr().out)).peak == 300e6
+
+
 def test_limits_grow_with_the_models(own, tmp_path):
     larger = pairs.Shapes(
         pairs.Language(128, 2, 4, 2, 256), pairs.Language(128, 4, 4, 2, 256), pairs.QUICK.tower, 2000
