@@ -15,6 +15,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -142,7 +143,22 @@ class Whole(click.Command):
 
 
 class Group(Whole, TyperGroup):
-    """A group of commands."""
+    """A group of commands, which says what they are when it is asked for another."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Click's.
+
+        Raises:
+            click.UsageError: names the nearest command, and all.
+        """
+        asked, there = args[0], self.list_commands(ctx)
+        if asked not in there and not asked.startswith("-"):
+            near = [f"did you mean {name}? " for name in get_close_matches(asked, there, 1)]
+            said = f"No such command {asked[:SHOWN]!a}; {''.join(near)}allowed: {', '.join(there)}"
+            raise click.UsageError(said, ctx)
+        return super().resolve_command(ctx, args)
 
 
 class Checked(Whole, TyperCommand):

@@ -26,11 +26,11 @@ def data_check(folder: Annotated[Path, typer.Argument(click_type=Folder(), help=
     ):
         counts = {column: frame[column].nunique() for column in ("answer", "qtype", "user")}
         typer.echo(
-            f"{name}: {len(frame)} questions on {len(images)} {'clips' if pack.clips else 'pictures'}, "
+            f"{name}: {len(frame):,} questions on {len(images):,} {'clips' if pack.clips else 'pictures'}, "
             f"{counts['answer']} answers, "
             f"{counts['qtype']} kinds, {counts['user']} users"
         )
-    typer.echo(f"{pack.name}: fine, sha256 {pack.digest}")
+    typer.echo(f"{pack.name}: fine\nsha256 {pack.digest}")
 
 
 @data_app.command("show")

@@ -1,6 +1,7 @@
-"""Tables of texts for the terminal, as wide as it is: nothing is cut, and nothing is torn inside a word.
+"""Tables of texts for the terminal, as wide as it is: nothing is cut.
 
 What does not fit is left out by whole columns, in an order that the table says, and a line below says which.
+Where none can be spared any more, long words take several lines.
 A file or a pipe gets every column.
 """
 
@@ -59,6 +60,19 @@ class Fitted:
                 rows = [row[:at] + row[at + 1 :] for row in rows]
         return heads, rows, gone
 
+    def _widths(self, heads: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[int]:
+        """Of the columns, `width` together at most: rich shares it out without a look at their least."""
+        columns = [[head, *(row[i] for row in rows)] for i, head in enumerate(heads)]
+
+        def least(word: int) -> list[int]:
+            return [self._column(head, texts, word) for head, texts in zip(heads, columns, strict=True)]
+
+        word = next((n for n in range(WORD, NARROW, -1) if sum(least(n)) <= width), NARROW)
+        whole = [max(_cells(line) for text in texts for line in text.split("\n")) for texts in columns]
+        more = [most - has for most, has in zip(whole, least(word), strict=True)]
+        share = min(1.0, max(0, width - sum(least(word))) / max(1, sum(more)))
+        return [has + int(share * wants) for has, wants in zip(least(word), more, strict=True)]
+
     def _least(self, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
         """Columns of the terminal that the table needs: one space between its own."""
         columns = [[head, *(row[i] for row in rows)] for i, head in enumerate(heads)]
@@ -68,14 +82,14 @@ class Fitted:
             - bool(heads)
         )
 
-    def _column(self, head: str, texts: Sequence[str]) -> int:
-        """Columns of the terminal that one of the table's needs at least."""
+    def _column(self, head: str, texts: Sequence[str], word: int = WORD) -> int:
+        """Columns of the terminal that one of the table's needs at least; words of so many stay whole."""
         lines = [line for text in texts for line in text.split("\n")]
         whole = max(map(_cells, lines))
         if head not in self.wraps:
             return whole
-        words = [word for line in lines for word in line.split()]
-        return min(whole, max([NARROW, *(n for n in map(_cells, words) if n <= WORD)]))
+        words = [one for line in lines for one in line.split()]
+        return min(whole, max([NARROW, *(n for n in map(_cells, words) if n <= word)]))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The table, for the width that rich has."""
@@ -85,6 +99,7 @@ class Fitted:
 
         heads, rows, gone = self.fit(options.max_width)
         apart = 2 if self._least(heads, rows) + len(heads) - 1 <= options.max_width else 1
+        widths = self._widths(heads, rows, options.max_width - apart * (len(heads) - 1))
         made = Table(
             title=Text(self.title, style="italic") if self.title else None,
             caption=Text(f"too narrow for: {', '.join(gone)}; {self.elsewhere}") if gone else None,
@@ -95,14 +110,13 @@ class Fitted:
             pad_edge=False,
             show_edge=False,
         )
-        for i, head in enumerate(heads):
-            texts = [head, *(row[i] for row in rows)]
+        for head, width in zip(heads, widths, strict=True):
             made.add_column(
                 Text(head),
-                justify="left" if i == 0 or head in (*self.left, *self.wraps) else "right",
+                justify="left" if head in (heads[0], *self.left, *self.wraps) else "right",
                 no_wrap=head not in self.wraps,
                 overflow="fold",
-                min_width=self._column(head, texts),
+                width=width,
                 vertical="top",
             )
         for row in rows:

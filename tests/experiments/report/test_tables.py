@@ -36,6 +36,18 @@ def test_every_word_that_is_shown_is_whole_and_within_the_width(width):
         assert text in said
 
 
+@pytest.mark.parametrize("width", [100, 80, 60, 44])
+def test_two_texts_of_several_lines_share_the_width_and_lose_nothing(width):
+    name, text = "HuggingFaceTB/SmolVLM2-256M-Video-Instruct", "hidden states of the vision_feature_layer"
+    shown = lines(
+        Fitted(("family", "checkpoints", "tap"), [("smolvlm", name, text)], wraps=("checkpoints", "tap")),
+        width,
+    )
+    assert max(map(cell_len, shown)) <= width
+    rows = [line for line in shown if "─" not in line][1:]
+    assert sorted("".join(words(rows))) == sorted("smolvlm" + name + text.replace(" ", ""))
+
+
 def test_columns_go_in_their_order_and_a_line_says_which():
     assert "too narrow" not in " ".join(lines(TABLE, 80))
     assert "too narrow for: bytes; a wider" in " ".join(words(lines(TABLE, 44)))
