@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -106,38 +107,47 @@ def _written(made: Any, machine: Any, lacks: str, helps: str) -> dict[str, Any]:
     }
 
 
+Row = tuple[str, ...]
+
+
+def alike(rows: Mapping[str, Row]) -> list[Row]:
+    """Rows by name -> the different ones, each behind all names that have it: "cdc, tent"."""
+    names: dict[Row, list[str]] = {}
+    for name, row in rows.items():
+        names.setdefault(row, []).append(name)
+    return [(", ".join(who), *row) for row, who in names.items()]
+
+
 def _show(made: Any, machine: Any, lacks: str, helps: str) -> None:
     from cdc_flower.plan import traffic
     from cdc_flower.plan.memory import PURPOSES
     from experiments.report.amounts import amount, size
 
-    memory: list[tuple[str, ...]] = []
+    def parts(need: Any) -> Row:
+        return size(need.total), *(size(v) if v else "-" for v in map(vars(need).get, PURPOSES))
 
-    def row(name: str, count: str, need: Any) -> None:
-        parts = (size(v) if v else "-" for v in map(vars(need).get, PURPOSES))
-        memory.append((name, count, size(need.total), *parts))
-
+    memory: list[Row] = []
     for process in made.processes:
-        row(process.name, str(process.count), process.memory.ram)
+        name, count = process.name, str(process.count)
+        memory.append((name, count, *parts(process.memory.ram)))
         if process.memory.vram.total:
-            row(f"{process.name}, GPU", str(process.count), process.memory.vram)
+            memory.append((f"{name}, GPU", count, *parts(process.memory.vram)))
     for role, of in (("a device", made.device), ("the cloud", made.cloud)):
-        for arm, one in of.items():
-            row(f"{role}, {arm}", "", one.ram)
-            if one.vram.total:
-                row(f"{role}, {arm}, GPU", "", one.vram)
-    show(Fitted(("memory", "count", "each", *PURPOSES), memory, SPARE), "")
+        needs = {arm: parts(one.ram) for arm, one in of.items()}
+        needs |= {f"{arm} on the GPU": parts(one.vram) for arm, one in of.items() if one.vram.total}
+        memory += [(f"{role}, {arms}", "", *row) for arms, *row in alike(needs)]
+    show(Fitted(("memory", "count", "each", *PURPOSES), memory, SPARE, wraps=("memory",)), "")
     profiles = [s.profile for s in traffic.seconds_of_a_round(next(iter(made.runs.values())))]
-    rows = []
+    takes: dict[str, Row] = {}
     for arm, run in made.runs.items():
         moved = traffic.bytes_of_a_round(run)
         seconds = [
             f"{amount(s.total, 's')}\n{s.compression}" if s.compression else "too\nbig"
             for s in traffic.seconds_of_a_round(run)
         ]
-        rows.append((arm, size(moved.up), size(moved.down), *seconds))
+        takes[arm] = (size(moved.up), size(moved.down), *seconds)
     heads = ("a device,\na round", "up,\nat most", "down,\nat most", *profiles)
-    show(Fitted(heads, rows, tuple(reversed(profiles))), "")
+    show(Fitted(heads, alike(takes), tuple(reversed(profiles)), wraps=heads[:1]), "")
     for line in sorted({line for run in made.runs.values() for line in traffic.advice(run)}):
         show(f"note: {line}")
     gpu = f", GPU {size(made.vram)} of {size(machine.vram)} free" if made.vram else ""

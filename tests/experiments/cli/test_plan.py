@@ -35,6 +35,15 @@ def test_a_plan_is_a_table_for_people(command, sets):
     assert out.rstrip().endswith("fits")
 
 
+def test_methods_that_take_the_same_stand_in_one_row(command, sets):
+    code, out, _ = command("plan", "--methods", "cdc,labelled,fedavg_lora,tent", *sets)
+    assert code == 0
+    rows = [line for line in out.splitlines() if line.startswith(("a device, ", "the cloud, "))]
+    named = [line.split("  ")[0] for line in rows if not line.startswith("a device,  ")]
+    assert "a device, cdc, labelled" in named
+    assert sum("tent" in line for line in named) == 2
+
+
 def test_what_does_not_fit_is_said_with_what_would_make_it_fit(command, sets, monkeypatch):
     from experiments.run import plan
 
