@@ -7,9 +7,7 @@ when they are called.
 
 from __future__ import annotations
 
-import shutil
 import sys
-import textwrap
 from importlib import metadata
 from typing import Annotated
 
@@ -35,6 +33,7 @@ from experiments.cli.privacy import privacy
 from experiments.cli.probe import probe
 from experiments.cli.provision import provision_app
 from experiments.cli.report import report
+from experiments.cli.saying import say
 from experiments.cli.settings import methods, settings
 from experiments.cli.simulate import simulate
 from experiments.cli.transform import transform
@@ -78,7 +77,7 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
             number = metadata.version("cdc-flower")
         except metadata.PackageNotFoundError:
             number = "as source, not installed"
-        typer.echo(f"cdc-flower {number}")
+        say(f"cdc-flower {number}")
         raise typer.Exit
 
 
@@ -108,14 +107,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _end(what: str, message: str, code: int) -> None:
     """Say how it ended, in one line, and end."""
-    text = f"{what}: {one_line(message)}" if message else what
-    if sys.stderr.isatty():  # whole in a pipe
-        text = textwrap.fill(
-            text, shutil.get_terminal_size().columns, break_long_words=False, break_on_hyphens=False
-        )
-        if code == 130:
-            typer.echo(err=True)  # behind the ^C that a terminal shows
-    typer.echo(text, err=True)
+    if code == 130 and sys.stderr.isatty():
+        say("", err=True)  # behind the ^C that a terminal shows
+    say(f"{what}: {one_line(message)}" if message else what, err=True)
     sys.exit(code)
 
 

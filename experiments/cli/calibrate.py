@@ -11,6 +11,7 @@ import typer
 from cdc_flower.border import no_file
 from cdc_flower.config import ConfigError
 from experiments.cli.checked import NewFile
+from experiments.cli.saying import say
 from experiments.report.tables import Fitted, show
 
 
@@ -93,8 +94,8 @@ def calibrate(
         ]
         heads = ("model", "compression", "questions", "measured", "predicted", "ratio")
         show(Fitted(heads, compared, wraps=("model",)))
-    typer.echo(f"profile: {target}")
-    typer.echo(
+    say(f"profile: {target}")
+    say(
         f"use it: --set fleet.mix=FILE.toml, with these lines in FILE.toml beside it:\n"
         f'profiles = ["{target.name}"]\n[mix]\n{name} = 100'
     )

@@ -15,6 +15,7 @@ import typer
 
 from cdc_flower.config import ConfigError
 from experiments.cli.checked import App, Folder, goes_on
+from experiments.cli.saying import say
 from experiments.cli.settings import Json
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def up(cloud: Cloud) -> None:
 
     before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        deployed.up(cloud, stop, lambda text: typer.echo(f"{time.strftime('%H:%M:%S')} {text}"))
+        deployed.up(cloud, stop, lambda text: say(f"{time.strftime('%H:%M:%S')} {text}"))
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -65,10 +66,10 @@ def status(cloud: Cloud, as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps({"up": runs, **dataclasses.asdict(view)}, indent=1))
         return
-    typer.echo(f"{'up' if runs else f'not up (cdc-flower cloud up {cloud})'}; {view.state or 'nothing yet'}")
+    say(f"{'up' if runs else f'not up (cdc-flower cloud up {cloud})'}; {view.state or 'nothing yet'}")
     if view.problem:
-        typer.echo(view.problem)
-    typer.echo(
+        say(view.problem)
+    say(
         f"round {count(view.round)}, version {count(view.version)}, agreement {share(view.agreement)}, "
         f"guard {share(view.guard)}"
     )
@@ -90,7 +91,7 @@ def status(cloud: Cloud, as_json: Json = False) -> None:
     heads = ("device", "name", "status", "here", "seen", "version", "samples", "up", "down", "refused")
     show(Fitted(heads, rows, ("refused", "samples", "here"), wraps=("name",), left=heads[2:5]))
     for line in _beside(view):
-        typer.echo(line)
+        say(line)
 
 
 def _beside(view: View) -> Iterator[str]:
@@ -120,7 +121,7 @@ def rollback(
         have = ", ".join(map(str, kept)) or "none, the cloud has not run"
         raise ConfigError(f"version {version} is not kept; allowed: {have}")
     versions.request(cloud, version)
-    typer.echo(f"version {version} is asked for; the cloud goes back before its next round")
+    say(f"version {version} is asked for; the cloud goes back before its next round")
 
 
 @cloud_app.command("page")
@@ -132,5 +133,5 @@ def page(
     from experiments.deploy.settings import cloud as checked
 
     checked(cloud)
-    typer.echo(f"page: http://127.0.0.1:{port}")
+    say(f"page: http://127.0.0.1:{port}")
     pages.serve(cloud, port)

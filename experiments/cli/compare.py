@@ -10,6 +10,7 @@ import typer
 from cdc_flower.config import ConfigError, parse
 from experiments.cli.checked import goes_on, typed
 from experiments.cli.options import MOST_WORKERS, Data, NoPlan, NoPretrain, Out, Preset, Sets, chosen_settings
+from experiments.cli.saying import say
 from experiments.run.settings import assignments
 
 
@@ -87,7 +88,7 @@ def compare(
     _show(made)
     if made.status == "failed":
         for name, why in made.index["failed"].items():
-            typer.echo(f"error: {name}: {why}", err=True)
+            say(f"error: {name}: {why}", err=True)
         raise typer.Exit(1)
 
 
@@ -111,4 +112,4 @@ def _show(comparison: Any) -> None:
         if heads := of.columns(comparison):
             show(Fitted([on_two_lines(head) for head in heads], of.rows(comparison), title=title))
     show(*notes(comparison))
-    typer.echo(f"report: {comparison.out / REPORT}")
+    say(f"report: {comparison.out / REPORT}")

@@ -10,6 +10,7 @@ import typer
 from cdc_flower.config import ConfigError, parse
 from experiments.cli.checked import App, Folder, NewFile, NewFolder
 from experiments.cli.options import Preset, Sets, chosen_settings
+from experiments.cli.saying import say
 
 data_app = App(no_args_is_help=True, help="Check, look at and import data packs.")
 
@@ -25,12 +26,12 @@ def data_check(folder: Annotated[Path, typer.Argument(click_type=Folder(), help=
         ("test", pack.test, pack.test_images),
     ):
         counts = {column: frame[column].nunique() for column in ("answer", "qtype", "user")}
-        typer.echo(
+        say(
             f"{name}: {len(frame):,} questions on {len(images):,} {'clips' if pack.clips else 'pictures'}, "
             f"{counts['answer']} answers, "
             f"{counts['qtype']} kinds, {counts['user']} users"
         )
-    typer.echo(f"{pack.name}: fine\nsha256 {pack.digest}")
+    say(f"{pack.name}: fine\nsha256 {pack.digest}")
 
 
 @data_app.command("show")
@@ -57,7 +58,7 @@ def data_show(
     show(*report.shown(pack, config))
     if html:
         report.write_sheet(pack, config, html)
-        typer.echo(f"contact sheet: {html}")
+        say(f"contact sheet: {html}")
 
 
 Pack = Annotated[Path, typer.Argument(click_type=NewFolder(), help="Folder of the pack to write.")]
@@ -98,7 +99,7 @@ Quality = Annotated[
 
 
 def _say(line: str) -> None:
-    typer.echo(line, err=True)
+    say(line, err=True)
 
 
 def _mapping(texts: list[str] | None) -> dict[str, str]:

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from experiments.cli.checked import App, File, Folder
+from experiments.cli.saying import say
 
 device_app = App(no_args_is_help=True, help="Run a real device: what `provision device` made, copied to it.")
 
@@ -42,12 +43,12 @@ def run(
         from clients.device.http import endpoint
 
         with start.opened(bundle) as agent, endpoint(agent) as port:
-            typer.echo(
+            say(
                 f"{agent.bundle.about}: {agent.student.shared.name}, version {agent.adapter.version}, "
                 f"{f'asked on 127.0.0.1:{port}, ' if port else ''}ready"
             )
             agent.run(stop, once)
-    typer.echo(f"{agent.bundle.about}: ended after {agent.done.orders} orders")
+    say(f"{agent.bundle.about}: ended after {agent.done.orders} orders")
 
 
 @device_app.command("check")
@@ -57,7 +58,7 @@ def check(bundle: BundleFolder) -> None:
 
     wrong = 0
     for about, why in checking.every(bundle):
-        typer.echo(f"{'ok  ' if not why else 'FAIL'} {about}{f': {why}' if why else ''}")
+        say(f"{'ok  ' if not why else 'FAIL'} {about}{f': {why}' if why else ''}")
         wrong += bool(why)
     if wrong:
         raise typer.Exit(1)
@@ -82,7 +83,7 @@ def ask(
         typer.echo(json.dumps(said))
         return
     words = said["answer"] or "(no words)"
-    typer.echo(f"{words} (version {said['version']}, uncertainty {said['uncertainty']:.3g} nats)")
+    say(f"{words} (version {said['version']}, uncertainty {said['uncertainty']:.3g} nats)")
 
 
 @device_app.command("status")
@@ -103,17 +104,15 @@ def status(bundle: BundleFolder, as_json: Json = False) -> None:
             f"{samples['waiting']} samples wait, {samples['out']} are out ({samples['bytes']:,} bytes); "
             f"of {samples['came']} that came {samples['taken']} were taken and {samples['dropped']} dropped"
         )
-    typer.echo(
-        f"{opened.about}: agent {'runs' if said['running'] else 'does not run'}, version {said['version']}"
-    )
-    typer.echo(spool)
+    say(f"{opened.about}: agent {'runs' if said['running'] else 'does not run'}, version {said['version']}")
+    say(spool)
     for about, what in (
         ("order that waits: round", said["order"]),
         ("last order failed", said["error"]),
         ("samples are held back", said["held_back"]),
     ):
         if what is not None:
-            typer.echo(f"{about}: {what}")
+            say(f"{about}: {what}")
 
 
 @device_app.command("node")
@@ -143,7 +142,7 @@ def node(
     opened, stop = Bundle.of(bundle), threading.Event()
     command(opened, port, insecure)  # what cannot be used is refused before anything is held
     if insecure:
-        typer.echo("warning: --insecure: whoever is on the way reads and changes all that is sent", err=True)
+        say("warning: --insecure: whoever is on the way reads and changes all that is sent", err=True)
     before = {n: signal.signal(n, lambda *_: stop.set()) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
         Keeper(

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from experiments.cli.checked import Folder, NewFolder
+from experiments.cli.saying import say
 from experiments.cli.settings import Json
 from experiments.report.tables import Fitted, show
 
@@ -30,7 +31,7 @@ def export(
     """
     from cdc_flower.models import export as exporting
 
-    typer.echo(f"{'merged student' if merge else 'adapter'}: {exporting.export(run, out, device, merge)}")
+    say(f"{'merged student' if merge else 'adapter'}: {exporting.export(run, out, device, merge)}")
 
 
 def families(as_json: Json = False) -> None:

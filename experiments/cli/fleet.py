@@ -10,6 +10,7 @@ import typer
 from cdc_flower.config import ConfigError
 from cdc_flower.fleet.settings import FleetConfig
 from experiments.cli.checked import App, File, NewFile
+from experiments.cli.saying import say
 from experiments.report.amounts import amount
 from experiments.report.tables import Fitted, show
 
@@ -68,9 +69,9 @@ def profiles(
     show(Fitted(("profile", "class", *heads.values()), rows, spare, left=("class",)))
     if sources:
         for p in known.values():
-            typer.echo(f"{p.name}")
+            say(f"{p.name}")
             for figure in UNITS:
-                typer.echo(f"  {figure}: {p.sources[figure]}")
+                say(f"  {figure}: {p.sources[figure]}")
 
 
 def _figure(name: str, value: float | None) -> str:
@@ -176,13 +177,13 @@ def trace(
     if out is not None:
         trace_files.write_trace(out, found)
     intervals = len(found.start)
-    typer.echo(
+    say(
         f"{len(found)} devices, {found.period / DAY:g} days, {intervals} intervals, online "
         f"{found.online_per_period.mean() / found.period:.1%} of the time"
     )
     show(_hours(found))
     if out is not None:
-        typer.echo(f"trace: {out}")
+        say(f"trace: {out}")
 
 
 def _zones(text: str) -> tuple[float, ...]:

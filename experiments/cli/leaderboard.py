@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from experiments.cli.checked import Folder
+from experiments.cli.saying import say
 
 SPARE = ("device GFLOP", "labels", "seeds", "J", "source %")
 
@@ -61,4 +62,4 @@ def leaderboard(
         two, spare = (list(map(on_two_lines, some)) for some in (heads, SPARE))
         show(Fitted(two, rows, spare, wraps=two[1:2], title=title))
         told = {k: str(one.problem[k])[:12] for k in ("data_digest", "pair_digest")}
-        typer.echo(f"data {told['data_digest']}, pair {told['pair_digest']}; * = Pareto front")
+        say(f"data {told['data_digest']}, pair {told['pair_digest']}; * = Pareto front")

@@ -11,6 +11,7 @@ import typer
 
 from cdc_flower.config import Config, parse
 from experiments.cli.checked import NewFolder
+from experiments.cli.saying import say
 from experiments.run import settings
 
 MOST_WORKERS = max(16, 4 * (os.cpu_count() or 1))
@@ -38,7 +39,7 @@ def chosen_settings(data: str | None, preset: str | None, sets: list[str] | None
     """The checked settings of a command; names the preset that is used on standard error."""
     found, name = settings.resolve(data, preset, sets or [])
     if name not in (None, "none"):
-        typer.echo(f"preset {name}: experiments/presets/{name}.toml", err=True)
+        say(f"preset {name}: experiments/presets/{name}.toml", err=True)
     checked(found)
     return found
 

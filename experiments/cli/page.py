@@ -10,6 +10,7 @@ import typer
 
 from experiments.cli.checked import File, NewFolder, goes_on
 from experiments.cli.options import MOST_WORKERS, Sets, checked
+from experiments.cli.saying import say
 from experiments.run.settings import assignments
 
 RESULTS = Path("docs/results")
@@ -59,15 +60,15 @@ def page(
         raise ConfigError("--set with the results of the documents; allowed: --results with another folder")
     found = planning.read(plan)
     for arm, why in found.skipped.items():
-        typer.echo(f"skipped: {arm}: {why}", err=True)
+        say(f"skipped: {arm}: {why}", err=True)
     names = () if only is None else tuple(name.strip() for name in only.split(",") if name.strip())
     chosen = found.cells(names, seeds)
     failed = {} if tables else _made(found, chosen, results, out, workers, minutes, listing, changes)
     if not listing:
         for path in write.write(found, results, out):
-            typer.echo(str(path))
+            say(str(path))
     for name, why in failed.items():
-        typer.echo(f"error: {name}: {why}", err=True)
+        say(f"error: {name}: {why}", err=True)
     if failed:
         raise typer.Exit(1)
 
@@ -95,15 +96,15 @@ def _made(
     todo = [task for task in tasks if task.todo]
     for why in dict.fromkeys(task.skipped for task in tasks if task.skipped):
         cells = [task.cell.name for task in tasks if task.skipped == why]
-        typer.echo(f"skipped: {len(cells)} cells, as {cells[0]}: {why}", err=True)
+        say(f"skipped: {len(cells)} cells, as {cells[0]}: {why}", err=True)
     if listing:
         for task in tasks:
-            typer.echo(f"{task.cell.name}: {task.state}")
-        typer.echo(_left(todo, busy))
+            say(f"{task.cell.name}: {task.state}")
+        say(_left(todo, busy))
         return {}
     for task in todo:
         if task.why != "missing":
-            typer.echo(f"{task.cell.name}: no longer holds: {task.why}", err=True)
+            say(f"{task.cell.name}: no longer holds: {task.why}", err=True)
     safe = goes_on(lambda: f"cells that are finished are in '{results}'; the same command goes on")
     with safe, locked(out), locked(results), Terminal(len(todo)) as terminal:
         try:
@@ -112,7 +113,7 @@ def _made(
             write.write(found, results, out)
             raise
     kept = len(tasks) - len(todo) + len(ended.kept)
-    typer.echo(f"{len(ended.made)} made, {kept} kept or skipped; {_left(ended.left, busy)}")
+    say(f"{len(ended.made)} made, {kept} kept or skipped; {_left(ended.left, busy)}")
     return ended.failed
 
 

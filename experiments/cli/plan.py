@@ -11,6 +11,7 @@ import typer
 
 from cdc_flower.config import ConfigError, parse
 from experiments.cli.options import MOST_WORKERS, Data, Preset, Sets, chosen_settings
+from experiments.cli.saying import say
 from experiments.report.tables import Fitted, show
 
 Json = Annotated[bool, typer.Option("--json", help="For programs.")]
@@ -52,7 +53,7 @@ def plan(
         if len(names) > 1:
             raise ConfigError(f"--methods {methods} with --engine {engine}; allowed: one method")
     configs = {name: parse({**settings, "run.method": method(name).name}) for name in names}
-    pairs.tell_unlike(configs.values(), lambda line: typer.echo(line, err=True))
+    pairs.tell_unlike(configs.values(), lambda line: say(line, err=True))
     preflight(next(iter(configs.values())).pair.compression)
     how = planning.Engine(engine, planning.cores() if workers is None else workers)
     jobs = seeds * len(configs)
@@ -158,4 +159,4 @@ def _show(made: Any, machine: Any, lacks: str, helps: str) -> None:
     if lacks:
         show(f"does not fit: {lacks}; {helps or 'no setting makes it fit: smaller models, a larger machine'}")
     else:
-        typer.echo("fits")
+        say("fits")

@@ -11,6 +11,7 @@ import typer
 from cdc_flower.config import parse
 from experiments.cli.checked import NewFolder, goes_on
 from experiments.cli.options import Data, Preset, Sets, chosen_settings
+from experiments.cli.saying import say
 from experiments.pretrain.recipes import RECIPES, Recipe, shortened
 
 
@@ -71,10 +72,8 @@ def pretrain(
     for role, scores in card["scores"].items():
         for part, found in scores.items():
             by_domain = ", ".join(f"{domain} {share(of)} %" for domain, of in found["by_domain"].items())
-            typer.echo(f"{role} on {part}: {by_domain}")
+            say(f"{role} on {part}: {by_domain}")
     found = target == pairs.folder(name).absolute()
-    typer.echo(f"pair: {target}" + ("" if found else f"  (use it with --set pair.folder={target})"))
+    say(f"pair: {target}" + ("" if found else f"  (use it with --set pair.folder={target})"))
     if steps_share < 1:
-        typer.echo(
-            f"note: {steps_share:.3g} of the steps: enough to try the commands with, not to judge methods by"
-        )
+        say(f"note: {steps_share:.3g} of the steps: enough to try the commands with, not to judge methods by")

@@ -11,6 +11,7 @@ import typer
 
 from cdc_flower.config import ConfigError
 from experiments.cli.options import Data, Preset, Sets, checked, chosen_settings
+from experiments.cli.saying import say
 from experiments.report.tables import Fitted, show
 
 STRONG = (1.0, 8.0)  # epsilons for which the noise is named: what is called strong, and what is in use
@@ -47,7 +48,7 @@ def privacy(
     needed = {wanted: noise_for(wanted, once, delta) for wanted in STRONG}
     if as_json:
         rows = [dataclasses.asdict(one) | {"epsilon": _number(one.epsilon)} for one in found]
-        typer.echo(
+        say(
             json.dumps(
                 {
                     "clip": config.uplink.clip,
@@ -63,9 +64,9 @@ def privacy(
     heads = ("what may differ", "tokens, at most", f"epsilon at delta {delta:g}, at most")
     show(Fitted(heads, [(one.name, f"{one.tokens:,}", _shown(one.epsilon)) for one in found]))
     if not config.uplink.noise:
-        typer.echo("no noise: nothing is promised (--set uplink.clip=C --set uplink.noise=S)")
+        say("no noise: nothing is promised (--set uplink.clip=C --set uplink.noise=S)")
     for wanted, noise in needed.items():
-        typer.echo(f"epsilon {wanted:g} for a picture that is sent once takes uplink.noise = {noise:.3g}")
+        say(f"epsilon {wanted:g} for a picture that is sent once takes uplink.noise = {noise:.3g}")
     show("not covered: which samples and how many, which tokens are kept, questions, answers, uncertainty")
 
 

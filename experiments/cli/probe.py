@@ -10,6 +10,7 @@ import typer
 
 from cdc_flower.config import ConfigError, flat, parse
 from experiments.cli.options import Data, NoPretrain, Out, Preset, Sets, chosen_settings
+from experiments.cli.saying import say
 from experiments.report.tables import show
 
 QUICK = ("inversion", "anchors")  # parts that can be tried
@@ -74,4 +75,4 @@ def probe(
         found = probe.run(str(part), config, seeds, tell, quick)
     table, write = probe.shown(str(part))
     show(table(found))
-    typer.echo(f"rows: {write(found, target)}")
+    say(f"rows: {write(found, target)}")

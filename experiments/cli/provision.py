@@ -13,6 +13,7 @@ import typer
 from cdc_flower.config import ConfigError
 from experiments.cli.checked import App, File, Folder, NewFolder
 from experiments.cli.options import Data, Preset, Sets, checked, chosen_settings
+from experiments.cli.saying import say
 from experiments.cli.settings import Json
 
 provision_app = App(
@@ -63,7 +64,7 @@ def init(
     own = {key: value for key, value in (("address", address), ("port", port)) if value is not None}
     found = _settings(data, preset, settings, sets)
     provision.init(cloud, found, hosts, own)
-    typer.echo(f"cloud: {cloud}; certificate for {', '.join(hosts)} until {keys.until(cloud):%Y-%m-%d}")
+    say(f"cloud: {cloud}; certificate for {', '.join(hosts)} until {keys.until(cloud):%Y-%m-%d}")
 
 
 def _settings(
@@ -127,11 +128,11 @@ def device(
         kind, _, path = feed.partition(":")
         own = {**own, "feed": kind, **({"feed-path": path} if path else {})}
     made, bundle = provision.device(cloud, number, name, host, own, models=models, stream=stream)
-    typer.echo(f"device {made}: {bundle}.tar.gz")
+    say(f"device {made}: {bundle}.tar.gz")
     if stream:
         there = [file for file in (bundle / "stream").rglob("*") if file.is_file()]
         size = sum(file.stat().st_size for file in there)
-        typer.echo(
+        say(
             f"{bundle}/stream: {len(there)} files, {size:,} bytes: the cloud's data as a simulation gives it "
             "to its devices, without labels, for a demonstration"
         )
@@ -156,7 +157,7 @@ def revoke(
     from experiments.deploy import provision
 
     found = provision.revoke(cloud, number)
-    typer.echo(f"device {number} ({found.name}) is revoked")
+    say(f"device {number} ({found.name}) is revoked")
 
 
 @provision_app.command("rotate")
@@ -169,7 +170,7 @@ def rotate(
 
     if what == "server":
         provision.rotate_server(cloud)
-        typer.echo(f"server certificate until {keys.until(cloud):%Y-%m-%d}; used from the next `cloud up` on")
+        say(f"server certificate until {keys.until(cloud):%Y-%m-%d}; used from the next `cloud up` on")
         return
     if not (what.isascii() and what.isdigit() and len(what) < 9):
         raise ConfigError(f"'NUMBER|server': {what!r}; allowed: a device's number, or the word server")
@@ -179,7 +180,7 @@ def rotate(
         how = f"{made}.tar.gz has the new key; where it was copied already, unpack {own} alone over it"
     else:
         how = f"unpack {made}.tar.gz over its bundle"
-    typer.echo(f"device {what}: {how}")
+    say(f"device {what}: {how}")
 
 
 @provision_app.command("list")
@@ -192,9 +193,7 @@ def show_list(cloud: Cloud, as_json: Json = False) -> None:
     read(cloud)
     known = devices.read(cloud)
     if as_json:
-        typer.echo(
-            json.dumps([{"number": n, **dataclasses.asdict(one)} for n, one in known.items()], indent=1)
-        )
+        say(json.dumps([{"number": n, **dataclasses.asdict(one)} for n, one in known.items()], indent=1))
         return
     heads = ("number", "name", "status", "node", "key", "when")
     rows = [
@@ -228,4 +227,4 @@ def files(
     from experiments.deploy.written import write
 
     for path in write(out, venv, home, user):
-        typer.echo(str(path))
+        say(str(path))

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from experiments.cli.checked import Folder, NewFile
+from experiments.cli.saying import say
 
 
 def report(
@@ -35,8 +36,8 @@ def report(
         if markdown:
             typer.echo(beside.markdown(found))
         for line in beside.unlike(found):
-            typer.echo(f"not of one problem: {line}", err=True)
-        typer.echo(f"report: {beside.write(found, out or Path(beside.PAGE))}")
+            say(f"not of one problem: {line}", err=True)
+        say(f"report: {beside.write(found, out or Path(beside.PAGE))}")
         return
     comparison = summary.read(folders[0])
     summary.write_summary(comparison)
@@ -45,4 +46,4 @@ def report(
         for part in (own, retrieval):
             if heads := part.columns(comparison):
                 typer.echo(f"\n{terminal.as_markdown(heads, part.rows(comparison))}")
-    typer.echo(f"report: {page.write(comparison, out)}")
+    say(f"report: {page.write(comparison, out)}")

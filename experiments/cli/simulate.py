@@ -15,6 +15,7 @@ from cdc_flower import plugins
 from cdc_flower.config import ConfigError, parse
 from experiments.cli.checked import Folder, goes_on, program
 from experiments.cli.options import Data, NoPlan, NoPretrain, Out, Preset, Sets, checked, chosen_settings
+from experiments.cli.saying import say
 from experiments.run.settings import assignments
 
 
@@ -124,15 +125,15 @@ def simulate(
         folder = engines[engine](config, tell, resume is not None)
     run = results.read(folder)
     for domain, accuracy in results.final_accuracy(run.rounds).items():
-        typer.echo(f"{domain}: {share(accuracy)} {task_of(run.config).shown}")
+        say(f"{domain}: {share(accuracy)} {task_of(run.config).shown}")
     total = results.totals(run.devices)
     ended = run.devices["status"].value_counts()
-    typer.echo(
+    say(
         f"up {size(total['uplink_bytes'])}, down {size(total['downlink_bytes'])}; of {total['tasks']} "
         f"device-tasks {ended.get('failed', 0)} failed, {ended.get('refused', 0)} were refused, "
         f"{ended.get('missing', 0)} had no answer in time"
     )
-    typer.echo(f"run folder: {folder}")
+    say(f"run folder: {folder}")
 
 
 def _kept(folder: Path, engine: Engine) -> str:

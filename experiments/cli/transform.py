@@ -6,6 +6,7 @@ import typer
 
 from cdc_flower.config import parse
 from experiments.cli.options import Data, Preset, Sets, chosen_settings
+from experiments.cli.saying import say
 
 
 def transform(data: Data = None, preset: Preset = None, sets: Sets = None) -> None:
@@ -25,6 +26,6 @@ def transform(data: Data = None, preset: Preset = None, sets: Sets = None) -> No
     if found is None:
         raise typer.Exit(1)
     path, turn, errors = found
-    typer.echo(f"{path}: {turn.mean.size} components, {(turn.scale > 1).sum()} outlying channels divided")
+    say(f"{path}: {turn.mean.size} components, {(turn.scale > 1).sum()} outlying channels divided")
     for bits, (plain, turned) in errors.items():
-        typer.echo(f"error in {bits} bits: {plain:.1%} of the tokens as they are, {turned:.1%} transformed")
+        say(f"error in {bits} bits: {plain:.1%} of the tokens as they are, {turned:.1%} transformed")
