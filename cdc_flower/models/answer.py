@@ -6,6 +6,7 @@ The pass is the class's own: `model.model` is given the ids of the sequence and 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -22,6 +23,9 @@ from cdc_flower.models.families import family_of, logits, parts
 from cdc_flower.models.family import bare
 from cdc_flower.models.inputs import Inputs, Text
 from cdc_flower.models.placement import computing, device_of
+
+# transformers calls it `cache` from 5.24 on and takes both names until 5.40; the lock has 5.23.
+warnings.filterwarnings("ignore", "`past_key_values`", FutureWarning)
 
 SHARP = 0.1  # temperature at which the released code answers and says how sure it is
 
@@ -106,7 +110,7 @@ def forward(
     picked = hidden.gather(1, wanted[..., None].expand(-1, -1, hidden.shape[-1]))
     found = logits(model, _repeated(picked, least))[: len(picked)].float()
     attended = None if paid is None else paid.mean
-    return Output(found, hidden, attended, out.past_key_values if cache else None, mask)
+    return Output(found, hidden, attended, past, mask)
 
 
 def _repeated(x: Tensor, least: int) -> Tensor:
