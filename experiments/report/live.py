@@ -20,6 +20,7 @@ from rich.live import Live
 from cdc_flower import results
 from experiments.report.loggers import told
 from experiments.report.tables import console_of
+from experiments.report.terminal import above
 from experiments.report.view import State, line, of_run, view
 
 LAST = 5  # rounds whose mean seconds the time that is left is judged by
@@ -55,7 +56,7 @@ class Watch:
 
     def say(self, text: str) -> None:
         """Print one line above the view."""
-        self.console.print(text, markup=False, soft_wrap=True)
+        above(self._live, text, soft_wrap=True)
 
     @contextlib.contextmanager
     def preparing(self, what: str) -> Iterator[Any]:

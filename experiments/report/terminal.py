@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 from rich.console import Console
+from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Column
 
@@ -22,6 +23,14 @@ from experiments.report.tables import INTERVALS, Fitted, console_of, on_two_line
 from experiments.run.pool import Event, Job
 
 WIDE = 100  # columns of a terminal that has room for all of a bar's
+
+
+def above(live: Live, line: str, soft_wrap: bool) -> None:
+    """Print a line above what is live. rich counts the lines that it goes up before it writes; a refresh of
+    another height in between, by its own thread, would leave some of them torn or overwrite one above.
+    """
+    with live._lock:
+        live.console.print(line, markup=False, soft_wrap=soft_wrap)
 
 
 class Terminal:
@@ -72,7 +81,7 @@ class Terminal:
     def say(self, line: str) -> None:
         """Print one line above the bars."""
         if self.show:
-            self.console.print(line, markup=False, soft_wrap=not self.console.is_terminal)
+            above(self.bars.live, line, soft_wrap=not self.console.is_terminal)
 
     @contextlib.contextmanager
     def preparing(self, what: str) -> Iterator[Any]:

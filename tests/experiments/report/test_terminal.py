@@ -3,6 +3,7 @@
 import io
 import logging
 import re
+import threading
 from types import SimpleNamespace
 
 import pandas as pd
@@ -131,6 +132,27 @@ def test_bars_stay_within_the_terminal_and_each_says_how_long_it_will_take(width
     assert len(bars) == 4
     assert all(len(line) <= width and " left" in line for line in bars)
     assert " min left" in bars[1]
+
+
+def test_no_refresh_comes_between_counting_the_lines_of_bars_and_writing_above_them(monkeypatch):
+    console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
+    with terminal.Terminal(1, console) as shown:
+        refresh = threading.Thread(target=shown.bars.refresh)
+        write, waited = console.print, []
+
+        def slowly(*texts, **how):
+            if threading.current_thread() is threading.main_thread():
+                refresh.start()
+                refresh.join(0.3)
+                waited.append(refresh.is_alive())
+            write(*texts, **how)
+
+        monkeypatch.setattr(console, "print", slowly)
+        shown.say("cdc · seed 0: done (1 of 1)")
+        refresh.join(10)
+        monkeypatch.undo()
+    assert waited == [True]
+    assert not refresh.is_alive()
 
 
 def test_a_warning_goes_above_the_bars_and_no_handler_writes_into_them():
