@@ -41,7 +41,7 @@ def compare(
         bool, typer.Option("--resume", help="Keep finished runs of the same settings, go on with others.")
     ] = False,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Begin anew where an unfinished comparison is.")
+        bool, typer.Option("--replace", help="Begin anew where another comparison is, or an unfinished one.")
     ] = False,
     no_pretrain: NoPretrain = False,
     no_plan: NoPlan = False,

@@ -66,14 +66,14 @@ def run(
             trait `shown`), or arms: name -> the settings that make it, `run.method` among them where that
             is not `cdc`.
         seeds: runs per arm; their seeds are `seed`, `seed` + 1, ...
-        out: the folder; default results/<name of the data>. An earlier comparison in it is replaced, one that
-            did not come to its end with `replace` alone.
+        out: the folder; default results/<name of the data>. The same comparison in it is made again; another
+            one, or one that did not come to its end, is replaced with `replace` alone.
         workers: processes; default one per core; 0 = run in this process. Scripts that call this need the
             usual `if __name__ == "__main__":`, because workers import the script.
         progress: show bars on standard error.
         resume: of runs of the same settings, pair and data that are already in `out`, keep those that are
             finished, and go on with the others after their last checkpoint.
-        replace: begin anew where a comparison was interrupted.
+        replace: begin anew where another comparison is, or one that was interrupted.
         pretrain: train a pair for a pack that has none (see `experiments.run.pairs`); False = refuse it.
         plan: refuse what surely does not fit into this machine (see `experiments.run.plan`).
         engine: the module that has `run_local`, `prepare` and `teacher_accuracy`.
@@ -96,22 +96,25 @@ def run(
         check_named(config)
     busy = planning.cores() if workers is None else workers
     folder = Path(out or Path("results") / base.data.name).absolute()
+    seeded = [base.run.seed + i for i in range(seeds)]
     jobs = [
         Job(name, seed, flat(parse({**flat(config), "run.seed": seed, "run.out-dir": str(target)})), engine)
-        for seed in range(base.run.seed, base.run.seed + seeds)
+        for seed in seeded
         for name, config in configs.items()
         for target in [summary.run_folder(folder, name, seed)]
     ]
     if plan:
         planning.check(configs, planning.Engine("compare", busy), seeds * len(configs))
-    _claim(folder, resume or replace)
+    _claim(folder)
+    if not (resume or replace):
+        _refuse_what_is_in(folder, {"config": flat(base), "arms": arms, "seeds": seeded})
     started = time.perf_counter()
     index: dict[str, Any] = {
         "config": flat(base),
         "data": base.data.name,
         "methods": list(arms),
         "arms": arms,
-        "seeds": [base.run.seed + i for i in range(seeds)],
+        "seeds": seeded,
         "teacher": {},
         "teacher_on_stream": {},
         "traits": {name: traits(config.run.method) for name, config in configs.items()},
@@ -253,10 +256,8 @@ def _check(seeds: int, workers: int | None) -> None:
         raise ConfigError(f"workers = {workers}; allowed: 0 (in this process) or more")
 
 
-def _claim(folder: Path, taken: bool) -> None:
-    """Refuse a folder that is not ours to write to, before anything is computed; an unfinished comparison is
-    not unless it is `taken`.
-    """
+def _claim(folder: Path) -> None:
+    """Refuse a folder that is not ours to write to, before anything is computed."""
     try:
         if folder.exists() and (
             not folder.is_dir()
@@ -272,24 +273,29 @@ def _claim(folder: Path, taken: bool) -> None:
         ) from None
     if wrong := no_folder(folder):
         raise ConfigError(f"out = {str(folder)!r}: {wrong}")
-    if not taken and (left := _unfinished(folder)):
-        raise ConfigError(
-            f"out = {str(folder)!r} holds an unfinished comparison ({left}); allowed: --resume (goes on with "
-            "it), --replace (begins anew) or another folder"
-        )
 
 
-def _unfinished(folder: Path) -> str:
-    """How far a comparison came that was stopped; "" where there is none."""
+def _refuse_what_is_in(folder: Path, asked: Mapping[str, Any]) -> None:
+    """Refuse a folder with a comparison that did not come to its end, or that is not the one which is asked
+    for: hours may be in it.
+    """
     try:
         index = json.loads((folder / summary.INDEX).read_text(encoding="utf-8"))
         planned = [summary.run_folder(folder, m, s) for m in index["methods"] for s in index["seeds"]]
     except (OSError, ValueError, KeyError, TypeError):  # none, or none that could be gone on with
-        return ""
-    if index.get("status") != "interrupted":
-        return ""
-    ended = sum(_status(path) == "completed" for path in planned)
-    return f"{ended} of {len(planned)} runs ended"
+        return
+    if index.get("status") == "interrupted":
+        ended = sum(_status(path) == "completed" for path in planned)
+        raise ConfigError(
+            f"out = {str(folder)!r} holds an unfinished comparison ({ended} of {len(planned)} runs ended); "
+            "allowed: --resume (goes on with it), --replace (begins anew) or another folder"
+        )
+    if {name: index.get(name) for name in asked} != json.loads(json.dumps(asked)):
+        raise ConfigError(
+            f"out = {str(folder)!r} holds a comparison of other settings, methods or seeds "
+            f"({len(planned)} runs); allowed: another folder, --replace (begins anew), or --resume (keeps "
+            "runs of the same settings)"
+        )
 
 
 def _status(folder: Path) -> str | None:

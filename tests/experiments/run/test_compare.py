@@ -181,9 +181,20 @@ def test_a_folder_with_something_else_in_it_is_left_alone(run, tmp_path):
         run()
 
 
+@pytest.mark.parametrize("other", [{"methods": ("static",)}, {"seeds": 2}, {"cloud_steps": 7}])
+def test_another_comparison_is_not_written_over_one_that_came_to_its_end(run, tmp_path, other):
+    run(methods=("static", "cdc"))
+    stamp = (tmp_path / "out/runs/cdc-0/run.json").stat().st_mtime_ns
+    with pytest.raises(ConfigError, match=r"other settings, methods or seeds \(2 runs\); allowed: another fo"):
+        run(**{"methods": ("static", "cdc"), **other})
+    assert (tmp_path / "out/runs/cdc-0/run.json").stat().st_mtime_ns == stamp
+    run(methods=("static", "cdc"))  # the same is made again
+    assert (tmp_path / "out/runs/cdc-0/run.json").stat().st_mtime_ns > stamp
+
+
 def test_an_old_run_of_another_comparison_is_not_counted(run, tmp_path):
     run()
-    made = run(methods=("fedavg_full", "static"))
+    made = run(methods=("fedavg_full", "static"), replace=True)
     assert made.runs["method"].tolist() == ["static"]
 
 
