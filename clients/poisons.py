@@ -230,6 +230,32 @@ def _apart(seen: vlm.Output, first: vlm.Output) -> torch.Tensor:
     return far.sum() / (mask.sum() * seen.hidden.shape[-1])
 
 
+def reached(task: Task, honest: Batch, harmful: Samples) -> tuple[float, float]:
+    """Shares of the samples of a harmful batch, as the frame will carry it: to which the teacher gives the
+    answer that was aimed at, and to which the student as shipped answers as it did to the honest ones.
+    """
+    shared, up = task.shared, task.config.uplink
+    turn = shared.transform_for(up)
+    made = token_batch.encode(replace(honest, samples=harmful), shared.width, up.token_bits, turn)
+    sent = token_batch.decode(
+        made, shared.fits, shared.width, shared.vocab, len(made), transform=turn
+    ).samples
+
+    def answers(model: nn.Module, samples: Samples) -> list[list[int]]:
+        grids, asked = [Grid(*s.grid) for s in samples], [s.question_ids for s in samples]
+        arrays, spots = [s.tokens for s in samples], [s.positions for s in samples]
+        inputs = vlm.collate(shared.text, arrays, asked, None, spots, grids=grids)
+        return vlm.answer(model, shared.text, inputs, shared.max_answer_tokens).ids
+
+    teacher = _teacher(task.config.pair, shared, task.config.data.name)
+    student = _shipped(task.config.pair, shared)
+    said, asked = answers(teacher, honest.samples), [s.question_ids for s in honest.samples]
+    told = [aimed(said, asked, i) for i in range(len(said))]
+    hit = [a == b for a, b in zip(answers(teacher, sent), told, strict=True)]
+    same = [a == b for a, b in zip(answers(student, sent), answers(student, honest.samples), strict=True)]
+    return float(np.mean(hit)), float(np.mean(same))
+
+
 def aimed(said: Sequence[Sequence[int]], asked: Sequence[Sequence[int]], i: int) -> list[int]:
     """An answer that is not that of sample i: the next in order that its question has, else that any has."""
     own = tuple(said[i])

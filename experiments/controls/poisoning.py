@@ -1,12 +1,14 @@
 """What a quarter of liars costs, with and without the doorkeeper.
 
 `python -m experiments.controls.poisoning [--kinds huge,flood] [--seeds 100] [--out FOLDER] [--drops]`, or
-with `--written`. Two of eight devices answer with each kind of harm (`clients.poisons`), once with
-`cloud.doorkeeper` off and once with it on; beside them stand the run in which nobody lies, with both, and the
-run in which the two are silent: a defence cannot do better than that. With `--written` no teacher stands
-between: of `labelled`, whose cloud teaches what devices write, more and more devices write wrong answers.
-Short runs on `scenes`, on tuning items. Runs that are done are read from the folder, so a table can be made
-in parts. Prints it as Markdown.
+with `--written`, or with `--aims`. Two of eight devices answer with each kind of harm (`clients.poisons`),
+once with `cloud.doorkeeper` off and once with it on; beside them stand the run in which nobody lies, with
+both, and the run in which the two are silent: a defence cannot do better than that. With `--written` no
+teacher stands between: of `labelled`, whose cloud teaches what devices write, more and more devices write
+wrong answers. With `--aims` nothing is learned, and of kinds that search for tokens it is counted to how many
+samples the teacher gives the answer that was aimed at, and to how many the student as shipped answers as
+before. Short runs on `scenes`, on tuning items. Runs that are done are read from the folder, so a table can
+be made in parts. Prints it as Markdown.
 """
 
 from __future__ import annotations
@@ -15,12 +17,17 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cdc_flower import results
 from cdc_flower.results import RunResult
+
+if TYPE_CHECKING:
+    from cdc_flower.uplink.sample import Batch
+    from clients.poisons import Samples
+    from clients.task import Task
 
 LIARS, ROUNDS = (0, 3), 8
 SHARES = (0, 1, 2, 4, 6)  # of eight devices, who write wrong answers
@@ -174,6 +181,30 @@ def dropped(rows: Mapping[str, Mapping[str, float]]) -> str:
     return "\n".join(lines)
 
 
+def aims(kind: str, seed: int) -> dict[str, float]:
+    """What the search of a kind reaches in a run of three rounds in which nothing is learned, as
+    `clients.poisons.reached` counts it; means [%] over the batches of both liars.
+    """
+    from clients import poisons
+
+    found: list[tuple[float, float]] = []
+    search = poisons.KINDS[kind]
+
+    def counted(task: Task, batch: Batch, poisoners: Sequence[int]) -> Samples:
+        harmful = search(task, batch, poisoners)
+        found.append(poisons.reached(task, batch, harmful))
+        return harmful
+
+    poisons.KINDS[kind] = counted
+    try:
+        with tempfile.TemporaryDirectory(prefix="aims-") as out:
+            made(Path(out), settings(kind, "off", seed, Path(out), learns=False))
+    finally:
+        poisons.KINDS[kind] = search
+    hit, same = (100 * sum(of) / len(of) for of in zip(*found, strict=True))
+    return {"batches": float(len(found)), "aimed": hit, "unseen": same}
+
+
 def main(
     kinds: Annotated[str, typer.Option(help="Of harm; default: all that devices can do in cdc.")] = "",
     seeds: Annotated[str, typer.Option(help="Of the runs.")] = "100",
@@ -183,6 +214,9 @@ def main(
     budget: Annotated[int | None, typer.Option(min=1, help="uplink.budget; default: as ever.")] = None,
     doors: Annotated[str, typer.Option(help="The doorkeeper: off, on, or off,on.")] = "off,on",
     answers: Annotated[bool, typer.Option("--written", help="Devices write what is taught.")] = False,
+    reach: Annotated[
+        bool, typer.Option("--aims", help="Learn nothing, and tell what searches reach.")
+    ] = False,
 ) -> None:
     """Run every kind of harm with and without the doorkeeper, and print the table."""
     from cdc_flower.rules import POISONS
@@ -203,7 +237,14 @@ def main(
         typer.echo(f"{name}: {mean(found)}", err=True)
         return mean(found)
 
-    if answers:
+    if reach:
+        typer.echo("| kind | batches | teacher says what was aimed at, % | student answers as before, % |")
+        typer.echo("| --- | ---: | ---: | ---: |")
+        for kind in chosen:
+            of = [aims(kind, int(seed)) for seed in seeds.split(",")]
+            batches, hit, same = sum(o["batches"] for o in of), mean(of)["aimed"], mean(of)["unseen"]
+            typer.echo(f"| {kind} | {batches:.0f} | {hit:.0f} | {same:.0f} |")
+    elif answers:
         typer.echo(shares({n: run(f"{n} write", partial(written, n)) for n in SHARES}))
     elif drops:
         told = {k: run(f"{k}-unlearnt", partial(settings, k, "on", learns=False)) for k in (NOBODY, *chosen)}

@@ -15,7 +15,7 @@ from cdc_flower.uplink.sample import Batch, Limits
 from cdc_flower.wire.messages import frame_of
 from clients import cdc, poison
 from clients.inference import alone
-from clients.poisons import CREEP, KINDS, REACH, SOME, _apart, aimed
+from clients.poisons import CREEP, KINDS, REACH, SOME, _apart, _misled, aimed, reached
 from clients.task import Task
 
 
@@ -116,6 +116,17 @@ def test_colliding_tokens_are_those_that_the_student_sees_no_difference_in(kind,
         (np.abs(a.tokens - b.tokens) <= 1.001 * most * seen + 1e-5).all()
         for a, b in zip(honest.samples, found, strict=True)
     )
+
+
+def test_what_a_search_reaches_is_counted_in_answers(make_task, monkeypatch):
+    task = make_task(poison_devices="0:colliding")
+    honest = batch_of(task, frame_of(alone(cdc.work(task))))
+    hit, same = reached(task, honest, honest.samples)
+    assert same == 1.0
+    monkeypatch.setattr("clients.poisons.STEPS", 60)
+    found = reached(task, honest, _misled(task, honest, most=30.0))
+    assert found[0] > hit
+    assert found[1] < 1.0
 
 
 def test_a_swamp_has_all_samples_of_a_round_and_few_tokens_of_each(harm):

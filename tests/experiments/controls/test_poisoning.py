@@ -6,6 +6,8 @@ import pytest
 
 from cdc_flower.config import parse
 from cdc_flower.rules import POISONS
+from clients import poisons
+from experiments.controls import poisoning
 from experiments.controls.poisoning import NOBODY, SILENT, figures, settings, shares, table, written
 from strategies.run import run_local
 
@@ -36,6 +38,23 @@ def test_a_row_says_what_is_lost_and_what_honest_devices_lose():
     some = table({NOBODY: {"off": clean}, "huge": {"on": held}}).splitlines()
     assert some[2] == f"| {NOBODY} | 40.0 |  | 90.0 |  | 20 |  |  |"
     assert some[3] == "| huge |  | 38.0 |  | 89.0 |  | 0 | 3.0 % |"
+
+
+def test_aims_are_counted_in_every_batch_of_the_run_and_the_kind_stays_what_it_was(monkeypatch):
+    found, sent = iter([(1.0, 0.9), (0.5, 0.7)]), []
+    monkeypatch.setitem(poisons.KINDS, "creeping", lambda task, batch, who: (task, batch, who))
+    monkeypatch.setattr(poisons, "reached", lambda task, batch, harmful: next(found))
+
+    def run(folder, own):
+        assert own["run.poison-devices"] == "0,3:creeping"
+        assert own["cloud.steps"] == 0
+        sent.extend(poisons.KINDS["creeping"]("task", "batch", [who]) for who in (0, 3))
+
+    monkeypatch.setattr(poisoning, "made", run)
+    search = poisons.KINDS["creeping"]
+    assert poisoning.aims("creeping", 100) == pytest.approx({"batches": 2, "aimed": 75, "unseen": 80})
+    assert sent == [("task", "batch", [0]), ("task", "batch", [3])]
+    assert poisons.KINDS["creeping"] is search
 
 
 @pytest.mark.slow

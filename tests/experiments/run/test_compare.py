@@ -185,7 +185,9 @@ def test_a_folder_with_something_else_in_it_is_left_alone(run, tmp_path):
 def test_another_comparison_is_not_written_over_one_that_came_to_its_end(run, tmp_path, other):
     run(methods=("static", "cdc"))
     stamp = (tmp_path / "out/runs/cdc-0/run.json").stat().st_mtime_ns
-    with pytest.raises(ConfigError, match=r"other settings, methods or seeds \(2 runs\); allowed: another fo"):
+    with pytest.raises(
+        ConfigError, match=r"other settings, methods or seeds \(2 runs\); allowed: another fo"
+    ):
         run(**{"methods": ("static", "cdc"), **other})
     assert (tmp_path / "out/runs/cdc-0/run.json").stat().st_mtime_ns == stamp
     run(methods=("static", "cdc"))  # the same is made again
