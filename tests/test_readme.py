@@ -28,6 +28,20 @@ def test_every_link_to_a_file_leads_somewhere(document):
     assert [link for link in links if not (document.parent / link).exists()] == []
 
 
+def anchors(document):
+    """Of its headings, as GitHub and MyST name them."""
+    text = re.sub(r"^(`{3,}).*?^\1", "", document.read_text(), flags=re.M | re.S)
+    heads = [re.sub(r"[^\w\- ]", "", head.lower()) for head in re.findall(r"^#+ (.+)$", text, re.M)]
+    return {head.replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)
+def test_every_link_to_a_heading_leads_to_one(document):
+    links = re.findall(r"\]\((?!http)([^)#]*\.md|)#([^)]+)\)", document.read_text())
+    lost = [(f, head) for f, head in links if head not in anchors(document.parent / f if f else document)]
+    assert lost == []
+
+
 @pytest.mark.parametrize("document", [d for d in DOCUMENTS if d.name != "log.md"], ids=lambda p: p.name)
 def test_every_setting_in_a_command_exists(document):
     named = re.findall(r"--set ([a-z.-]+)=", document.read_text())
