@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
-from cdc_flower.config import ConfigError, sections
+from cdc_flower import plugins
+from cdc_flower.config import REGISTRIES, ConfigError, sections
 from experiments.report.tables import Fitted, show
 
 SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
@@ -33,26 +35,35 @@ def settings(
 
 
 def of_stage(stage: str, cls: Any) -> list[dict[str, Any]]:
-    """The settings of a stage's dataclass: key, type, default, bounds and values where there are some,
-    meaning, reader.
+    """The settings of a stage's dataclass: key, type, default, bounds, values or registered names where there
+    are some, meaning, reader.
     """
     rows = []
     for name, field in cls.__pydantic_fields__.items():
         kind = field.annotation
         values = list(get_args(kind)) if get_origin(kind) is Literal else None
         bounds = {sign: getattr(m, sign) for m in field.metadata for sign in SIGNS if hasattr(m, sign)}
+        key = f"{stage}.{name.replace('_', '-')}"
         rows.append(
             {
-                "key": f"{stage}.{name.replace('_', '-')}",
+                "key": key,
                 "type": type(field.default).__name__,
                 "default": field.default,
                 **({"values": values} if values else {}),
+                **({"names": registered(key)} if key in REGISTRIES else {}),
                 **bounds,
                 "meaning": field.description,
                 "reader": field.json_schema_extra["reader"],
             }
         )
     return rows
+
+
+def registered(key: str) -> list[str]:
+    """What is registered under the names that a setting may have."""
+    module, registry = REGISTRIES[key]
+    plugins.extend()
+    return list(getattr(import_module(module), registry))
 
 
 def shown(value: Any) -> str:
@@ -62,8 +73,8 @@ def shown(value: Any) -> str:
 
 def allowed(row: dict[str, Any]) -> str:
     """What a setting may be, in a few characters: "nf4, int8", ">= 1, <= 95", "text"."""
-    if "values" in row:
-        return ", ".join(map(str, row["values"]))
+    if some := row.get("values", row.get("names")):
+        return ", ".join(map(str, some))
     bounds = ", ".join(f"{SIGNS[sign]} {row[sign]:.15g}" for sign in SIGNS if sign in row)
     return bounds or {"bool": "true, false", "str": "text"}.get(row["type"], "a number")
 

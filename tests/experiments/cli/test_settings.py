@@ -35,6 +35,7 @@ def test_listed_values_and_bounds_are_those_that_are_checked(listed):
 
 def test_a_stage_alone_can_be_asked_for(command):
     code, out, _ = command("settings", "uplink")
+    assert "attention, sampled, entropy, mc_dropout" in out  # what is registered
     assert code == 0
     named = [line.split()[0] for line in out.splitlines() if "." in line.partition(" ")[0]]
     assert named == [key for key in keys() if key.startswith("uplink.")]
