@@ -298,7 +298,7 @@ def teacher_accuracy(
     """Accuracy of the teacher by domain: on the held-out items ("test"), the ceiling; or ("stream") on up to
     `STREAM_ITEMS` rows a domain of those that devices meet, the same whatever the seed.
     """
-    setup, rows = prepare(config, progress), None
+    setup, rows = prepare(config, progress, lambda line: None, streams=False), None
     if part == "stream":
         world = setup.world
         rows = held_out(world.train, tuple(sorted(set(world.domains))), STREAM_ITEMS)

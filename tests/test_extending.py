@@ -95,6 +95,18 @@ def test_a_run_with_all_of_it(installed, run_settings):
 
 
 @pytest.mark.slow
+def test_a_run_whose_cloud_is_told_how_much_each_sample_counts(installed, run_settings):
+    from strategies.run import run_local
+
+    plain, rare = (results.read(run_local(parse(run_settings(method=name)))) for name in ("cdc", "rare"))
+    assert rare.status == "completed"
+    sent = [found.devices.groupby("round")["uplink_bytes"].sum().iloc[0] for found in (plain, rare)]
+    assert sent[0] == sent[1]
+    losses = [found.metrics.query("name == 'loss_ce'")["value"].tolist() for found in (plain, rare)]
+    assert losses[0] != losses[1]
+
+
+@pytest.mark.slow
 def test_a_client_that_shares_no_code_is_learned_from(installed, run_settings):
     from strategies.run import run_local
 

@@ -93,10 +93,11 @@ class Cloud:
         self.optimizer = torch.optim.AdamW(self._trained(), lr=cloud.lr, weight_decay=0.0)
 
     def learn(self, samples: Sequence[CloudSample], round: int, weights: np.ndarray | None = None) -> Learned:
-        """Let the teacher answer `samples` and distil for `akd_steps` steps.
+        """Let the teacher answer `samples` and distil for `cloud.steps` steps.
 
-        Every batch holds `replay_share` samples of the past. With no confident sample nothing is learned.
-        `weights` (one per sample, up to 1) say how much each counts.
+        `cloud.replay-share` of every batch is samples of the past. With no confident sample nothing is learned.
+        `weights` (one per sample, 0 to 1) say how much each counts. What is returned has the teacher's answer
+        to every sample, in order.
         """
         cloud = self.config.cloud
         rng = np.random.default_rng([self.config.run.seed, 3, round])

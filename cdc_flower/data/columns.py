@@ -104,7 +104,7 @@ def row_of(record: Mapping[str, Any], fields: Mapping[str, str], where: str) -> 
         else:
             raise PackError(
                 f"{where}: field '{field}' (column '{column}') is missing; found: "
-                f"{', '.join(map(str, record)) or 'nothing'}"
+                f"{', '.join(map(str, record)) or 'nothing'}; allowed: another one by --map {column}=FIELD"
             )
     taken = {*fields, *fields.values()}
     for name, value in record.items():

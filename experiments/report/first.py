@@ -104,9 +104,10 @@ def _tie(
     others = listed([facts[arm] for arm in like[:SAID]] + more)
     behind = next((arm for arm in ahead if arm not in like), None)
     next_ = f"; {_points(ahead[behind].value)} behind is {facts[behind]}" if behind else ""
+    less = " or less" if len(like) > 1 else ""
     return (
-        f"No winner can be named: {facts[best]} is {_points(ahead[like[-1]].value)} or less ahead of "
-        f"{others}, and that is not told apart from 0{least}{next_}; {how_sure(lead, what)}."
+        f"No winner can be named: {facts[best]} is {_points(ahead[like[-1]].value)}{less} ahead of "
+        f"{others}, which may be chance{least}{next_}; {how_sure(lead, what)}."
     )
 
 

@@ -99,7 +99,7 @@ def _conclusions(comparison: Comparison) -> list[str]:
         ]
     rows = {r["method"]: r for r in comparison.methods.to_dict("records")}
     name = subject(comparison)
-    if name not in rows:
+    if name is None or name not in rows:
         return _against_the_first(comparison, list(rows))
     if pd.isna(rows[name]["acc_drift"]):
         return []
@@ -108,7 +108,7 @@ def _conclusions(comparison: Comparison) -> list[str]:
     if not pd.isna(ours["gap_closed"]):
         lines.append(
             f"{name} closes {share(ours['gap_closed'])} % of the gap between the student as shipped and the "
-            f"teacher on the drifted domains ({drifted:,} items) and "
+            f"teacher on the drifted domains ({drifted:,} items{_lead(comparison, name)}) and "
             f"{'forgets' if ours['forgetting'] >= 0 else 'gains'} {share(abs(ours['forgetting']))} points on "
             "the source."
         )
@@ -116,6 +116,16 @@ def _conclusions(comparison: Comparison) -> list[str]:
         if row["labels"]:
             lines += _against(comparison, ours, row)
     return lines
+
+
+def _lead(comparison: Comparison, name: str) -> str:
+    """How sure it is that an arm is ahead of the student as shipped; "" where that was not compared."""
+    traits = comparison.index["traits"]
+    for shipped in comparison.methods["method"]:
+        if not traits[shipped]["adapts"]:
+            lead = sure.lead((comparison, name), (comparison, shipped), sure.DRIFT)
+            return f"; lead over {shipped}: {sure.told(lead)}"
+    return ""
 
 
 def _against_the_first(comparison: Comparison, arms: list[str]) -> list[str]:

@@ -80,9 +80,13 @@ Listener = Callable[[Event], None]
 
 
 def silence() -> None:
-    """Set library loggers to warnings and turn their progress bars off, in this process."""
+    """Set library loggers to warnings, and turn off their progress bars and the colours that Flower writes to
+    pipes, too; in this process.
+    """
     for name in LOUD:
         logging.getLogger(name).setLevel(logging.WARNING)
+    for handler in logging.getLogger("flwr").handlers:
+        vars(handler).update(colored=False)
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
 

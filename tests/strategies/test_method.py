@@ -40,7 +40,9 @@ def test_a_table_begins_with_what_does_not_adapt_then_comes_what_needs_no_gradie
 
 
 def test_an_unknown_method_is_refused_with_those_that_are_installed():
-    with pytest.raises(ConfigError, match=r"unknown method 'fedsgd'; allowed: cdc, .*static"):
+    with pytest.raises(
+        ConfigError, match=r"unknown method 'fedsgd'; did you mean fedkd\? allowed: cdc, .*static"
+    ):
         method("fedsgd")
     with pytest.raises(ConfigError, match=r"'run.method' = 'fedsgd'; allowed: cdc, "):
         parse({"run.method": "fedsgd"})

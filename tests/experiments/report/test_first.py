@@ -46,15 +46,15 @@ def test_many_arms_are_counted_and_names_with_a_comma_are_quoted():
         pytest.param(
             {"cdc": [70], "fedavg_lora": [71]},
             "No winner can be named: fedavg_lora (71.0 % right, 30 MB sent, with true labels, training on "
-            "devices) is 1.0 points or less ahead of cdc (70.0 % right, 2 MB sent, no true labels), and that "
-            "is not told apart from 0; cdc sent the least; the lead over cdc lies between -1.0 and +3.0 (95 "
+            "devices) is 1.0 points ahead of cdc (70.0 % right, 2 MB sent, no true labels), which may be "
+            "chance; cdc sent the least; the lead over cdc lies between -1.0 and +3.0 (95 "
             "% interval over questions), but one seed was run, and another may end otherwise.",
             id="a tie",
         ),
         pytest.param(
             {"static": [10, 12, 11], "cdc": [70, 71, 72], "labelled": [72, 71, 71]},
-            "No winner can be named: labelled (71.3 % right, 2 MB sent, with true labels) is 0.3 points or "
-            "less ahead of cdc (71.0 % right, 2 MB sent, no true labels), and that is not told apart from 0; "
+            "No winner can be named: labelled (71.3 % right, 2 MB sent, with true labels) is 0.3 points "
+            "ahead of cdc (71.0 % right, 2 MB sent, no true labels), which may be chance; "
             "60.3 points behind is static (11.0 % right, the model as shipped); the lead over cdc lies "
             "between -3.5 and +4.1 (95 % interval over 3 seeds).",
             id="a tie over seeds",
@@ -96,7 +96,7 @@ def test_who_came_first_at_what_cost_and_how_sure_that_is(tmp_path, right, said)
 
 def test_ties_of_many_arms_name_two(tmp_path):
     said = first.verdict(made(tmp_path, {arm: [70] for arm in TRAITS}))
-    assert "labelled (70.0 % right, 2 MB sent, with true labels) and 2 others, and that is not told" in said
+    assert "labelled (70.0 % right, 2 MB sent, with true labels) and 2 others, which may be chance" in said
     assert "the lead over cdc lies between +0.0 and +0.0" in said
 
 
