@@ -95,9 +95,9 @@ class Cloud:
     def learn(self, samples: Sequence[CloudSample], round: int, weights: np.ndarray | None = None) -> Learned:
         """Let the teacher answer `samples` and distil for `cloud.steps` steps.
 
-        `cloud.replay-share` of every batch is samples of the past. With no confident sample nothing is learned.
-        `weights` (one per sample, 0 to 1) say how much each counts. What is returned has the teacher's answer
-        to every sample, in order.
+        `cloud.replay-share` of every batch is samples of the past. With no confident sample nothing is
+        learned. `weights` (one per sample, 0 to 1) say how much each counts. What is returned has the
+        teacher's answer to every sample, in order.
         """
         cloud = self.config.cloud
         rng = np.random.default_rng([self.config.run.seed, 3, round])
