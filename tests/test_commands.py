@@ -20,6 +20,7 @@ from experiments.run import arms
 from tests import documents
 
 EXECUTED = {
+    "device.md": "tests/clients/device/test_camera.py",
     "extending.md": "tests/test_extending.py",  # all of them, as the files of a package
     "guide.md": "tests/test_walk.py",  # what the walk ends with, and test_the_comparison_from_python
 }

@@ -88,7 +88,8 @@ def compare(
     _show(made)
     if made.status == "failed":
         for name, why in made.index["failed"].items():
-            say(f"error: {name}: {why}", err=True)
+            log = made.out / "runs" / f"{name.replace(' · seed ', '-')}.log"
+            say(f"error: {name}: {why}; what it printed: {log}", err=True)
         raise typer.Exit(1)
 
 

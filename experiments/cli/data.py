@@ -25,7 +25,9 @@ def data_check(folder: Annotated[Path, typer.Argument(click_type=Folder(), help=
         ("train", pack.train, pack.train_images),
         ("test", pack.test, pack.test_images),
     ):
-        counts = {column: frame[column].nunique() for column in ("answer", "qtype", "user")}
+        counts = {
+            column: frame[column][frame[column] != ""].nunique() for column in ("answer", "qtype", "user")
+        }
         say(
             f"{name}: {len(frame):,} questions on {len(images):,} {'clips' if pack.clips else 'pictures'}, "
             f"{counts['answer']} answers, "

@@ -69,6 +69,7 @@ def pretrain(
     stages = goes_on(lambda: f"what was trained is in '{target}'; the same command goes on")
     with stages, Terminal(1) as terminal, terminal.preparing(f"pair for {name}") as tell:
         card = pairs.train(config, target, recipe, tell, terminal.say)
+    say("A: what the pair learned from; B: what devices meet; C: what runs are judged by")
     for role, scores in card["scores"].items():
         for part, found in scores.items():
             by_domain = ", ".join(f"{domain} {share(of)} %" for domain, of in found["by_domain"].items())

@@ -124,6 +124,7 @@ def simulate(
         }
         folder = engines[engine](config, tell, resume is not None)
     run = results.read(folder)
+    say("held-out items, after the last round:")
     for domain, accuracy in results.final_accuracy(run.rounds).items():
         say(f"{domain}: {share(accuracy)} {task_of(run.config).shown}")
     total = results.totals(run.devices)

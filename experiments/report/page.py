@@ -56,6 +56,7 @@ WORDS = (
         "the small vision-language model on each device: it answers questions about pictures or clips",
     ),
     ("teacher", "a larger model in the cloud; what it gets right shows what could be learned from it"),
+    ("teacher, stream", "the teacher on the questions that devices met, not on those that were held out"),
     (
         "drift",
         "things that devices meet and the student was never trained on; what it was trained on is “source”",

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+from typing import Any
+
+from PIL import Image
 
 from clients.device import camera
 from clients.device.camera import BAD, TAKEN
+from tests import documents
 from tests.clients.device.feeding import pair, picture, row
 
 
@@ -33,6 +37,15 @@ def test_pairs_are_taken_in_their_order_and_removed_when_they_are_spooled(tmp_pa
     assert list(feed.poll(9)) == []
     pair(tmp_path, "a", "again")  # a name that is free again
     assert _asked(feed.poll(9)) == ["again"]
+
+
+def test_the_program_of_the_documents_offers_a_picture_that_is_taken(tmp_path):
+    (block,) = [b.text for b in documents.blocks("python") if b.document == "device.md"]
+    names: dict[str, Any] = {}
+    exec(compile(block, "docs/device.md", "exec"), names)
+    names["put"](tmp_path, "door", Image.new("RGB", (8, 8)), "who is it?")
+    (item,) = camera.camera(tmp_path, "").poll(9)
+    assert (item.question, item.picture[:4]) == ("who is it?", b"\x89PNG")
 
 
 def test_after_a_loss_of_power_what_was_spooled_is_removed_and_the_rest_given(tmp_path):

@@ -160,7 +160,7 @@ def test_settings_refused_by_a_run_end_the_comparison(run):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"methods": ("cdc", "fedsgd")}, "unknown method 'fedsgd'; did you mean fedkd? allowed: cdc, "),
+        ({"methods": ("cdc", "fedsgd")}, "unknown method 'fedsgd'; did you mean fedkd. allowed: cdc, "),
         ({"methods": ("cdc", "cdc")}, "at most once"),
         ({"methods": ()}, "methods = ''"),
         ({"seeds": 0}, "seeds = 0"),
