@@ -8,7 +8,7 @@ key or value is refused with one line that names it and what is allowed. `flat` 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from functools import lru_cache
 from importlib import import_module
@@ -146,6 +146,11 @@ def _keys_of(sections: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
 
 
 @lru_cache(maxsize=1)
+def _stage_keys() -> tuple[str, ...]:
+    return tuple(_keys_of(STAGES))
+
+
+@lru_cache(maxsize=1)
 def _own_keys(methods: tuple[str, ...]) -> frozenset[str]:
     return frozenset(_keys_of(_sections_of(methods)))
 
@@ -162,11 +167,15 @@ def full_key(key: str) -> str:
         ConfigError: there is none like it; names the nearest.
     """
     kebab = key.replace("_", "-")
-    for known in (lambda: _own_keys(plugins.own(plugins.METHODS)), keys):
+    for known in (_stage_keys, lambda: _own_keys(plugins.own(plugins.METHODS)), keys):
         for name in (key, kebab, key.replace("_", ".", 1).replace("_", "-")):
             if name in known():
                 return name
-    raise ConfigError(f"unknown setting '{key}'; {_hint(kebab)}{plugins.left_out()}")
+        if (
+            known is _stage_keys and key.partition(".")[0] in STAGES
+        ):  # in no method's section, so none is loaded
+            raise ConfigError(f"unknown setting '{key}'; {_hint(kebab, _stage_keys())}")
+    raise ConfigError(f"unknown setting '{key}'; {_hint(kebab, keys())}{plugins.left_out()}")
 
 
 def default(key: str) -> Any:
@@ -176,9 +185,8 @@ def default(key: str) -> Any:
     return cls.__pydantic_fields__[name.replace("-", "_")].default  # type: ignore[attr-defined]
 
 
-def _hint(key: str) -> str:
+def _hint(key: str, known: Sequence[str]) -> str:
     last = key.rpartition(".")[2]
-    known = keys()
     same = [k for k in known if k.rpartition(".")[2] == last]
     near = [RENAMED[key]] if key in RENAMED else same or get_close_matches(key, known, n=3)
     return f"did you mean {' or '.join(near)}?" if near else "allowed: `cdc-flower settings` lists them"

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from difflib import get_close_matches
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -41,6 +42,23 @@ def _entries(group: str) -> dict[str, EntryPoint]:
 def names(group: str) -> tuple[str, ...]:
     """Names that are registered in a group, sorted; nothing is imported."""
     return tuple(sorted(_entries(group)))
+
+
+def refuse_unknown(group: str, what: str, name: str) -> None:
+    """Refuse a name that nothing is registered under; nothing is imported.
+
+    Args:
+        group: of entry points.
+        what: is registered there, for the message: "method".
+        name: that somebody typed.
+
+    Raises:
+        ConfigError: names the nearest, and all.
+    """
+    known = names(group)
+    if name not in known:
+        near = "".join(f"did you mean {one}? " for one in get_close_matches(name, known, 1))
+        raise ConfigError(f"unknown {what} '{name}'; {near}allowed: {', '.join(known)}")
 
 
 @lru_cache(maxsize=64)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -205,9 +204,7 @@ def method(name: str) -> type[Method]:
     Raises:
         ConfigError: no such method, or one that lacks something that a method says of itself.
     """
-    if name not in names():
-        near = "".join(f"did you mean {one}? " for one in get_close_matches(name, names(), 1))
-        raise ConfigError(f"unknown method '{name}'; {near}allowed: {', '.join(names())}")
+    plugins.refuse_unknown(plugins.METHODS, "method", name)
     found: Any = plugins.load(plugins.METHODS, name)
     lacks = [a for a in ("name", "about", "traits") if not hasattr(found, a)]
     lacks += [f"{a}()" for a in DEFINED if _own(found, a) is _own(Method, a)]

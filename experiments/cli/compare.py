@@ -9,7 +9,17 @@ import typer
 
 from cdc_flower.config import ConfigError, parse
 from experiments.cli.checked import goes_on, typed
-from experiments.cli.options import MOST_WORKERS, Data, NoPlan, NoPretrain, Out, Preset, Sets, chosen_settings
+from experiments.cli.options import (
+    MOST_WORKERS,
+    Data,
+    NoPlan,
+    NoPretrain,
+    Out,
+    Preset,
+    Sets,
+    chosen_settings,
+    named,
+)
 from experiments.cli.saying import say
 from experiments.run.settings import assignments
 
@@ -50,11 +60,11 @@ def compare(
     """Run methods side by side: table, summary, report."""
     if resume and replace:
         raise ConfigError("--resume and --replace; allowed: one of them")
+    chosen: Any = None if methods is None else _named(methods)
 
     from experiments.run import arms as studies
     from experiments.run import compare as comparing
 
-    chosen: Any = None if methods is None else _named(methods)
     settings = chosen_settings(data, preset, sets)
     if settings.get("run.out-dir"):
         raise ConfigError("setting 'run.out-dir' of a comparison; allowed: the option --out")
@@ -99,7 +109,7 @@ def _named(methods: str) -> tuple[str, ...]:
         from strategies.method import methods as installed
 
         return tuple(installed())
-    return tuple(name.strip() for name in methods.split(",") if name.strip())
+    return named(methods)
 
 
 def _show(comparison: Any) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cdc_flower import plugins
 from cdc_flower.config import Config, parse
 from experiments.cli.checked import NewFolder
 from experiments.cli.saying import say
@@ -33,6 +34,14 @@ NoPretrain = Annotated[
 NoPlan = Annotated[
     bool, typer.Option("--no-plan", help="Try what `plan` says does not fit into this machine.")
 ]
+
+
+def named(methods: str) -> tuple[str, ...]:
+    """The names of a comma list of methods; one that is of none is refused before anything is loaded."""
+    names = tuple(name.strip() for name in methods.split(",") if name.strip())
+    for name in names:
+        plugins.refuse_unknown(plugins.METHODS, "method", name)
+    return names
 
 
 def chosen_settings(data: str | None, preset: str | None, sets: list[str] | None) -> dict[str, Any]:

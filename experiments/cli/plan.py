@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from cdc_flower.config import ConfigError, parse
-from experiments.cli.options import MOST_WORKERS, Data, Preset, Sets, chosen_settings
+from experiments.cli.options import MOST_WORKERS, Data, Preset, Sets, chosen_settings, named
 from experiments.cli.saying import say
 from experiments.report.tables import Fitted, show
 
@@ -36,6 +36,8 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Say what compare or simulate will take: memory, bytes, seconds; nothing is loaded or computed."""
+    names = list(named(methods or ""))
+
     from cdc_flower.models.compressions import preflight
     from experiments.run import pairs
     from experiments.run import plan as planning
@@ -45,7 +47,6 @@ def plan(
     if engine not in ("compare", "local", "fleet", "flower"):
         raise ConfigError(f"--engine {engine}; allowed: compare, local, fleet, flower")
     settings = chosen_settings(data, preset, sets)
-    names = [m.strip() for m in methods.split(",") if m.strip()] if methods is not None else []
     if engine == "compare":
         names = names or list(installed())
     else:

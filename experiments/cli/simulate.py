@@ -14,7 +14,17 @@ import typer
 from cdc_flower import plugins
 from cdc_flower.config import ConfigError, parse
 from experiments.cli.checked import Folder, goes_on, program
-from experiments.cli.options import Data, NoPlan, NoPretrain, Out, Preset, Sets, checked, chosen_settings
+from experiments.cli.options import (
+    Data,
+    NoPlan,
+    NoPretrain,
+    Out,
+    Preset,
+    Sets,
+    checked,
+    chosen_settings,
+    named,
+)
 from experiments.cli.saying import say
 from experiments.run.settings import assignments
 
@@ -81,6 +91,7 @@ def simulate(
         for option, value, key in (("--method", method, "run.method"), ("--out", out, "run.out-dir")):
             if value is not None and key in asked:
                 raise ConfigError(f"{option} and --set {key}; allowed: one of them")
+        named(method or "")
         found = chosen_settings(data, preset, sets) | ({} if method is None else {"run.method": method})
         config = checked(found)
         target = Path(out or config.run.out_dir or f"results/{config.run.method}-{config.run.seed}")

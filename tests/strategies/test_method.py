@@ -10,7 +10,6 @@ import pytest
 from cdc_flower import plugins
 from cdc_flower.config import ConfigError, parse, sections
 from cdc_flower.downlink.codecs import CODECS
-from strategies import method as registry
 from strategies.method import DEFINED, Method, Traits, method, methods, names
 from tests.installed import announce
 
@@ -55,7 +54,7 @@ def test_a_method_that_lacks_something_is_refused_when_it_is_loaded(missing, mon
     half = type(
         "Half", (Method,), {"name": "half", "about": "a half", "traits": Traits(False, False), **given}
     )
-    monkeypatch.setattr(registry, "names", lambda: ("half",))
+    monkeypatch.setattr(plugins, "names", lambda group: ("half",))
     monkeypatch.setattr(plugins, "load", lambda group, name: half)
     with pytest.raises(ConfigError, match=rf"it lacks {missing}\(\)"):
         method("half")

@@ -67,3 +67,19 @@ def test_every_command_says_something_before_it_loads_what_takes_seconds(tmp_pat
     late = {call: said for call, said in first.items() if said[1] or not said[0].strip()}
     assert not late, "what is loaded before the first line of it"
     assert first["plan --"][0] == f"{loading.LINE}\n"
+
+
+def test_a_typo_is_refused_before_any_library_is_loaded():
+    program = "import sys; from experiments.cli.app import main; main(sys.argv[1:])"
+    for words, refusal in (
+        (["simulate", "--set", "uplink.token-scor=norm"], "did you mean uplink.token-score"),
+        (["compare", "--methods", "fedavg_lra"], "did you mean fedavg_lora?"),
+        (["simulate", "--method", "fedavg_lra"], "did you mean fedavg_lora?"),
+        (["plan", "--methods", "cdc,fedavg_lra"], "did you mean fedavg_lora?"),
+    ):
+        said = subprocess.run(
+            [sys.executable, "-c", program, *words], capture_output=True, text=True, cwd=ROOT
+        )
+        assert said.returncode == 2
+        assert refusal in said.stderr
+        assert loading.LINE not in said.stderr

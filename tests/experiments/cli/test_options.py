@@ -4,7 +4,7 @@ from experiments.cli import compare as comparing
 
 
 def test_the_preset_that_is_used_is_named_in_one_line(command):
-    _, _, err = command("compare", "--methods", "magic")
+    _, _, err = command("compare", "--set", "run.method=magic")
     assert err.splitlines()[0] == "preset scenes: experiments/presets/scenes.toml"
 
 

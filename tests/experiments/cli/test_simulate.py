@@ -11,7 +11,7 @@ from experiments.run.simulate import EngineError
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--method", "magic"], "setting 'run.method' = 'magic'"),
+        (["--method", "fedavg_lra"], "unknown method 'fedavg_lra'; did you mean fedavg_lora? allowed: cdc, "),
         (
             ["--ray-address", "x:1", "--workers", "2"],
             "--workers, --ray-address with --engine local; allowed: --engine fleet",
