@@ -48,7 +48,7 @@ def run(
                 f"{f'asked on 127.0.0.1:{port}, ' if port else ''}ready"
             )
             agent.run(stop, once)
-    say(f"{agent.bundle.about}: ended after {agent.done.orders} orders")
+    say(f"{agent.bundle.about}: ended after {agent.done.orders} order{'s' * (agent.done.orders != 1)}")
 
 
 @device_app.command("check")

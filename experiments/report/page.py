@@ -5,6 +5,7 @@ It is made at the end of `compare`, also when that was interrupted, and again by
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from cdc_flower import disk
+from cdc_flower.config import STAGES
 from cdc_flower.tasks import task_of
 from experiments.report import (
     charts,
@@ -28,6 +30,7 @@ from experiments.report import (
 from experiments.report.clip import clip, url
 from experiments.report.notes import notes, subject
 from experiments.report.summary import Comparison
+from strategies.method import method, names
 
 REPORT = "report.html"
 PICTURES = 12
@@ -132,12 +135,17 @@ def render(comparison: Comparison) -> str:
         failures=_cells(failures[:FAILURES], "method", "seed", "round", "device", "status"),
         failure_count=len(failures),
         seconds=[(stage, f"{seconds:.1f}") for stage, seconds in index["host_seconds"].items()],
-        settings=[
-            item
-            for item in (*index["config"].items(), *index["versions"].items())
-            if item[0] not in ("run.method", "run.out-dir")
-        ],
+        settings=[*_settings(index), *index["versions"].items()],
     )
+
+
+def _settings(index: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Of the stages, and of the sections of the methods that were run; of all where one is not installed."""
+    ran = {arm.get("run.method", index["config"]["run.method"]) for arm in index["arms"].values()}
+    read = {*STAGES, *(section for name in ran & {*names()} for section in method(name).settings)}
+    for key, value in index["config"].items():
+        if key not in ("run.method", "run.out-dir") and (key.partition(".")[0] in read or ran - {*names()}):
+            yield key, value
 
 
 def template(name: str) -> Template:

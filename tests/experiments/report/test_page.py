@@ -69,6 +69,16 @@ def test_the_page_shows_every_method_domain_and_picture(comparison):
     assert "8 device-tasks did not end well" in shown
 
 
+def test_settings_are_those_that_what_was_run_reads(comparison):
+    def listed(of):
+        return {key for key, _ in page._settings(of)}
+
+    index = comparison.index
+    assert {"run.rounds", "cloud.steps", "fedavg.lr", "fedprox.mu"} <= listed(index)
+    assert not {"run.out-dir", "tent.lr"} & listed(index)
+    assert "tent.lr" in listed({**index, "arms": {"theirs": {"run.method": "not_installed"}}})
+
+
 def test_kept_tokens_are_outlined_and_all_others_dimmed():
     row = {"image": b"\x89PNG", "positions": [0, 3], "side": 2}
     drawn = page._picture(row)
