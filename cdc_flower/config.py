@@ -167,13 +167,12 @@ def full_key(key: str) -> str:
         ConfigError: there is none like it; names the nearest.
     """
     kebab = key.replace("_", "-")
+    spelt = (key, kebab, key.replace("_", ".", 1).replace("_", "-"))
     for known in (_stage_keys, lambda: _own_keys(plugins.own(plugins.METHODS)), keys):
-        for name in (key, kebab, key.replace("_", ".", 1).replace("_", "-")):
+        for name in spelt:
             if name in known():
                 return name
-        if (
-            known is _stage_keys and key.partition(".")[0] in STAGES
-        ):  # in no method's section, so none is loaded
+        if key.partition(".")[0] in STAGES:  # no method has such a section, and none is loaded to look for it
             raise ConfigError(f"unknown setting '{key}'; {_hint(kebab, _stage_keys())}")
     raise ConfigError(f"unknown setting '{key}'; {_hint(kebab, keys())}{plugins.left_out()}")
 

@@ -187,9 +187,7 @@ def _misled(task: Task, batch: Batch, hidden: bool = False, most: float = REACH)
     grids, asked = [Grid(*s.grid) for s in samples], [s.question_ids for s in samples]
     spots = [s.positions for s in samples]
     honest = [s.tokens for s in samples]
-    said = vlm.answer(
-        teacher, text, vlm.collate(text, honest, asked, None, spots, grids=grids), shared.max_answer_tokens
-    ).ids
+    said = _answers(teacher, shared, samples)
     told = [aimed(said, asked, i) for i in range(len(samples))]
     reach, steps = most * _seen(batch).std(0), 3 * STEPS // 2 if hidden else STEPS
     now = batch
@@ -223,6 +221,14 @@ def _misled(task: Task, batch: Batch, hidden: bool = False, most: float = REACH)
     return now.samples
 
 
+def _answers(model: nn.Module, shared: Shared, samples: Samples) -> list[list[int]]:
+    """Ids of a model's answers to samples."""
+    grids, asked = [Grid(*s.grid) for s in samples], [s.question_ids for s in samples]
+    arrays, spots = [s.tokens for s in samples], [s.positions for s in samples]
+    inputs = vlm.collate(shared.text, arrays, asked, None, spots, grids=grids)
+    return vlm.answer(model, shared.text, inputs, shared.max_answer_tokens).ids
+
+
 def _apart(seen: vlm.Output, first: vlm.Output) -> torch.Tensor:
     """How far the states of a pass are from those of another one, in their deviations, squared; a mean."""
     mask = first.mask[..., None]
@@ -240,19 +246,15 @@ def reached(task: Task, honest: Batch, harmful: Samples) -> tuple[float, float]:
     sent = token_batch.decode(
         made, shared.fits, shared.width, shared.vocab, len(made), transform=turn
     ).samples
-
-    def answers(model: nn.Module, samples: Samples) -> list[list[int]]:
-        grids, asked = [Grid(*s.grid) for s in samples], [s.question_ids for s in samples]
-        arrays, spots = [s.tokens for s in samples], [s.positions for s in samples]
-        inputs = vlm.collate(shared.text, arrays, asked, None, spots, grids=grids)
-        return vlm.answer(model, shared.text, inputs, shared.max_answer_tokens).ids
-
     teacher = _teacher(task.config.pair, shared, task.config.data.name)
     student = _shipped(task.config.pair, shared)
-    said, asked = answers(teacher, honest.samples), [s.question_ids for s in honest.samples]
-    told = [aimed(said, asked, i) for i in range(len(said))]
-    hit = [a == b for a, b in zip(answers(teacher, sent), told, strict=True)]
-    same = [a == b for a, b in zip(answers(student, sent), answers(student, honest.samples), strict=True)]
+    (said, now), (before, after) = (
+        [_answers(model, shared, samples) for samples in (honest.samples, sent)]
+        for model in (teacher, student)
+    )
+    asked = [s.question_ids for s in honest.samples]
+    hit = [ids == aimed(said, asked, i) for i, ids in enumerate(now)]
+    same = [a == b for a, b in zip(before, after, strict=True)]
     return float(np.mean(hit)), float(np.mean(same))
 
 
