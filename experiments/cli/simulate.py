@@ -74,6 +74,9 @@ def simulate(
             help="Go on with the run in this folder, with its settings; only rounds can be set.",
         ),
     ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Begin anew where another run is, or an unfinished one.")
+    ] = False,
     no_pretrain: NoPretrain = False,
     no_plan: NoPlan = False,
     sets: Sets = None,
@@ -86,6 +89,8 @@ def simulate(
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if not ray_address and workers > cores:
         raise ConfigError(f"--workers {workers}; allowed: up to {cores}, the cores of this host")
+    if resume is not None and replace:
+        raise ConfigError("--resume and --replace; allowed: one of them")
     if resume is None:
         asked = assignments(sets or [])
         for option, value, key in (("--method", method, "run.method"), ("--out", out, "run.out-dir")):
@@ -109,6 +114,8 @@ def simulate(
     from experiments.run import plan as planning
     from experiments.run import simulate as simulating
 
+    if resume is None and not replace:
+        simulating.refuse_what_is_in(target.absolute(), config)
     if not no_plan and not ray_address:  # the workers of a cluster are on other machines
         how = planning.Engine(engine.value, 1 if engine is Engine.local else workers or cores)
         planning.check({config.run.method: config}, how, 1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import subprocess
 import time
 import tomllib
@@ -62,6 +63,30 @@ def resumed(folder: Path, changes: Mapping[str, Any]) -> Config:
             "allowed: --set run.rounds=N with more"
         )
     return config
+
+
+def refuse_what_is_in(folder: Path, config: Config) -> None:
+    """Refuse a folder with a run that did not come to its end, or that is not the one which is asked for.
+
+    Raises:
+        ConfigError: such a run is there, and has rounds that would be lost.
+    """
+    try:
+        found = results.read_to_resume(folder)
+    except results.ResultError:
+        return
+    done, asked = rounds_done(folder), flat(config)
+    if found.status != "completed" and done:
+        of = f"{done} of {found.config.get('run.rounds')} rounds"
+        raise ConfigError(
+            f"'{folder}' holds an unfinished run ({of}); allowed: --resume {shlex.quote(str(folder))} (goes "
+            "on with it), --replace (begins anew) or another folder (--out)"
+        )
+    if done and any(found.config.get(key) != asked[key] for key in asked if key != "run.out-dir"):
+        raise ConfigError(
+            f"'{folder}' holds a run of other settings ({done} rounds); allowed: --replace (begins anew), or "
+            "another folder (--out)"
+        )
 
 
 @contextlib.contextmanager

@@ -29,6 +29,7 @@ from experiments.run.simulate import EngineError
         (["--resume", ".", "--out", "y"], "--out with --resume"),
         (["--resume", ".", "--data", "emoji"], "--data with --resume"),
         (["--resume", ".", "--preset", "none"], "--preset with --resume"),
+        (["--resume", ".", "--replace"], "--resume and --replace; allowed: one of them"),
     ],
 )
 def test_what_cannot_be_run_is_refused(refused, arguments, message):

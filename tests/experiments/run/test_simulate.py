@@ -77,6 +77,32 @@ def test_a_completed_run_can_be_given_more_rounds(run_folder):
     assert simulate.resumed(run_folder("completed"), {"run.rounds": 4}).run.rounds == 4
 
 
+@pytest.mark.parametrize(
+    ("ended", "changes", "says"),
+    [
+        ("completed", {}, ""),
+        ("completed", {"cloud.steps": 5}, r"holds a run of other settings \(3 rounds\); allowed: --replace"),
+        ("interrupted", {}, r"holds an unfinished run \(3 of 3 rounds\); allowed: --resume .*run \(goes on"),
+        (None, {"cloud.steps": 5}, "holds an unfinished run"),
+    ],
+)
+def test_a_run_begins_anew_only_where_the_same_one_came_to_its_end(run_folder, ended, changes, says):
+    folder = run_folder(ended)
+    config = parse({"run.rounds": 3, "cloud.steps": 7, "run.out-dir": str(folder), **changes})
+    if not says:
+        simulate.refuse_what_is_in(folder, config)
+        return
+    with pytest.raises(ConfigError, match=says):
+        simulate.refuse_what_is_in(folder, config)
+
+
+def test_a_folder_without_a_round_can_be_used(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.begin(parse({"run.rounds": 3}), {}, {})
+    simulate.refuse_what_is_in(folder.path, parse({}))
+    simulate.refuse_what_is_in(tmp_path / "nothing", parse({}))
+
+
 def test_flowers_engine_does_not_resume():
     with pytest.raises(ConfigError, match="engine 'flower' with --resume"):
         simulate.flower(parse({}), lambda *_: None, True)
