@@ -18,8 +18,8 @@ $(STAMP): requirements.lock pyproject.toml $(wildcard cdc_flower/weights/*/pair.
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "error: $(PYTHON) is older than 3.11; allowed: make PYTHON=/path/to/python3.11 ..." >&2; exit 2; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@$(BIN)/python -c "from cdc_flower.models import folders; folders.install()"  # into the cache, where flwr run finds it
 	@touch $@
 
@@ -55,7 +55,7 @@ soak: install ## kills parts of a deployment for MINUTES (60) and counts samples
 	@$(BIN)/python -m experiments.controls.soak --minutes $(MINUTES) $(if $(filter file,$(origin OUT)),,--out "$(OUT)")
 
 docs: install ## the documents and the reference as a site, in OUT (results/site); installs Sphinx
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	@$(BIN)/python docs/build.py $(if $(filter file,$(origin OUT)),,"$(OUT)")
 
 lint: install ## ruff, pyright, and whether every test can be imported

@@ -50,7 +50,10 @@ PYTHON = {
         *("strategies.run", "cdc_flower.results", "cdc_flower.models.adapted"),
     ),
     "Settings": ("cdc_flower.config", "cdc_flower.setting", "cdc_flower.plugins"),
-    "Methods": ("strategies.method", "strategies.cdc", "strategies.lineage", "strategies.callbacks"),
+    "Methods": (
+        *("strategies.method", "strategies.cdc", "strategies.lineage", "strategies.callbacks"),
+        *("strategies.fedavg", "strategies.averages"),
+    ),
     "Devices": ("clients.task", "clients.cdc", "clients.store", "cdc_flower.data.source"),
     "Uplink": ("cdc_flower.uplink.scores", "cdc_flower.uplink.sample", "cdc_flower.uplink.token_batch"),
     "Cloud": ("cdc_flower.cloud.losses", "cdc_flower.cloud.distill", "cdc_flower.cloud.guard"),

@@ -107,6 +107,18 @@ def test_a_run_whose_cloud_is_told_how_much_each_sample_counts(installed, run_se
 
 
 @pytest.mark.slow
+def test_a_run_that_averages_as_the_document_has_it(installed, run_settings):
+    from strategies.run import run_local
+
+    plain, own = (
+        results.read(run_local(parse(run_settings(method=name)))) for name in ("fedavg_lora", "agree")
+    )
+    losses = [found.metrics.query("name == 'loss'")["value"].tolist() for found in (plain, own)]
+    assert losses[0][0] == losses[1][0]
+    assert losses[0] != losses[1]
+
+
+@pytest.mark.slow
 def test_a_client_that_shares_no_code_is_learned_from(installed, run_settings):
     from strategies.run import run_local
 
