@@ -48,7 +48,7 @@ def privacy(
     needed = {wanted: noise_for(wanted, once, delta) for wanted in STRONG}
     if as_json:
         rows = [dataclasses.asdict(one) | {"epsilon": _number(one.epsilon)} for one in found]
-        say(
+        typer.echo(
             json.dumps(
                 {
                     "clip": config.uplink.clip,

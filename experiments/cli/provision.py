@@ -193,7 +193,8 @@ def show_list(cloud: Cloud, as_json: Json = False) -> None:
     read(cloud)
     known = devices.read(cloud)
     if as_json:
-        say(json.dumps([{"number": n, **dataclasses.asdict(one)} for n, one in known.items()], indent=1))
+        rows = [{"number": n, **dataclasses.asdict(one)} for n, one in known.items()]
+        typer.echo(json.dumps(rows, indent=1))
         return
     heads = ("number", "name", "status", "node", "key", "when")
     rows = [

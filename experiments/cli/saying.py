@@ -1,4 +1,7 @@
-"""Lines of commands for people: wrapped between words in a terminal, whole in a pipe or a file."""
+"""Lines of commands for people: wrapped between words in a terminal, whole in a pipe or a file.
+
+What a program reads (JSON, Markdown) is no such line, and goes through `typer.echo`.
+"""
 
 from __future__ import annotations
 

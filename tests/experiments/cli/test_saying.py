@@ -2,12 +2,15 @@
 
 import os
 import pty
+import re
 import sys
+from pathlib import Path
 
 import pytest
 
 from experiments.cli.saying import say
 
+CLI = Path(__file__).parents[3] / "experiments" / "cli"
 WORDS = " ".join(["of 4 device-tasks 0 failed"] * 8)
 
 
@@ -30,3 +33,10 @@ def test_a_terminal_gets_lines_of_its_width_and_no_word_is_torn(monkeypatch, err
     assert path in shown
     assert max(len(line) for line in shown if line != path) <= 60
     assert " ".join(" ".join(shown).split()) == f"{WORDS} run folder: {path}"
+
+
+def test_what_programs_read_is_never_wrapped():
+    found = {
+        p.name: re.findall(r"\bsay\(\s*(?:json\.|\w+\.markdown)", p.read_text()) for p in CLI.glob("*.py")
+    }
+    assert {name: calls for name, calls in found.items() if calls} == {}
