@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import tempfile
 import unicodedata
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 
 MOST_CHARS = 4096
@@ -32,6 +34,11 @@ def one_line(message: str) -> str:
     if len(plain) > MOST_WORDS:
         plain = f"{plain[: MOST_WORDS // 2]} ... {plain[-MOST_WORDS // 2 :]}"
     return plain
+
+
+def nearest(typed: str, known: Iterable[str]) -> str:
+    """ "did you mean cdc? ", of the name that is most like what was typed; "" where none is."""
+    return "".join(f"did you mean {name}? " for name in get_close_matches(typed, list(known), 1))
 
 
 def no_folder(path: Path) -> str | None:

@@ -18,11 +18,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from difflib import get_close_matches
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from cdc_flower.border import nearest
 from cdc_flower.setting import ConfigError
 
 METHODS = "cdc_flower.methods"
@@ -57,8 +57,7 @@ def refuse_unknown(group: str, what: str, name: str) -> None:
     """
     known = names(group)
     if name not in known:
-        near = "".join(f"did you mean {one}? " for one in get_close_matches(name, known, 1))
-        raise ConfigError(f"unknown {what} '{name}'; {near}allowed: {', '.join(known)}")
+        raise ConfigError(f"unknown {what} '{name}'; {nearest(name, known)}allowed: {', '.join(known)}")
 
 
 @lru_cache(maxsize=64)

@@ -15,7 +15,6 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -23,7 +22,7 @@ import click
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from cdc_flower.border import no_file, no_folder, odd_text
+from cdc_flower.border import nearest, no_file, no_folder, odd_text
 
 SHOWN = 60  # characters of a value that is no text
 
@@ -155,8 +154,7 @@ class Group(Whole, TyperGroup):
         """
         asked, there = args[0], self.list_commands(ctx)
         if asked not in there and not asked.startswith("-"):
-            near = [f"did you mean {name}? " for name in get_close_matches(asked, there, 1)]
-            said = f"No such command {asked[:SHOWN]!a}; {''.join(near)}allowed: {', '.join(there)}"
+            said = f"No such command {asked[:SHOWN]!a}; {nearest(asked, there)}allowed: {', '.join(there)}"
             raise click.UsageError(said, ctx)
         return super().resolve_command(ctx, args)
 

@@ -62,25 +62,25 @@ class Fitted:
 
     def _widths(self, heads: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[int]:
         """Of the columns, `width` together at most: rich shares it out without a look at their least."""
-        columns = [[head, *(row[i] for row in rows)] for i, head in enumerate(heads)]
-
-        def least(word: int) -> list[int]:
-            return [self._column(head, texts, word) for head, texts in zip(heads, columns, strict=True)]
-
-        word = next((n for n in range(WORD, NARROW, -1) if sum(least(n)) <= width), NARROW)
-        whole = [max(_cells(line) for text in texts for line in text.split("\n")) for texts in columns]
-        more = [most - has for most, has in zip(whole, least(word), strict=True)]
-        share = min(1.0, max(0, width - sum(least(word))) / max(1, sum(more)))
-        return [has + int(share * wants) for has, wants in zip(least(word), more, strict=True)]
+        tried = (self._leasts(heads, rows, word) for word in range(WORD, NARROW, -1))
+        least = next((of for of in tried if sum(of) <= width), self._leasts(heads, rows, NARROW))
+        whole = [
+            max(_cells(line) for text in texts for line in text.split("\n"))
+            for texts in _columns(heads, rows)
+        ]
+        more = [most - has for most, has in zip(whole, least, strict=True)]
+        share = min(1.0, max(0, width - sum(least)) / max(1, sum(more)))
+        return [has + int(share * wants) for has, wants in zip(least, more, strict=True)]
 
     def _least(self, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
         """Columns of the terminal that the table needs: one space between its own."""
-        columns = [[head, *(row[i] for row in rows)] for i, head in enumerate(heads)]
-        return (
-            sum(self._column(head, column) for head, column in zip(heads, columns, strict=True))
-            + len(heads)
-            - bool(heads)
-        )
+        return sum(self._leasts(heads, rows)) + len(heads) - bool(heads)
+
+    def _leasts(self, heads: Sequence[str], rows: Sequence[Sequence[str]], word: int = WORD) -> list[int]:
+        """Of each column alone."""
+        return [
+            self._column(head, texts, word) for head, texts in zip(heads, _columns(heads, rows), strict=True)
+        ]
 
     def _column(self, head: str, texts: Sequence[str], word: int = WORD) -> int:
         """Columns of the terminal that one of the table's needs at least; words of so many stay whole."""
@@ -122,6 +122,11 @@ class Fitted:
         for row in rows:
             made.add_row(*map(Text, row))
         yield made
+
+
+def _columns(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    """The texts of each column, its head first."""
+    return [[head, *(row[i] for row in rows)] for i, head in enumerate(heads)]
 
 
 def _cells(text: str) -> int:
