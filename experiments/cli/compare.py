@@ -8,20 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from cdc_flower.config import ConfigError, parse
+from experiments.cli import options
 from experiments.cli.checked import goes_on, typed
-from experiments.cli.options import (
-    MOST_WORKERS,
-    Data,
-    NoPlan,
-    NoPretrain,
-    Out,
-    Preset,
-    Sets,
-    chosen_settings,
-    named,
-)
+from experiments.cli.options import MOST_WORKERS, Data, NoPlan, NoPretrain, Out, Preset, Sets, named
 from experiments.cli.saying import say
-from experiments.run.settings import assignments
+from experiments.run.settings import assignments, compared
 
 
 def compare(
@@ -29,7 +20,9 @@ def compare(
     preset: Preset = None,
     methods: Annotated[
         str | None,
-        typer.Option(help="Comma list, in the order of the table, or 'all'; default: the common ones."),
+        typer.Option(
+            help="Comma list, in the order of the table, or 'all'; default: the preset's, or the common ones."
+        ),
     ] = None,
     arms: Annotated[
         str | None, typer.Option(help="Instead: a study of experiments/studies, or a TOML file like it.")
@@ -65,7 +58,9 @@ def compare(
     from experiments.run import arms as studies
     from experiments.run import compare as comparing
 
-    settings = chosen_settings(data, preset, sets)
+    settings, of_preset = options.chosen(data, preset, sets)
+    if methods is None:
+        chosen = compared(of_preset)
     if settings.get("run.out-dir"):
         raise ConfigError("setting 'run.out-dir' of a comparison; allowed: the option --out")
     if arms is not None:

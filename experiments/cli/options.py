@@ -46,11 +46,16 @@ def named(methods: str) -> tuple[str, ...]:
 
 def chosen_settings(data: str | None, preset: str | None, sets: list[str] | None) -> dict[str, Any]:
     """The checked settings of a command; names the preset that is used on standard error."""
+    return chosen(data, preset, sets)[0]
+
+
+def chosen(data: str | None, preset: str | None, sets: list[str] | None) -> tuple[dict[str, Any], str | None]:
+    """`chosen_settings`, and the name of the preset."""
     found, name = settings.resolve(data, preset, sets or [])
     if name not in (None, "none"):
         say(f"preset {name}: experiments/presets/{name}.toml", err=True)
     checked(found)
-    return found
+    return found, name
 
 
 def checked(found: Mapping[str, Any]) -> Config:

@@ -16,6 +16,7 @@ variant is settings that all arms of a part get, and a name behind theirs: "cdc,
     pairs = ["scenes", "scenes-1"]     # folders in the cache; default: the usual pair
     seeds = 5
     methods = "all"                    # or a list
+    without = ["mmpg"]                 # methods that "all" does not mean here
     arms = ["random tokens"]
     once = ["fedavg_lora"]             # arms that are made with the first pair alone
     [parts.main.settings]              # of all its cells
@@ -39,7 +40,9 @@ from strategies import method as registry
 PAGE = Path(__file__).parents[1] / "page.toml"
 TEACHER = "teacher"  # the arm that is no run: what the teacher answers
 NAME = r"[A-Za-z0-9][A-Za-z0-9 =+_.%-]*"
-PART_KEYS = {"title", "kind", "data", "pairs", "seeds", "arms", "once", "methods", "settings", "variants"}
+PART_KEYS = {
+    *("title", "kind", "data", "pairs", "seeds", "arms", "once", "methods", "without", "settings", "variants")
+}
 KINDS = ("main", "ladder", "crossing", "budget", "table")
 MOST_SEEDS = 100
 
@@ -217,8 +220,11 @@ def _part(
     base: Mapping[str, Any],
 ) -> Part:
     _refuse(where, one, PART_KEYS)
-    wanted = methods if one.get("methods") == "all" else _names(where, "methods", one)
-    once = _names(where, "once", one)
+    without, once = _names(where, "without", one), _names(where, "once", one)
+    every = one.get("methods") == "all"
+    if wrong := [m for m in without if not every or m not in methods]:
+        raise ConfigError(f"{where}: without '{wrong[0]}'; allowed: methods, where methods = \"all\"")
+    wanted = [m for m in methods if m not in without] if every else _names(where, "methods", one)
     own = [*wanted, *_names(where, "arms", one), *once]
     kind = one.get("kind", "table")
     if kind not in KINDS:

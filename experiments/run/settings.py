@@ -1,8 +1,9 @@
 """Settings as people give them: a preset, then `--data`, then `--set key=value`; later ones win.
 
 A preset is `experiments/presets/<name>.toml`, a run config; `"run.rounds" = 3`, `run.rounds = 3` and a table
-`[run]` with `rounds = 3` say the same. Without `--preset` the one with the name of
-the data is taken, where there is one: it says what the student of that data knows, and so what is drift.
+`[run]` with `rounds = 3` say the same. Its `compare`, a list of methods, is what `compare` compares
+where nothing else is asked for. Without `--preset` the one with the name of the data is taken, where there is
+one: it says what the student of that data knows, and so what is drift.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 from cdc_flower.config import ConfigError, default, full_key, parse
 
 PRESETS = Path(__file__).parents[1] / "presets"
+COMPARE = "compare"  # the key of a preset that is no setting
 
 
 def presets() -> tuple[str, ...]:
@@ -28,14 +30,35 @@ def preset(name: str) -> dict[str, Any]:
     Raises:
         ConfigError: no such preset, or it is not a table of settings.
     """
+    try:
+        table = flattened({key: value for key, value in _read(name).items() if key != COMPARE})
+        parse(table)
+    except ConfigError as err:
+        raise ConfigError(f"preset '{name}': {err}") from None
+    return table
+
+
+def compared(name: str | None) -> tuple[str, ...] | None:
+    """The methods that are compared with a preset where nothing else is asked for; None where it names none.
+
+    Raises:
+        ConfigError: no such preset, or something else than names.
+    """
+    found = _read(name).get(COMPARE) if name not in (None, "none") else None
+    if found is None:
+        return None
+    if not (isinstance(found, list) and found and all(isinstance(one, str) for one in found)):
+        raise ConfigError(f"preset '{name}': {COMPARE} = {found!r}; allowed: a list of methods")
+    return tuple(found)
+
+
+def _read(name: str | None) -> dict[str, Any]:
     if name not in presets():
         raise ConfigError(f"unknown preset '{name}'; allowed: {', '.join(presets())}")
     try:
-        table = flattened(tomllib.loads((PRESETS / f"{name}.toml").read_text(encoding="utf-8")))
-        parse(table)
-    except (tomllib.TOMLDecodeError, ConfigError) as err:
+        return tomllib.loads((PRESETS / f"{name}.toml").read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as err:
         raise ConfigError(f"preset '{name}': {err}") from None
-    return table
 
 
 def flattened(table: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from cdc_flower.config import ConfigError
-from experiments.run import compare, pairs
+from experiments.run import compare, pairs, settings
 from strategies.method import method, methods
 
 
@@ -53,5 +53,7 @@ def test_the_common_methods_are_compared_unless_all_are_asked_for(monkeypatch, c
     command("compare", "--methods", "all")
     command("compare", "--methods", "cdc, static")
     command("compare")
-    assert asked == [tuple(methods()), ("cdc", "static"), None]
+    command("compare", "--preset", "clips")
+    command("compare", "--preset", "clips", "--methods", "cdc")
+    assert asked == [tuple(methods()), ("cdc", "static"), None, settings.compared("clips"), ("cdc",)]
     assert set(compare.shown()) == {"cdc", "labelled", "no_uplink", "fedavg_lora"}

@@ -40,6 +40,15 @@ def test_parts_data_and_arms_choose_cells(plan):
         plan.cells(("nothing",))
 
 
+def test_all_methods_are_all_but_those_that_are_named(page_file):
+    page_file.write_text(
+        "data = ['scenes']\nparts.main = {data = ['scenes'], methods = 'all', without = ['cdc']}"
+    )
+    arms = planning.read(page_file).parts["main"].arms
+    assert "cdc" not in arms
+    assert {"static", "labelled", "fedavg_lora"} <= set(arms)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -49,6 +58,8 @@ def test_parts_data_and_arms_choose_cells(plan):
         ("parts.main.seeds = 0", "part 'main': seeds = 0; allowed: 1 to 100"),
         ("parts.main.kind = 'cake'", "kind = 'cake'; allowed: main, ladder"),
         ("parts.main.data = ['x']", "part 'main': data 'x'; allowed: "),
+        ("parts.main = {methods = 'all', without = ['cake']}", "without 'cake'; allowed: methods, where"),
+        ("parts.main = {methods = ['cdc'], without = ['tent']}", "without 'tent'; allowed: methods, where"),
         ("parts.main.settings.run.sed = 3", "part 'main': unknown setting 'run.sed'"),
         ("parts.main.settings.run.seed = 3", "part 'main': sets 'run.seed'; allowed: any other"),
         ("parts.main.arms = ['../x']", "name '../x'; allowed: letters"),

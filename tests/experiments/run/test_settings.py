@@ -4,6 +4,7 @@ import pytest
 
 from cdc_flower.config import ConfigError, parse
 from experiments.run import settings
+from strategies.method import methods
 
 
 @pytest.fixture
@@ -21,6 +22,18 @@ def test_every_committed_preset_is_a_valid_config():
     assert "scenes" in settings.presets()
     for name in settings.presets():
         parse(settings.preset(name))
+        assert set(settings.compared(name) or ()) <= set(methods())
+    assert "mmpg" in settings.compared("clips")
+
+
+def test_a_preset_may_say_what_is_compared(presets):
+    (presets / "pack.toml").write_text("compare = ['static', 'mmpg']\nrun.rounds = 5\n")
+    assert settings.preset("pack") == {"run.rounds": 5}
+    assert settings.compared("pack") == ("static", "mmpg")
+    assert settings.compared("nested") is settings.compared("none") is settings.compared(None) is None
+    (presets / "pack.toml").write_text("compare = 'static'\n")
+    with pytest.raises(ConfigError, match="preset 'pack': compare = 'static'; allowed: a list of methods"):
+        settings.compared("pack")
 
 
 def test_values_take_the_type_of_their_setting():
