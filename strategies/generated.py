@@ -58,7 +58,7 @@ class MmpgSettings:
     summary: Literal["own", "shuffled", "constant"] = setting(
         "own", "whose data an adapter is made of; controls: another device's, nobody's (one for all)", "cloud"
     )
-    steps: int = setting(600, "of the hypernetwork's training, done once and kept", "cloud", ge=0, le=10**6)
+    steps: int = setting(4000, "of the hypernetwork's training, done once and kept", "cloud", ge=0, le=10**6)
 
 
 def frames_of(shared: Shared) -> int:
@@ -134,7 +134,7 @@ class Reader:
 def reader_of(setup: Setup, own: MmpgSettings) -> Reader:
     """The reader of a run; a reasoner that it needs is trained now or comes from the cache."""
     shared, learned = setup.shared, own.reconstruct == adr.LEARNED
-    reasoner = reasoner_of(setup.config, shared, setup.world) if learned else None
+    reasoner = reasoner_of(setup.config, shared, setup.world, setup.tell) if learned else None
     return Reader(frames_of(shared), shared.width, own.reconstruct, reasoner)
 
 
@@ -209,7 +209,7 @@ def adaptor_of(
                 "learns from one to the next; allowed: a pack whose column 'user' has several in A"
             )
         student = Student(shared, twin_model(shared, config.pair), made.at.numpy())
-        fda_training.train(made, student, users, own.steps, seed)
+        fda_training.train(made, student, users, own.steps, seed, setup.tell)
         return made
 
     return trained.kept(path, made, train)

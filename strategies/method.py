@@ -26,6 +26,7 @@ from cdc_flower.fleet.cost import roofline
 from cdc_flower.fleet.cost.charges import CloudWork
 from cdc_flower.models.shared import Shared
 from cdc_flower.models.teacher import Teacher, pair_digest
+from cdc_flower.results import Progress
 from cdc_flower.wire import keys
 from cdc_flower.wire.reply import Form
 from strategies import doorkeeper
@@ -61,6 +62,7 @@ class Setup:
     Attributes:
         teacher: loads the teacher when it is first called; a method that has none never calls it.
         stream: how often devices meet a row again (`data.schedule.repeats`).
+        tell: is told how far what is trained beforehand has come (`results.Progress`).
     """
 
     config: Config
@@ -68,6 +70,7 @@ class Setup:
     world: World
     teacher: Callable[[], Teacher]
     stream: Mapping[str, float] = field(default_factory=dict)
+    tell: Progress | None = None
 
     @property
     def digest(self) -> str:

@@ -226,7 +226,7 @@ def prepare(
     def teacher() -> Teacher:
         return load_teacher(config.pair, shared, config.data.name)
 
-    setup = Setup(config, shared, world, teacher)
+    setup = Setup(config, shared, world, teacher, tell=progress)
     check(setup)
     method(config.run.method).check(setup)
     met = publish_streams(setup) if streams else {}

@@ -82,15 +82,17 @@ def test_a_trained_state_is_of_its_settings_and_seed_and_a_control_has_none_of_i
         assert decides(setup, replace(own, **other)) != said
 
 
-def test_every_seed_trains_a_hypernetwork_of_its_own(setup_of):
-    made = {}
+def test_every_seed_trains_a_hypernetwork_of_its_own_and_says_how_far_it_is(setup_of):
+    made, told = {}, []
     for seed in (0, 1):
         setup, own = setup_of(seed=seed), MmpgSettings(steps=2)
+        setup = replace(setup, tell=lambda *how_far: told.append(how_far))
         twin = twin_model(setup.shared, setup.config.pair)
         reader = Reader(1, setup.shared.width, "linear")
         found = adaptor_of(setup, own, reader, adapters.layout(twin), adapters.read(twin))
         made[seed] = found.state_dict()["basis"].numpy()
     assert not np.array_equal(made[0], made[1])
+    assert told == [("hypernetwork", 1, 2), ("hypernetwork", 2, 2)] * 2
 
 
 @pytest.mark.parametrize(
