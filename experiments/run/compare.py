@@ -217,11 +217,7 @@ def _arms(
                 raise ConfigError(
                     f"arm {name!r} names a folder; allowed: letters, digits and any of ' =+-_.,'"
                 )
-        method = {"run.method": shared.get("run.method", "cdc")}
-        return {
-            name: {**method, **{full_key(key): value for key, value in arm.items()}}
-            for name, arm in methods.items()
-        }
+        return with_needs(methods, shared)
     for method in methods:
         registry.method(method)
     if not methods or len(set(methods)) < len(methods):
@@ -229,6 +225,16 @@ def _arms(
             f"methods = {','.join(methods)!r}; allowed: each of {', '.join(registry.names())} at most once"
         )
     return {method: {"run.method": method, **registry.method(method).needs} for method in methods}
+
+
+def with_needs(arms: Mapping[str, Mapping[str, Any]], shared: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Arms with their methods, and the settings that these need where the arm says nothing else."""
+    found = {}
+    for name, arm in arms.items():
+        own = {"run.method": shared.get("run.method", "cdc")}
+        own |= {full_key(key): value for key, value in arm.items()}
+        found[name] = {**registry.method(own["run.method"]).needs, **own}
+    return found
 
 
 def _check_one_stream(configs: Mapping[str, Config]) -> None:
