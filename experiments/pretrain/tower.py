@@ -92,6 +92,7 @@ def targets(
             c
             for c in frame.columns
             if c not in (*COLUMNS, *LISTS, *ADDED)
+            and not pd.api.types.is_float_dtype(frame[c])  # a length or a rate is no class
             and 1 < frame[c].astype(str).nunique() <= MOST
             and frame.groupby("image_id")[c].nunique().max() == 1
         ]

@@ -1,5 +1,6 @@
 """What the tower learns: regions by name where there are boxes, pictures by their questions where not."""
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -65,7 +66,7 @@ def test_without_boxes_a_picture_is_judged_by_what_was_asked_and_by_its_classes(
     assert more.known[:, more.names.index("dark?=no")].tolist() == [True, False]
 
 
-def test_captions_and_lists_and_constant_columns_are_no_classes(monkeypatch):
+def test_captions_lists_measures_and_constant_columns_are_no_classes(monkeypatch):
     monkeypatch.setattr(tower, "MOST", 2)
     frame = pd.DataFrame(
         {
@@ -75,6 +76,7 @@ def test_captions_and_lists_and_constant_columns_are_no_classes(monkeypatch):
             "answers": [["a cat"], ["a dog"], ["an owl"]],
             "task": "captions",
             "kind": ["fur", "fur", "feather"],
+            "fps": np.array([0.77, 0.77, 5.28], np.float32),  # as text another number than as float32
         }
     )
     assert tower.targets(frame, ["a", "b", "c"], 2, min_count=2).names == ["kind=feather", "kind=fur"]
