@@ -134,21 +134,28 @@ def _budget(part: Part, data: str, figures: Figures) -> Table:
 def _crossing(part: Part, data: str, figures: Figures) -> Table:
     taught = [arm for arm in part.arms if part.plain[arm] not in part.once]
     levels = [row for row in numbers.rows(part, data, figures, pair=part.pairs[0]) if row.label not in taught]
-    heads = ("teacher on the stream", "teacher on test", *taught, *(row.label for row in levels))
+    own = [head for arm in taught for head in (arm, f"{arm} forgets")]
+    heads = ("teacher on the stream", "teacher on test", *own, *(row.label for row in levels))
     body = []
     for pair in part.pairs:
         of = numbers.teacher(part, data, figures, (pair,))
         rows = {row.label: row for row in numbers.rows(part, data, figures, pair=pair)}
         if of is not None and of.on_stream is not None and any(arm in rows for arm in taught):
-            mine = [percent(rows[arm].acc_drift, rows[arm].drift_ci) if arm in rows else "" for arm in taught]
+            mine = [cell for arm in taught for cell in _taught(rows.get(arm))]
             same = [percent(row.acc_drift, row.drift_ci) for row in levels]
             body.append((of.on_stream, (percent(of.on_stream), percent(of.on_test), *mine, *same)))
     body = [line for _, line in sorted(body)]
     for arm in taught:
         places = [_place(numbers.curve(part, data, figures, arm), row.acc_drift) for row in levels]
         if body and levels:
-            body.append((f"`{arm}` reaches", "", *["" for _ in taught], *places))
+            body.append((f"`{arm}` reaches", "", *["" for _ in own], *places))
     return [heads, *body]
+
+
+def _taught(row: Row | None) -> tuple[str, str]:
+    if row is None:
+        return "", ""
+    return percent(row.acc_drift, row.drift_ci), signed(row.forgetting, row.forgetting_ci)
 
 
 def _place(points: Sequence[tuple[float, float]], level: float) -> str:

@@ -42,9 +42,9 @@ def test_a_crossing_has_a_row_a_teacher_and_says_where_curves_meet(making, plan,
     (tmp_path / "weak/pair.json").write_text("{}")
     making(only=("crossing", "scenes"))
     lines = tables.blocks(plan, numbers.load(making.folder, plan))["crossing scenes"].splitlines()
-    assert lines[0] == "| teacher on the stream | teacher on test | cdc | fedprox_lora |"
-    assert lines[2] == lines[3] == "| 80.0 | 90.0 | 85.0 | 90.0 |"
-    assert lines[4] == "| `cdc` reaches |  |  | with none of these |"
+    assert lines[0] == "| teacher on the stream | teacher on test | cdc | cdc forgets | fedprox_lora |"
+    assert lines[2] == lines[3] == "| 80.0 | 90.0 | 85.0 | +2.0 | 90.0 |"
+    assert lines[4] == "| `cdc` reaches |  |  |  | with none of these |"
 
 
 def test_what_stands_between_marks_is_made_anew_and_nothing_else():
