@@ -92,10 +92,11 @@ def targets(
             c
             for c in frame.columns
             if c not in (*COLUMNS, *LISTS, *ADDED)
-            and not pd.api.types.is_float_dtype(frame[c])  # a length or a rate is no class
+            and not _measure(frame[c], len(image_ids) / min_count)
             and 1 < frame[c].astype(str).nunique() <= MOST
             and frame.groupby("image_id")[c].nunique().max() == 1
         ]
+        frame = frame.assign(**{c: frame[c].astype(str) for c in extra})
         for row in frame.itertuples():
             entry = regions.setdefault((row_of[row.image_id], 0, ""), {})
             if row.question in frequent:
@@ -103,7 +104,7 @@ def targets(
                     entry[f"{row.question}={a}"] = float(a == row.answer)
             for c in extra:
                 entry[f"{c}={getattr(row, c)}"] = 1.0
-        classes = {c: sorted({f"{c}={v}" for v in frame[c].astype(str)}) for c in extra}
+        classes = {c: sorted({f"{c}={v}" for v in frame[c]}) for c in extra}
     names = sorted({n for entry in regions.values() for n in entry})
     index = {n: i for i, n in enumerate(names)}
     label = np.zeros((len(regions), len(names)), np.float32)
@@ -122,6 +123,11 @@ def targets(
             known[:, [index[n] for n in group]] = True
     whose = np.array([i for i, _, _ in regions], np.int64)
     return Targets(names, whose, pool.reshape(len(regions), -1), label, known)
+
+
+def _measure(column: pd.Series, most: float) -> bool:
+    """Whether a column is a length or a rate, which is no class: fractions of more than so many values."""
+    return bool(pd.api.types.is_float_dtype(column) and column.nunique() > most)
 
 
 def pixels_of(images: Mapping[str, Picture], ids: list[str], side: int, frames: int = 0) -> torch.Tensor:

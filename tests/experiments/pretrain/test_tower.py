@@ -80,6 +80,8 @@ def test_captions_lists_measures_and_constant_columns_are_no_classes(monkeypatch
         }
     )
     assert tower.targets(frame, ["a", "b", "c"], 2, min_count=2).names == ["kind=feather", "kind=fur"]
+    few = tower.targets(frame, ["a", "b", "c"], 2, min_count=1).names  # such as versions of a standard
+    assert few[:2] == ["fps=0.77", "fps=5.28"]
 
 
 def test_a_clip_has_regions_in_each_of_its_frames_and_tokens_frame_by_frame():
