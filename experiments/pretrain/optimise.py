@@ -84,7 +84,8 @@ def optimise(
     """Warm-up and cosine decay; `loss_of(step)` must be a pure function of the step and the weights.
 
     The state is saved every minute and at the end in `folder/<name>.safetensors`; an interrupted stage goes
-    on from there, a finished one is only loaded. A stage of another `fingerprint` starts afresh.
+    on from there, a finished one is only loaded. A stage of another `fingerprint`, or of other shapes,
+    starts afresh.
 
     Args:
         validate: the loss on what is not trained on, a pure function of the weights. It is asked `CHECKS`
@@ -104,8 +105,9 @@ def optimise(
     checks = max(1, min(CHECKS, steps // 10))
     marks = {round((i + 1) * steps / checks) for i in range(checks)} if validate else set()
     if path.is_file():
-        tensors, meta = _read(path)
-        if meta.get("fingerprint") == fingerprint:
+        (tensors, meta), none = _read(path), torch.zeros(0)
+        fits = all(tensors.get(f"weight/{k}", none).shape == p.shape for k, p in params.items())
+        if fits and meta.get("fingerprint") == fingerprint:
             start, found = int(meta["step"]), json.loads(meta.get("best", "{}"))
             best = {k.removeprefix("best/"): t for k, t in tensors.items() if k.startswith("best/")}
             with torch.no_grad():

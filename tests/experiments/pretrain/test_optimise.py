@@ -64,3 +64,11 @@ def test_a_stage_of_another_fingerprint_starts_afresh(tmp_path):
     first.train_on(tmp_path)
     second.train_on(tmp_path, fingerprint="g")
     assert second.steps == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_stage_of_other_shapes_starts_afresh(tmp_path):
+    first, second = Model(), Model()
+    first.train_on(tmp_path)
+    second.head = nn.Linear(8, 2)
+    second.train_on(tmp_path)
+    assert second.steps == [0, 1, 2, 3, 4, 5]
