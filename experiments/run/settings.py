@@ -30,8 +30,9 @@ def preset(name: str) -> dict[str, Any]:
     Raises:
         ConfigError: no such preset, or it is not a table of settings.
     """
+    said = {key: value for key, value in _read(name).items() if key != COMPARE}
     try:
-        table = flattened({key: value for key, value in _read(name).items() if key != COMPARE})
+        table = flattened(said)
         parse(table)
     except ConfigError as err:
         raise ConfigError(f"preset '{name}': {err}") from None

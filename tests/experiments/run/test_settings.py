@@ -103,5 +103,5 @@ def test_data_given_by_set_counts_as_data(presets, tmp_path):
     [("nope", "unknown preset 'nope'; allowed: nested, pack, torn"), ("torn", "preset 'torn'")],
 )
 def test_a_preset_that_cannot_be_used_is_named(presets, name, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=f"^{message}"):
         settings.resolve(None, name, [])
