@@ -229,11 +229,12 @@ def _arms(
 
 def with_needs(arms: Mapping[str, Mapping[str, Any]], shared: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Arms with their methods, and the settings that these need where the arm says nothing else."""
-    found = {}
+    installed, found = registry.methods(), {}
     for name, arm in arms.items():
         own = {"run.method": shared.get("run.method", "cdc")}
         own |= {full_key(key): value for key, value in arm.items()}
-        found[name] = {**registry.method(own["run.method"]).needs, **own}
+        method = installed.get(own["run.method"])  # one that is not installed is refused with its arm
+        found[name] = {**(method.needs if method else {}), **own}
     return found
 
 

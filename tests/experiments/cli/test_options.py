@@ -12,6 +12,6 @@ def test_ctrl_c_ends_with_130(command, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(comparing, "chosen_settings", interrupted)
+    monkeypatch.setattr(comparing.options, "chosen", interrupted)
     code, _, err = command("compare")
     assert (code, err) == (130, "interrupted\n")
