@@ -55,12 +55,12 @@ def compare(
         raise ConfigError("--resume and --replace; allowed: one of them")
     chosen: Any = None if methods is None else _named(methods)
 
+    from experiments.report import summary
     from experiments.run import arms as studies
     from experiments.run import compare as comparing
+    from experiments.run import pool
 
     settings, of_preset = options.chosen(data, preset, sets)
-    if methods is None:
-        chosen = compared(of_preset)
     if settings.get("run.out-dir"):
         raise ConfigError("setting 'run.out-dir' of a comparison; allowed: the option --out")
     if arms is not None:
@@ -73,6 +73,8 @@ def compare(
             **{k: v for k, v in assignments(sets or []).items() if k != "data.pack"},
         }
         out = out or Path("results") / f"{parse(settings).data.name}-{Path(arms).stem}"
+    elif methods is None:
+        chosen = compared(of_preset)
     folder = out or Path("results") / parse(settings).data.name
     with goes_on(lambda: f"what was done is in '{folder}'; this goes on: {typed('--resume')}"):
         try:
@@ -93,7 +95,8 @@ def compare(
     _show(made)
     if made.status == "failed":
         for name, why in made.index["failed"].items():
-            log = made.out / "runs" / f"{name.replace(' · seed ', '-')}.log"
+            arm, _, seed = name.rpartition(pool.SEED)
+            log = pool.log_of(summary.run_folder(made.out, arm, int(seed)))
             say(f"error: {name}: {why}; what it printed: {log}", err=True)
         raise typer.Exit(1)
 

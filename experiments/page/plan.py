@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from cdc_flower.config import ConfigError
+from experiments.run.arms import with_needs
 from experiments.run.settings import flattened
 from strategies import method as registry
 
@@ -176,18 +177,19 @@ def read(path: Path | None = None) -> Plan:
     if type(edition) is not int:
         raise ConfigError(f"{where}: edition = {edition!r}; allowed: a whole number")
     skipped: dict[str, str] = {}
-    arms = {name: {"run.method": name, **method.needs} for name, method in methods.items()}
+    arms: dict[str, dict[str, Any]] = {name: {"run.method": name} for name in methods}
     for name, settings in _tables(where, "arms", table).items():
         _check_name(where, name)
         if name in (*methods, TEACHER):
             raise ConfigError(f"{where}: arm '{name}' is a method's name; allowed: another")
         try:
-            arms[name] = {"run.method": "cdc", **flattened(settings)}
-            if arms[name]["run.method"] not in methods:
-                raise ConfigError(f"method '{arms[name]['run.method']}' is not installed")
+            arm = {"run.method": "cdc", **flattened(settings)}
+            if arm["run.method"] not in methods:
+                raise ConfigError(f"method '{arm['run.method']}' is not installed")
+            arms[name] = arm
         except ConfigError as err:
-            arms.pop(name, None)
             skipped[name] = str(err)
+    arms = with_needs(arms, {})
     base, parts = _settings(where, table.get("settings", {})), {}
     for name, one in _tables(where, "parts", table).items():
         _check_name(where, name)

@@ -15,11 +15,13 @@ from __future__ import annotations
 
 import itertools
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cdc_flower.config import ConfigError
+from cdc_flower.config import ConfigError, full_key
 from experiments.run.settings import flattened
+from strategies import method as registry
 
 STUDIES = Path(__file__).parents[1] / "studies"
 TABLES = ("settings", "grid", "arms")
@@ -74,6 +76,22 @@ def read(name: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     if twice := [n for n in names if names.count(n) > 1]:
         raise ConfigError(f"study '{name}': two arms are named '{twice[0]}'; allowed: one of each name")
     return shared, dict(zip(names, [*grid, *named.values()], strict=True))
+
+
+def with_needs(arms: Mapping[str, Mapping[str, Any]], shared: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Arms with their methods, and the settings that these need where the arm says nothing else.
+
+    Args:
+        arms: name -> the settings by which it differs from the others.
+        shared: of all arms; its `run.method` is that of an arm that names none, else it is `cdc`.
+    """
+    installed, found = registry.methods(), {}
+    for name, arm in arms.items():
+        own = {"run.method": shared.get("run.method", "cdc")}
+        own |= {full_key(key): value for key, value in arm.items()}
+        method = installed.get(own["run.method"])  # one that is not installed is refused with its arm
+        found[name] = {**(method.needs if method else {}), **own}
+    return found
 
 
 def _values(values: Any) -> bool:

@@ -28,6 +28,7 @@ from experiments.report.summary import Comparison
 from experiments.report.terminal import Terminal
 from experiments.run import pairs, pool
 from experiments.run import plan as planning
+from experiments.run.arms import with_needs
 from experiments.run.pool import Job
 from strategies import method as registry
 from strategies.checks import check_named
@@ -224,18 +225,7 @@ def _arms(
         raise ConfigError(
             f"methods = {','.join(methods)!r}; allowed: each of {', '.join(registry.names())} at most once"
         )
-    return {method: {"run.method": method, **registry.method(method).needs} for method in methods}
-
-
-def with_needs(arms: Mapping[str, Mapping[str, Any]], shared: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Arms with their methods, and the settings that these need where the arm says nothing else."""
-    installed, found = registry.methods(), {}
-    for name, arm in arms.items():
-        own = {"run.method": shared.get("run.method", "cdc")}
-        own |= {full_key(key): value for key, value in arm.items()}
-        method = installed.get(own["run.method"])  # one that is not installed is refused with its arm
-        found[name] = {**(method.needs if method else {}), **own}
-    return found
+    return with_needs({method: {"run.method": method} for method in methods}, shared)
 
 
 def _check_one_stream(configs: Mapping[str, Config]) -> None:

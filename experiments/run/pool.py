@@ -37,8 +37,7 @@ QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
 }
 LOUD = ("flwr", "transformers", "datasets", "huggingface_hub", "peft", "bitsandbytes", "ray")
-
-
+SEED = " · seed "  # in a job's name, between arm and seed
 READY = "ready"  # the first thing on a worker's pipe
 
 
@@ -62,7 +61,7 @@ class Job:
     @property
     def name(self) -> str:
         """For people: arm and seed."""
-        return f"{self.arm} · seed {self.seed}"
+        return f"{self.arm}{SEED}{self.seed}"
 
 
 @dataclass(frozen=True)
@@ -152,6 +151,11 @@ def _run_here(jobs: Sequence[Job], listen: Listener, enough: Callable[[], bool])
     return failed
 
 
+def log_of(folder: Path) -> Path:
+    """What the run in a folder printed, beside the folder."""
+    return folder.with_name(folder.name + ".log")
+
+
 def _stop(*_: object) -> None:
     """Leave a job as if by Ctrl-C, so that its folder is brought up to date on the way out."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -166,7 +170,7 @@ def _serve(pipe: Connection) -> None:
         pipe.send(READY)
         while (job := pipe.recv()) is not None:
             try:
-                with _printed_to(Path(job.settings["run.out-dir"] + ".log"), "a" if job.resume else "w"):
+                with _printed_to(log_of(Path(job.settings["run.out-dir"])), "a" if job.resume else "w"):
                     _answered(job, pipe.send)
             except DiskError as err:  # its log
                 pipe.send(Event(job, "failed", _one_line(err)))

@@ -2,11 +2,14 @@
 
 import dataclasses
 import os
+from types import SimpleNamespace
 
 import pytest
 
 from cdc_flower.config import ConfigError
-from experiments.run import compare, pairs, settings
+from experiments.cli import compare as commands
+from experiments.report import summary
+from experiments.run import compare, pairs, pool, settings
 from strategies.method import method, methods
 
 
@@ -57,3 +60,16 @@ def test_the_common_methods_are_compared_unless_all_are_asked_for(monkeypatch, c
     command("compare", "--preset", "clips", "--methods", "cdc")
     assert asked == [tuple(methods()), ("cdc", "static"), None, settings.compared("clips"), ("cdc",)]
     assert set(compare.shown()) == {"cdc", "labelled", "no_uplink", "fedavg_lora"}
+
+
+def test_a_run_that_failed_is_named_with_the_log_that_its_worker_wrote(monkeypatch, command, tmp_path):
+    arm = "mmpg, one for all"
+    job = pool.Job(arm, 3, {"run.out-dir": str(summary.run_folder(tmp_path, arm, 3))})
+    made = SimpleNamespace(status="failed", index={"failed": {job.name: "no memory"}}, out=tmp_path)
+    monkeypatch.setattr(compare, "run", lambda *args, **options: made)
+    monkeypatch.setattr(commands, "_show", lambda comparison: None)
+    code, _, err = command("compare", "--methods", "static")
+    assert code == 1
+    log = tmp_path / "runs" / "mmpg, one for all-3.log"
+    assert pool.log_of(tmp_path / "runs" / "mmpg, one for all-3") == log
+    assert f"{job.name}: no memory; what it printed: {log}" in " ".join(err.split())

@@ -6,6 +6,7 @@ from cdc_flower.config import ConfigError, parse
 from experiments.page import plan as planning
 from experiments.page.plan import TEACHER
 from experiments.run import settings
+from strategies.method import method
 
 
 def test_cells_come_arms_first_then_seeds_then_data_and_each_once(plan):
@@ -47,6 +48,25 @@ def test_all_methods_are_all_but_those_that_are_named(page_file):
     arms = planning.read(page_file).parts["main"].arms
     assert "cdc" not in arms
     assert {"static", "labelled", "fedavg_lora"} <= set(arms)
+
+
+def test_an_arm_gets_what_its_method_needs_and_may_say_otherwise(page_file):
+    page_file.write_text("""
+data = ["scenes"]
+[arms."own rate"]
+run.method = "cema"
+cema.lr = 0.5
+[arms."all layers"]
+run.method = "cema"
+pair.adapter = "lora"
+[parts.main]
+data = ["scenes"]
+arms = ["own rate", "all layers"]
+""")
+    needs, arms = method("cema").needs, planning.read(page_file).parts["main"].arms
+    assert needs["pair.adapter"] == "norms"
+    assert arms["own rate"] == {"run.method": "cema", **needs, "cema.lr": 0.5}
+    assert arms["all layers"]["pair.adapter"] == "lora"
 
 
 @pytest.mark.parametrize(

@@ -51,16 +51,16 @@ def test_a_grid_gives_every_combination_named_after_what_varies(study):
 def test_every_study_in_the_package_can_be_run(name):
     settings, arms = studies.read(name)
     assert len(arms) > 1
-    for arm in compare.with_needs(arms, settings).values():
+    for arm in studies.with_needs(arms, settings).values():
         check_named(parse({**settings, **arm}))
 
 
 def test_an_arm_of_a_method_gets_what_the_method_needs_and_may_say_otherwise():
     arms = {"rate": {"run.method": "cema", "cema.lr": 1e-3}, "own": {"run.method": "cema", "cloud.tau": 2.0}}
-    found = compare.with_needs(arms, {})
+    found = studies.with_needs(arms, {})
     assert found["rate"] == {"run.method": "cema", **method("cema").needs, "cema.lr": 1e-3}
     assert found["own"]["cloud.tau"] == 2.0
-    assert compare.with_needs({"x": {}}, {"run.method": "static"}) == {"x": {"run.method": "static"}}
+    assert studies.with_needs({"x": {}}, {"run.method": "static"}) == {"x": {"run.method": "static"}}
 
 
 @pytest.mark.parametrize(
