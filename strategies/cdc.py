@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from logging import WARNING
 from typing import Any, ClassVar, Self
 
@@ -151,8 +152,10 @@ class CDC(Method):
         source = source_lessons(config, shared, teacher, twin, pool, held, world.worth, read)
         longest_seen = longest(shared, most.question)
         guard = Guard.of(config, shared, twin, held, world.worth, longest_seen)
-        better = source.worth.get("teacher", 0.0) >= source.worth.get("student", 0.0)
-        cloud = cls.learner(config, shared, teacher, twin, source.lessons, longest_seen, read, better)
+        if source.worse and config.cloud.questions > 1:
+            log(WARNING, f"{source.worse}: it is asked no further questions about pictures (cloud.questions)")
+            config = replace(config, cloud=replace(config.cloud, questions=1))
+        cloud = cls.learner(config, shared, teacher, twin, source.lessons, longest_seen, read)
         return cls(setup.fleet(), cloud, mirror, shared, teacher, config, twin, most, words, guard)
 
     @classmethod

@@ -53,7 +53,6 @@ class Cloud:
         longest: ids of the longest sequence that is expected (`passes.longest`); batches of longer ones are
             cut into parts. 0 = no batch is cut.
         read: the same of what the teacher reads, where that is not what the student reads.
-        asks_source: whether the teacher is asked devices' questions about source pictures, too.
 
     Raises:
         ConfigError: terms of the loss that the teacher does not allow.
@@ -68,10 +67,8 @@ class Cloud:
         source: Sequence[PseudoLabelled] = (),
         longest: int = 0,
         read: int = 0,
-        asks_source: bool = True,
     ) -> None:
         self.config, self.shared, self.teacher = config, shared, teacher
-        self.asks_source = asks_source and teacher.own is None  # else it does not read what is kept of them
         self.longest, self.read = longest, read or longest
         answer = shared.max_answer_tokens + 1
         self.one = room.frugal(twin, room.Pass(max(longest, answer), answer, train=True))
@@ -143,7 +140,7 @@ class Cloud:
         def ask(pictures: Sequence[CloudSample], lessons: Sequence[PseudoLabelled]) -> list[PseudoLabelled]:
             return with_more(pictures, lessons, asked, count, rng, answer, self._is_sure)
 
-        if self.asks_source and source:
+        if source and self.teacher.own is None:  # else it does not read what is kept of them
             rows = rng.permutation(len(source))[: len(new)].tolist()
             some = [source[i] for i in rows]
             for i, one in zip(rows, ask([q.sample for q in some], some), strict=True):

@@ -40,6 +40,14 @@ class SourceLessons:
     taught: dict[str, int]
     worth: dict[str, float]
 
+    @property
+    def worse(self) -> str:
+        """How much worse the teacher is than the student, for people; "" where it was not found to be."""
+        teacher, student = (self.worth.get(name, 0.0) for name in ("teacher", "student"))
+        if teacher >= student:
+            return ""
+        return f"on held-out source the teacher is worth {teacher:.3g}, the student as shipped {student:.3g}"
+
 
 def source_lessons(
     config: Config,

@@ -4,6 +4,8 @@ hands on.
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Context, MetricRecord, RecordDict
@@ -200,6 +202,29 @@ def test_which_jumps_a_device_is_offered(strategy, play, fake_devices, shared, a
     again.lineage.mirror.frame_for = lambda version, digest, jumps: offered.append(jumps)
     list(again.configure_train(3, None, None, grid))
     assert offered == [jumps] * 3
+
+
+@pytest.mark.parametrize(("worth", "asked"), [((0.6, 0.9), 1), ((0.9, 0.6), 3), ((0.9, 0.9), 3)])
+def test_a_teacher_that_is_worse_at_the_source_is_asked_what_devices_asked_and_no_more(
+    worth, asked, run_settings, monkeypatch
+):
+    said, measured = [], dict(zip(("teacher", "student"), worth, strict=True))
+    lessons = cdc.source_lessons
+    monkeypatch.setattr(cdc, "log", lambda level, line: said.append(line))
+    monkeypatch.setattr(
+        cdc, "source_lessons", lambda *given: dataclasses.replace(lessons(*given), worth=measured)
+    )
+    made = cdc.CDC.build(prepare(parse(run_settings(**{"cloud.questions": 3}))))
+    assert made.cloud.config.cloud.questions == made.config.cloud.questions == asked
+    assert made.cloud_work(4).taught == (4 if asked == 1 else 3 * 4 + 2 * 4)
+    assert said == (
+        [
+            "on held-out source the teacher is worth 0.6, the student as shipped 0.9: it is asked no further "
+            "questions about pictures (cloud.questions)"
+        ]
+        if asked == 1
+        else []
+    )
 
 
 class Run:
