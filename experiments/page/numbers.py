@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -285,6 +286,11 @@ def crossing(points: Sequence[tuple[float, float]], level: float) -> float | Non
         if min(y0, y1) <= level <= max(y0, y1):
             return x0 if y1 == y0 else x0 + (level - y0) / (y1 - y0) * (x1 - x0)
     return None
+
+
+def bought(row: Row) -> tuple[float, float]:
+    """What an arm sent and what it came to: the natural logarithm of its bytes up, its drift accuracy."""
+    return math.log(max(1.0, row.counts["uplink_bytes"] or 0.0)), row.acc_drift
 
 
 def _last(one: Mapping[str, Any], domain: str) -> float:

@@ -6,6 +6,7 @@ by `cdc-flower page`, and a test checks that it is what the committed cells give
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -112,10 +113,12 @@ def _ladder(part: Part, data: str, figures: Figures) -> Table:
 
 
 def _budget(part: Part, data: str, figures: Figures) -> Table:
-    heads = ("budget", "arm", "source", "drift", "drift − cdc, by seed", "up", "down", "seeds")
     rows = numbers.rows(part, data, figures)
+    to = next((part.plain[row.to] for row in rows if row.to), "cdc")
+    points = [numbers.bought(row) for row in rows if part.plain[row.label] == to]
+    heads = ("budget", "arm", "source", "drift", "drift − cdc, by seed", "up", "down")
     return [
-        heads,
+        (*heads, f"{to} gets there with", "seeds"),
         *(
             (
                 part.variants[row.label],
@@ -124,11 +127,27 @@ def _budget(part: Part, data: str, figures: Figures) -> Table:
                 percent(row.acc_drift, row.drift_ci),
                 _difference(row),
                 *_counts(row)[:2],
+                _as_much(points, row) if part.plain[row.label] != to else "",
                 str(row.seeds),
             )
             for row in rows
         ),
     ]
+
+
+def _as_much(points: Sequence[tuple[float, float]], row: Row) -> str:
+    """The bytes up at which a line through points (log bytes, drift) is where an arm is, and their share of
+    the arm's own; "" where the line does not come there.
+    """
+    sent, level = numbers.bought(row)
+    at = numbers.crossing(points, level)
+    least, low = min(points, default=(0.0, 0.0))
+    if at is None and low <= level:
+        return ""
+    with_ = least if at is None else at
+    return (
+        f"{'less than ' if at is None else ''}{size(math.exp(with_))} ({100 * math.exp(with_ - sent):.0f} %)"
+    )
 
 
 def _crossing(part: Part, data: str, figures: Figures) -> Table:

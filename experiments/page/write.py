@@ -11,6 +11,7 @@ from cdc_flower.config import ConfigError
 from experiments.page import numbers, tables
 from experiments.page.numbers import Figures, Row
 from experiments.page.plan import Part, Plan
+from experiments.report.amounts import size
 
 JSON = "page.json"
 LISTS = {"ladder": "ladder", "crossing": "crossing", "budget": "uplink_at_budget", "table": "further"}
@@ -125,7 +126,7 @@ def _charts(plan: Plan, figures: Figures, out: Path) -> list[Path]:
         for data in part.data if part.kind in ("crossing", "budget") else ():
             lines, levels = _lines(part, data, figures)
             if lines:
-                what = "teacher's accuracy on the stream" if part.kind == "crossing" else "bytes up"
+                what = "teacher's accuracy on the stream" if part.kind == "crossing" else "up, all devices"
                 found.append(_draw(out / f"{part.name}-{data}.png", lines, levels, what, data))
     return found
 
@@ -158,6 +159,10 @@ def _draw(
     figure = Figure(figsize=(5.5, 3.6), layout="constrained")
     axes = figure.subplots()
     share = what.startswith("teacher")
+    if not share:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: size(value))
+        axes.xaxis.set_minor_formatter(lambda value, _: "")
     for i, (arm, points) in enumerate(lines.items()):
         xs, ys = zip(*points, strict=True)
         across = [100 * x for x in xs] if share else list(xs)

@@ -1,6 +1,9 @@
 """Tables say what the cells say, and no figure between the marks of a document was typed."""
 
+import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -32,6 +35,16 @@ def test_budgets_name_variant_and_arm(making, plan):
     making(only=("budgets", "scenes"))
     lines = tables.blocks(plan, numbers.load(making.folder, plan))["budgets scenes"].splitlines()
     assert [line[:15] for line in lines[2:4]] == ["| 1 kB | cdc | ", "| 2 kB | cdc | "]
+
+
+@pytest.mark.parametrize(
+    ("drift", "said"),
+    [(0.6, "1 kB (50 %)"), (0.7, "2 kB (100 %)"), (0.5, "less than 1 kB (50 %)"), (0.9, "")],
+)
+def test_budgets_say_with_how_many_bytes_cdc_is_where_another_arm_is(drift, said):
+    other: Any = SimpleNamespace(counts={"uplink_bytes": 2000.0}, acc_drift=drift)
+    points = [(math.log(bytes_), share) for bytes_, share in ((1000, 0.6), (2000, 0.7), (4000, 0.8))]
+    assert tables._as_much(points, other) == said
 
 
 def test_a_crossing_has_a_row_a_teacher_and_says_where_curves_meet(making, plan, monkeypatch, tmp_path):
