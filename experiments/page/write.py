@@ -160,9 +160,10 @@ def _draw(
     axes = figure.subplots()
     share = what.startswith("teacher")
     if not share:
+        at = [bytes_ for bytes_, _ in max(lines.values(), key=len)]  # of the arm that has most
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(lambda value, _: size(value))
-        axes.xaxis.set_minor_formatter(lambda value, _: "")
+        axes.set_xticks(at, [size(bytes_) for bytes_ in at])
+        axes.minorticks_off()
     for i, (arm, points) in enumerate(lines.items()):
         xs, ys = zip(*points, strict=True)
         across = [100 * x for x in xs] if share else list(xs)
