@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
+import re
 from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +27,19 @@ from strategies.method import methods
 from strategies.run import prepare, run, run_fleet, run_local, teacher_accuracy
 from tests.conftest import each_method
 
+ROOT = Path(__file__).parents[2]
 METHODS = methods()
 LABEL_FREE_WITH_TRAFFIC = ("cdc", "fedavg_pseudo", *each_method(("cema", "released")))
 ALL_UP = {"tokens_kept": 0, "token_bits": 16, "uplink_transform": "none", "uplink_budget": 0}
+
+
+@functools.cache
+def named_in_the_guide() -> list[str]:
+    """Patterns of the names of metrics in the table of docs/guide.md."""
+    text = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
+    table = text.partition("| name | value, of a round |\n")[2].partition("\n\n")[0]
+    names = [name for line in table.splitlines() for name in re.findall("`([^`]+)`", line.split("|")[1])]
+    return [re.sub(r"\b[A-Z]{5,}\b", "*", name) for name in names]
 
 
 class Recording(LocalGrid):
@@ -82,6 +95,8 @@ def test_a_run_is_complete_and_its_bytes_are_counted(method, run_settings):
     assert said[-1] == ("rounds", 3, 3)
     assert found.run["host_seconds"]["devices"] > 0
     assert (len(found.pictures) > 0) == (found.devices["uploaded_samples"].sum() > 0)
+    names = found.metrics["name"].unique()
+    assert not [n for n in names if not any(fnmatch(n, named) for named in named_in_the_guide())]
 
 
 @pytest.mark.parametrize("method", ["cdc", "fedavg_lora"])
