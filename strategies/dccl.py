@@ -40,7 +40,7 @@ class DCCLSettings:
     """Beyond those of `fedavg`, which devices train with."""
 
     patch: int = setting(256, "numbers of a device's own", "device", ge=1, le=10**6)
-    rate: float = setting(0.03, "learning rate of AdamW, for the patch", "device", gt=0, le=1e6)
+    rate: float = setting(0.003, "learning rate of AdamW, for the patch", "device", gt=0, le=1e6)
     steps: int = setting(20, "of the cloud a round, on its labelled source samples", "cloud", ge=0, le=10**6)
     beta: float = setting(0.3, "weight of devices' models in the cloud's loss", "cloud", ge=0, le=1e6)
 
