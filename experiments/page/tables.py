@@ -116,7 +116,7 @@ def _budget(part: Part, data: str, figures: Figures) -> Table:
     rows = numbers.rows(part, data, figures)
     to = next((part.plain[row.to] for row in rows if row.to), "cdc")
     points = [numbers.bought(row) for row in rows if part.plain[row.label] == to]
-    heads = ("budget", "arm", "source", "drift", "drift − cdc, by seed", "up", "down")
+    heads = ("budget", "arm", "source", "drift", f"drift − {to}, by seed", "up", "down")
     return [
         (*heads, f"{to} gets there with", "seeds"),
         *(
@@ -140,14 +140,15 @@ def _as_much(points: Sequence[tuple[float, float]], row: Row) -> str:
     the arm's own; "" where the line does not come there.
     """
     sent, level = numbers.bought(row)
+
+    def told(at: float) -> str:
+        return f"{size(math.exp(at))} ({100 * math.exp(at - sent):.0f} %)"
+
     at = numbers.crossing(points, level)
+    if at is not None:
+        return told(at)
     least, low = min(points, default=(0.0, 0.0))
-    if at is None and low <= level:
-        return ""
-    with_ = least if at is None else at
-    return (
-        f"{'less than ' if at is None else ''}{size(math.exp(with_))} ({100 * math.exp(with_ - sent):.0f} %)"
-    )
+    return f"less than {told(least)}" if low > level else ""
 
 
 def _crossing(part: Part, data: str, figures: Figures) -> Table:
