@@ -1,6 +1,6 @@
 """What a run leaves on disk, read and added up: one folder, readable at every moment of the run.
 
-    config.json       resolved run config, seeds, versions of packages, digests of pair and data
+    config.json       resolved run config, seeds, processor and versions of packages, digests of pair and data
     rounds.parquet    round, domain, kind ("test" | "prequential"), accuracy, n
     metrics.parquet   round, name, value: whatever else a method measures (losses, counts)
     devices.parquet   the ledger: one row per device-task
@@ -33,6 +33,7 @@ import pandas as pd
 
 from cdc_flower import disk
 from cdc_flower.config import ConfigError
+from cdc_flower.processor import processor
 
 Progress = Callable[[str, int, int], None]
 """`progress(stage, done, total)`: what is being done now and how far; in a run `done`, `total` are rounds."""
@@ -107,8 +108,8 @@ class RunResult:
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of what decides the numbers of a run: Python and the installed packages of `PACKAGES`."""
-    found = {"python": platform.python_version()}
+    """Versions of what decides the bits of a run: the processor, Python, the installed ones of `PACKAGES`."""
+    found = {"processor": processor(), "python": platform.python_version()}
     for name in PACKAGES:
         try:
             found[name] = metadata.version(name)

@@ -8,12 +8,10 @@ at their first product only: `preflight` tries one before anything is loaded.
 from __future__ import annotations
 
 import logging
-import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +24,7 @@ from transformers import BitsAndBytesConfig
 from cdc_flower.config import ConfigError
 from cdc_flower.models import placement
 from cdc_flower.models.int4 import BLOCK, Int4Config, Int4Linear
+from cdc_flower.processor import processor
 
 MIXED = "nf4"  # the compression of the twin where devices have several ("auto")
 NF4_BLOCK = 64  # weights that share a scale
@@ -193,16 +192,11 @@ def _off(found: Tensor, known: Tensor) -> float:
     return off if off == off else float("inf")
 
 
-def processor() -> str:
-    """The one that models lie on, for messages."""
+def where() -> str:
+    """The processor that models lie on, for messages."""
     if placement.here().device.type == "cuda":
         return torch.cuda.get_device_name()
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model")))
-    return f"{next(named, platform.machine())}, {torch.backends.cpu.get_cpu_capability()}"
+    return f"{processor()}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def preflight(compression: str) -> None:
@@ -216,6 +210,6 @@ def preflight(compression: str) -> None:
     if wrong:
         able = [name for name in COMPRESSIONS if name != compression and not fault(name)]
         raise ConfigError(
-            f"setting 'pair.compression' = '{compression}': this processor ({processor()}) cannot multiply "
+            f"setting 'pair.compression' = '{compression}': this processor ({where()}) cannot multiply "
             f"it ({wrong}); allowed: {', '.join([*able, 'none'])}"
         )

@@ -38,7 +38,7 @@ Figures = Mapping[Path, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Row:
-    """An arm on some data: means over its runs.
+    """An arm on some data: means over its runs, those of a pair first, so that each pair counts alike.
 
     Attributes:
         label: of the table.
@@ -50,6 +50,7 @@ class Row:
         to: the arm that differences are to; None where it is this one or not there.
         difference: on drift, by seed; with its intervals as above.
         counts: of `COUNTS`; None where a run did not count it.
+        runs: of each pair that has some, in the order of their names.
         items: held-out answers of a run.
     """
 
@@ -69,6 +70,7 @@ class Row:
     difference_ci: Interval | None
     difference_items_ci: Interval | None
     counts: Mapping[str, float | None]
+    runs: tuple[int, ...]
     seeds: int
     items: int
     seconds: float
@@ -172,26 +174,27 @@ def _row(
     apart = {key: _minus(worth[key], saved.unpacked(theirs[key]["items"])) for key in both}
     gap = None
     if of_teacher is not None and lower:
-        shipped = statistics.fmean(_drift(one) for one in lower.values())
+        shipped = mean(lower, [_drift(one) for one in lower.values()])
         width = of_teacher.on_test - shipped
-        gap = (statistics.fmean(drift) - shipped) / width if abs(width) > 1e-9 else None
+        gap = (mean(mine, drift) - shipped) / width if abs(width) > 1e-9 else None
     return Row(
         label=arm,
         pair=pair,
         labels=every[0]["labels"],
         device_backprop=every[0]["device_backprop"],
-        acc_source=statistics.fmean(_last(one, SOURCE) for one in every),
-        acc_drift=statistics.fmean(drift),
+        acc_source=mean(mine, [_last(one, SOURCE) for one in every]),
+        acc_drift=mean(mine, drift),
         drift_ci=over(mine, drift),
         drift_items_ci=bootstrap(worth),
-        forgetting=statistics.fmean(lost),
+        forgetting=mean(mine, lost),
         forgetting_ci=over(mine, lost),
         gap_closed=gap,
         to=to if both else None,
-        difference=statistics.fmean(by_seed) if both else None,
+        difference=mean(both, by_seed) if both else None,
         difference_ci=over(both, by_seed),
         difference_items_ci=bootstrap({k: v for k, v in apart.items() if v is not None}) if both else None,
         counts={name: _mean([one.get(name) for one in every]) for name in COUNTS},
+        runs=tuple(len(some) for _, some in sorted(_by_pair(mine, drift).items())),
         seeds=len({seed for _, seed in mine}),
         items=saved.count(every[0]["items"]),
         seconds=statistics.fmean(one["seconds"] for one in every),
@@ -206,10 +209,20 @@ def over(runs: Iterable[tuple[str, int]], values: Sequence[float]) -> Interval |
         runs: (pair, seed) of each value.
         values: in that order.
     """
+    of = _by_pair(runs, values)
+    return interval(list(values) if len(of) < 2 else [statistics.fmean(some) for some in of.values()])
+
+
+def mean(runs: Iterable[tuple[str, int]], values: Sequence[float]) -> float:
+    """The mean of the means of pairs; arguments as in `over`, at least one run."""
+    return statistics.fmean(statistics.fmean(some) for some in _by_pair(runs, values).values())
+
+
+def _by_pair(runs: Iterable[tuple[str, int]], values: Sequence[float]) -> dict[str, list[float]]:
     of: dict[str, list[float]] = {}
     for (pair, _), value in zip(runs, values, strict=True):
         of.setdefault(pair, []).append(value)
-    return interval(list(values) if len(of) < 2 else [statistics.fmean(some) for some in of.values()])
+    return of
 
 
 def bootstrap(

@@ -3,8 +3,9 @@
 When a cell is made again because its method's source has changed, and nothing else has, it may end with the
 bits that it had: ledger, adapter, answers, operations. That is evidence that the two sources do the same. It
 is written to `same.json` beside the cells, and the arm's other cells on that data, of other seeds and pairs,
-are kept while their source and today's are connected by such evidence. A cell that ended with other bits is
-written down, too, and outweighs any number that did not: then all are made again.
+are kept while their source and today's are connected by such evidence. A cell that ended with other bits on
+the same processor, with the same packages, is written down, too, and outweighs any number that did not: then
+all are made again. Elsewhere a run has other bits whatever its source, so that other bits there say nothing.
 
 What is proved is one run. What only another seed, another pair or a message that was lost leads to was not
 run; each arm and each data set asks for evidence of its own, because settings and lengths of answers lead
@@ -78,8 +79,9 @@ def record(folder: Path, cell: Cell, then: Mapping[str, Any], now: Mapping[str, 
     """
     bits = then.get("ledger_digest") is not None and all(then.get(what) == now.get(what) for what in BITS)
     one = Same(cell.data, cell.arm, then["digests"][METHOD], now["digests"][METHOD], cell.name, bits)
-    known = read(folder)
-    if one not in known and not (bits and witness(known, cell, one.then, one.now)):
+    known, alike = read(folder), then.get("versions") == now.get("versions")
+    says = not witness(known, cell, one.then, one.now) if bits else alike
+    if says and one not in known:
         results.write_json(folder / FILE, [asdict(of) for of in (*known, one)])
     return bits
 

@@ -57,7 +57,6 @@ def _main(part: Part, data: str, figures: Figures) -> Table:
     base = next((row.to for row in rows if row.to), "cdc")
     heads = ("method", "labels", "backprop", "source", "drift", "drift, items too", "gap closed")
     heads += ("forgets", "up", "down", "device GFLOP", "cloud GFLOP", f"drift − {base}", "seeds")
-    pairs = len(part.pairs)
     body = [
         (
             row.label,
@@ -69,11 +68,19 @@ def _main(part: Part, data: str, figures: Figures) -> Table:
             signed(row.forgetting, row.forgetting_ci),
             *_counts(row),
             _difference(row),
-            f"{pairs} x {row.seeds}" if pairs > 1 else str(row.seeds),
+            _runs(row),
         )
         for row in rows
     ]
     return [heads, *body, *_teacher(part, data, figures, len(heads))] if body else [heads]
+
+
+def _runs(row: numbers.Row) -> str:
+    """How many seeds; of each pair where there are several."""
+    alike = len(set(row.runs)) == 1
+    if len(row.runs) == 1:
+        return str(row.seeds)
+    return f"{len(row.runs)} x {row.seeds}" if alike else " + ".join(map(str, row.runs))
 
 
 def _teacher(part: Part, data: str, figures: Figures, width: int) -> Table:

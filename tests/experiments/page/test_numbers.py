@@ -97,3 +97,9 @@ def test_runs_of_one_pair_are_no_independent_pairs():
     several = [(pair, seed) for pair in "abc" for seed in range(2)]
     found = numbers.over(several, [0.1, 0.1, 0.2, 0.2, 0.3, 0.3])
     assert found == pytest.approx(numbers.interval([0.1, 0.2, 0.3]))
+
+
+def test_each_pair_counts_alike_however_many_runs_it_has():
+    several = [("a", 0), ("a", 1), ("a", 2), ("b", 0)]
+    assert numbers.mean(several, [0.1, 0.2, 0.3, 0.6]) == pytest.approx(0.4)
+    assert numbers.mean(several[:3], [0.1, 0.2, 0.3]) == pytest.approx(0.2)

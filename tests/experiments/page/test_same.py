@@ -40,6 +40,20 @@ def test_other_bits_are_no_evidence(tmp_path, other):
     assert {one.bits for one in same.read(tmp_path)} == {False}
 
 
+def test_other_bits_on_another_processor_or_of_other_packages_say_nothing_of_the_source(tmp_path):
+    here, there = {"torch": "2.13", "processor": "a"}, {"torch": "2.13", "processor": "b"}
+    for then in ({}, {"versions": {"torch": "2.13"}}, {"versions": there}):
+        was, now = figures("a", failures=1, **then), figures("b", versions=here)
+        assert not same.record(tmp_path, CDC, was, now)
+    assert same.read(tmp_path) == []
+    assert same.record(tmp_path, CDC, figures("a", versions=there), figures("b", versions=here))
+    assert [one.bits for one in same.read(tmp_path)] == [True]
+    assert not same.record(
+        tmp_path, CDC, figures("a", failures=1, versions=here), figures("b", versions=here)
+    )
+    assert [one.bits for one in same.read(tmp_path)] == [True, False]
+
+
 def test_one_cell_with_other_bits_outweighs_those_with_the_same(tmp_path):
     same.record(tmp_path, CDC, figures("a"), figures("b"))
     same.record(tmp_path, CDC, figures("b"), figures("c"))

@@ -47,6 +47,12 @@ def test_budgets_say_with_how_many_bytes_cdc_is_where_another_arm_is(drift, said
     assert tables._as_much(points, other) == said
 
 
+@pytest.mark.parametrize(("runs", "said"), [((3,), "3"), ((3, 3), "2 x 3"), ((3, 1, 2), "3 + 1 + 2")])
+def test_a_row_says_the_seeds_of_each_pair(runs, said):
+    row: Any = SimpleNamespace(runs=runs, seeds=max(runs))
+    assert tables._runs(row) == said
+
+
 def test_a_crossing_has_a_row_a_teacher_and_says_where_curves_meet(making, plan, monkeypatch, tmp_path):
     from experiments.run import pairs
 
