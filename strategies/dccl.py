@@ -42,6 +42,7 @@ class DCCLSettings:
     patch: int = setting(256, "numbers of a device's own", "device", ge=1, le=10**6)
     rate: float = setting(0.003, "learning rate of AdamW, for the patch", "device", gt=0, le=1e6)
     steps: int = setting(20, "of the cloud a round, on its labelled source samples", "cloud", ge=0, le=10**6)
+    cloud_rate: float = setting(0.0003, "learning rate of AdamW, of the cloud's steps", "cloud", gt=0, le=1e6)
     beta: float = setting(0.3, "weight of devices' models in the cloud's loss", "cloud", ge=0, le=1e6)
 
 
@@ -91,7 +92,7 @@ class DCCL(Method):
             "patch": own.patch,
         }
         pool = replay_pool(config, setup.shared, setup.world) if own.steps else []
-        steps = own.steps, training.batch, training.lr
+        steps = own.steps, training.batch, own.cloud_rate
         twin = adapters.train_merged(twin_model(setup.shared, config.pair))
         made.cloud = Momo(setup.shared, twin, pool, *steps, config.run.seed, own.beta)
         return made

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,6 +20,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from cdc_flower import disk
+from cdc_flower.config import ConfigError
 from experiments.pretrain.recipes import Recipe
 
 Progress = Callable[[str, int, int], None]
@@ -47,9 +49,40 @@ def _save(path: Path, tensors: Mapping[str, torch.Tensor], meta: Mapping[str, st
         part.replace(path)
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A stage's file.
+
+    Raises:
+        ConfigError: it is broken.
+    """
+    try:
+        with safe_open(str(path), "pt") as f:
+            yield f
+    except SafetensorError as err:
+        raise ConfigError(
+            f"{path}: cannot be read: {err}; allowed: a file that was written whole, or none, and the stage "
+            "begins again"
+        ) from None
+
+
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    with safe_open(str(path), "pt") as f:
+    with _opened(path) as f:
         return {k: f.get_tensor(k) for k in f.keys()}, dict(f.metadata() or {})  # noqa: SIM118
+
+
+def done_before(folder: Path, name: str, fingerprint: str) -> int:
+    """Steps of a stage that `folder` holds; 0 where it holds none, or those of another fingerprint.
+
+    Raises:
+        ConfigError: its file is broken.
+    """
+    path = folder / f"{name}.safetensors"
+    if not path.is_file():
+        return 0
+    with _opened(path) as f:
+        meta = f.metadata() or {}
+    return int(meta["step"]) if meta.get("fingerprint") == fingerprint else 0
 
 
 def _optimizers(params: Mapping[str, nn.Parameter], recipe: Recipe, lr: float) -> list[torch.optim.Optimizer]:

@@ -38,7 +38,7 @@ from cdc_flower.models.retrieval import Head
 from cdc_flower.models.shared import tower_digest
 from experiments.pretrain.language import make_llava, make_tokenizer, retrieved, scores, train_language
 from experiments.pretrain.material import Material, material
-from experiments.pretrain.optimise import Progress, saving
+from experiments.pretrain.optimise import Progress, done_before, saving
 from experiments.pretrain.recipes import RECIPES, STAGES, LanguageModel, Recipe, shares
 from experiments.pretrain.tower import train_tower
 
@@ -136,9 +136,12 @@ def _pretrain(
 
     def timed(stage: str, work: Callable[[], Any]) -> Any:
         number = f"stage {list(STAGES).index(stage) + 1} of {len(STAGES)}"
-        say(f"{number}: {stage}, {STAGES[stage]}; {settings[f'{stage}_steps']:,} steps")
+        steps = settings[f"{stage}_steps"]
+        done = min(done_before(stages, stage, fingerprint(stage)), steps)
+        before = f", {'all' if done == steps else f'{done:,}'} of them done before" if done else ""
+        say(f"{number}: {stage}, {STAGES[stage]}; {steps:,} steps{before}")
         if progress:
-            progress(f"{stage}: reads its samples", 0, settings[f"{stage}_steps"])
+            progress(f"{stage}: reads its samples", done, steps)
         t = time.monotonic()
         result = work()
         seconds[stage] = round(time.monotonic() - t, 1)

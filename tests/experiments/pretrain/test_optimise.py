@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from cdc_flower.config import ConfigError
 from experiments.pretrain import optimise
 from experiments.pretrain.recipes import Recipe
 
@@ -44,6 +45,7 @@ def test_an_interrupted_stage_ends_with_the_same_bits(tmp_path, monkeypatch):
     (tmp_path / "again").mkdir()
     with pytest.raises(KeyboardInterrupt):
         first.train_on(tmp_path / "again", stop=4)
+    assert optimise.done_before(tmp_path / "again", "stage", "f") == 4
     second.train_on(tmp_path / "again")
     assert second.steps == [4, 5]
     assert same(second.bits, whole.bits)
@@ -62,6 +64,7 @@ def test_a_finished_stage_is_only_loaded(tmp_path):
 def test_a_stage_of_another_fingerprint_starts_afresh(tmp_path):
     first, second = Model(), Model()
     first.train_on(tmp_path)
+    assert [optimise.done_before(tmp_path, *of) for of in (("stage", "g"), ("other", "f"))] == [0, 0]
     second.train_on(tmp_path, fingerprint="g")
     assert second.steps == [0, 1, 2, 3, 4, 5]
 
@@ -72,3 +75,12 @@ def test_a_stage_of_other_shapes_starts_afresh(tmp_path):
     second.head = nn.Linear(8, 2)
     second.train_on(tmp_path)
     assert second.steps == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_broken_file_is_named(tmp_path):
+    Model().train_on(tmp_path)
+    path = tmp_path / "stage.safetensors"
+    path.write_bytes(path.read_bytes()[:50])
+    for read in (Model().train_on, lambda folder: optimise.done_before(folder, "stage", "f")):
+        with pytest.raises(ConfigError, match=r"stage\.safetensors: cannot be read: .*; allowed: .* or none"):
+            read(tmp_path)

@@ -59,7 +59,14 @@ def test_an_interrupted_pretraining_gives_the_same_pair(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         pretrain(CONFIG, tmp_path / "again", TINY)
     assert not (tmp_path / "again" / "pair.json").exists()
-    again = pretrain(CONFIG, tmp_path / "again", TINY)
+    said: list[str] = []
+    again = pretrain(CONFIG, tmp_path / "again", TINY, None, said.append)
+    ends = [line.rpartition("; ")[2] for line in said if line.startswith("stage ")]
+    assert ends == [
+        f"{TINY.tower_steps} steps, all of them done before",
+        "4 steps, 2 of them done before",
+        f"{TINY.student_steps} steps",
+    ]
     assert len(calls) == 3 + (4 - 2) + 3  # the teacher's rest and the student; the tower was only loaded
     assert again["digest"] == whole["digest"]
     assert again["scores"] == whole["scores"]
