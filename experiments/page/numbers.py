@@ -16,6 +16,7 @@ import functools
 import itertools
 import math
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -194,7 +195,7 @@ def _row(
         difference_ci=over(both, by_seed),
         difference_items_ci=bootstrap({k: v for k, v in apart.items() if v is not None}) if both else None,
         counts={name: _mean([one.get(name) for one in every]) for name in COUNTS},
-        runs=tuple(len(some) for _, some in sorted(_by_pair(mine, drift).items())),
+        runs=tuple(Counter(name for name, _ in sorted(mine)).values()),
         seeds=len({seed for _, seed in mine}),
         items=saved.count(every[0]["items"]),
         seconds=statistics.fmean(one["seconds"] for one in every),

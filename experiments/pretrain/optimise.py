@@ -137,10 +137,9 @@ def optimise(
     start, best, found = 0, {}, {}
     checks = max(1, min(CHECKS, steps // 10))
     marks = {round((i + 1) * steps / checks) for i in range(checks)} if validate else set()
-    if path.is_file():
+    if done_before(folder, name, fingerprint):
         (tensors, meta), none = _read(path), torch.zeros(0)
-        fits = all(tensors.get(f"weight/{k}", none).shape == p.shape for k, p in params.items())
-        if fits and meta.get("fingerprint") == fingerprint:
+        if all(tensors.get(f"weight/{k}", none).shape == p.shape for k, p in params.items()):
             start, found = int(meta["step"]), json.loads(meta.get("best", "{}"))
             best = {k.removeprefix("best/"): t for k, t in tensors.items() if k.startswith("best/")}
             with torch.no_grad():
