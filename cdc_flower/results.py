@@ -107,7 +107,7 @@ class RunResult:
     summaries: pd.DataFrame
 
 
-def package_versions() -> dict[str, str]:
+def provenance() -> dict[str, str]:
     """Versions of what decides the bits of a run: the processor, Python, the installed ones of `PACKAGES`."""
     found = {"processor": processor(), "python": platform.python_version()}
     for name in PACKAGES:

@@ -106,7 +106,7 @@ class RunFolder:
 
         Args:
             config: the resolved config of the run.
-            versions: package -> version, see `package_versions`.
+            versions: package -> version, see `results.provenance`.
             extra: more facts that decide the numbers: `pair_digest`, `data_digest`, `engine`.
             resumed: the round after which an earlier run goes on, and the `state()` of its folder then.
 

@@ -119,7 +119,7 @@ def earlier(folder: RunFolder, config: Config, facts: Mapping[str, Any], has_sta
             f"setting 'run.rounds' = {config.run.rounds}: the run in {folder.path} has done {done}, nothing "
             f"is left; allowed: above {done}"
         )
-    versions = results.package_versions()
+    versions = results.provenance()
     other = [n for n in versions if before.info.get("versions", {}).get(n) != versions[n]]
     if other:
         log(WARNING, "%s: other versions than before of %s", folder.path, ", ".join(other))

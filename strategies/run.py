@@ -35,7 +35,7 @@ from cdc_flower.models import placement
 from cdc_flower.models.folders import device_files
 from cdc_flower.models.shared import load_shared
 from cdc_flower.models.teacher import Teacher, load_teacher, teacher_config
-from cdc_flower.results import package_versions
+from cdc_flower.results import provenance
 from cdc_flower.run_folder import RunFolder
 from cdc_flower.wire.messages import Client
 from cdc_flower.wire.reply import Form
@@ -104,7 +104,7 @@ def _run(config: Config, grid: Grid, progress: Progress | None, resume: bool) ->
         adapters_back(playing, found, folder.path)
         facts["resumed_after"] = found.round
     own, callbacks = identity(config, facts), chosen(config)
-    folder.begin(config, package_versions(), facts, found and (found.round, found.parts["folder"]))
+    folder.begin(config, provenance(), facts, found and (found.round, found.parts["folder"]))
     after = After(setup, playing, grid, folder, parts, own, callbacks, progress, _counted(setup, playing))
     status = "failed"
     try:

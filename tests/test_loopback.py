@@ -39,10 +39,11 @@ def test_who_listens_on_another_address_serves_any_name():
 
 
 def test_a_server_answers_from_a_thread_and_ends_with_its_block():
-    before = set(threading.enumerate())
+    before = {thread for thread in threading.enumerate() if thread.name == "http"}
     with loopback.served(loopback.application(ROUTES), loopback.listening(0)) as port:
         assert httpx.get(f"http://127.0.0.1:{port}/").text == "here"
+        assert {thread for thread in threading.enumerate() if thread.name == "http"} > before
         with pytest.raises(ConfigError, match=f"port {port} of 127.0.0.1"):
             loopback.listening(port)
-    assert set(threading.enumerate()) <= before
+    assert {thread for thread in threading.enumerate() if thread.name == "http"} == before
     loopback.listening(port).close()

@@ -35,7 +35,7 @@ SAMPLE = {
 
 def begun(path, **settings):
     folder = RunFolder(path)
-    folder.begin(parse(full(settings)), results.package_versions(), {"pair_digest": "p", "data_digest": "d"})
+    folder.begin(parse(full(settings)), results.provenance(), {"pair_digest": "p", "data_digest": "d"})
     return folder
 
 

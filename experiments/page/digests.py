@@ -21,7 +21,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from cdc_flower.config import Config
-from cdc_flower.results import package_versions
+from cdc_flower.results import provenance
 from strategies.method import Method, method
 
 PLACES = ("strategies", "clients", "cdc_flower.cloud", "cdc_flower.uplink", "cdc_flower.downlink")
@@ -84,7 +84,7 @@ def of_program() -> str:
         for of in ("cdc_flower", "strategies", "clients", "experiments")
         for file in (root / of).rglob("*.py")
     )
-    digest = hashlib.sha256(json.dumps(package_versions(), sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(provenance(), sort_keys=True).encode())
     for file in files:
         digest.update(f"{file.relative_to(root)}\n{plain(file.read_text(encoding='utf-8'))}\n".encode())
     return digest.hexdigest()

@@ -39,7 +39,7 @@ def run_local(config: Config, progress: Progress | None = None, resume: bool = F
         "on_stream": {k: round(v, 6) for k, v in on_stream.items()},
         "stream_items": len(met),
         "items": {},
-        "versions": results.package_versions(),
+        "versions": results.provenance(),
     }
     results.write_json(folder / FILE, found)
     return folder

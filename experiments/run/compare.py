@@ -119,7 +119,7 @@ def run(
         "teacher": {},
         "teacher_on_stream": {},
         "traits": {name: traits(config.run.method) for name, config in configs.items()},
-        "versions": results.package_versions(),
+        "versions": results.provenance(),
         "status": "interrupted",
         "failed": {},
         "host_seconds": {"preparation": 0.0, "total": 0.0},

@@ -31,7 +31,7 @@ from cdc_flower.config import Config, ConfigError, flat
 from cdc_flower.disk import DiskError
 from cdc_flower.ledger import Ledger
 from cdc_flower.models import adapters
-from cdc_flower.results import package_versions
+from cdc_flower.results import provenance
 from cdc_flower.run_folder import RunFolder
 from strategies.accuracy import items, measure
 from strategies.lineage import Lineage
@@ -120,12 +120,12 @@ class Service:
         facts |= {"pair": self.setup.shared.name, "engine": "deployment"}
         if found is not None:
             self._take(Earlier(*found))
-            self.folder.begin(self.config, package_versions(), facts, (found[0], found[1]["folder"]))
+            self.folder.begin(self.config, provenance(), facts, (found[0], found[1]["folder"]))
             log(INFO, "the cloud goes on after round %s, version %s", self.round, self.version)
             self._until_written(lambda: self._say("waiting"))
             return
         self.round, self.arrays = self._asked_before(), self.playing.initial_arrays()
-        self.folder.begin(self.config, package_versions(), facts)
+        self.folder.begin(self.config, provenance(), facts)
         self._made(None)
         self._save()
 

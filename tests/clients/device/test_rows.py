@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import pathlib
 
 import pytest
 from hypothesis import given, settings
@@ -32,9 +32,11 @@ def test_no_name_leads_out_of_the_folder(tmp_path, name):
 
 
 def opened_under(folder) -> list[str]:
-    """Files of `folder` that this process holds open; other tests' files, freed meanwhile, do not count."""
-    held = [pathlib.Path("/proc/self/fd", number) for number in os.listdir("/proc/self/fd")]
-    targets = [os.readlink(link) for link in held if link.is_symlink()]  # the listing's own is gone by now
+    """Files of `folder` that this process holds open; those of other tests, freed meanwhile, do not count."""
+    targets = []
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # closed since it was listed
+            targets.append(os.readlink(f"/proc/self/fd/{number}"))
     return [target for target in targets if target.startswith(str(folder))]
 
 
