@@ -58,11 +58,17 @@ class Round:
     told: list[list[int]]  # of each sample, what goes up as its answer
 
     def sent(self, sample: int, positions: np.ndarray) -> np.ndarray:
-        """The kept tokens (k, D) float32 of a sample as they go up, every time with the same noise."""
-        up, turn = self.task.config.uplink, self.task.shared.transform
-        rng, mean = self.task.rng(f"noise/{sample}", private=True), None if turn is None else turn.mean
-        kept = np.asarray(self.tokens[sample][positions], np.float32)
-        return noised(kept, up.clip, up.noise, rng, mean)
+        """The kept tokens (k, D) float32 of a sample as they go up.
+
+        Each token of a picture has one noise, drawn for that picture, however often and with whichever others
+        it is sent: a cloud that asks again, or for other samples in their place, learns no mean of several.
+        """
+        up, turn, tokens = self.task.config.uplink, self.task.shared.transform, self.tokens[sample]
+        if up.clip:
+            rng = self.task.private_rng("noise", np.ascontiguousarray(tokens).tobytes())
+            every = np.asarray(tokens, np.float32)
+            tokens = noised(every, up.clip, up.noise, rng, None if turn is None else turn.mean)
+        return np.asarray(tokens[positions], np.float32)
 
     def frame(self, chosen: Sequence[int], positions: Sequence[np.ndarray], uncertainty: np.ndarray) -> bytes:
         """The TOKEN_BATCH frame of samples `chosen`; `positions` and `uncertainty` are of all samples."""

@@ -7,6 +7,7 @@ and with it every byte a device sends, is then the same in every engine."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -81,10 +82,16 @@ class Task:
         own = self.source.compression
         return replace(self.config.pair, compression=own) if own else self.config.pair
 
-    def rng(self, purpose: str, *, private: bool = False) -> np.random.Generator:
-        """The device's own generator for a purpose in this round; a private one takes its secret to draw."""
-        secret = f"/{self.secret.hex()}" if private and self.secret else ""
-        return generator(self.config.run.seed, f"{purpose}/{self.round}{secret}", self.device)
+    def rng(self, purpose: str) -> np.random.Generator:
+        """The device's own generator for a purpose in this round."""
+        return generator(self.config.run.seed, f"{purpose}/{self.round}", self.device)
+
+    def private_rng(self, purpose: str, content: bytes) -> np.random.Generator:
+        """The device's own generator for what it has, in every round the same; who has not its secret cannot
+        draw from it.
+        """
+        key = hashlib.blake2b(content, key=self.secret, digest_size=32).hexdigest()
+        return generator(self.config.run.seed, f"{purpose}/{key}", self.device)
 
     def tokens(self, items: Iterable[int]) -> list[np.ndarray]:
         """Vision tokens (n_i, D) float16 of each item."""

@@ -153,7 +153,12 @@ class CDC(Method):
         longest_seen = longest(shared, most.question)
         guard = Guard.of(config, shared, twin, held, world.worth, longest_seen)
         if source.worse and config.cloud.questions > 1:
-            log(WARNING, f"{source.worse}: it is asked no further questions about pictures (cloud.questions)")
+            log(
+                WARNING,
+                "on held-out source the teacher is worth %.3g, the student as shipped %.3g: it is asked no "
+                "further questions about pictures (cloud.questions)",
+                *(source.worth[name] for name in ("teacher", "student")),
+            )
             config = replace(config, cloud=replace(config.cloud, questions=1))
         cloud = cls.learner(config, shared, teacher, twin, source.lessons, longest_seen, read)
         return cls(setup.fleet(), cloud, mirror, shared, teacher, config, twin, most, words, guard)
@@ -240,6 +245,8 @@ class CDC(Method):
         )
         batch = found.batch
         check_sender(batch, device, self.fleet.round_of(device))
+        if empty := sum(not len(sample.positions) for sample in found.samples):
+            raise FrameError(f"{empty} samples have no token; allowed: one or more")
         version, newest = reply.metrics[keys.VERSION], self.lineage.mirror.newest
         if batch.version > min(version, newest):
             raise FrameError(

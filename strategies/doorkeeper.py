@@ -141,7 +141,7 @@ class Doorkeeper:
     compared: Callable[[], Known | None]
     metrics: dict[str, float] = field(default_factory=dict)
     _seen: dict[bytes, None] = field(default_factory=dict)  # digests, the oldest first
-    _given: dict[int, int] = field(default_factory=dict)  # samples that were taken of a device
+    _given: dict[int, int] = field(default_factory=dict)  # samples taken of a device; the median at first
     _trust: dict[int, float] = field(default_factory=dict)
     _until: dict[int, int] = field(default_factory=dict)  # the first round in which it is listened to again
     _known: list[Known | None] = field(default_factory=list)
@@ -159,8 +159,8 @@ class Doorkeeper:
         so_far = float(np.median([*self._given.values()])) if self._given else 0.0
         found = dict(came)
         for device in sorted(numbers):
-            most = self.influence * usual
-            most = min(most, self.influence * (so_far + usual) - self._given.get(device, 0))
+            given = self._given.setdefault(device, int(so_far))  # who comes later is no reason to wait for it
+            most = min(self.influence * usual, self.influence * (so_far + usual) - given)
             taken = self._some(round, device, values[device], max(0, int(most)))
             found[device] = replace(came[device], taken=taken)
         return found
@@ -174,7 +174,7 @@ class Doorkeeper:
             self._seen[digest(samples[i])] = None
         while len(self._seen) > SEEN:
             del self._seen[next(iter(self._seen))]
-        self._given[device] = self._given.get(device, 0) + len(places)
+        self._given[device] += len(places)
         batch = replace(value.batch, samples=tuple(value.batch.samples[i] for i in places))
         kept = tuple(samples[i] for i in places)
         return Taken(Received(batch, kept), len(kept), sum(len(s.positions) for s in kept))

@@ -41,12 +41,9 @@ class SourceLessons:
     worth: dict[str, float]
 
     @property
-    def worse(self) -> str:
-        """How much worse the teacher is than the student, for people; "" where it was not found to be."""
-        teacher, student = (self.worth.get(name, 0.0) for name in ("teacher", "student"))
-        if teacher >= student:
-            return ""
-        return f"on held-out source the teacher is worth {teacher:.3g}, the student as shipped {student:.3g}"
+    def worse(self) -> bool:
+        """Whether the teacher was found to be worth less than the student."""
+        return self.worth.get("teacher", 0.0) < self.worth.get("student", 0.0)
 
 
 def source_lessons(

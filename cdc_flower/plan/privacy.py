@@ -3,11 +3,12 @@
 `uplink.noise` is the Gaussian mechanism once a token (`cdc_flower.uplink.noise`). Two pictures that take each
 other's place differ in K tokens, each of which moves by at most 2 clip, so the K together move by at most
 2 sqrt(K) clip where the deviation of the noise is noise * clip: one Gaussian mechanism with the noise
-multiplier noise / (2 sqrt(K)). Noise is drawn anew for every token that goes up, and Gaussian mechanisms
-compose to a Gaussian mechanism (Mironov 2017, arXiv 1702.07476): M tokens of any number of samples and rounds
-count like M tokens of one. Nobody's data is mixed with another's before the cloud sees it, so neither
-subsampling nor shuffling makes epsilon smaller. What is not covered at all is in docs/threat-model.md:
-which samples go up and how many, which tokens are kept, question, answer and uncertainty.
+multiplier noise / (2 sqrt(K)). Noise is drawn once for every token of a picture, which keeps it however often
+it goes up, and Gaussian mechanisms compose to a Gaussian mechanism (Mironov 2017, arXiv 1702.07476): M
+different tokens of any number of samples and rounds count like M tokens of one. Nobody's data is mixed with
+another's before the cloud sees it, so neither subsampling nor shuffling makes epsilon smaller. What is not
+covered at all is in docs/threat-model.md: which samples go up and how many, which tokens are kept, question,
+answer and uncertainty.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Release:
 
     Attributes:
         name: what it is.
-        tokens: M, how many of its tokens go up at most, over the whole run.
+        tokens: M, how many of its tokens go up at most, over the whole run, each counted once.
         epsilon: infinite without noise.
     """
 
@@ -91,7 +92,7 @@ def releases(config: Config, picture: int, delta: float) -> list[Release]:
     units = {
         "one token": 1,
         "a picture, sent once": kept,
-        "a picture, sent in every round": kept * run.rounds,
+        "a picture, sent in every round": min(kept * run.rounds, picture),
         "all of a device in a round": kept * run.samples_per_round,
         "all of a device in the run": kept * run.samples_per_round * run.rounds,
     }

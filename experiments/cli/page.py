@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,7 +49,8 @@ def page(
     """Make the tables of the documents, a cell (data, arm, seed) at a time.
 
     What was made before and has not changed is kept. Ends with 1 where a cell failed; --set tries other
-    settings, for which --results must be a folder of their own.
+    settings, for which --results must be a folder of their own. Of such a folder, or with --plan, the tables
+    are written beside the cells alone, and no document is filled in.
     """
     from cdc_flower.config import ConfigError
     from experiments.page import plan as planning
@@ -56,16 +58,18 @@ def page(
 
     changes = assignments(sets or [])
     checked(changes)
-    if changes and results == RESULTS:
+    of_documents = results.resolve() == RESULTS.resolve()
+    if changes and of_documents:
         raise ConfigError("--set with the results of the documents; allowed: --results with another folder")
     found = planning.read(plan)
     for arm, why in found.skipped.items():
         say(f"skipped: {arm}: {why}", err=True)
     names = () if only is None else tuple(name.strip() for name in only.split(",") if name.strip())
     chosen = found.cells(names, seeds)
-    failed = {} if tables else _made(found, chosen, results, out, workers, minutes, listing, changes)
+    leave = partial(write.write, found, results, out, of_documents and plan is None)
+    failed = {} if tables else _made(leave, found, chosen, results, out, workers, minutes, listing, changes)
     if not listing:
-        for path in write.write(found, results, out):
+        for path in leave():
             say(str(path))
     for name, why in failed.items():
         say(f"error: {name}: {why}", err=True)
@@ -74,6 +78,7 @@ def page(
 
 
 def _made(
+    leave: Callable[[], Any],
     found: Any,
     chosen: Sequence[Any],
     results: Path,
@@ -85,7 +90,7 @@ def _made(
 ) -> dict[str, str]:
     """Make what is to be made; cell -> why it failed. Also after Ctrl-C the tables are written."""
     from cdc_flower.lock import locked
-    from experiments.page import make, write
+    from experiments.page import make
     from experiments.report.terminal import Terminal
     from experiments.run import plan as planning
     from experiments.run import pool
@@ -110,7 +115,7 @@ def _made(
         try:
             ended = make.make(todo, results, out, busy, terminal.listen, minutes)
         except KeyboardInterrupt:
-            write.write(found, results, out)
+            leave()
             raise
     kept = len(tasks) - len(todo) + len(ended.kept)
     say(f"{len(ended.made)} made, {kept} kept or skipped; {_left(ended.left, busy)}")

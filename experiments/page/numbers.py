@@ -74,7 +74,6 @@ class Row:
     runs: tuple[int, ...]
     seeds: int
     items: int
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -100,20 +99,20 @@ def load(folder: Path, plan: Plan) -> dict[Path, dict[str, Any]]:
 
 
 def teacher(part: Part, data: str, figures: Figures, pairs: Iterable[str]) -> Teacher | None:
-    """The teacher, mean over seeds and pairs; None where its cell is not made."""
-    every = [
-        figures[path]
-        for pair in pairs
+    """The teacher, mean over seeds and pairs as in `mean`; None where its cell is not made."""
+    every = {
+        (name, seed): figures[path]
+        for name in pairs
         for seed in range(part.seeds)
-        if (path := Cell(data, pair, TEACHER, seed).path) in figures
-    ]
+        if (path := Cell(data, name, TEACHER, seed).path) in figures
+    }
     if not every:
         return None
-    stream = [value for one in every if (value := drift_mean(one["on_stream"])) is not None]
+    stream = {key: value for key, one in every.items() if (value := drift_mean(one["on_stream"])) is not None}
     return Teacher(
-        statistics.fmean(one["on_test"].get(SOURCE, float("nan")) for one in every),
-        statistics.fmean(drift_mean(one["on_test"]) or 0.0 for one in every),
-        statistics.fmean(stream) if stream else None,
+        mean(every, [one["on_test"].get(SOURCE, float("nan")) for one in every.values()]),
+        mean(every, [drift_mean(one["on_test"]) or 0.0 for one in every.values()]),
+        mean(stream, list(stream.values())) if stream else None,
     )
 
 
@@ -198,7 +197,6 @@ def _row(
         runs=tuple(Counter(name for name, _ in sorted(mine)).values()),
         seeds=len({seed for _, seed in mine}),
         items=saved.count(every[0]["items"]),
-        seconds=statistics.fmean(one["seconds"] for one in every),
     )
 
 

@@ -144,18 +144,14 @@ def _budget(part: Part, data: str, figures: Figures) -> Table:
 
 def _as_much(points: Sequence[tuple[float, float]], row: Row) -> str:
     """The bytes up at which a line through points (log bytes, drift) is where an arm is, and their share of
-    the arm's own; "" where the line does not come there.
+    the arm's own; "" where the line does not come there. Below its first point it says that.
     """
     sent, level = numbers.bought(row)
-
-    def told(at: float) -> str:
-        return f"{size(math.exp(at))} ({100 * math.exp(at - sent):.0f} %)"
-
     at = numbers.crossing(points, level)
     if at is not None:
-        return told(at)
+        return f"{size(math.exp(at))} ({100 * math.exp(at - sent):.0f} %)"
     least, low = min(points, default=(0.0, 0.0))
-    return f"less than {told(least)}" if low > level else ""
+    return f"less than {size(math.exp(least))}, its least" if low > level else ""
 
 
 def _crossing(part: Part, data: str, figures: Figures) -> Table:

@@ -90,13 +90,14 @@ def _ends(ci: tuple[float, float] | None) -> list[float] | None:
     return None if ci is None else [round(ci[0], 6), round(ci[1], 6)]
 
 
-def write(plan: Plan, folder: Path, out: Path) -> list[Path]:
+def write(plan: Plan, folder: Path, out: Path, documents: bool = False) -> list[Path]:
     """Write everything that the cells in a folder of results give; the paths of what was written.
 
     Args:
         plan: the page.
-        folder: of results: the tables go there, and between the marks of documents beside and above it.
+        folder: of results: the tables go there.
         out: for `page.json` and figures.
+        documents: tables go between the marks of documents beside and above `folder`, too.
 
     Raises:
         ConfigError: a document with a mark that names nothing.
@@ -108,7 +109,7 @@ def write(plan: Plan, folder: Path, out: Path) -> list[Path]:
         path.mkdir(parents=True, exist_ok=True)
     results.write_json(out / JSON, page(plan, figures))
     texts = {folder / name: text for name, text in tables.documents(plan, made).items()}
-    for path in tables.marked(folder):
+    for path in tables.marked(folder) if documents else ():
         try:
             texts[path] = tables.filled(path.read_text(encoding="utf-8"), made)
         except ValueError as err:

@@ -53,6 +53,24 @@ def test_noise_is_on_what_goes_up_alone_and_nobody_without_the_secret_draws_it_a
     assert 0.3 < apart < 2
 
 
+def test_a_token_of_a_picture_has_one_noise_whatever_is_asked_and_whenever(make_task):
+    task = dataclasses.replace(make_task(uplink_clip=1.0, uplink_noise=0.5), secret=b"of the device")
+    rng, absent = np.random.default_rng(0), (None, None)
+    first, second = (rng.normal(size=(9, task.shared.width)).astype(np.float16) for _ in range(2))
+    asked = cdc.Round(task, *absent, [first, second], [], [], *absent)
+    again = cdc.Round(dataclasses.replace(task, round=task.round + 1), *absent, [second], [], [], *absent)
+    sent = asked.sent(1, np.array([2, 5, 7]))
+    np.testing.assert_array_equal(sent[1:], again.sent(0, np.array([5, 7])))
+
+    def noise(now, sample, tokens):
+        every = np.arange(len(tokens))
+        plain = dataclasses.replace(now, task=make_task(uplink_clip=1.0))
+        return now.sent(sample, every) - plain.sent(sample, every)
+
+    own = [noise(asked, 0, first), noise(asked, 1, second)]
+    assert abs(np.corrcoef(*(one.ravel() for one in own))[0, 1]) < 0.2
+
+
 @pytest.fixture
 def line(make_task):
     """A mirror over the tiny student with three versions."""

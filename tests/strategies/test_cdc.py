@@ -75,9 +75,9 @@ def play(strategy, fake_devices):
     return run
 
 
-def batch(device: int, round: int, shared) -> bytes:
-    tokens = np.full((2, shared.width), device, np.float32)
-    sample = Sample(0, shared.grid, np.array([0, 5], np.uint16), [7 + device], [8], 0.5, tokens=tokens)
+def batch(device: int, round: int, shared, places=(0, 5)) -> bytes:
+    tokens = np.full((len(places), shared.width), device, np.float32)
+    sample = Sample(0, shared.grid, np.array(places, np.uint16), [7 + device], [8], 0.5, tokens=tokens)
     return token_batch.encode(Batch(device, round, 0, (sample,)), shared.width, 3, shared.transform)
 
 
@@ -185,6 +185,12 @@ def test_a_device_that_does_not_say_what_it_has_is_refused(strategy, fake_device
     assert strategy.lineage.known == {}
 
 
+def test_a_sample_without_tokens_is_refused(strategy, play, shared):
+    play(lambda d, r: batch(d, r, shared, () if d == 1 else (3,)))
+    assert [r.status for r in strategy.fleet.ledger.rows()] == ["ok", "refused", "ok"]
+    assert "1 samples have no token; allowed: one or more" in strategy.fleet.ledger.rows()[1].reason
+
+
 @pytest.mark.parametrize(("answers", "jumps"), [(True, "all"), (False, "start"), ("another", "none")])
 def test_which_jumps_a_device_is_offered(strategy, play, fake_devices, shared, answers, jumps):
     strategy.fleet.min_devices = 0
@@ -210,7 +216,7 @@ def test_a_teacher_that_is_worse_at_the_source_is_asked_what_devices_asked_and_n
 ):
     said, measured = [], dict(zip(("teacher", "student"), worth, strict=True))
     lessons = cdc.source_lessons
-    monkeypatch.setattr(cdc, "log", lambda level, line: said.append(line))
+    monkeypatch.setattr(cdc, "log", lambda level, line, *values: said.append(line % values))
     monkeypatch.setattr(
         cdc, "source_lessons", lambda *given: dataclasses.replace(lessons(*given), worth=measured)
     )

@@ -93,6 +93,14 @@ def test_no_device_gives_more_than_its_share(door):
     assert sum(often) <= 2 * (4 + 8)
 
 
+def test_devices_that_come_later_take_nothing_from_those_that_are_there(door):
+    for round in range(20):
+        door.admitted(round, {d: batch(d, honest(8), round) for d in (0, 1)})
+    for round in range(20, 24):
+        found = door.admitted(round, {d: batch(d, honest(8), round) for d in range(6)})
+        assert taken(found) == dict.fromkeys(range(6), 8)
+
+
 def test_a_liar_is_not_listened_to_for_some_rounds_and_one_line_says_so(door, caplog):
     caplog.set_level("WARNING", "flwr")
 

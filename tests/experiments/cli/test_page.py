@@ -1,8 +1,11 @@
 """The command says what it would make, and refuses what cannot be a page in one line."""
 
+from pathlib import Path
+
 import pytest
 
 from experiments.page import digests
+from experiments.page import plan as planning
 
 
 @pytest.mark.parametrize(
@@ -18,6 +21,32 @@ from experiments.page import digests
 )
 def test_what_cannot_be_a_page_is_refused(refused, arguments, message, tmp_path):
     assert message in refused("page", "--out", str(tmp_path / "out"), *arguments)
+
+
+def test_the_results_of_the_documents_are_known_by_any_path(refused, tmp_path):
+    arguments = ["--list", "--set", "run.rounds=2", "--results", str(tmp_path / "docs/../docs/results")]
+    assert "--set with the results of the documents; allowed: --results" in refused("page", *arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "filled"),
+    [
+        ([], True),
+        (["--results", "results/../docs/results"], True),
+        (["--results", "results/try"], False),
+        (["--plan", "mine.toml"], False),
+        (["--results", "results/try", "--set", "run.rounds=2"], False),
+    ],
+)
+def test_a_try_writes_into_no_document(command, monkeypatch, tmp_path, arguments, filled):
+    monkeypatch.chdir(tmp_path)
+    Path("results").mkdir()
+    Path("mine.toml").write_text(planning.PAGE.read_text())
+    Path("README.md").write_text("<!-- page: short scenes -->\nold\n<!-- /page -->\n")
+    code, said, _ = command("page", "--tables", "--out", "results/page", *arguments)
+    assert code == 0
+    assert ("README.md" in said) == filled
+    assert ("old" not in Path("README.md").read_text()) == filled
 
 
 def test_the_list_says_what_would_be_made_and_makes_nothing(command, monkeypatch, tmp_path):

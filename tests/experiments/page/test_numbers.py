@@ -1,10 +1,14 @@
 """The intervals of the page against cases that can be computed by hand."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from experiments.page import cells, numbers
+from experiments.page.plan import TEACHER, Cell
 
 
 def runs(rates, items=400, pairs=("",)):
@@ -103,3 +107,18 @@ def test_each_pair_counts_alike_however_many_runs_it_has():
     several = [("a", 0), ("a", 1), ("a", 2), ("b", 0)]
     assert numbers.mean(several, [0.1, 0.2, 0.3, 0.6]) == pytest.approx(0.4)
     assert numbers.mean(several[:3], [0.1, 0.2, 0.3]) == pytest.approx(0.2)
+
+
+def test_the_teacher_of_a_pair_with_more_cells_counts_no_more():
+    part: Any = SimpleNamespace(seeds=3)
+    figures = {
+        Cell("signs", pair, TEACHER, seed).path: {
+            "on_test": {"source": value, "object": value},
+            "on_stream": {"object": value} if pair == "a" else {},
+        }
+        for pair, seed, value in (("a", 0, 0.9), ("a", 1, 0.9), ("a", 2, 0.9), ("b", 0, 0.6))
+    }
+    found = numbers.teacher(part, "signs", figures, ("a", "b"))
+    assert found is not None
+    assert (found.source, found.on_test, found.on_stream) == pytest.approx((0.75, 0.75, 0.9))
+    assert numbers.teacher(part, "signs", {}, ("a", "b")) is None

@@ -39,7 +39,7 @@ def test_budgets_name_variant_and_arm(making, plan):
 
 @pytest.mark.parametrize(
     ("drift", "said"),
-    [(0.6, "1 kB (50 %)"), (0.7, "2 kB (100 %)"), (0.5, "less than 1 kB (50 %)"), (0.9, "")],
+    [(0.6, "1 kB (50 %)"), (0.7, "2 kB (100 %)"), (0.5, "less than 1 kB, its least"), (0.9, "")],
 )
 def test_budgets_say_with_how_many_bytes_cdc_is_where_another_arm_is(drift, said):
     other: Any = SimpleNamespace(counts={"uplink_bytes": 2000.0}, acc_drift=drift)

@@ -24,7 +24,7 @@ def test_everything_is_written_from_the_cells(making, plan, tmp_path):
     making(only=("main", "ladder", "budgets"), seeds=2)
     document = tmp_path / "docs/method.md"
     document.write_text("<!-- page: main scenes -->\nold\n<!-- /page -->\n")
-    write.write(plan, making.folder, tmp_path / "page")
+    write.write(plan, making.folder, tmp_path / "page", documents=True)
     found = json.loads((tmp_path / "page/page.json").read_text())
     jsonschema.validate(found, SCHEMA)
     scenes = found["data"]["scenes"]
@@ -45,4 +45,15 @@ def test_a_mark_that_names_nothing_is_refused(plan, tmp_path):
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs/a.md").write_text("<!-- page: nothing -->\n<!-- /page -->\n")
     with pytest.raises(ConfigError, match=r"a\.md: mark 'page: nothing'; allowed: main scenes"):
-        write.write(plan, tmp_path / "docs/results", tmp_path / "out")
+        write.write(plan, tmp_path / "docs/results", tmp_path / "out", documents=True)
+
+
+def test_documents_are_filled_in_only_where_that_is_asked_for(making, plan, tmp_path):
+    making()
+    places = [tmp_path / "README.md", tmp_path / "docs/method.md"]
+    for path, block in zip(places, ("short scenes", "nothing"), strict=True):
+        path.write_text(f"<!-- page: {block} -->\nold\n<!-- /page -->\n")
+    written = write.write(plan, making.folder, tmp_path / "page")
+    assert not set(places) & set(written)
+    assert all("old" in path.read_text() for path in places)
+    assert "| cdc | no | no |" in (making.folder / "main.md").read_text()
