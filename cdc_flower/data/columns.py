@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -85,7 +86,7 @@ def row_of(record: Mapping[str, Any], fields: Mapping[str, str], where: str) -> 
     """The text columns of one source record: those in `fields`, without picture or file, and further ones.
 
     A list of answers is also the row's `answers`. Of further fields texts, numbers and truth values are kept,
-    and lists of texts in the columns of `LISTS`.
+    and lists of texts in the columns of `LISTS`. A number that is not finite counts as missing.
 
     Raises:
         PackError: a column without its field, or of another type.
@@ -95,7 +96,7 @@ def row_of(record: Mapping[str, Any], fields: Mapping[str, str], where: str) -> 
         value = record.get(field)
         if column in ("image", "file"):
             continue
-        if value is not None:
+        if not _is_nothing(value):
             row[column] = _cell(value, where, column)
             if column == "answer" and isinstance(value, list | tuple):
                 row.setdefault("answers", _cell(value, where, "answers"))
@@ -117,7 +118,12 @@ def is_kept(name: str, value: Any) -> bool:
     """Whether a further field with such a value becomes a column."""
     if name in LISTS:
         return isinstance(value, list | tuple) and all(isinstance(one, str) and one.strip() for one in value)
-    return name.isprintable() and isinstance(value, str | int | float | bool)
+    return name.isprintable() and isinstance(value, str | int | float | bool) and not _is_nothing(value)
+
+
+def _is_nothing(value: Any) -> bool:
+    """Whether a field says nothing: null, or a number that is none, as tables write one that is missing."""
+    return value is None or (isinstance(value, float) and not math.isfinite(value))
 
 
 def _further(name: str, value: Any) -> Any:
@@ -195,12 +201,13 @@ def _csv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             rows = csv.DictReader(stream, strict=True)
+            names = rows.fieldnames or ()
+            if twice := [name for name, times in Counter(names).items() if times > 1]:
+                raise PackError(f"{path}: column '{twice[0]}' is there twice; allowed: once")
             for record in rows:
                 where = f"{path}: line {rows.line_num}"
                 if None in record or None in record.values():
-                    raise PackError(
-                        f"{where}: not as many cells as the head has; allowed: {len(rows.fieldnames or ())}"
-                    )
+                    raise PackError(f"{where}: not as many cells as the head has; allowed: {len(names)}")
                 yield where, record
     except (csv.Error, UnicodeDecodeError) as err:
         raise PackError(f"{path}: no CSV file in UTF-8: {one_line(err)}") from None

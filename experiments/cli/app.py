@@ -92,7 +92,8 @@ def main(arguments: list[str] | None = None) -> None:
         err.show()
         sys.exit(2)
     except Stopped as err:
-        _end("interrupted", err.message, err.exit_code)
+        said, _, command = err.message.partition("\n")
+        _end("interrupted", said, err.exit_code, command)
     except click.ClickException as err:
         _end("error", err.format_message(), err.exit_code)
     except (KeyboardInterrupt, click.Abort):
@@ -105,11 +106,15 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(code if isinstance(code, int) else 0)
 
 
-def _end(what: str, message: str, code: int) -> None:
-    """Say how it ended, in one line, and end."""
+def _end(what: str, message: str, code: int, command: str = "") -> None:
+    """Say how it ended, in one line, and end; a command that goes on is on a line of its own, as it is typed,
+    so that it can be pasted.
+    """
     if code == 130 and sys.stderr.isatty():
         say("", err=True)  # behind the ^C that a terminal shows
     say(f"{what}: {one_line(message)}" if message else what, err=True)
+    if command:
+        typer.echo(command, err=True)
     sys.exit(code)
 
 

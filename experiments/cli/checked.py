@@ -105,7 +105,7 @@ class Stopped(click.ClickException):
 @contextmanager
 def goes_on(how: Callable[[], str]) -> Iterator[None]:
     """At Ctrl-C in this block the command says, beside that it was interrupted, what `how` returns: where
-    what was done lies, and what goes on with it.
+    what was done lies, and what goes on with it. A command to paste is behind a line break of its own.
     """
     try:
         yield
@@ -124,9 +124,18 @@ def program() -> str:
     return shlex.quote(called)
 
 
+def written(path: Path) -> int:
+    """When a file was last written; 0 = never. Tells whether a command has begun to write its own."""
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
 def typed(*more: str) -> str:
-    """The command that is being called, as it was typed, with more options."""
+    """The command that is being called, as it was typed, with more options. What goes on replaces nothing:
+    `--resume` is in the place of `--replace`.
+    """
     words = click.get_current_context().meta[TYPED]
+    if "--resume" in more:
+        words = [word for word in words if word != "--replace"]
     return f"{program()} {shlex.join([*words, *(one for one in more if one not in words)])}"
 
 

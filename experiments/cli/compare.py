@@ -9,7 +9,7 @@ import typer
 
 from cdc_flower.config import ConfigError, parse
 from experiments.cli import options
-from experiments.cli.checked import goes_on, typed
+from experiments.cli.checked import goes_on, typed, written
 from experiments.cli.options import MOST_WORKERS, Data, NoPlan, NoPretrain, Out, Preset, Sets, named
 from experiments.cli.saying import say
 from experiments.run.settings import assignments, compared
@@ -76,7 +76,8 @@ def compare(
     elif methods is None:
         chosen = compared(of_preset)
     folder = out or Path("results") / parse(settings).data.name
-    with goes_on(lambda: f"what was done is in '{folder}'; this goes on: {typed('--resume')}"):
+    before = written(folder / summary.INDEX)
+    with goes_on(lambda: _kept(folder, before)):
         try:
             made = comparing.run(
                 settings,
@@ -99,6 +100,17 @@ def compare(
             log = pool.log_of(summary.run_folder(made.out, arm, int(seed)))
             say(f"error: {name}: {why}; what it printed: {log}", err=True)
         raise typer.Exit(1)
+
+
+def _kept(folder: Path, before: int) -> str:
+    """What a comparison leaves that is interrupted, and how it goes on; `before`: when an earlier one was
+    written down in its folder, see `written`.
+    """
+    from experiments.report import summary
+
+    if written(folder / summary.INDEX) == before:
+        return "no run was begun yet; give the same command again"
+    return f"what was done is in '{folder}'; this goes on:\n{typed('--resume')}"
 
 
 def _named(methods: str) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from enum import StrEnum
 from functools import partial
@@ -13,7 +12,8 @@ import typer
 
 from cdc_flower import plugins
 from cdc_flower.config import ConfigError, parse
-from experiments.cli.checked import Folder, goes_on, program
+from cdc_flower.lock import refuse_if_taken
+from experiments.cli.checked import Folder, goes_on, program, typed, written
 from experiments.cli.options import (
     Data,
     NoPlan,
@@ -26,6 +26,7 @@ from experiments.cli.options import (
     named,
 )
 from experiments.cli.saying import say
+from experiments.run.machine import cores
 from experiments.run.settings import assignments
 
 
@@ -86,9 +87,8 @@ def simulate(
     if engine is not Engine.fleet and any(of_fleet.values()):
         given = ", ".join(name for name, value in of_fleet.items() if value)
         raise ConfigError(f"{given} with --engine {engine.value}; allowed: --engine fleet")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if not ray_address and workers > cores:
-        raise ConfigError(f"--workers {workers}; allowed: up to {cores}, the cores of this host")
+    if not ray_address and workers > cores():
+        raise ConfigError(f"--workers {workers}; allowed: up to {cores()}, the cores of this host")
     if resume is not None and replace:
         raise ConfigError("--resume and --replace; allowed: one of them")
     if resume is None:
@@ -114,15 +114,20 @@ def simulate(
     from experiments.run import plan as planning
     from experiments.run import simulate as simulating
 
-    if resume is None and not replace:
-        simulating.refuse_what_is_in(target.absolute(), config)
+    if resume is None:
+        for place in (target, simulating.home_of(target)) if engine is Engine.flower else (target,):
+            refuse_if_taken(place)
+        simulating.refuse_something_else(target.absolute(), simulating.is_run, "that of an earlier run")
+        if not replace:
+            simulating.refuse_what_is_in(target.absolute(), config)
     if not no_plan and not ray_address:  # the workers of a cluster are on other machines
-        how = planning.Engine(engine.value, 1 if engine is Engine.local else workers or cores)
+        how = planning.Engine(engine.value, 1 if engine is Engine.local else workers or cores())
         planning.check({config.run.method: config}, how, 1)
     pool.silence()
     shown = Watch(target) if live else Terminal(1)
     held = simulating.claimed(target, engine is Engine.flower)
-    kept = goes_on(lambda: _kept(target, engine))
+    before = None if resume else written(target / "config.json")
+    kept = goes_on(lambda: _kept(target, engine, before))
     with (
         kept,
         held,
@@ -155,20 +160,27 @@ def simulate(
     say(f"run folder: {folder}")
 
 
-def _kept(folder: Path, engine: Engine) -> str:
-    """What a run leaves that is interrupted, and how it goes on."""
+def _kept(folder: Path, engine: Engine, before: int | None) -> str:
+    """What a run leaves that is interrupted, and how it goes on.
+
+    Args:
+        folder: of the run.
+        engine: that it was on.
+        before: when an earlier run began in the folder, see `written`; None = this run goes on with that one.
+    """
     from experiments.run import simulate as simulating
 
-    if engine is Engine.flower:
-        return f"what was done is in '{folder}'; Flower's engine cannot go on with it"
-    done = simulating.rounds_done(folder)
+    begun = before is None or written(folder / "config.json") != before
+    done = simulating.rounds_done(folder) if begun else 0
     if not done:
-        return f"no round was done yet; '{folder}' can be used again"
+        return "no round was done yet; give the same command again"
+    rounds = f"{'1 round is' if done == 1 else f'{done} rounds are'} in '{folder}'"
+    if engine is Engine.flower:
+        return f"{rounds}; Flower's engine cannot go on with it"
+    if before is None:
+        return f"{rounds}; this goes on:\n{typed()}"
     on = "" if engine is Engine.local else f" --engine {engine.value}"
-    rounds = "1 round is" if done == 1 else f"{done} rounds are"
-    return (
-        f"{rounds} in '{folder}'; this goes on: {program()} simulate --resume {shlex.quote(str(folder))}{on}"
-    )
+    return f"{rounds}; this goes on:\n{program()} simulate --resume {shlex.quote(str(folder))}{on}"
 
 
 def _resumed(folder: Path, sets: list[str] | None, options: dict[str, Any]) -> Any:

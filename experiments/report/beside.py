@@ -56,10 +56,7 @@ def read(folders: Sequence[Path]) -> list[Result]:
     Raises:
         ConfigError: a folder twice, one that holds no comparison, or none with a run.
     """
-    if twice := next(
-        (f for i, f in enumerate(folders) if f.resolve() in [g.resolve() for g in folders[:i]]), None
-    ):
-        raise ConfigError(f"{twice}: given twice; allowed: each folder once")
+    summary.refuse_twice(folders)
     paths = [folder.resolve() for folder in folders]
     names = [path.name for path in paths]
     if len(set(names)) < len(names):
@@ -119,7 +116,8 @@ def cells(made: Sequence[Row], base: Result) -> list[tuple[str, ...]]:
 
 def _apart(row: Row, lead: Sure, base: Result) -> tuple[str, ...]:
     ends = f"{100 * lead.ends[0]:+.1f} to {100 * lead.ends[1]:+.1f}" if lead.ends else "not known"
-    none = "one seed" if lead.seeds else "no common seed" if _same_data(base, row.result) else "other data"
+    alike = "one seed" if lead.seeds == 1 else f"{lead.seeds} seeds"
+    none = alike if lead.seeds else "no common seed" if _same_data(base, row.result) else "other data"
     over = {"questions": "questions of one seed", "": none}
     return base.name, f"{100 * lead.value:+.1f}", ends, over.get(lead.over, f"{lead.seeds} {lead.over}")
 

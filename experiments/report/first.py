@@ -141,9 +141,8 @@ def _fact(comparison: Comparison, arm: str, has: Sure) -> str:
 def how_sure(what: Sure, name: str) -> str:
     """A clause on an interval, what it is over, and what it leaves out."""
     if what.ends is None:
-        return (
-            f"{'one run' if what.seeds == 1 else 'runs without a common seed'} cannot say how sure {name} is"
-        )
+        runs = {0: "runs without a common seed", 1: "one run"}.get(what.seeds, "runs that are all alike")
+        return f"{runs} cannot say how sure {name} is"
     low, high = (
         f"{100 * end:+.1f}" if name.endswith("lead") or " over " in name else f"{100 * end:.1f}"
         for end in what.ends

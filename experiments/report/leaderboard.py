@@ -161,8 +161,9 @@ def boards(folders: Sequence[Path], *, apart: bool = False) -> list[Board]:
         apart: several problems are allowed.
 
     Raises:
-        ConfigError: a folder that holds no comparison, or, without `apart`, a second problem.
+        ConfigError: a folder twice, one that holds no comparison, or, without `apart`, a second problem.
     """
+    summary.refuse_twice(folders)
     grouped: dict[str, tuple[dict[str, Any], str, list[Row]]] = {}
     for folder in folders:
         rows, problem, where = read(folder)

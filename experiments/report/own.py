@@ -78,18 +78,24 @@ def drawn(rows: pd.DataFrame, draws: int = DRAWS) -> np.ndarray:
 
 
 def interval(rows: pd.DataFrame) -> Interval | None:
-    """95 % interval of the mean; None without rows."""
-    return _ends(drawn(rows)) if len(rows) else None
+    """95 % interval of the mean; None without rows, and of one device in one seed, which is always drawn."""
+    return _ends(drawn(rows)) if _several(rows) else None
 
 
-def difference(mine: pd.DataFrame, theirs: pd.DataFrame) -> tuple[float, Interval] | None:
-    """How far one arm is ahead of another, with its 95 % interval; None where seeds or users differ."""
+def _several(rows: pd.DataFrame) -> bool:
+    return len(rows) > 0 and _units(rows)[0].size > 1
+
+
+def difference(mine: pd.DataFrame, theirs: pd.DataFrame) -> tuple[float, Interval | None] | None:
+    """How far one arm is ahead of another, with its 95 % interval, where `interval` has one; None where seeds
+    or users differ.
+    """
     key = ["seed", "device", "user", "domain", "familiar", "items"]
     same = [frame[key].sort_values(key[:5]).reset_index(drop=True) for frame in (mine, theirs)]
     if mine.empty or not same[0].equals(same[1]):
         return None
     apart = (mean(mine) or 0.0) - (mean(theirs) or 0.0)
-    return apart, _ends(drawn(mine) - drawn(theirs))
+    return apart, _ends(drawn(mine) - drawn(theirs)) if _several(mine) else None
 
 
 def _ends(values: np.ndarray) -> Interval:
@@ -103,9 +109,10 @@ def figures(personal: pd.DataFrame, arm: str) -> dict[str, dict[str, Any]]:
     for familiar in kinds(personal):
         rows = last(personal, arm, familiar)
         if len(rows):
+            ends = interval(rows)
             found[familiar] = {
                 "accuracy": mean(rows),
-                "ci95": list(interval(rows) or ()),
+                "ci95": list(ends) if ends else None,
                 "devices": int(rows.groupby("seed")["device"].nunique().max()),
             }
     return found
@@ -135,8 +142,9 @@ def notes(comparison: Comparison, base: str) -> list[str]:
         for kind in kinds(personal) if arm != base else ():
             found = difference(last(personal, arm, kind), last(personal, base, kind))
             if found is not None:
-                (low, high), apart = found[1], found[0]
-                parts.append(f"{kind} {100 * apart:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]")
+                apart, ends = found
+                within = f" [{100 * ends[0]:+.1f}, {100 * ends[1]:+.1f}]" if ends else ""
+                parts.append(f"{kind} {100 * apart:+.1f}{within}")
         if parts:
             lines.append(f"{arm} against {base} on devices' own items, points: {', '.join(parts)}.")
     return lines

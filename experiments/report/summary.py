@@ -37,6 +37,21 @@ MEASURES = (
 LEAST_GAP = 0.01  # a share of less than a point says nothing, and a teacher may be below the student
 SUMMARY = "summary.json"
 INDEX = "comparison.json"
+INDEXED: dict[str, tuple[type, type | tuple[type, ...]]] = {
+    "config": (dict, object),
+    "data": (str, str),
+    "methods": (list, str),
+    "arms": (dict, dict),
+    "seeds": (list, int),
+    "teacher": (dict, (int, float)),
+    "traits": (dict, dict),
+    "versions": (dict, object),
+    "status": (str, str),
+    "failed": (dict, object),
+    "host_seconds": (dict, (int, float)),
+}
+"""What every comparison.json holds: its kind, and that of all in it."""
+READ, TRAITS = {"run.method", "run.devices"}, {"labels", "device_backprop", "adapts"}
 # 97.5 % quantiles of Student's t for 1..30 degrees of freedom (any table, e.g. NIST/SEMATECH 1.3.6.7.2)
 T_975 = (
     *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
@@ -120,19 +135,25 @@ def run_folder(out: Path, method: str, seed: int) -> Path:
     return out / "runs" / f"{method}-{seed}"
 
 
+def refuse_twice(folders: Sequence[Path]) -> None:
+    """Refuse a folder that is named twice.
+
+    Raises:
+        ConfigError: names it.
+    """
+    there = [folder.resolve() for folder in folders]
+    if twice := next((f for i, f in enumerate(folders) if there[i] in there[:i]), None):
+        raise ConfigError(f"{twice}: given twice; allowed: each folder once")
+
+
 def read(out: str | Path) -> Comparison:
     """Read a comparison folder, finished or not.
 
     Raises:
-        ConfigError: the folder holds no comparison.
+        ConfigError: the folder holds no comparison, or a file of it is damaged or missing.
     """
     out = Path(out)
-    try:
-        index = json.loads((out / INDEX).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{out}: {INDEX} is missing; allowed: a folder written by compare") from None
-    except (OSError, ValueError) as err:
-        raise ConfigError(f"{out / INDEX}: cannot be read: {err}") from None
+    index = _index(out)
     rows, rounds, devices, metrics, pictures, personal, maps, found = [], [], [], [], [], [], [], []
     for method in index["methods"]:
         for seed in index["seeds"]:
@@ -140,6 +161,7 @@ def read(out: str | Path) -> Comparison:
             if not (folder / "config.json").exists():
                 continue
             result = results.read(folder)
+            _refuse_without_tables(result)
             tag = {"method": method, "seed": seed}
             rows.append({**tag, "status": result.status, **_measure(result)})
             rounds.append(result.rounds.assign(**tag))
@@ -167,6 +189,43 @@ def read(out: str | Path) -> Comparison:
         index=index,
         out=out,
     )
+
+
+def _index(out: Path) -> dict[str, Any]:
+    """What comparison.json says, with everything in it that is read without asking whether it is there."""
+    try:
+        index = json.loads((out / INDEX).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{out}: {INDEX} is missing; allowed: a folder written by compare") from None
+    except (OSError, ValueError, RecursionError) as err:
+        raise ConfigError(f"{out / INDEX}: cannot be read: {err}") from None
+    told = index if isinstance(index, dict) else {}
+    wrong = next((name for name, form in INDEXED.items() if not _fits(told.get(name), *form)), None)
+    if wrong is None:
+        asked = {"config": (told["config"], READ)}
+        asked |= {f"traits of {arm}": (told["traits"].get(arm, {}), TRAITS) for arm in told["methods"]}
+        wrong = next((name for name, (table, names) in asked.items() if names - set(table)), None)
+    if wrong is not None:
+        raise ConfigError(
+            f"{out / INDEX}: '{wrong}' is missing or of another form; allowed: a file written by compare"
+        )
+    return told
+
+
+def _fits(value: Any, kind: type, of: type | tuple[type, ...]) -> bool:
+    """Whether a value is of a kind, and all in it of another."""
+    inside = value.values() if isinstance(value, dict) else value
+    return isinstance(value, kind) and all(isinstance(one, of) for one in inside)
+
+
+def _refuse_without_tables(result: results.RunResult) -> None:
+    """A run that has completed has its tables; without them it would count as one that measured nothing."""
+    for name in results.ALWAYS:
+        if result.status == "completed" and not (result.folder / name).is_file():
+            raise ConfigError(
+                f"{result.folder / name}: is missing, and the run has completed; allowed: all files of "
+                "a run, or compare --resume, which makes it again"
+            )
 
 
 def _items(rounds: Sequence[pd.DataFrame]) -> dict[str, int]:

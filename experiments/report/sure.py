@@ -22,6 +22,7 @@ from experiments.report import charts, own
 from experiments.report.summary import Comparison, interval, run_folder
 
 OWN, DRIFT, SOURCE = "own", "drift", "source"
+NO_WIDTH = 1e-9  # of an interval, but for what floats add
 
 
 class Sure(NamedTuple):
@@ -67,7 +68,8 @@ def reached(comparison: Comparison, arm: str, by: str) -> Sure:
     """What an arm has after its last round."""
     if by == OWN:
         rows = own.last(comparison.personal, arm)
-        return Sure(own.mean(rows) or 0.0, own.interval(rows), "devices", rows["seed"].nunique())
+        ends = own.interval(rows)
+        return Sure(own.mean(rows) or 0.0, ends, "devices" if ends else "", rows["seed"].nunique())
     values = _by_seed(comparison, arm, by)
     return _sure(values, _worth(comparison, arm, values, by))
 
@@ -87,7 +89,7 @@ def lead(mine: tuple[Comparison, str], theirs: tuple[Comparison, str], by: str, 
     if by == OWN:
         rows = [own.last(made.personal, arm) for made, arm in (mine, theirs)]
         if found := own.difference(*rows):
-            return Sure(*found, "devices", rows[0]["seed"].nunique())
+            return Sure(*found, "devices" if found[1] else "", rows[0]["seed"].nunique())
         return Sure((own.mean(rows[0]) or 0.0) - (own.mean(rows[1]) or 0.0), None, "", 0)
     one, other = (_by_seed(*of, by) for of in (mine, theirs))
     apart = (one - other).dropna()
@@ -116,11 +118,19 @@ def _sure(values: pd.Series, worth: Mapping[str, np.ndarray]) -> Sure:
     """Of figures by seed; of a single one by what its answers are worth, domain by domain."""
     mean = statistics.fmean(values)
     if len(values) > 1:
-        return Sure(mean, interval(values.tolist()), "seeds", len(values))
+        return _where_something_varies(Sure(mean, interval(values.tolist()), "seeds", len(values)))
     if not worth or min(map(len, worth.values())) < 2:
         return Sure(mean, None, "", 1)
     half = 1.96 * sum(of.var(ddof=1) / len(of) for of in worth.values()) ** 0.5 / len(worth)
-    return Sure(mean, (mean - half, mean + half), "questions", 1)
+    return _where_something_varies(Sure(mean, (mean - half, mean + half), "questions", 1))
+
+
+def _where_something_varies(found: Sure) -> Sure:
+    """A figure without its interval where that has no width: what is all alike does not say how others would
+    be, and is not certain.
+    """
+    low, high = found.ends or (0.0, 0.0)
+    return found if high - low > NO_WIDTH else found._replace(ends=None, over="")
 
 
 def _worth(comparison: Comparison, arm: str, of: pd.Series, by: str) -> dict[str, np.ndarray]:

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from cdc_flower import results
-from cdc_flower.border import no_folder
 from cdc_flower.config import Config, ConfigError, flat, full_key, parse
-from cdc_flower.lock import FILE, locked, refuse_if_taken
+from cdc_flower.lock import locked, refuse_if_taken
+from cdc_flower.run_folder import CHECKPOINTS
 from cdc_flower.session import session
 from experiments.report import page, summary
 from experiments.report.summary import Comparison
@@ -30,6 +30,7 @@ from experiments.run import pairs, pool
 from experiments.run import plan as planning
 from experiments.run.arms import with_needs
 from experiments.run.pool import Job
+from experiments.run.simulate import refuse_something_else
 from strategies import method as registry
 from strategies.checks import check_named
 
@@ -73,7 +74,8 @@ def run(
             usual `if __name__ == "__main__":`, because workers import the script.
         progress: show bars on standard error.
         resume: of runs of the same settings, pair and data that are already in `out`, keep those that are
-            finished, and go on with the others after their last checkpoint.
+            finished, and go on with the others after their last checkpoint. A run of others that has rounds
+            is refused.
         replace: begin anew where another comparison is, or one that was interrupted.
         pretrain: train a pair for a pack that has none (see `experiments.run.pairs`); False = refuse it.
         plan: refuse what surely does not fit into this machine (see `experiments.run.plan`).
@@ -106,9 +108,12 @@ def run(
     ]
     if plan:
         planning.check(configs, planning.Engine("compare", busy), seeds * len(configs))
-    _claim(folder)
+    refuse_if_taken(folder)
+    refuse_something_else(folder, lambda of: (of / summary.INDEX).exists(), "an earlier comparison")
     if not (resume or replace):
         _refuse_what_is_in(folder, {"config": flat(base), "arms": arms, "seeds": seeded})
+    if resume:
+        _refuse_to_lose(jobs, {})
     started = time.perf_counter()
     index: dict[str, Any] = {
         "config": flat(base),
@@ -143,6 +148,8 @@ def run(
                 for line in said:
                     terminal.say(line)
             digests = {"pair_digest": setup.digest, "data_digest": setup.world.pack.digest}
+            if resume:
+                _refuse_to_lose(jobs, digests)
             before = {job: begun(job, digests) if resume else None for job in jobs}
             kept = [job for job in jobs if before[job] == "completed"]
             todo = [
@@ -191,12 +198,49 @@ def begun(job: Job, digests: Mapping[str, str]) -> str | None:
     """The status of the run of exactly these settings, with the pair and the data of these digests; None
     where there is none.
     """
+    found = _there(job)
+    return found.status if found and _differs(job, found, digests) is None else None
+
+
+def _there(job: Job) -> results.RunResult | None:
+    """The run in the folder of a job."""
     try:
-        found = results.read_to_resume(job.settings["run.out-dir"])
+        return results.read_to_resume(job.settings["run.out-dir"])
     except results.ResultError:
         return None
-    same = found.config == job.settings and digests.items() <= found.info.items()
-    return found.status if same else None
+
+
+def _differs(job: Job, found: results.RunResult, digests: Mapping[str, str]) -> str | None:
+    """The first setting, or digest, in which a run is not the one of a job; wherever its folder was then."""
+    there, asked = {**found.info, **found.config}, {**job.settings, **digests}
+    keys = {**found.config, **asked}
+    return next((key for key in keys if key != "run.out-dir" and there.get(key) != asked.get(key)), None)
+
+
+def _refuse_to_lose(jobs: Sequence[Job], digests: Mapping[str, str]) -> None:
+    """Refuse to go on where a run that has rounds would begin anew, because it is another one.
+
+    Raises:
+        ConfigError: names the first setting that differs, or `pair_digest` or `data_digest`.
+    """
+    for job in jobs:
+        found = _there(job)
+        key = found and _differs(job, found, digests)
+        if found and key and (done := _rounds(found)):
+            was = {**found.info, **found.config}.get(key, "not set")
+            now = {**job.settings, **digests}.get(key, "not set")
+            raise ConfigError(
+                f"--resume: the run in '{found.folder}' ({done} rounds) has '{key}' = {was!r}, not {now!r}, "
+                "and would begin anew; allowed: the settings of that run, --replace (begins anew) or another "
+                "folder"
+            )
+
+
+def _rounds(found: results.RunResult) -> int:
+    """Rounds that a run has, in its tables or, where these are damaged, in checkpoints."""
+    written = found.rounds["round"].tolist() if len(found.rounds) else []
+    saved = [int(path.stem.partition("-")[2]) for path in (found.folder / CHECKPOINTS).glob("round-*.ckpt")]
+    return max([*written, *saved], default=0)
 
 
 def shown() -> tuple[str, ...]:
@@ -253,25 +297,6 @@ def _check(seeds: int, workers: int | None) -> None:
         raise ConfigError(f"workers = {workers}; allowed: 0 (in this process) or more")
 
 
-def _claim(folder: Path) -> None:
-    """Refuse a folder that is not ours to write to, before anything is computed."""
-    try:
-        if folder.exists() and (
-            not folder.is_dir()
-            or (any(p.name != FILE for p in folder.iterdir()) and not (folder / summary.INDEX).exists())
-        ):
-            raise ConfigError(
-                f"out = {str(folder)!r} holds something else; "
-                "allowed: a new or empty folder, or an earlier comparison"
-            )
-    except OSError as err:
-        raise ConfigError(
-            f"out = {str(folder)!r}: {err.strerror}; allowed: a folder that can be written"
-        ) from None
-    if wrong := no_folder(folder):
-        raise ConfigError(f"out = {str(folder)!r}: {wrong}")
-
-
 def _refuse_what_is_in(folder: Path, asked: Mapping[str, Any]) -> None:
     """Refuse a folder with a comparison that did not come to its end, or that is not the one which is asked
     for: hours may be in it.
@@ -281,17 +306,20 @@ def _refuse_what_is_in(folder: Path, asked: Mapping[str, Any]) -> None:
         planned = [summary.run_folder(folder, m, s) for m in index["methods"] for s in index["seeds"]]
     except (OSError, ValueError, KeyError, TypeError):  # none, or none that could be gone on with
         return
-    if index.get("status") == "interrupted":
+    if index.get("status") != "completed":
         ended = sum(_status(path) == "completed" for path in planned)
+        what = (
+            "a comparison with failed runs" if index.get("status") == "failed" else "an unfinished comparison"
+        )
         raise ConfigError(
-            f"out = {str(folder)!r} holds an unfinished comparison ({ended} of {len(planned)} runs ended); "
+            f"out = {str(folder)!r} holds {what} ({ended} of {len(planned)} runs ended); "
             "allowed: --resume (goes on with it), --replace (begins anew) or another folder"
         )
     if {name: index.get(name) for name in asked} != json.loads(json.dumps(asked)):
         raise ConfigError(
             f"out = {str(folder)!r} holds a comparison of other settings, methods or seeds "
-            f"({len(planned)} runs); allowed: another folder, --replace (begins anew), or --resume (keeps "
-            "runs of the same settings)"
+            f"({len(planned)} runs); allowed: another folder, --replace (begins anew), or --resume where "
+            "methods or seeds alone are others"
         )
 
 

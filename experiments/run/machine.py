@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-import torch
 
 LIMITS = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
@@ -27,6 +26,8 @@ class Machine:
     @classmethod
     def here(cls, gpu: bool = True) -> Machine:
         """This one, within the limit of its control group; its GPU is asked only with `gpu`."""
+        import torch  # here: who asks for cores alone has not loaded it yet
+
         found = psutil.virtual_memory()
         free = min([found.available, *(room for room in map(_room, LIMITS) if room)])
         vram = torch.cuda.mem_get_info()[0] if gpu and torch.cuda.is_available() else 0

@@ -21,8 +21,9 @@ from typing import Any
 import psutil
 
 from cdc_flower import disk, programs, results
+from cdc_flower.border import no_folder
 from cdc_flower.config import Config, ConfigError, RunError, flat, parse
-from cdc_flower.lock import locked, refuse_if_taken
+from cdc_flower.lock import FILE, locked, refuse_if_taken
 from cdc_flower.results import Progress
 from experiments.run.processes import silent
 
@@ -63,6 +64,42 @@ def resumed(folder: Path, changes: Mapping[str, Any]) -> Config:
             "allowed: --set run.rounds=N with more"
         )
     return config
+
+
+def refuse_something_else(folder: Path, ours: Callable[[Path], bool], allowed: str) -> None:
+    """Refuse a folder that is not ours to write to, before anything is computed. What a killed process left
+    of a file or a lock is nothing.
+
+    Args:
+        folder: may be new.
+        ours: whether a folder that holds something may be written to.
+        allowed: what such a folder is, in words.
+
+    Raises:
+        ConfigError: it holds something else, or cannot be written.
+    """
+    try:
+        held = folder.is_dir() and any(
+            one.name != FILE and not one.name.endswith(disk.PART) for one in folder.iterdir()
+        )
+        if (held and not ours(folder)) or (folder.exists() and not folder.is_dir()):
+            raise ConfigError(
+                f"out = {str(folder)!r} holds something else; allowed: a new or empty folder, or {allowed}"
+            )
+    except OSError as err:
+        raise ConfigError(
+            f"out = {str(folder)!r}: {err.strerror}; allowed: a folder that can be written"
+        ) from None
+    if wrong := no_folder(folder):
+        raise ConfigError(f"out = {str(folder)!r}: {wrong}")
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a run began in a folder: its config.json is a run's, and not a checkpoint's, say."""
+    try:
+        return bool(results.read_info(folder))
+    except results.ResultError:
+        return False
 
 
 def refuse_what_is_in(folder: Path, config: Config) -> None:

@@ -27,6 +27,19 @@ def test_a_field_is_kept_once_and_never_takes_the_place_of_a_column_of_the_pack(
     assert row_of(record, fields_of({"image_id": "image_id"}), "here")["image_id"] == "7"
 
 
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e999", "null"])
+def test_a_number_that_is_none_counts_as_missing(tmp_path, value):
+    path = tmp_path / "a.jsonl"
+    path.write_text(f'{{"image": "a.png", "question": "q", "answer": {value}, "user": {value}}}')
+    ((where, record),) = lines_of(path)
+    with pytest.raises(
+        PackError, match=r"line 1: field 'answer' \(column 'answer'\) is missing; found: image"
+    ):
+        row_of(record, FIELDS, where)
+    row = row_of({**record, "answer": "owl", "height": record["answer"]}, FIELDS, where)
+    assert (row["answer"], row["user"], "height" in row) == ("owl", "", False)
+
+
 def test_what_a_row_lacks_is_empty():
     said = []
     rows = filled([{"answer": "a", "height": "3"}, {"answer": "b", "choices": ["b"]}], "file", said.append)
@@ -63,6 +76,7 @@ def test_a_csv_file_has_a_head_and_any_text_in_its_cells(tmp_path):
     [
         ("a.csv", b"a,b\n1\n", "line 2: not as many cells as the head has; allowed: 2"),
         ("a.csv", b"a,b\n1,2,3\n", "line 2: not as many cells as the head has; allowed: 2"),
+        ("a.csv", b"a,b,a\n1,2,3\n", r"a\.csv: column 'a' is there twice; allowed: once"),
         ("a.csv", b"a,b\n\xff,2\n", "no CSV file in UTF-8"),
         ("a.csv", b'a,b\n"1"2,3\n', "no CSV file in UTF-8"),
         ("a.jsonl", b'{"a": 1}\n{"a"\n', "line 2: not JSON"),
@@ -70,7 +84,7 @@ def test_a_csv_file_has_a_head_and_any_text_in_its_cells(tmp_path):
         ("a.jsonl", b"[" * 100_000, "line 1: not JSON"),
         ("a.jsonl", b"[1]\n", "line 1: list found; allowed: one JSON object a line"),
     ],
-    ids=range(8),
+    ids=range(9),
 )
 def test_a_line_that_cannot_be_read_is_named(name, data, said, tmp_path):
     (tmp_path / name).write_bytes(data)

@@ -8,7 +8,8 @@ import pytest
 import typer
 
 from experiments.cli import app as cli
-from experiments.cli.checked import App, File, Folder, NewFile, NewFolder, Stopped, goes_on
+from experiments.cli import simulate as simulating
+from experiments.cli.checked import App, File, Folder, NewFile, NewFolder, Stopped, goes_on, typed
 
 
 @pytest.fixture
@@ -86,6 +87,38 @@ def test_ctrl_c_says_where_what_was_done_is_and_how_it_goes_on():
     with pytest.raises(Stopped, match="3 rounds are in 'x'; `again` goes on") as stopped:
         app([], standalone_mode=False)
     assert stopped.value.exit_code == 130
+
+
+def test_the_command_that_goes_on_is_the_one_that_was_typed_and_replaces_nothing():
+    app, said = App(), []
+
+    @app.command()
+    def command(
+        out: str = "x",
+        replace: Annotated[bool, typer.Option("--replace")] = False,
+        resume: Annotated[bool, typer.Option("--resume")] = False,
+    ) -> None:
+        said[:] = [typed("--resume").partition(" ")[2], typed().partition(" ")[2]]
+
+    app(["--replace", "--out", "a  b"], standalone_mode=False)
+    assert said == ["--out 'a  b' --resume", "--replace --out 'a  b'"]
+    app(["--resume"], standalone_mode=False)
+    assert said == ["--resume", "--resume"]
+
+
+def test_a_command_to_paste_is_whole_on_a_line_of_its_own(command, monkeypatch):
+    line = f"cdc-flower compare --out 'a  b' {'x' * 1000} --resume"
+
+    def interrupted(*_, **__):
+        with goes_on(lambda: f"what was done is in 'a  b'; this goes on:\n{line}"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(simulating, "assignments", interrupted)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    code, _, err = command("simulate")
+    assert code == 130
+    assert err.splitlines()[-2:] == ["interrupted: what was done is in 'a b'; this goes on:", line]
 
 
 def helps(of, ctx=None):

@@ -1,13 +1,16 @@
 """A comparison that cannot be made is refused in one line."""
 
 import dataclasses
+import json
 import os
+import time
 from types import SimpleNamespace
 
 import pytest
 
 from cdc_flower.config import ConfigError
 from experiments.cli import compare as commands
+from experiments.cli.checked import program
 from experiments.report import summary
 from experiments.run import compare, pairs, pool, settings
 from strategies.method import method, methods
@@ -41,6 +44,40 @@ def test_a_folder_in_which_a_run_goes_on_is_refused_before_any_work(
         "compare", "--preset", "none", "--methods", "static,cdc", "--seeds", "2", "--out", str(out)
     )
     assert f"folder '{(out / folder).resolve()}' is in use by process {os.getpid()} on " in said
+
+
+def test_who_holds_a_folder_is_said_of_a_comparison_that_goes_on_there(refused, taken, tmp_path):
+    (tmp_path / "out").mkdir()
+    index = {"status": "interrupted", "methods": ["cdc"], "seeds": [0]}
+    (tmp_path / "out/comparison.json").write_text(json.dumps(index))
+    taken(tmp_path / "out")
+    said = refused("compare", "--preset", "none", "--out", "out")
+    assert f"folder '{tmp_path / 'out'}' is in use by process {os.getpid()} on " in said
+
+
+@pytest.mark.parametrize("begins", [False, True])
+def test_ctrl_c_says_what_goes_on_only_where_a_run_was_begun(monkeypatch, command, tmp_path, begins):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/comparison.json").write_text("{}")  # of an earlier one
+
+    def interrupted(*_, out, **__):
+        if begins:
+            time.sleep(0.02)  # files have times of some milliseconds
+            (out / "comparison.json").write_text("{}")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(compare, "run", interrupted)
+    code, _, err = command("compare", "--preset", "none", "--out", "out", "--replace")
+    assert code == 130
+    said = {
+        False: ["interrupted: no run was begun yet; give the same command again"],
+        True: [
+            "interrupted: what was done is in 'out'; this goes on:",
+            f"{program()} compare --preset none --out out --resume",
+        ],
+    }
+    assert err.splitlines()[-len(said[begins]) :] == said[begins]
 
 
 def test_the_common_methods_are_compared_unless_all_are_asked_for(monkeypatch, command):

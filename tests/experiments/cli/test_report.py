@@ -12,6 +12,15 @@ def test_a_folder_without_a_comparison_is_refused(refused, arguments, message):
     assert message in refused("report", *arguments)
 
 
+@pytest.mark.parametrize("name", ["report", "leaderboard"])
+@pytest.mark.parametrize("content", ["{}", "[]"])
+def test_a_comparison_that_is_damaged_is_refused(refused, tmp_path, name, content):
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad/comparison.json").write_text(content)
+    said = refused(name, "bad")
+    assert said.startswith("bad/comparison.json: 'config' is missing or of another form; allowed: ")
+
+
 def test_the_report_is_written_again_with_the_table_as_markdown(command, engine, tmp_path):
     small = {"run.rounds": 2, "run.devices": 2}
     compare.run(small, ("static", "cdc"), 1, tmp_path / "out", 0, progress=False, engine=engine)

@@ -4,6 +4,9 @@ import os
 
 import pytest
 
+from cdc_flower.config import parse
+from cdc_flower.run_folder import RunFolder
+from experiments.cli.checked import program
 from experiments.run import pairs, simulate
 from experiments.run.simulate import EngineError
 
@@ -55,6 +58,78 @@ def test_a_folder_in_which_a_run_goes_on_is_refused_before_any_work(
     arguments = ["--preset", "none", "--out", str(tmp_path / "run"), "--engine", engine]
     said = refused("simulate", *arguments)
     assert f"folder '{tmp_path / 'run'}' is in use by process {os.getpid()} on " in said
+
+
+@pytest.mark.parametrize("options", [[], ["--replace"]])
+def test_a_checkpoint_and_a_comparison_are_no_folders_for_a_run(options, refused, tmp_path, monkeypatch):
+    monkeypatch.setattr(pairs, "ensure", None)  # would fail: no work has begun
+    for name, file in (("llava", "config.json"), ("emoji", "comparison.json")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / file).write_text('{"model_type": "llava"}')
+        said = refused("simulate", "--preset", "none", "--out", name, *options)
+        assert said.endswith(
+            "holds something else; allowed: a new or empty folder, or that of an earlier run"
+        )
+        assert [path.name for path in (tmp_path / name).iterdir()] == [file]
+
+
+def test_who_holds_a_folder_is_said_of_a_run_that_goes_on_there(begun, refused, taken, tmp_path):
+    taken(begun(tmp_path / "run", rounds=2))
+    said = refused("simulate", "--preset", "none", "--out", "run")
+    assert f"folder '{tmp_path / 'run'}' is in use by process {os.getpid()} on " in said
+
+
+@pytest.fixture
+def begun():
+    """`begun(folder, rounds)`: a run of so many rounds that did not end; the folder."""
+
+    def call(folder, rounds, of=9, **changes):
+        run = RunFolder(folder)
+        run.begin(parse({"run.rounds": of, "run.out-dir": str(folder), **changes}), {}, {})
+        for number in range(rounds + 1):
+            run.round(number, {"source": 0.5}, {}, {})
+        return folder
+
+    return call
+
+
+def interrupted(monkeypatch, before=lambda config: None):
+    """The local engine is interrupted; `before` is what it had done."""
+
+    def engine(config, *_):
+        before(config)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(simulate, "local", engine)
+
+
+@pytest.mark.parametrize("replace", [[], ["--replace"]])
+def test_a_run_that_was_interrupted_before_it_began_claims_no_rounds(
+    replace, begun, command, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    if replace:
+        begun(tmp_path / "run", rounds=3)
+    interrupted(monkeypatch)
+    code, _, err = command("simulate", "--preset", "none", "--out", "run", *replace)
+    assert code == 130
+    assert err.splitlines()[-1] == "interrupted: no round was done yet; give the same command again"
+    assert (tmp_path / "run").exists() == bool(replace)
+
+
+def test_a_run_that_was_interrupted_says_its_own_rounds_and_what_goes_on(
+    begun, command, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    begun(tmp_path / "my  run", rounds=3)
+    interrupted(monkeypatch, lambda config: begun(tmp_path / "my  run", rounds=2))
+    _, _, err = command("simulate", "--preset", "none", "--out", "my  run", "--replace")
+    assert err.splitlines()[-2].endswith("interrupted: 2 rounds are in 'my run'; this goes on:")
+    assert err.splitlines()[-1] == f"{program()} simulate --resume 'my  run'"
+    interrupted(monkeypatch)
+    _, _, err = command("simulate", "--resume", "my  run", "--set", "run.rounds=11")
+    assert err.splitlines()[-2].endswith("interrupted: 2 rounds are in 'my run'; this goes on:")
+    assert err.splitlines()[-1] == f"{program()} simulate --resume 'my  run' --set run.rounds=11"
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,11 @@ def test_two_results_of_one_problem_share_a_board(of_four, compared):
     assert len({r.settings for r in board.rows if r.name == "cdc"}) == 2
 
 
+def test_a_folder_counts_once(of_four):
+    with pytest.raises(ConfigError, match="given twice; allowed: each folder once"):
+        boards([of_four.out, of_four.out.parent / "." / of_four.out.name / "runs" / ".."])
+
+
 def test_another_problem_is_refused_by_the_first_setting_that_differs(of_four, compared):
     other = compared({**SMALL, "run.rounds": 3}, ("cdc",))
     with pytest.raises(ConfigError, match=r"'run.rounds' is 4 in .* and 3 in .*; allowed: .*--apart"):

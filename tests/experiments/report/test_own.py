@@ -68,6 +68,15 @@ def test_what_is_hard_for_both_arms_is_not_in_their_difference(hard):
     assert own.difference(mine, theirs.iloc[:0]) is None
 
 
+def test_one_device_of_one_seed_has_no_interval(hard):
+    mine, theirs = (own.last(table(hard[:1], seeds=1, ahead=more), "cdc") for more in (1.0, 0.0))
+    assert own.interval(mine) is None
+    assert own.difference(mine, theirs) == (pytest.approx(0.1), None)
+    assert own.interval(own.last(table(hard[:2], seeds=1), "cdc")) is not None
+    both = pd.concat([table(hard[:1], "static", seeds=1), table(hard[:1], seeds=1, ahead=1.0)])
+    assert own.figures(both, "cdc")["all"]["ci95"] is None
+
+
 def test_it_stands_in_summary_report_and_notes_and_nowhere_without(comparison, hard):
     assert (own.columns(comparison), own.rows(comparison)) == ([], [])
     assert "own items" not in " ".join(notes(comparison))

@@ -1,5 +1,9 @@
 """How sure a figure is follows from its runs, or from the answers of the only one."""
 
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
 import pytest
 
 from experiments.report import sure
@@ -38,6 +42,24 @@ def test_of_one_seed_answers_are_paired_question_by_question(tmp_path):
     alone = sure.reached(comparison, "cdc", "drift")
     half = 0.196 * (0.52 * 0.48 * 100 / 99) ** 0.5
     assert alone.ends == pytest.approx((0.52 - half, 0.52 + half))
+
+
+def test_what_is_all_alike_is_not_certain(tmp_path):
+    for answers in ({"object": np.array([1.0, 1.0])}, {"object": np.zeros(4), "question": np.full(4, 0.1)}):
+        found = sure._sure(pd.Series([0.55]), answers)
+        assert (found.value, found.ends, found.over, found.seeds, found.apart) == (0.55, None, "", 1, False)
+    seeds = made(tmp_path, {"static": [50, 60], "cdc": [60, 70]})
+    lead = sure.lead((seeds, "cdc"), (seeds, "static"), "drift")
+    assert (lead.ends, lead.over, lead.seeds, lead.apart) == (None, "", 2, False)
+    assert sure.told(lead) == "how sure that is is not known"
+
+
+def test_of_one_device_in_one_run_nothing_says_how_sure_it_is(tmp_path):
+    ten = made(tmp_path, {"static": [50], "cdc": [60]}, personal=True)
+    one = replace(ten, personal=ten.personal[ten.personal["device"] == 0])
+    lead = sure.lead((one, "cdc"), (one, "static"), "own")
+    assert (lead.value, lead.ends, lead.over, lead.apart) == (pytest.approx(0.1), None, "", False)
+    assert sure.reached(one, "cdc", "own")[1:3] == (None, "")
 
 
 def test_runs_of_other_seeds_have_a_difference_without_an_interval(tmp_path):

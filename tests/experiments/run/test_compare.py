@@ -82,8 +82,37 @@ def test_resume_keeps_finished_runs_of_the_same_settings_alone(run, tmp_path):
     run(resume=True)
     again = {m: (tmp_path / "out/runs" / f"{m}-0" / "run.json").stat().st_mtime_ns for m in THREE}
     assert [m for m in THREE if stamp[m] == again[m]] == ["static", "fedprox_lora"]
-    run(resume=True, rounds=3)
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_resume_refuses_to_lose_rounds_of_other_settings(run, tmp_path, ended):
+    run(methods=("static", "cdc"))
+    folder = tmp_path / "out/runs/static-0"
+    if not ended:  # as if killed, with damaged tables and a checkpoint
+        (folder / "run.json").unlink()
+        (folder / "rounds.parquet").write_bytes(b"half")
+        (folder / "checkpoints").mkdir()
+        (folder / "checkpoints/round-000004.ckpt").write_bytes(b"")
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    with pytest.raises(
+        ConfigError,
+        match=r"--resume: the run in '.*static-0' \(4 rounds\) has 'run.rounds' = 4, not 3, and would begin "
+        r"anew; allowed: the settings of that run, --replace \(begins anew\) or another folder",
+    ):
+        run(methods=("static", "cdc"), resume=True, rounds=3)
+    assert before == {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    run(methods=("static", "cdc"), replace=True, rounds=3)
     assert written(tmp_path / "out")["methods"]["static"]["downlink_bytes"] == 3 * 2 * 10
+
+
+def test_resume_takes_further_methods_and_seeds_and_folders_that_were_moved(run, tmp_path):
+    run(methods=("static",))
+    (tmp_path / "out").rename(tmp_path / "moved")
+    run_json = tmp_path / "moved/runs/static-0/run.json"
+    stamp = run_json.stat().st_mtime_ns
+    made = run(methods=("static", "cdc"), seeds=2, resume=True, out=tmp_path / "moved")
+    assert len(made.runs) == 4
+    assert run_json.stat().st_mtime_ns == stamp
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
@@ -99,7 +128,7 @@ def test_resume_goes_on_with_runs_that_did_not_finish_and_keeps_their_logs(run, 
     assert said.count("goes on with") == 1
     assert "goes on with cdc" in said
     assert said.count("noise of cdc") == (2 if workers else 1)
-    run(resume=True, workers=workers, out=out, cloud_steps=7)  # other settings: made anew
+    run(replace=True, workers=workers, out=out, cloud_steps=7)
     said = "".join(p.read_text() for p in logs) if workers else capfd.readouterr().out
     assert "goes on" not in said
 
@@ -116,19 +145,40 @@ def test_an_unfinished_comparison_is_replaced_where_that_is_asked_for_alone(run,
     assert (tmp_path / "out/runs/cdc-0/run.json").stat().st_mtime_ns == stamp
     run(methods=("static", "cdc"), replace=True)
     assert (tmp_path / "out/runs/cdc-0/run.json").stat().st_mtime_ns > stamp
-    run(methods=("static", "cdc"), resume=True, progress=True, rounds=3)
+    for name in ("rounds.parquet", "run.json"):  # as if killed before the first round
+        (tmp_path / "out/runs/cdc-0" / name).unlink()
+    config = tmp_path / "out/runs/cdc-0/config.json"
+    config.write_text(config.read_text().replace('"run.rounds": 4', '"run.rounds": 3'))
+    run(methods=("static", "cdc"), resume=True, progress=True)
     said = " ".join(capfd.readouterr().err.split())
     assert "cdc · seed 0: begins anew; the run that was there has other settings, pair or data" in said
 
 
-def test_resume_runs_again_what_was_run_with_another_pair(run, tmp_path, monkeypatch):
+def test_resume_refuses_to_lose_what_was_run_with_another_pair(run, tmp_path, monkeypatch):
     run()
     stamp = (tmp_path / "out/runs/cdc-0/run.json").stat().st_mtime_ns
     run(resume=True)
     assert (tmp_path / "out/runs/cdc-0/run.json").stat().st_mtime_ns == stamp
     monkeypatch.setenv("FAKE_PAIR", "retrained")
-    run(resume=True)
+    with pytest.raises(ConfigError, match=r"static-0' \(4 rounds\) has 'pair_digest' = 'p', not 'retrained'"):
+        run(resume=True)
+    assert written(tmp_path / "out")["status"] == "completed"
+    run(replace=True)
     assert (tmp_path / "out/runs/cdc-0/run.json").stat().st_mtime_ns > stamp
+
+
+def test_a_comparison_with_failed_runs_is_not_thrown_away_by_the_same_command(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("FAKE_BREAK", "3")
+    run(methods=("static", "cdc"))
+    monkeypatch.delenv("FAKE_BREAK")
+    before = written(tmp_path / "out")
+    with pytest.raises(
+        ConfigError,
+        match=r"holds a comparison with failed runs \(0 of 2 runs ended\); allowed: --resume \(go",
+    ):
+        run(methods=("static", "cdc"))
+    assert written(tmp_path / "out") == before
+    assert run(methods=("static", "cdc"), resume=True).status == "completed"
 
 
 def test_a_run_that_raises_is_named_and_the_others_count(run, tmp_path):
@@ -234,10 +284,11 @@ def test_ctrl_c_reports_the_rounds_that_were_done_and_ends_with_130(engine, tmp_
     jsonschema.validate(found, SCHEMA)
     assert found["status"] == "interrupted"
     assert found["methods"]
-    line = errors.rstrip().splitlines()[-1]
-    assert line == (
-        f"interrupted: what was done is in '{out}'; this goes on: cdc-flower compare --methods static,cdc "
-        f"--out {out} --workers 1 --no-plan --preset none --set run.rounds=4 --set run.devices=2 --resume"
+    said, command = errors.rstrip().splitlines()[-2:]
+    assert said == f"interrupted: what was done is in '{out}'; this goes on:"
+    assert command == (
+        f"cdc-flower compare --methods static,cdc --out {out} --workers 1 --no-plan --preset none "
+        "--set run.rounds=4 --set run.devices=2 --resume"
     )
     with pytest.raises(ConfigError, match=r"unfinished comparison \(0 of 2 runs ended\); allowed: --resume"):
         compare.run({"run.rounds": 4}, ("static",), out=out, engine=engine, plan=False)

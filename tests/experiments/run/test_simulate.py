@@ -96,6 +96,28 @@ def test_a_run_begins_anew_only_where_the_same_one_came_to_its_end(run_folder, e
         simulate.refuse_what_is_in(folder, config)
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("config.json", '{"model_type": "llava"}'), ("comparison.json", "{}"), ("thesis.tex", "x")],
+)
+def test_a_folder_with_something_else_is_refused(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ConfigError, match=r"out = .* holds something else; allowed: a new or empty folder, "):
+        simulate.refuse_something_else(tmp_path, simulate.is_run, "that of a run")
+    with pytest.raises(ConfigError, match="holds something else"):
+        simulate.refuse_something_else(tmp_path / name, simulate.is_run, "that of a run")
+
+
+def test_a_run_and_what_a_killed_process_left_are_nothing_else(run_folder, tmp_path):
+    left = tmp_path / "left"
+    left.mkdir()
+    for name in (".lock", ".config.json.0a1b.part"):
+        (left / name).write_text("")
+    for folder in (left, tmp_path / "new", run_folder("failed")):
+        simulate.refuse_something_else(folder, simulate.is_run, "that of a run")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["left", "run"]
+
+
 def test_a_folder_without_a_round_can_be_used(tmp_path):
     folder = RunFolder(tmp_path / "run")
     folder.begin(parse({"run.rounds": 3}), {}, {})
