@@ -36,23 +36,47 @@ def writing(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[IO[bytes]]:
-    """A file that appears under its name when everything is in it, and not at all where something raises."""
+def whole(path: Path, *, kept: bool = False) -> Iterator[IO[bytes]]:
+    """A file that appears under its name when everything is in it, and not at all where something raises.
+
+    Args:
+        path: of the file.
+        kept: it lies on the disk, name and all, when the block has ended, whenever power goes. That takes
+            milliseconds to seconds, so it is for what somebody was promised, not for each of many files.
+    """
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART}")
     try:
         with part.open("xb") as file:
             yield file
+            if kept:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(part, path)
+        if kept:
+            _keep_names(path.parent)
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
 
 
-def replace(path: Path, data: bytes) -> None:
+def _keep_names(folder: Path) -> None:
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def replace(path: Path, data: bytes, *, kept: bool = False) -> None:
     """Write a file, whole or not at all.
+
+    Args:
+        path: of the file.
+        data: all that is in it.
+        kept: see `whole`.
 
     Raises:
         DiskError: it cannot be written; the file that was there is as it was.
     """
-    with writing(path), whole(path) as file:
+    with writing(path), whole(path, kept=kept) as file:
         file.write(data)

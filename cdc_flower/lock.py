@@ -70,10 +70,13 @@ def refuse_if_taken(folder: Path) -> None:
 def taken(folder: Path) -> bool:
     """Whether somebody holds the lock of a folder now; nothing is written, and nothing is held afterwards.
     For the moment of looking nobody else can take the lock.
+
+    Raises:
+        OSError: it cannot be looked at, as where this process may have no more open files.
     """
     try:
         file = os.open(folder.expanduser() / FILE, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+    except FileNotFoundError:
         return False
     try:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,10 +22,11 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cdc_flower.config import ConfigError
+from cdc_flower.connections import Server
 
 HOST = "127.0.0.1"
 NAMES = (HOST, "localhost")
-CONNECTIONS = 64  # at a time; more are told to come again
+CONNECTIONS = 64  # at a time; more are closed
 HEADERS = (
     (b"cache-control", b"no-store"),
     (b"content-security-policy", b"default-src 'none'; style-src 'self'; frame-ancestors 'none'"),
@@ -32,6 +34,7 @@ HEADERS = (
     (b"x-content-type-options", b"nosniff"),
 )
 _LEAVES = 5  # s, for requests that are being answered when a server is stopped
+_LOOK = 0.005  # s, between looks at whether it has started
 
 
 class _Headers:
@@ -91,19 +94,44 @@ def run(app: ASGIApp, on: socket.socket) -> None:
 
 
 @contextmanager
-def served(app: ASGIApp, on: socket.socket, **how: Any) -> Iterator[int]:
-    """Serve from a thread for the length of a `with` block; gives the port.
+def served(
+    app: ASGIApp, on: socket.socket, ended: Callable[[], None] = lambda: None, **how: Any
+) -> Iterator[int]:
+    """Serve from a thread for the length of a `with` block; gives the port, on which it answers by then.
 
     Args:
         app: what answers.
         on: where it listens.
+        ended: called where the server ends before the block.
         **how: of uvicorn, in place of what is said here.
+
+    Raises:
+        ConfigError: it does not start, as with a certificate that is not its key's.
     """
-    server = _server(app, how)
-    thread = threading.Thread(target=server.run, args=([on],), name="http", daemon=True)
     port = on.getsockname()[1]
+    server = _server(app, how)
+    try:
+        server.config.load()
+    except (OSError, ValueError) as err:
+        on.close()
+        raise ConfigError(
+            f"the server of port {port} does not start: {err}; allowed: a certificate with its own key"
+        ) from None
+
+    def serve() -> None:
+        try:
+            server.run([on])
+        finally:
+            if not server.should_exit:
+                ended()
+
+    thread = threading.Thread(target=serve, name="http", daemon=True)
     thread.start()
     try:
+        while not server.started:
+            if not thread.is_alive():
+                raise ConfigError(f"the server of port {port} does not start; allowed: one that does")
+            time.sleep(_LOOK)
         yield port
     finally:
         server.should_exit = True
@@ -111,8 +139,9 @@ def served(app: ASGIApp, on: socket.socket, **how: Any) -> Iterator[int]:
         on.close()
 
 
-def _server(app: ASGIApp, how: Mapping[str, Any]) -> uvicorn.Server:
+def _server(app: ASGIApp, how: Mapping[str, Any]) -> Server:
     usual = {
+        "loop": "asyncio",  # whatever else is installed
         "ws": "none",
         "lifespan": "off",
         "log_config": None,
@@ -123,4 +152,4 @@ def _server(app: ASGIApp, how: Mapping[str, Any]) -> uvicorn.Server:
         "limit_concurrency": CONNECTIONS,
         "timeout_graceful_shutdown": _LEAVES,
     }
-    return uvicorn.Server(uvicorn.Config(app, **{**usual, **how}))
+    return Server(uvicorn.Config(app, **{**usual, **how}))

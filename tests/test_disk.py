@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -42,3 +43,24 @@ def test_a_folder_that_is_not_there_is_no_traceback(tmp_path):
 def _half(file, code):
     file.write(b"half")
     raise OSError(code, os.strerror(code))
+
+
+@pytest.fixture
+def kept(monkeypatch):
+    """What was brought to the disk: files by what is in them by then, folders as such."""
+    done = []
+
+    def fsync(number):
+        path = Path(f"/proc/self/fd/{number}").resolve()
+        done.append(path if path.is_dir() else path.read_bytes())
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    return done
+
+
+def test_what_was_promised_is_on_the_disk_and_then_its_name_and_nothing_else_is_waited_for(tmp_path, kept):
+    disk.replace(tmp_path / "a", b"one")
+    assert kept == []
+    disk.replace(tmp_path / "a", b"two", kept=True)
+    assert kept == [b"two", tmp_path]
+    assert (tmp_path / "a").read_bytes() == b"two"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cdc_flower.config import ConfigError
-from cdc_flower.lock import FILE, locked, refuse_if_taken
+from cdc_flower.lock import FILE, locked, refuse_if_taken, taken
 
 HOLD = """
 import sys, time
@@ -149,3 +149,15 @@ def test_no_two_of_many_hold_it_at_once(tmp_path):
         thread.join()
     assert most[0] == 1
     assert refused[0] < 800
+
+
+def test_a_lock_that_cannot_be_looked_at_is_not_called_free(holder, tmp_path, monkeypatch):
+    assert taken(tmp_path / "run")
+    assert not taken(tmp_path / "absent")
+
+    def none_left(*_):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "open", none_left)
+    with pytest.raises(OSError, match="Too many open files"):
+        taken(tmp_path / "run")

@@ -47,3 +47,39 @@ def test_a_server_answers_from_a_thread_and_ends_with_its_block():
             loopback.listening(port)
     assert {thread for thread in threading.enumerate() if thread.name == "http"} == before
     loopback.listening(port).close()
+
+
+def test_a_server_that_does_not_start_is_one_line():
+    on = loopback.listening(0)
+    with (
+        pytest.raises(ConfigError, match=r"does not start: .*No such file.*; allowed: a certificate"),
+        loopback.served(loopback.application(ROUTES), on, ssl_certfile="absent"),
+    ):
+        raise AssertionError
+    assert on.fileno() == -1
+
+    async def broken(scope, receive, send):
+        raise RuntimeError
+
+    on = loopback.listening(0)
+    with (
+        pytest.raises(ConfigError, match="does not start; allowed"),
+        loopback.served(broken, on, lifespan="on", log_level="critical"),
+    ):
+        raise AssertionError
+    assert on.fileno() == -1
+
+
+def test_a_server_that_ends_before_its_block_is_told(monkeypatch):
+    async def ends(self):
+        return None
+
+    told = threading.Event()
+    with monkeypatch.context() as during:
+        during.setattr(loopback.Server, "main_loop", ends)
+        with loopback.served(loopback.application(ROUTES), loopback.listening(0), told.set):
+            assert told.wait(20)
+    told.clear()
+    with loopback.served(loopback.application(ROUTES), loopback.listening(0), told.set):
+        pass
+    assert not told.is_set()

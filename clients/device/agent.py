@@ -176,6 +176,9 @@ class Agent:
         with self._busy:
             items = self.feed.poll(ROWS)
             self._take_in(items)
+            place = self.feed.place()
+            if place and place != self.spool.fed:
+                self.spool.add((), place)
             return len(items)
 
     def _take_in(self, items: Sequence[Item]) -> None:

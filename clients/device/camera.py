@@ -93,17 +93,25 @@ class _Camera:
         with os.scandir(self.path) as entries:
             there = [e for e in entries if e.name.endswith(".json") and not e.name.startswith(".")]
         oldest = sorted((e.stat(follow_symlinks=False).st_mtime_ns, e.name) for e in there)[:most]
-        taken = []
-        for _, name in oldest:
-            self.number += 1
-            path = self.path / TAKEN / f"{self.number:012d}.json"
-            os.rename(self.path / name, path)
-            taken.append((path, self.number))
-        if taken:  # on the disk before anybody hears of these numbers
-            _flush(self.path / TAKEN)
-            _flush(self.path)
-        for path, number in taken:
-            self._add(path, number)
+        taken, failed = list[tuple[Path, int]](), None
+        try:
+            for _, name in oldest:
+                path = self.path / TAKEN / f"{self.number + 1:012d}.json"
+                try:
+                    os.rename(self.path / name, path)
+                except OSError as err:  # its program took it back, say; others may be taken
+                    failed = err
+                    continue
+                self.number += 1
+                taken.append((path, self.number))
+            if taken:  # on the disk before anybody hears of these numbers
+                _flush(self.path / TAKEN)
+                _flush(self.path)
+        finally:  # what was renamed is found under its old name no more
+            for path, number in taken:
+                self._add(path, number)
+        if failed is not None:
+            raise failed
 
     def _add(self, path: Path, number: int) -> None:
         row = b""
@@ -137,6 +145,10 @@ class _Camera:
         for done in self.waiting[: len(self.waiting) - len(left)]:
             self._remove(self.path / TAKEN / f"{int(done.key.removeprefix('pair ')):012d}.json")
         self.waiting = left
+
+    def place(self) -> str:
+        """See `Feed`: what cannot be used is moved away."""
+        return ""
 
     def asked(self, round: int) -> Sequence[Item]:
         """See `Feed`: time is not in rounds."""

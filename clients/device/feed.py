@@ -51,6 +51,11 @@ class Feed(Protocol):
         """The samples of all items up to the one of this key lie in the spool."""
         ...
 
+    def place(self) -> str:
+        """The key behind all that was read and could not be used, where nothing waits to be spooled and the
+        feed begins there when it is made anew; "" = the last item's."""
+        ...
+
     def asked(self, round: int) -> Sequence[Item]:
         """What comes with the order of a round, with `round_key` as key; none where time is not in rounds.
         The agent leaves out what was spooled before.

@@ -25,6 +25,7 @@ from clients.device.rows import MOST_ROW, BadItem, behind, bytes_of, item, opene
 
 QUESTIONS = "questions.jsonl"
 LOOKED = 20  # rows, by `first_rows`
+MOST_ROWS = 1000  # that are read at a time, so that the agent hears its cloud between rows that are of no use
 _log = logging.getLogger(__name__)
 
 
@@ -117,7 +118,11 @@ class _Folder:
         try:
             with opened(self.path / QUESTIONS, follow=True) as file:
                 self._go_to(file)
-                while len(self.waiting) < most and (row := self._row(file)) is not None:
+                for _ in range(MOST_ROWS):
+                    if len(self.waiting) >= most or (row := self._row(file)) is None:
+                        break
+                    if not row.strip():
+                        continue
                     try:
                         self.waiting.append(item(self.path, row, str(self.at), follow=True))
                     except BadItem as err:
@@ -139,21 +144,22 @@ class _Folder:
             file.seek(0)
 
     def _row(self, file: IO[bytes]) -> bytes | None:
-        """The next row that is complete and not empty; None where there is none yet. Of one that is too long
-        it is the beginning.
+        """The next row that is complete; None where there is none yet. Of one that is too long it is the
+        beginning.
         """
-        while (read := _line(file))[0]:
-            row, last = read
-            if len(row) <= MOST_ROW and not row.endswith(b"\n") and not _complete(row):
-                return None  # somebody is writing it
-            self.at = _Place(file.tell(), len(last), zlib.crc32(last))
-            if row.strip():
-                return row
-        return None
+        row, last = _line(file)
+        if not row or (len(row) <= MOST_ROW and not row.endswith(b"\n") and not _complete(row)):
+            return None  # somebody is writing it
+        self.at = _Place(file.tell(), len(last), zlib.crc32(last))
+        return row
 
     def spooled(self, key: str) -> None:
         """See `Feed`: rows stay where they are."""
         self.waiting = behind(self.waiting, key)
+
+    def place(self) -> str:
+        """See `Feed`: rows that are of no use are not read again."""
+        return str(self.at) if self.at.end and not self.waiting else ""
 
     def asked(self, round: int) -> Sequence[Item]:
         """See `Feed`: time is not in rounds."""

@@ -99,14 +99,14 @@ def verify(bundle: Path) -> dict[str, Path]:
     models = _signed(bundle)
     for file in models.files:
         _check(_place(bundle, models, file), file)
-    for setting, folder in models.folders.items():
-        listed = {f.name for f in models.files if f.setting == setting}
-        root = bundle / FOLDER / folder
-        for path in sorted(root.rglob("*")):
-            if not path.is_dir() and path.relative_to(root).as_posix() not in listed:
-                raise ModelsError(
-                    f"'{path}' is not in {FILE}; allowed: the files that the cloud signed, and no other"
-                )
+    listed = {_place(bundle, models, file) for file in models.files}
+    for path in sorted((bundle / FOLDER).rglob("*")):
+        if path.is_dir() and path.is_symlink():
+            raise ModelsError(f"'{path}' is a link to a folder; allowed: a folder itself")
+        if not path.is_dir() and path not in listed:
+            raise ModelsError(
+                f"'{path}' is not in {FILE}; allowed: the files that the cloud signed, and no other"
+            )
     return {setting: bundle / FOLDER / folder for setting, folder in models.folders.items()}
 
 

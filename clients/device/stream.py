@@ -52,6 +52,10 @@ class Stream:
     def spooled(self, key: str) -> None:
         """See `Feed`: the spool knows."""
 
+    def place(self) -> str:
+        """See `Feed`."""
+        return ""
+
     def asked(self, round: int) -> Sequence[Item]:
         """See `Feed`: the items of the round, none where the stream has ended."""
         known = self.source

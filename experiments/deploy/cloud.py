@@ -6,6 +6,9 @@ followed by another, which goes on after the newest checkpoint. What follows on 
 each time, and begins anew with short waits once the cloud has lived for a while.
 
 The keys of `devices.json` are made known to the SuperLink, and taken from it, whenever that file changes.
+Each is written down as soon as the SuperLink knows it; one that it knew and nobody wrote down, because this
+process was killed between the two, is found by its key, and one that no device of the list has is taken from
+it.
 """
 
 from __future__ import annotations
@@ -38,6 +41,8 @@ ASK = 5.0  # s, between questions to the SuperLink about a run whose process is 
 LONG = 120.0  # s, after which a start counts as one that went well
 WAITS = (1.0, 2.0, 5.0, 15.0, 60.0)  # s, before the first, second, ... start after a death
 NEVER = 3  # runs that failed before any process of them was seen end the cloud
+AGAIN = 60.0  # s, until the SuperLink is asked again about keys after it refused one
+DAY = 86_400.0  # s, between two warnings that the server's certificate ends soon
 ROOM = 2**20  # bytes that must be free, or nothing is started
 LOG_BYTES = 32 * 2**20  # of a log of the SuperLink's; one such file before it is kept
 Say = Callable[[str], None]
@@ -58,25 +63,25 @@ def up(folder: Path, stop: threading.Event, say: Say) -> None:
         checking.check(folder, run_config)
         link = SuperLink(folder, free_port(), own.insecure)
         link.prepare(run_config)
-        known = threading.Event()
-        port = held.enter_context(_gate(folder, own, link, known.is_set))
+        known, ended = threading.Event(), threading.Event()
+        port = held.enter_context(_gate(folder, own, link, known.is_set, ended.set))
         if own.insecure:
             say("warning: insecure = true: no TLS and no keys; anybody who reaches the port is a device")
         say(f"devices come to {own.address}:{port}, called {own.hosts}")
         if own.page_port:
             shown = held.enter_context(page.shown(folder, own.page_port))
             say(f"page: http://127.0.0.1:{shown}")
-        Keeper(folder, link, stop, say, known=known).keep()
+        Keeper(folder, link, stop, say, known=known, ended=ended).keep()
 
 
-def _gate(folder: Path, own: CloudConfig, link: SuperLink, ready: Callable[[], bool]) -> Any:
+def _gate(
+    folder: Path, own: CloudConfig, link: SuperLink, ready: Callable[[], bool], ended: Callable[[], None]
+) -> Any:
     if own.insecure:
-        return gate.opened(link.url, own.port, own.address, ready=ready)
-    for file in (keys.SERVER_CERT, keys.SERVER_KEY):
-        if not (folder / file).is_file():
-            raise ConfigError(f"'{folder / file}' is not there; allowed: a cloud with its server's key")
+        return gate.opened(link.url, own.port, own.address, ready=ready, ended=ended)
+    keys.check_server(folder)
     safe: dict[str, Any] = {"certificate": folder / keys.SERVER_CERT, "key": folder / keys.SERVER_KEY}
-    return gate.opened(link.url, own.port, own.address, ca=link.ca, ready=ready, **safe)
+    return gate.opened(link.url, own.port, own.address, ca=link.ca, ready=ready, ended=ended, **safe)
 
 
 @dataclass
@@ -87,6 +92,7 @@ class Keeper:
         run: the id of the run that is under way; "" = none.
         known: set once the SuperLink was told whose keys are good: a device that came earlier would be taken
             for a stranger, and one that was revoked while the cloud was down let in.
+        ended: set when the gate is no more.
     """
 
     folder: Path
@@ -96,6 +102,7 @@ class Keeper:
     clock: Callable[[], float] = time.monotonic
     run: str = ""
     known: threading.Event = field(default_factory=threading.Event)
+    ended: threading.Event = field(default_factory=threading.Event)
     _since: float = 0.0  # when this run was submitted
     _asked: float = 0.0  # when its status was asked
     _seen: bool = False  # whether its process was
@@ -105,7 +112,9 @@ class Keeper:
     _known: tuple[int, int] = (0, 0)  # devices.json when it was looked at last
     _said: set[str] = field(default_factory=set)
     _no_room: bool = False
-    _unread: str = ""  # why devices.json could not be used
+    _unread: str = ""  # why keys are not as devices.json says
+    _again: float = 0.0  # when they are looked at again
+    _warn: float = 0.0  # when the server's certificate is
 
     def keep(self) -> None:
         """Until it is stopped, or the run is completed.
@@ -121,7 +130,10 @@ class Keeper:
 
     def tick(self) -> bool:
         """One look; True when the run is completed."""
+        if self.ended.is_set():
+            raise RunError("the gate ended, and no device reaches the cloud; `cdc-flower cloud up` starts it")
         try:
+            self._certificate()
             if self._full() and not (self.link.program.runs and self.run):
                 return False  # what would be started could not write
             if not self.link.program.runs:
@@ -136,6 +148,17 @@ class Keeper:
                 raise
             self._died(one_line(str(err)))
             return False
+        except OSError as err:  # no file is left, say; what runs goes on
+            self._died(one_line(f"the cloud cannot be looked after now: {err}"))
+            return False
+
+    def _certificate(self) -> None:
+        """Say, once a day, that the server's certificate ends soon."""
+        if self.link.insecure or self.clock() < self._warn:
+            return
+        self._warn = self.clock() + DAY
+        if why := keys.ending(self.folder):
+            self.say(f"warning: {why}")
 
     def _full(self) -> bool:
         """Whether the folder's disk is full, which is said when it begins and when it ends."""
@@ -167,7 +190,7 @@ class Keeper:
         except SuperLinkError:
             self._never += 1
             raise
-        self._known = (0, 0)
+        self._known, self._again = (0, 0), 0.0
 
     def _submit(self) -> bool:
         if self.clock() < self._not_before:
@@ -211,65 +234,90 @@ class Keeper:
     def _end(self) -> None:
         """End the run, then the SuperLink with whatever is left."""
         if self.run and self.link.program.runs:
-            with suppress(SuperLinkError):
+            with suppress(SuperLinkError, OSError):
                 self.link.stop_run(self.run)
         self.link.stop()
 
     # --- keys -----------------------------------------------------------------------------------------------
 
     def _registered(self) -> None:
-        """See `_register`; a list that cannot be read or written now ends nothing that runs."""
-        try:
-            self._register()
-        except (ConfigError, DiskError, OSError) as err:
-            if (why := one_line(str(err))) != self._unread:
-                self.say(f"keys are as they were: {why}")
-            self._unread = why
-        else:
-            self._unread = ""
-        self.known.set()
-
-    def _register(self) -> None:
-        """Make the SuperLink know the keys of `devices.json`, and no others that it had."""
+        """See `_register`; what cannot be read, written or registered now ends nothing that runs."""
         if self.link.insecure:
+            self.known.set()
+        if self.link.insecure or self.clock() < self._again:
             return
+        told = True
+        try:
+            why = self._register()
+        except (ConfigError, DiskError, OSError) as err:
+            why = f"keys are as they were: {one_line(str(err))}"
+        except SuperLinkError as err:
+            why, told = f"keys are as they were: {one_line(str(err))}", False
+            self._again = self.clock() + AGAIN
+        if why and why != self._unread:
+            self.say(why)
+        self._unread = why
+        if told:
+            self.known.set()
+
+    def _register(self) -> str:
+        """Make the SuperLink know the keys of `devices.json`, and no others; why one is missing, or ""."""
+        why = ""
         with suppress(FileNotFoundError):
-            at = (self.folder / devices.FILE).stat()
-            if (at.st_mtime_ns, at.st_ino) == self._known:
-                return
-            known = devices.read(self.folder)
-            with devices.changing(self.folder, TICK):
-                pass  # who changes it for longer is not waited for, but looked at again
+            at = self._stamp()
+            if at == self._known:
+                return ""
+            there = self._put_out()
+            for number in [n for n, one in devices.read(self.folder).items() if _waits(one, there)]:
+                if self.stop.is_set():
+                    return why
+                try:
+                    self._let_in(number, there)
+                except SuperLinkError as err:
+                    why = why or f"device {number} is not registered: {one_line(str(err))}"
+                    self._again = self.clock() + AGAIN
+            if not why and at == self._stamp():
+                self._known = at  # else it is looked at again: something was written
+        return why
+
+    def _stamp(self) -> tuple[int, int]:
+        """Another one for every list of devices that is written."""
+        at = (self.folder / devices.FILE).stat()
+        return at.st_mtime_ns, at.st_ino
+
+    def _put_out(self) -> set[int]:
+        """Take keys from the SuperLink that it must not know, and write down which it knows already.
+
+        Returns:
+            The nodes that it had.
+        """
+        with devices.changing(self.folder, TICK) as now:
             there = self.link.nodes()
-            gone = {k.node_id for one in known.values() for k in one.revoked if k.node_id is not None}
-            for node in sorted(gone & there):
+            gone = {k.node_id for one in now.values() for k in one.revoked if k.node_id is not None}
+            lost = there - {k.node_id for one in now.values() for k in (one, *one.old)}
+            known = self.link.keys() if lost else {}
+            waits = {_key(one.public_key): n for n, one in now.items() if _waits(one, there)}
+            found = {waits[known[n]]: n for n in sorted(lost) if known.get(n) in waits}
+            for node in sorted((gone & there) | (lost - set(found.values()))):
                 self.link.unregister(node)
                 self.say(f"node {node} is let in no longer")
-            new = {n: self._let_in(n, one, there) for n, one in known.items() if _waits(one, there)}
-            with devices.changing(self.folder) as now:
-                for number, one in now.items():
-                    now[number] = _after(one, gone, known.get(number), new.get(number))
-            after = (self.folder / devices.FILE).stat()
-            self._known = (after.st_mtime_ns, after.st_ino)
-            if now != {n: _after(one, gone, one, new.get(n)) for n, one in known.items()}:
-                self._known = (0, 0)  # somebody changed it meanwhile
+            for number, one in now.items():
+                now[number] = _after(one, gone, found.get(number))
+        return there
 
-    def _let_in(self, number: int, one: Device, there: set[int]) -> int:
-        """Register a device's key; its node id."""
-        file = self.link.home / "keys" / f"{number}.pub"
-        with writing(file):
-            file.parent.mkdir(exist_ok=True)
-            file.write_text(one.public_key + "\n", encoding="utf-8")
-        try:
+    def _let_in(self, number: int, there: set[int]) -> None:
+        """Register a device's key, and write that down at once; nobody changes the list meanwhile."""
+        with devices.changing(self.folder, TICK) as now:
+            one = now.get(number)
+            if one is None or not _waits(one, there):
+                return
+            file = self.link.home / "keys" / f"{number}.pub"
+            with writing(file):
+                file.parent.mkdir(exist_ok=True)
+                file.write_text(one.public_key + "\n", encoding="utf-8")
             node = self.link.register(file, one.name)
-        except SuperLinkError as err:
-            own = {k.node_id for other in devices.read(self.folder).values() for k in (other, *other.old)}
-            lost = there - own
-            if "already in use" not in str(err) or len(lost) != 1:
-                raise
-            node = lost.pop()  # it was registered by a cloud that was killed before it wrote that down
+            now[number] = _after(one, set(), node)
         self.say(f"device {number} ({one.name}) is registered, as node {node}")
-        return node
 
 
 def _waits(one: Device, there: set[int]) -> bool:
@@ -277,13 +325,17 @@ def _waits(one: Device, there: set[int]) -> bool:
     return one.status == "made" or (one.status == "registered" and one.node_id not in there)
 
 
-def _after(one: Device, gone: set[int], was: Device | None, node: int | None) -> Device:
-    """A device's entry after its keys were registered and unregistered."""
+def _key(line: str) -> str:
+    """A public key without the comment behind it."""
+    return " ".join(line.split()[:2])
+
+
+def _after(one: Device, gone: set[int], node: int | None) -> Device:
+    """A device's entry after keys were unregistered, and its own registered as that of a node."""
     old = tuple(k for k in one.old if k.node_id is not None and k.node_id not in gone)
     one = dataclasses.replace(one, old=old)
-    if node is not None and was is not None and was.public_key == one.public_key:
-        status = "revoked" if one.status == "revoked" else "registered"
-        return dataclasses.replace(one, node_id=node, status=status)
+    if node is not None:
+        return dataclasses.replace(one, node_id=node, status="registered")
     if one.status == "revoked" and one.node_id in gone:
         return dataclasses.replace(one, node_id=None)
     return one

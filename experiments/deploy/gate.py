@@ -23,8 +23,8 @@ from starlette.background import BackgroundTask
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from cdc_flower.connections import PATIENCE
 from cdc_flower.loopback import listening, served
 
 CALLS = (
@@ -46,40 +46,8 @@ MOST_BYTES = 16 * 2**20  # of a call; Flower cuts arrays into objects of 5 MiB
 MOST_HELD = 2**28  # bytes of all calls that are being read
 CONNECTIONS = 4096  # at a time
 FILES = 4 * CONNECTIONS  # that this process may have open: a call takes two
-PATIENCE = 60.0  # s, for a call to come in, and for the SuperLink's answer
-LOOKS = 10  # times that, for a device that takes its answer in slowly
 _ASKED = {b"host", b"connection", b"content-length", b"transfer-encoding", b"expect", b"keep-alive"}
 _SAID = {"connection", "transfer-encoding", "keep-alive", "server", "date"}
-
-
-class _Bounded(HttpToolsProtocol):
-    """A connection that is closed when it is one too many, when nothing was asked on it for a while, or when
-    one call lasts too long: whoever reaches the port could otherwise hold all that there may be.
-    """
-
-    _looks, _before = 0, None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A peer has come."""
-        super().connection_made(transport)
-        self._later = self.loop.call_later(PATIENCE, self._look)
-        if len(self.connections) > (self.limit_concurrency or CONNECTIONS):
-            transport.abort()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """It has gone."""
-        self._later.cancel()
-        super().connection_lost(exc)
-
-    def _look(self) -> None:
-        now = self.cycle
-        self._looks = self._looks + 1 if now is self._before else 0
-        idle = now is None or now.response_complete
-        if self._looks >= LOOKS or (idle and now is self._before):
-            self.transport.abort()
-            return
-        self._before = now
-        self._later = self.loop.call_later(PATIENCE, self._look)
 
 
 def application(
@@ -155,6 +123,7 @@ def opened(
     key: Path | None = None,
     ca: Path | None = None,
     ready: Callable[[], bool] = lambda: True,
+    ended: Callable[[], None] = lambda: None,
 ) -> Iterator[int]:
     """Open the gate for the length of a `with` block; gives its port.
 
@@ -163,19 +132,19 @@ def opened(
         port, host: where devices come; port 0 = any that is free.
         certificate, key: of the server; None = plain HTTP.
         ca, ready: see `application`.
+        ended: called where it ends before the block.
 
     Raises:
-        ConfigError: the port is taken.
+        ConfigError: the port is taken, or the certificate is not the key's.
     """
     how = {
         "ssl_certfile": certificate,
         "ssl_keyfile": key,
-        "http": _Bounded,
         "lifespan": "auto",
         "log_level": "error",  # not a line for whatever is sent here
         "limit_concurrency": _connections(),
     }
-    with served(application(inner, ca, ready=ready), listening(port, host), **how) as on:
+    with served(application(inner, ca, ready=ready), listening(port, host), ended, **how) as on:
         yield on
 
 

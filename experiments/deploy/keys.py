@@ -13,6 +13,7 @@ import ipaddress
 import os
 import re
 import secrets
+import ssl
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,6 +29,7 @@ from cdc_flower.disk import writing
 from clients.device.models import signed_bytes
 
 CA_DAYS, SERVER_DAYS = 3653, 365
+SOON = timedelta(days=30)  # before the server's certificate ends it is said
 SLACK = timedelta(days=1)  # a clock that is that much behind still takes a new certificate
 CA_KEY, CA_CERT = Path("ca", "ca.key"), Path("ca", "ca.crt")
 SIGNING_KEY, SIGNING_CERT = Path("ca", "models.key"), Path("ca", "models.crt")
@@ -105,6 +107,41 @@ def signed(cloud: Path, about: dict[str, Any]) -> dict[str, Any]:
 def until(cloud: Path) -> datetime:
     """When the server's certificate ends."""
     return x509.load_pem_x509_certificate(_read(cloud / SERVER_CERT)).not_valid_after_utc
+
+
+def ending(cloud: Path, now: datetime | None = None) -> str:
+    """What to do because the server's certificate ends soon, or has; "" = nothing, or there is none."""
+    try:
+        end = until(cloud)
+    except (ConfigError, ValueError):
+        return ""
+    now = now or datetime.now(UTC)
+    if end - now > SOON:
+        return ""
+    how = "ends" if end > now else "ended"
+    return (
+        f"the server's certificate {how} {end:%Y-%m-%d}, and then no device comes in; "
+        f"`cdc-flower provision rotate {cloud} server` makes another, which the next start of the cloud uses"
+    )
+
+
+def check_server(cloud: Path) -> None:
+    """Refuse a server's certificate and key that are not there, or not of each other, as after a rotation
+    that was interrupted between the two.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    for file in (SERVER_CERT, SERVER_KEY):
+        if not (cloud / file).is_file():
+            raise ConfigError(f"'{cloud / file}' is not there; allowed: a cloud with its server's key")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cloud / SERVER_CERT, cloud / SERVER_KEY)
+    except (OSError, ValueError):
+        raise ConfigError(
+            f"'{cloud / SERVER_CERT}' is no certificate of '{cloud / SERVER_KEY}'; allowed: a pair, which "
+            f"`cdc-flower provision rotate {cloud} server` makes"
+        ) from None
 
 
 def checked_hosts(hosts: Sequence[str]) -> tuple[str, ...]:

@@ -194,6 +194,7 @@ def rotate_server(folder: Path) -> None:
     with writing(folder), tempfile.TemporaryDirectory(prefix=".server.", dir=folder) as part:
         shutil.copytree(folder / "ca", Path(part, "ca"))
         keys.server(Path(part), keys.checked_hosts(about.named))
+        keys.check_server(Path(part))
         for file in (keys.SERVER_KEY, keys.SERVER_CERT):
             Path(part, file).replace(folder / file)
 

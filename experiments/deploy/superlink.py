@@ -16,6 +16,7 @@ import contextlib
 import json
 import os
 import shutil
+import sqlite3
 import ssl
 import subprocess
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from cryptography.hazmat.primitives import serialization
 
 from cdc_flower.config import RunError
 from cdc_flower.disk import writing
@@ -86,6 +88,10 @@ class SuperLink:
         return self.home / "flower.log"
 
     @property
+    def _database(self) -> Path:
+        return self.home / "state.db"
+
+    @property
     def url(self) -> str:
         """Where it listens."""
         return f"http{'' if self.insecure else 's'}://127.0.0.1:{self.port}"
@@ -112,7 +118,7 @@ class SuperLink:
         return [
             str(BINARIES / "flower-superlink"),
             *("--host", "127.0.0.1", "--port", str(self.port)),
-            *("--database", str(self.home / "state.db")),
+            *("--database", str(self._database)),
             *("--log-file", str(self.flower_log)),
             *("--log-rotation-interval-hours", str(LOG_HOURS), "--log-rotation-backup-count", str(LOGS)),
             "--disable-runtime-dependency-installation",
@@ -212,6 +218,23 @@ class SuperLink:
         """Node ids of the keys that it knows."""
         found = self.flwr("supernode", "ls", NAME)["nodes"]
         return {int(one["node-id"]) for one in found if one["status"] != "unregistered"}
+
+    def keys(self) -> dict[int, str]:
+        """Node id -> its public key, as OpenSSH writes it. `flwr` does not tell them, so they are read where
+        Flower 1.41 keeps them.
+
+        Raises:
+            SuperLinkError: they are not there.
+        """
+        form = serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
+        try:
+            where = f"{self._database.absolute().as_uri()}?mode=ro"
+            with contextlib.closing(sqlite3.connect(where, uri=True)) as database:
+                rows = database.execute("SELECT node_id, public_key FROM node").fetchall()
+            found = {int(n) % 2**64: serialization.load_pem_public_key(key) for n, key in rows if key}
+        except (sqlite3.Error, ValueError, TypeError) as err:
+            raise SuperLinkError(f"the keys in '{self._database}' cannot be read: {err}") from None
+        return {n: key.public_bytes(*form).decode() for n, key in found.items()}
 
     def register(self, key: Path, name: str) -> int:
         """Let a key in; its node id."""

@@ -14,8 +14,11 @@ import json
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from experiments.deploy import keys
 
 STATUS, DEVICES = "status.json", "devices.json"
 MOST_BYTES = 2**24  # of a file that is read
@@ -86,7 +89,8 @@ class View:
     """All of a page.
 
     Attributes:
-        problem: why there is nothing to show, or that it is old; "" where all is well.
+        problem: why there is nothing to show, or that it is old, and that the server's certificate ends soon;
+            "" where all is well.
         agreement: share of what came last on which teacher and devices agree.
         guard: share of the last step that the guard let pass.
         connected: devices that are, of those that may be.
@@ -132,8 +136,10 @@ def read(folder: Path, now: float) -> View:
     if not problem and written is not None and now - written > LATE * max(period or 0.0, SOON):
         problem = "The cloud has not written its state for a long time: it is not running, or it hangs."
     kept = status.get("kept")
+    ending = keys.ending(folder, datetime.fromtimestamp(now, UTC))
+    warned = f"{ending[0].upper()}{ending[1:]}." if ending else ""
     return View(
-        problem or other,
+        " ".join(filter(None, (problem or other, warned))),
         text(status.get("state")),
         text(status.get("method")),
         _int(status, "round"),

@@ -122,7 +122,7 @@ def changing(cloud: Path, wait: float = WAIT) -> Iterator[dict[int, Device]]:
         yield found
         if found != before:
             data = {str(n): _renamed(asdict(found[n]), "_", "-") for n in sorted(found)}  # type: ignore[call-overload]
-            replace(cloud / FILE, json.dumps(data, indent=1).encode() + b"\n")
+            replace(cloud / FILE, json.dumps(data, indent=1).encode() + b"\n", kept=True)
     finally:
         os.close(lock)
 

@@ -58,6 +58,7 @@ class Nodes:
     refused: dict[int, str] = field(default_factory=dict)
     connected: dict[int, int] = field(default_factory=dict)
     _later: dict[int, float] = field(default_factory=dict)  # node that said nothing -> when to ask again
+    _claims: dict[int, int] = field(default_factory=dict)  # refused node -> the device that it said it is
 
     @property
     def devices(self) -> int:
@@ -71,6 +72,7 @@ class Nodes:
         stay = self.proved if self.authenticated else {n: d for n, d in self.proved.items() if n in there}
         self.proved = {n: d for n, d in stay.items() if not self._wrong(n, d)}
         self.refused = {n: why for n, why in self.refused.items() if n in there}
+        self._look_again()
         self._later = {n: when for n, when in self._later.items() if n in there and when > self.clock()}
         self._ask(grid, sorted(there - set(self.proved) - set(self.refused) - set(self._later)))
         self.connected = dict(sorted((d, n) for n, d in self.proved.items() if n in there))
@@ -96,6 +98,20 @@ class Nodes:
                 clean(str(err)),
             )
 
+    def _look_again(self) -> None:
+        """Take refused nodes whose claim the list of devices bears out by now: a device may come in between
+        its key's registration and the writing of the list.
+        """
+        self._claims = {n: d for n, d in self._claims.items() if n in self.refused}
+        for node, device in list(self._claims.items()) if self.authenticated else ():
+            if not self._wrong(node, device):
+                del self._claims[node], self.refused[node]
+                self._take(node, device)
+
+    def _take(self, node: int, device: int) -> None:
+        self.proved[node] = device
+        log(INFO, "device %s is connected, as node %s", device, node)
+
     def _ask(self, grid: Grid, new: Iterable[int]) -> None:
         """Ask nodes who they are."""
         messages = {n: _who(n) for n in new}
@@ -109,13 +125,13 @@ class Nodes:
             try:
                 device = reply.read(said.content, FORM).metrics[keys.DEVICE]
                 if wrong := self._wrong(node, device):
+                    self._claims[node] = device
                     raise ReplyError(wrong)
             except ReplyError as err:
                 self.refused[node] = clean(str(err))
                 log(WARNING, "node %s is no device of this cloud: %s", node, err)
                 continue
-            self.proved[node] = device
-            log(INFO, "device %s is connected, as node %s", device, node)
+            self._take(node, device)
         for node in silent:
             self._later[node] = self.clock() + AGAIN
             log(WARNING, "node %s did not say which device it is; it is asked again in %g s", node, AGAIN)

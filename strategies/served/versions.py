@@ -23,7 +23,6 @@ from typing import Any
 
 from cdc_flower import checkpoint, disk
 from cdc_flower.checkpoint import CheckpointError, Part, Saved
-from cdc_flower.results import write_json
 
 FOLDER = "versions"  # in the run folder
 REQUEST = "rollback.json"  # in the folder of the cloud
@@ -111,7 +110,7 @@ def request(cloud: Path, version: int) -> None:
     Raises:
         DiskError: the disk does not take it.
     """
-    write_json(cloud / REQUEST, {"version": version})
+    disk.replace(cloud / REQUEST, json.dumps({"version": version}).encode(), kept=True)
 
 
 def requested(cloud: Path) -> int | None:
@@ -125,7 +124,7 @@ def requested(cloud: Path) -> int | None:
         return int(said["version"])
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):  # 1e999, [[[...
         forget(cloud)
         return None
 

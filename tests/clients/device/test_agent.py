@@ -364,6 +364,20 @@ def test_a_folder_is_answered_spooled_and_sent_and_read_once(begin, order, pictu
     assert sent(answered(agent, order(1))) == whole(agent).out > 0
 
 
+def test_rows_of_no_use_are_not_read_again_by_the_next_agent(begin, caplog, monkeypatch):
+    agent = begin(feed="folder", longest_question=20)
+    (agent.bundle.feed / "questions.jsonl").write_text("of no use\n" * 3)
+    assert not agent.step()
+    assert "3 of them" in caplog.text
+    with monkeypatch.context() as during:
+        during.setattr(type(agent.spool), "add", None)  # what is known is not written again
+        assert not agent.step()
+    caplog.clear()
+    agent = begin(feed="folder", longest_question=20)
+    assert not agent.step()
+    assert "of them" not in caplog.text
+
+
 def test_a_question_that_is_asked_is_answered_and_is_a_sample(begin, picture):
     agent = begin(feed="folder", longest_question=20)
     said = agent.ask("what is this?", picture)

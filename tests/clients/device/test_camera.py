@@ -94,3 +94,40 @@ def test_what_cannot_be_used_is_set_aside_with_one_line(tmp_path, caplog, monkey
     (folder / "more.json").write_bytes(b"{")
     assert _asked(feed.poll(20)) == ["good"]
     assert len(list((folder / BAD).iterdir())) == 3
+
+
+def test_what_was_renamed_is_given_though_another_cannot_be(tmp_path, monkeypatch, caplog):
+    for age, name in enumerate("abc"):
+        pair(tmp_path, name, name, -age)
+    feed, real = camera.camera(tmp_path, ""), os.rename
+
+    def rename(old, new):
+        if str(old).endswith("b.json"):
+            raise OSError(28, "No space left on device")
+        real(old, new)
+
+    with monkeypatch.context() as during:
+        during.setattr(os, "rename", rename)
+        assert _asked(feed.poll(9)) == ["a", "c"]
+        assert "No space left on device" in caplog.text
+    found = feed.poll(9)
+    assert _asked(found) == ["a", "c", "b"]
+    feed.spooled(found[-1].key)
+    assert _files(tmp_path) == []
+
+
+def test_pairs_whose_folder_the_disk_does_not_take_are_given(tmp_path, monkeypatch):
+    pair(tmp_path, "a", "a")
+    feed = camera.camera(tmp_path, "")
+
+    def broken(folder):
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as during:
+        during.setattr(camera, "_flush", broken)
+        assert _asked(feed.poll(9)) == ["a"]
+    pair(tmp_path, "b", "b")
+    found = feed.poll(9)
+    assert _asked(found) == ["a", "b"]
+    feed.spooled(found[-1].key)
+    assert _files(tmp_path) == []

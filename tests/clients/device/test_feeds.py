@@ -75,6 +75,33 @@ def test_of_many_rows_without_pictures_there_is_one_line_with_the_place_that_was
     assert f"'missing-0.png': No such file or directory in '{folder}'" in line
 
 
+def test_rows_of_no_use_are_read_a_bounded_number_at_a_time_and_not_again(folder, caplog, monkeypatch):
+    monkeypatch.setattr(feeds, "MOST_ROWS", 10)
+    bad = b"".join(row("absent.png", f"{i}") for i in range(12))
+    (folder / QUESTIONS).write_bytes(bad + b"\n" * 12 + row("a.png", "good") + b"bad\n")
+    feed = FEEDS["folder"](folder, "")
+    places = []
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            assert list(feed.poll(1)) == []
+            places.append(feed.place())
+        assert ["10 of them" in caplog.messages[0], "2 of them" in caplog.messages[1]] == [True, True]
+        assert _asked(feed.poll(1)) == ["good"]
+    assert feed.place() == ""  # a row that waits is in front of it
+    for place in places:
+        again = FEEDS["folder"](folder, place)
+        caplog.clear()
+        found = [item for _ in range(3) for item in again.poll(1)]
+        assert found[-1].question == "good"
+        again.spooled(found[-1].key)
+        assert again.place() == found[-1].key
+        assert list(again.poll(1)) == []
+        assert again.place().startswith(f"row {(folder / QUESTIONS).stat().st_size} ")
+        caplog.clear()
+        assert list(FEEDS["folder"](folder, again.place()).poll(1)) == []
+        assert caplog.messages == []
+
+
 @pytest.mark.parametrize("kind", ["folder", "camera"])
 def test_the_first_rows_are_looked_at_without_being_taken(folder, kind):
     assert first_rows(kind, folder) == ""  # nothing is there yet

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import threading
 
 import pytest
 
 from cdc_flower.config import ConfigError, RunError
+from cdc_flower.disk import DiskError
 from cdc_flower.lock import locked
 from cdc_flower.setting import written
 from experiments.deploy import cloud as module
+from experiments.deploy import keys
 from experiments.deploy.cloud import Keeper
 from experiments.deploy.settings import FILE, CloudConfig
 from experiments.deploy.superlink import SuperLinkError
@@ -50,6 +53,9 @@ class Link:
 
     def nodes(self):
         return set(self.known)
+
+    def keys(self):
+        return {node: line.strip() for node, line in self.known.items()}
 
     def register(self, key, name):
         line = key.read_text()
@@ -286,3 +292,210 @@ def test_a_list_of_devices_that_cannot_be_read_keeps_nobody_out_who_was_in(keepe
     (keeper.folder / devices.FILE).write_text("no list")
     ticks(keeper, 1, 2)
     assert keeper.known.is_set()
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def again(keeper):
+    """The keeper of the next `cloud up`, on the same database."""
+    keeper.link.program.runs = False
+    return Keeper(keeper.folder, keeper.link, threading.Event(), keeper.say, clock=lambda: keeper.now[0])
+
+
+def fails(link, call, at, why):
+    """The call of that number raises; of a key that is registered, after the SuperLink has it."""
+    real, calls = getattr(link, call), itertools.count(1)
+
+    def failing(*arguments):
+        found, number = real(*arguments), next(calls)
+        if number == at:
+            raise why
+        return found
+
+    setattr(link, call, failing)
+
+
+def read(keeper):
+    return {n: (one.status, one.node_id) for n, one in devices.read(keeper.folder).items()}
+
+
+def test_a_cloud_that_is_killed_while_it_registers_goes_on_with_the_next(keeper):
+    with devices.changing(keeper.folder) as known:
+        known.update({n: entry(name) for n, name in enumerate("abcd")})
+    fails(keeper.link, "register", 3, Killed())
+    ticks(keeper, 1)
+    with pytest.raises(Killed):
+        keeper.tick()
+    assert [status for status, _ in read(keeper).values()] == ["registered", "registered", "made", "made"]
+    after = again(keeper)
+    after.tick()
+    after.tick()
+    assert read(keeper) == {n: ("registered", 101 + n) for n in range(4)}
+    assert keeper.link.nodes() == {101, 102, 103, 104}
+
+
+def test_several_keys_that_nobody_wrote_down_are_found_by_what_they_are(keeper):
+    with devices.changing(keeper.folder) as known:
+        known.update({n: entry(name) for n, name in enumerate("abc")})
+        known[2] = dataclasses.replace(known[2], public_key="ecdsa c of a device")
+    keeper.link.known = {77: "ecdsa c\n", 78: "ecdsa a\n", 79: "ecdsa nobody\n"}
+    keeper.link.used = {"ecdsa a\n", "ecdsa c\n"}
+    ticks(keeper, 1, 2)
+    assert read(keeper) == {0: ("registered", 78), 1: ("registered", 103), 2: ("registered", 77)}
+    assert keeper.link.nodes() == {77, 78, 103}
+
+
+def test_a_key_that_nobody_wrote_down_and_that_was_revoked_is_let_in_no_longer(keeper):
+    with devices.changing(keeper.folder) as known:
+        known[0] = entry("a")
+    fails(keeper.link, "register", 1, Killed())
+    ticks(keeper, 1)
+    with pytest.raises(Killed):
+        keeper.tick()
+    with devices.changing(keeper.folder) as known:
+        known[0] = entry("a", "revoked")
+    after = again(keeper)
+    after.tick()
+    after.tick()
+    assert keeper.link.nodes() == set()
+    assert after.known.is_set()
+
+
+def test_a_list_that_cannot_be_written_for_a_moment_loses_no_device(keeper, monkeypatch):
+    with devices.changing(keeper.folder) as known:
+        known.update({n: entry(name) for n, name in enumerate("ab")})
+    real, fail = devices.replace, [True]
+
+    def full(*arguments, **how):
+        if fail and fail.pop():
+            raise DiskError("no space")
+        real(*arguments, **how)
+
+    monkeypatch.setattr(devices, "replace", full)
+    ticks(keeper, 1, 4)
+    assert read(keeper) == {0: ("registered", 101), 1: ("registered", 102)}
+
+
+def test_a_key_that_is_refused_is_asked_again_later_and_all_else_goes_on(keeper):
+    ticks(keeper, 1, 3)
+    real, asked = keeper.link.register, []
+
+    def refuse(key, name):
+        asked.append(name)
+        if name == "a":
+            raise SuperLinkError("`flwr supernode register` was refused: whatever")
+        return real(key, name)
+
+    keeper.link.register = refuse
+    with devices.changing(keeper.folder) as known:
+        known.update({n: entry(name) for n, name in enumerate("ab")})
+    with locked(keeper.folder / RUN):
+        ticks(keeper, 1, 5)
+    assert read(keeper) == {0: ("made", None), 1: ("registered", 101)}
+    ticks(keeper, 1, 5)
+    assert keeper.link.log[-1] == "run1"
+    assert asked == ["a", "b"]
+    assert len([t for t in keeper.told if "device 0 is not registered" in t]) == 1
+    ticks(keeper, module.AGAIN)
+    assert asked == ["a", "b", "a"]
+
+
+def test_nobody_is_let_in_before_a_superlink_that_does_not_answer_knows_who_is_revoked(keeper):
+    fails(keeper.link, "nodes", 1, SuperLinkError("`flwr supernode ls` did not end within 60 s"))
+    ticks(keeper, 1, 5)
+    assert not keeper.known.is_set()
+    assert keeper.run
+    ticks(keeper, module.AGAIN)
+    assert keeper.known.is_set()
+
+
+def test_a_cloud_that_is_told_to_stop_registers_no_further(keeper):
+    with devices.changing(keeper.folder) as known:
+        known.update({n: entry(name) for n, name in enumerate("ab")})
+    ticks(keeper, 1)
+    real = keeper.link.register
+
+    def last(key, name):
+        keeper.stop.set()
+        return real(key, name)
+
+    keeper.link.register = last
+    keeper.tick()
+    assert read(keeper) == {0: ("registered", 101), 1: ("made", None)}
+
+
+def test_whoever_changes_the_list_is_not_waited_for_between_two_keys(keeper, monkeypatch):
+    monkeypatch.setattr(module, "TICK", 0.1)
+    with devices.changing(keeper.folder) as known:
+        known.update({n: entry(name) for n, name in enumerate("ab")})
+    ticks(keeper, 1)
+    real, held, go = keeper.say, threading.Event(), threading.Event()
+
+    def other():
+        with devices.changing(keeper.folder):
+            held.set()
+            go.wait(60)
+
+    thread = threading.Thread(target=other)
+
+    def say(text):
+        real(text)
+        if "device 0" in text:
+            thread.start()
+            held.wait(20)
+
+    keeper.say = say
+    keeper.tick()
+    go.set()
+    thread.join()
+    assert read(keeper) == {0: ("registered", 101), 1: ("made", None)}
+    assert "is being changed by another process" in keeper.told[-1]
+
+
+def test_files_that_run_out_end_neither_the_cloud_nor_its_run(keeper, monkeypatch):
+    ticks(keeper, 1, 3)
+
+    def none_left(folder):
+        raise OSError(24, "Too many open files")
+
+    with locked(keeper.folder / RUN):
+        ticks(keeper, 1)
+        with monkeypatch.context() as during:
+            during.setattr(module, "taken", none_left)
+            ticks(keeper, 60, 3)
+        ticks(keeper, 1, 2)
+    assert keeper.link.log == ["start", "run0"]
+    assert len([t for t in keeper.told if "Too many open files" in t]) == 1
+
+
+def test_a_gate_that_ended_ends_the_cloud_with_a_reason(keeper):
+    ticks(keeper, 1, 2)
+    keeper.ended.set()
+    with pytest.raises(RunError, match="the gate ended"):
+        keeper.keep()
+    assert keeper.link.log[-1] == "stop"
+
+
+def test_a_certificate_that_ends_soon_is_said_once_a_day(keeper):
+    keys.authority(keeper.folder)
+    keys.server(keeper.folder, ["localhost"], 20)
+    ticks(keeper, 1, 3)
+    assert len([t for t in keeper.told if t.startswith("warning: the server's certificate ends 20")]) == 1
+    ticks(keeper, module.DAY)
+    assert len([t for t in keeper.told if "certificate" in t]) == 2
+
+
+def test_a_cloud_whose_rotation_was_interrupted_does_not_start_and_says_what_to_do(tmp_path):
+    keys.authority(tmp_path)
+    keys.server(tmp_path, ["localhost"])
+    (tmp_path / keys.SERVER_KEY).unlink()
+    (tmp_path / "other" / "ca").mkdir(parents=True)
+    for name in (keys.CA_KEY, keys.CA_CERT):
+        (tmp_path / "other" / name).write_bytes((tmp_path / name).read_bytes())
+    keys.server(tmp_path / "other", ["localhost"])
+    (tmp_path / "other" / keys.SERVER_KEY).rename(tmp_path / keys.SERVER_KEY)
+    link = module.SuperLink(tmp_path, 9)
+    with pytest.raises(ConfigError, match=r"allowed: a pair, which `cdc-flower provision rotate .* server`"):
+        module._gate(tmp_path, CloudConfig(), link, lambda: True, lambda: None)

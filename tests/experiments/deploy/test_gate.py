@@ -12,6 +12,8 @@ import pytest
 from flwr.superlink.routers.control.router import router as control
 from flwr.superlink.routers.fleet.router import router as fleet
 
+from cdc_flower import connections
+from cdc_flower.config import ConfigError
 from cdc_flower.programs import free_port
 from experiments.deploy import gate
 from tests.deploy import certificates
@@ -145,7 +147,7 @@ def _sent(port, data):
 
 @pytest.mark.parametrize("data", [b"", b"POST /v1/fleet/get-run HTTP/1.1\r\nhost: x\r\ncontent-le"])
 def test_a_connection_on_which_nothing_is_asked_is_closed(data, superlink, monkeypatch):
-    monkeypatch.setattr(gate, "PATIENCE", 0.05)
+    monkeypatch.setattr(connections, "PATIENCE", 0.05)
     with (
         gate.opened(f"http://127.0.0.1:{superlink.server_address[1]}", 0) as port,
         _sent(port, data) as one,
@@ -203,3 +205,15 @@ def test_both_sides_are_encrypted_and_the_superlink_is_of_the_authority(inner, c
     ):
         said = httpx.post(f"https://127.0.0.1:{port}/v1/fleet/get-run", content=b"x", verify=trusted)
     assert said.status_code == code
+
+
+def test_a_certificate_of_another_key_opens_no_gate(tmp_path):
+    authority = certificates.authority(tmp_path, "ca")
+    for name in ("one", "other"):
+        certificates.server(tmp_path, name, authority)
+    files = {"certificate": tmp_path / "one.crt", "key": tmp_path / "other.key"}
+    with (
+        pytest.raises(ConfigError, match="does not start: .*allowed: a certificate with its own key"),
+        gate.opened("http://127.0.0.1:9", 0, **files),
+    ):
+        raise AssertionError

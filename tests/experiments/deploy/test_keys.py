@@ -7,6 +7,7 @@ import re
 import shutil
 import ssl
 import subprocess
+from datetime import timedelta
 
 import pytest
 from cryptography import x509
@@ -106,3 +107,33 @@ def test_a_host_twice_is_there_once_and_none_is_refused():
     assert keys.checked_hosts(["a.example", "::1", "a.example"]) == ("a.example", "::1")
     with pytest.raises(ConfigError, match="no host"):
         keys.checked_hosts([])
+
+
+def test_a_certificate_is_said_to_end_in_its_last_month_and_to_have_ended(cloud, tmp_path):
+    end = keys.until(cloud)
+    assert keys.ending(cloud, end - timedelta(days=31)) == ""
+    soon = keys.ending(cloud, end - timedelta(days=29))
+    assert soon.startswith(f"the server's certificate ends {end:%Y-%m-%d}")
+    assert f"`cdc-flower provision rotate {cloud} server`" in soon
+    assert "\n" not in soon
+    assert "certificate ended" in keys.ending(cloud, end + timedelta(days=1))
+    assert keys.ending(tmp_path / "absent") == ""
+    (cloud / "server.crt").write_text("no certificate")
+    assert keys.ending(cloud) == ""
+
+
+def test_a_certificate_of_another_key_is_refused_with_what_to_type(cloud, tmp_path):
+    keys.check_server(cloud)
+    shutil.copytree(cloud / "ca", tmp_path / "other" / "ca")
+    keys.server(tmp_path / "other", ["localhost"])
+    (tmp_path / "other" / "server.key").replace(cloud / "server.key")
+    with pytest.raises(
+        ConfigError, match=r"no certificate of .*server\.key'; allowed: a pair, which `cdc-fl"
+    ):
+        keys.check_server(cloud)
+    (cloud / "server.key").write_bytes(b"")
+    with pytest.raises(ConfigError, match="allowed: a pair"):
+        keys.check_server(cloud)
+    (cloud / "server.key").unlink()
+    with pytest.raises(ConfigError, match="is not there"):
+        keys.check_server(cloud)

@@ -7,10 +7,12 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from pathlib import Path
 
 import pytest
 
 from cdc_flower.config import ConfigError
+from cdc_flower.disk import DiskError
 from clients.device.settings import Bundle
 from experiments.deploy import keys, provision
 from experiments.deploy.settings import cloud as settings_of
@@ -134,6 +136,25 @@ def test_a_rotated_device_has_another_key_and_the_old_one_is_one_that_nobody_mus
     assert [k.node_id for k in devices.read(cloud)[0].revoked] == [77]
     assert devices.read(cloud)[0].status == "made"
     assert sorted(p.name for p in made.iterdir()) == ["ca.crt", "device.key", "device.key.pub"]
+
+
+def test_an_interrupted_rotation_of_the_server_is_done_by_another(cloud, monkeypatch):
+    real, moved = Path.replace, []
+
+    def once(self, target):
+        moved.append(target)
+        if len(moved) == 2:
+            raise OSError(28, "No space left on device")
+        return real(self, target)
+
+    with monkeypatch.context() as during:
+        during.setattr(Path, "replace", once)
+        with pytest.raises(DiskError):
+            provision.rotate_server(cloud)
+    with pytest.raises(ConfigError, match=f"provision rotate {cloud} server"):
+        keys.check_server(cloud)
+    provision.rotate_server(cloud)
+    keys.check_server(cloud)
 
 
 def test_a_rotated_server_is_vouched_for_by_the_same_authority(cloud):

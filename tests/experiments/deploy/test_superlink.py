@@ -10,7 +10,9 @@ import tomllib
 
 import psutil
 import pytest
+from cryptography.hazmat.primitives import serialization
 
+from experiments.deploy import keys
 from experiments.deploy.superlink import APP, SuperLink, SuperLinkError
 from strategies.served.settings import VARIABLE
 
@@ -86,3 +88,25 @@ def test_what_flwr_refuses_is_one_line(prints, says, tmp_path, monkeypatch):
     with pytest.raises(SuperLinkError) as caught:
         link.status("7")
     assert str(caught.value) == says
+
+
+@pytest.mark.filterwarnings("ignore:No path_separator:DeprecationWarning")  # Flower's, of alembic
+def test_the_keys_of_its_nodes_are_found_where_flower_keeps_them(tmp_path):
+    from flwr.server.superlink.linkstate.linkstate_factory import LinkStateFactory
+    from flwr.supercore.object_store import ObjectStoreFactory
+    from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+    from flwr.superlink.federation import NoOpFederationManager
+
+    link = SuperLink(tmp_path, 4242)
+    with pytest.raises(SuperLinkError, match="cannot be read: unable to open"):
+        link.keys()
+    link.home.mkdir()
+    database = str(link.home / "state.db")
+    state = LinkStateFactory(database, NoOpFederationManager(), ObjectStoreFactory(database)).state()
+    lines = {}
+    for number in range(8):  # ids are 64 bits: some are negative in the file
+        (tmp_path / str(number)).mkdir()
+        line = keys.device(tmp_path / str(number), "comment")
+        key = serialization.load_ssh_public_key(line.encode())
+        lines[state.create_node("", "", public_key_to_bytes(key), 30.0)] = line.removesuffix(" comment")
+    assert link.keys() == lines

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.deploy import page, view
+from experiments.deploy import keys, page, view
 from tests.asking import ask
 
 JSON = st.recursive(
@@ -110,3 +111,13 @@ def test_a_text_cannot_turn_or_break_its_line():
     assert view.text("a\u202eb\n\x1b[31mc\u2028") == "a\ufffdb\ufffd\ufffd[31mc\ufffd"
     assert len(view.text("x" * 1000)) == view.LONGEST
     assert view.text(["x"]) == ""
+
+
+def test_a_certificate_that_ends_soon_is_said_beside_whatever_else_there_is(tmp_path):
+    keys.authority(tmp_path)
+    keys.server(tmp_path, ["localhost"], 20)
+    said = view.read(tmp_path, time.time()).problem
+    assert said.startswith("No status.json yet")
+    assert "The server's certificate ends 20" in said
+    assert f"`cdc-flower provision rotate {tmp_path} server`" in said
+    assert "certificate" not in view.read(tmp_path, time.time() - 20 * 86_400).problem

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 
 import pytest
@@ -75,3 +76,14 @@ def test_who_changes_it_is_waited_for_and_not_for_ever(tmp_path):
         pass
     with devices.changing(tmp_path, wait=0.0) as known:
         assert known == {}
+
+
+def test_a_change_is_on_the_disk_when_it_is_done(tmp_path, monkeypatch):
+    kept = []
+    monkeypatch.setattr(os, "fsync", kept.append)
+    with devices.changing(tmp_path) as known:
+        known[0] = one()
+    assert len(kept) == 2  # the file and its folder
+    with devices.changing(tmp_path):
+        pass
+    assert len(kept) == 2

@@ -148,3 +148,20 @@ def test_a_node_with_a_key_is_asked_once_whatever_ends_meanwhile(tmp_path):
     assert after.look(grid) == {}
     after.load({})
     assert after.proved == {}
+
+
+def test_a_device_that_came_before_the_list_was_written_is_taken_when_it_is(tmp_path):
+    file = listed(tmp_path / "devices.json", d0=(None, "made"), d1=(12, "registered"))
+    nodes, grid = Nodes(tmp_path, authenticated=True), Switchboard({11: 0, 13: 1})
+    assert nodes.look(grid) == {}
+    assert set(nodes.refused) == {11, 13}
+    listed(file, d0=(11, "registered"), d1=(12, "registered"))
+    assert nodes.look(grid) == {0: 11}
+    assert set(nodes.refused) == {13}
+    assert grid.asked == [11, 13]  # what they said is known
+    grid.claims = {}
+    assert nodes.look(grid) == {}
+    listed(file, d0=(11, "registered"), d1=(13, "registered"))
+    grid.claims = {11: 0, 13: 1}
+    assert nodes.look(grid) == {0: 11, 1: 13}
+    assert grid.asked == [11, 13, 13]  # who was refused and went away says it again

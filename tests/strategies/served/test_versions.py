@@ -76,6 +76,14 @@ def test_a_request_is_a_file_and_what_is_none_is_removed(tmp_path):
     versions.forget(tmp_path)
     versions.forget(tmp_path)
     assert versions.requested(tmp_path) is None
-    (tmp_path / "rollback.json").write_text('{"version": "x"')
-    assert versions.requested(tmp_path) is None
-    assert not (tmp_path / "rollback.json").exists()
+    for text in ('{"version": "x"', '{"version": 1e999}', '{"version": NaN}', "[" * 10**5, "3", "{}"):
+        (tmp_path / "rollback.json").write_text(text)
+        assert versions.requested(tmp_path) is None
+        assert not (tmp_path / "rollback.json").exists()
+
+
+def test_a_request_is_on_the_disk_when_it_is_made(tmp_path, monkeypatch):
+    kept = []
+    monkeypatch.setattr(os, "fsync", kept.append)
+    versions.request(tmp_path, 4)
+    assert len(kept) == 2  # the file and its folder
