@@ -57,7 +57,7 @@ class FedAvgSettings:
     batch: int = setting(8, "samples a step", "device", ge=1, le=2**16)
     lr: float = setting(3e-3, "learning rate of AdamW, for the adapter", "device", gt=0, le=1e6)
     lr_full: float = setting(
-        1e-3, "learning rate of AdamW, for all weights (fedavg_full)", "device", gt=0, le=1e6
+        3e-3, "learning rate of AdamW, for all weights (fedavg_full)", "device", gt=0, le=1e6
     )
     memory: int = setting(448, "past samples a device may train on again", "device", ge=0, le=10**6)
     confidence: float = setting(0.8, "fedavg_pseudo: own answers below it do not teach", "device", ge=0, le=1)

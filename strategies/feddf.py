@@ -25,7 +25,7 @@ class FedDFSettings:
     """Beyond those of FedAvg."""
 
     steps: int = setting(20, "of distillation, a round; cloud.batch samples each", "cloud", ge=1, le=10**6)
-    lr: float = setting(1e-3, "learning rate of Adam at the first of them", "cloud", gt=0, le=1e6)
+    lr: float = setting(3e-4, "learning rate of Adam at the first of them", "cloud", gt=0, le=1e6)
 
 
 class FedDF(FedAvgLora):
