@@ -49,8 +49,8 @@ def page(
     """Make the tables of the documents, a cell (data, arm, seed) at a time.
 
     What was made before and has not changed is kept. Ends with 1 where a cell failed; --set tries other
-    settings, for which --results must be a folder of their own. Of such a folder, or with --plan, the tables
-    are written beside the cells alone, and no document is filled in.
+    settings, and --plan is another page: for both --results must be a folder of their own, where the tables
+    are written beside the cells, and no document is filled in.
     """
     from cdc_flower.config import ConfigError
     from experiments.page import plan as planning
@@ -59,14 +59,15 @@ def page(
     changes = assignments(sets or [])
     checked(changes)
     of_documents = results.resolve() == RESULTS.resolve()
-    if changes and of_documents:
-        raise ConfigError("--set with the results of the documents; allowed: --results with another folder")
+    own = "--set" if changes else "--plan" if plan is not None else ""
+    if own and of_documents:
+        raise ConfigError(f"{own} with the results of the documents; allowed: --results with another folder")
     found = planning.read(plan)
     for arm, why in found.skipped.items():
         say(f"skipped: {arm}: {why}", err=True)
     names = () if only is None else tuple(name.strip() for name in only.split(",") if name.strip())
     chosen = found.cells(names, seeds)
-    leave = partial(write.write, found, results, out, of_documents and plan is None)
+    leave = partial(write.write, found, results, out, of_documents)
     failed = {} if tables else _made(leave, found, chosen, results, out, workers, minutes, listing, changes)
     if not listing:
         for path in leave():

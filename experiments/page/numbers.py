@@ -26,7 +26,7 @@ import numpy as np
 
 from experiments.page import cells as saved
 from experiments.page.plan import TEACHER, Cell, Part, Plan
-from experiments.report.summary import drift_mean, interval
+from experiments.report.summary import LEAST_GAP, drift_mean, interval
 
 DRAWS = 2000
 SOURCE = "source"
@@ -47,7 +47,8 @@ class Row:
         drift_ci: over seeds; None for one.
         drift_items_ci: over pairs, seeds and items.
         forgetting: accuracy on the source before the first round minus that after the last, a signed change.
-        gap_closed: between the student as shipped and the teacher; None without both.
+        gap_closed: between the student as shipped and the teacher; None without both, or where the teacher
+            is no better.
         to: the arm that differences are to; None where it is this one or not there.
         difference: on drift, by seed; with its intervals as above.
         counts: of `COUNTS`; None where a run did not count it.
@@ -176,7 +177,7 @@ def _row(
     if of_teacher is not None and lower:
         shipped = mean(lower, [_drift(one) for one in lower.values()])
         width = of_teacher.on_test - shipped
-        gap = (mean(mine, drift) - shipped) / width if abs(width) > 1e-9 else None
+        gap = (mean(mine, drift) - shipped) / width if width > LEAST_GAP else None
     return Row(
         label=arm,
         pair=pair,

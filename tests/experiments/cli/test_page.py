@@ -13,6 +13,7 @@ from experiments.page import plan as planning
     [
         (["--only", "nothing"], "--only 'nothing'; allowed: main, ladder"),
         (["--set", "run.rounds=2"], "--set with the results of the documents; allowed: --results"),
+        (["--plan", str(planning.PAGE)], "--plan with the results of the documents; allowed: --results"),
         (["--plan", "/nowhere.toml"], "'/nowhere.toml' is no file; allowed: a file that is there"),
         (["--minutes", "-1"], "--minutes"),
         (["--seeds", "0"], "--seeds"),
@@ -34,7 +35,7 @@ def test_the_results_of_the_documents_are_known_by_any_path(refused, tmp_path):
         ([], True),
         (["--results", "results/../docs/results"], True),
         (["--results", "results/try"], False),
-        (["--plan", "mine.toml"], False),
+        (["--plan", "mine.toml", "--results", "results/try"], False),
         (["--results", "results/try", "--set", "run.rounds=2"], False),
     ],
 )
