@@ -22,7 +22,7 @@ import numpy as np
 from safetensors.numpy import load as _load
 from safetensors.numpy import save as _save
 
-from cdc_flower.disk import writing
+from cdc_flower.disk import keep_names, writing
 
 Value = np.ndarray | bytes | int | float | str
 Part = dict[str, Value]
@@ -104,7 +104,7 @@ def _write(folder: Path, target: Path, round: int, payload: bytes) -> None:
         os.replace(temp, target)
     finally:
         temp.unlink(missing_ok=True)
-    _sync(folder)
+    keep_names(folder)
 
 
 def load_newest(folder: Path, max_bytes: int = MAX_BYTES) -> tuple[int, dict[str, Part]] | None:
@@ -131,17 +131,6 @@ def _clean(folder: Path, left: set[int]) -> None:
     for path in folder.iterdir() if folder.is_dir() else ():
         if _TEMP.fullmatch(path.name):
             path.unlink(missing_ok=True)
-
-
-def _sync(folder: Path) -> None:
-    """Make a rename in `folder` durable; a no-op where folders cannot be opened (Windows)."""
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(place)
-    finally:
-        os.close(place)
 
 
 def _packed(parts: Mapping[str, Mapping[str, Value]]) -> bytes:

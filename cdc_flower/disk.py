@@ -53,13 +53,16 @@ def whole(path: Path, *, kept: bool = False) -> Iterator[IO[bytes]]:
                 os.fsync(file.fileno())
         os.replace(part, path)
         if kept:
-            _keep_names(path.parent)
+            keep_names(path.parent)
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
 
 
-def _keep_names(folder: Path) -> None:
+def keep_names(folder: Path) -> None:
+    """The names in a folder are on the disk; a no-op where folders cannot be opened (Windows)."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
     opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(opened)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cdc_flower.config import ConfigError
+from cdc_flower.disk import keep_names
 from clients.device.feed import Feed, Item
 from clients.device.rows import MOST_ROW, BadItem, behind, bytes_of, item, named, several, there
 
@@ -105,8 +106,8 @@ class _Camera:
                 self.number += 1
                 taken.append((path, self.number))
             if taken:  # on the disk before anybody hears of these numbers
-                _flush(self.path / TAKEN)
-                _flush(self.path)
+                keep_names(self.path / TAKEN)
+                keep_names(self.path)
         finally:  # what was renamed is found under its old name no more
             for path, number in taken:
                 self._add(path, number)
@@ -164,12 +165,3 @@ def _delete(path: Path) -> None:
 
 def _number(word: str) -> int | None:
     return int(word) if word.isascii() and word.isdigit() and len(word) <= 18 else None
-
-
-def _flush(folder: Path) -> None:
-    """The names in a folder are on the disk."""
-    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)

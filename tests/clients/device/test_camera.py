@@ -124,7 +124,7 @@ def test_pairs_whose_folder_the_disk_does_not_take_are_given(tmp_path, monkeypat
         raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as during:
-        during.setattr(camera, "_flush", broken)
+        during.setattr(camera, "keep_names", broken)
         assert _asked(feed.poll(9)) == ["a"]
     pair(tmp_path, "b", "b")
     found = feed.poll(9)
