@@ -23,8 +23,8 @@ from cdc_flower.session import kept
 from cdc_flower.stages import PairConfig
 from cdc_flower.wire import keys
 from cdc_flower.wire.messages import message_bytes
-from clients.cdc import reply, updated
 from clients.counts import answering
+from clients.exchange import reply, updated
 from clients.fedavg import check, learned, trainee
 from clients.inference import Ask, Work
 from clients.store import Adapter, Store

@@ -13,6 +13,7 @@ import numpy as np
 
 from cdc_flower.uplink import anchors
 from clients import cdc
+from clients.exchange import overhead
 from clients.inference import Work
 from clients.task import Task
 
@@ -42,7 +43,7 @@ def anchored(now: cdc.Round) -> tuple[bytes, int, int]:
 def room_of(now: cdc.Round) -> int:
     """Bytes that a frame may have; 0 = any."""
     budget = now.task.config.uplink.budget
-    return budget and max(1, budget - cdc.overhead())
+    return budget and max(1, budget - overhead())
 
 
 def anchors_of(now: cdc.Round) -> dict[int, np.ndarray]:

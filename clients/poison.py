@@ -22,7 +22,7 @@ from cdc_flower.uplink.sample import MAX_BYTES
 from cdc_flower.wire import keys
 from cdc_flower.wire.messages import payload
 from clients import poisons
-from clients.cdc import overhead
+from clients.exchange import overhead
 from clients.task import Task
 
 

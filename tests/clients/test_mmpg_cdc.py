@@ -10,6 +10,7 @@ from cdc_flower.cloud import adr
 from cdc_flower.config import parse
 from cdc_flower.uplink import token_batch
 from clients import cdc, mmpg, mmpg_cdc
+from clients.exchange import overhead
 from strategies.run import run_local
 
 KEPT = 5
@@ -33,7 +34,7 @@ def now(clip_settings, monkeypatch):
 
 def within(now: cdc.Round, room: int) -> cdc.Round:
     config = now.task.config
-    budget = room and room + cdc.overhead()
+    budget = room and room + overhead()
     return replace(
         now, task=replace(now.task, config=replace(config, uplink=replace(config.uplink, budget=budget)))
     )
