@@ -57,14 +57,19 @@ def kind(question: str) -> str:
 
 
 def first(task: Task, most: int) -> np.ndarray:
-    """The first samples of each kind of question in what the device remembers, at most so many; 0 = all."""
-    items, met, found = memory(task), dict[str, int](), []
-    for item in items.tolist():
+    """The first samples of each kind of question that the device met, at most so many of a kind, and no more
+    than it remembers; 0 = all that it remembers.
+    """
+    remembered = memory(task)
+    if not most:
+        return remembered
+    met, found = dict[str, int](), []
+    for item in np.concatenate([*map(task.source.items, range(1, task.round)), task.items]).tolist():
         of = kind(task.source.question(item))
         met[of] = met.get(of, 0) + 1
-        if not most or met[of] <= most:
+        if met[of] <= most:
             found.append(item)
-    return np.array(found, np.int64)
+    return np.array(found[: len(remembered)], np.int64)
 
 
 def tuned(task: Task, name: str, most: int) -> Work:

@@ -23,7 +23,7 @@ from flwr.serverapp import Grid
 
 from cdc_flower.checkpoint import Saved
 from cdc_flower.cloud.fda import Adaptor, Seen
-from cdc_flower.config import Config
+from cdc_flower.config import Config, ConfigError
 from cdc_flower.data.source import longest_question
 from cdc_flower.downlink import update
 from cdc_flower.downlink.versions import Mirror
@@ -45,6 +45,7 @@ from strategies.reasoned import arrives
 from strategies.received import check_sender, form_of, tokens
 
 LATELY = 64  # samples of a device that its summary is made of
+ALIKE = ("iid", "shared")  # partitions that give all devices the same kinds of data
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +128,14 @@ class Mmpg(Method):
     @classmethod
     def check(cls, setup: Setup) -> None:
         """Refuse settings with which nothing can be generated."""
-        check_generated(setup, cls.chosen(setup.config, setup.shared))
+        own, config = cls.chosen(setup.config, setup.shared), setup.config
+        check_generated(setup, own)
+        if own.summary == "shuffled" and (config.run.devices < 2 or config.data.partition in ALIKE):
+            raise ConfigError(
+                f"setting 'mmpg.summary' = 'shuffled' with {config.run.devices} devices and data.partition = "
+                f"'{config.data.partition}': another device's summary would say the same, and the control "
+                "nothing; allowed: two devices or more and data.partition = natural or dirichlet"
+            )
 
     @classmethod
     def chosen(cls, config: Config, shared: Shared) -> MmpgSettings:
@@ -243,6 +251,8 @@ class Mmpg(Method):
     def _came(self, device: int, reply: Reply) -> Came:
         batch, _ = tokens(reply.frame, self.shared, self.config, self.limits, self.fleet.seconds)
         check_sender(batch, device, self.fleet.round_of(device))
+        if not batch.samples:
+            raise FrameError("no samples; allowed: at least one, or no frame")
         pictured, most = sum(len(s.positions) > 0 for s in batch.samples), self.own.clips
         if pictured > most:
             raise FrameError(f"anchor frames of {pictured} clips; allowed: {most}")

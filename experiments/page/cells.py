@@ -3,7 +3,8 @@
 They are kept as long as edition, settings, pair, data and the method's source are what they were
 (`experiments.page.digests`). Settings are compared one by one: one that did not exist when the cell was made
 counts as unchanged while it has its default, so that a new setting throws nothing away. Of the settings only
-those are compared that the run reads: of methods its own sections, of `fleet` none without virtual time.
+those are compared that the run reads: of methods its own sections without what others of the section read
+alone (`READ_BY`), of `fleet` none without virtual time.
 Where things lie (pack, pair, caches, output) does not count.
 
 Of generated data a cell holds what each held-out answer was worth. A pack's items belong to others, so that
@@ -44,6 +45,8 @@ GENERATED = "scenes"  # the data that is no pack
 GROUPS = 40  # of a domain's items, in a cell of a pack
 LEAST = 10  # items of such a group
 METHOD = "method"  # digest of a method's source
+READ_BY = {"fedavg.lr-full": ("fedavg_full", "fedkd")}
+"""Settings of a section that several methods share, and those of them that read it."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,9 @@ def read_settings(config: Config, arm: str = "") -> dict[str, Any]:
         own = {*STAGES, *method(config.run.method).settings}
     if config.fleet.mode == "off":
         own.discard("fleet")
+    not_its = {key for key, methods in READ_BY.items() if config.run.method not in methods}
     every = flat(config).items()
-    return {key: value for key, value in every if key.partition(".")[0] in own and key not in PLACES}
+    return {k: v for k, v in every if k.partition(".")[0] in own and k not in not_its and k not in PLACES}
 
 
 def changed(saved: Mapping[str, Any], now: Depends) -> str:
@@ -90,7 +94,8 @@ def changed(saved: Mapping[str, Any], now: Depends) -> str:
             return what
     defaults = flat(parse({}))
     before = saved["settings"]
-    for key in sorted({*before, *now.settings}):
+    unread = defaults.keys() - now.settings.keys()
+    for key in sorted({*before, *now.settings} - unread):
         was = before.get(key, defaults.get(key))
         if key not in now.settings or was != now.settings[key]:
             return f"{key} {was!r} -> {now.settings.get(key, 'gone')!r}"

@@ -70,3 +70,14 @@ def test_of_each_kind_of_question_the_first_samples_are_labelled(most, make_task
         assert [item for item in items if kind(task.source.question(item)) == of] == mine[:most]
     assert len(items) < len(every)
     assert first(task, 0).tolist() == every
+
+
+def test_labels_stay_those_of_the_first_samples_however_long_a_run_is(make_task):
+    labelled = set[int]()
+    for round in range(1, 4):
+        task = make_task(round=round, order={**ORDER, "memory": 6})
+        now = first(task, 1)
+        assert len(now) <= len(memory(task))
+        labelled |= set(now.tolist())
+    kinds = [kind(task.source.question(item)) for item in labelled]
+    assert len(kinds) == len(set(kinds)) > 1

@@ -10,7 +10,7 @@ import torch
 
 from cdc_flower import results
 from cdc_flower.cloud.fda import Seen
-from cdc_flower.config import parse
+from cdc_flower.config import ConfigError, parse
 from cdc_flower.downlink import update
 from cdc_flower.uplink import token_batch
 from cdc_flower.uplink.sample import Batch, Sample
@@ -64,7 +64,7 @@ def test_every_device_decodes_its_own_adapter_from_version_0(build):
 
 
 def test_the_shuffled_control_gives_each_device_what_another_s_data_make(build):
-    made, control = build(), build(**{"mmpg.summary": "shuffled"})
+    made, control = build(), build(**{"mmpg.summary": "shuffled", "data.partition": "dirichlet"})
     generated(made)
     generated(control)
     other = control.apart
@@ -137,3 +137,14 @@ def test_more_clips_than_asked_for_are_refused(build):
         came((replace(samples[0], positions=every[1:], tokens=tokens[1:]),))
     with pytest.raises(FrameError, match="answer lengths"):
         came((replace(samples[0], answer_ids=[3]),))
+    with pytest.raises(FrameError, match="no samples; allowed: at least one"):
+        came(())
+
+
+@pytest.mark.parametrize(
+    "alike", [{"run.devices": 1}, {"data.partition": "iid"}, {"data.partition": "shared"}]
+)
+def test_a_shuffled_summary_is_refused_where_another_device_s_would_say_the_same(alike, run_settings):
+    told = {"method": "mmpg", "mmpg.summary": "shuffled", "data.partition": "dirichlet", **alike}
+    with pytest.raises(ConfigError, match=r"'mmpg.summary' = 'shuffled' with .*allowed: two devices or more"):
+        run_local(parse(run_settings(**told)))

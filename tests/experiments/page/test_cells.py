@@ -12,6 +12,8 @@ from cdc_flower.config import ConfigError, parse
 from experiments.page import cells
 from experiments.page.cells import Depends
 from experiments.page.plan import TEACHER, Cell
+from strategies.method import method, methods
+from strategies.run import prepare
 
 
 def depends(arm="cdc", **settings):
@@ -54,6 +56,29 @@ def test_settings_that_a_run_does_not_read_do_not_count():
     assert not [key for key in read if key.startswith(("fedavg.", "fleet.")) or key in cells.PLACES]
     assert [key for key in depends(fleet_mode="sync").settings if key.startswith("fleet.")]
     assert not [key for key in depends(TEACHER).settings if key.startswith(("cloud.", "uplink."))]
+
+
+def test_a_rate_that_another_method_of_the_section_reads_does_not_count():
+    was, now = ({"run_method": "tent", "fedavg_lr-full": rate} for rate in (0.1, 0.2))
+    assert cells.changed(saved(depends(**was)), depends(**now)) == ""
+    older = saved(depends(**was))
+    older["settings"]["fedavg.lr-full"] = 0.1
+    assert cells.changed(older, depends(**now)) == ""
+    for name in cells.READ_BY["fedavg.lr-full"]:
+        was, now = ({**of, "run_method": name} for of in (was, now))
+        assert cells.changed(saved(depends(**was)), depends(**now)) == "fedavg.lr-full 0.1 -> 0.2"
+
+
+def test_whoever_is_not_named_as_a_reader_orders_the_same_whatever_the_setting(run_settings):
+    for key, readers in cells.READ_BY.items():
+        section = key.partition(".")[0]
+        for name in (name for name, of in methods().items() if section in of.settings):
+            told = [
+                method(name).build(prepare(parse(run_settings(method=name, **{key: value}))))
+                for value in (0.4, 0.5)
+            ]
+            same = told[0].order == told[1].order
+            assert same or name in readers, (key, name)
 
 
 def test_items_are_read_back_as_they_were():
