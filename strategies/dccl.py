@@ -10,6 +10,7 @@ float16. There is no official code.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Self
 
@@ -103,9 +104,11 @@ class DCCL(Method):
         return self.flat if z is None else self.basis.patched(self.flat, z.astype(np.float32))
 
     def cloud_work(self, samples: int) -> CloudWork:
-        """Its own steps; a device's model reads each batch, too."""
+        """Its own steps; a device's model reads each batch, too, beside the pass there and back of a step."""
         cloud = self.cloud
-        return CloudWork(0, cloud.steps, cloud.batch) if cloud.steps and cloud.items else CloudWork()
+        if not cloud.steps or not cloud.items:
+            return CloudWork()
+        return CloudWork(0, cloud.steps, math.ceil(1.5 * cloud.batch))
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

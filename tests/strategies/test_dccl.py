@@ -11,6 +11,12 @@ from strategies.dccl import DCCL
 from strategies.run import prepare, run_local
 
 
+def test_the_cloud_is_charged_for_the_device_s_model_that_reads_each_batch(run_settings):
+    for steps, batch in ((2, 12), (0, 0)):
+        made = DCCL.build(prepare(parse(run_settings(method="dccl", dccl_steps=steps, fedavg_batch=8))))
+        assert (made.cloud_work(0).steps, made.cloud_work(0).batch) == (steps, batch)
+
+
 @pytest.mark.slow
 def test_a_run_sends_patches_up_and_the_cloud_learns_beside(run_settings):
     settings = run_settings(method="dccl", rounds=2, dccl_patch=16, dccl_steps=2)
