@@ -3,9 +3,9 @@
 The plain mean has no defence: one device of n moves it by 1/n of whatever it sends. The others are rules of
 Flower's own robust strategies, which are asked to aggregate and for nothing else: the median and the trimmed
 mean of each weight (arXiv 1803.01498), Krum and multi-Krum (arXiv 1703.02757), which take the answers with
-the nearest neighbours, and Bulyan (after arXiv 1802.07927), a trimmed mean of such: Flower's takes the best by
-one score, where the paper scores what is left again after each choice. They are given the changes that devices
-made and not their weights, whose distances would vanish in the rounding of float32.
+the nearest neighbours, and Bulyan (after arXiv 1802.07927), a trimmed mean of such: Flower's takes the best
+by one score, where the paper scores what is left again after each choice. They are given the changes that
+devices made and not their weights, whose distances would vanish in the rounding of float32.
 
 A robust rule is a choice; that one device goes no further than training could is not: see `furthest`. It
 takes the place of the clipping of norms (arXiv 1911.07963), whose threshold has to be guessed and clips
