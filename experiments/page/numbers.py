@@ -281,15 +281,15 @@ def _weights(pairs: Sequence[str], draws: int, rng: np.random.Generator) -> np.n
     return weight / len(names)
 
 
-def curve(part: Part, data: str, figures: Figures, arm: str) -> list[tuple[float, float]]:
-    """(accuracy of the teacher on the stream, accuracy of an arm on drift) for each pair that has both."""
+def curve(part: Part, data: str, figures: Figures, arm: str) -> list[tuple[float, Row]]:
+    """(accuracy of the teacher on the stream, the row of an arm) for each pair that has both, rising."""
     points = []
     for pair in part.pairs:
         of = teacher(part, data, figures, (pair,))
         mine = [row for row in rows(part, data, figures, pair=pair) if row.label == arm]
         if of is not None and of.on_stream is not None and mine:
-            points.append((of.on_stream, mine[0].acc_drift))
-    return sorted(points)
+            points.append((of.on_stream, mine[0]))
+    return sorted(points, key=lambda of: of[0])
 
 
 def crossing(points: Sequence[tuple[float, float]], level: float) -> float | None:

@@ -169,7 +169,8 @@ def _crossing(part: Part, data: str, figures: Figures) -> Table:
             body.append((of.on_stream, (percent(of.on_stream), percent(of.on_test), *mine, *same)))
     body = [line for _, line in sorted(body)]
     for arm in taught:
-        places = [_place(numbers.curve(part, data, figures, arm), row.acc_drift) for row in levels]
+        points = [(x, of.acc_drift) for x, of in numbers.curve(part, data, figures, arm)]
+        places = [_place(points, row) for row in levels]
         if body and levels:
             body.append((f"`{arm}` reaches", "", *["" for _ in own], *places))
     return [heads, *body]
@@ -181,11 +182,15 @@ def _taught(row: Row | None) -> tuple[str, str]:
     return percent(row.acc_drift, row.drift_ci), signed(row.forgetting, row.forgetting_ci)
 
 
-def _place(points: Sequence[tuple[float, float]], level: float) -> str:
-    at = numbers.crossing(points, level)
+def _place(points: Sequence[tuple[float, float]], level: Row) -> str:
+    """Where a line through points reaches an arm, and in brackets where the ends of the arm's interval."""
+    at = numbers.crossing(points, level.acc_drift)
     if at is not None:
-        return f"at {percent(at)}"
-    return "" if not points else "with all of these" if points[0][1] > level else "with none of these"
+        ends = (numbers.crossing(points, end) for end in level.drift_ci or ())
+        between = ", ".join("nowhere" if end is None else percent(end) for end in ends)
+        return f"at {percent(at)}" + (f" [{between}]" if between else "")
+    above = bool(points) and points[0][1] > level.acc_drift
+    return "" if not points else "with all of these" if above else "with none of these"
 
 
 def _counts(row: Row) -> tuple[str, str, str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -128,33 +128,36 @@ def _charts(plan: Plan, figures: Figures, out: Path) -> list[Path]:
             lines, levels = _lines(part, data, figures)
             if lines:
                 what = "teacher's accuracy on the stream" if part.kind == "crossing" else "up, all devices"
-                found.append(_draw(out / f"{part.name}-{data}.png", lines, levels, what, data))
+                title = f"{part.title}: {data}"
+                found.append(_draw(out / f"{part.name}-{data}.png", lines, levels, what, title))
     return found
 
 
-def _lines(
-    part: Part, data: str, figures: Figures
-) -> tuple[dict[str, list[tuple[float, float]]], dict[str, float]]:
+Lines = dict[str, list[tuple[float, Row]]]
+"""Arm -> its rows by what is drawn across, in order."""
+
+
+def _lines(part: Part, data: str, figures: Figures) -> tuple[Lines, dict[str, Row]]:
     if part.kind == "crossing":
         first = numbers.rows(part, data, figures, pair=part.pairs[0])
         taught = [arm for arm in part.arms if part.plain[arm] not in part.once]
         curves = {arm: numbers.curve(part, data, figures, arm) for arm in taught}
-        levels = {row.label: row.acc_drift for row in first if part.plain[row.label] in part.once}
+        levels = {row.label: row for row in first if part.plain[row.label] in part.once}
     else:
-        curves, levels = {}, {}
+        curves, levels = Lines(), {}
         for row in numbers.rows(part, data, figures):
-            point = (row.counts["uplink_bytes"] or 0.0, row.acc_drift)
-            curves.setdefault(part.plain[row.label], []).append(point)
-    return {arm: sorted(points) for arm, points in curves.items() if points}, levels
+            curves.setdefault(part.plain[row.label], []).append((row.counts["uplink_bytes"] or 0.0, row))
+    return {arm: sorted(points, key=lambda of: of[0]) for arm, points in curves.items() if points}, levels
 
 
-def _draw(
-    path: Path,
-    lines: Mapping[str, Sequence[tuple[float, float]]],
-    levels: Mapping[str, float],
-    what: str,
-    data: str,
-) -> Path:
+def _within(row: Row) -> tuple[float, float]:
+    """Points below and above an accuracy, to the ends of its interval over seeds; nothing for one seed."""
+    low, high = row.drift_ci or (row.acc_drift, row.acc_drift)
+    return 100 * (row.acc_drift - low), 100 * (high - row.acc_drift)
+
+
+def _draw(path: Path, lines: Lines, levels: Mapping[str, Row], what: str, title: str) -> Path:
+    """Points with 95 % intervals over seeds, where there are several; levels as dashed lines with a band."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.5, 3.6), layout="constrained")
@@ -166,14 +169,17 @@ def _draw(
         axes.set_xticks(at, [size(bytes_) for bytes_ in at])
         axes.minorticks_off()
     for i, (arm, points) in enumerate(lines.items()):
-        xs, ys = zip(*points, strict=True)
-        across = [100 * x for x in xs] if share else list(xs)
-        axes.plot(across, [100 * y for y in ys], "o-", color=SEEN[i % len(SEEN)], label=arm)
-    for i, (arm, level) in enumerate(levels.items(), len(lines)):
-        axes.axhline(100 * level, linestyle="--", color=SEEN[i % len(SEEN)], label=arm)
+        across = [100 * x if share else x for x, _ in points]
+        ys, around = [100 * row.acc_drift for _, row in points], [_within(row) for _, row in points]
+        apart = [list(of) for of in zip(*around, strict=True)]
+        axes.errorbar(across, ys, apart, fmt="o-", capsize=2, color=SEEN[i % len(SEEN)], label=arm)
+    for i, (arm, row) in enumerate(levels.items(), len(lines)):
+        level, (below, above), color = 100 * row.acc_drift, _within(row), SEEN[i % len(SEEN)]
+        axes.axhline(level, linestyle="--", color=color, label=arm)
+        axes.axhspan(level - below, level + above, color=color, alpha=0.1, linewidth=0)
     axes.set_xlabel(f"{what} [%]" if share else what)
     axes.set_ylabel("accuracy on drift [%]")
-    axes.set_title(data)
+    axes.set_title(title, fontsize="medium")
     axes.legend(fontsize="small")
     figure.savefig(path, dpi=120)
     return path

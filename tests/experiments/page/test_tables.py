@@ -66,6 +66,21 @@ def test_a_crossing_has_a_row_a_teacher_and_says_where_curves_meet(making, plan,
     assert lines[4] == "| `cdc` reaches |  |  |  | with none of these |"
 
 
+@pytest.mark.parametrize(
+    ("level", "ci", "said"),
+    [
+        (0.5, None, "at 67.5"),
+        (0.5, (0.4, 0.9), "at 67.5 [60.0, nowhere]"),
+        (0.3, (0.2, 0.4), "with all of these"),
+        (0.9, None, "with none of these"),
+    ],
+)
+def test_where_a_line_reaches_an_arm_has_the_interval_of_the_arm(level, ci, said):
+    row: Any = SimpleNamespace(acc_drift=level, drift_ci=ci)
+    assert tables._place([(0.6, 0.4), (0.9, 0.8)], row) == said
+    assert tables._place([], row) == ""
+
+
 def test_what_stands_between_marks_is_made_anew_and_nothing_else():
     text = "before\n<!-- page: main scenes -->\nold\n<!-- /page -->\nafter\n"
     made = {"main scenes": "new\n"}
