@@ -22,6 +22,7 @@ import pandas as pd
 
 from cdc_flower import disk
 from cdc_flower.config import Config, ConfigError, flat
+from cdc_flower.fleet import named_files
 from cdc_flower.results import (
     CLOUD_FLOPS,
     DEVICE_COLUMNS,
@@ -50,8 +51,12 @@ FILES = (
     "run.json",
 )
 CHECKPOINTS = "checkpoints"
+NAMED = "named_files"
+"""What config.json calls the digests of the files that settings name."""
 PARTS = "parts"
 """Folder of the tables of earlier rounds, in a run without end."""
+MLFLOW, WANDB, TENSORBOARD = "mlflow-run", "wandb-run", "tensorboard"
+"""What trackers keep of a run: as what MLflow and Weights & Biases know it, and TensorBoard's folder."""
 
 
 def _parquet(frame: pd.DataFrame) -> bytes:
@@ -125,18 +130,21 @@ class RunFolder:
             for part in self.path.glob(f".*{disk.PART}"):  # of a killed process
                 part.unlink(missing_ok=True)
             if resumed is None:
-                for name in FILES:  # config.json first: from here on the folder is no run
+                for name in (*FILES, MLFLOW, WANDB):  # config.json first: from here on the folder is no run
                     (self.path / name).unlink(missing_ok=True)
-                for folder in (self.checkpoints, self.path / PARTS):
+                for folder in (self.checkpoints, self.path / PARTS, self.path / TENSORBOARD):
                     shutil.rmtree(folder, ignore_errors=True)
             else:
                 (self.path / "run.json").unlink(missing_ok=True)
         if resumed is not None:
             self.load(resumed[1])
-        write_json(
-            self.path / "config.json",
-            {"config": flat(config), "seeds": {"run": config.run.seed}, "versions": dict(versions), **extra},
-        )
+        files = named_files.digests(config.fleet)
+        said = {
+            "seeds": {"run": config.run.seed},
+            "versions": dict(versions),
+            **({NAMED: files} if files else {}),
+        }
+        write_json(self.path / "config.json", {"config": flat(config), **said, **extra})
 
     def state(self) -> dict[str, Any]:
         """The tables as Parquet, and the seconds so far; the ledger's owner saves it."""

@@ -1,8 +1,9 @@
-"""What happens after each round of a run: held-out accuracy, tables, a checkpoint, and what is asked for.
+"""What happens after each round of a run: held-out accuracy, tables, what is asked for, and a checkpoint.
 
-A callback is `(Round) -> None`. Three are always there, in this order; more are named in the setting
-`run.callbacks` and found in the entry-point group `cdc_flower.callbacks`: a function `(config) -> callback`
-(`trackers` has those that are here).
+A callback is `(Round) -> None`, told once the tables are written and before the checkpoint: a run that was
+killed goes on behind its last checkpoint, and tells of the rounds since then again. Those named in the
+setting `run.callbacks` are found in the entry-point group `cdc_flower.callbacks`: a function
+`(config) -> callback` (`trackers` has those that are here).
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ class After:
         self._say("rounds", found.round)
 
     def finished(self, round: int, arrays: ArrayRecord) -> MetricRecord:
-        """Evaluate, write the tables, save, and tell whoever else wants to know."""
+        """Evaluate, write the tables, tell whoever else wants to know, and save."""
         run, fleet = self.setup.config.run, self.method.fleet
         found = None
         if round in (0, run.rounds) or round % run.eval_every == 0:
@@ -131,9 +132,9 @@ class After:
             self._retrieve(round)
         self.folder.round(round, measured, heard, metrics, items(self._world))
         self.arrays = arrays
-        self._checkpoint(round, arrays)
-        for callback in self.callbacks:
+        for callback in self.callbacks:  # first: a kill before the checkpoint repeats a round, and loses none
             callback(Round(round, measured, heard, metrics, self.folder))
+        self._checkpoint(round, arrays)
         self._say("rounds", round)
         return MetricRecord(dict(measured or {}))
 

@@ -22,15 +22,16 @@ from flwr.supercore import log
 from cdc_flower import checkpoint, results
 from cdc_flower.checkpoint import Part, Saved
 from cdc_flower.config import Config, ConfigError, flat
+from cdc_flower.fleet import named_files
 from cdc_flower.fleet.engines import adapter_files
-from cdc_flower.run_folder import RunFolder
+from cdc_flower.run_folder import NAMED, RunFolder
 from strategies.method import Method
 
 FREE = (
     "run.rounds",
     "run.out-dir",
 )  # settings that may be others when a run resumes: how far, and where it lies now
-DIGESTS = ("pair_digest", "data_digest")
+DIGESTS = ("pair_digest", "data_digest")  # beside those of the files that settings name
 Evaluate = Callable[[int, ArrayRecord], MetricRecord | None]
 
 
@@ -111,7 +112,8 @@ def earlier(folder: RunFolder, config: Config, facts: Mapping[str, Any], has_sta
     own: Part = dict(parts.get("run", {}))
     where = f"the checkpoint {checkpoint.path_of(folder.checkpoints, done)}"
     if own and own["digest"] != now["digest"]:
-        _refuse_another({**own, "settings": json.loads(str(own["settings"]))}, now, where)
+        written = {name: json.loads(str(own[name])) for name in ("settings", NAMED) if name in own}
+        _refuse_another({**own, **written}, now, where)
     if own.get("digest") != now["digest"]:
         raise ConfigError(f"{where} does not say of which run it is; allowed: one that does, or a new run")
     if config.run.rounds < done or (config.run.rounds == done and before.status == "completed"):
@@ -127,8 +129,8 @@ def earlier(folder: RunFolder, config: Config, facts: Mapping[str, Any], has_sta
 
 
 def identity(config: Config, facts: Mapping[str, Any]) -> Part:
-    """What decides the results of a run: its settings but for `FREE`, as JSON, the digests of its pair and
-    its data, and one digest of all of it. Every checkpoint holds it.
+    """What decides the results of a run: its settings but for `FREE`, as JSON, the digests of its pair, its
+    data and, where settings name any, files, and one digest of all of it. Every checkpoint holds it.
 
     Args:
         config: of the run.
@@ -136,6 +138,8 @@ def identity(config: Config, facts: Mapping[str, Any]) -> Part:
     """
     own: Part = {"settings": json.dumps({k: v for k, v in flat(config).items() if k not in FREE})}
     own |= {key: facts[key] for key in DIGESTS}
+    if files := named_files.digests(config.fleet):
+        own[NAMED] = json.dumps(files)
     return {**own, "digest": hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()}
 
 
@@ -156,6 +160,14 @@ def _refuse_another(before: Mapping[str, Any], now: Part, where: str) -> None:
             raise ConfigError(
                 f"{where} has the {key.replace('_', ' ')} {before.get(key)}, now it is {now[key]}; "
                 "allowed: the same pair of models and the same data, or a new run"
+            )
+    files, then = json.loads(str(now.get(NAMED, "{}"))), before.get(NAMED, {})
+    for name in {**files, **then}:
+        if then.get(name) != files.get(name):
+            raise ConfigError(
+                f"{where} was begun with another content of the file '{name}' (sha256 "
+                f"{then.get(name, 'unknown')}, now {files.get(name, 'none')}); allowed: the same content, "
+                "or a new run"
             )
 
 

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from flwr.supercore import log
 
 from cdc_flower.config import Config, ConfigError, flat
-from cdc_flower.run_folder import RunFolder
+from cdc_flower.run_folder import MLFLOW, TENSORBOARD, WANDB, RunFolder
 from strategies.callbacks import Callback, Round
 
 PROJECT = "cdc-flower"  # how the runs are filed
@@ -108,7 +108,9 @@ def _named(config: Config) -> str:
 
 
 def _kept(folder: RunFolder, name: str, make: Callable[[], str]) -> str:
-    """What a tracker knows a run by, kept in the run folder, so that a resumed run goes on in it."""
+    """What a tracker knows a run by, kept in the run folder, so that a resumed run goes on in it; a new run
+    in the folder has another (`RunFolder.begin`).
+    """
     path = folder.path / name
     if not path.is_file():
         path.write_text(make(), encoding="utf-8")
@@ -117,7 +119,7 @@ def _kept(folder: RunFolder, name: str, make: Callable[[], str]) -> str:
 
 class _Board:
     def __init__(self, package: Any, config: Config, folder: RunFolder, round: int) -> None:
-        self.board = package.SummaryWriter(str(folder.path / "tensorboard"), purge_step=round)
+        self.board = package.SummaryWriter(str(folder.path / TENSORBOARD), purge_step=round)
 
     def write(self, figures: Mapping[str, float], round: int) -> None:
         for name, value in figures.items():
@@ -134,7 +136,7 @@ class _Mlflow:
         where = os.environ.get("MLFLOW_TRACKING_URI", "")
         self.entities = import_module("mlflow.entities")
         self.client = package.MlflowClient(tracking_uri=where or f"sqlite:///{home / 'mlflow.db'}")
-        self.run = _kept(folder, "mlflow-run", lambda: self._begun(config, "" if where else home.as_uri()))
+        self.run = _kept(folder, MLFLOW, lambda: self._begun(config, "" if where else home.as_uri()))
 
     def _begun(self, config: Config, artifacts: str) -> str:
         found = self.client.get_experiment_by_name(PROJECT)
@@ -161,7 +163,7 @@ class _Wandb:
         self.run = package.init(
             project=PROJECT,
             name=_named(config),
-            id=_kept(folder, "wandb-run", lambda: secrets.token_hex(4)),
+            id=_kept(folder, WANDB, lambda: secrets.token_hex(4)),
             resume="allow",
             reinit="create_new",  # a process has several runs, one after another
             dir=str(folder.path),

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -80,6 +81,16 @@ def test_its_commands_are_there_with_their_options_and_settings(installed):
 def test_without_the_package_its_names_are_refused():
     with pytest.raises(ValueError, match="allowed: attention"):
         parse({"uplink.token-score": "odd"})
+
+
+def test_its_callback_replaces_a_round_that_it_is_told_again(installed, tmp_path):
+    write = importlib.import_module("my_package.callback").csv(parse({}))
+    folder = SimpleNamespace(path=tmp_path)
+    for number, value in ((0, 0.5), (1, 0.6), (2, 0.7), (1, 0.8)):
+        write(SimpleNamespace(number=number, measured={"source": value, "object": 0.1}, folder=folder))
+    write(SimpleNamespace(number=2, measured=None, folder=folder))
+    written = (tmp_path / "accuracy.csv").read_text()
+    assert written == "0,source,0.5\n0,object,0.1\n1,source,0.8\n1,object,0.1\n"
 
 
 @pytest.mark.slow

@@ -111,6 +111,18 @@ def test_begin_clears_an_earlier_run(tmp_path):
     assert run.rounds.empty
 
 
+def test_what_trackers_know_a_run_by_stays_with_it_and_goes_with_a_new_one(tmp_path):
+    folder = begun(tmp_path)
+    (tmp_path / "tensorboard").mkdir()
+    kept = [tmp_path / name for name in ("mlflow-run", "wandb-run", "tensorboard/events")]
+    for path in kept:
+        path.write_text("x")
+    folder.begin(parse({}), {}, {}, (0, folder.state()))
+    assert all(path.exists() for path in kept)
+    begun(tmp_path)
+    assert not any(path.exists() for path in kept)
+
+
 def test_a_round_given_twice_is_replaced(tmp_path):
     folder = begun(tmp_path)
     folder.round(1, {"source": 0.5}, {}, {"loss": 1.0})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import shutil
@@ -15,6 +16,7 @@ from flwr.serverapp.strategy import FedAvg
 
 from cdc_flower import checkpoint, results
 from cdc_flower.config import ConfigError, parse
+from cdc_flower.fleet.cost import mixes
 from cdc_flower.fleet.engines import local_grid as grid
 from cdc_flower.fleet.engines.local_grid import LocalGrid
 from cdc_flower.session import session
@@ -22,7 +24,7 @@ from clients import store
 from clients.client_app import app as client_app
 from strategies import run as running
 from strategies.method import names
-from strategies.resumed import Resumed
+from strategies.resumed import Resumed, identity
 from strategies.run import run_local
 from tests.conftest import each_method
 
@@ -340,6 +342,44 @@ def test_another_pair_or_other_data_is_refused(fact, settings, tmp_path):
     path.write_text(path.read_text().replace(own, "0" * 64))
     with pytest.raises(ConfigError, match=f"has the {fact.replace('_', ' ')} 0+, now it is {own}"):
         run_local(parse(made), resume=True)
+
+
+@pytest.mark.parametrize("read", ["config.json", "the checkpoint"])
+@pytest.mark.parametrize("name", ["mix.toml", "mine.json", "trace.json"])
+def test_another_content_of_a_file_that_settings_name_is_refused(name, read, settings, tmp_path):
+    profiles = json.loads((Path(mixes.__file__).parent / "profiles.json").read_text())
+    named = {
+        "mine.json": json.dumps({"mine": profiles["pi4"]}),
+        "mix.toml": 'profiles = ["mine.json"]\n[mix]\nmine = 100\n',
+        "trace.json": json.dumps({"period": 1e5, "intervals": [[d, 0, 1e5, True, True] for d in range(3)]}),
+    }
+    for file, content in named.items():
+        (tmp_path / file).write_text(content)
+    made = settings(
+        method="static", mode="sync", mix=str(tmp_path / "mix.toml"), trace=str(tmp_path / "trace.json")
+    )
+    with pytest.raises(Stopped):
+        run_local(parse(made), stop_at("rounds", 1))
+    if read != "config.json":
+        path = Path(made["run.out-dir"]) / "config.json"
+        said = json.loads(path.read_text())
+        digest = hashlib.sha256(f"{named[name]}\n".encode()).hexdigest()
+        said["named_files"][str(tmp_path / name)] = digest
+        path.write_text(json.dumps(said))
+    (tmp_path / name).write_text(f"{named[name]}\n")
+    with pytest.raises(ConfigError, match=f"begun with another content of the file '.*{name}'") as refused:
+        run_local(parse(made), resume=True)
+    assert "\n" not in str(refused.value)
+    assert ("the checkpoint " in str(refused.value)) == (read != "config.json")
+    if read == "config.json":
+        (tmp_path / name).write_text(named[name])
+        assert interrupted(made)["run"]["status"] == "completed"
+
+
+def test_a_run_that_names_no_file_is_known_by_what_it_always_was():
+    facts = {"pair_digest": "p", "data_digest": "d"}
+    own = identity(parse({}), facts)
+    assert list(own) == ["settings", "pair_digest", "data_digest", "digest"]
 
 
 def test_an_engine_that_keeps_its_states_writes_no_checkpoint_and_does_not_resume(settings):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -54,6 +55,29 @@ def test_a_tracker_that_fails_is_warned_of_once_and_the_run_goes_on(tmp_path, ca
     for number in range(3):
         told(round_of(number, tmp_path))
     assert calls == [1, "mlflow takes no more of this run, which goes on: no server"]
+
+
+def test_a_new_run_in_the_same_folder_is_another_run_of_wandb_and_a_resumed_one_is_the_same(
+    tmp_path, monkeypatch
+):
+    begun = []
+
+    class Run:
+        def __init__(self, **named):
+            begun.append(named["id"])
+
+        def log(self, figures, step):
+            pass
+
+        finish = log
+
+    package = SimpleNamespace(init=Run, Settings=lambda **named: None)
+    monkeypatch.setitem(sys.modules, "wandb", package)
+    folder = RunFolder(tmp_path)
+    for resumed in (None, (0, folder.state()), None):
+        folder.begin(CONFIG, {}, {}, resumed)
+        trackers.wandb(CONFIG)(round_of(1, tmp_path))
+    assert begun[0] == begun[1] != begun[2]
 
 
 def test_tensorboard_gets_every_figure_of_a_round(tmp_path):

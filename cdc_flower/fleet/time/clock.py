@@ -30,8 +30,8 @@ from cdc_flower.fleet.time.tasks import Plan, Spent, Tasks, draws, plan, spent
 from cdc_flower.fleet.time.traces import Trace
 
 STATUSES = ("in", "late", "away", "flat")
-"""in: answered before the round's end. late: would answer after it. away: never online long enough again.
-flat: the battery ran out."""
+"""in: answered before the round's end. late: would answer after it. away: no answer ever comes, never online
+long enough again or silent. flat: the battery ran out."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ class Tasks:
     Attributes:
         device: int64.
         down_bytes, up_bytes: of the messages.
-        work_seconds: between them (`roofline.work_seconds`).
+        work_seconds: between them (`roofline.work_seconds`); infinite where no answer will ever come.
     """
 
     device: np.ndarray
@@ -37,8 +37,9 @@ class Tasks:
             raise ValueError("the devices of a round must ascend, each once")
         for name in ("down_bytes", "work_seconds", "up_bytes"):
             values = np.asarray(getattr(self, name))
-            if values.shape != self.device.shape or not (np.isfinite(values) & (values >= 0)).all():
-                raise ValueError(f"{name} of a round must be one finite number from 0 for each device")
+            fine = (values >= 0) & (np.isfinite(values) | (name == "work_seconds"))
+            if values.shape != self.device.shape or not fine.all():
+                raise ValueError(f"{name} of a round must be one number from 0 for each device, bytes finite")
 
 
 @dataclass(frozen=True)

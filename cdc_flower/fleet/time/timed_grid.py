@@ -41,8 +41,6 @@ from cdc_flower.wire.fields import ReplyError, clean
 from cdc_flower.wire.messages import REFUSED, message_bytes, with_id
 from cdc_flower.wire.reply import Form, Reply, read
 
-NEVER = 1e12  # s of work of a device whose answer the grid behind never gave
-
 
 class TimedGrid(Around):
     """Virtual time over another grid.
@@ -187,8 +185,10 @@ class TimedGrid(Around):
         return found, said
 
     def _work(self, device: np.ndarray, silent: np.ndarray, said: Mapping[int, Reply]) -> np.ndarray:
-        """Seconds of work (m,): nothing where the message never came or the device failed."""
-        seconds, devices = np.where(silent, NEVER, 0.0), device.tolist()
+        """Seconds of work (m,): nothing where the message never came or the device failed, without end where
+        the grid behind never gave an answer.
+        """
+        seconds, devices = np.where(silent, np.inf, 0.0), device.tolist()
         rows = [row for row, d in enumerate(devices) if d in said]
         counts = [Counts.of(said[devices[row]].metrics) for row in rows]
         seconds[rows] = self.charges.seconds(device[rows], counts)

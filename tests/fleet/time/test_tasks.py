@@ -36,13 +36,21 @@ def test_more_bytes_and_more_work_never_end_earlier(down, up, work):
         (np.array([1, 0]), [0, 0], [0, 0], [0, 0]),
         (np.array([0, 0]), [0, 0], [0, 0], [0, 0]),
         (np.array([0, 1]), [0, -1], [0, 0], [0, 0]),
-        (np.array([0, 1]), [0, 0], [0, math.inf], [0, 0]),
+        (np.array([0, 1]), [0, 0], [0, math.nan], [0, 0]),
+        (np.array([0, 1]), [0, 0], [0, 0], [0, math.inf]),
         (np.array([0, 1]), [0, 0], [0, 0], [0]),
     ],
 )
 def test_tasks_out_of_order_or_out_of_range_are_refused(bad):
     with pytest.raises(ValueError, match="of a round must"):
         Tasks(bad[0], *(np.array(column, float) for column in bad[1:]))
+
+
+def test_work_without_end_never_ends_and_is_charged_until_it_is_given_up():
+    begun = plan(Tasks(np.arange(N), np.zeros(N), np.full(N, math.inf), np.ones(N)), FLEET, TRACE, 500.0, 1)
+    assert np.isinf(begun.finish).all()
+    used = spent(begun, TRACE, np.full(N, 530.0), np.full(N, 537.0))
+    assert (set(used.work), set(used.upload), set(used.wait)) == ({30.0}, {0.0}, {7.0})
 
 
 @settings(max_examples=30)

@@ -248,6 +248,46 @@ def test_the_asynchronous_mode_ends_with_the_buffer_and_gives_up_at_the_deadline
     assert world.grid.table().query("device == 3")["finish"].tolist() == [math.inf]
 
 
+@pytest.mark.parametrize(
+    ("rules", "given_up"),
+    [
+        (RULES, [0, 1]),
+        (replace(RULES, late="take"), [0, 1, (UNAVAILABLE, "device 2: away")]),
+        (FleetConfig(mode="async", buffer=2, deadline=2.5), [(UNAVAILABLE, "device 2: away")]),
+    ],
+)
+def test_a_device_whose_answer_the_grid_never_gave_is_given_up_and_asked_again(rules, given_up, monkeypatch):
+    world = World(1, 1, 1, rules=rules)
+    with monkeypatch.context() as patched:
+        _silenced(world, 2, patched)
+        said = [world.round(0, 1, 2)]
+    while 2 in world.grid.clock.pending.device:
+        assert len(said) < 5
+        world.grid.get_node_ids()
+        said.append(world.round())
+    assert said[-1] == given_up
+    assert world.now < rules.deadline + 0.1
+    assert node_id(2) in world.grid.get_node_ids()
+    row = world.grid.table().query("device == 2").iloc[0]
+    assert (row["fate"], row["finish"]) == ("away", math.inf)
+    times = row[["download_seconds", "work_seconds", "upload_seconds", "offline_seconds", "wait_seconds"]]
+    assert times.min() >= 0
+    assert times.sum() <= rules.deadline
+    assert 0 < row["joules"] <= rules.deadline * PI.compute_power
+    assert world.round(2) == [2]
+
+
+def _silenced(world: World, device: int, monkeypatch) -> None:
+    """What the grid behind gives, but for one device's answers."""
+    given = world.grid.inner.send_and_receive
+
+    def without(messages, timeout):
+        replies = given(messages, timeout=timeout)
+        return [reply for reply in replies if reply.metadata.src_node_id != node_id(device)]
+
+    monkeypatch.setattr(world.grid.inner, "send_and_receive", without)
+
+
 def test_it_goes_on_from_its_state_with_answers_on_their_way():
     rules = FleetConfig(mode="async", buffer=1, deadline=100.0)
     world, other = World(30, 10, 15, 250, rules=rules), World(30, 10, 15, 250, rules=rules)
