@@ -20,8 +20,9 @@ from typing import Any
 
 from cdc_flower import results
 from cdc_flower.config import Config, ConfigError, flat, full_key, parse
+from cdc_flower.fleet import named_files
 from cdc_flower.lock import locked, refuse_if_taken
-from cdc_flower.run_folder import CHECKPOINTS
+from cdc_flower.run_folder import CHECKPOINTS, NAMED
 from cdc_flower.session import session
 from experiments.report import page, summary
 from experiments.report.summary import Comparison
@@ -210,9 +211,18 @@ def _there(job: Job) -> results.RunResult | None:
         return None
 
 
+def _had(found: results.RunResult) -> dict[str, Any]:
+    """The settings and digests of a run, and of the files that its settings name."""
+    return {**found.info, **found.config, **found.info.get(NAMED, {})}
+
+
+def _asked(job: Job, digests: Mapping[str, str]) -> dict[str, Any]:
+    return {**job.settings, **digests, **named_files.digests(parse(job.settings).fleet)}
+
+
 def _differs(job: Job, found: results.RunResult, digests: Mapping[str, str]) -> str | None:
-    """The first setting, or digest, in which a run is not the one of a job; wherever its folder was then."""
-    there, asked = {**found.info, **found.config}, {**job.settings, **digests}
+    """The first setting, digest or file in which a run is not that of a job; wherever its folder was then."""
+    there, asked = _had(found), _asked(job, digests)
     keys = {**found.config, **asked}
     return next((key for key in keys if key != "run.out-dir" and there.get(key) != asked.get(key)), None)
 
@@ -221,14 +231,13 @@ def _refuse_to_lose(jobs: Sequence[Job], digests: Mapping[str, str]) -> None:
     """Refuse to go on where a run that has rounds would begin anew, because it is another one.
 
     Raises:
-        ConfigError: names the first setting that differs, or `pair_digest` or `data_digest`.
+        ConfigError: names the first setting that differs, or a file, `pair_digest` or `data_digest`.
     """
     for job in jobs:
         found = _there(job)
         key = found and _differs(job, found, digests)
         if found and key and (done := _rounds(found)):
-            was = {**found.info, **found.config}.get(key, "not set")
-            now = {**job.settings, **digests}.get(key, "not set")
+            was, now = (of.get(key, "not set") for of in (_had(found), _asked(job, digests)))
             raise ConfigError(
                 f"--resume: the run in '{found.folder}' ({done} rounds) has '{key}' = {was!r}, not {now!r}, "
                 "and would begin anew; allowed: the settings of that run, --replace (begins anew) or another "

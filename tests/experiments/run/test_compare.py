@@ -167,6 +167,18 @@ def test_resume_refuses_to_lose_what_was_run_with_another_pair(run, tmp_path, mo
     assert (tmp_path / "out/runs/cdc-0/run.json").stat().st_mtime_ns > stamp
 
 
+def test_resume_refuses_to_lose_what_was_run_with_other_content_of_a_named_file(run, tmp_path):
+    mix = tmp_path / "fleet.toml"
+    mix.write_text("[mix]\npi4 = 100\n")
+    run(methods=("static",), **{"fleet.mix": str(mix)})
+    run(methods=("static",), resume=True, **{"fleet.mix": str(mix)})
+    mix.write_text("[mix]\npi5 = 100\n")
+    with pytest.raises(
+        ConfigError, match=r"static-0' \(4 rounds\) has '.*fleet.toml' = '\w{64}', not '\w{64}'"
+    ):
+        run(methods=("static",), resume=True, **{"fleet.mix": str(mix)})
+
+
 def test_a_comparison_with_failed_runs_is_not_thrown_away_by_the_same_command(run, tmp_path, monkeypatch):
     monkeypatch.setenv("FAKE_BREAK", "3")
     run(methods=("static", "cdc"))
