@@ -33,6 +33,7 @@ from cdc_flower.wire.frame import FrameError
 from strategies.method import Setup
 from strategies.reasoned import arrives, reasoner_of
 
+MEASURED = ("data.items", "data.items-per-domain", "data.tested")  # say which held-out items count alone
 VERSION = 1  # of what is trained and how: a state of another version is not used
 Tokens = tuple[NDArray[np.integer], NDArray[np.floating]]
 """Positions (k,) and tokens (k, D) of a sample; none where only its question came."""
@@ -171,7 +172,11 @@ def decides(setup: Setup, own: MmpgSettings) -> dict[str, Any]:
     concluded from several seeds holds for several trainings.
     """
     config, pair, seed = setup.config, setup.config.pair, setup.config.run.seed
-    given = {key: value for key, value in flat(config).items() if key.startswith(("data.", "drift.axes"))}
+    given = {
+        key: value
+        for key, value in flat(config).items()
+        if key.startswith(("data.", "drift.axes")) and key not in MEASURED
+    }
     return {
         **given,
         "own": replace(own, clips=0, summary="constant" if own.summary == "constant" else "own"),

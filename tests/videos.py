@@ -24,8 +24,14 @@ def video(
     codec: str = "mpeg4",
     key_every: int = 4,
     rotation: int = 0,
+    b_frames: int = 0,
 ) -> Path:
-    """A video of 10 frames a second; sizes (width, height) follow one another."""
+    """A video of 10 frames a second; sizes (width, height) follow one another.
+
+    Args:
+        key_every: frames from key frame to key frame; none else is one.
+        b_frames: between two others, stored behind the second one.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     each = -(-frames // len(sizes))
     with av.open(str(path), "w") as container:
@@ -33,7 +39,10 @@ def video(
         stream.width, stream.height = sizes[0]
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         stream.codec_context.gop_size = key_every
-        stream.codec_context.max_b_frames = 0
+        stream.codec_context.max_b_frames = b_frames
+        if not codec.startswith("libvpx"):  # which has no such scale
+            stream.codec_context.qmax = 2
+        stream.options = {"sc_threshold": "1000000000", "x264-params": "b-adapt=0:scenecut=0"}
         if rotation:
             stream.set_display_rotation(rotation)
         for part, (width, height) in enumerate(sizes):

@@ -2,7 +2,9 @@
 
 The packets of the file are listed first, without being decoded, so the number of frames and their times are
 known and the header is not believed. Decoding then goes from wanted frame to wanted frame: it jumps to the
-key frame before the next one where that saves work. One frame is in memory at a time.
+key frame before the next one where that saves work. Where a format has no index of key frames or no times at
+which frames are shown, or a jump goes astray, all frames are decoded and counted. One frame is in memory at a
+time.
 
 A file is a stranger's: only formats that hold a video by themselves are opened (a playlist could name other
 files), a frame has at most `MAX_PIXELS` pixels, and a video at most `MAX_FRAMES` frames.
@@ -13,7 +15,7 @@ from __future__ import annotations
 import io
 import math
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,10 @@ from cdc_flower.data.pictures import PackError, one_line
 
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,asf,flv,ogg"
 """Demuxers that may open a file, as FFmpeg names them."""
+JUMPS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi")
+"""Those whose files have an index that leads to key frames."""
+REORDERED = ("h264", "hevc", "vvc")
+"""Codecs whose frames FFmpeg gives the times of decoding where a format, such as AVI, has no others."""
 ENDINGS = (".mp4", ".webm", ".mkv", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".ogv")
 MAX_FRAMES = 1_000_000
 """A video with more is refused; at 30 a second it is nine hours long."""
@@ -85,27 +91,39 @@ def read_clip(path: Path, sampling: Sampling) -> Clip:
     av = pyav()
     try:
         with _opened(av, path) as (container, stream):
-            times, keys = _times(container, stream)
-            seconds_each, rate = float(stream.time_base or 0), float(stream.average_rate or 0)
-        wanted = [times[i] for i in spread(len(times), sampling.frames)]
-        try:
-            found = _frames(av, path, wanted, keys, sampling)
-        except _Late:
-            found = _frames(av, path, wanted, (), sampling)
+            listed = _listed(container, stream)
+        found = _by_time(av, path, listed, sampling) if listed.keys else None
+        found = found or _by_number(av, path, listed.count, sampling)
     except EOFError:
         raise PackError("no frames in it") from None
+    except IndexError:  # PyAV knows the streams that the file had when it was opened
+        raise PackError("not a video that can be decoded: a stream begins in the midst of it") from None
     except (av.FFmpegError, ValueError, OSError) as err:
         if isinstance(err, PackError):
             raise
         said = getattr(err, "strerror", None) or one_line(err)  # without the file's name
         raise PackError(f"not a video that can be decoded: {said}") from None
-    seconds = (wanted[-1] - wanted[0]) * seconds_each
-    fps = (len(found) - 1) / seconds if seconds > 0 else rate
+    seconds = listed.seconds if len(found) > 1 else 0
+    fps = (len(found) - 1) / seconds if seconds > 0 else listed.rate
     return Clip(tuple(found), fps if math.isfinite(fps) and fps > 0 else 1.0)
 
 
-class _Late(Exception):
-    """A jump went past the key frame that it was meant for: the file's index is wrong, or it has none."""
+class _Listed(NamedTuple):
+    """What packets say.
+
+    Attributes:
+        count: of frames, as many as there are packets.
+        times: when each is shown, sorted, in units of the stream; of packets without a time there is none.
+        keys: those of key frames that may be jumped to; none = frames are to be counted.
+        seconds: from the first frame to the last; 0 = not known.
+        rate: frames a second, as the header has it; 0 = not known.
+    """
+
+    count: int
+    times: list[int]
+    keys: list[int]
+    seconds: float
+    rate: float
 
 
 @contextmanager
@@ -121,57 +139,88 @@ def _opened(av: Any, path: Path) -> Iterator[tuple[Any, Any]]:
         yield container, stream
 
 
-def _times(container: Any, stream: Any) -> tuple[list[int], list[int]]:
-    """When each frame is shown, and those of key frames: both sorted, in units of `stream.time_base`."""
-    times: list[int] = []
-    keys: list[int] = []
+def _listed(container: Any, stream: Any) -> _Listed:
+    count, times, keys = 0, [], []
     for packet in container.demux(stream):
-        at = packet.dts if packet.pts is None else packet.pts
-        if packet.size and at is not None and not packet.is_discard:
-            times.append(at)
-            if packet.is_keyframe:
-                keys.append(at)
-        if len(times) > MAX_FRAMES:
+        if not packet.size or packet.is_discard:
+            continue
+        count += 1
+        if count > MAX_FRAMES:
             raise PackError(f"more than {MAX_FRAMES:,} frames; allowed: up to {MAX_FRAMES:,}")
-    if not times:
+        if packet.pts is not None:
+            times.append(packet.pts)
+            if packet.is_keyframe:
+                keys.append(packet.pts)
+    if not count:
         raise PackError("no frames in it")
-    return sorted(times), sorted(keys)
+    codec, shown, all_timed = stream.codec_context, sorted(times), len(times) == count
+    of_decoding = codec.name in REORDERED and codec.has_b_frames and times == shown
+    led = container.format.name in JUMPS and all_timed and not of_decoding
+    rate = float(stream.average_rate or 0)
+    if all_timed:
+        seconds = (shown[-1] - shown[0]) * float(stream.time_base or 0)
+    else:
+        seconds = (count - 1) / rate if rate else 0.0
+    return _Listed(count, shown, sorted(keys) if led else [], seconds, rate)
 
 
-def _frames(
-    av: Any, path: Path, wanted: Sequence[int], keys: Sequence[int], sampling: Sampling
-) -> list[bytes]:
-    """The JPEG of the frame that is shown at each of the wanted times, which grow.
-
-    Args:
-        keys: times that may be jumped to; none = decode all.
-    """
+def _by_time(av: Any, path: Path, listed: _Listed, sampling: Sampling) -> list[bytes] | None:
+    """The JPEG of the frames that are shown at the wanted times; None where times do not lead to them."""
+    size, frame, found = None, None, []
     with _opened(av, path) as (container, stream):
-        decoded, frame, size, found = container.decode(stream), None, None, []
-        for time in wanted:
-            key = keys[max(0, bisect_right(keys, time) - 1)] if keys else None
-            if key is not None and frame is not None and key > frame.pts:
+        decoded = container.decode(stream)
+        for i in spread(listed.count, sampling.frames):
+            time = listed.times[i]
+            key = listed.keys[max(0, bisect_right(listed.keys, time) - 1)]
+            if frame is not None and key > frame.pts:
                 container.seek(key, stream=stream)
                 decoded, frame = container.decode(stream), None
             while frame is None or frame.pts < time:
                 following = next(decoded, None)
                 if following is None:  # the last packets show nothing: the last frame stays
                     break
-                if following.pts is None:
-                    raise PackError("frames without a time")
-                if frame is None and key is not None and found and following.pts > key:
-                    raise _Late
+                late = frame is None and found and following.pts is not None and following.pts > key
+                if following.pts is None or late or (frame is not None and following.pts < frame.pts):
+                    return None
                 frame = following
             if frame is None:
-                raise PackError("no frame of it can be decoded")
-            if size not in (None, (frame.width, frame.height)):
-                raise PackError(
-                    f"its size changes: {size[0]}x{size[1]} pixels, then {frame.width}x{frame.height} at "
-                    f"{float(time * stream.time_base):.2f} s; allowed: one size"
-                )
-            size = frame.width, frame.height
+                return None
+            size = _size(frame, size)
             found.append(_jpeg(frame, sampling))
     return found
+
+
+def _by_number(av: Any, path: Path, count: int, sampling: Sampling) -> list[bytes]:
+    """The JPEG of the wanted frames, of all that are decoded.
+
+    Args:
+        count: of packets; where another number of frames comes, they are decoded once more.
+    """
+    for _ in range(2):
+        wanted, size, number, found = set(spread(count, sampling.frames)), None, 0, []
+        with _opened(av, path) as (container, stream):
+            for frame in container.decode(stream):
+                if number in wanted:
+                    size = _size(frame, size)
+                    found.append(_jpeg(frame, sampling))
+                number += 1
+        if not number:
+            raise PackError("no frame of it can be decoded")
+        if number == count:
+            break
+        count = number
+    return found
+
+
+def _size(frame: Any, size: tuple[int, int] | None) -> tuple[int, int]:
+    """Width and height of a frame: `size`, where that is known."""
+    if size not in (None, (frame.width, frame.height)):
+        at = "" if frame.time is None else f" at {frame.time:.2f} s"
+        raise PackError(
+            f"its size changes: {size[0]}x{size[1]} pixels, then {frame.width}x{frame.height}{at}; "
+            "allowed: one size"
+        )
+    return frame.width, frame.height
 
 
 def _jpeg(frame: Any, sampling: Sampling) -> bytes:

@@ -22,12 +22,13 @@ def equal(captions: Sequence[str]) -> np.ndarray:
 
 def ranks(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
     """The rank (M,) from 1 of the best right one for each of M queries; a wrong one that is as near goes
-    before it, so that a model that gives everything one vector is the worst.
+    before it, so that a model that gives everything one vector, or no number, is the worst.
 
     Args:
-        scores: (M, N), how near each is.
+        scores: (M, N), how near each is; NaN is farther than any.
         right: (M, N) bool, at least one in each row.
     """
+    scores = np.where(np.isnan(scores), -np.inf, scores)
     best = np.where(right, scores, -np.inf).max(1)
     return 1 + ((scores >= best[:, None]) & ~right).sum(1)
 

@@ -60,12 +60,72 @@ def test_the_wanted_frames_are_found_wherever_the_key_frames_are(name, codec, ke
     assert fps == pytest.approx(2.5), "of the frames that are kept"
 
 
+REORDERED = [
+    ("a.flv", "libx264"),
+    ("a.mpg", "mpeg4"),
+    ("a.mpg", "mpeg2video"),
+    ("a.mpg", "libx264"),
+    ("a.wmv", "libx264"),
+    ("a.ts", "libx264"),
+    ("a.avi", "libx264"),
+    ("a.avi", "mpeg4"),
+    ("a.mkv", "libx264"),
+    ("a.mp4", "libx264"),
+]
+"""Formats and codecs of frames that are not stored in the order in which they are shown."""
+
+
+@pytest.mark.parametrize(("name", "codec"), REORDERED)
+@pytest.mark.parametrize(("key_every", "b_frames"), [(12, 0), (5, 2), (12, 2), (100, 2)])
+def test_frames_are_the_wanted_ones_whatever_the_order_that_they_are_stored_in(
+    name, codec, key_every, b_frames, tmp_path
+):
+    path = videos.video(tmp_path / name, 50, codec=codec, key_every=key_every, b_frames=b_frames)
+    frames, fps = read_clip(path, Sampling(frames=8))
+    is_of(frames, [0, 7, 14, 21, 28, 35, 42, 49])
+    assert fps == pytest.approx(7 / 4.9)
+
+
+@pytest.mark.parametrize("count", [4, 5, 6, 7, 8])
+def test_without_times_of_showing_frames_are_counted_though_none_is_seen_out_of_order(count, tmp_path):
+    path = videos.video(tmp_path / "a.avi", count, codec="libx264", key_every=100, b_frames=2)
+    is_of(read_clip(path, Sampling(frames=1)).frames, [(count - 1) // 2])
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "b_frames"),
+    [
+        ("a.flv", "libx264", 2),  # nothing comes
+        ("a.wmv", "libx264", 0),  # frames without a time come
+        ("a.ts", "libx264", 2),  # later ones come
+        ("a.avi", "libx264", 2),  # they come out of order
+        ("a.mpg", "libx264", 0),  # most packets have no time
+    ],
+)
+def test_jumps_that_lead_elsewhere_and_times_that_are_none_are_noticed(
+    name, codec, b_frames, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(reading, "JUMPS", (*reading.JUMPS, "flv", "asf", "mpegts", "mpeg"))
+    monkeypatch.setattr(reading, "REORDERED", ())
+    path = videos.video(tmp_path / name, 50, codec=codec, key_every=12, b_frames=b_frames)
+    is_of(read_clip(path, Sampling(frames=8)).frames, [0, 7, 14, 21, 28, 35, 42, 49])
+
+
+@pytest.mark.parametrize("packets", [3, 5, 9, 100])
+def test_where_packets_are_more_or_fewer_than_frames_the_frames_are_counted(packets, tmp_path):
+    path = videos.video(tmp_path / "a.ts", 5, codec="mpeg2video")
+    is_of(reading._by_number(reading.pyav(), path, packets, Sampling(frames=3)), [0, 2, 4])
+
+
 def test_a_short_video_keeps_every_frame_and_its_own_rate(tmp_path):
     frames, fps = read_clip(videos.video(tmp_path / "a.mp4", 3), Sampling())
     is_of(frames, [0, 1, 2])
     assert fps == pytest.approx(10)
     frames, fps = read_clip(videos.video(tmp_path / "b.mp4", 1), Sampling())
     is_of(frames, [0])
+    assert fps == pytest.approx(10)
+    frames, fps = read_clip(tmp_path / "a.mp4", Sampling(frames=1))
+    is_of(frames, [1])
     assert fps == pytest.approx(10)
 
 
@@ -82,9 +142,10 @@ def test_a_video_that_was_taken_sideways_is_turned(tmp_path):
     assert {Image.open(io.BytesIO(data)).size for data in frames} == {(32, 64)}
 
 
-def test_of_a_long_video_few_frames_are_decoded(tmp_path, monkeypatch):
-    path = videos.long(tmp_path / "a.avi", 3_000)
-    av, decoded = reading.pyav(), []
+@pytest.fixture
+def decoded(monkeypatch):
+    """The times of all frames that are decoded from now on."""
+    av, times = reading.pyav(), []
     opened = av.open
 
     class Counting:
@@ -96,7 +157,7 @@ def test_of_a_long_video_few_frames_are_decoded(tmp_path, monkeypatch):
 
         def decode(self, stream):
             for frame in self.container.decode(stream):
-                decoded.append(frame.pts)
+                times.append(frame.pts)
                 yield frame
 
         def __enter__(self):
@@ -106,9 +167,30 @@ def test_of_a_long_video_few_frames_are_decoded(tmp_path, monkeypatch):
             return self.container.__exit__(*error)
 
     monkeypatch.setattr(av, "open", lambda *a, **k: Counting(opened(*a, **k)))
+    return times
+
+
+def test_of_a_long_video_few_frames_are_decoded(tmp_path, decoded):
+    path = videos.long(tmp_path / "a.avi", 3_000)
     frames, fps = read_clip(path, Sampling(frames=4))
     assert (len(frames), decoded) == (4, [0, 1000, 1999, 2999])
     assert fps == pytest.approx(3 / 299.9)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "b_frames"),
+    [
+        ("a.avi", "libx264", 0),
+        ("a.avi", "mpeg2video", 0),
+        ("a.avi", "mpeg4", 2),
+        ("a.mp4", "libx264", 2),
+        ("a.mkv", "libx264", 2),
+    ],
+)
+def test_where_an_index_leads_to_key_frames_others_are_passed_over(name, codec, b_frames, tmp_path, decoded):
+    path = videos.video(tmp_path / name, 200, codec=codec, key_every=10, b_frames=b_frames)
+    is_of(read_clip(path, Sampling(frames=3)).frames, [0, 100, 199])
+    assert len(decoded) < 50
 
 
 @pytest.mark.slow
@@ -131,6 +213,15 @@ def cut(path):
     return path
 
 
+def stream_begins(path):
+    sound = bytes([0xAF, 1, 0, 0])
+    size = len(sound).to_bytes(3, "big")
+    tag = bytes([8]) + size + bytes(7) + sound + (11 + len(sound)).to_bytes(4, "big")
+    made = videos.video(path.with_suffix(".flv"), 400, codec="flv", sizes=[(64, 64)])
+    made.write_bytes(made.read_bytes() + tag)
+    return made
+
+
 def playlist(path):
     videos.video(path.parent / "other.mp4")
     path.write_text("#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:1,\nother.mp4\n#EXT-X-ENDLIST\n")
@@ -142,12 +233,13 @@ def playlist(path):
     [
         (junk, "not a video that can be decoded: Invalid data found"),
         (cut, "not a video that can be decoded"),
+        (stream_begins, "not a video that can be decoded: a stream begins in the midst of it"),
         (playlist, "not a video that can be decoded"),
         (lambda path: path, "not a video that can be decoded: No such file"),
         (videos.sound, "no video in it"),
         (videos.without_frames, "no frames in it"),
     ],
-    ids=["junk", "cut", "playlist", "absent", "sound", "empty"],
+    ids=["junk", "cut", "stream", "playlist", "absent", "sound", "empty"],
 )
 def test_what_is_no_video_is_refused(make, said, tmp_path):
     with pytest.raises(PackError, match=said) as refused:

@@ -114,13 +114,14 @@ def test_a_video_that_cannot_be_used_is_named_or_left_out(change, named, tmp_pat
             "line 3: video '../../etc/passwd' is outside of the source",
         ),
         ([row(0), row(1, file="/etc/passwd")], "line 3: video '/etc/passwd' is outside"),
+        ([row(0), row(1, file="a\0.mp4")], r"line 3: video 'a\\x00.mp4' is no path"),
         ([row(0), row(1, file="")], r"line 3: field 'file' \(column 'file'\) must be the path of a video"),
         ([row(0), row(1, answer=" ")], "line 3, column 'answer': empty"),
         ([row(0, split="dev")], "line 2: split 'dev'; allowed: train, test"),
         ([{"file": "of/0.mp4", "question": "q"}], r"line 2: field 'answer' \(column 'answer'\) is missing"),
         ([row(0)], "none of the videos is left|the split is empty"),
     ],
-    ids=range(7),
+    ids=range(8),
 )
 def test_a_line_that_cannot_be_used_is_named(rows, named, tmp_path):
     source = folder(tmp_path, rows)

@@ -82,6 +82,24 @@ def test_a_trained_state_is_of_its_settings_and_seed_and_a_control_has_none_of_i
         assert decides(setup, replace(own, **other)) != said
 
 
+@pytest.mark.parametrize(
+    "measured", [{"data.items-per-domain": 2}, {"data.items": "tuning"}, {"data.tested": "all"}]
+)
+def test_which_items_are_measured_decides_neither_a_training_nor_what_it_reads(measured, clip_settings):
+    found = []
+    for more in ({}, measured):
+        setup = prepare(parse({**clip_settings(method="mmpg"), **more}))
+        items = all_of_a(setup.config, setup.shared, setup.world)
+        read = [
+            (i.user, i.answer, i.sample.question_ids, np.asarray(i.sample.tokens).tobytes()) for i in items
+        ]
+        found.append((decides(setup, MmpgSettings()), read, setup.world.test))
+    (said, read, tested), (other_said, other_read, other_tested) = found
+    assert (said, read) == (other_said, other_read)
+    assert read
+    assert not tested.equals(other_tested)
+
+
 def test_every_seed_trains_a_hypernetwork_of_its_own_and_says_how_far_it_is(setup_of):
     made, told = {}, []
     for seed in (0, 1):

@@ -36,6 +36,19 @@ def test_one_vector_for_everything_is_the_worst():
     assert found["text to clip"] == {"R@1": 0, "R@5": 0, "R@10": 0, "median rank": 20}
 
 
+def test_no_number_is_the_worst():
+    broken = np.full((20, 4), np.nan)
+    captions = [str(i) for i in range(20)]
+    for clips, texts in ((broken, broken), (broken, np.eye(20, 4)), (np.eye(20, 4), broken)):
+        for found in retrieval.both_ways(clips, texts, captions).values():
+            assert found == {"R@1": 0, "R@5": 0, "R@10": 0, "median rank": 20}
+
+
+def test_one_score_that_is_no_number_is_farther_than_the_others():
+    scores = np.array([[np.nan, 0.1, -0.2], [np.nan, 0.1, -0.2], [0.3, np.nan, -0.2]])
+    assert retrieval.ranks(scores, np.eye(3, dtype=bool)).tolist() == [3, 1, 2]
+
+
 def test_the_two_ways_differ_and_each_finds_its_own():
     clips = np.eye(12)
     texts = np.eye(12)
