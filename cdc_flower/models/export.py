@@ -85,6 +85,7 @@ def as_adapter(model: Any, shared: Shared, config: PairConfig, out: Path, what: 
         what: it is, for the README in the folder.
     """
     family = FAMILIES[shared.family]
+    base = Path(shared.path).absolute() if Path(shared.path).exists() else shared.path
     adapters.save(model, out)
     given = quantization(config.compression, family.float_parts)
     arguments = "dtype=torch.float32"
@@ -95,7 +96,7 @@ def as_adapter(model: Any, shared: Shared, config: PairConfig, out: Path, what: 
     load = [
         "from cdc_flower.models.int4 import Int4Config  # transformers alone does not know it" if own else "",
         "quantization = json.loads((here / 'base_quantization.json').read_text())" if given else "",
-        f'base = {family.model_class.__name__}.from_pretrained("{shared.path}", {arguments})',
+        f'base = {family.model_class.__name__}.from_pretrained("{base}", {arguments})',
     ]
     if shared.config.tie_word_embeddings:
         what += (
@@ -104,10 +105,11 @@ def as_adapter(model: Any, shared: Shared, config: PairConfig, out: Path, what: 
         )
     words = _PEFT.format(
         what=f"{what} Its base is the student in compression `{config.compression}`: in another one, "
-        "answers are not those of the run.",
+        f"answers are not those of the run. It is not in this folder: `{base}` is needed where this is "
+        "loaded, and on another machine both paths below are others.",
         model_class=family.model_class.__name__,
         config="" if own or given is None else f", {type(given).__name__}",
-        here=out,
+        here=out.absolute(),
         load="\n".join(filter(None, load)),
     )
     (out / "README.md").write_text(words.replace("import json\n", "import json\nimport torch\n"))

@@ -11,7 +11,7 @@ from transformers import AutoImageProcessor
 from cdc_flower.config import Config
 from cdc_flower.data import clips
 from cdc_flower.data.features import Grid
-from cdc_flower.data.packs import GENERATED
+from cdc_flower.data.packs import GENERATED, shards
 from cdc_flower.data.world import LIVED
 from cdc_flower.fleet.cost.cost_models import TEXT
 from cdc_flower.models.families import FAMILIES
@@ -71,14 +71,11 @@ def data(config: Config) -> Data:
         users = len(clips.users_of(own.clips_users, LIVED))
         train, test = users * own.clips_each, users * clips.tested(own.clips_each)
         return Data(train, test, CLIP_BYTES * (train + test))
-    found = {split: [_footer(path) for path in _files(own.pack, split)] for split in ("train", "test")}
-    memory = sum(of_file for files in found.values() for _, of_file in files)
+    files = {split: shards(Path(own.pack), split) for split in ("train", "test")}
+    found = {split: [_footer(path) for path in named if path.exists()] for split, named in files.items()}
+    memory = sum(of_file for footers in found.values() for _, of_file in footers)
     train, test = (sum(rows for rows, _ in found[split]) for split in ("train", "test"))
     return Data(train, test, memory)
-
-
-def _files(pack: str, split: str) -> list[Path]:
-    return sorted(Path(pack).glob(f"{split}*.parquet"))
 
 
 def _footer(path: Path) -> tuple[int, int]:

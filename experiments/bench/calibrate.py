@@ -149,7 +149,7 @@ def profile(name: str, measured: Measured, like: Profile, given: Mapping[str, fl
 
     Args:
         like: where figures that nobody measured come from, and the class.
-        given: figure -> value from the command line, in the units of `devices.UNITS`.
+        given: figure -> value from the command line, in the units of `profiles.UNITS`.
 
     Raises:
         ConfigError: a figure out of its range.

@@ -38,6 +38,24 @@ from experiments.cli.settings import methods, settings
 from experiments.cli.simulate import simulate
 from experiments.cli.transform import transform
 
+EXAMPLES = {
+    "compare": "cdc-flower compare --methods static,cdc --set run.rounds=2 --out results/look",
+    "simulate": "cdc-flower simulate --method cdc --live --set run.rounds=4",
+    "page": "cdc-flower page --only main,scenes --seeds 1",
+    "plan": "cdc-flower plan --methods static,cdc --set run.devices=100",
+    "probe": "cdc-flower probe downlink --seeds 3 --out results/probe",
+    "pretrain": "cdc-flower pretrain --data FOLDER",
+    "report": "cdc-flower report results/mine results/theirs",
+    "data": "cdc-flower data check FOLDER",
+}
+"""Command -> the last line of its help."""
+
+
+def _example(command: str) -> str | None:
+    """What stands at the end of a command's help; click wraps no paragraph that begins so."""
+    return f"\b\nExample: {EXAMPLES[command]}" if command in EXAMPLES else None
+
+
 app = App(
     no_args_is_help=True,
     add_completion=False,
@@ -62,8 +80,8 @@ for command in (
     families,
     calibrate,
 ):
-    app.command()(command)
-app.add_typer(data_app, name="data")
+    app.command(epilog=_example(command.__name__))(command)
+app.add_typer(data_app, name="data", epilog=_example("data"))
 app.add_typer(fleet_app, name="fleet")
 app.add_typer(provision_app, name="provision")
 app.add_typer(cloud_app, name="cloud")

@@ -38,7 +38,8 @@ def compare(
     ] = 1,
     out: Out = None,
     workers: Annotated[
-        int | None, typer.Option(min=0, max=MOST_WORKERS, help="Processes; default one per core.")
+        int | None,
+        typer.Option(min=0, max=MOST_WORKERS, help="Processes; 0 = in this one; default one per core."),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Keep finished runs of the same settings, go on with others.")

@@ -123,6 +123,7 @@ def costs(
         return
     lines = [[row[0], *(cell.replace(", ", ",\n", 1) for cell in row[1:])] for row in rows]
     show(Fitted(("profile", *models), lines, tuple(models)[:0:-1]))
+    say("a cell: compression of the weights (none = as they are), seconds, joules of one question")
 
 
 # --- traces -------------------------------------------------------------------------------------------------

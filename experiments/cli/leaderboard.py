@@ -31,7 +31,7 @@ def leaderboard(
     from dataclasses import asdict
 
     from experiments.report import leaderboard as board
-    from experiments.report.amounts import size
+    from experiments.report.amounts import size, whole
     from experiments.report.tables import Fitted, on_two_lines, show
     from experiments.report.terminal import share
 
@@ -51,7 +51,7 @@ def leaderboard(
                 share(row.accuracy, row.low, row.high),
                 share(row.source),
                 size(row.costs["bytes"]),
-                *(f"{v:,.3g}" if v is not None else "-" for v in list(row.costs.values())[1:]),
+                *map(whole, list(row.costs.values())[1:]),
                 "yes" if row.labels else "no",
                 str(row.seeds),
             )

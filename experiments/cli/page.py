@@ -34,7 +34,8 @@ def page(
         int, typer.Option(min=1, max=100, help="The first so many seeds; default: all.", show_default=False)
     ] = 100,
     workers: Annotated[
-        int | None, typer.Option(min=0, max=MOST_WORKERS, help="Processes; default one per core.")
+        int | None,
+        typer.Option(min=0, max=MOST_WORKERS, help="Processes; 0 = in this one; default one per core."),
     ] = None,
     listing: Annotated[bool, typer.Option("--list", help="Say what would be made; make nothing.")] = False,
     tables: Annotated[
@@ -55,6 +56,7 @@ def page(
     from cdc_flower.config import ConfigError
     from experiments.page import plan as planning
     from experiments.page import write
+    from experiments.page.cells import FOLDER
 
     changes = assignments(sets or [])
     checked(changes)
@@ -67,6 +69,10 @@ def page(
         say(f"skipped: {arm}: {why}", err=True)
     names = () if only is None else tuple(name.strip() for name in only.split(",") if name.strip())
     chosen = found.cells(names, seeds)
+    if of_documents and not (results / FOLDER).is_dir():
+        raise ConfigError(
+            f"no folder '{results / FOLDER}' here; allowed: the repository's root, or --results FOLDER"
+        )
     leave = partial(write.write, found, results, out, of_documents)
     failed = {} if tables else _made(leave, found, chosen, results, out, workers, minutes, listing, changes)
     if not listing:
@@ -110,7 +116,7 @@ def _made(
         return {}
     for task in todo:
         if task.why != "missing":
-            say(f"{task.cell.name}: no longer holds: {task.why}", err=True)
+            say(f"{task.cell.name}: no longer holds: {task.told}", err=True)
     safe = goes_on(lambda: f"cells that are finished are in '{results}'; the same command goes on")
     with safe, locked(out), locked(results), Terminal(len(todo)) as terminal:
         try:

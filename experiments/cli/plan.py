@@ -30,7 +30,8 @@ def plan(
     ] = "compare",
     seeds: Annotated[int, typer.Option(min=1, max=1000, help="As of compare.")] = 1,
     workers: Annotated[
-        int | None, typer.Option(min=0, max=MOST_WORKERS, help="Processes; default one per core.")
+        int | None,
+        typer.Option(min=0, max=MOST_WORKERS, help="Processes; 0 = in this one; default one per core."),
     ] = None,
     sets: Sets = None,
     as_json: Json = False,

@@ -30,6 +30,7 @@ from experiments.run import settings as giving
 from experiments.run.pool import Event, Job
 
 PACKS = "CDC_FLOWER_PACKS"
+TOLD = {METHOD: "its source has changed", "pair": "its pair has changed", "data": "its data have changed"}
 GUESS = 180.0  # seconds of a cell, where none like it was made
 
 
@@ -57,10 +58,15 @@ class Task:
         return bool(self.why) and not self.skipped
 
     @property
+    def told(self) -> str:
+        """Why it is to be made, for people."""
+        return TOLD.get(self.why, self.why)
+
+    @property
     def state(self) -> str:
         """What is to be done with it, for people."""
         if self.todo:
-            return f"to make: {self.why}, {self.seconds:.0f} s"
+            return f"to make: {self.told}, {self.seconds:.0f} s"
         kept = f"kept (same bits as {self.same})" if self.same else "kept"
         return "skipped" if self.skipped else kept
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from experiments.page import numbers
 from experiments.page.numbers import Figures, Interval, Row
 from experiments.page.plan import Part, Plan
+from experiments.report import amounts
 from experiments.report.amounts import size
 
 MARK = re.compile(r"(<!-- page: ([^>]+?) -->\n)(.*?)(<!-- /page -->)", re.S)
@@ -206,23 +207,27 @@ def _difference(row: Row) -> str:
 
 def operations(value: float | None) -> str:
     """GFLOP: three digits, or whole from 1,000 on."""
-    return "" if value is None else f"{value:,.3g}" if value < 1000 else f"{value:,.0f}"
+    return "" if value is None else amounts.whole(value)
 
 
 def percent(value: float, ci: Interval | None = None) -> str:
     """0.772 -> "77.2", with half the width of its interval behind it."""
-    return f"{100 * value:.1f}" + (f" ±{50 * (ci[1] - ci[0]):.1f}" if ci else "")
+    return amounts.percent(value) + _half(ci)
 
 
 def signed(value: float, ci: Interval | None = None) -> str:
     """In points, with a sign: 0.0 has none."""
-    text = f"{100 * value:+.1f}"
-    return (text[1:] if text[1:] == "0.0" else text) + (f" ±{50 * (ci[1] - ci[0]):.1f}" if ci else "")
+    text = amounts.percent(value, sign=True)
+    return (text[1:] if text[1:] == "0.0" else text) + _half(ci)
+
+
+def _half(ci: Interval | None) -> str:
+    return f" ±{amounts.percent((ci[1] - ci[0]) / 2)}" if ci else ""
 
 
 def span(ci: Interval | None) -> str:
     """An interval, in percent."""
-    return f"[{100 * ci[0]:.1f}, {100 * ci[1]:.1f}]" if ci else ""
+    return f"[{amounts.percent(ci[0])}, {amounts.percent(ci[1])}]" if ci else ""
 
 
 def filled(text: str, made: Mapping[str, str]) -> str:

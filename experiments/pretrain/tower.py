@@ -10,7 +10,6 @@ attributes are those of each frame, apart by "|".
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from cdc_flower.config import ConfigError
-from cdc_flower.data.features import spread
+from cdc_flower.data.features import open_picture, spread
 from cdc_flower.data.pictures import Picture
 from cdc_flower.data.rows import COLUMNS, LISTS
 from cdc_flower.models import placement
@@ -138,8 +137,7 @@ def pixels_of(images: Mapping[str, Picture], ids: list[str], side: int, frames: 
         found = images[image_id]
         shown = [found] if isinstance(found, bytes) else [found[j] for j in spread(len(found), each)]
         for j, data in enumerate(shown):
-            with Image.open(io.BytesIO(data)) as im:
-                out[i, j] = np.asarray(im.convert("RGB").resize((side, side), Image.Resampling.BICUBIC))
+            out[i, j] = np.asarray(open_picture(data).resize((side, side), Image.Resampling.BICUBIC))
     return torch.from_numpy(out).permute(0, 1, 4, 2, 3)
 
 

@@ -19,6 +19,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from cdc_flower.config import Config, ConfigError, flat, parse
 from cdc_flower.data.features import Progress
+from cdc_flower.downlink.codecs import CODECS
 from experiments.probes import anchors, compressions, downlink, inversion, membership, uplink
 from experiments.report.summary import interval
 from experiments.report.tables import Fitted
@@ -107,7 +108,10 @@ def table(found: pd.DataFrame) -> Fitted:
         )
         for row in shown.to_dict("records")
     ]
-    return Fitted(("arm", *numbers, "drift %", "source %"), rows, left=("student",))
+    free = ", ".join(name for name, codec in CODECS.items() if not codec.budgeted)
+    title = f"{free} keep to no budget: they send the whole adapter, and the frame's head on top"
+    heads = ("arm", *numbers, "drift %", "source %")
+    return Fitted(heads, rows, left=("student",), title=title if "budget" in numbers else "")
 
 
 def write(found: pd.DataFrame, out: Path) -> Path:

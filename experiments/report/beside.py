@@ -8,7 +8,9 @@ what they differ: the difference of an arm holds that, too.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +18,7 @@ from cdc_flower import disk, results
 from cdc_flower.config import ConfigError
 from cdc_flower.tasks import task_of
 from experiments.report import charts, charts_cost, first, leaderboard, page, summary, sure
-from experiments.report.amounts import size
+from experiments.report.amounts import percent, size
 from experiments.report.summary import Comparison
 from experiments.report.sure import Sure
 from experiments.report.terminal import as_markdown, share
@@ -42,12 +44,18 @@ class Result(NamedTuple):
 
 
 class Row(NamedTuple):
-    """An arm of one result; `lead` is its distance to the same arm of the first result, None without that."""
+    """An arm of one result.
+
+    Attributes:
+        lead: its distance to the same arm of the first result; None without that.
+        same: it has the same answers right as that arm.
+    """
 
     arm: str
     result: Result
     reached: Sure
     lead: Sure | None
+    same: bool = False
 
 
 def read(folders: Sequence[Path]) -> list[Result]:
@@ -90,10 +98,12 @@ def rows(found: Sequence[Result]) -> list[Row]:
     for arm in dict.fromkeys(arm for one in found for arm in one.made.methods["method"]):
         for one in found:
             if arm in set(one.made.methods["method"]):
-                lead = None
+                lead, same = None, False
                 if one is not base and arm in set(base.made.methods["method"]):
-                    lead = sure.lead((one.made, arm), (base.made, arm), by, _same_data(base, one))
-                made.append(Row(arm, one, sure.reached(one.made, arm, by), lead))
+                    alike = _same_data(base, one)
+                    lead = sure.lead((one.made, arm), (base.made, arm), by, alike)
+                    same = alike and sure.same_answers(one.made, base.made, arm, by)
+                made.append(Row(arm, one, sure.reached(one.made, arm, by), lead, same))
     return made
 
 
@@ -115,11 +125,12 @@ def cells(made: Sequence[Row], base: Result) -> list[tuple[str, ...]]:
 
 
 def _apart(row: Row, lead: Sure, base: Result) -> tuple[str, ...]:
-    ends = f"{100 * lead.ends[0]:+.1f} to {100 * lead.ends[1]:+.1f}" if lead.ends else "not known"
+    ends = " to ".join(percent(end, sign=True) for end in lead.ends) if lead.ends else "not known"
+    ends = "same answers" if row.same else ends
     alike = "one seed" if lead.seeds == 1 else f"{lead.seeds} seeds"
     none = alike if lead.seeds else "no common seed" if _same_data(base, row.result) else "other data"
     over = {"questions": "questions of one seed", "": none}
-    return base.name, f"{100 * lead.value:+.1f}", ends, over.get(lead.over, f"{lead.seeds} {lead.over}")
+    return base.name, percent(lead.value, sign=True), ends, over.get(lead.over, f"{lead.seeds} {lead.over}")
 
 
 def sentences(found: Sequence[Result], made: Sequence[Row]) -> tuple[str, str]:
@@ -143,6 +154,8 @@ def sentences(found: Sequence[Result], made: Sequence[Row]) -> tuple[str, str]:
 
 
 def _difference(row: Row, lead: Sure, base: Result) -> str:
+    if row.same:
+        return f"{row.arm} has the same answers right in {row.result.name} as in {base.name}"
     if not round(lead.value, 3):
         return f"{row.arm} is as good in {row.result.name} as in {base.name} ({sure.told(lead)})"
     more = f"{share(abs(lead.value))} points {'better' if lead.value > 0 else 'worse'}"
@@ -167,9 +180,10 @@ def settings(found: Sequence[Result]) -> list[tuple[str, ...]]:
         | {f"version of {name}": value for name, value in one.made.index["versions"].items()}
         for one in found
     ]
+    own = {f"{arm}: run.method": arm for one in found for arm in one.made.index["arms"]}
     for key in dict.fromkeys(key for of in told for key in of):
         values = [str(of.get(key, "-")) for of in told]
-        if len(set(values)) > 1:
+        if len(set(values)) > 1 and not set(values) <= {"-", own.get(key)}:
             shown.append((key, *values))
     return shown
 
@@ -178,7 +192,8 @@ def render(found: Sequence[Result]) -> str:
     """The page as text."""
     made, base = rows(found), found[0]
     unit = task_of(base.made.index["config"]).shown
-    return page.template("beside").render(
+    page_of = partial(
+        page.template("beside").render,
         title=first.listed([one.name for one in found]),
         first=sentences(found, made),
         unlike=unlike(found),
@@ -187,8 +202,13 @@ def render(found: Sequence[Result]) -> str:
         rows=cells(made, base),
         names=[one.name for one in found],
         settings=settings(found),
-        words=page.WORDS,
     )
+    shown = re.sub(r"<style.*?</style>|<[^>]*>", " ", page_of(words=()), flags=re.DOTALL)
+    return page_of(words=[(word, what) for word, what in page.WORDS if _stands(word, shown)])
+
+
+def _stands(word: str, text: str) -> bool:
+    return re.search(rf"\b{re.escape(word)}s?(?!\w)", text, re.IGNORECASE) is not None
 
 
 def write(found: Sequence[Result], path: Path) -> Path:

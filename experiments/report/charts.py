@@ -18,6 +18,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from experiments.report.amounts import percent
 from experiments.report.summary import interval
 from experiments.report.terminal import share
 
@@ -221,7 +222,7 @@ def forgetting_panel(forgotten: Mapping[str, Sequence[float]], looks: Mapping[st
                 axes.plot([100 * low, 100 * high], [place, place], color=INK, linewidth=1.2)
             side, end = ("left", high) if mean >= 0 else ("right", low)
             end = 100 * (mean if pd.isna(end) else end)
-            axes.annotate(f" {100 * mean:.1f} ", (end, place), va="center", ha=side, fontsize=8)
+            axes.annotate(f" {percent(mean)} ", (end, place), va="center", ha=side, fontsize=8)
         axes.set_yticks(range(len(forgotten)), list(forgotten))
         axes.invert_yaxis()
         axes.set_axisbelow(True)

@@ -11,7 +11,7 @@ from typing import Any
 
 from cdc_flower.tasks import task_of
 from experiments.report import sure
-from experiments.report.amounts import size
+from experiments.report.amounts import percent, size
 from experiments.report.summary import Comparison, moved
 from experiments.report.sure import Sure
 from experiments.report.terminal import share
@@ -40,7 +40,7 @@ def compared(comparison: Comparison) -> str:
     new = [NEW.get(domain, domain) for domain in comparison.items if domain != sure.SOURCE]
     met = f"met {listed(new)} that they were not trained on" if new else "met only what they were trained on"
     return (
-        f"On the data “{index['data']}”, small models on {counted(config['run.devices'], 'device')} {met}, "
+        f"On the data “{index['data']}”, models on {counted(config['run.devices'], 'device')} {met}, "
         f"for {counted(config['run.rounds'], 'round')}; {named(index)} {'was' if len(arms) == 1 else 'were'} "
         f"to keep their answers right, {'each ' if len(arms) > 1 else ''}in {counted(seeds, 'run')}"
         f"{' of different seeds' if seeds > 1 else ''}, judged by {_items(comparison, by)}."
@@ -143,10 +143,7 @@ def how_sure(what: Sure, name: str) -> str:
     if what.ends is None:
         runs = {0: "runs without a common seed", 1: "one run"}.get(what.seeds, "runs that are all alike")
         return f"{runs} cannot say how sure {name} is"
-    low, high = (
-        f"{100 * end:+.1f}" if name.endswith("lead") or " over " in name else f"{100 * end:.1f}"
-        for end in what.ends
-    )
+    low, high = (percent(end, sign=name.endswith("lead") or " over " in name) for end in what.ends)
     lies = f"{name} lies between {low} and {high} (95 % interval over "
     if what.seeds > 1:
         return f"{lies}{what.seeds} seeds{' and their devices' if what.over == 'devices' else ''})"

@@ -1,7 +1,8 @@
 """A run as it goes on, in the terminal: `cdc-flower simulate --live`.
 
 What is shown is read from the run folder, which every engine brings up to date after each round: the view
-needs nothing from engines. On anything but a terminal there is one plain line for each round instead.
+needs nothing from engines. On anything but a terminal there is one plain line for each round instead, and one
+for each quarter of what comes before the first.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from rich.live import Live
 from cdc_flower import results
 from experiments.report.loggers import told
 from experiments.report.tables import console_of
-from experiments.report.terminal import above
+from experiments.report.terminal import above, further
 from experiments.report.view import State, line, of_run, view
 
 LAST = 5  # rounds whose mean seconds the time that is left is judged by
@@ -62,9 +63,15 @@ class Watch:
     def preparing(self, what: str) -> Iterator[Any]:
         """Gives `progress(stage, done, total)`, for the work before the run and for the run itself."""
         self.state = replace(self.state, title=what)
+        if not self._live.is_started:
+            self.say(f"{what}: started")
+        quarters: dict[Any, int] = {}
 
         def progress(stage: str, done: int, total: int) -> None:
             of_rounds = stage == "rounds" or total == self.state.rounds
+            before = not self._live.is_started and not self.state.rounds
+            if before and not of_rounds and further(quarters, stage.partition(" (")[0], done, total):
+                self.say(f"{what}: {stage} {done}/{total}")
             self._look(stage if of_rounds else f"{stage} {done}/{total}")
 
         yield progress

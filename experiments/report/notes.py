@@ -9,6 +9,7 @@ import pandas as pd
 from cdc_flower.data.look import FEW, uncertainty
 from cdc_flower.tasks import task_of
 from experiments.report import charts, own, retrieval, sure
+from experiments.report.amounts import percent
 from experiments.report.summary import Comparison, interval, paired
 from experiments.report.terminal import share
 
@@ -137,7 +138,7 @@ def _against_the_first(comparison: Comparison, arms: list[str]) -> list[str]:
             apart = paired(comparison.runs, arm, arms[0], measure)
             if ends := interval(apart):
                 middle = sum(ends) / 2
-                parts.append(f"{name} {100 * middle:+.1f} ±{100 * (ends[1] - middle):.1f}")
+                parts.append(f"{name} {percent(middle, sign=True)} ±{percent(ends[1] - middle)}")
         if parts:
             lines.append(f"{arm} against {arms[0]}, points, by seed: {', '.join(parts)}.")
     return lines

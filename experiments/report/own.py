@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from experiments.report.amounts import percent
 from experiments.report.summary import Comparison
 from experiments.report.terminal import share
 
 DRAWS = 2000
 ALL = "all"
+KEY = ["seed", "device", "user", "domain", "familiar", "items"]  # of rows that can be compared
 Interval = tuple[float, float]
 
 
@@ -90,12 +92,20 @@ def difference(mine: pd.DataFrame, theirs: pd.DataFrame) -> tuple[float, Interva
     """How far one arm is ahead of another, with its 95 % interval, where `interval` has one; None where seeds
     or users differ.
     """
-    key = ["seed", "device", "user", "domain", "familiar", "items"]
-    same = [frame[key].sort_values(key[:5]).reset_index(drop=True) for frame in (mine, theirs)]
-    if mine.empty or not same[0].equals(same[1]):
+    if mine.empty or not _equal(mine, theirs, KEY):
         return None
     apart = (mean(mine) or 0.0) - (mean(theirs) or 0.0)
     return apart, _ends(drawn(mine) - drawn(theirs)) if _several(mine) else None
+
+
+def alike(mine: pd.DataFrame, theirs: pd.DataFrame) -> bool:
+    """Whether two arms answered the same items equally well."""
+    return _equal(mine, theirs, [*KEY, "worth"])
+
+
+def _equal(mine: pd.DataFrame, theirs: pd.DataFrame, columns: list[str]) -> bool:
+    one, other = (frame[columns].sort_values(columns[:5]).reset_index(drop=True) for frame in (mine, theirs))
+    return one.equals(other)
 
 
 def _ends(values: np.ndarray) -> Interval:
@@ -143,8 +153,8 @@ def notes(comparison: Comparison, base: str) -> list[str]:
             found = difference(last(personal, arm, kind), last(personal, base, kind))
             if found is not None:
                 apart, ends = found
-                within = f" [{100 * ends[0]:+.1f}, {100 * ends[1]:+.1f}]" if ends else ""
-                parts.append(f"{kind} {100 * apart:+.1f}{within}")
+                low_high = ", ".join(percent(end, sign=True) for end in ends or ())
+                parts.append(f"{kind} {percent(apart, sign=True)}{f' [{low_high}]' if ends else ''}")
         if parts:
             lines.append(f"{arm} against {base} on devices' own items, points: {', '.join(parts)}.")
     return lines

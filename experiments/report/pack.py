@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from PIL import Image
 
 from cdc_flower.config import Config
 from cdc_flower.data import look
 from cdc_flower.data.domains import DOMAINS, domains
+from cdc_flower.data.features import open_picture
 from cdc_flower.data.packs import Pack
 from cdc_flower.data.video import spread
 from experiments.report.clip import url
@@ -175,8 +175,7 @@ def _sample(row: dict[str, Any], images: Any) -> dict[str, Any]:
 
 def _small(data: bytes, side: int) -> str:
     """A picture as a data URL of few pixels."""
-    with Image.open(io.BytesIO(data)) as picture:
-        small = picture.convert("RGB")
+    small = open_picture(data)
     small.thumbnail((side, side))
     stream = io.BytesIO()
     small.save(stream, "JPEG", quality=80)

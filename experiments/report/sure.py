@@ -19,6 +19,7 @@ import pandas as pd
 
 from cdc_flower import results
 from experiments.report import charts, own
+from experiments.report.amounts import percent
 from experiments.report.summary import Comparison, interval, run_folder
 
 OWN, DRIFT, SOURCE = "own", "drift", "source"
@@ -100,11 +101,24 @@ def lead(mine: tuple[Comparison, str], theirs: tuple[Comparison, str], by: str, 
     return _sure(apart, {d: a[d] - b[d] for d in a} if same else {})
 
 
+def same_answers(one: Comparison, other: Comparison, arm: str, by: str) -> bool:
+    """Whether an arm has the same answers right in two comparisons, in every run of both."""
+    both = one, other
+    seeds = [sorted(made.runs.loc[made.runs["method"] == arm, "seed"]) for made in both]
+    if seeds[0] != seeds[1] or (by == OWN and not own.alike(*(own.last(m.personal, arm) for m in both))):
+        return False
+    try:
+        items = [[results.read_items(run_folder(m.out, arm, int(seed))) for seed in seeds[0]] for m in both]
+    except results.ResultError:
+        return False
+    return all(a.equals(b) for a, b in zip(*items, strict=True))
+
+
 def told(lead: Sure) -> str:
     """How sure a difference is, in words."""
     if lead.ends is None:
         return "how sure that is is not known"
-    ends = f"95 % interval {100 * lead.ends[0]:+.1f} to {100 * lead.ends[1]:+.1f}"
+    ends = f"95 % interval {' to '.join(percent(end, sign=True) for end in lead.ends)}"
     ends += f" over the {lead.over} of one seed" if lead.seeds == 1 else ""
     return ends if lead.apart else f"not told apart from 0: {ends}"
 

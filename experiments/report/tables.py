@@ -55,7 +55,7 @@ class Fitted:
                 rows = plain
             elif less in heads:
                 at = heads.index(less)
-                gone.append(less.replace("\n", " "))
+                gone.append(less.replace("\n", " ").strip())
                 del heads[at]
                 rows = [row[:at] + row[at + 1 :] for row in rows]
         return heads, rows, gone

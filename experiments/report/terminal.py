@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Column
 
 from cdc_flower.tasks import Task, task_of
-from experiments.report.amounts import size
+from experiments.report.amounts import percent, size, whole
 from experiments.report.left import Left
 from experiments.report.loggers import told
 from experiments.report.tables import INTERVALS, Fitted, console_of, on_two_lines
@@ -145,45 +145,57 @@ class Terminal:
             self.bars.update(self.overall, completed=done, left=left, stage="")
 
     def _quarter(self, key: Any, text: str, done: int, total: int, left: str) -> None:
-        quarter = 4 * done // max(total, 1)
-        if quarter and self.quarters.get(key, 0) < quarter:
-            self.quarters[key] = quarter
+        if further(self.quarters, key, done, total):
             self.say(f"{text} {done}/{total}{left and f', {left}'}")
+
+
+def further(quarters: dict[Any, int], key: Any, done: int, total: int) -> bool:
+    """Whether something is a quarter further than `quarters`, where that is noted, knows."""
+    quarter = 4 * done // max(total, 1)
+    if quarter <= quarters.get(key, 0):
+        return False
+    quarters[key] = quarter
+    return True
 
 
 def share(value: float | None, low: float | None = None, high: float | None = None) -> str:
     """A share in percent, with half the width of its interval: 0.914 -> "91.4" or "91.4 ±0.8"."""
     if value is None or pd.isna(value):
         return "-"
-    text = f"{100 * value:.1f}"
+    text = percent(value)
     if low is None or high is None or pd.isna(low):
         return text
-    return f"{text} ±{50 * (high - low):.1f}"
+    return f"{text} ±{percent((high - low) / 2)}"
 
 
 ON_STREAM = "teacher, stream"  # the teacher on rows that devices meet
 COLUMNS = (
     "method",
     "labels",
-    "backprop on device",
-    "acc source %",
-    "acc drift %",
+    "backprop",
+    "source %",
+    "drift %",
     "gap closed %",
-    "forgets %",
+    "forgets points",
     "bytes up",
     "bytes down",
     "device GFLOP",
     "cloud GFLOP",
 )
+SPARE = (
+    *("cloud GFLOP", "device GFLOP", "backprop", INTERVALS),
+    *("gap closed %", "bytes down", "forgets points"),
+)
+"""What a narrow terminal goes without, in this order."""
 
 
 def named(heads: Sequence[str], task: Task) -> list[str]:
-    """Heads of columns as the task counts: for captions "acc source %" is "CIDEr source", times 100."""
+    """Heads of columns as the task counts: for captions "source %" is "CIDEr source", times 100."""
     if task.unit == "accuracy":
         return list(heads)
     return [
-        f"{task.unit} {head.removeprefix('acc ').removesuffix(' %')}"
-        if head.endswith(" %") and not head.startswith("gap")
+        f"{task.unit} {head.rpartition(' ')[0]}"
+        if head in ("source %", "drift %", "forgets points")
         else head
         for head in heads
     ]
@@ -210,10 +222,7 @@ def rows(comparison: Any) -> list[tuple[str, ...]]:
                 share(row["forgetting"], row["forgetting_low"], row["forgetting_high"]),
                 size(row["uplink_bytes"]),
                 size(row["downlink_bytes"]),
-                *(
-                    f"{row[k]:,.3g}" if row[k] < 1000 else f"{row[k]:,.0f}"
-                    for k in ("device_gflops", "cloud_gflops")
-                ),
+                *(whole(row[k]) for k in ("device_gflops", "cloud_gflops")),
             )
         )
     return [*heads, *body]
@@ -230,27 +239,6 @@ def as_markdown(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-HEADS = (
-    "method",
-    "true labels",
-    "device backprop",
-    "source %",
-    "drift %",
-    "gap closed %",
-    "forgets %",
-    "bytes up",
-    "bytes down",
-    "device GFLOP",
-    "cloud GFLOP",
-)
-"""Two-line headers of the terminal, in the order of `COLUMNS`."""
-SPARE = (
-    *("cloud GFLOP", "device GFLOP", "device backprop", INTERVALS),
-    *("gap closed %", "bytes down", "forgets %"),
-)
-"""What a narrow terminal goes without, in this order."""
-
-
 def of_items(items: Mapping[str, int]) -> str:
     """How many items shares are of: those of the source, and of all drift."""
     source, every = items.get("source", 0), sum(items.values())
@@ -263,7 +251,7 @@ def table(comparison: Any) -> Fitted:
     index, task = comparison.index, task_of(comparison.index["config"])
     config, seeds = index["config"], len(index["seeds"])
     return Fitted(
-        [on_two_lines(head) for head in named(HEADS, task)],
+        [on_two_lines(head) for head in named(COLUMNS, task)],
         rows(comparison),
         spare=[head if head == INTERVALS else on_two_lines(head) for head in named(SPARE, task)],
         title=f"{index['data']}: {config['run.devices']} devices, {config['run.rounds']} rounds, "

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cdc_flower.config import Config
+from cdc_flower.config import Config, ConfigError
 from cdc_flower.results import Progress
 from experiments.pretrain.recipes import Recipe
 
@@ -54,7 +54,7 @@ def ensure(
 
     Raises:
         PairError: none is found and `allowed` is False.
-        ConfigError: the pack cannot be used, or not with this drift; before any training.
+        ConfigError: the pack cannot be used, or not with this drift or name; before any training.
     """
     if config.pair.teacher or config.pair.student:
         return None
@@ -74,6 +74,8 @@ def ensure(
     except finding.PairError:
         if not allowed or config.pair.folder or config.data.pack in packs.GENERATED:
             raise
+    target = folder(name)
+    _check_name(config, target)
     pack = packs.load(config.data)
     parts = splits.divide(pack.train, pack.test, splits.Split(splits.column_of(config.data.split_by)))
     check_domains(
@@ -81,7 +83,6 @@ def ensure(
         domains(pack.test, config.data, reference=pack.train),
         config.axes,
     )
-    target = folder(name)
     say(
         f"{why or f'no pair of models for {name!r} yet'}: training one (tower, teacher, student), once, 5 to "
         "60 minutes on two cores. Ctrl-C is safe: the same command goes on where it stopped. "
@@ -89,6 +90,23 @@ def ensure(
     )
     train(config, target, None, progress, say)
     return target
+
+
+def _check_name(config: Config, target: Path) -> None:
+    """Refuse to train for a pack folder that is called as generated data are: runs find the packaged pair.
+
+    Raises:
+        ConfigError: before any training.
+    """
+    from cdc_flower.data import packs
+
+    name = config.data.name
+    if name in packs.GENERATED and config.data.pack != name and target.absolute() == folder(name).absolute():
+        raise ConfigError(
+            f"data pack '{config.data.pack}': '{name}' are generated data, whose pair would be found in "
+            "place of one trained here; allowed: a folder of another name, or `cdc-flower pretrain --out "
+            "PAIR` and pair.folder=PAIR"
+        )
 
 
 def _outdated(found: Path, config: Config) -> str:
@@ -206,9 +224,14 @@ def borrow(target: Path, others: Iterable[Path]) -> None:
 def train(
     config: Config, target: Path, recipe: Recipe | None, progress: Progress, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """`pretrain.pretrain` on the device that the settings name; the card."""
+    """`pretrain.pretrain` on the device that the settings name; the card.
+
+    Raises:
+        ConfigError: no run would find the pair.
+    """
     from cdc_flower.models import placement
     from experiments.pretrain.pretrain import pretrain
 
+    _check_name(config, target)
     placement.choose(config.run.device)
     return pretrain(config, target, recipe, progress, say)

@@ -66,7 +66,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Event:
-    """What a job reports: `kind` is start (with the rounds that were done before), progress, done, failed."""
+    """What a job reports.
+
+    Attributes:
+        kind: start (with the rounds that were done before), progress, done, failed, refused (its settings;
+            only from a worker to its parent).
+        stage: of progress, what is being done; of failed and refused, the reason.
+    """
 
     job: Job
     kind: str
@@ -251,27 +257,38 @@ def _run_apart(
     started: set[Connection] = set()
     busy: dict[Connection, Job] = {}
 
-    def hire() -> None:
+    def hire() -> Connection:
         ours, theirs = spawn.Pipe()
         with _environment({**dict.fromkeys(ONE_THREAD, "1"), **QUIET}), _no_ctrl_c():
             process = spawn.Process(target=_serve, args=(theirs,), daemon=True)
             process.start()
         theirs.close()
         crew[ours] = process
+        return ours
+
+    def bury(pipe: Connection) -> int | None:
+        process = crew.pop(pipe)
+        process.join()
+        pipe.close()
+        if pipe not in started:
+            raise WorkerError(_why_none_starts(process.exitcode)) from None
+        return process.exitcode
 
     def give(pipe: Connection) -> None:
         if enough():
             todo.clear()
+        try:
+            pipe.send(todo[-1] if todo else None)
+        except (BrokenPipeError, ConnectionResetError):  # killed since its last job
+            bury(pipe)
+            if todo:
+                give(hire())
+            return
         if todo:
             busy[pipe] = todo.pop()
-            pipe.send(busy[pipe])
-        else:
-            pipe.send(None)
 
     try:
-        for _ in range(min(workers, len(jobs))):
-            hire()
-        for pipe in list(crew):
+        for pipe in [hire() for _ in range(min(workers, len(jobs)))]:
             give(pipe)
         while busy:
             for ready in wait(list(busy)):
@@ -279,11 +296,7 @@ def _run_apart(
                 try:
                     event = ready.recv()
                 except (EOFError, ConnectionResetError):  # killed, e.g. for memory
-                    process = crew.pop(ready)
-                    process.join()
-                    if ready not in started:
-                        raise WorkerError(_why_none_starts(process.exitcode)) from None
-                    event = Event(busy[ready], "failed", f"its process died (exit code {process.exitcode})")
+                    event = Event(busy[ready], "failed", f"its process died (exit code {bury(ready)})")
                 started.add(ready)
                 if event == READY:
                     continue
@@ -297,8 +310,7 @@ def _run_apart(
                     if ready in crew:
                         give(ready)
                     elif todo:
-                        hire()
-                        give(list(crew)[-1])
+                        give(hire())
     finally:
         _dismiss(crew, set(busy))
     return failed

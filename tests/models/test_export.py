@@ -91,6 +91,19 @@ def test_the_code_in_the_readme_runs(run, twin, inputs, tmp_path):
     torch.testing.assert_close(found, vlm.forward(twin, inputs).logits, atol=5e-2, rtol=5e-2)
 
 
+def test_the_code_in_the_readme_names_folder_and_base_from_everywhere(
+    shared, pair_config, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("student").symlink_to(shared.path)
+    near = dataclasses.replace(shared, path="student")
+    as_adapter(twin_model(shared, pair_config), near, pair_config, Path("model"), "?")
+    words = Path("model/README.md").read_text()
+    assert f'here = Path("{tmp_path / "model"}")' in words
+    assert f'from_pretrained("{tmp_path / "student"}"' in words
+    assert f"`{tmp_path / 'student'}` is needed where this is loaded" in words
+
+
 @torch.no_grad()
 def test_the_merged_checkpoint_is_whole_and_gives_the_runs_logits(run, twin, shared, inputs, tmp_path):
     folder = export(run, tmp_path / "merged", merge=True)

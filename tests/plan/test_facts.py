@@ -38,6 +38,15 @@ def test_a_pack_is_known_by_the_footers_of_its_files(tmp_path, config):
     assert fewer.memory < found.memory  # pictures of numbered files stay on disk
 
 
+def test_files_that_a_run_does_not_read_are_not_counted(tmp_path, config):
+    for name in ("train", "test", "train-old", "training", "test-backup"):
+        pd.DataFrame({"image": [b"p"] * 30, "question": ["what?"] * 30}).to_parquet(
+            tmp_path / f"{name}.parquet"
+        )
+    found = facts.data(parse({**flat(config), "data.pack": str(tmp_path)}))
+    assert (found.train, found.test) == (30, 30)
+
+
 @pytest.mark.parametrize("name", ["llava", "smolvlm"])
 def test_sequences_are_as_long_as_a_picture_makes_them(name, tiny_of, config):
     found = open_checkpoint(str(tiny_of(name)), "student")

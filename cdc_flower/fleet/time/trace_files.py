@@ -6,6 +6,7 @@ FedScale's are pickles, which run code when read; these are data alone.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -38,35 +39,70 @@ def from_frame(table: pd.DataFrame, devices: int, period: float, name: str = "tr
     Raises:
         ConfigError: a column or row that is not allowed; names the row (from 0) and what is allowed.
     """
+    _check_extent(devices, period, name)
+    _check_columns(table, name)
+    columns = {c: table[c].to_numpy(dtype=kind) for c, kind in COLUMNS.items()}
+    order = np.argsort(columns["device"], kind="stable")
+    _check_rows(columns, order, devices, period, name)
+    device, start, end, charging, idle = (columns[c][order] for c in COLUMNS)
+    return Trace(float(period), np.searchsorted(device, np.arange(devices + 1)), start, end, charging, idle)
+
+
+def _check_extent(devices: int, period: float, name: str) -> None:
     if isinstance(period, bool) or not isinstance(period, int | float) or not 1 <= period <= LONGEST:
         raise ConfigError(f"{name}: period = {period!r}; allowed: a number of seconds from 1 to {LONGEST:g}")
     if devices > MOST_DEVICES:
         raise ConfigError(f"{name}: {devices} devices; allowed: up to {MOST_DEVICES}")
+
+
+def _check_columns(table: pd.DataFrame, name: str) -> None:
+    """Refuse a column that is not there, is of another kind or has gaps."""
     for column, kind in COLUMNS.items():
         if column not in table.columns:
             raise ConfigError(f"{name}: no column '{column}'; allowed: {', '.join(COLUMNS)}")
         values = table[column]
-        fine = (
-            pd.api.types.is_bool_dtype(values)
-            if kind == "bool"
-            else pd.api.types.is_integer_dtype(values)
-            if kind == "int64"
-            else pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
-        )
-        gaps = values.isna().to_numpy()
-        if len(table) and (not fine or gaps.any()):
-            row = int(gaps.argmax())
-            value = values.astype(object).iloc[row]
-            raise ConfigError(f"{name}, row {row}: column '{column}' = {value!r}; allowed: {kind}, no gaps")
-    columns = {c: table[c].to_numpy(dtype=kind) for c, kind in COLUMNS.items()}
+        if len(table) and (not _is_of(values, kind) or values.isna().any()):
+            row = _first_wrong(values, kind)
+            where, what = (name, f"is {values.dtype}") if row is None else (f"{name}, row {row}", "= ")
+            value = "" if row is None else repr(values.astype(object).iloc[row])
+            raise ConfigError(f"{where}: column '{column}' {what}{value}; allowed: {kind}, no gaps")
+
+
+def _is_of(values: pd.Series, kind: str) -> bool:
+    types, boolean = pd.api.types, pd.api.types.is_bool_dtype(values)
+    if kind == "bool":
+        return bool(boolean)
+    return (
+        types.is_integer_dtype(values) if kind == "int64" else types.is_numeric_dtype(values) and not boolean
+    )
+
+
+def _first_wrong(values: pd.Series, kind: str) -> int | None:
+    """The first row whose value is not allowed by itself; None where only the column's type is another."""
+    wrong = values.isna().to_numpy()
+    if not wrong.any():  # a gap makes 1.0 of 1, which is no fault of that row
+        wrong = np.array([not _allowed(value, kind) for value in values.astype(object)])
+    return int(wrong.argmax()) if wrong.any() else None
+
+
+def _allowed(value: object, kind: str) -> bool:
+    if isinstance(value, bool | np.bool_):
+        return kind == "bool"
+    if kind == "bool" or not isinstance(value, int | float | np.integer | np.floating):
+        return False
+    return kind == "float64" or bool(-(2**63) <= value < 2**63 and float(value).is_integer())
+
+
+def _check_rows(
+    columns: Mapping[str, np.ndarray], order: np.ndarray, devices: int, period: float, name: str
+) -> None:
+    """Refuse the first row that breaks a rule.
+
+    Args:
+        order: the rows by device, those of one as they stand in the table.
+    """
     device, start, end = columns["device"], columns["start"], columns["end"]
-    order = np.argsort(device, kind="stable")
-    follows = np.zeros(len(order), bool)  # by place in `order`: the row before it is of the same device
-    follows[1:] = device[order][1:] == device[order][:-1]
-    previous = np.zeros(len(order))  # by row: start and end of the same device's row before it
-    ended = np.zeros(len(order))
-    previous[order[follows]] = start[order[np.flatnonzero(follows) - 1]]
-    ended[order[follows]] = end[order[np.flatnonzero(follows) - 1]]
+    previous, ended = _before(device, order, start), _before(device, order, end)
     rules = {
         f"device {{device}} is unknown; allowed: 0 to {devices - 1}": (device < 0) | (device >= devices),
         "[{start}, {end}) is not finite; allowed: finite seconds": ~(np.isfinite(start) & np.isfinite(end)),
@@ -78,23 +114,20 @@ def from_frame(table: pd.DataFrame, devices: int, period: float, name: str = "tr
         "[{start}, {end}) of device {device} overlaps the one before it, ending at {ended}; allowed: start "
         "from there on": start < ended,
     }
+    named = {"device": device, "start": start, "end": end, "previous": previous, "ended": ended}
     for text, broken in rules.items():
         if broken.any():
             row = int(broken.argmax())
-            raise ConfigError(
-                f"{name}, row {row}: "
-                + text.format(
-                    device=device[row],
-                    start=start[row],
-                    end=end[row],
-                    previous=previous[row],
-                    ended=ended[row],
-                )
-            )
-    offsets = np.searchsorted(device[order], np.arange(devices + 1))
-    return Trace(
-        float(period), offsets, start[order], end[order], columns["charging"][order], columns["idle"][order]
-    )
+            told = text.format(**{what: values[row] for what, values in named.items()})
+            raise ConfigError(f"{name}, row {row}: {told}")
+
+
+def _before(device: np.ndarray, order: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """By row: the value of the same device's row before it, 0 for its first."""
+    follows = np.flatnonzero(device[order][1:] == device[order][:-1]) + 1  # places in `order`
+    found = np.zeros(len(order))
+    found[order[follows]] = values[order[follows - 1]]
+    return found
 
 
 def check_ending(path: Path) -> None:

@@ -1,8 +1,14 @@
 """What a person types ends in one line that helps, and the right exit code."""
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+from experiments.cli import app
+from tests import documents
 
 ROOT = Path(__file__).parents[3]
 
@@ -19,6 +25,15 @@ def test_help_lists_the_commands_and_loads_nothing_slow():
         assert name in done.stdout
     for slow in ("torch", "flwr", "pandas", "matplotlib", "transformers"):
         assert not any(line.rstrip().endswith(f" {slow}") for line in done.stderr.splitlines())
+
+
+@pytest.mark.parametrize("name", app.EXAMPLES)
+def test_help_ends_with_an_example_that_can_be_typed(command, name):
+    code, out, _ = command(name, "--help")
+    assert code == 0
+    assert out.splitlines()[-1].strip() == f"Example: {app.EXAMPLES[name]}"
+    assert app.EXAMPLES[name].startswith(f"cdc-flower {name} ")
+    assert documents.wrong(shlex.split(app.EXAMPLES[name])) == ""
 
 
 def test_version(command):

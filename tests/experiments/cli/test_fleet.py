@@ -36,6 +36,11 @@ def test_costs_have_a_cell_for_every_profile_and_model_and_the_page_shows_them(c
     assert out.strip() in page
 
 
+def test_costs_say_what_a_cell_holds(command):
+    _, out, _ = command("fleet", "costs")
+    assert "compression of the weights (none = as they are), seconds, joules" in out.splitlines()[-1]
+
+
 def test_a_generated_trace_goes_to_parquet_and_json_and_back(command, tmp_path):
     code, out, _ = command(
         "fleet",

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 
 import pytest
 
+from experiments.report import leaderboard
 from experiments.run import compare
 
 
@@ -23,6 +26,15 @@ def test_the_table_names_arms_problem_and_data(command, folder):
     assert "problem " in out
     assert "cdc" in out
     assert "Pareto front" in out
+
+
+def test_operations_are_written_as_in_the_report(command, folder, monkeypatch):
+    found = leaderboard.boards([folder])
+    costs = {"bytes": 1e6, "device_gflops": 4554.3, "device_seconds": 12.34, "joules": None}
+    rows = [replace(row, costs=costs) for row in found[0].rows]
+    monkeypatch.setattr(leaderboard, "boards", lambda folders, apart: [replace(found[0], rows=rows)])
+    _, out, _ = command("leaderboard", folder)
+    assert re.search(r"cdc .* 1 MB +4,554 +12\.3 +- ", out)
 
 
 def test_programs_get_the_settings_of_the_problem(command, folder):

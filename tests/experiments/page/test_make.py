@@ -34,6 +34,8 @@ def test_a_method_that_was_written_anew_and_means_the_same_is_made_once_and_the_
     monkeypatch.setattr(digests, "of_method", lambda name: f"new {name}" if name == "cdc" else name)
     tasks, ended = making(only=("main", "scenes", "cdc", "static", TEACHER), seeds=2)
     assert {task.why for task in tasks if task.cell.arm in ("static", TEACHER)} == {""}
+    changed = {task.state.rpartition(",")[0] for task in tasks if task.cell.arm == "cdc"}
+    assert changed == {"to make: its source has changed"}
     assert ended.made == ["scenes: cdc, seed 0"]
     assert ended.kept == ["scenes: cdc, seed 1"]
     assert [one.seen for one in same.read(making.folder)] == ["scenes: cdc, seed 0"]
@@ -69,7 +71,9 @@ def test_another_pair_makes_everything_again(making, monkeypatch):
     making(seeds=2)
     monkeypatch.setattr(digests, "of_pair_and_data", lambda config: {"pair": "another", "data": "d"})
     monkeypatch.setenv("FAKE_PAIR", "another")
-    assert len(making(seeds=2)[1].made) == 8
+    tasks, ended = making(seeds=2)
+    assert {task.told for task in tasks} == {"its pair has changed"}
+    assert len(ended.made) == 8
 
 
 def test_an_interrupted_cell_goes_on_and_a_finished_run_is_only_read(making, tmp_path, monkeypatch, capsys):

@@ -23,6 +23,7 @@ def test_the_downlink_probe_carries_one_lineage_through_every_codec(run_settings
     assert 0 < error["int8"].max() < error["nf4"].max() < 0.5
     falling = error["dyadic"].sort_index(ascending=False).to_numpy()
     assert (np.diff(falling) > 0).all()
+    assert "fp16, int8, nf4 keep to no budget" in probe.table(found).title
     spent = found.groupby(["arm", "budget"])["bytes"].first()
     for name in [n for n, c in CODECS.items() if c.budgeted]:
         assert (spent[name] <= spent[name].index).all()

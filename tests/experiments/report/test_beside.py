@@ -1,5 +1,8 @@
 """Results side by side: differences by seed, and a warning where they are not of one problem."""
 
+import re
+
+import pandas as pd
 import pytest
 
 from cdc_flower.config import ConfigError
@@ -55,6 +58,48 @@ def test_of_one_seed_questions_are_paired_where_both_met_the_same_data(tmp_path)
     other = second._replace(problem={**PROBLEM, "data_digest": "e" * 64})
     cells = beside.cells(beside.rows([first, other]), first)
     assert cells[1][-3:] == ("+5.0", "not known", "other data")
+
+
+@pytest.mark.parametrize("rights", [[70], [70, 72]])
+@pytest.mark.parametrize("personal", [False, True])
+def test_the_same_answers_are_called_that(tmp_path, rights, personal):
+    one, other, third = (
+        beside.Result(name, made(tmp_path / name, {"cdc": right}, personal=personal), PROBLEM)
+        for name, right in (("A", rights), ("B", rights), ("C", [right + 1 for right in rights]))
+    )
+    rows = beside.rows([one, other, third])
+    assert [row.same for row in rows] == [False, True, False]
+    assert beside.cells(rows, one)[1][-3:-1] == ("+0.0", "same answers")
+    assert beside.sentences([one, other], rows[:2])[1] == "cdc has the same answers right in B as in A."
+    elsewhere = other._replace(problem={**PROBLEM, "data_digest": "e" * 64})
+    assert not beside.rows([one, elsewhere])[1].same
+
+
+def test_as_many_right_answers_are_not_the_same_ones(tmp_path):
+    one, other = result(tmp_path / "A", {"cdc": [70]}), result(tmp_path / "B", {"cdc": [70]})
+    items = pd.read_parquet(tmp_path / "B/runs/cdc-0/items.parquet")
+    items.assign(worth=items["worth"].to_numpy()[::-1]).to_parquet(tmp_path / "B/runs/cdc-0/items.parquet")
+    assert not beside.rows([one, other])[1].same
+    (tmp_path / "B/runs/cdc-0/items.parquet").unlink()
+    assert not beside.rows([one, other])[1].same
+
+
+def test_words_that_the_page_does_not_use_are_not_explained(tmp_path):
+    found = [result(tmp_path / "A", {"cdc": [70, 71]}), result(tmp_path / "B", {"cdc": [75, 79]})]
+    words = re.findall("<dt>(.*?)</dt>", beside.render(found))
+    assert {"seed", "bytes", "95 % interval", "held-out"} <= set(words)
+    assert not {"GFLOP", "backprop", "gap closed", "forgets", "teacher, stream"} & set(words)
+
+
+def test_an_arm_that_is_its_method_is_no_setting(tmp_path):
+    found = [
+        result(tmp_path / "A", {"cdc": [70]}),
+        result(tmp_path / "B", {"cdc": [70], "fedavg_lora": [60]}),
+    ]
+    assert not any("run.method" in row[0] for row in beside.settings(found))
+    found[1].made.index["arms"]["fedavg_lora"] = {"run.method": "fedavg_full", "fedavg.lr": 0.1}
+    assert ("fedavg_lora: run.method", "-", "fedavg_full") in beside.settings(found)
+    assert ("fedavg_lora: fedavg.lr", "-", "0.1") in beside.settings(found)
 
 
 def test_what_differs_is_said_first_and_listed(tmp_path):

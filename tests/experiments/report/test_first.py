@@ -12,7 +12,7 @@ from tests.experiments.report.made import TRAITS, made
 def test_what_was_compared_is_one_sentence(tmp_path):
     said = first.compared(made(tmp_path, {"static": [10, 11], "cdc": [70, 71]}))
     assert said == (
-        "On the data “scenes”, small models on 10 devices met objects that they were not trained on, for 2 "
+        "On the data “scenes”, models on 10 devices met objects that they were not trained on, for 2 "
         "rounds; static and cdc were to keep their answers right, each in 2 runs of different seeds, judged "
         "by 100 questions about what was new that nothing was learned from."
     )
@@ -92,6 +92,12 @@ def test_many_arms_are_counted_and_names_with_a_comma_are_quoted():
 )
 def test_who_came_first_at_what_cost_and_how_sure_that_is(tmp_path, right, said):
     assert first.verdict(made(tmp_path, right)) == said
+
+
+def test_shares_and_their_difference_agree(tmp_path):
+    said = first.verdict(made(tmp_path, {"static": [63, 63, 63, 64], "cdc": [73, 73, 73, 74]}))
+    assert "cdc (73.3 % right" in said
+    assert "10.0 points ahead of static (63.3 % right" in said
 
 
 def test_ties_of_many_arms_name_two(tmp_path):

@@ -32,6 +32,18 @@ def test_a_pipe_gets_one_line_for_each_round_also_over_an_older_run(run_settings
         assert "run folder: " in shown.out
 
 
+def test_a_pipe_is_told_what_is_done_before_the_first_round(tmp_path):
+    shown = io.StringIO()
+    with Watch(tmp_path, Console(file=shown, width=100)) as watch, watch.preparing("cdc · seed 0") as tell:
+        for done in range(0, 101, 10):
+            tell(f"tower (loss {done})", done, 100)
+        tell("rounds", 0, 2)
+    assert shown.getvalue().splitlines() == [
+        "cdc · seed 0: started",
+        *(f"cdc · seed 0: tower (loss {done}) {done}/100" for done in (30, 50, 80, 100)),
+    ]
+
+
 def test_a_terminal_gets_the_view_with_warnings_in_it_and_the_loggers_get_their_handlers_back(run_settings):
     logger = logging.getLogger("flwr")
     before = list(logger.handlers)

@@ -93,7 +93,7 @@ def test_110_columns_show_everything_with_intervals_and_100_all_but_the_clouds_w
 
 def test_a_narrow_terminal_is_told_what_it_does_not_see():
     assert lines(True, 80)[-1].strip() == (
-        "too narrow for: cloud GFLOP, device GFLOP, device backprop; see the report"
+        "too narrow for: cloud GFLOP, device GFLOP, backprop; see the report"
     )
     assert lines(False, 80)[-1].strip() == "too narrow for: cloud GFLOP, device GFLOP; see the report"
     assert "±" not in " ".join(lines(True, 60))
@@ -191,6 +191,11 @@ def test_markdown_has_a_row_of_as_many_cells_for_the_teacher_and_every_method():
     assert [row[0] for row in cells] == ["method", "---", "teacher", terminal.ON_STREAM, *METHODS]
     assert {len(row) for row in cells} == {len(terminal.COLUMNS)}
     assert cells[4][3] == "91.2 ±12.0"
+
+
+def test_what_is_forgotten_is_told_in_points():
+    assert "forgets points" in terminal.markdown(comparison(True)).splitlines()[0]
+    assert "forgets\npoints" in terminal.table(comparison(True)).heads
 
 
 def test_shares_for_people():

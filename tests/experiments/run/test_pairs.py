@@ -75,6 +75,21 @@ def test_models_that_are_named_or_packaged_are_never_trained(config, trained, ch
     assert trained == []
 
 
+def test_a_pack_folder_called_as_generated_data_is_refused_before_the_training(config, trained, tmp_path):
+    (tmp_path / "mine").rename(tmp_path / "scenes")
+    config = parse({**flat(config), "data.pack": str(tmp_path / "scenes")})
+    with pytest.raises(
+        ConfigError, match=r"'scenes' are generated data, .*allowed: a folder of another name"
+    ):
+        pairs.ensure(config, nothing, nothing)
+    with pytest.raises(ConfigError, match="'scenes' are generated data"):
+        pairs.train(config, pairs.folder("scenes"), None, nothing, nothing)
+    assert trained == []
+    pairs.train(config, tmp_path / "pair", None, nothing, nothing)
+    own = parse({**flat(config), "pair.folder": str(tmp_path / "pair")})
+    assert pairs.ensure(own, nothing, nothing) is None
+
+
 def test_drift_that_the_pack_does_not_have_is_refused_before_the_training(config, trained):
     with pytest.raises(ConfigError, match="style"):
         pairs.ensure(parse({**flat(config), "drift.axes": "style"}), nothing, nothing)

@@ -1,6 +1,7 @@
 """Workers change nothing in the numbers, are replaced where they die, and say why where none starts."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -27,6 +28,30 @@ def test_a_worker_that_dies_is_replaced(run, monkeypatch):
     made = run(methods=("fedavg_full", "static"), workers=1)
     assert made.index["failed"] == {"fedavg_full · seed 0": "its process died (exit code 9)"}
     assert made.methods["method"].tolist() == ["static"]
+
+
+def test_a_worker_that_is_killed_between_two_jobs_is_replaced_and_no_job_is_lost(engine, tmp_path):
+    jobs = [
+        pool.Job(
+            "static",
+            seed,
+            {"run.rounds": 1, "run.seed": seed, "run.out-dir": str(tmp_path / f"{seed}")},
+            engine,
+        )
+        for seed in range(2)
+    ]
+    ended = []
+
+    def listen(event):
+        if event.kind == "done":  # what a job left is read here, while its worker waits for the next one
+            ended.append((event.job.seed, multiprocessing.active_children()))
+            for process in ended[-1][1]:
+                process.kill()
+                process.join()
+
+    assert pool.run(jobs, 1, listen) == {}
+    assert [seed for seed, _ in ended] == [0, 1]
+    assert all(len(workers) == 1 for _, workers in ended)
 
 
 def test_a_package_that_is_half_installed_meanwhile_does_not_end_new_workers(run, tmp_path, monkeypatch):

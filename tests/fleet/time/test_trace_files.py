@@ -51,6 +51,13 @@ GOOD = [(0, 0.0, 5.0, True, True), (0, 5.0, 9.0, True, True), (1, 2.0, 3.0, Fals
         (0, (0, math.nan, 5.0, True, True), ["row 0", "'start'", "no gaps"]),
         (0, ("a", 0.0, 5.0, True, True), ["row 0", "'device'", "int64"]),
         (0, (0, 0.0, 5.0, 3, True), ["row 0", "'charging'", "bool"]),
+        (1, (0, 5.0, 9.0, 1, True), ["row 1", "'charging' = 1;", "bool"]),  # after one that is allowed
+        (2, (1, 2.0, 3.0, False, None), ["row 2", "'idle' = None;", "bool"]),
+        (1, (0, "5", 9.0, True, True), ["row 1", "'start' = '5';", "float64"]),
+        (1, (0, True, 9.0, True, True), ["row 1", "'start' = True;", "float64"]),
+        (2, (1.5, 2.0, 3.0, False, True), ["row 2", "'device' = 1.5;", "int64"]),
+        (2, (None, 2.0, 3.0, False, True), ["row 2", "'device' = nan;", "int64", "no gaps"]),
+        (2, (2**70, 2.0, 3.0, False, True), ["row 2", f"'device' = {2**70};", "int64"]),
     ],
 )
 def test_a_row_that_is_not_allowed_is_refused_naming_it(tmp_path, row, values, named):
@@ -86,6 +93,12 @@ def test_a_file_that_is_no_trace_is_refused(tmp_path, name, content, named):
     if name == "t.pkl":
         with pytest.raises(ConfigError, match="parquet"):
             write_trace(tmp_path / name, always(1))
+
+
+def test_a_column_of_another_kind_is_refused_without_a_row():
+    table = pd.DataFrame(GOOD, columns=list(COLUMNS)).astype({"device": "float64"})
+    with pytest.raises(ConfigError, match="^fleet: column 'device' is float64; allowed: int64, no gaps$"):
+        from_frame(table, 2, PERIOD, "fleet")
 
 
 def test_a_missing_column_is_refused():
