@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import nn
 
+from cdc_flower.data.rows import as_words
 from cdc_flower.data.world import World
 from cdc_flower.models import vlm
 from cdc_flower.models.family import bare
@@ -76,7 +77,7 @@ def judged(said: list[str], world: World) -> Measured:
 
 def by(world: World, column: str, worth: np.ndarray) -> dict[str, float]:
     """Mean worth (items,) of the test items of each value of a column."""
-    parts, unit = world.test[column].astype(str).to_numpy(), TASKS[world.task].unit
+    parts, unit = as_words(world.test[column]).to_numpy(), TASKS[world.task].unit
     return {
         f"{unit} {column} {part}": float(worth[parts == part].mean()) for part in sorted(set(parts) - {""})
     }

@@ -82,6 +82,18 @@ def only_table(folder: Path) -> Path:
     return found[0]
 
 
+def resolved(folder: Path, name: str, where: str, what: str) -> Path:
+    """Where a file is that a record names, seen from a folder; it may be outside of it, or absent.
+
+    Raises:
+        PackError: what no file can be called.
+    """
+    try:
+        return (folder / name).resolve()
+    except (OSError, ValueError, RuntimeError):  # a null character, a lone surrogate, a ring of links
+        raise PackError(f"{where}: {what} {name!r} is no path; allowed: paths inside the folder") from None
+
+
 def row_of(record: Mapping[str, Any], fields: Mapping[str, str], where: str) -> dict[str, Any]:
     """The text columns of one source record: those in `fields`, without picture or file, and further ones.
 
@@ -89,7 +101,7 @@ def row_of(record: Mapping[str, Any], fields: Mapping[str, str], where: str) -> 
     and lists of texts in the columns of `LISTS`. A number that is not finite counts as missing.
 
     Raises:
-        PackError: a column without its field, or of another type.
+        PackError: a column without its field, or of another type, or a text that no file can hold.
     """
     row: dict[str, Any] = {}
     for column, field in fields.items():
@@ -111,7 +123,22 @@ def row_of(record: Mapping[str, Any], fields: Mapping[str, str], where: str) -> 
     for name, value in record.items():
         if isinstance(name, str) and name not in taken and name not in OURS and is_kept(name, value):
             row[name] = _further(name, value)
+    for column, value in row.items():
+        _check_characters([value] if isinstance(value, str) else value, where, column)
     return row
+
+
+def _check_characters(texts: Iterable[str], where: str, column: str) -> None:
+    """Refuse half of a pair of surrogates, which JSON can write and UTF-8 cannot."""
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError as err:
+            character = text[err.start].encode("unicode_escape").decode()
+            raise PackError(
+                f"{where}, column '{column}': {character} at character {err.start}; "
+                "allowed: what UTF-8 can hold"
+            ) from None
 
 
 def is_kept(name: str, value: Any) -> bool:

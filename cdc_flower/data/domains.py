@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from cdc_flower.config import ConfigError
+from cdc_flower.data.rows import as_words
 from cdc_flower.stages import DataConfig
 
 SOURCE = "source"
@@ -37,7 +38,7 @@ def _known(
                 f"'{column_key}'), which the data does not have; allowed columns: "
                 f"{', '.join(map(str, part.columns))}"
             )
-    values = reference[column].astype(str).unique().tolist()
+    values = as_words(reference[column]).unique().tolist()
     if not any(values):
         raise ConfigError(
             f"setting '{key}' = {spec!r}: column '{column}' (setting '{column_key}') is empty in this data; "
@@ -54,7 +55,7 @@ def _known(
             )
         count = max(1, round(share * len(values)))
         limit = sorted(map(_hash, values))[count - 1]
-        return frame[column].astype(str).map(lambda value: _hash(value) <= limit).to_numpy(dtype=bool)
+        return as_words(frame[column]).map(lambda value: _hash(value) <= limit).to_numpy(dtype=bool)
     known = [value.strip() for value in spec.split(",") if value.strip()]
     for value in known:
         if value not in values:
@@ -64,7 +65,7 @@ def _known(
                 f"setting '{key}' = {spec!r}: column '{column}' has no value '{value}'; "
                 f"allowed: {listed}, or a share such as '50%'"
             )
-    return frame[column].astype(str).isin(known).to_numpy(dtype=bool)
+    return as_words(frame[column]).isin(known).to_numpy(dtype=bool)
 
 
 def _with_values(frame: pd.DataFrame) -> str:

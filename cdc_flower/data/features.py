@@ -16,6 +16,7 @@ import io
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,19 @@ from cdc_flower.disk import whole
 BATCH = 64  # pictures per call of the tower
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 """What is opened: common bitmap formats alone."""
+OPENED = 2
+"""How a picture is opened, by number: part of the names of stored tokens."""
+ORIENTATION = 0x0112  # tag of EXIF
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes a picture upright, by what it says of itself."""
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many are done, and how many there are."""
@@ -91,8 +105,28 @@ def cache_folder(setting: str = "") -> Path:
 
 
 def open_picture(data: bytes) -> Image.Image:
-    """A picture of a pack, in RGB; packs were checked when they were read."""
-    return Image.open(io.BytesIO(data), formats=FORMATS).convert("RGB")
+    """A picture of a pack, as `rgb` makes it; packs were checked when they were read."""
+    return rgb(Image.open(io.BytesIO(data), formats=FORMATS))
+
+
+def rgb(picture: Image.Image) -> Image.Image:
+    """A picture as people see it: upright, in RGB, of 16 bits the upper eight."""
+    picture.load()
+    plain = picture
+    if picture.mode.startswith("I;16"):  # Pillow cuts at 255, which makes nearly all of it white
+        plain = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    plain, turn = plain.convert("RGB"), turned(picture)
+    return plain if turn is None else plain.transpose(turn)
+
+
+def turned(picture: Image.Image) -> Image.Transpose | None:
+    """What makes a decoded picture upright; None where it is, or where what it says of itself is damaged."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return TURNS.get(picture.getexif().get(ORIENTATION, 1))
+    except Exception:  # whatever Pillow raises of damaged EXIF; viewers show such a picture as it lies
+        return None
 
 
 def spread(count: int, frames: int) -> list[int]:

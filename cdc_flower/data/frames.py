@@ -6,16 +6,13 @@ Each frame is stored once in a row group, however many rows and clips have it, a
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
 
-from cdc_flower.data.bitmaps import check_picture
-from cdc_flower.data.features import FORMATS
+from cdc_flower.data.bitmaps import size_of
 from cdc_flower.data.pictures import Pictures, digest_of
 
 MOST_FRAMES = 4096
@@ -59,11 +56,9 @@ def check_frames(frames: Sequence[bytes]) -> str | None:
     """
     first = (0, 0)
     for number, data in enumerate(frames):
-        wrong = check_picture(data)
-        if wrong:
-            return f"frame {number}: {wrong}"
-        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-            size = picture.size
+        size = size_of(data)
+        if isinstance(size, str):
+            return f"frame {number}: {size}"
         first = size if number == 0 else first
         if size != first:
             return f"frame {number} has {size[0]}x{size[1]} pixels, the first {first[0]}x{first[1]}"

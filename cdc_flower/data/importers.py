@@ -27,6 +27,7 @@ from cdc_flower.data.columns import (
     lines_of,
     mapped,
     only_table,
+    resolved,
     row_of,
 )
 from cdc_flower.data.packs import SPLITS, free_folder, write_pack
@@ -39,7 +40,7 @@ from cdc_flower.data.rows import LISTS
 
 def _picture_in(folder: Path, name: str, where: str) -> tuple[str, bytes]:
     """Image id (the path inside the folder) and bytes of a picture that must lie inside the folder."""
-    path = (folder / name).resolve()
+    path = resolved(folder, name, where, "picture")
     if not path.is_relative_to(folder.resolve()):
         raise PackError(
             f"{where}: picture '{name}' is outside of the source folder; allowed: paths inside it"
@@ -115,6 +116,10 @@ def from_jsonl(
     frame = frame_of(_table_rows(folder, table, mapping), str(table), say)
     held = (frame["split"] == "test").to_numpy(dtype=bool)
     columns = frame.drop(columns="split")
+    if held.all():
+        raise PackError(
+            f"{table}: no line is of train, all say split 'test'; allowed: lines of both, or of none"
+        )
     if held.any():
         train, test = columns.loc[~held].reset_index(drop=True), columns.loc[held].reset_index(drop=True)
     else:

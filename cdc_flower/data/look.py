@@ -15,6 +15,7 @@ from cdc_flower.data import splits
 from cdc_flower.data.domains import SOURCE, domains
 from cdc_flower.data.packs import GENERATED, Pack, questions
 from cdc_flower.data.partition import partition
+from cdc_flower.data.rows import as_words
 from cdc_flower.data.schedule import Streams, repeats
 from cdc_flower.stages import DataConfig
 
@@ -63,9 +64,7 @@ def axes(pack: Pack, config: Config) -> list[Axis]:
             parts = []
             for split, frame in (("train", pack.train), ("test", pack.test)):
                 known = domains(frame, own, pack.train) == SOURCE
-                parts.append(
-                    pd.DataFrame({"value": frame[column].astype(str), "known": known, "split": split})
-                )
+                parts.append(pd.DataFrame({"value": as_words(frame[column]), "known": known, "split": split}))
             rows = pd.concat(parts)
             counts = rows.groupby(["value", "known", "split"]).size().unstack(fill_value=0).reset_index()
             values = counts.reindex(columns=["value", "known", "train", "test"], fill_value=0)

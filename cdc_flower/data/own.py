@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from cdc_flower.config import ConfigError
+from cdc_flower.data.rows import as_words
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,9 +44,9 @@ def owners(train: pd.DataFrame, parts: Sequence[np.ndarray], test: pd.DataFrame,
     Raises:
         ConfigError: no device has an item.
     """
-    whose = test[by].astype(str).to_numpy(object)
+    whose = as_words(test[by]).to_numpy(object)
     items_of = {user: np.flatnonzero(whose == user) for user in np.unique(whose)}
-    rows = train[by].astype(str).to_numpy(object)
+    rows = as_words(train[by]).to_numpy(object)
     if not set(rows) & set(items_of):
         raise ConfigError(
             f"setting 'data.tested' = 'own': nobody (column '{by}') has both rows that devices meet and "

@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 from cdc_flower.data.features import place_folder
 from cdc_flower.data.frames import Clips, stored
 from cdc_flower.data.pictures import PackError, Picture, Pictures, Place, layout, one_line, read_columns
-from cdc_flower.data.rows import TEXT_COLUMNS, as_list, check_schema, check_text
+from cdc_flower.data.rows import TEXT_COLUMNS, as_list, check_alike, check_schema, check_text, without_gaps
 from cdc_flower.digests import known
 from cdc_flower.stages import DataConfig
 
@@ -47,7 +47,8 @@ class Pack:
         name: the folder's name, or that of a generator.
         folder: where it was read from; None when generated.
         digest: sha256 (hex) of the files, or of the generator's arguments.
-        train: columns `TEXT_COLUMNS` (strings) and any extra ones, `LISTS` as lists; no picture bytes.
+        train: columns `TEXT_COLUMNS` (strings) and any extra ones, `LISTS` as lists; no picture bytes. Of an
+            extra one, fractions and lists apart, a null is "", and the column text.
         test: the same for the held-out split.
         train_images: image_id -> encoded picture, in order of first appearance.
         test_images: the same for the held-out split.
@@ -73,8 +74,12 @@ def shards(folder: Path, split: str) -> list[Path]:
     return found or [one]
 
 
-def _split(files: Sequence[Path], named: Sequence[str], check: bool) -> tuple[pd.DataFrame, Pictures]:
-    """A split's rows and pictures, the text of all of it checked; `check`: also the pictures, now."""
+def _split(
+    files: Sequence[Path], named: Sequence[str], check: bool
+) -> tuple[pd.DataFrame, Pictures, pa.Schema]:
+    """A split's rows and pictures and its columns, the text of all of it checked; `check`: also the pictures,
+    now.
+    """
     tables: list[pa.Table] = []
     places: dict[str, Place] = {}
     kind = Pictures
@@ -90,14 +95,15 @@ def _split(files: Sequence[Path], named: Sequence[str], check: bool) -> tuple[pd
             for row, name in enumerate(islice(names, size)):
                 places.setdefault(name, Place(number, group, row, at + row))
             at += size
-    frame = pa.concat_tables(tables).to_pandas(ignore_metadata=True, types_mapper=as_list)
-    frame = frame.rename(columns={kind.key: "image_id"})
+    table = pa.concat_tables(tables)
+    frame = table.to_pandas(ignore_metadata=True, types_mapper=as_list)
+    frame = without_gaps(frame, table).rename(columns={kind.key: "image_id"})
     for column in TEXT_COLUMNS:
         frame[column] = frame[column].astype("str")
     pictures = kind(files, named, places)
     if check:
         pictures.check(iter(frame["image_id"]))
-    return frame, pictures
+    return frame, pictures, table.schema
 
 
 def read_pack(folder: str | os.PathLike[str], *, pictures: bool = True) -> Pack:
@@ -110,7 +116,8 @@ def read_pack(folder: str | os.PathLike[str], *, pictures: bool = True) -> Pack:
 
     Raises:
         PackError: a missing folder, file or column, a wrong type, an empty split, question or answer, an
-            answer that is too long, a broken or huge picture, or one image_id with two pictures.
+            answer that is too long, a broken or huge picture, one image_id with two pictures, or a column of
+            one type in one split and of another in the other.
     """
     path = Path(folder).expanduser()
     if not path.is_dir():
@@ -118,7 +125,8 @@ def read_pack(folder: str | os.PathLike[str], *, pictures: bool = True) -> Pack:
     every = [shards(path, split) for split in SPLITS]
     parts = [_split(files, list(map(str, files)), pictures) for files in every]
     digest = known([*every[0], *every[1]], "pack", lambda: _digest(chain(*every)), fresh=pictures)
-    (train, train_images), (test, test_images) = parts
+    (train, train_images, ours), (test, test_images, theirs) = parts
+    check_alike(ours, theirs, str(every[1][0]))
     if type(train_images) is not type(test_images):
         raise PackError(f"data pack '{path}': one split has clips, the other pictures; allowed: one of them")
     clips = isinstance(train_images, Clips)
@@ -151,16 +159,19 @@ def write_pack(
     Raises:
         PackError: as `read_pack`, naming the split in place of the file; or the folder cannot be written.
     """
-    path = Path(folder).expanduser()
+    path, schemas = Path(folder).expanduser(), []
     with new_folder(path, replacing) as part:
         for split, rows in zip(SPLITS, (train_rows, test_rows), strict=True):
             try:
                 table, how = _table(rows)
             except (pa.ArrowException, TypeError) as err:
                 raise PackError(f"{split} rows: mixed types: {one_line(err)}") from None
+            except UnicodeEncodeError as err:
+                raise PackError(f"{split} rows: no text that UTF-8 can hold: {one_line(err)}") from None
             file = part / f"{split}.parquet"
             pq.write_table(table, file, compression="zstd", **how)
-            _split([file], [f"{split} rows"], check=True)
+            schemas.append(_split([file], [f"{split} rows"], check=True)[2])
+        check_alike(schemas[0], schemas[1], "test rows")
 
 
 def _table(rows: pd.DataFrame) -> tuple[pa.Table, dict[str, Any]]:

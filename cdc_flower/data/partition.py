@@ -9,6 +9,7 @@ import pandas as pd
 
 from cdc_flower.config import ConfigError
 from cdc_flower.data.pictures import PackError
+from cdc_flower.data.rows import as_words
 from cdc_flower.draws import generator
 from cdc_flower.stages import DataConfig
 
@@ -55,7 +56,7 @@ def partition(frame: pd.DataFrame, config: DataConfig, devices: int, seed: int) 
                 f"setting 'data.partition-by' = {config.partition_by!r}: the data has no such "
                 f"column; allowed: {', '.join(map(str, frame.columns))}"
             )
-        by = frame[config.partition_by].astype(str)
+        by = as_words(frame[config.partition_by])
         if config.partition == "natural":
             values = sorted(by.unique())
             if len(values) < devices:

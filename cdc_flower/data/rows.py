@@ -65,6 +65,58 @@ def as_list(kind: pa.DataType) -> Any:
     return pd.ArrowDtype(kind) if _is_texts(kind) else None
 
 
+def as_words(column: pd.Series) -> pd.Series:
+    """The values of a column as texts, as settings name them; "" where there is none."""
+    return column.astype("str").fillna("")
+
+
+def without_gaps(frame: pd.DataFrame, table: pa.Table) -> pd.DataFrame:
+    """A frame whose further columns with nulls are texts, "" in their place, as importers write them; lengths
+    and rates, and lists, stay as they are.
+
+    Args:
+        table: what the frame was made of; pandas would make fractions of whole numbers beside a null.
+    """
+    filled = {}
+    for name in table.column_names:
+        column = table[name]
+        if column.null_count and name in frame.columns and not _is_measure(column.type):
+            whole = pa.types.is_integer(column.type)
+            filled[name] = as_words(column.cast(pa.string()).to_pandas() if whole else frame[name])
+    return frame.assign(**filled)
+
+
+def _is_measure(kind: pa.DataType) -> bool:
+    return pa.types.is_floating(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)
+
+
+def check_alike(train: pa.Schema, test: pa.Schema, file: str) -> None:
+    """Refuse a further column that has one type in one split and another in the other: what is 1 here and 1.0
+    there would be two values, and drift would end between them.
+
+    Args:
+        file: that of the test split, for messages.
+    """
+    for column in train.names:
+        if column in test.names and column not in (*COLUMNS, *CLIP_COLUMNS, *LISTS):
+            kinds = train.field(column).type, test.field(column).type
+            ours, theirs = map(_word, kinds)
+            if ours != theirs and "null" not in (ours, theirs):
+                raise PackError(
+                    f"{file}: column '{column}' holds {kinds[1]}, in the train split {kinds[0]}; "
+                    "allowed: one type in both"
+                )
+
+
+def _word(kind: pa.DataType) -> str:
+    """A type by what its values look like as texts."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if _is_text(kind) or pa.types.is_string_view(kind):
+        return "text"
+    words = {"whole numbers": pa.types.is_integer, "times": pa.types.is_temporal}
+    return next((word for word, found in words.items() if found(kind)), str(kind))
+
+
 def _first(values: list[Any], wrong: Callable[[Any], bool]) -> int | None:
     """Position of the first wrong value."""
     return next((row for row, value in enumerate(values) if wrong(value)), None)

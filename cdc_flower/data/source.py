@@ -164,7 +164,7 @@ def _name(config: Config, shared: Shared) -> str:
         "drift": asdict(config.drift),
         "run": [run.seed, run.devices, run.rounds, run.samples_per_round],
         "unit": config.uplink.unit,
-        "models": [shared.digest, shared.tower_digest, bool(shared.card), shared.card.get("split")],
+        "models": [shared.digest, shared.tokens_digest, bool(shared.card), shared.card.get("split")],
     }
     if config.pair.compression == "auto":
         settings["fleet"] = [config.fleet.mix, config.fleet.cost_model]

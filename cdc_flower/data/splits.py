@@ -21,6 +21,7 @@ import pandas as pd
 from cdc_flower.config import ConfigError
 from cdc_flower.data.packs import Pack
 from cdc_flower.data.pictures import Picture
+from cdc_flower.data.rows import as_words
 from cdc_flower.stages import DataConfig
 
 SHARE = 0.5  # of the column's values in the train split that are in A
@@ -95,9 +96,9 @@ def divide(train: pd.DataFrame, test: pd.DataFrame, split: Split) -> Parts:
                 f"setting 'data.split-by' = '{split.column}': the data has no such column; allowed: "
                 + ", ".join([PICTURE, *(name for name in map(str, train.columns) if name != "image_id")])
             )
-    values, names = train[split.column].astype(str), train["image_id"].astype(str)
+    values, names = as_words(train[split.column]), train["image_id"].astype(str)
     every = set(values)
-    free = sorted(every - set(test[split.column].astype(str)), key=lambda v: _hash("aside", v))
+    free = sorted(every - set(as_words(test[split.column])), key=lambda v: _hash("aside", v))
     chosen = free[: max(1, round(split.share * len(every)))]
     chosen.sort(key=lambda v: _hash("validation", v))
     checked = set(chosen[: max(1, round(split.validation * len(chosen)))])

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from cdc_flower.data.columns import TABLES, fields_of, filled, lines_of, mapped, only_table, row_of
+from cdc_flower.data.columns import TABLES, fields_of, filled, lines_of, mapped, only_table, resolved, row_of
 from cdc_flower.data.packs import SPLITS, free_folder
 from cdc_flower.data.pictures import PackError
 from cdc_flower.data.published.files import Part
@@ -66,7 +66,7 @@ def from_videos(
         name = record.get(fields["file"])
         if not isinstance(name, str) or not name.strip():
             raise PackError(f"{where}: field '{fields['file']}' (column 'file') must be the path of a video")
-        at = (inside / name.strip()).resolve()
+        at = resolved(inside, name.strip(), where, "video")
         if not at.is_relative_to(inside):
             raise PackError(
                 f"{where}: video '{name}' is outside of the source folder; allowed: paths inside it"

@@ -20,13 +20,14 @@ from PIL import Image
 from cdc_flower.config import Config, ConfigError
 from cdc_flower.data import packs
 from cdc_flower.data.domains import SOURCE, check_domains, domains
-from cdc_flower.data.features import Features, Grid, Progress, cache_folder, features_of
+from cdc_flower.data.features import OPENED, Features, Grid, Progress, cache_folder, features_of
 from cdc_flower.data.instruction import BY_ROW, asked, said, told_by_card
 from cdc_flower.data.own import Owners, owners
 from cdc_flower.data.packs import Pack
 from cdc_flower.data.partition import partition
 from cdc_flower.data.pictures import Picture
 from cdc_flower.data.prequential import prequential
+from cdc_flower.data.rows import as_words
 from cdc_flower.data.schedule import Streams
 from cdc_flower.data.splits import Parts, parts_of
 from cdc_flower.draws import generator
@@ -120,7 +121,7 @@ def held_out(test: pd.DataFrame, wanted: tuple[str, ...], count: int, by: str = 
         count: of rows, of each value of the column `by` where one is named.
     """
     kept, domain = [], test["drift_domain"].to_numpy()
-    values = test[by].astype(str).to_numpy() if by else np.full(len(test), "")
+    values = as_words(test[by]).to_numpy() if by else np.full(len(test), "")
     for name in wanted:
         for value in np.unique(values):
             rows = np.flatnonzero((domain == name) & (values == value))
@@ -157,7 +158,8 @@ def encoded(
     """Vision tokens of a split's pictures, from the cache or computed and stored there; see `features_of`."""
     images = {"train": pack.train_images, "test": pack.test_images}[split]
     frames = frames_of(config, shared, pack)
-    name = f"{shared.tower_digest[:12]}-{pack.digest[:12]}-{split}{f'-{frames}' if frames else ''}.npy"
+    read = f"{split}-{frames}" if frames else split
+    name = f"{shared.tokens_digest[:12]}-{pack.digest[:12]}-{read}-v{OPENED}.npy"
     path = cache_folder(config.pair.token_cache) / "tokens" / name
     stage = f"tokens of {what or split} {'clips' if frames else 'pictures'}"
     return features_of(images, path, lambda some: _encode(shared, some), shared.name, progress, stage, frames)
@@ -287,7 +289,7 @@ def load_world(config: Config, shared: Shared, progress: Progress | None = None)
 
     Args:
         config: the whole configuration.
-        shared: `name`, `tower_digest`, `card` and `encode` are used.
+        shared: `name`, `tokens_digest`, `card` and `encode` are used.
         progress: called while tower outputs are computed, the only slow part.
 
     Raises:
@@ -297,7 +299,7 @@ def load_world(config: Config, shared: Shared, progress: Progress | None = None)
     run = config.run
     config = replace(config, data=told_by_card(config.data, shared.card))
     split = json.dumps(shared.card.get("split"))
-    base = (config.data, config.axes, config.pair.token_cache, shared.tower_digest, shared.frames, split)
+    base = (config.data, config.axes, config.pair.token_cache, shared.tokens_digest, shared.frames, split)
 
     def make() -> World:
         ground = session().once("grounds", base, lambda: _ground(config, shared, progress), _KEPT)

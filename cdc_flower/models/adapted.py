@@ -16,7 +16,7 @@ from torch import nn
 
 from cdc_flower import checkpoint, results
 from cdc_flower.config import Config, ConfigError, parse_stages
-from cdc_flower.data.features import spread, stacked
+from cdc_flower.data.features import rgb, spread, stacked
 from cdc_flower.data.instruction import asked, said, told_by_card
 from cdc_flower.fleet.engines import adapter_files
 from cdc_flower.models import adapters, vlm
@@ -45,7 +45,7 @@ class Adapted:
         """What the student says about a picture, or about a clip, given as its frames in their order."""
         shared, frames = self.shared, [picture] if isinstance(picture, Image.Image) else list(picture)
         chosen = [frames[i] for i in spread(len(frames), shared.text.pictures)]
-        tokens, grid = stacked(shared.encode([frame.convert("RGB") for frame in chosen]))
+        tokens, grid = stacked(shared.encode([rgb(frame) for frame in chosen]))
         words = asked(question, said(told_by_card(self.config.data, shared.card)))
         ids = shared.text.question_ids(words)
         inputs = vlm.collate(shared.text, [tokens.astype(np.float16)], [ids], grids=[grid])

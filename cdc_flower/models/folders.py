@@ -20,6 +20,7 @@ from urllib.parse import urlparse
 from urllib.request import url2pathname
 
 from safetensors import SafetensorError
+from torch import Tensor
 from transformers import AutoConfig
 from transformers.utils import logging as hf_logging
 from transformers.utils.hub import cached_file
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
 PACKAGE = "cdc-flower"
+NO_CODE = {"trust_remote_code": False}  # left out, transformers asks whoever sits at the terminal
 
 
 class PairError(ConfigError):
@@ -206,7 +208,7 @@ def config_of(path: str, role: str) -> Any:
     hf_logging.set_verbosity_error()
     hf_logging.disable_progress_bar()
     try:
-        config: Any = AutoConfig.from_pretrained(path)
+        config: Any = AutoConfig.from_pretrained(path, **NO_CODE)
     except (OSError, ValueError) as err:
         raise PairError(f"{role} '{path}': not a readable checkpoint ({_line(err)})") from None
     if getattr(config, "quantization_config", None):
@@ -229,7 +231,7 @@ def read(of: Any, path: str, role: str, what: str, **arguments: Any) -> Any:
         PairError: the checkpoint has none that can be read.
     """
     try:
-        return of.from_pretrained(path, **arguments)
+        return of.from_pretrained(path, **NO_CODE, **arguments)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as err:
         raise PairError(f"{role} '{path}' has no {what} that can be read ({_line(err)})") from None
 
@@ -244,7 +246,7 @@ def opened(of: Any, path: str, role: str, parts: tuple[str, ...] = ("",), **argu
         arguments: of `from_pretrained`.
 
     Raises:
-        PairError: the checkpoint cannot be read, or its files lack a tensor.
+        PairError: the checkpoint cannot be read, its files lack a tensor, or one has values that are none.
     """
     try:
         with warnings.catch_warnings(), Undrawn():
@@ -254,6 +256,7 @@ def opened(of: Any, path: str, role: str, parts: tuple[str, ...] = ("",), **argu
                 use_safetensors=True,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # as far as here, where the error has a name
+                **NO_CODE,
                 **arguments,
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as err:
@@ -264,7 +267,19 @@ def opened(of: Any, path: str, role: str, parts: tuple[str, ...] = ("",), **argu
     if absent:
         more = f" and {len(absent) - 1} more tensors" if len(absent) > 1 else ""
         raise PairError(f"{role} '{path}': its files lack {next(iter(absent.values()))}{more}")
+    for name, weights in model.named_parameters():
+        if name.startswith(parts) and not _finite(weights):
+            raise PairError(
+                f"{role} '{path}': '{name}' has values that are NaN or infinite; allowed: numbers"
+            )
     return model.requires_grad_(False).eval()
+
+
+def _finite(weights: Tensor) -> bool:
+    """Whether all values are finite; a sum, which takes no memory, says so of nearly all that are."""
+    if weights.is_meta or not weights.is_floating_point():
+        return True
+    return bool(weights.detach().sum().isfinite()) or bool(weights.detach().isfinite().all())
 
 
 def _line(err: Exception) -> str:

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from jinja2 import TemplateError
 from PIL import Image
 from torch import nn
 from transformers import AutoImageProcessor, AutoTokenizer, GenerationConfig
 
 from cdc_flower.data.features import Grid
+from cdc_flower.data.pictures import one_line
 from cdc_flower.models import pixels, placement, retrieval, transform
 from cdc_flower.models.families import FAMILIES
 from cdc_flower.models.folders import PairError, config_of, folder_of, opened, paths, read, weights_digest
@@ -54,6 +54,11 @@ class Shared:
     card: dict[str, Any]  # pair.json, {} for bare checkpoints
     transform: Transform | None = None  # of tokens, where the pair folder has one for this tower
     head: Head | None = None  # for retrieval, where the pair folder has one
+
+    @property
+    def tokens_digest(self) -> str:
+        """Hash of all that makes tokens of pixels: the tower, and how pictures are prepared for it."""
+        return hashlib.sha256(f"{self.tower_digest} {processor_words(self.processor)}".encode()).hexdigest()
 
     @property
     def n_tokens(self) -> int:
@@ -150,6 +155,11 @@ def tower_digest(tower: nn.Module, config: Any) -> str:
     return h.hexdigest()
 
 
+def processor_words(processor: Any) -> str:
+    """All that a picture processor does, also what its file leaves to transformers."""
+    return json.dumps(processor.to_dict(), sort_keys=True, default=str)
+
+
 def tokenizer_digest(tokenizer: Any) -> str:
     """Hash of words and ids of a vocabulary."""
     return hashlib.sha256(repr(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()
@@ -178,25 +188,25 @@ def checked_config(path: str, role: str) -> Any:
     return config
 
 
-def _text(path: str, config: Any, role: str, frames: int) -> Text:
+def text_of(path: str, config: Any, role: str, frames: int = 0) -> Text:
     """Tokenizer, chat template and end tokens of a checkpoint; `frames` of a clip, 0 = of pictures.
 
     Raises:
-        PairError: no tokenizer, one without the word of a picture, no chat template, one that does not write
-            every picture once, or a family that cannot read several.
+        PairError: no tokenizer, one without the word of a picture or without an end, no chat template, one
+            that fails or does not write every picture once, or a family that cannot read several.
     """
     family = FAMILIES[config.model_type]
     tokenizer = read(AutoTokenizer, path, role, "tokenizer")
     older = folder_of(path) / "chat_template.json"  # where processors kept it before transformers 4.48
     if not tokenizer.chat_template and older.is_file():
-        tokenizer.chat_template = json.loads(older.read_text(encoding="utf-8"))["chat_template"]
+        tokenizer.chat_template = _older_template(older, role, path)
     tokenizer.chat_template = tokenizer.chat_template or family.template or None
     if not tokenizer.chat_template:
         raise PairError(
             f"{role} '{path}' has no chat template; add a file chat_template.jinja that writes the prompt "
             "of a user's turn with one picture and a question"
         )
-    text = Text(tokenizer, family, config, _ends(path, tokenizer), frames)
+    text = Text(tokenizer, family, config, _ends(path, tokenizer, role), frames)
     if frames > 1 and not family.several:
         able = ", ".join(name for name, other in FAMILIES.items() if other.several)
         raise PairError(f"{role} '{path}': a '{config.model_type}' reads no clips; allowed: {able}")
@@ -207,7 +217,13 @@ def _text(path: str, config: Any, role: str, frames: int) -> Text:
         if not word:
             says = f"its tokenizer has no word with id {i}, {name}; allowed: the checkpoint's own tokenizer"
             raise PairError(f"{role} '{path}': {says}")
-    count = text.prompt("?").count(text.mark)
+    try:
+        count = text.prompt("?").count(text.mark)
+    except Exception as err:  # a template is a program, and fails as one
+        raise PairError(
+            f"{role} '{path}': its chat template cannot be used ({one_line(err)}); allowed: one that writes "
+            "the prompt of a user's turn with one picture and a question"
+        ) from None
     if count != text.pictures:
         wanted = f"{frames} times for {frames} frames" if frames > 1 else "once"
         says = f"its chat template writes '{text.mark}' {count} times; allowed: {wanted}"
@@ -215,18 +231,43 @@ def _text(path: str, config: Any, role: str, frames: int) -> Text:
     return text
 
 
-def _ends(path: str, tokenizer: Any) -> tuple[int, ...]:
-    """Ids that end an answer; the first is the one that the chat template writes after it, where it does."""
+def _older_template(file: Path, role: str, path: str) -> str:
+    """The chat template in a file of older processors."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))["chat_template"]
+    except (OSError, ValueError, KeyError, TypeError) as err:
+        found = one_line(err)
+    else:
+        if isinstance(found, str):
+            return found
+        found = type(found).__name__
+    raise PairError(
+        f"{role} '{path}': {file.name} has no text 'chat_template' ({found}); allowed: "
+        "chat_template.jinja, or a JSON object with it"
+    )
+
+
+def _ends(path: str, tokenizer: Any, role: str) -> tuple[int, ...]:
+    """Ids that end an answer; the first is the one that the chat template writes after it, where it does.
+
+    Raises:
+        PairError: nothing ends one.
+    """
     try:
         ends: Any = GenerationConfig.from_pretrained(path).eos_token_id
     except OSError:
         ends = None
     ends = tokenizer.eos_token_id if ends is None else ends
     ends = ends if isinstance(ends, list) else [ends]
+    if not ends or any(type(i) is not int or i < 0 for i in ends):
+        raise PairError(
+            f"{role} '{path}' has no end token ({ends[0] if ends else 'none'}); allowed: 'eos_token_id' in "
+            "generation_config.json, or 'eos_token' in tokenizer_config.json"
+        )
     turns = [{"role": role, "content": [{"type": "text", "text": role}]} for role in ("user", "assistant")]
     try:
         after = tokenizer.apply_chat_template(turns, tokenize=False).rpartition("assistant")[2]
-    except (TemplateError, TypeError):  # of prompts alone
+    except Exception:  # a template of prompts alone, or none that can be used, which is said elsewhere
         after = ""
     words = {i: str(tokenizer.convert_ids_to_tokens(i)) for i in ends}
     return tuple(sorted(ends, key=lambda i: after.find(words[i]) % (len(after) + 1)))  # absent: -1, the last
@@ -301,7 +342,7 @@ def reader(
         tower=tower,
         tower_digest=digest,
         config=shape,
-        text=_text(path, shape, role, frames),
+        text=text_of(path, shape, role, frames),
         processor=read(AutoImageProcessor, path, role, "picture processor", backend="pil"),
         width=FAMILIES[shape.model_type].width(shape),
         vocab=shape.text_config.vocab_size,

@@ -8,20 +8,23 @@ the text of its answers.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
-from transformers import AutoTokenizer
+from transformers import AutoImageProcessor, AutoTokenizer
 
 from cdc_flower.models import placement
 from cdc_flower.models.families import FAMILIES
-from cdc_flower.models.folders import opened, paths, read, weights_digest
+from cdc_flower.models.folders import PairError, opened, paths, read, weights_digest
 from cdc_flower.models.shared import (
     Shared,
     checked_config,
     load_tower,
+    processor_words,
     reader,
+    text_of,
     tokenizer_digest,
     tower_digest,
     tower_shape,
@@ -58,9 +61,24 @@ class Unlike:
 
 
 def pair_digest(config: PairConfig, shared: Shared, data_name: str) -> str:
-    """sha256 hex of both checkpoints, of the transform and the retrieval head; opens no model."""
+    """sha256 hex of both checkpoints, of the transform and the retrieval head; opens no model.
+
+    Of bare checkpoints, also of what prepares their pictures; in a pair folder that is as it was made.
+    """
     found = paths(config, data_name)
-    return weights_digest(found.teacher, found.student, turn=shared.transform, head=shared.head)
+    weights = weights_digest(found.teacher, found.student, turn=shared.transform, head=shared.head)
+    if found.folder is not None:
+        return weights
+    prepared = f"{processor_words(shared.processor)} {_prepared(found.teacher)}"
+    return hashlib.sha256(f"{weights} {prepared}".encode()).hexdigest()
+
+
+def _prepared(path: str) -> str:
+    """What prepares a teacher's pictures; "" where it has nothing, as one with the student's tower may."""
+    try:
+        return processor_words(read(AutoImageProcessor, path, "teacher", "picture processor", backend="pil"))
+    except PairError:
+        return ""
 
 
 def teacher_config(config: PairConfig, data_name: str) -> dict[str, Any]:
@@ -74,13 +92,16 @@ def unlike(config: PairConfig, data_name: str) -> Unlike:
     """What configurations and tokenizers say; towers of one shape may have other weights: `has_tower`.
 
     Raises:
-        PairError: a checkpoint of another architecture, or without a tokenizer.
+        PairError: a checkpoint of another architecture, without a tokenizer, or a teacher that has to write
+            its own prompts and has no chat template that can.
     """
     found = paths(config, data_name)
     both = (found.teacher, "teacher"), (found.student, "student")
     shapes = [checked_config(*one) for one in both]
     towers = [_tower_words(shape) for shape in shapes]
     digests = [_words_digest(*one) for one in both]
+    if towers[0] != towers[1] or digests[0] != digests[1]:
+        text_of(found.teacher, shapes[0], "teacher")  # its own prompt
     return Unlike(
         " against ".join(towers) if towers[0] != towers[1] else "",
         " against ".join(d[:12] for d in digests) if digests[0] != digests[1] else "",

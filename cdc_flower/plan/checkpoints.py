@@ -23,9 +23,9 @@ from cdc_flower.fleet.cost.roofline import COMPRESSIONS
 from cdc_flower.models import adapters, placement
 from cdc_flower.models.families import FAMILIES
 from cdc_flower.models.family import Family
-from cdc_flower.models.folders import PairError, folder_of
+from cdc_flower.models.folders import PairError, folder_of, opened
 from cdc_flower.models.room import FLOAT
-from cdc_flower.models.shared import checked_config
+from cdc_flower.models.shared import checked_config, text_of
 from cdc_flower.plan.live import LAYERS
 
 MOST_HEADER = 100 * 2**20  # of a safetensors file; the format's own bound
@@ -154,7 +154,7 @@ def _count(parameters: Iterable[torch.Tensor]) -> int:
 def open_checkpoint(
     path: str, role: str, adapter: str = "", rank: int = 0, attention: str = "", full: bool = False
 ) -> Checkpoint:
-    """A checkpoint by its configuration and headers.
+    """A checkpoint by its configuration, its chat template and its files' headers, which name all tensors.
 
     Args:
         path: a folder or a name on the hub.
@@ -162,14 +162,20 @@ def open_checkpoint(
         adapter, rank, attention, full: as in `Checkpoint`; attention "" = as a model of that role has it.
 
     Raises:
-        PairError: no configuration of a known family, or no whole safetensors file.
+        PairError: no configuration of a known family, no whole safetensors file, a tensor or file that lacks,
+            or, of a student, no chat template that can be used.
     """
     config = checked_config(path, role)
     attention = attention or ("sdpa" if role == "teacher" else placement.attention(config.text_config))
-    files = sorted(folder_of(path).glob("*.safetensors"))
+    folder = folder_of(path)
+    files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise PairError(f"{role} '{path}': no weights in safetensors; allowed: *.safetensors, not *.bin")
-    return Checkpoint(path, config, sum(map(weights_of, files)), adapter, rank, attention, full)
+    size = sum(map(weights_of, files))
+    opened(FAMILIES[config.model_type].model_class, str(folder), role, device_map="meta")  # no weight is read
+    if role == "student":  # a teacher with its tower and words reads its prompts
+        text_of(path, config, role)
+    return Checkpoint(path, config, size, adapter, rank, attention, full)
 
 
 def weights_of(file: Path) -> int:
@@ -180,9 +186,9 @@ def weights_of(file: Path) -> int:
     """
     try:
         size = file.stat().st_size
-        with file.open("rb") as opened:
-            (length,) = struct.unpack("<Q", opened.read(8))
-            header = json.loads(opened.read(min(length, MOST_HEADER)))
+        with file.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            header = json.loads(stream.read(min(length, MOST_HEADER)))
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
         end = max(ends, default=0)
     except (OSError, struct.error, ValueError, KeyError, TypeError, IndexError, AttributeError) as err:

@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from cdc_flower.config import Config, ConfigError, parse_stages
 from cdc_flower.data.bitmaps import MAX_BYTES, MAX_PIXELS
-from cdc_flower.data.features import FORMATS, Grid
+from cdc_flower.data.features import FORMATS, Grid, rgb
 from cdc_flower.data.instruction import asked, said, told_by_card
 from cdc_flower.models import adapters, placement, vlm
 from cdc_flower.models.shared import Shared, load_shared
@@ -146,7 +146,7 @@ class Student:
 
 
 def opened(data: bytes) -> Image.Image:
-    """A picture, in RGB.
+    """A picture, as `features.rgb` makes it.
 
     Raises:
         ValueError: too large, or none that can be decoded.
@@ -157,7 +157,7 @@ def opened(data: bytes) -> Image.Image:
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
             if picture.width * picture.height > MAX_PIXELS:
                 raise ValueError(f"{picture.width} x {picture.height} pixels; allowed: {MAX_PIXELS} in all")
-            return picture.convert("RGB")
+            return rgb(picture)
     except ValueError:
         raise
     except UnidentifiedImageError:

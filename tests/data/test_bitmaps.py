@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from cdc_flower.data import bitmaps
-from cdc_flower.data.features import FORMATS
+from cdc_flower.data.features import FORMATS, ORIENTATION
 
 
 def _encoded(kind, size=(6, 4)):
@@ -46,3 +46,12 @@ def test_the_bound_is_of_pixels(monkeypatch):
     monkeypatch.setattr(bitmaps, "MAX_PIXELS", 24)
     assert bitmaps.check_picture(_encoded("PNG")) is None
     assert "7x4 pixels, allowed are 24" in (bitmaps.check_picture(_encoded("PNG", (7, 4))) or "")
+
+
+def test_the_size_is_that_of_the_upright_picture():
+    data, exif = io.BytesIO(), Image.Exif()
+    exif[ORIENTATION] = 6
+    Image.new("RGB", (6, 4)).save(data, "JPEG", exif=exif)
+    assert bitmaps.size_of(data.getvalue()) == (4, 6)
+    assert bitmaps.size_of(_encoded("JPEG")) == (6, 4)
+    assert bitmaps.check_picture(data.getvalue()) is None

@@ -123,3 +123,10 @@ def test_a_column_without_a_value_is_named_with_those_that_have_some():
     )
     assert "or a column with values: " in said
     assert "concept" in said.rpartition(":")[2]
+
+
+@pytest.mark.parametrize("known", ["0.5", "50%"])
+def test_rows_without_a_value_are_of_a_value_of_their_own(known):
+    frame = pd.DataFrame({"concept": [0.5, np.nan, 0.5, np.nan], "qtype": ""})
+    found = domains(frame, parse({"data.known-objects": known}).data)
+    assert found[0] == found[2] != found[1] == found[3]

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from cdc_flower.data import frames as clip_frames
+from cdc_flower.data.features import ORIENTATION
 from cdc_flower.data.packs import read_pack, write_pack
 from cdc_flower.data.pictures import PackError
 
@@ -104,3 +105,14 @@ def test_real_packs_of_clips_are_read_lazily(packs_folder, name, clips, frames):
     assert len(pack.train_images) == clips
     first = pack.test_images[pack.test["image_id"].iloc[0]]
     assert len(first) == frames
+
+
+def test_frames_are_of_one_size_as_they_are_opened():
+    sideways, stream, upright = Image.Exif(), io.BytesIO(), io.BytesIO()
+    sideways[ORIENTATION] = 6
+    Image.new("RGB", (6, 4)).save(stream, "JPEG", exif=sideways)
+    Image.new("RGB", (4, 6)).save(upright, "JPEG")
+    assert clip_frames.check_frames([stream.getvalue(), upright.getvalue()]) is None
+    Image.new("RGB", (6, 4)).save(lying := io.BytesIO(), "JPEG")
+    wrong = clip_frames.check_frames([stream.getvalue(), lying.getvalue()])
+    assert wrong == "frame 1 has 6x4 pixels, the first 4x6"

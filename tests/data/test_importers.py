@@ -119,6 +119,12 @@ def test_without_a_test_split_whole_pictures_are_held_out_by_seed(tmp_path):
         ),
         ([line(0), line(1, split="dev")], ["line 2", "'dev'", "train, test"]),
         ([line(0), line(1, answer="x" * 1007)], ["column 'answer'", "1007 characters", "1000"]),
+        ([line(0), line(1, image="a\0.png")], ["line 2", r"picture 'a\x00.png' is no path"]),
+        ([line(0), line(1, image="\ud800.png")], ["line 2", r"picture '\ud800.png' is no path"]),
+        ([line(0), line(1, question="who \ud800?")], ["line 2", "'question'", r"\ud800 at character 4"]),
+        ([line(0), line(1, answer=["a", "\ud800"])], ["line 2", "'answers'", r"\ud800 at character 0"]),
+        ([line(0), line(1, thing="\ud800")], ["line 2", "'thing'", "allowed: what UTF-8 can hold"]),
+        ([line(0, split="test"), line(1, split="test")], ["no line is of train"]),
         ([line(0)], ["no test split", "1 pictures", "2"]),
         ([], ["no rows"]),
     ],
@@ -134,6 +140,12 @@ def test_without_a_test_split_whole_pictures_are_held_out_by_seed(tmp_path):
         "text",
         "split",
         "long",
+        "null character",
+        "surrogate in a path",
+        "surrogate",
+        "surrogate in a list",
+        "surrogate in a further field",
+        "all test",
         "one",
         "none",
     ],
@@ -144,6 +156,8 @@ def test_a_bad_line_is_refused_by_its_number(tmp_path, lines, named):
         from_jsonl(source, tmp_path / "pack")
     for part in named:
         assert part in str(error.value)
+    assert "\n" not in str(error.value)
+    str(error.value).encode()
     assert not (tmp_path / "pack").exists()
 
 

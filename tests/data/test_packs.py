@@ -44,7 +44,9 @@ def rows(count: int = 6, **columns: object) -> pd.DataFrame:
     return pd.DataFrame(base | columns)
 
 
-def write_raw(folder: Path, train: pd.DataFrame | pa.Table, test: pd.DataFrame | None = None) -> Path:
+def write_raw(
+    folder: Path, train: pd.DataFrame | pa.Table, test: pd.DataFrame | pa.Table | None = None
+) -> Path:
     """A pack folder past the writer's own checks."""
     folder.mkdir(exist_ok=True)
     for split, part in (("train", train), ("test", rows() if test is None else test)):
@@ -188,6 +190,58 @@ def test_the_test_split_is_checked_as_well(tmp_path):
         read_pack(folder)
 
 
+@pytest.mark.parametrize(
+    ("values", "read"),
+    [
+        (pa.array(["cup", None, "hat"] * 2), ["cup", "", "hat"]),
+        (pa.array(["cup", None, "hat"] * 2).dictionary_encode(), ["cup", "", "hat"]),
+        (pa.array([1, None, 20] * 2, pa.int64()), ["1", "", "20"]),
+        (pa.array([True, None, False] * 2), ["True", "", "False"]),
+        (pa.nulls(6), ["", "", ""]),
+    ],
+    ids=["text", "categories", "whole", "truth", "none"],
+)
+def test_a_null_of_a_further_column_is_an_empty_text(tmp_path, values, read):
+    table = pa.Table.from_pandas(rows(), preserve_index=False).append_column("concept", values)
+    folder = write_raw(tmp_path / "pack", table)
+    for pack in (read_pack(folder), read_pack(folder, pictures=False)):
+        assert pack.train["concept"].tolist() == read * 2
+
+
+def test_a_null_makes_no_fractions_of_whole_numbers_and_leaves_rates_alone(tmp_path):
+    table = pa.Table.from_pandas(rows(), preserve_index=False)
+    table = table.append_column("level", pa.array([1, None, 2] * 2)).append_column(
+        "rate", pa.array([0.5, None, 2.0] * 2)
+    )
+    folder = write_raw(tmp_path / "pack", table, rows(level=[1, 2, 3] * 2, rate=[0.5] * 6))
+    pack = read_pack(folder)
+    assert set(pack.train["level"]) - {""} <= set(pack.test["level"].astype(str))
+    assert pack.train["rate"].dtype == float
+
+
+def test_a_column_of_two_types_is_refused_with_both(tmp_path):
+    message = r"column 'concept' holds int64, in the train split double; allowed: one type in both"
+    folder = write_raw(tmp_path / "raw", rows(concept=[0.0, 1.0] * 3), rows(concept=[0, 1] * 3))
+    with pytest.raises(PackError, match=rf"test\.parquet: {message}"):
+        read_pack(folder)
+    with pytest.raises(PackError, match=f"test rows: {message}"):
+        write_pack(tmp_path / "pack", rows(concept=[0.0, 1.0] * 3), rows(concept=[0, 1] * 3))
+    assert not (tmp_path / "pack").exists()
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [(pa.int32(), pa.int64()), (pa.string(), pa.large_string()), (pa.null(), pa.string())]
+)
+def test_types_of_one_look_are_one(tmp_path, one, other):
+    some = [None] * 6 if one == pa.null() else [1] * 6 if pa.types.is_integer(one) else ["a"] * 6
+    train, test = (
+        pa.Table.from_pandas(rows(), preserve_index=False).append_column("concept", pa.array(some, kind))
+        for kind in (one, other)
+    )
+    pack = read_pack(write_raw(tmp_path / "pack", train, test))
+    assert pack.train["concept"].astype(str).tolist() == pack.test["concept"].astype(str).tolist()
+
+
 def test_missing_and_unreadable_files_are_named(tmp_path):
     with pytest.raises(PackError, match="no such folder"):
         read_pack(tmp_path / "nowhere")
@@ -203,6 +257,12 @@ def test_missing_and_unreadable_files_are_named(tmp_path):
 def test_nothing_is_written_unless_both_splits_are_valid(tmp_path):
     with pytest.raises(PackError, match="test rows: row 0, column 'answer'"):
         write_pack(tmp_path / "pack", rows(), replaced("answer", 0, " "))
+    assert not (tmp_path / "pack").exists()
+
+
+def test_text_that_no_file_can_hold_is_said_in_a_line(tmp_path):
+    with pytest.raises(PackError, match=r"test rows: no text that UTF-8 can hold: .*surrogates"):
+        write_pack(tmp_path / "pack", rows(), replaced("question", 1, "\ud800"))
     assert not (tmp_path / "pack").exists()
 
 

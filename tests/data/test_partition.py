@@ -96,3 +96,11 @@ def test_held_out_rows_share_no_picture_with_the_others(ids, share, seed):
     assert sorted([*train["n"], *test["n"]]) == list(range(len(ids)))
     assert len(train)
     assert len(test)
+
+
+@pytest.mark.parametrize("kind", ["natural", "dirichlet"])
+def test_rows_without_a_value_belong_to_a_device_too(kind):
+    frame = pd.DataFrame({"rate": [0.5, np.nan] * 20})
+    data = parse({"data.partition": kind, "data.partition-by": "rate"}).data
+    parts = partition(frame, data, 2, seed=0)
+    assert sorted(np.concatenate(parts)) == list(range(40))

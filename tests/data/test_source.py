@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +59,14 @@ def test_other_settings_of_the_data_are_another_folder_and_other_methods_are_not
         assert folder_of(other, shared) not in (folder, folder_of(parse(unlike), shared))
         with pytest.raises(ConfigError, match="no streams of this run"):
             source(other, shared, 0)
+
+
+def test_tokens_of_another_picture_processor_are_another_folder(published, shared):
+    config, _, folder = published()
+    processor = copy.copy(shared.processor)
+    processor.image_mean = (0.9, 0.1, 0.5)
+    assert folder_of(config, replace(shared, processor=shared.processor)) == folder
+    assert folder_of(config, replace(shared, processor=processor)) != folder
 
 
 def vars_of(config):

@@ -11,7 +11,7 @@ from PIL import Image
 
 from cdc_flower.config import Config, ConfigError, parse
 from cdc_flower.data import world
-from cdc_flower.data.features import Grid, cache_folder, index_path
+from cdc_flower.data.features import OPENED, Grid, cache_folder, index_path
 from cdc_flower.data.packs import write_pack
 from cdc_flower.data.world import load_world
 from cdc_flower.session import session
@@ -22,7 +22,7 @@ from tests.conftest import full
 @dataclass(frozen=True)
 class FakePair:
     name: str = "fake"
-    tower_digest: str = "0123456789abcdef"
+    tokens_digest: str = "0123456789abcdef"
     card: dict[str, int] = field(default_factory=dict)
     frames: int = 0
 
@@ -153,13 +153,13 @@ def test_the_tower_is_asked_once_for_each_picture_and_never_again(config, tower,
     assert not again.train_tokens.flat.flags.writeable
     files = sorted(p.name for p in (tmp_path / "cache" / "tokens").iterdir())
     digest = again.pack.digest[:12]
-    stems = [f"0123456789ab-{digest}-{split}" for split in ("test", "train")]
+    stems = [f"0123456789ab-{digest}-{split}-v{OPENED}" for split in ("test", "train")]
     assert files == [f"{stem}{end}" for stem in stems for end in (".index.npy", ".npy")]
 
 
 def test_another_tower_has_its_own_tokens(config, tower):
     load_world(config(), PAIR)
-    load_world(config(), FakePair(tower_digest="f" * 64))
+    load_world(config(), FakePair(tokens_digest="f" * 64))
     assert len(tower.batches) == 8
 
 

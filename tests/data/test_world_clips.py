@@ -22,7 +22,7 @@ from tests.conftest import full
 @dataclass(frozen=True)
 class FakePair:
     name: str = "fake"
-    tower_digest: str = "0123456789abcdef"
+    tokens_digest: str = "0123456789abcdef"
     card: dict[str, Any] = field(default_factory=lambda: {"format": 1, "name": "other"})
     frames: int = 2
 

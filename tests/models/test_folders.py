@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import LlavaForConditionalGeneration
+from transformers import AutoImageProcessor, AutoTokenizer, LlavaForConditionalGeneration
 
 from cdc_flower.config import ConfigError
 from cdc_flower.models import folders
-from cdc_flower.models.folders import PairError, config_of, install, opened, paths, weights_digest
+from cdc_flower.models.folders import PairError, config_of, install, opened, paths, read, weights_digest
 from cdc_flower.stages import PairConfig
 
 
@@ -87,6 +88,27 @@ def test_a_tensor_of_another_shape_is_an_error_that_names_it(student):
     assert "\n" not in str(told.value)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_an_error_that_names_one(student, value):
+    file = student / "model.safetensors"
+    tensors = load_file(file)
+    name = next(n for n in sorted(tensors) if "layers.0.mlp.up_proj" in n)
+    tensors[name].view(-1)[5] = value
+    save_file(tensors, file, {"format": "pt"})
+    with pytest.raises(
+        PairError, match=r"'.*layers.0.mlp.up_proj.weight' has values that are NaN or infinite"
+    ):
+        open_student(student)
+
+
+def test_large_weights_of_which_the_sum_is_infinite_are_numbers(student):
+    file = student / "model.safetensors"
+    tensors = load_file(file)
+    name = next(n for n in sorted(tensors) if "layers.0.mlp.up_proj" in n)
+    save_file({**tensors, name: torch.full_like(tensors[name], 3e38, dtype=torch.float32)}, file)
+    assert open_student(student)
+
+
 def test_a_missing_shard_is_said_in_one_line(pair_folder, tmp_path):
     model = LlavaForConditionalGeneration.from_pretrained(pair_folder / "student")
     model.save_pretrained(tmp_path, max_shard_size="200KB")
@@ -120,6 +142,30 @@ def test_the_format_of_llavas_own_repository_is_refused(student):
     change_config(student, mm_vision_tower="openai/clip-vit-large-patch14-336")
     with pytest.raises(PairError, match="own format; allowed: its '-hf' conversion"):
         config_of(str(student), "student")
+
+
+def test_code_of_a_checkpoint_runs_whatever_is_typed_never(student, tmp_path, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    ran = tmp_path / "ran"
+    (student / "own.py").write_text(f"open({str(ran)!r}, 'w')\nclass Own: ...\n")
+    for file, change in {
+        "config.json": {"model_type": "own", "auto_map": {"AutoConfig": "own.Own"}},
+        "tokenizer_config.json": {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", None]}},
+        "preprocessor_config.json": {
+            "image_processor_type": "Own",
+            "auto_map": {"AutoImageProcessor": "own.Own"},
+        },
+    }.items():
+        (student / file).write_text(json.dumps({**json.loads((student / file).read_text()), **change}))
+    where = str(student)
+    with pytest.raises(PairError, match="contains custom code") as told:
+        config_of(where, "student")
+    assert "\n" not in str(told.value)
+    with pytest.raises(PairError, match="contains custom code"):
+        read(AutoImageProcessor, where, "student", "picture processor", backend="pil")
+    with suppress(PairError):  # it may have a tokenizer without code, too
+        read(AutoTokenizer, where, "student", "tokenizer")
+    assert not ran.exists()
 
 
 def test_what_a_device_reads_of_a_pair_has_nothing_of_the_teacher(pair_folder, tmp_path):

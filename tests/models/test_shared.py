@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -50,6 +51,21 @@ def test_the_tower_alone_is_that_of_the_whole_model(shared):
     assert want.keys() == shared.tower.state_dict().keys()
     assert all(torch.equal(t, want[n]) for n, t in shared.tower.state_dict().items())
     assert tower_digest(whole.model.vision_tower, whole.config) == shared.tower_digest
+
+
+def test_tokens_are_known_by_the_tower_and_what_pictures_are_prepared_by(shared, pair_folder, tmp_path):
+    again = load_shared(bare(pair_folder / "student"), "x")
+    assert again.tokens_digest == shared.tokens_digest != shared.tower_digest
+    folder = shutil.copytree(pair_folder / "student", tmp_path / "student")
+    file = folder / "preprocessor_config.json"
+    written = {**shared.processor.to_dict(), **json.loads(file.read_text())}  # what was left out, too
+    file.write_text(json.dumps(written, default=int))
+    assert load_shared(bare(folder), "x").tokens_digest == shared.tokens_digest
+    other = shutil.copytree(folder, tmp_path / "other")
+    (other / file.name).write_text(json.dumps({**written, "image_mean": [0.9, 0.1, 0.5]}, default=int))
+    found = load_shared(bare(other), "x")
+    assert found.tower_digest == shared.tower_digest, "a teacher reads the student's tokens all the same"
+    assert found.tokens_digest != shared.tokens_digest
 
 
 def test_bare_checkpoints_have_no_card_and_no_transform(shared, pair_folder):
@@ -113,6 +129,41 @@ def test_a_tokenizer_without_the_word_of_a_picture_is_refused(made, tmp_path):
     key = "image_token_index" if "image_token_index" in made.shared.config.to_dict() else "image_token_id"
     folder = changed(made, tmp_path, **{key: words})
     assert f"no word with id {words}, of a picture's tokens" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("chat_template.jinja", "{{ messages | nosuch }} {% for", "its chat template cannot be used"),
+        (
+            "chat_template.jinja",
+            "{{ messages[0].content[0].a.b.c }}<image>",
+            "its chat template cannot be used",
+        ),
+        ("chat_template.jinja", "{{ 1 // 0 }}", r"its chat template cannot be used \(.*zero"),
+        ("chat_template.json", "{not json", "chat_template.json has no text 'chat_template'"),
+        ("chat_template.json", "{}", "chat_template.json has no text 'chat_template'"),
+        ("chat_template.json", '{"chat_template": [1]}', r"no text 'chat_template' \(list\)"),
+    ],
+)
+def test_a_template_that_fails_is_said_in_a_line(pair_folder, tmp_path, file, content, message):
+    folder = shutil.copytree(pair_folder / "student", tmp_path / "student")
+    (folder / "chat_template.jinja").unlink()
+    (folder / file).write_text(content)
+    assert re.search(message, refusal(folder))
+
+
+@pytest.mark.parametrize("end", [None, [], "DEL", "</s>"])
+def test_a_checkpoint_without_an_end_is_refused(pair_folder, tmp_path, end):
+    folder = shutil.copytree(pair_folder / "student", tmp_path / "student")
+    words = json.loads((folder / "tokenizer_config.json").read_text())
+    words.pop("eos_token")
+    (folder / "tokenizer_config.json").write_text(json.dumps(words))
+    file = folder / "generation_config.json"
+    file.unlink(missing_ok=True)
+    if end != "DEL":
+        file.write_text(json.dumps({"eos_token_id": end}))
+    assert "has no end token" in refusal(folder)
 
 
 def test_a_missing_shard_is_said_in_a_line(made, tmp_path):

@@ -14,6 +14,7 @@ from cdc_flower.models import vlm
 from cdc_flower.models.folders import PairError, weights_digest
 from cdc_flower.models.shared import load_shared
 from cdc_flower.models.teacher import has_tower, load_teacher, pair_digest, teacher_config, unlike
+from cdc_flower.session import session
 from cdc_flower.stages import PairConfig
 
 
@@ -24,8 +25,23 @@ def teacher_of(pair_folder, student, teacher=None):
 
 def test_its_digest_is_that_of_the_pair(shared, teacher, config, pair_folder):
     assert teacher.digest == pair_digest(config.pair, shared, "scenes") == shared.card["digest"]
-    bare = teacher_of(pair_folder, pair_folder / "student")
-    assert bare.digest == weights_digest(pair_folder / "teacher", pair_folder / "student")
+    assert teacher.digest == weights_digest(
+        pair_folder / "teacher", pair_folder / "student", turn=shared.transform
+    ), "of the weights alone, which results that are kept name"
+
+
+@pytest.mark.parametrize("role", ["teacher", "student"])
+def test_bare_checkpoints_are_known_by_what_prepares_their_pictures_too(pair_folder, tmp_path, role):
+    for name in ("teacher", "student"):
+        shutil.copytree(pair_folder / name, tmp_path / name)
+    config = PairConfig(teacher=str(tmp_path / "teacher"), student=str(tmp_path / "student"))
+    found = pair_digest(config, load_shared(config, "x"), "x")
+    again = PairConfig(teacher=str(pair_folder / "teacher"), student=str(pair_folder / "student"))
+    assert pair_digest(again, load_shared(again, "x"), "x") == found
+    file = tmp_path / role / "preprocessor_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "image_mean": [0.9, 0.1, 0.5]}))
+    session().close()
+    assert pair_digest(config, load_shared(config, "x"), "x") != found
 
 
 def test_its_configuration_is_read_without_its_weights(teacher, config):
@@ -46,6 +62,19 @@ def test_a_teacher_with_another_tower_has_it_and_reads_no_tokens_of_the_student(
     config = PairConfig(teacher=str(pair_folder / "student"), student=str(other))
     assert not has_tower(config, load_shared(config, "x"), "x")
     assert unlike(config, "x").tower == ""  # of one shape
+
+
+def test_a_teacher_that_writes_its_own_prompts_is_refused_without_a_template(pair_folder, tmp_path):
+    other = shutil.copytree(pair_folder / "teacher", tmp_path / "teacher")
+    (other / "chat_template.jinja").unlink()
+    config = PairConfig(teacher=str(other), student=str(pair_folder / "student"))
+    assert unlike(config, "x").words == ""
+    content = json.loads((other / "tokenizer.json").read_text())
+    content["model"]["vocab"]["zebra"] = len(content["model"]["vocab"])
+    (other / "tokenizer.json").write_text(json.dumps(content))
+    session().close()
+    with pytest.raises(PairError, match=f"teacher '{other}' has no chat template"):
+        unlike(config, "x")
 
 
 def test_a_teacher_with_another_tokenizer_reads_the_students_tokens_in_its_own_prompt(pair_folder, tmp_path):

@@ -1,8 +1,10 @@
 import json
+import shutil
 import struct
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from cdc_flower.models import adapters
 from cdc_flower.models.families import FAMILIES
@@ -77,3 +79,34 @@ def test_a_checkpoint_without_weights_is_refused(tmp_path, pair_folder):
     (tmp_path / "config.json").write_bytes((pair_folder / "student" / "config.json").read_bytes())
     with pytest.raises(PairError, match="no weights in safetensors"):
         open_checkpoint(str(tmp_path), "student")
+
+
+@pytest.fixture
+def student(pair_folder, tmp_path):
+    return shutil.copytree(pair_folder / "student", tmp_path / "student")
+
+
+def test_a_tensor_that_the_files_lack_is_named_though_none_is_read(student):
+    file = student / "model.safetensors"
+    tensors = load_file(file)
+    name = next(n for n in sorted(tensors) if "layers.0.mlp.up_proj" in n)
+    save_file({n: t for n, t in tensors.items() if n != name}, file, {"format": "pt"})
+    with pytest.raises(PairError, match=rf"student '{student}': its files lack '.*layers.0.mlp.up_proj"):
+        open_checkpoint(str(student), "student")
+    save_file({**tensors, name: tensors[name][:-1].contiguous()}, file, {"format": "pt"})
+    with pytest.raises(PairError, match=r"its files lack '.*up_proj.weight' of shape"):
+        open_checkpoint(str(student), "student")
+
+
+def test_a_file_that_the_index_names_and_that_is_absent_is_named(tiny_of, tmp_path):
+    folder = shutil.copytree(tiny_of("llava"), tmp_path / "llava")
+    sorted(folder.glob("model-0000*"))[-1].unlink()
+    with pytest.raises(PairError, match=r"its weights cannot be read \(.*model-00002-of-00002"):
+        open_checkpoint(str(folder), "teacher")
+
+
+def test_a_student_without_a_chat_template_is_refused(student):
+    (student / "chat_template.jinja").unlink()
+    with pytest.raises(PairError, match="has no chat template"):
+        open_checkpoint(str(student), "student")
+    open_checkpoint(str(student), "teacher")  # which may read what the student reads

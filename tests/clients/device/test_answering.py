@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from cdc_flower.data.features import ORIENTATION, open_picture
 from cdc_flower.data.instruction import told_by_card
 from cdc_flower.data.world import instructed
 from clients.device import answering
@@ -100,3 +101,14 @@ def test_a_picture_that_is_too_large_is_refused_before_it_is_decoded(monkeypatch
 def test_what_is_no_picture_is_said_in_words_of_whoever_asks():
     with pytest.raises(ValueError, match=r"^none of PNG, JPEG"):
         answering.opened(b"no picture")
+
+
+def test_a_device_opens_a_picture_as_a_pack_does():
+    sideways, lying, deep = Image.Exif(), io.BytesIO(), io.BytesIO()
+    sideways[ORIENTATION] = 6
+    Image.new("RGB", (6, 4)).save(lying, "JPEG", exif=sideways)
+    Image.fromarray(np.full((4, 4), 100 * 256, np.uint16)).save(deep, "PNG")
+    assert opened(lying.getvalue()).size == (4, 6)
+    assert opened(deep.getvalue()).getpixel((0, 0)) == (100, 100, 100)
+    for data in (lying.getvalue(), deep.getvalue()):
+        assert opened(data).tobytes() == open_picture(data).tobytes()
