@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from cdc_flower.config import Config
 from cdc_flower.models.shared import Shared
-from strategies.generated import MmpgSettings, frames_of
+from strategies.generated import MmpgSettings, frame_count
 from strategies.mmpg import Mmpg
 
 
@@ -26,4 +26,6 @@ class Duet(Mmpg):
     def chosen(cls, config: Config, shared: Shared) -> MmpgSettings:
         """All frames, nothing reconstructed, the head."""
         own = super().chosen(config, shared)
-        return replace(own, generate="head", frames=frames_of(shared), anchors="uniform", reconstruct="none")
+        return replace(
+            own, generate="head", frames=frame_count(shared), anchors="uniform", reconstruct="none"
+        )

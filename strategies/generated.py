@@ -62,7 +62,7 @@ class MmpgSettings:
     steps: int = setting(4000, "of the hypernetwork's training, done once and kept", "cloud", ge=0, le=10**6)
 
 
-def frames_of(shared: Shared) -> int:
+def frame_count(shared: Shared) -> int:
     """Frames of a sample: 1 of a picture."""
     return shared.frames or 1
 
@@ -103,7 +103,7 @@ class Reader:
     def anchored(self, sample: Sample) -> bool:
         """Whether tokens came of a sample, all of them of some frames."""
         try:
-            return len(adr.frames_of(sample.positions, sample.grid[0] // self.frames)) > 0
+            return len(adr.anchor_frames(sample.positions, sample.grid[0] // self.frames)) > 0
         except ValueError:
             return False
 
@@ -121,7 +121,7 @@ class Reader:
     ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """All frames, and how far each is known, where the reasoner says that."""
         try:
-            at = adr.frames_of(positions, n)
+            at = adr.anchor_frames(positions, n)
         except ValueError as err:
             raise FrameError(f"anchor frames: {err}") from None
         came = torch.from_numpy(np.asarray(tokens, np.float32)).view(1, len(at), n, -1)
@@ -136,7 +136,7 @@ def reader_of(setup: Setup, own: MmpgSettings) -> Reader:
     """The reader of a run; a reasoner that it needs is trained now or comes from the cache."""
     shared, learned = setup.shared, own.reconstruct == adr.LEARNED
     reasoner = reasoner_of(setup.config, shared, setup.world, setup.tell) if learned else None
-    return Reader(frames_of(shared), shared.width, own.reconstruct, reasoner)
+    return Reader(frame_count(shared), shared.width, own.reconstruct, reasoner)
 
 
 def users_of(setup: Setup, own: MmpgSettings, items: Sequence[SourceItem], reader: Reader) -> list[User]:
@@ -227,7 +227,7 @@ def check_generated(setup: Setup, own: MmpgSettings) -> None:
         ConfigError: names the setting and what is allowed.
     """
     config, shared = setup.config, setup.shared
-    frames = frames_of(shared)
+    frames = frame_count(shared)
     if config.uplink.unit != "tokens":
         raise ConfigError(
             f"setting 'uplink.unit' = '{config.uplink.unit}': anchor frames go up as tokens; allowed: tokens"

@@ -38,7 +38,7 @@ from cdc_flower.wire.frame import FrameError
 from cdc_flower.wire.messages import payload
 from cdc_flower.wire.reply import Form, Reply
 from strategies.answers import Taken
-from strategies.generated import MmpgSettings, Reader, adaptor_of, check_generated, frames_of, reader_of
+from strategies.generated import MmpgSettings, Reader, adaptor_of, check_generated, frame_count, reader_of
 from strategies.method import Method, Setup, Traits
 from strategies.pictures import Examples
 from strategies.reasoned import arrives
@@ -119,7 +119,7 @@ class Mmpg(Method):
         made.reader = reader_of(setup, own)
         made.adaptor = adaptor_of(setup, own, made.reader, made.layout, made.base)
         question, run = longest_question(shared, setup.world), config.run
-        kept = own.frames * shared.n_tokens // frames_of(shared)
+        kept = own.frames * shared.n_tokens // frame_count(shared)
         made.limits = Limits(run.samples_per_round, question, 0, kept)
         made.lately, made.given, made.heard, made.examples = {}, {}, {}, Examples()
         made.apart = 1 + int(generator(run.seed, "shuffled").integers(max(1, run.devices - 1)))

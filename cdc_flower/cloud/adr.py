@@ -21,7 +21,7 @@ LEARNED = "learned"
 HIDDEN, BLOCKS, HEADS = 64, 2, 4
 
 
-def frames_of(positions: NDArray[np.integer], n: int) -> NDArray[np.int64]:
+def anchor_frames(positions: NDArray[np.integer], n: int) -> NDArray[np.int64]:
     """The anchor frames (K,), rising, of the kept positions of a clip of n tokens a frame.
 
     Raises:

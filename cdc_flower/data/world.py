@@ -157,7 +157,7 @@ def encoded(
 ) -> Features:
     """Vision tokens of a split's pictures, from the cache or computed and stored there; see `features_of`."""
     images = {"train": pack.train_images, "test": pack.test_images}[split]
-    frames = frames_of(config, shared, pack)
+    frames = checked_frames(config, shared, pack)
     read = f"{split}-{frames}" if frames else split
     name = f"{shared.tokens_digest[:12]}-{pack.digest[:12]}-{read}-v{OPENED}.npy"
     path = cache_folder(config.pair.token_cache) / "tokens" / name
@@ -165,7 +165,7 @@ def encoded(
     return features_of(images, path, lambda some: _encode(shared, some), shared.name, progress, stage, frames)
 
 
-def frames_of(config: Config, shared: Shared, pack: Pack) -> int:
+def checked_frames(config: Config, shared: Shared, pack: Pack) -> int:
     """How many frames models read of a sample of a pack; 0 = it is a picture.
 
     Raises:
@@ -204,7 +204,7 @@ def instructed(rows: pd.DataFrame, data: DataConfig) -> pd.DataFrame:
 
 def _ground(config: Config, shared: Shared, progress: Progress | None) -> _Ground:
     pack = session().once("packs", config.data, lambda: packs.load(config.data, seed=LIVED), _KEPT)
-    frames_of(config, shared, pack)
+    checked_frames(config, shared, pack)
     data, worth = config.data, _worth(config.data, pack)
     wanted = (SOURCE, *dict.fromkeys(config.axes))
     generated, tuning = data.pack in packs.GENERATED, data.items == "tuning"

@@ -157,7 +157,7 @@ def _sent(config: Config, shared: Shared, clips: _Clips, at: NDArray[np.int64]) 
         frame = token_batch.encode(Batch(0, 1, 0, samples), shared.width, config.uplink.token_bits, turn)
         size += len(frame)
         got = token_batch.decode(frame, shared.fits, shared.width, shared.vocab, MAX_BYTES, transform=turn)
-        came += [s.tokens.reshape(len(adr.frames_of(s.positions, n)), n, -1) for s in got.samples]
+        came += [s.tokens.reshape(len(adr.anchor_frames(s.positions, n)), n, -1) for s in got.samples]
     return torch.from_numpy(np.stack(came)), size / len(at)
 
 

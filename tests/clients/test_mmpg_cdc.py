@@ -59,7 +59,7 @@ def test_all_questions_go_up_with_anchors_of_some_and_tokens_of_the_most_uncerta
     assert all(len(s.answer_ids) == 0 for s in some)
     anchored = [s for s in some if len(s.positions) == n]
     assert len(anchored) == 2
-    assert all(len(adr.frames_of(s.positions, n)) == 1 for s in anchored)
+    assert all(len(adr.anchor_frames(s.positions, n)) == 1 for s in anchored)
     sent = [s.uncertainty for s in some if len(s.positions) == KEPT]
     left = [s.uncertainty for s in some if not len(s.positions)]
     assert sent

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cdc_flower.cloud.adr import RECONSTRUCT, Reasoner, frames_of, reconstruct, trust
+from cdc_flower.cloud.adr import RECONSTRUCT, Reasoner, anchor_frames, reconstruct, trust
 from cdc_flower.uplink.anchors import positions
 
 
@@ -95,7 +95,7 @@ def test_what_is_added_knows_time_and_place_and_all_anchors():
 @given(st.sets(st.integers(0, 9), min_size=1), st.integers(1, 5))
 def test_frames_come_back_from_their_positions(frames, n):
     at = sorted(frames)
-    assert frames_of(positions(at, n), n).tolist() == at
+    assert anchor_frames(positions(at, n), n).tolist() == at
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_frames_come_back_from_their_positions(frames, n):
 )
 def test_positions_that_are_no_whole_frames_are_refused(where):
     with pytest.raises(ValueError, match="not whole frames of 3 tokens"):
-        frames_of(np.array(where, np.uint16), 3)
+        anchor_frames(np.array(where, np.uint16), 3)
 
 
 @pytest.mark.parametrize(
