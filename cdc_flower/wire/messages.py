@@ -7,7 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.app import (
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    Context,
+    Error,
+    Message,
+    MessageType,
+    MetricRecord,
+    RecordDict,
+)
 from flwr.common.serde import message_from_proto, message_to_proto, recorddict_from_proto, recorddict_to_proto
 from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
@@ -27,6 +37,11 @@ def with_id(message: Message, message_id: str) -> Message:
     """The message, with an id, which Flower gives it on its way."""
     message.metadata.__dict__["_message_id"] = message_id
     return message
+
+
+def trains(message: Message) -> bool:
+    """Whether it is an order to work on a round's samples; its type may name an action behind a dot."""
+    return message.metadata.message_type.split(".")[0] == MessageType.TRAIN
 
 
 def over_the_wire(message: Message) -> Message:

@@ -12,10 +12,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
-from flwr.app import Error, Message, MessageType
+from flwr.app import Error, Message
 from flwr.serverapp import Grid
 
 from cdc_flower.fleet.engines.local_grid import UNAVAILABLE, Around
+from cdc_flower.wire.messages import trains
 
 POLL = 0.5  # s
 
@@ -53,7 +54,7 @@ class Gathering(Around):
         """Replies in the order in which they came: to these messages, and with a buffer to earlier ones."""
         messages = list(messages)
         until = self._clock() + (float("inf") if timeout is None else timeout)
-        buffered = bool(self.enough) and all(map(_trains, messages))
+        buffered = bool(self.enough) and all(map(trains, messages))
         awaited = self._open if buffered else {}
         ids = list(self.inner.push_messages(messages)) if messages else []
         awaited |= {i: (message, until) for i, message in zip(ids, messages, strict=True) if i}
@@ -70,10 +71,6 @@ class Gathering(Around):
             over = [i for i, (_, end) in awaited.items() if self._clock() >= end]
             replies += [_unavailable(awaited.pop(i)[0]) for i in over]
         return replies
-
-
-def _trains(message: Message) -> bool:
-    return message.metadata.message_type.split(".")[0] == MessageType.TRAIN
 
 
 def _unavailable(message: Message) -> Message:

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from flwr.app import Error, Message, MessageType
+from flwr.app import Error, Message
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.serverapp import Grid
@@ -38,7 +38,7 @@ from cdc_flower.fleet.time.traces import Trace
 from cdc_flower.wire import keys
 from cdc_flower.wire.counts import Counts
 from cdc_flower.wire.fields import ReplyError, clean
-from cdc_flower.wire.messages import REFUSED, message_bytes, with_id
+from cdc_flower.wire.messages import REFUSED, message_bytes, trains, with_id
 from cdc_flower.wire.reply import Form, Reply, read
 
 
@@ -99,7 +99,7 @@ class TimedGrid(Around):
             ValueError: a TRAIN message; a round is one list, for `send_and_receive`.
         """
         messages = list(messages)
-        if any(map(_trains, messages)):
+        if any(map(trains, messages)):
             raise ValueError("in virtual time the TRAIN messages of a round go by send_and_receive, together")
         return self.inner.push_messages(messages)
 
@@ -110,7 +110,7 @@ class TimedGrid(Around):
         will never come where late answers are taken; by device.
         """
         messages = list(messages)
-        if any(map(_trains, messages)) or (not messages and self._there is not None):
+        if any(map(trains, messages)) or (not messages and self._there is not None):
             return self._round(messages, timeout)
         self._there = None
         return self.inner.send_and_receive(messages, timeout=timeout)
@@ -263,10 +263,6 @@ class TimedGrid(Around):
                     messages[int(name.removeprefix(kind))] = message_from_proto(proto)
         self._table.load(state["rows"])
         self.last = json.loads(str(state["last"]))
-
-
-def _trains(message: Message) -> bool:
-    return message.metadata.message_type.split(".")[0] == MessageType.TRAIN
 
 
 def _uploaded(reply: Message | None) -> int:
