@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from cdc_flower.data.pictures import PackError, one_line
+from cdc_flower.data.pictures import PackError, first_line
 from cdc_flower.data.rows import COLUMNS, LISTS, NOT_EMPTY
 
 NEEDED = ("image", "question", "answer")
@@ -218,7 +218,7 @@ def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             try:
                 record = json.loads(line)
             except (ValueError, RecursionError) as err:
-                raise PackError(f"{where}: not JSON: {one_line(err)}") from None
+                raise PackError(f"{where}: not JSON: {first_line(err)}") from None
             if not isinstance(record, dict):
                 raise PackError(f"{where}: {type(record).__name__} found; allowed: one JSON object a line")
             yield where, record
@@ -237,4 +237,4 @@ def _csv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                     raise PackError(f"{where}: not as many cells as the head has; allowed: {len(names)}")
                 yield where, record
     except (csv.Error, UnicodeDecodeError) as err:
-        raise PackError(f"{path}: no CSV file in UTF-8: {one_line(err)}") from None
+        raise PackError(f"{path}: no CSV file in UTF-8: {first_line(err)}") from None

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from cdc_flower.data.pictures import PackError, one_line
+from cdc_flower.data.pictures import PackError, first_line
 
 CHUNK = 2**20
 ENDS = tuple(" \t\r\n,:]}")
@@ -96,7 +96,7 @@ def objects(path: Path, *names: str) -> Iterator[tuple[str, int, dict[str, Any]]
                 if isinstance(err, PackError):
                     raise
                 where = f"at character {reader.before + reader.at}"
-                raise PackError(f"{path}: not JSON as expected: {where}: {one_line(err)}") from None
+                raise PackError(f"{path}: not JSON as expected: {where}: {first_line(err)}") from None
     except OSError as err:
         raise PackError(f"{path}: cannot be read: {err}") from None
     for name in names:

@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 
 from cdc_flower.data.features import place_folder
 from cdc_flower.data.frames import Clips, stored
-from cdc_flower.data.pictures import PackError, Picture, Pictures, Place, layout, one_line, read_columns
+from cdc_flower.data.pictures import PackError, Picture, Pictures, Place, layout, first_line, read_columns
 from cdc_flower.data.rows import TEXT_COLUMNS, as_list, check_alike, check_schema, check_text, without_gaps
 from cdc_flower.digests import known
 from cdc_flower.stages import DataConfig
@@ -165,9 +165,9 @@ def write_pack(
             try:
                 table, how = _table(rows)
             except (pa.ArrowException, TypeError) as err:
-                raise PackError(f"{split} rows: mixed types: {one_line(err)}") from None
+                raise PackError(f"{split} rows: mixed types: {first_line(err)}") from None
             except UnicodeEncodeError as err:
-                raise PackError(f"{split} rows: no text that UTF-8 can hold: {one_line(err)}") from None
+                raise PackError(f"{split} rows: no text that UTF-8 can hold: {first_line(err)}") from None
             file = part / f"{split}.parquet"
             pq.write_table(table, file, compression="zstd", **how)
             schemas.append(_split([file], [f"{split} rows"], check=True)[2])

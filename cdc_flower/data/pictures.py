@@ -36,7 +36,7 @@ class Place(NamedTuple):
     row_of_file: int
 
 
-def one_line(err: BaseException) -> str:
+def first_line(err: BaseException) -> str:
     """The first line of what an error says."""
     return (str(err).splitlines() or [type(err).__name__])[0]
 
@@ -58,7 +58,7 @@ def layout(path: Path, file: str) -> tuple[pa.Schema, list[int]]:
     except FileNotFoundError:
         raise PackError(f"{file}: no such file; a pack folder has train.parquet and test.parquet") from None
     except (pa.ArrowException, OSError) as err:
-        raise PackError(f"{file}: not a readable parquet file: {one_line(err)}") from None
+        raise PackError(f"{file}: not a readable parquet file: {first_line(err)}") from None
 
 
 def read_columns(path: Path, file: str, columns: Sequence[str], group: int | None = None) -> pa.Table:
@@ -74,7 +74,7 @@ def read_columns(path: Path, file: str, columns: Sequence[str], group: int | Non
         with pq.ParquetFile(path, metadata=footer, read_dictionary=once) as opened:
             return opened.read(columns) if group is None else opened.read_row_group(group, columns)
     except (pa.ArrowException, OSError) as err:
-        raise PackError(f"{file}: not a readable parquet file: {one_line(err)}") from None
+        raise PackError(f"{file}: not a readable parquet file: {first_line(err)}") from None
 
 
 def pictures_of(column: pa.ChunkedArray) -> pa.DictionaryArray:

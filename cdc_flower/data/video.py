@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from cdc_flower.data.bitmaps import MAX_PIXELS
-from cdc_flower.data.pictures import PackError, one_line
+from cdc_flower.data.pictures import PackError, first_line
 
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,asf,flv,ogg"
 """Demuxers that may open a file, as FFmpeg names them."""
@@ -101,7 +101,7 @@ def read_clip(path: Path, sampling: Sampling) -> Clip:
     except (av.FFmpegError, ValueError, OSError) as err:
         if isinstance(err, PackError):
             raise
-        said = getattr(err, "strerror", None) or one_line(err)  # without the file's name
+        said = getattr(err, "strerror", None) or first_line(err)  # without the file's name
         raise PackError(f"not a video that can be decoded: {said}") from None
     seconds = listed.seconds if len(found) > 1 else 0
     fps = (len(found) - 1) / seconds if seconds > 0 else listed.rate

@@ -39,7 +39,7 @@ from experiments.cli.simulate import simulate
 from experiments.cli.transform import transform
 
 EXAMPLES = {
-    "compare": "cdc-flower compare --methods static,cdc --set run.rounds=2 --out results/look",
+    "compare": "cdc-flower compare --methods static,cdc --out results/look",
     "simulate": "cdc-flower simulate --method cdc --live --set run.rounds=4",
     "page": "cdc-flower page --only main,scenes --seeds 1",
     "plan": "cdc-flower plan --methods static,cdc --set run.devices=100",

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from cdc_flower.data.bitmaps import MAX_BYTES, check_picture
 from cdc_flower.data.packs import SPLITS, check_text, free_folder, new_folder
-from cdc_flower.data.pictures import PackError, one_line
+from cdc_flower.data.pictures import PackError, first_line
 from cdc_flower.data.published import DATA_SETS
 from cdc_flower.data.published.files import Part, Source, file_names
 from cdc_flower.data.shards import Writer
@@ -231,7 +231,7 @@ def _write(writer: Writer, split: str, tables: Sequence[pa.Table], files: Files)
         try:
             data = files.read(path)
         except (OSError, PackError) as err:
-            wrong = one_line(err)
+            wrong = first_line(err)
             broken += 1
             if broken > files.missing * len(names):
                 allowed = f"{broken} such {files.what}, allowed {files.missing:.1%} (--missing)"
