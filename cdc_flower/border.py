@@ -1,4 +1,4 @@
-"""What people type, at the border: text that may be used, and places that can be written.
+"""What people type, at the border: text that may be used, and places that can be written; what they are told.
 
 Each function says in a few words what is wrong, or None; who asks adds the name of the option or setting.
 """
@@ -34,6 +34,11 @@ def one_line(message: str) -> str:
     if len(plain) > MOST_WORDS:
         plain = f"{plain[: MOST_WORDS // 2]} ... {plain[-MOST_WORDS // 2 :]}"
     return plain
+
+
+def first_line(err: BaseException) -> str:
+    """The first line of what an error says; its type, where it says nothing."""
+    return (str(err).strip() or type(err).__name__).splitlines()[0]
 
 
 def nearest(typed: str, known: Iterable[str]) -> str:

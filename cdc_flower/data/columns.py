@@ -14,7 +14,8 @@ from typing import Any
 
 import pandas as pd
 
-from cdc_flower.data.pictures import PackError, first_line
+from cdc_flower.border import first_line
+from cdc_flower.data.pictures import PackError
 from cdc_flower.data.rows import COLUMNS, LISTS, NOT_EMPTY
 
 NEEDED = ("image", "question", "answer")

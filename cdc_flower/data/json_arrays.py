@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from cdc_flower.data.pictures import PackError, first_line
+from cdc_flower.border import first_line
+from cdc_flower.data.pictures import PackError
 
 CHUNK = 2**20
 ENDS = tuple(" \t\r\n,:]}")

@@ -26,9 +26,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cdc_flower.border import first_line
 from cdc_flower.data.features import place_folder
 from cdc_flower.data.frames import Clips, stored
-from cdc_flower.data.pictures import PackError, Picture, Pictures, Place, first_line, layout, read_columns
+from cdc_flower.data.pictures import PackError, Picture, Pictures, Place, layout, read_columns
 from cdc_flower.data.rows import TEXT_COLUMNS, as_list, check_alike, check_schema, check_text, without_gaps
 from cdc_flower.digests import known
 from cdc_flower.stages import DataConfig

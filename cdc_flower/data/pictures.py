@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cdc_flower.border import first_line
 from cdc_flower.config import ConfigError
 from cdc_flower.data.bitmaps import check_picture
 
@@ -34,11 +35,6 @@ class Place(NamedTuple):
     group: int
     row: int
     row_of_file: int
-
-
-def first_line(err: BaseException) -> str:
-    """The first line of what an error says."""
-    return (str(err).splitlines() or [type(err).__name__])[0]
 
 
 def layout(path: Path, file: str) -> tuple[pa.Schema, list[int]]:

@@ -23,8 +23,9 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
+from cdc_flower.border import first_line
 from cdc_flower.data.bitmaps import MAX_PIXELS
-from cdc_flower.data.pictures import PackError, first_line
+from cdc_flower.data.pictures import PackError
 
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,asf,flv,ogg"
 """Demuxers that may open a file, as FFmpeg names them."""

@@ -6,9 +6,9 @@ They decide the results of a run as its settings do, and may change behind their
 from __future__ import annotations
 
 import hashlib
-import tomllib
 from pathlib import Path
 
+from cdc_flower.fleet.cost.mixes import files_of
 from cdc_flower.fleet.settings import FleetConfig
 
 
@@ -18,18 +18,9 @@ def digests(fleet: FleetConfig) -> dict[str, str]:
     Args:
         fleet: checked settings; what is no file is left out, and so is a trace without virtual time.
     """
-    paths = _of_mix(fleet.mix.strip())
+    paths = files_of(fleet.mix)
     if fleet.cost_model.endswith(".json"):
         paths.append(Path(fleet.cost_model))
     if fleet.mode != "off" and fleet.trace not in ("", "always"):
         paths.append(Path(fleet.trace))
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()}
-
-
-def _of_mix(spec: str) -> list[Path]:
-    """The file of a mix, and those of its profiles beside it (`mixes.parse_mix`)."""
-    path = Path(spec)
-    if not spec.endswith(".toml") or not path.is_file():
-        return []
-    profiles = tomllib.loads(path.read_text(encoding="utf-8")).get("profiles", [])
-    return [path, *(path.parent / str(file) for file in profiles)]

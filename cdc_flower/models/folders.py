@@ -25,6 +25,7 @@ from transformers import AutoConfig
 from transformers.utils import logging as hf_logging
 from transformers.utils.hub import cached_file
 
+from cdc_flower.border import first_line
 from cdc_flower.config import ConfigError
 from cdc_flower.data.features import cache_folder
 from cdc_flower.digests import known
@@ -210,7 +211,7 @@ def config_of(path: str, role: str) -> Any:
     try:
         config: Any = AutoConfig.from_pretrained(path, **NO_CODE)
     except (OSError, ValueError) as err:
-        raise PairError(f"{role} '{path}': not a readable checkpoint ({_line(err)})") from None
+        raise PairError(f"{role} '{path}': not a readable checkpoint ({first_line(err)})") from None
     if getattr(config, "quantization_config", None):
         raise PairError(f"{role} '{path}' is quantised; allowed: float weights, compression is a setting")
     if hasattr(config, "mm_vision_tower"):
@@ -233,7 +234,7 @@ def read(of: Any, path: str, role: str, what: str, **arguments: Any) -> Any:
     try:
         return of.from_pretrained(path, **NO_CODE, **arguments)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as err:
-        raise PairError(f"{role} '{path}' has no {what} that can be read ({_line(err)})") from None
+        raise PairError(f"{role} '{path}' has no {what} that can be read ({first_line(err)})") from None
 
 
 def opened(of: Any, path: str, role: str, parts: tuple[str, ...] = ("",), **arguments: Any) -> Any:
@@ -260,7 +261,7 @@ def opened(of: Any, path: str, role: str, parts: tuple[str, ...] = ("",), **argu
                 **arguments,
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as err:
-        raise PairError(f"{role} '{path}': its weights cannot be read ({_line(err)})") from None
+        raise PairError(f"{role} '{path}': its weights cannot be read ({first_line(err)})") from None
     odd = {name: f"'{name}' of shape {list(wanted)}" for name, _, wanted in found["mismatched_keys"]}
     absent = {name: f"'{name}'" for name in found["missing_keys"]} | odd
     absent = {name: words for name, words in sorted(absent.items()) if name.startswith(parts)}
@@ -280,7 +281,3 @@ def _finite(weights: Tensor) -> bool:
     if weights.is_meta or not weights.is_floating_point():
         return True
     return bool(weights.detach().sum().isfinite()) or bool(weights.detach().isfinite().all())
-
-
-def _line(err: Exception) -> str:
-    return (str(err).strip() or type(err).__name__).splitlines()[0]

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import nn
 from transformers import AutoImageProcessor, AutoTokenizer, GenerationConfig
 
-from cdc_flower.border import one_line
+from cdc_flower.border import first_line
 from cdc_flower.data.features import Grid
 from cdc_flower.models import pixels, placement, retrieval, transform
 from cdc_flower.models.families import FAMILIES
@@ -221,7 +221,7 @@ def text_of(path: str, config: Any, role: str, frames: int = 0) -> Text:
         count = text.prompt("?").count(text.mark)
     except Exception as err:  # a template is a program, and fails as one
         raise PairError(
-            f"{role} '{path}': its chat template cannot be used ({one_line(str(err))}); allowed: one that "
+            f"{role} '{path}': its chat template cannot be used ({first_line(err)}); allowed: one that "
             "writes the prompt of a user's turn with one picture and a question"
         ) from None
     if count != text.pictures:
@@ -236,7 +236,7 @@ def _older_template(file: Path, role: str, path: str) -> str:
     try:
         found = json.loads(file.read_text(encoding="utf-8"))["chat_template"]
     except (OSError, ValueError, KeyError, TypeError) as err:
-        found = one_line(str(err))
+        found = first_line(err)
     else:
         if isinstance(found, str):
             return found

@@ -10,7 +10,7 @@ import typer
 from cdc_flower.config import ConfigError, parse
 from experiments.cli import options
 from experiments.cli.checked import goes_on, typed, written
-from experiments.cli.options import MOST_WORKERS, Data, NoPlan, NoPretrain, Out, Preset, Sets, named
+from experiments.cli.options import Data, NoPlan, NoPretrain, Out, Preset, Sets, Workers, named
 from experiments.cli.saying import say
 from experiments.run.settings import assignments, compared
 
@@ -37,10 +37,7 @@ def compare(
         ),
     ] = 1,
     out: Out = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=0, max=MOST_WORKERS, help="Processes; 0 = in this one; default one per core."),
-    ] = None,
+    workers: Workers = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Keep finished runs of the same settings, go on with others.")
     ] = False,

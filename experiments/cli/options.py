@@ -30,6 +30,10 @@ Out = Annotated[Path | None, typer.Option(click_type=NewFolder(), help="Folder f
 NoPretrain = Annotated[
     bool, typer.Option("--no-pretrain", help="Refuse a pack without a pair of models; do not train one.")
 ]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=0, max=MOST_WORKERS, help="Processes; 0 = in this one; default one per core."),
+]
 
 NoPlan = Annotated[
     bool, typer.Option("--no-plan", help="Try what `plan` says does not fit into this machine.")

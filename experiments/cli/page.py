@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from experiments.cli.checked import File, NewFolder, goes_on
-from experiments.cli.options import MOST_WORKERS, Sets, checked
+from experiments.cli.options import Sets, Workers, checked
 from experiments.cli.saying import say
 from experiments.run.settings import assignments
 
@@ -33,10 +33,7 @@ def page(
     seeds: Annotated[
         int, typer.Option(min=1, max=100, help="The first so many seeds; default: all.", show_default=False)
     ] = 100,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=0, max=MOST_WORKERS, help="Processes; 0 = in this one; default one per core."),
-    ] = None,
+    workers: Workers = None,
     listing: Annotated[bool, typer.Option("--list", help="Say what would be made; make nothing.")] = False,
     tables: Annotated[
         bool, typer.Option("--tables", help="Write tables and figures again from the cells; make none.")

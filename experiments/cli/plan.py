@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from cdc_flower.config import ConfigError, parse
-from experiments.cli.options import MOST_WORKERS, Data, Preset, Sets, chosen_settings, named
+from experiments.cli.options import Data, Preset, Sets, Workers, chosen_settings, named
 from experiments.cli.saying import say
 from experiments.report.tables import Fitted, show
 
@@ -29,10 +29,7 @@ def plan(
         str, typer.Option(help="compare (default); or of simulate, for one method: local, fleet, flower.")
     ] = "compare",
     seeds: Annotated[int, typer.Option(min=1, max=1000, help="As of compare.")] = 1,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=0, max=MOST_WORKERS, help="Processes; 0 = in this one; default one per core."),
-    ] = None,
+    workers: Workers = None,
     sets: Sets = None,
     as_json: Json = False,
 ) -> None:

@@ -17,9 +17,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cdc_flower.border import first_line
 from cdc_flower.data.bitmaps import MAX_BYTES, check_picture
 from cdc_flower.data.packs import SPLITS, check_text, free_folder, new_folder
-from cdc_flower.data.pictures import PackError, first_line
+from cdc_flower.data.pictures import PackError
 from cdc_flower.data.published import DATA_SETS
 from cdc_flower.data.published.files import Part, Source, file_names
 from cdc_flower.data.shards import Writer

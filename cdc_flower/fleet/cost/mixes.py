@@ -61,6 +61,15 @@ def parse_mix(spec: str) -> tuple[dict[str, float], dict[str, Profile]]:
     return shares, known
 
 
+def files_of(spec: str) -> list[Path]:
+    """The file of a checked mix, and those of its profiles beside it; none where it is no file."""
+    path = Path(spec.strip())
+    if not spec.strip().endswith(".toml") or not path.is_file():
+        return []
+    profiles = tomllib.loads(path.read_text(encoding="utf-8")).get("profiles", [])
+    return [path, *(path.parent / str(file) for file in profiles)]
+
+
 def _percent(spec: str, name: str, share: Any) -> float:
     try:
         if isinstance(share, bool):
