@@ -127,7 +127,7 @@ def rows(part: Part, data: str, figures: Figures, base: str = "cdc", pair: str |
         base: the arm that others are compared with, within their variant.
         pair: of this pair alone; None = over all pairs of the part.
     """
-    pairs = part.pairs if pair is None else (pair,)
+    pairs = part.pairs[data] if pair is None else (pair,)
     runs = {
         arm: {
             (name, seed): figures[path]
@@ -284,7 +284,7 @@ def _weights(pairs: Sequence[str], draws: int, rng: np.random.Generator) -> np.n
 def curve(part: Part, data: str, figures: Figures, arm: str) -> list[tuple[float, Row]]:
     """(accuracy of the teacher on the stream, the row of an arm) for each pair that has both, rising."""
     points = []
-    for pair in part.pairs:
+    for pair in part.pairs[data]:
         of = teacher(part, data, figures, (pair,))
         mine = [row for row in rows(part, data, figures, pair=pair) if row.label == arm]
         if of is not None and of.on_stream is not None and mine:

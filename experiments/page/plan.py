@@ -14,6 +14,7 @@ variant is settings that all arms of a part get, and a name behind theirs: "cdc,
     kind = "main"                      # how it is shown
     data = ["scenes"]
     pairs = ["scenes", "scenes-1"]     # folders in the cache; default: the usual pair
+                                       # pairs.emoji = ["emoji-1"]: of some of the data alone
     seeds = 5
     methods = "all"                    # or a list
     without = ["mmpg"]                 # methods that "all" does not mean here
@@ -28,7 +29,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ class Part:
 
     Attributes:
         kind: how it is shown, one of `KINDS`.
-        pairs: of its data; ("",) = the usual one.
+        pairs: data -> its pairs; ("",) = the usual one.
         once: arms that no teacher teaches, and that are made with the first pair alone.
         arms: name -> settings, in the order of the table, variants included.
         variants: name of an arm -> name of the variant it is of; "" where there are none.
@@ -93,7 +94,7 @@ class Part:
     title: str
     kind: str
     data: tuple[str, ...]
-    pairs: tuple[str, ...]
+    pairs: Mapping[str, tuple[str, ...]]
     seeds: int
     once: frozenset[str]
     arms: Mapping[str, Mapping[str, Any]]
@@ -104,10 +105,10 @@ class Part:
     def cells(self, data: str) -> Iterator[Cell]:
         """In the order in which they are worth most: all arms of a seed, then the next seed."""
         for seed in range(self.seeds):
-            for pair in self.pairs:
+            for pair in self.pairs[data]:
                 yield Cell(data, pair, TEACHER, seed, self.base)
                 for arm, settings in self.arms.items():
-                    if pair == self.pairs[0] or self.plain[arm] not in self.once:
+                    if pair == self.pairs[data][0] or self.plain[arm] not in self.once:
                         yield Cell(data, pair, arm, seed, settings)
 
 
@@ -252,9 +253,20 @@ def _part(
                 arms[full] = {**shared, **known[arm], **changes}
                 variants[full], plain[full] = variant, arm
     of = tuple(_names(where, "data", one))
-    pairs = tuple("" if pair in of else pair for pair in _names(where, "pairs", one)) or ("",)
+    pairs = _pairs(where, one, of)
     title = str(one.get("title", name))
     return Part(name, title, kind, of, pairs, seeds, frozenset(once), arms, variants, plain, base)
+
+
+def _pairs(where: str, one: Mapping[str, Any], of: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """A part's pairs by its data: a list is for all of them, a table has a list for some."""
+    given = one.get("pairs", [])
+    if not isinstance(given, dict):
+        given = dict.fromkeys(of, given)
+    if wrong := [data for data in given if data not in of]:
+        raise ConfigError(f"{where}: pairs of '{wrong[0]}'; allowed: {', '.join(of)}")
+    named = {data: _names(where, "pairs", {"pairs": given.get(data, [])}) for data in of}
+    return {data: tuple("" if pair == data else pair for pair in named[data]) or ("",) for data in of}
 
 
 def _settings(where: str, table: Any) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def _runs(row: numbers.Row) -> str:
 
 
 def _teacher(part: Part, data: str, figures: Figures, width: int) -> Table:
-    found = numbers.teacher(part, data, figures, part.pairs)
+    found = numbers.teacher(part, data, figures, part.pairs[data])
     if found is None:
         return []
     stream = "" if found.on_stream is None else f" (on the stream {percent(found.on_stream)})"
@@ -157,11 +157,13 @@ def _as_much(points: Sequence[tuple[float, float]], row: Row) -> str:
 
 def _crossing(part: Part, data: str, figures: Figures) -> Table:
     taught = [arm for arm in part.arms if part.plain[arm] not in part.once]
-    levels = [row for row in numbers.rows(part, data, figures, pair=part.pairs[0]) if row.label not in taught]
+    levels = [
+        row for row in numbers.rows(part, data, figures, pair=part.pairs[data][0]) if row.label not in taught
+    ]
     own = [head for arm in taught for head in (arm, f"{arm} forgets")]
     heads = ("teacher on the stream", "teacher on test", *own, *(row.label for row in levels))
     body = []
-    for pair in part.pairs:
+    for pair in part.pairs[data]:
         of = numbers.teacher(part, data, figures, (pair,))
         rows = {row.label: row for row in numbers.rows(part, data, figures, pair=pair)}
         if of is not None and of.on_stream is not None and any(arm in rows for arm in taught):

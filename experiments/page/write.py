@@ -25,7 +25,7 @@ def page(plan: Plan, figures: Figures) -> dict[str, Any]:
     for part in plan.parts.values():
         for name in part.data:
             if part.kind == "main":
-                of = numbers.teacher(part, name, figures, part.pairs)
+                of = numbers.teacher(part, name, figures, part.pairs[name])
                 data[name] = {
                     "methods": {row.label: _method(row) for row in numbers.rows(part, name, figures)},
                     "teacher_on_stream": None if of is None else _round(of.on_stream),
@@ -40,8 +40,8 @@ def page(plan: Plan, figures: Figures) -> dict[str, Any]:
 def _listed(part: Part, data: str, figures: Figures) -> list[dict[str, Any]]:
     """One entry an arm, and in a crossing one a pair, too."""
     found = []
-    for pair in part.pairs if part.kind == "crossing" else (None,):
-        of = numbers.teacher(part, data, figures, part.pairs if pair is None else (pair,))
+    for pair in part.pairs[data] if part.kind == "crossing" else (None,):
+        of = numbers.teacher(part, data, figures, part.pairs[data] if pair is None else (pair,))
         for row in numbers.rows(part, data, figures, pair=pair):
             found.append(
                 {
@@ -139,7 +139,7 @@ Lines = dict[str, list[tuple[float, Row]]]
 
 def _lines(part: Part, data: str, figures: Figures) -> tuple[Lines, dict[str, Row]]:
     if part.kind == "crossing":
-        first = numbers.rows(part, data, figures, pair=part.pairs[0])
+        first = numbers.rows(part, data, figures, pair=part.pairs[data][0])
         taught = [arm for arm in part.arms if part.plain[arm] not in part.once]
         curves = {arm: numbers.curve(part, data, figures, arm) for arm in taught}
         levels = {row.label: row for row in first if part.plain[row.label] in part.once}

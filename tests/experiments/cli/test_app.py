@@ -1,5 +1,6 @@
 """What a person types ends in one line that helps, and the right exit code."""
 
+import os
 import shlex
 import subprocess
 import sys
@@ -34,6 +35,15 @@ def test_help_ends_with_an_example_that_can_be_typed(command, name):
     assert out.splitlines()[-1].strip() == f"Example: {app.EXAMPLES[name]}"
     assert app.EXAMPLES[name].startswith(f"cdc-flower {name} ")
     assert documents.wrong(shlex.split(app.EXAMPLES[name])) == ""
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_that_wait_sleep_unless_told_otherwise(command, monkeypatch, before, after):
+    monkeypatch.setenv("OMP_WAIT_POLICY", before or "")
+    if before is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    command("--version")
+    assert os.environ["OMP_WAIT_POLICY"] == after
 
 
 def test_version(command):

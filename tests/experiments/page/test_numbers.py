@@ -91,7 +91,7 @@ def test_rows_compare_by_seed_and_item_and_measure_the_gap(making, plan):
     assert cdc.gap_closed == pytest.approx((0.855 - 0.405) / (0.9 - 0.405))
     assert (cdc.seeds, cdc.items) == (2, 4)
     assert cdc.counts["uplink_bytes"] == 800
-    taught = numbers.teacher(part, "scenes", numbers.load(making.folder, plan), part.pairs)
+    taught = numbers.teacher(part, "scenes", numbers.load(making.folder, plan), part.pairs["scenes"])
     assert (taught.source, taught.on_test, taught.on_stream) == pytest.approx((0.9, 0.9, 0.8))
 
 

@@ -83,6 +83,8 @@ arms = ["own rate", "all layers"]
         ("parts.main.settings.run.sed = 3", "part 'main': unknown setting 'run.sed'"),
         ("parts.main.settings.run.seed = 3", "part 'main': sets 'run.seed'; allowed: any other"),
         ("parts.main.arms = ['../x']", "name '../x'; allowed: letters"),
+        ("data = ['a']\nparts.main = {data = ['a'], pairs = {b = ['x']}}", "pairs of 'b'; allowed: a"),
+        ("data = ['a']\nparts.main = {data = ['a'], pairs = {a = 'x'}}", "pairs = 'x'; allowed: a list"),
         ("arms.cdc.cloud.lr = 1.0", "arm 'cdc' is a method's name"),
         ("[[", "allowed: a TOML file"),
     ],
@@ -104,6 +106,22 @@ def test_one_name_is_one_cell(tmp_path):
     )
     with pytest.raises(ConfigError, match="'cdc' of 'scenes' is two things in the parts 'one' and 'two'"):
         planning.read(path)
+
+
+def test_data_may_have_pairs_of_their_own(tmp_path):
+    path = tmp_path / "page.toml"
+    path.write_text(
+        "data = ['scenes', 'emoji']\n"
+        "[parts.one]\ndata = ['scenes', 'emoji']\nmethods = ['cdc']\n"
+        "pairs.emoji = ['emoji', 'emoji-1']\n"
+    )
+    found = planning.read(path)
+    assert found.parts["one"].pairs == {"scenes": ("",), "emoji": ("", "emoji-1")}
+    assert [(c.data, c.pair) for c in found.cells() if c.arm == "cdc"] == [
+        ("scenes", ""),
+        ("emoji", ""),
+        ("emoji", "emoji-1"),
+    ]
 
 
 def test_what_is_not_installed_is_skipped_with_its_reason(page_file):
