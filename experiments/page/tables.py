@@ -148,11 +148,11 @@ def _as_much(points: Sequence[tuple[float, float]], row: Row) -> str:
     the arm's own; "" where the line does not come there. Below its first point it says that.
     """
     sent, level = numbers.bought(row)
-    at = numbers.crossing(points, level)
-    if at is not None:
-        return f"{size(math.exp(at))} ({100 * math.exp(at - sent):.0f} %)"
     least, low = min(points, default=(0.0, 0.0))
-    return f"less than {size(math.exp(least))}, its least" if low > level else ""
+    if low > level:  # also where, by chance, more bytes did worse and the line falls through the level
+        return f"less than {size(math.exp(least))}, its least"
+    at = numbers.crossing(points, level)
+    return "" if at is None else f"{size(math.exp(at))} ({100 * math.exp(at - sent):.0f} %)"
 
 
 def _crossing(part: Part, data: str, figures: Figures) -> Table:

@@ -47,6 +47,12 @@ def test_budgets_say_with_how_many_bytes_cdc_is_where_another_arm_is(drift, said
     assert tables._as_much(points, other) == said
 
 
+def test_more_bytes_that_did_worse_do_not_hide_that_fewer_are_enough():
+    other: Any = SimpleNamespace(counts={"uplink_bytes": 1000.0}, acc_drift=0.65)
+    falling = [(math.log(1000), 0.7), (math.log(2000), 0.6)]
+    assert tables._as_much(falling, other) == "less than 1 kB, its least"
+
+
 @pytest.mark.parametrize(("runs", "said"), [((3,), "3"), ((3, 3), "2 x 3"), ((3, 1, 2), "3 + 1 + 2")])
 def test_a_row_says_the_seeds_of_each_pair(runs, said):
     row: Any = SimpleNamespace(runs=runs, seeds=max(runs))
