@@ -99,14 +99,23 @@ def load(folder: Path, plan: Plan) -> dict[Path, dict[str, Any]]:
     return found
 
 
-def teacher(part: Part, data: str, figures: Figures, pairs: Iterable[str]) -> Teacher | None:
-    """The teacher, mean over seeds and pairs as in `mean`; None where its cell is not made."""
-    every = {
+def _made(part: Part, data: str, figures: Figures, arm: str, pair: str | None) -> dict[tuple[str, int], Any]:
+    """The figures of an arm's cells that are made, by pair and seed; pair None = all pairs of the data."""
+    return {
         (name, seed): figures[path]
-        for name in pairs
+        for name in (part.pairs[data] if pair is None else (pair,))
         for seed in range(part.seeds)
-        if (path := Cell(data, name, TEACHER, seed).path) in figures
+        if (path := Cell(data, name, arm, seed).path) in figures
     }
+
+
+def teacher(part: Part, data: str, figures: Figures, pair: str | None = None) -> Teacher | None:
+    """The teacher, mean over seeds and pairs as in `mean`; None where its cell is not made.
+
+    Args:
+        pair: of this pair alone; None = over all pairs of the part.
+    """
+    every = _made(part, data, figures, TEACHER, pair)
     if not every:
         return None
     stream = {key: value for key, one in every.items() if (value := drift_mean(one["on_stream"])) is not None}
@@ -127,17 +136,8 @@ def rows(part: Part, data: str, figures: Figures, base: str = "cdc", pair: str |
         base: the arm that others are compared with, within their variant.
         pair: of this pair alone; None = over all pairs of the part.
     """
-    pairs = part.pairs[data] if pair is None else (pair,)
-    runs = {
-        arm: {
-            (name, seed): figures[path]
-            for name in pairs
-            for seed in range(part.seeds)
-            if (path := Cell(data, name, arm, seed).path) in figures
-        }
-        for arm in part.arms
-    }
-    of_teacher = teacher(part, data, figures, pairs)
+    runs = {arm: _made(part, data, figures, arm, pair) for arm in part.arms}
+    of_teacher = teacher(part, data, figures, pair)
     found = []
     for arm, mine in runs.items():
         if mine:
@@ -285,7 +285,7 @@ def curve(part: Part, data: str, figures: Figures, arm: str) -> list[tuple[float
     """(accuracy of the teacher on the stream, the row of an arm) for each pair that has both, rising."""
     points = []
     for pair in part.pairs[data]:
-        of = teacher(part, data, figures, (pair,))
+        of = teacher(part, data, figures, pair)
         mine = [row for row in rows(part, data, figures, pair=pair) if row.label == arm]
         if of is not None and of.on_stream is not None and mine:
             points.append((of.on_stream, mine[0]))

@@ -224,6 +224,7 @@ def _part(
 ) -> Part:
     _refuse(where, one, PART_KEYS)
     without, once = _names(where, "without", one), _names(where, "once", one)
+    of = tuple(_names(where, "data", one))
     every = one.get("methods") == "all"
     if wrong := [m for m in without if not every or m not in methods]:
         raise ConfigError(f"{where}: without '{wrong[0]}'; allowed: methods, where methods = \"all\"")
@@ -235,7 +236,7 @@ def _part(
     for arm in own:
         if arm not in known:
             skipped.setdefault(arm, "no method of this name is installed, and no arm is called so")
-    if wrong := [d for d in _names(where, "data", one) if d not in data]:
+    if wrong := [d for d in of if d not in data]:
         raise ConfigError(f"{where}: data '{wrong[0]}'; allowed: {', '.join(sorted(data))}")
     seeds = one.get("seeds", 1)
     if type(seeds) is not int or not 1 <= seeds <= MOST_SEEDS:
@@ -252,7 +253,6 @@ def _part(
                 full = f"{arm}, {variant}" if variant else arm
                 arms[full] = {**shared, **known[arm], **changes}
                 variants[full], plain[full] = variant, arm
-    of = tuple(_names(where, "data", one))
     pairs = _pairs(where, one, of)
     title = str(one.get("title", name))
     return Part(name, title, kind, of, pairs, seeds, frozenset(once), arms, variants, plain, base)

@@ -85,7 +85,7 @@ def _runs(row: numbers.Row) -> str:
 
 
 def _teacher(part: Part, data: str, figures: Figures, width: int) -> Table:
-    found = numbers.teacher(part, data, figures, part.pairs[data])
+    found = numbers.teacher(part, data, figures)
     if found is None:
         return []
     stream = "" if found.on_stream is None else f" (on the stream {percent(found.on_stream)})"
@@ -164,7 +164,7 @@ def _crossing(part: Part, data: str, figures: Figures) -> Table:
     heads = ("teacher on the stream", "teacher on test", *own, *(row.label for row in levels))
     body = []
     for pair in part.pairs[data]:
-        of = numbers.teacher(part, data, figures, (pair,))
+        of = numbers.teacher(part, data, figures, pair)
         rows = {row.label: row for row in numbers.rows(part, data, figures, pair=pair)}
         if of is not None and of.on_stream is not None and any(arm in rows for arm in taught):
             mine = [cell for arm in taught for cell in _taught(rows.get(arm))]

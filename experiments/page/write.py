@@ -25,7 +25,7 @@ def page(plan: Plan, figures: Figures) -> dict[str, Any]:
     for part in plan.parts.values():
         for name in part.data:
             if part.kind == "main":
-                of = numbers.teacher(part, name, figures, part.pairs[name])
+                of = numbers.teacher(part, name, figures)
                 data[name] = {
                     "methods": {row.label: _method(row) for row in numbers.rows(part, name, figures)},
                     "teacher_on_stream": None if of is None else _round(of.on_stream),
@@ -41,7 +41,7 @@ def _listed(part: Part, data: str, figures: Figures) -> list[dict[str, Any]]:
     """One entry an arm, and in a crossing one a pair, too."""
     found = []
     for pair in part.pairs[data] if part.kind == "crossing" else (None,):
-        of = numbers.teacher(part, data, figures, part.pairs[data] if pair is None else (pair,))
+        of = numbers.teacher(part, data, figures, pair)
         for row in numbers.rows(part, data, figures, pair=pair):
             found.append(
                 {

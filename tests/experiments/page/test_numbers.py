@@ -91,7 +91,7 @@ def test_rows_compare_by_seed_and_item_and_measure_the_gap(making, plan):
     assert cdc.gap_closed == pytest.approx((0.855 - 0.405) / (0.9 - 0.405))
     assert (cdc.seeds, cdc.items) == (2, 4)
     assert cdc.counts["uplink_bytes"] == 800
-    taught = numbers.teacher(part, "scenes", numbers.load(making.folder, plan), part.pairs["scenes"])
+    taught = numbers.teacher(part, "scenes", numbers.load(making.folder, plan))
     assert (taught.source, taught.on_test, taught.on_stream) == pytest.approx((0.9, 0.9, 0.8))
 
 
@@ -110,7 +110,7 @@ def test_each_pair_counts_alike_however_many_runs_it_has():
 
 
 def test_the_teacher_of_a_pair_with_more_cells_counts_no_more():
-    part: Any = SimpleNamespace(seeds=3)
+    part: Any = SimpleNamespace(seeds=3, pairs={"signs": ("a", "b")})
     figures = {
         Cell("signs", pair, TEACHER, seed).path: {
             "on_test": {"source": value, "object": value},
@@ -118,7 +118,7 @@ def test_the_teacher_of_a_pair_with_more_cells_counts_no_more():
         }
         for pair, seed, value in (("a", 0, 0.9), ("a", 1, 0.9), ("a", 2, 0.9), ("b", 0, 0.6))
     }
-    found = numbers.teacher(part, "signs", figures, ("a", "b"))
+    found = numbers.teacher(part, "signs", figures)
     assert found is not None
     assert (found.source, found.on_test, found.on_stream) == pytest.approx((0.75, 0.75, 0.9))
-    assert numbers.teacher(part, "signs", {}, ("a", "b")) is None
+    assert numbers.teacher(part, "signs", {}) is None
