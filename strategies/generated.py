@@ -228,6 +228,12 @@ def check_generated(setup: Setup, own: MmpgSettings) -> None:
     """
     config, shared = setup.config, setup.shared
     frames = frame_count(shared)
+    if not shared.frames:
+        raise ConfigError(
+            f"setting 'run.method' = '{config.run.method}': it generates adapters from a few frames of each "
+            f"clip, and data '{setup.world.pack.name}' are pictures; allowed: another method, or data of "
+            "clips, such as --data clips"
+        )
     if config.uplink.unit != "tokens":
         raise ConfigError(
             f"setting 'uplink.unit' = '{config.uplink.unit}': anchor frames go up as tokens; allowed: tokens"
@@ -238,7 +244,7 @@ def check_generated(setup: Setup, own: MmpgSettings) -> None:
         )
     if own.reconstruct == adr.LEARNED and frames < 2:
         raise ConfigError(
-            f"setting 'mmpg.reconstruct' = 'learned': samples of pair '{shared.name}' are pictures, of which "
+            f"setting 'mmpg.reconstruct' = 'learned': clips of pair '{shared.name}' have one frame, of which "
             "there is nothing to reconstruct; allowed: hold, linear, mean, none"
         )
     if shared.text.grid is None:

@@ -25,7 +25,9 @@ Sets = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting; repeatable.")
 ]
 
-Data = Annotated[str | None, typer.Option(help='"scenes" (generated) or the folder of a data pack.')]
+Data = Annotated[
+    str | None, typer.Option(help='"scenes" or "clips" (generated), or the folder of a data pack.')
+]
 Out = Annotated[Path | None, typer.Option(click_type=NewFolder(), help="Folder for the results.")]
 NoPretrain = Annotated[
     bool, typer.Option("--no-pretrain", help="Refuse a pack without a pair of models; do not train one.")

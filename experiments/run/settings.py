@@ -113,18 +113,20 @@ def resolve(
     """All settings of a command, and the preset that was used.
 
     Args:
-        data: "scenes" or a pack folder; None = what the preset or the default says.
+        data: "scenes", "clips" or a pack folder; None = what the preset or the default says.
         preset_name: None = the one of the data's name, "none" = no preset.
         sets: key=value texts.
 
     Raises:
         ConfigError: see `preset` and `assignments`.
     """
+    from cdc_flower.data.packs import GENERATED  # pandas, which a command's --help need not wait for
+
     asked = assignments(sets)
     if data is not None and "data.pack" in asked:
         raise ConfigError("--data and --set data.pack; allowed: one of them")
     data = str(asked.pop("data.pack", data or "")) or None
-    if data is not None and data != "scenes":
+    if data is not None and data not in GENERATED:
         data = str(Path(data).expanduser().resolve())
     name = preset_name
     if name is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,12 +17,12 @@ from cdc_flower.models import adapters
 from cdc_flower.models.student import twin_model
 from cdc_flower.wire.frame import FrameError
 from strategies.generated import MmpgSettings, Reader, adaptor_of, check_generated, decides, users_of
-from strategies.run import prepare
+from strategies.run import prepare, run_local
 
 
 @pytest.fixture
-def setup_of(run_settings):
-    return lambda **more: prepare(parse(run_settings(method="mmpg", **more)))
+def setup_of(clip_settings):
+    return lambda **more: prepare(parse(clip_settings(method="mmpg", **more)))
 
 
 def test_features_are_those_of_all_frames_and_questions_without_a_clip_have_none():
@@ -62,11 +63,13 @@ def test_tokens_that_are_no_whole_frames_are_refused(positions):
 def test_users_of_a_are_read_over_the_wire_and_each_has_all_its_samples(setup_of):
     setup = setup_of()
     items = all_of_a(setup.config, setup.shared, setup.world)
-    users = users_of(setup, MmpgSettings(), items, Reader(1, setup.shared.width, "linear"))
+    whole = MmpgSettings(frames=setup.shared.frames)
+    users = users_of(setup, whole, items, Reader(setup.shared.frames, setup.shared.width, "linear"))
     assert sum(len(u.samples) for u in users) == len(items)
     assert [u.name for u in users] == sorted({item.user for item in items})
     sample, row = users[0].samples[0], users[0].seen.features[0]
-    exact = clip_features(np.asarray(sample.tokens)[None])
+    tokens = np.asarray(sample.tokens, np.float32)
+    exact = clip_features(tokens.reshape(setup.shared.frames, -1, setup.shared.width))
     assert not np.array_equal(row, exact)
     assert np.corrcoef(row, exact)[0, 1] > 0.9  # three bits a value
 
@@ -106,7 +109,7 @@ def test_every_seed_trains_a_hypernetwork_of_its_own_and_says_how_far_it_is(setu
         setup, own = setup_of(seed=seed), MmpgSettings(steps=2)
         setup = replace(setup, tell=lambda *how_far: told.append(how_far))
         twin = twin_model(setup.shared, setup.config.pair)
-        reader = Reader(1, setup.shared.width, "linear")
+        reader = Reader(setup.shared.frames, setup.shared.width, "linear")
         found = adaptor_of(setup, own, reader, adapters.layout(twin), adapters.read(twin))
         made[seed] = found.state_dict()["basis"].numpy()
     assert not np.array_equal(made[0], made[1])
@@ -116,8 +119,7 @@ def test_every_seed_trains_a_hypernetwork_of_its_own_and_says_how_far_it_is(setu
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"mmpg.frames": 2}, "'mmpg.frames' = 2: a sample has 1 frames"),
-        ({"mmpg.reconstruct": "learned"}, "'mmpg.reconstruct' = 'learned': samples of pair .* are pictures"),
+        ({"mmpg.frames": 4}, "'mmpg.frames' = 4: a sample has 3 frames"),
         ({"uplink.unit": "jpeg"}, "'uplink.unit' = 'jpeg': anchor frames go up as tokens"),
     ],
 )
@@ -126,3 +128,21 @@ def test_what_cannot_be_generated_is_refused(wrong, says, setup_of):
     config = parse({**flat(setup.config), **wrong})
     with pytest.raises(ConfigError, match=says):
         check_generated(replace(setup, config=config), config.of(MmpgSettings))
+
+
+def test_of_clips_of_one_frame_nothing_is_reconstructed_by_what_was_learned(setup_of):
+    setup = setup_of()
+    short = replace(setup, shared=replace(setup.shared, text=replace(setup.shared.text, frames=1)))
+    check_generated(short, MmpgSettings())
+    with pytest.raises(ConfigError, match="'mmpg.reconstruct' = 'learned': clips of pair 'clips' have one"):
+        check_generated(short, MmpgSettings(reconstruct="learned"))
+
+
+@pytest.mark.parametrize("method", ["mmpg", "duet", "mmpg_cdc"])
+def test_pictures_are_refused_before_the_first_round(method, run_settings):
+    settings = run_settings(method=method)
+    with pytest.raises(
+        ConfigError, match=f"'{method}': .* data 'scenes' are pictures; allowed: another meth"
+    ):
+        run_local(parse(settings))
+    assert not list(Path(settings["run.out-dir"]).glob("*.parquet"))

@@ -22,11 +22,11 @@ from strategies.run import prepare, run_local
 
 
 @pytest.fixture
-def build(run_settings):
+def build(clip_settings):
     """A strategy whose hypernetwork was not trained but whose map is not zero."""
 
     def make(**more) -> Mmpg:
-        made = Mmpg.build(prepare(parse(run_settings(method="mmpg", **more))))
+        made = Mmpg.build(prepare(parse(clip_settings(method="mmpg", **more))))
         torch.manual_seed(0)
         with torch.no_grad():
             made.adaptor.basis.normal_(std=0.1)
@@ -41,7 +41,7 @@ def sent(made: Mmpg, seed: int, samples: int = 3) -> Seen:
     return Seen(rows, [rng.integers(0, made.shared.vocab, 4).tolist() for _ in range(samples)])
 
 
-def generated(made: Mmpg, devices: int = 3) -> None:
+def generated(made: Mmpg, devices: int = 4) -> None:
     for device in range(devices):
         made.lately[device] = sent(made, device)
     for device in range(devices):
@@ -51,8 +51,8 @@ def generated(made: Mmpg, devices: int = 3) -> None:
 def test_every_device_decodes_its_own_adapter_from_version_0(build):
     made = build()
     generated(made)
-    flats = [made.adapter_of(d) for d in range(3)]
-    assert len({update.digest(flat) for flat in flats}) == 3
+    flats = [made.adapter_of(d) for d in range(4)]
+    assert len({update.digest(flat) for flat in flats}) == 4
     for device, flat in enumerate(flats):
         frame = made._frame(made.given[device])
         assert update.stands_alone(frame, 10**6)
@@ -64,13 +64,13 @@ def test_every_device_decodes_its_own_adapter_from_version_0(build):
 
 
 def test_the_shuffled_control_gives_each_device_what_another_s_data_make(build):
-    made, control = build(), build(**{"mmpg.summary": "shuffled", "data.partition": "dirichlet"})
+    made, control = build(), build(**{"mmpg.summary": "shuffled"})
     generated(made)
     generated(control)
     other = control.apart
-    assert other in (1, 2)
-    for device in range(3):
-        np.testing.assert_array_equal(control.adapter_of(device), made.adapter_of((device + other) % 3))
+    assert other in (1, 2, 3)
+    for device in range(4):
+        np.testing.assert_array_equal(control.adapter_of(device), made.adapter_of((device + other) % 4))
 
 
 def test_what_a_device_sent_lately_is_bounded_and_the_newest_stays(build):
@@ -101,8 +101,8 @@ def test_its_state_brings_back_what_was_sent_and_given_bit_for_bit(build):
     assert list(again.restored(lost)) == [made.given[0].digest]
 
 
-def test_a_run_sends_each_device_its_adapter_once_and_moves_no_label_and_no_answer(run_settings):
-    settings = run_settings(method="mmpg", rounds=2)
+def test_a_run_sends_each_device_its_adapter_once_and_moves_no_label_and_no_answer(clip_settings):
+    settings = clip_settings(method="mmpg", rounds=2)
     found = results.read(run_local(parse(settings)))
     assert found.status == "completed"
     assert set(found.devices["status"]) == {"ok"}
@@ -110,14 +110,14 @@ def test_a_run_sends_each_device_its_adapter_once_and_moves_no_label_and_no_answ
     assert down[1] < down[2]
     assert (found.devices["flops_backward"] == 0).all()
     assert (found.devices["uploaded_samples"] == parse(settings).run.samples_per_round).all()
-    assert found.metrics.set_index("name").loc["generated", "value"].tolist() == [3, 3]
-    assert found.summaries["device"].tolist() == [0, 1, 2]
-    assert set(found.pictures["device"]) == {0, 1, 2}
+    assert found.metrics.set_index("name").loc["generated", "value"].tolist() == [4, 4]
+    assert found.summaries["device"].tolist() == [0, 1, 2, 3]
+    assert set(found.pictures["device"]) == {0, 1, 2, 3}
 
 
 def test_more_clips_than_asked_for_are_refused(build):
     made, device = build(**{"mmpg.clips": 1}), 1
-    n = made.shared.n_tokens
+    n = made.shared.n_tokens // made.shared.frames  # of one frame
     every = np.arange(n, dtype=np.uint16)
     tokens = np.ones((n, made.shared.width), np.float32)
     samples = tuple(Sample(i, made.shared.grid, every, [3], [], 0.0, tokens) for i in range(2))
@@ -144,7 +144,7 @@ def test_more_clips_than_asked_for_are_refused(build):
 @pytest.mark.parametrize(
     "alike", [{"run.devices": 1}, {"data.partition": "iid"}, {"data.partition": "shared"}]
 )
-def test_a_shuffled_summary_is_refused_where_another_device_s_would_say_the_same(alike, run_settings):
-    told = {"method": "mmpg", "mmpg.summary": "shuffled", "data.partition": "dirichlet", **alike}
+def test_a_shuffled_summary_is_refused_where_another_device_s_would_say_the_same(alike, clip_settings):
+    told = {"method": "mmpg", "mmpg.summary": "shuffled", **alike}
     with pytest.raises(ConfigError, match=r"'mmpg.summary' = 'shuffled' with .*allowed: two devices or more"):
-        run_local(parse(run_settings(**told)))
+        run_local(parse(clip_settings(**told)))

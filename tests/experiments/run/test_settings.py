@@ -90,7 +90,8 @@ def test_without_a_preset_of_that_name_the_defaults_stand(presets, tmp_path):
         {"data.pack": str(tmp_path / "other")},
         None,
     )
-    assert settings.resolve("scenes", "none", []) == ({"data.pack": "scenes"}, "none")
+    for generated in ("scenes", "clips"):
+        assert settings.resolve(generated, "none", []) == ({"data.pack": generated}, "none")
 
 
 def test_data_given_by_set_counts_as_data(presets, tmp_path):
