@@ -25,7 +25,7 @@ from cdc_flower.wire.messages import copied, state_bytes, state_of
 from clients.device import bounds, conditions, orders
 from clients.device.answering import ROWS, ItemError, Read, Student
 from clients.device.database import Damaged, Database
-from clients.device.feed import Feed, Item, round_key
+from clients.device.feed import Encoded, Feed, Item, round_key
 from clients.device.mailbox import Mailbox, Order, Reply
 from clients.device.settings import Bundle
 from clients.device.spool import New, Spool
@@ -147,8 +147,8 @@ class Agent:
         held, size = self.store.held(self.student.resident.initial), len(self.student.resident.initial.flat)
         return held if len(held.flat) == size else Adapter.of(held.flat[:size], held.version)
 
-    def ask(self, question: str, picture: bytes, *, spool: bool = True) -> Answered:
-        """Answer one question about a picture.
+    def ask(self, question: str, picture: Encoded, *, spool: bool = True) -> Answered:
+        """Answer one question about a picture or a clip.
 
         Args:
             spool: keep it as a sample, too.
@@ -216,7 +216,7 @@ class Agent:
                 r.grid,
                 text,
                 value,
-                r.item.picture if pictures else b"",
+                r.item.picture if pictures and isinstance(r.item.picture, bytes) else b"",
                 r.item.key,
             )
             for r, text, value in zip(read, texts, entropy, strict=True)

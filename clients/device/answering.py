@@ -12,13 +12,13 @@ from PIL import Image, UnidentifiedImageError
 
 from cdc_flower.config import Config, ConfigError, parse_stages
 from cdc_flower.data.bitmaps import MAX_BYTES, MAX_PIXELS
-from cdc_flower.data.features import FORMATS, Grid, rgb
+from cdc_flower.data.features import FORMATS, Grid, rgb, spread, stacked
 from cdc_flower.data.instruction import asked, said, told_by_card
 from cdc_flower.models import adapters, placement, vlm
 from cdc_flower.models.shared import Shared, load_shared
 from cdc_flower.stages import PairConfig
 from clients.device import models
-from clients.device.feed import Item
+from clients.device.feed import Encoded, Item, unlike
 from clients.device.settings import Bundle
 from clients.store import Adapter
 from clients.task import Resident, resident
@@ -37,7 +37,7 @@ class Read:
 
     Attributes:
         item: which; its question with the instruction that a pack's would have.
-        tokens: (n, D) float16 of its picture.
+        tokens: (n, D) float16 of its picture, or of the frames of its clip that are read.
         grid: how they lie.
         ids: of its question.
     """
@@ -121,14 +121,30 @@ class Student:
             )
         if item.tokens is not None:
             return Read(item, item.tokens, Grid(*item.grid), ids)
+        return Read(item, *self._encoded(item.picture), ids)
+
+    def _encoded(self, picture: Encoded) -> tuple[np.ndarray, Grid]:
+        """Tokens (n, D) float16 of a picture, or of the frames of a clip that are read; and how they lie.
+
+        Raises:
+            ItemError: a picture or clip that cannot be used.
+        """
+        frames = self.shared.frames
+        if wrong := unlike(picture, frames):
+            raise ItemError(wrong)
+        each = [picture] if isinstance(picture, bytes) else [picture[i] for i in spread(len(picture), frames)]
         try:
-            ((tokens, grid),) = self.shared.encode([opened(item.picture)])
+            pictures = [opened(one) for one in each]
+            if len(sizes := sorted({one.size for one in pictures})) > 1:
+                raise ValueError(f"frames of {sizes[0]} and of {sizes[1]} pixels; allowed: one size")
+            encoded = self.shared.encode(pictures)
+            tokens, grid = stacked(encoded) if frames else encoded[0]
         except ValueError as err:
             raise ItemError(f"a picture that cannot be used: {err}") from None
         half = np.asarray(tokens).astype(np.float16)
         if not np.isfinite(half).all():
             raise ItemError("a picture of which the tower gives values that are not finite")
-        return Read(item, half, grid, ids)
+        return half, grid
 
     def answer(self, read: Sequence[Read], adapter: Adapter) -> vlm.Answers:
         """Answers of at least one item, with an adapter."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,12 @@ WAIT = 600.0  # s, for an answer: the agent may be at an order of the cloud
 LOOK = 5.0  # s, for whether it runs
 
 
-def ask(bundle: Bundle, image: Path, question: str, *, keep: bool = True) -> dict[str, Any]:
+def ask(bundle: Bundle, images: Sequence[Path], question: str, *, keep: bool = True) -> dict[str, Any]:
     """What the agent answers: {"answer", "uncertainty", "version"}.
 
     Args:
         bundle: of the device.
-        image: file of a picture.
+        images: file of a picture, or files of the frames of a clip in their order.
         question: words.
         keep: it may become a sample.
 
@@ -34,13 +35,17 @@ def ask(bundle: Bundle, image: Path, question: str, *, keep: bool = True) -> dic
         raise ConfigError(
             f"setting 'http-port' = 0 in '{bundle.folder}': the agent of this device is not asked"
         )
-    try:
-        with image.open("rb") as file:
-            picture = file.read(MOST_BYTES + 1)
-    except OSError as err:
-        raise ConfigError(f"--image '{image}': {err.strerror}") from None
-    if len(picture) > MOST_BYTES:
-        raise ConfigError(f"--image '{image}': more than {MOST_BYTES} bytes")
+    pictures, left = list[bytes](), MOST_BYTES
+    for image in images:
+        try:
+            with image.open("rb") as file:
+                pictures.append(file.read(left + 1))
+        except OSError as err:
+            raise ConfigError(f"--image '{image}': {err.strerror}") from None
+        left -= len(pictures[-1])
+        if left < 0:
+            raise ConfigError(f"--image '{image}': more than {MOST_BYTES} bytes")
+    field = "image" if len(pictures) == 1 else "frames"
     address = f"http://{HOST}:{own.http_port}"
     start = f"start it with `cdc-flower device run {bundle.folder}`"
     try:
@@ -49,7 +54,7 @@ def ask(bundle: Bundle, image: Path, question: str, *, keep: bool = True) -> dic
             if here != own.number:
                 raise RunError(f"{address} is not the agent of {bundle.about}; {start}")
             fields = {"question": question, "keep": str(keep).lower()}
-            found = client.post("/answer", data=fields, files={"image": ("picture", picture)})
+            found = client.post("/answer", data=fields, files=[(field, ("picture", one)) for one in pictures])
             said = found.json()
     except (httpx.ConnectError, httpx.ConnectTimeout):
         raise RunError(f"the agent of {bundle.about} is not running ({address}); {start}") from None

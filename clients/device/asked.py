@@ -1,4 +1,4 @@
-"""What somebody asks the agent's endpoint: a question and a picture, as JSON or as a form.
+"""What somebody asks the agent's endpoint: a question and a picture or a clip, as JSON or as a form.
 
 It comes from any program of the machine: sizes are bounded, fields typed, and what else there is refused.
 """
@@ -8,17 +8,21 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from email.message import Message
 from typing import Any
 
-MOST_BYTES = 2**24  # of an encoded picture
+from clients.device.feed import MOST_FRAMES, Encoded
+
+MOST_BYTES = 2**24  # of an encoded picture, or of all frames of a clip
 MOST_BODY = MOST_BYTES * 4 // 3 + 2**17  # it in base64, and the words
-MOST_PARTS = 8
+MOST_PARTS = 8  # beside frames
 JSON, FORM = "application/json", "multipart/form-data"
 HOW = (
     'allowed: {"question": words, "image": base64, "keep": true} as application/json, or multipart/form-data '
-    "with the fields question and image (a file), and keep"
+    "with the fields question and image (a file), and keep; of a clip, in image's place, frames: a list, or "
+    "a file of each"
 )
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
@@ -29,16 +33,16 @@ class BadRequest(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """A question about a picture.
+    """A question about a picture or a clip.
 
     Attributes:
         question: its words.
-        picture: encoded.
+        picture: or frames.
         keep: it may become a sample.
     """
 
     question: str
-    picture: bytes
+    picture: Encoded
     keep: bool = True
 
 
@@ -54,18 +58,30 @@ def read(content_type: str, body: bytes) -> Asked:
     if kind not in (JSON, FORM):
         raise BadRequest(f"content type {content_type[:60]!a}; {HOW}")
     fields = _json(body) if kind == JSON else _form(body, header.get_param("boundary"))
-    if odd := fields.keys() - {"question", "image", "keep"}:
+    if odd := fields.keys() - {"question", "image", "frames", "keep"}:
         raise BadRequest(f"field {min(map(str, odd))[:40]!a}; {HOW}")
-    question, picture, keep = fields.get("question"), fields.get("image"), fields.get("keep", True)
+    question, keep = fields.get("question"), fields.get("keep", True)
     if not isinstance(question, str) or not question.strip():
         raise BadRequest(f"field 'question' is no text; {HOW}")
-    if not isinstance(picture, bytes) or not picture:
-        raise BadRequest(f"field 'image' is no picture; {HOW}")
-    if len(picture) > MOST_BYTES:
-        raise BadRequest(f"field 'image': {len(picture)} bytes; allowed: {MOST_BYTES}")
     if not isinstance(keep, bool):
         raise BadRequest("field 'keep' is no truth value; allowed: true, false")
-    return Asked(" ".join(question.split()), picture, keep)
+    return Asked(" ".join(question.split()), _picture(fields), keep)
+
+
+def _picture(fields: Mapping[str, Any]) -> Encoded:
+    """The picture of a request, or the frames of its clip."""
+    if "image" in fields and "frames" in fields:
+        raise BadRequest(f"fields 'image' and 'frames'; {HOW}")
+    clip = "frames" in fields
+    name, found = ("frames", fields["frames"]) if clip else ("image", [fields.get("image")])
+    if not isinstance(found, list) or not 1 <= len(found) <= MOST_FRAMES:
+        raise BadRequest(f"field 'frames' is no list of 1 to {MOST_FRAMES} pictures; {HOW}")
+    pictures = tuple(one for one in found if isinstance(one, bytes) and one)
+    if len(pictures) < len(found):
+        raise BadRequest(f"field '{name}' is no picture; {HOW}")
+    if (size := sum(map(len, pictures))) > MOST_BYTES:
+        raise BadRequest(f"field '{name}': {size} bytes; allowed: {MOST_BYTES}")
+    return pictures if clip else pictures[0]
 
 
 def _json(body: bytes) -> dict[str, Any]:
@@ -75,12 +91,10 @@ def _json(body: bytes) -> dict[str, Any]:
         raise BadRequest(f"no JSON: {err}") from None
     if not isinstance(found, dict):
         raise BadRequest(f"no JSON object; {HOW}")
-    coded = found.get("image")
-    if isinstance(coded, str):
-        try:
-            found["image"] = base64.b64decode(coded, validate=True)
-        except (binascii.Error, ValueError):
-            raise BadRequest("field 'image' is no base64") from None
+    if "image" in found:
+        found["image"] = _decoded("image", found["image"])
+    if isinstance(found.get("frames"), list):
+        found["frames"] = [_decoded("frames", one) for one in found["frames"]]
     try:
         str(found.get("question", "")).encode()
     except UnicodeEncodeError:
@@ -88,14 +102,23 @@ def _json(body: bytes) -> dict[str, Any]:
     return found
 
 
+def _decoded(name: str, coded: Any) -> Any:
+    """The bytes of a text in base64; what is no text stays as it is."""
+    try:
+        return base64.b64decode(coded, validate=True) if isinstance(coded, str) else coded
+    except (binascii.Error, ValueError):
+        raise BadRequest(f"field '{name}' is no base64") from None
+
+
 def _form(body: bytes, boundary: Any) -> dict[str, Any]:
     """The fields of a form (RFC 7578): a picture stays bytes, the others are texts in UTF-8."""
     if not isinstance(boundary, str) or not boundary.isascii() or not 1 <= len(boundary) <= 70:
         raise BadRequest("a form without a boundary of 1 to 70 characters")
     line = b"\r\n--" + boundary.encode()
-    parts = (b"\r\n" + body).split(line, MOST_PARTS + 2)
-    if len(parts) < 3 or len(parts) > MOST_PARTS + 2 or not parts[-1].startswith(b"--"):
-        raise BadRequest(f"a form that does not end, or of more than {MOST_PARTS} fields")
+    most = MOST_PARTS + MOST_FRAMES
+    parts = (b"\r\n" + body).split(line, most + 2)
+    if len(parts) < 3 or len(parts) > most + 2 or not parts[-1].startswith(b"--"):
+        raise BadRequest(f"a form that does not end, or of more than {most} fields")
     fields: dict[str, Any] = {}
     for part in parts[1:-1]:
         head, gap, content = part.partition(b"\r\n\r\n")
@@ -105,9 +128,12 @@ def _form(body: bytes, boundary: Any) -> dict[str, Any]:
             if name.strip().lower() == "content-disposition":
                 header["content-disposition"] = value.strip()
         name = header.get_param("name", header="content-disposition")
-        if not gap or not isinstance(name, str) or name in fields:
+        if not gap or not isinstance(name, str) or (name in fields and name != "frames"):
             raise BadRequest("a field of a form without a name, or twice")
-        fields[name] = content if name == "image" else _text(name, content)
+        if name == "frames":
+            fields.setdefault(name, []).append(content)
+        else:
+            fields[name] = content if name == "image" else _text(name, content)
     keep = fields.get("keep", "true")
     return {**fields, "keep": _TRUTH.get(keep.strip().lower())}
 

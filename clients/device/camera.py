@@ -1,4 +1,5 @@
-"""What a camera program leaves: pairs of a picture and a `.json` in a folder, each taken once and removed.
+"""What a camera program leaves: pairs of a picture, or the frames of a clip, and a `.json` in a folder, each
+taken once and removed.
 
 The folder is the only thing that the two programs share, and either may lose power at any moment.
 """
@@ -16,7 +17,7 @@ from pathlib import Path
 from cdc_flower.config import ConfigError
 from cdc_flower.disk import keep_names
 from clients.device.feed import Feed, Item
-from clients.device.rows import MOST_ROW, BadItem, behind, bytes_of, item, named, several, there
+from clients.device.rows import MOST_ROW, BadItem, behind, bytes_of, item, read, several, there
 
 MOST_BAD = 200  # files that are kept for somebody to look at; the oldest go first
 TAKEN, BAD = "taken", "bad"
@@ -25,9 +26,9 @@ _log = logging.getLogger(__name__)
 
 def camera(path: Path, fed: str) -> Feed:
     """A folder into which another program puts pairs: a picture, and a file `NAME.json` that says `{"image":
-    name, "question": words}`.
+    name, "question": words}`; of a clip its frames, and `{"frames": [name, ...], ...}`.
 
-    The picture comes first. A pair is there when its `.json` is, so that is written under another ending and
+    The pictures come first. A pair is there when its `.json` is, so that is written under another ending and
     renamed. A name is used once. A pair is removed when its sample lies in the spool; what cannot be used is
     moved into `bad/`.
 
@@ -125,18 +126,21 @@ class _Camera:
 
     def _set_aside(self, path: Path, row: bytes) -> None:
         bad = self.path / BAD
-        with suppress(OSError, BadItem):
-            name = named(row)[0]
-            os.rename(self.path / name, bad / f"{path.stem} {name}"[-200:])
+        for name in _files(row):
+            with suppress(OSError):
+                os.rename(self.path / name, bad / f"{path.stem} {name}"[-200:])
         with suppress(OSError):
             os.rename(path, bad / path.name)
             for name in sorted(os.listdir(bad))[:-MOST_BAD]:
                 _delete(bad / name)
 
     def _remove(self, path: Path) -> None:
-        with suppress(OSError, BadItem):
-            name, _ = named(bytes_of(path.parent, path.name, MOST_ROW, follow=False))
-            os.unlink(self.path / name)
+        row = b""
+        with suppress(BadItem):
+            row = bytes_of(path.parent, path.name, MOST_ROW, follow=False)
+        for name in _files(row):
+            with suppress(OSError):
+                os.unlink(self.path / name)
         with suppress(OSError):
             path.unlink()
 
@@ -153,6 +157,14 @@ class _Camera:
 
     def asked(self, round: int) -> Sequence[Item]:
         """See `Feed`: time is not in rounds."""
+        return ()
+
+
+def _files(row: bytes) -> tuple[str, ...]:
+    """What a row names, each once; nothing where it cannot be used."""
+    try:
+        return tuple(dict.fromkeys(read(row).files))
+    except BadItem:
         return ()
 
 

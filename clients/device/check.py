@@ -52,7 +52,7 @@ def _feed(bundle: Bundle) -> str:
     if bundle.device.feed == "stream":
         return "" if bundle.feed.is_dir() else f"no folder '{bundle.feed}'"
     FEEDS[bundle.device.feed](bundle.feed, "")
-    return first_rows(bundle.device.feed, bundle.feed)
+    return first_rows(bundle.device.feed, bundle.feed, preflight.frames(bundle))
 
 
 def _database(bundle: Bundle) -> str:

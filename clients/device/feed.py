@@ -13,24 +13,41 @@ from typing import Protocol
 
 import numpy as np
 
+Encoded = bytes | tuple[bytes, ...]
+"""A picture as its file has it, or the frames of a clip in their order."""
+MOST_FRAMES = 256  # of a clip; each is decoded
+
 
 @dataclass(frozen=True, eq=False)
 class Item:
-    """A question about a picture.
+    """A question about a picture or a clip.
 
     Attributes:
         question: its words; where there are tokens, as they were published, the instruction included.
-        picture: encoded; b"" where there are tokens.
+        picture: or frames; b"" where there are tokens.
         key: where in the feed it is. A feed that is made with the key of an item goes on behind that item.
         tokens: (n, D) float16, where the feed has what the tower makes of the picture.
         grid: n, rows and columns of these.
     """
 
     question: str
-    picture: bytes
+    picture: Encoded
     key: str
     tokens: np.ndarray | None = None
     grid: tuple[int, int, int] = (0, 0, 0)
+
+
+def unlike(picture: Encoded, frames: int) -> str:
+    """What is wrong where a student is given a picture and reads clips, or the other way round; "" = nothing.
+
+    Args:
+        frames: that the student reads of a clip; 0 = it reads pictures.
+    """
+    if frames and isinstance(picture, bytes):
+        return f"a picture, and the student reads clips of {frames} frames; allowed: 'frames', a list"
+    if not frames and not isinstance(picture, bytes):
+        return "the frames of a clip, and the student reads pictures; allowed: 'image'"
+    return ""
 
 
 def round_key(round: int) -> str:

@@ -20,7 +20,7 @@ from typing import IO
 
 from cdc_flower.border import one_line
 from clients.device.camera import camera
-from clients.device.feed import Feed, Item
+from clients.device.feed import Feed, Item, unlike
 from clients.device.rows import MOST_ROW, BadItem, behind, bytes_of, item, opened, several, there
 
 QUESTIONS = "questions.jsonl"
@@ -30,7 +30,8 @@ _log = logging.getLogger(__name__)
 
 
 def folder(path: Path, fed: str) -> Feed:
-    """A folder of pictures, and in it a file `questions.jsonl` of rows `{"image": name, "question": words}`.
+    """A folder of pictures, and in it a file `questions.jsonl` of rows `{"image": name, "question": words}`,
+    of clips `{"frames": [name, ...], "question": words}`.
 
     Rows are read once, in their order; rows that are appended later are read then. A picture must be there
     before the row that names it.
@@ -45,19 +46,21 @@ FEEDS: dict[str, Callable[[Path, str], Feed]] = {"folder": folder, "camera": cam
 """Values of the setting `feed` of `device.toml` that are files -> from path and last key to feed."""
 
 
-def first_rows(kind: str, path: Path) -> str:
+def first_rows(kind: str, path: Path, frames: int) -> str:
     """What is wrong with the first rows of a feed, which is only looked at; "" = nothing, or none is there.
 
     Args:
         kind: of `FEEDS`.
         path: its folder.
+        frames: that the student reads of a clip; 0 = it reads pictures.
     """
     rows = _folder_rows(path) if kind == "folder" else _camera_rows(path)
     bad, looked = list[str](), 0
     for where, row in islice(rows, LOOKED):
         looked += 1
         try:
-            item(path, row, "", follow=kind == "folder")
+            if wrong := unlike(item(path, row, "", follow=kind == "folder").picture, frames):
+                bad.append(f"{where}: {wrong}")
         except BadItem as err:
             bad.append(f"{where}: {err}")
     return f"{len(bad)} of the first {looked} rows cannot be used: {one_line(bad[0])}" if bad else ""

@@ -1,6 +1,6 @@
 """The agent's endpoint on loopback, for programs of the same machine.
 
-    POST /answer    a question and a picture -> {"answer", "uncertainty", "version"}
+    POST /answer    a question and a picture or clip -> {"answer", "uncertainty", "version"}
     GET /health     200 when the device answers and the cloud's last order was done, else 503
     GET /metrics    for Prometheus
 
@@ -35,7 +35,7 @@ from clients.device.metrics import CONTENT_TYPE, Metrics
 if TYPE_CHECKING:
     from clients.device.agent import Agent
 
-WAITING = 4  # requests that are read, wait or are answered, at a time; each holds its picture
+WAITING = 4  # requests that are read, wait or are answered, at a time; each holds its pictures
 SLOW = 30.0  # s, that a request may take to come
 _log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class Endpoint:
         )
 
     async def answer(self, request: Request) -> Response:
-        """Answer a question about a picture."""
+        """Answer a question about a picture or a clip."""
         began = time.perf_counter()
         if self.open >= WAITING:
             return _error(503, f"{WAITING} questions wait already; ask again")

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import psutil
 from cryptography import x509
 
-from cdc_flower.config import ConfigError, parse_stages
+from cdc_flower.config import Config, ConfigError, parse_stages
 from cdc_flower.models import compressions
 from clients.device import models
 from clients.device.settings import Bundle
@@ -36,14 +36,29 @@ def arithmetic(bundle: Bundle) -> None:
         raise ConfigError(f"{err} (setting 'compression' in '{bundle.folder / 'device.toml'}')") from None
 
 
+def frames(bundle: Bundle) -> int:
+    """Of a clip, that the student reads; 0 = it reads pictures."""
+    from cdc_flower.models.folders import paths  # what an agent does not need, and would hold
+    from cdc_flower.models.shared import card_frames
+
+    config = _config(bundle)
+    card = paths(config.pair, config.data.name).card
+    return card_frames(card) if card else config.data.frames
+
+
+def _config(bundle: Bundle) -> Config:
+    """The settings of a bundle, with the folders of its models."""
+    folders = {setting: str(folder) for setting, folder in models.verify(bundle.folder).items()}
+    return parse_stages({**bundle.run_config(), **folders})
+
+
 def packed(bundle: Bundle) -> float:
     """Bytes of the student as it is kept in memory, with tower and adapter, from the headers of its files."""
-    from cdc_flower.models.folders import paths  # what an agent does not need, and would hold
+    from cdc_flower.models.folders import paths
     from cdc_flower.models.room import FLOAT
     from cdc_flower.plan.checkpoints import open_checkpoint
 
-    folders = {setting: str(folder) for setting, folder in models.verify(bundle.folder).items()}
-    config = parse_stages({**bundle.run_config(), **folders})
+    config = _config(bundle)
     student = paths(config.pair, config.data.name).student
     parts = open_checkpoint(student, "student", config.pair.adapter, config.pair.lora_rank).parts
     return parts.stored(compression(bundle)) + FLOAT * (parts.tower + parts.added + 2 * parts.adapter)

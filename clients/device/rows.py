@@ -1,4 +1,5 @@
-"""Rows `{"image": name, "question": words}` and pictures that other programs write; all of it may be hostile.
+"""Rows `{"image": name, "question": words}`, of clips `{"frames": [name, ...], ...}`, and the pictures that
+they name; other programs write them, and all of it may be hostile.
 
 A name is that of a file in the feed's folder and nothing else; no more than a bound is read; a picture is
 opened as data sets are (`cdc_flower.data.bitmaps`).
@@ -11,19 +12,36 @@ import json
 import os
 import stat
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from cdc_flower.border import one_line
 from cdc_flower.config import ConfigError
 from cdc_flower.data.bitmaps import MAX_BYTES, check_picture
-from clients.device.feed import Item
+from clients.device.feed import MOST_FRAMES, Item
 
 MOST_ROW = 2**16  # bytes of a row, and of a pair's file
+HOW = 'allowed: {"image": name, "question": words}, of a clip {"frames": [name, ...], "question": words}'
 
 
 class BadItem(ValueError):
     """An item that cannot be used; the message says why."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a row says.
+
+    Attributes:
+        question: its words, with single spaces.
+        files: name of its picture, or names of the frames of its clip in their order.
+        clip: whether they are frames.
+    """
+
+    question: str
+    files: tuple[str, ...]
+    clip: bool
 
 
 def there(path: Path) -> Path:
@@ -51,11 +69,15 @@ def item(folder: Path, row: bytes, key: str, follow: bool) -> Item:
     Raises:
         BadItem: see there.
     """
-    name, question = named(row)
-    picture = bytes_of(folder, name, MAX_BYTES, follow)
-    if wrong := check_picture(picture):
-        raise BadItem(f"{name!a}: {wrong}")
-    return Item(question, picture, key)
+    said, left = read(row), MAX_BYTES
+    pictures = list[bytes]()
+    for name in said.files:
+        picture = bytes_of(folder, name, left, follow)
+        if wrong := check_picture(picture):
+            raise BadItem(f"{name!a}: {wrong}")
+        pictures.append(picture)
+        left -= len(picture)
+    return Item(said.question, tuple(pictures) if said.clip else pictures[0], key)
 
 
 def several(why: Sequence[str]) -> str:
@@ -63,8 +85,8 @@ def several(why: Sequence[str]) -> str:
     return one_line(why[0] if len(why) == 1 else f"{len(why)} of them, first {why[0]}")
 
 
-def named(row: bytes) -> tuple[str, str]:
-    """Name of the picture, and question with single spaces, of a row.
+def read(row: bytes) -> Row:
+    """What a row says.
 
     Raises:
         BadItem: see there.
@@ -76,19 +98,30 @@ def named(row: bytes) -> tuple[str, str]:
     except (ValueError, RecursionError) as err:
         raise BadItem(f"no JSON: {err}") from None
     if not isinstance(found, dict):
-        raise BadItem('no object; allowed: {"image": name, "question": words}')
-    name: Any = found.get("image")
-    question: Any = found.get("question")
-    for field_name, value in (("image", name), ("question", question)):
-        if not isinstance(value, str) or not value.strip():
-            raise BadItem(f'field \'{field_name}\' is no text; allowed: {{"image": name, "question": words}}')
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise BadItem(f"field '{field_name}' = {value[:24]!a}: no text in Unicode") from None
-    if not name or name.startswith(".") or "/" in name or "\0" in name:
-        raise BadItem(f"field 'image' = {name[:60]!a}; allowed: the name of a file in the folder")
-    return name, " ".join(question.split())
+        raise BadItem(f"no object; {HOW}")
+    if "image" in found and "frames" in found:
+        raise BadItem(f"'image' and 'frames'; {HOW}")
+    clip = "frames" in found
+    names = found["frames"] if clip else [found.get("image")]
+    if not isinstance(names, list) or not 1 <= len(names) <= MOST_FRAMES:
+        raise BadItem(f"field 'frames' is no list of 1 to {MOST_FRAMES} names; {HOW}")
+    field_name = "frames" if clip else "image"
+    files = tuple(_words(field_name, name) for name in names)
+    question = _words("question", found.get("question"))
+    for name in files:
+        if name.startswith(".") or "/" in name or "\0" in name:
+            raise BadItem(f"field '{field_name}' = {name[:60]!a}; allowed: the name of a file in the folder")
+    return Row(" ".join(question.split()), files, clip)
+
+
+def _words(field_name: str, value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise BadItem(f"field '{field_name}' is no text; {HOW}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise BadItem(f"field '{field_name}' = {value[:24]!a}: no text in Unicode") from None
+    return value
 
 
 def bytes_of(folder: Path, name: str, most: int, follow: bool) -> bytes:

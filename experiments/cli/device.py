@@ -67,14 +67,20 @@ def check(bundle: BundleFolder) -> None:
 @device_app.command("ask")
 def ask(
     bundle: BundleFolder,
-    image: Annotated[Path, typer.Option(click_type=File(), help="A picture: PNG, JPEG, WEBP, GIF or BMP.")],
+    image: Annotated[
+        list[Path],
+        typer.Option(
+            click_type=File(),
+            help="A picture: PNG, JPEG, WEBP, GIF or BMP; repeatable: the frames of a clip.",
+        ),
+    ],
     question: Annotated[str, typer.Option(help="Words.")],
     keep: Annotated[
         bool, typer.Option("--keep/--no-keep", help="It may become a sample that is sent.")
     ] = True,
     as_json: Json = False,
 ) -> None:
-    """Ask the agent that runs on this machine a question about a picture."""
+    """Ask the agent that runs on this machine a question about a picture or a clip."""
     from clients.device.ask import ask as asking
     from clients.device.settings import Bundle
 

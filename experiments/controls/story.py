@@ -98,7 +98,7 @@ class Asked:
         until(lambda: self._version() == version, LONG, f"version {version}", self._fleet.programs)
         given = []
         for picture, question in zip(self._pictures, self._world.test["question"], strict=True):
-            found = ask(self._bundle, picture, str(question), keep=False)
+            found = ask(self._bundle, [picture], str(question), keep=False)
             if found["version"] != version:
                 raise RuntimeError(f"version {found['version']} answered, {version} was to be asked")
             given.append(found["answer"])

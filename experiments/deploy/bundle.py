@@ -41,10 +41,12 @@ def device_parts(config: Config, stream: bool) -> tuple[Parts, Mapping[str, Path
     from cdc_flower.data.world import load_world
     from cdc_flower.models.folders import device_files
     from cdc_flower.models.shared import load_shared
+    from strategies.transforms import provided
 
     shared = load_shared(config.pair, config.data.name, config.data.frames)
-    longest = longest_question(shared, load_world(config, shared))
-    return device_files(config.pair, config.data.name), {}, longest
+    world = load_world(config, shared)
+    provided(config, shared, world)  # the cloud will want one; a device cannot be given it later
+    return device_files(config.pair, config.data.name), {}, longest_question(shared, world)
 
 
 def make(

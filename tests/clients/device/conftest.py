@@ -91,6 +91,19 @@ def student(one_bundle) -> Student:
 
 
 @pytest.fixture
+def clip_bundle(make_bundle, clip_settings) -> Callable[..., Path]:
+    """`clip_bundle(number=0, method="mmpg")`: of a device that reads clips of three frames from a folder."""
+
+    def make(number: int = 0, **more: Any) -> Path:
+        settings = clip_settings(**{"method": "mmpg", "run_receipts": True, **more})
+        folder = make_bundle(settings, number, feed="folder", longest_question=20)
+        (folder / "feed").mkdir(exist_ok=True)
+        return folder
+
+    return make
+
+
+@pytest.fixture
 def begin(one_bundle, student, tmp_path, monkeypatch) -> Iterator[Callable[..., Agent]]:
     """`begin()` is the agent of a device, again and again the same one, as if it had been killed before;
     `begin(feed="folder", ...)` with other settings of its own.

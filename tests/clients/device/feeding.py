@@ -10,16 +10,21 @@ from pathlib import Path
 from PIL import Image
 
 
-def picture(shade: int = 0, kind: str = "PNG") -> bytes:
+def picture(shade: int = 0, kind: str = "PNG", size: tuple[int, int] = (8, 6)) -> bytes:
     """A small encoded picture."""
     data = io.BytesIO()
-    Image.new("RGB", (8, 6), (shade, 0, 0)).save(data, kind)
+    Image.new("RGB", size, (shade, 0, 0)).save(data, kind)
     return data.getvalue()
 
 
 def row(image: str, question: str) -> bytes:
     """A row of a feed."""
     return json.dumps({"image": image, "question": question}).encode() + b"\n"
+
+
+def clip_row(frames: object, question: str) -> bytes:
+    """A row of a feed about a clip."""
+    return json.dumps({"frames": frames, "question": question}).encode() + b"\n"
 
 
 def pair(folder: Path, name: str, question: str, age: int = 0) -> None:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -29,10 +30,12 @@ from clients.device import conditions, mover, orders, start
 from clients.device.agent import Agent
 from clients.device.conditions import Conditions
 from clients.device.database import DatabaseError
+from clients.device.feeds import QUESTIONS
 from clients.device.mailbox import Order
 from clients.device.spool import TRIES, Facts
 from clients.store import SHELF, Adapter
 from strategies.run import run, run_local
+from tests.clients.device import feeding as fed
 
 
 @contextmanager
@@ -112,6 +115,31 @@ def test_agents_of_clips_give_the_ledger_of_a_simulated_fleet_and_wear_their_own
         assert found.personal.equals(local.personal)
         assert all(a.adapter.version > 0 for a in agents)
         assert len({a.adapter.digest for a in agents}) == 4
+
+
+@pytest.mark.parametrize("method", ["mmpg", "mmpg_cdc"])
+def test_devices_with_clips_of_their_own_get_adapters_of_their_own(
+    method, clip_bundle, clip_settings, tmp_path
+):
+    settings = clip_settings(method=method, devices=2, rounds=2, **{"cloud.steps": 1, "mmpg.steps": 1})
+    bundles = [clip_bundle(number, method=method) for number in range(2)]
+    for number, folder in enumerate(bundles):
+        for shade in range(4):
+            (folder / "feed" / f"{shade}.png").write_bytes(fed.picture(60 * shade + number, size=(8, 8)))
+        names = [f"{shade}.png" for shade in range(4)]
+        asked = ("what moves?", "did they meet?")[number:]
+        rows = [fed.clip_row(names[i:], question) for i, question in enumerate(asked)]
+        (folder / "feed" / QUESTIONS).write_bytes(b"".join(rows))
+    with running(bundles) as agents:
+        last = time.monotonic() + 60
+        while not all(agent.spool.facts().came for agent in agents) and time.monotonic() < last:
+            time.sleep(0.01)
+        found = deployed({**settings, "run.out-dir": str(tmp_path / "deployed")}, bundles)
+        assert found.status == "completed"
+        assert found.devices.groupby("device")["uploaded_samples"].sum().tolist() == [2, 1]
+        assert found.devices["status"].eq("ok").all()
+        assert all(a.adapter.version > 0 for a in agents)
+        assert len({a.adapter.digest for a in agents}) == 2
 
 
 # --- one device, without a cloud ----------------------------------------------------------------------------

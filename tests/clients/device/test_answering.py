@@ -8,12 +8,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cdc_flower.data.features import ORIENTATION, open_picture
+from cdc_flower.data.features import ORIENTATION, open_picture, stacked
 from cdc_flower.data.instruction import told_by_card
 from cdc_flower.data.world import instructed
 from clients.device import answering
-from clients.device.answering import ItemError, opened
+from clients.device.answering import ItemError, Student, opened
 from clients.device.feed import Item
+from clients.device.settings import Bundle
 
 
 def encoded(picture, kind="PNG"):
@@ -77,6 +78,39 @@ def test_the_longest_question_is_counted_with_its_instruction(student, picture):
     replace(bare, longest=least).read(Item("what is this?", picture, "1"))
     with pytest.raises(ItemError, match=f"a question of {least} ids"):
         replace(bare, longest=least - 1).read(Item("what is this?", picture, "1"))
+
+
+@pytest.fixture
+def clip_student(clip_bundle):
+    return Student.of(Bundle.of(clip_bundle()))
+
+
+def test_of_a_clip_as_many_frames_are_read_as_the_student_knows(clip_student):
+    student, rng = clip_student, np.random.default_rng(0)
+    pictures = [Image.fromarray(rng.integers(0, 255, (8, 8, 3)).astype(np.uint8)) for _ in range(5)]
+    frames = tuple(encoded(one) for one in pictures)
+    read = student.read(Item("what moves?", frames, "1"))
+    tokens, grid = stacked(student.shared.encode([pictures[i] for i in (0, 2, 4)]))
+    np.testing.assert_array_equal(read.tokens, tokens)
+    assert read.grid == grid == (12, 6, 2)
+    one = student.read(Item("what moves?", frames[:1], "1"))
+    np.testing.assert_array_equal(one.tokens.reshape(3, 4, -1), read.tokens[None, :4].repeat(3, 0))
+    assert np.isfinite(student.answer([read, one], student.resident.initial).entropy).all()
+
+
+def test_clips_and_pictures_are_not_taken_for_one_another(clip_student, student, picture):
+    with pytest.raises(ItemError, match="a picture, and the student reads clips of 3 frames; allowed: 'fr"):
+        clip_student.read(Item("what moves?", picture, "1"))
+    with pytest.raises(ItemError, match="frames of a clip, and the student reads pictures; allowed: 'image'"):
+        student.read(Item("what is this?", (picture, picture), "1"))
+
+
+def test_frames_of_two_sizes_and_damaged_ones_are_refused(clip_student, picture):
+    small = encoded(Image.new("RGB", (4, 4)))
+    with pytest.raises(ItemError, match=r"frames of \(4, 4\) and of \(48, 48\) pixels; allowed: one size"):
+        clip_student.read(Item("what moves?", (picture, small, picture), "1"))
+    with pytest.raises(ItemError, match="cannot be used: none of PNG"):
+        clip_student.read(Item("what moves?", (picture, b"x", picture), "1"))
 
 
 @pytest.mark.parametrize(

@@ -19,11 +19,12 @@ def test_one_clear_line_where_nobody_can_answer(tmp_path, monkeypatch):
     free.close()
     own = Bundle(tmp_path, DeviceConfig(http_port=port))
     with pytest.raises(RunError, match="device 0 is not running.*cdc-flower device run"):
-        ask(own, image, "what?")
+        ask(own, [image], "what?")
     with pytest.raises(ConfigError, match="http-port"):
-        ask(Bundle(tmp_path, DeviceConfig(http_port=0)), image, "what?")
+        ask(Bundle(tmp_path, DeviceConfig(http_port=0)), [image], "what?")
     with pytest.raises(ConfigError, match="No such file"):
-        ask(own, tmp_path / "absent.png", "what?")
-    monkeypatch.setattr(asking, "MOST_BYTES", 9)
-    with pytest.raises(ConfigError, match="more than 9 bytes"):
-        ask(own, image, "what?")
+        ask(own, [tmp_path / "absent.png"], "what?")
+    for most, images in ((9, [image]), (19, [image, image])):
+        monkeypatch.setattr(asking, "MOST_BYTES", most)
+        with pytest.raises(ConfigError, match=f"more than {most} bytes"):
+            ask(own, images, "what?")

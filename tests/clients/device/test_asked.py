@@ -43,6 +43,17 @@ def test_a_form_and_json_say_the_same(picture, question):
     assert second.keep
 
 
+@settings(max_examples=12)
+@given(st.lists(st.binary(min_size=1, max_size=99), min_size=1, max_size=20))
+def test_frames_keep_their_order_in_a_form_and_in_json(frames):
+    coded = [base64.b64encode(one).decode() for one in frames]
+    first = read(asked.JSON, json.dumps({"question": "q", "frames": coded}).encode())
+    parts = [("frames", ("x.jpg", one, "image/jpeg")) for one in frames]
+    request = httpx.Request("POST", "http://x", data={"question": "q"}, files=parts)
+    second = read(request.headers["content-type"], request.read())
+    assert first.picture == second.picture == tuple(frames)
+
+
 def test_keep():
     assert not read(*_json(question="q", image=PICTURE, keep=False)).keep
     assert not read(*_form(question="q", image=PICTURE, keep="false")).keep
@@ -62,17 +73,25 @@ def test_keep():
         (asked.JSON, b'{"question": "q"}'),
         (asked.JSON, b'{"question": "q", "image": "!"}'),
         (asked.JSON, b'{"question": "q", "image": 3}'),
+        (asked.JSON, b'{"question": "q", "frames": []}'),
+        (asked.JSON, b'{"question": "q", "frames": "AAAA"}'),
+        (asked.JSON, b'{"question": "q", "frames": ["AAAA", ""]}'),
+        (asked.JSON, b'{"question": "q", "frames": ["AAAA", "!"]}'),
+        (asked.JSON, b'{"question": "q", "frames": ["AAAA", ["AAAA"]]}'),
+        (asked.JSON, b'{"question": "q", "frames": ["AAAA"], "image": "AAAA"}'),
+        (asked.JSON, b'{"question": "q", "frames": [%s"AAAA"]}' % (b'"AAAA", ' * 256)),
+        (asked.JSON, b'{"question": "q", "frames": %s%s}' % (b"[" * 900, b"]" * 900)),
         (asked.JSON, b'{"question": "\\ud800", "image": "AAAA"}'),
         (asked.JSON, b'{"question": "q", "image": "AAAA", "other": 1}'),
         (asked.FORM, b""),
         (f"{asked.FORM}; boundary=", b""),
         (f"{asked.FORM}; boundary=x", b"--x\r\n"),
         (f"{asked.FORM}; boundary=x", b"--x\r\n\r\nno name\r\n--x--\r\n"),
-        (f"{asked.FORM}; boundary=x", b"--x\r\n\r\n" * 100 + b"--x--"),
+        (f"{asked.FORM}; boundary=x", b"--x\r\n\r\n" * 300 + b"--x--"),
         _form(question=b"\xff", image=PICTURE),
         _form(question="q"),
     ],
-    ids=map(str, range(17)),  # a form's boundary is drawn
+    ids=map(str, range(25)),  # a form's boundary is drawn
 )
 def test_others_are_refused_in_one_line(kind, body):
     with pytest.raises(BadRequest) as refused:
@@ -93,3 +112,5 @@ def test_a_picture_is_bounded(monkeypatch):
     monkeypatch.setattr(asked, "MOST_BYTES", len(PICTURE) - 1)
     with pytest.raises(BadRequest, match="allowed"):
         read(*_json(question="q", image=PICTURE))
+    with pytest.raises(BadRequest, match="field 'frames': 24 bytes; allowed: 19"):  # of all together
+        read(asked.JSON, json.dumps({"question": "q", "frames": ["A" * 16] * 2}).encode())

@@ -11,7 +11,7 @@ from PIL import Image
 from clients.device import camera
 from clients.device.camera import BAD, TAKEN
 from tests import documents
-from tests.clients.device.feeding import pair, picture, row
+from tests.clients.device.feeding import clip_row, pair, picture, row
 
 
 def _asked(items):
@@ -63,6 +63,21 @@ def test_after_a_loss_of_power_what_was_spooled_is_removed_and_the_rest_given(tm
     assert _files(tmp_path) == []
     pair(tmp_path, "d", "d")
     assert camera.camera(tmp_path, last.key).poll(9)[0].key != last.key  # no number is given twice
+
+
+def test_the_frames_of_a_clip_go_together(tmp_path):
+    for shade, name in enumerate("abc"):
+        (tmp_path / f"{name}.png").write_bytes(picture(shade))
+    (tmp_path / "clip.json").write_bytes(clip_row(["a.png", "b.png", "a.png"], "what moves?"))
+    feed = camera.camera(tmp_path, "")
+    (found,) = feed.poll(9)
+    assert found.picture == (picture(0), picture(1), picture(0))
+    feed.spooled(found.key)
+    assert _files(tmp_path) == ["c.png"]
+    (tmp_path / "clip.json").write_bytes(clip_row(["absent.png", "c.png"], "what moves?"))
+    assert feed.poll(9) == []
+    assert _files(tmp_path) == ["000000000002 c.png", "000000000002.json"]
+    assert {p.parent.name for p in tmp_path.rglob("*.*")} == {BAD}
 
 
 def test_what_cannot_be_used_is_set_aside_with_one_line(tmp_path, caplog, monkeypatch):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cdc_flower.config import ConfigError
 from clients.device import feeds, rows
 from clients.device.feeds import FEEDS, QUESTIONS, first_rows
-from tests.clients.device.feeding import picture, row
+from tests.clients.device.feeding import clip_row, picture, row
 
 
 @pytest.fixture
@@ -104,14 +104,14 @@ def test_rows_of_no_use_are_read_a_bounded_number_at_a_time_and_not_again(folder
 
 @pytest.mark.parametrize("kind", ["folder", "camera"])
 def test_the_first_rows_are_looked_at_without_being_taken(folder, kind):
-    assert first_rows(kind, folder) == ""  # nothing is there yet
+    assert first_rows(kind, folder, 0) == ""  # nothing is there yet
     if kind == "folder":
         (folder / QUESTIONS).write_bytes(row("a.png", "q") + b"\n" + row("absent.png", "q"))
     else:
         (folder / "1.json").write_bytes(row("a.png", "q"))
         (folder / "2.json").write_bytes(row("absent.png", "q"))
     before = sorted(folder.iterdir())
-    said = first_rows(kind, folder)
+    said = first_rows(kind, folder, 0)
     assert said.startswith("1 of the first 2 rows cannot be used: ")
     assert said.endswith(f"'absent.png': No such file or directory in '{folder}'")
     assert ("row 3" if kind == "folder" else "2.json") in said
@@ -120,7 +120,15 @@ def test_the_first_rows_are_looked_at_without_being_taken(folder, kind):
 
 def test_a_first_row_that_is_too_long_is_one_row(folder):
     (folder / QUESTIONS).write_bytes(b"x" * (3 * rows.MOST_ROW) + b"\n" + row("absent.png", "q"))
-    assert first_rows("folder", folder).startswith("2 of the first 2 rows cannot be used")
+    assert first_rows("folder", folder, 0).startswith("2 of the first 2 rows cannot be used")
+
+
+def test_of_the_first_rows_it_is_said_that_the_student_reads_something_else(folder):
+    (folder / QUESTIONS).write_bytes(row("a.png", "q"))
+    assert "a picture, and the student reads clips of 3 frames" in first_rows("folder", folder, 3)
+    (folder / QUESTIONS).write_bytes(clip_row(["a.png"], "q"))
+    assert first_rows("folder", folder, 3) == ""
+    assert "frames of a clip, and the student reads pictures" in first_rows("folder", folder, 0)
 
 
 def test_a_file_that_was_written_anew_is_read_from_its_beginning(folder, caplog):

@@ -126,11 +126,13 @@ def test_it_listens_on_the_port_of_the_settings_where_that_is_free(agent, pictur
     with endpoint(agent) as on:
         assert httpx.get(f"http://127.0.0.1:{on}/health").status_code == 200
         (tmp_path / "x.png").write_bytes(picture)
-        assert ask_agent(own, tmp_path / "x.png", "what?")["version"] == 0
+        assert ask_agent(own, [tmp_path / "x.png"], "what?")["version"] == 0
+        with pytest.raises(ConfigError, match="the frames of a clip, and the student reads pictures"):
+            ask_agent(own, [tmp_path / "x.png"] * 2, "what?")
         with pytest.raises(ConfigError, match="the agent says"):
-            ask_agent(own, tmp_path / "x.png", "<image>")
+            ask_agent(own, [tmp_path / "x.png"], "<image>")
         other = replace(own, device=replace(own.device, number=7))
         with pytest.raises(RunError, match="is not the agent of device 7"):
-            ask_agent(other, tmp_path / "x.png", "what?")
+            ask_agent(other, [tmp_path / "x.png"], "what?")
     with pytest.raises(RunError, match="is not running"):
-        ask_agent(own, tmp_path / "x.png", "what?")
+        ask_agent(own, [tmp_path / "x.png"], "what?")

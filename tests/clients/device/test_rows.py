@@ -11,14 +11,50 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clients.device import rows
-from clients.device.rows import BadItem, item, named
-from tests.clients.device.feeding import picture, row
+from clients.device.feed import MOST_FRAMES
+from clients.device.rows import BadItem, item, read
+from tests.clients.device.feeding import clip_row, picture, row
 
 
 def test_a_row_names_a_picture_of_the_folder(tmp_path):
     (tmp_path / "a.png").write_bytes(picture(3))
     found = item(tmp_path, row("a.png", "what  is\nthis?"), "k", follow=False)
     assert (found.question, found.picture, found.key) == ("what is this?", picture(3), "k")
+
+
+def test_a_row_names_the_frames_of_a_clip_in_their_order(tmp_path):
+    for shade, name in enumerate("ab"):
+        (tmp_path / f"{name}.png").write_bytes(picture(shade))
+    found = item(tmp_path, clip_row(["b.png", "a.png", "b.png"], "what moves?"), "k", follow=False)
+    assert found.picture == (picture(1), picture(0), picture(1))
+    one = item(tmp_path, clip_row(["a.png"], "what moves?"), "k", follow=False)
+    assert one.picture == (picture(0),)
+
+
+@pytest.mark.parametrize(
+    ("frames", "says"),
+    [
+        ([], "'frames' is no list of 1 to 256"),
+        ("a.png", "'frames' is no list of 1 to 256"),
+        (["a.png"] * (MOST_FRAMES + 1), "'frames' is no list of 1 to 256"),
+        (["a.png", 3], "'frames' is no text"),
+        (["a.png", "../a.png"], r"'frames' = '../a.png'; allowed: the name of a file"),
+        (["a.png", "absent.png"], "'absent.png': No such file"),
+        (["a.png", "half.png"], "'half.png': not a readable picture"),
+        (["a.png", "a.png", "a.png"], "'a.png': more than"),
+    ],
+)
+def test_frames_that_cannot_be_used_are_refused(tmp_path, monkeypatch, frames, says):
+    (tmp_path / "a.png").write_bytes(picture())
+    (tmp_path / "half.png").write_bytes(picture()[:40])
+    monkeypatch.setattr(rows, "MAX_BYTES", len(picture()) * 5 // 2)  # of all frames
+    with pytest.raises(BadItem, match=says):
+        item(tmp_path, clip_row(frames, "q"), "k", follow=True)
+
+
+def test_a_row_is_about_a_picture_or_a_clip():
+    with pytest.raises(BadItem, match="'image' and 'frames'; allowed: "):
+        read(b'{"image": "a", "frames": ["a"], "question": "q"}')
 
 
 @pytest.mark.parametrize(
@@ -68,16 +104,22 @@ def test_what_is_no_file_or_a_link_where_links_are_not_followed_is_refused(tmp_p
 )
 def test_a_row_that_says_nothing_usable_is_refused(data):
     with pytest.raises(BadItem):
-        named(data)
+        read(data)
 
 
 @settings(max_examples=30)
-@given(st.binary(max_size=200) | st.text(max_size=60).map(lambda text: row(text, text)))
+@given(
+    st.binary(max_size=200)
+    | st.text(max_size=60).map(lambda text: row(text, text))
+    | st.lists(st.text(max_size=9), max_size=3).map(lambda names: clip_row(names, "q"))
+)
 def test_whatever_a_row_is_the_name_is_one_component(data):
     try:
-        name, question = named(data)
+        found = read(data)
     except BadItem:
         return
-    assert name == os.path.basename(name)
-    assert question.strip()
-    assert "\0" not in name
+    assert found.files
+    for name in found.files:
+        assert name == os.path.basename(name)
+        assert "\0" not in name
+    assert found.question.strip()

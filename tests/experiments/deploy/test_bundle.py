@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tarfile
 
 import pytest
@@ -11,6 +12,7 @@ from cdc_flower.config import flat, parse
 from cdc_flower.data.source import longest_question, source
 from cdc_flower.data.world import load_world
 from cdc_flower.models.shared import load_shared
+from cdc_flower.models.transform import FILE
 from clients.device.models import verify
 from clients.device.settings import Bundle
 from experiments.deploy import bundle, keys, provision
@@ -91,3 +93,16 @@ def test_a_stream_is_all_that_a_device_reads_and_has_neither_labels_nor_anything
     longest = longest_question(shared, load_world(config, shared))
     assert Bundle.of(plain).device.longest_question == longest > 0
     assert not (plain / "stream").exists()
+
+
+def test_a_pair_without_a_transform_of_tokens_gets_it_before_its_files_are_signed(
+    clip_pair_folder, clip_settings, tmp_path, capfd
+):
+    folder = shutil.copytree(clip_pair_folder, tmp_path / "own")
+    (folder / FILE).unlink(missing_ok=True)
+    config = parse(clip_settings(method="mmpg", **{"pair.folder": str(folder)}))
+    parts, files, longest = bundle.device_parts(config, False)
+    assert any(FILE in names for _, names in parts.values())
+    assert (folder / FILE).is_file()
+    assert files == {}
+    assert longest > 0
