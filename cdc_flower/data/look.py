@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import sqrt
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,8 +14,10 @@ import pandas as pd
 from cdc_flower.config import Config, ConfigError
 from cdc_flower.data import splits
 from cdc_flower.data.domains import SOURCE, domains
-from cdc_flower.data.packs import GENERATED, Pack, questions
+from cdc_flower.data.frames import Clips
+from cdc_flower.data.packs import GENERATED, Pack, check_folder, questions, shards
 from cdc_flower.data.partition import partition
+from cdc_flower.data.pictures import layout
 from cdc_flower.data.rows import as_words
 from cdc_flower.data.schedule import Streams, repeats
 from cdc_flower.stages import DataConfig
@@ -42,6 +45,19 @@ class Axis:
     column: str
     said: str
     values: pd.DataFrame
+
+
+def of_clips(data: DataConfig) -> bool:
+    """Whether the samples of a pack are clips; no row is read.
+
+    Raises:
+        PackError: a folder that is no pack.
+    """
+    if data.pack in GENERATED:
+        return data.pack == "clips"
+    check_folder(data)
+    file = shards(Path(data.pack).expanduser(), "train")[0]
+    return Clips.column in layout(file, str(file))[0].names
 
 
 def axes(pack: Pack, config: Config) -> list[Axis]:

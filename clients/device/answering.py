@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from cdc_flower.models.shared import Shared, load_shared
 from cdc_flower.stages import PairConfig
 from clients.device import models
 from clients.device.feed import Encoded, Item, unlike
+from clients.device.rows import MOST_PIXELS
 from clients.device.settings import Bundle
 from clients.store import Adapter
 from clients.task import Resident, resident
@@ -129,16 +131,22 @@ class Student:
         Raises:
             ItemError: a picture or clip that cannot be used.
         """
-        frames = self.shared.frames
-        if wrong := unlike(picture, frames):
+        frames, encoded, size, pixels = self.shared.frames, dict[bytes, Any](), (0, 0), 0
+        if wrong := unlike(not isinstance(picture, bytes), frames):
             raise ItemError(wrong)
-        each = [picture] if isinstance(picture, bytes) else [picture[i] for i in spread(len(picture), frames)]
+        every = (picture,) if isinstance(picture, bytes) else picture
+        each = [every[i] for i in spread(len(every), max(1, frames))]
         try:
-            pictures = [opened(one) for one in each]
-            if len(sizes := sorted({one.size for one in pictures})) > 1:
-                raise ValueError(f"frames of {sizes[0]} and of {sizes[1]} pixels; allowed: one size")
-            encoded = self.shared.encode(pictures)
-            tokens, grid = stacked(encoded) if frames else encoded[0]
+            for data in dict.fromkeys(each):  # one after another: decoded, a frame may have 48 MiB
+                one = opened(data)
+                size = size if pixels else one.size
+                pixels += one.width * one.height
+                if one.size != size:
+                    raise ValueError(f"frames of {size} and of {one.size} pixels; allowed: one size")
+                if pixels > MOST_PIXELS:
+                    raise ValueError(f"frames of more than {MOST_PIXELS} pixels together")
+                (encoded[data],) = self.shared.encode([one])
+            tokens, grid = stacked([encoded[data] for data in each]) if frames else encoded[each[0]]
         except ValueError as err:
             raise ItemError(f"a picture that cannot be used: {err}") from None
         half = np.asarray(tokens).astype(np.float16)

@@ -11,6 +11,7 @@ import httpx
 from cdc_flower.config import ConfigError, RunError
 from cdc_flower.loopback import HOST
 from clients.device.asked import MOST_BYTES
+from clients.device.feed import MOST_FRAMES
 from clients.device.settings import Bundle
 
 WAIT = 600.0  # s, for an answer: the agent may be at an order of the cloud
@@ -35,6 +36,8 @@ def ask(bundle: Bundle, images: Sequence[Path], question: str, *, keep: bool = T
         raise ConfigError(
             f"setting 'http-port' = 0 in '{bundle.folder}': the agent of this device is not asked"
         )
+    if len(images) > MOST_FRAMES:
+        raise ConfigError(f"--image {len(images)} times; allowed: up to {MOST_FRAMES}, the frames of a clip")
     pictures, left = list[bytes](), MOST_BYTES
     for image in images:
         try:
@@ -44,7 +47,8 @@ def ask(bundle: Bundle, images: Sequence[Path], question: str, *, keep: bool = T
             raise ConfigError(f"--image '{image}': {err.strerror}") from None
         left -= len(pictures[-1])
         if left < 0:
-            raise ConfigError(f"--image '{image}': more than {MOST_BYTES} bytes")
+            of = f"'{image}'" if len(images) == 1 else f"{len(images)} times"
+            raise ConfigError(f"--image {of}: more than {MOST_BYTES} bytes in all")
     field = "image" if len(pictures) == 1 else "frames"
     address = f"http://{HOST}:{own.http_port}"
     start = f"start it with `cdc-flower device run {bundle.folder}`"

@@ -9,22 +9,24 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+import stat
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 
 from cdc_flower.config import ConfigError
 from cdc_flower.disk import keep_names
 from clients.device.feed import Feed, Item
-from clients.device.rows import MOST_ROW, BadItem, behind, bytes_of, item, read, several, there
+from clients.device.rows import MOST_ROW, BadItem, behind, bytes_of, item, named, several, there
 
-MOST_BAD = 200  # files that are kept for somebody to look at; the oldest go first
+MOST_BAD = 512  # files that are kept for somebody to look at; the oldest pairs go first, the newest stays
 TAKEN, BAD = "taken", "bad"
 _log = logging.getLogger(__name__)
 
 
-def camera(path: Path, fed: str) -> Feed:
+def camera(path: Path, fed: str, frames: int = 0) -> Feed:
     """A folder into which another program puts pairs: a picture, and a file `NAME.json` that says `{"image":
     name, "question": words}`; of a clip its frames, and `{"frames": [name, ...], ...}`.
 
@@ -32,10 +34,14 @@ def camera(path: Path, fed: str) -> Feed:
     renamed. A name is used once. A pair is removed when its sample lies in the spool; what cannot be used is
     moved into `bad/`.
 
+    Args:
+        fed: key of the last item that was spooled.
+        frames: that the student reads of a clip; 0 = it reads pictures.
+
     Raises:
         ConfigError: the folder cannot be written.
     """
-    found = _Camera(there(path))
+    found = _Camera(there(path), frames)
     found.begin(fed)
     return found
 
@@ -52,6 +58,7 @@ class _Camera:
     """
 
     path: Path
+    frames: int
     number: int = 0
     waiting: list[Item] = field(default_factory=list)
     bad: list[str] = field(default_factory=list)
@@ -119,26 +126,27 @@ class _Camera:
         row = b""
         try:
             row = bytes_of(path.parent, path.name, MOST_ROW, follow=False)
-            self.waiting.append(item(self.path, row, f"pair {number}", follow=False))
+            self.waiting.append(item(self.path, row, f"pair {number}", False, self.frames))
         except BadItem as err:
             self.bad.append(str(err))
             self._set_aside(path, row)
 
     def _set_aside(self, path: Path, row: bytes) -> None:
         bad = self.path / BAD
-        for name in _files(row):
+        for i, name in enumerate(named(row)):
             with suppress(OSError):
-                os.rename(self.path / name, bad / f"{path.stem} {name}"[-200:])
+                if not stat.S_ISDIR((self.path / name).lstat().st_mode):  # `bad` itself is none of its files
+                    os.rename(self.path / name, bad / f"{path.stem}{f'-{i}' if i else ''} {name[-200:]}")
         with suppress(OSError):
             os.rename(path, bad / path.name)
-            for name in sorted(os.listdir(bad))[:-MOST_BAD]:
+            for name in _oldest(os.listdir(bad)):
                 _delete(bad / name)
 
     def _remove(self, path: Path) -> None:
         row = b""
         with suppress(BadItem):
             row = bytes_of(path.parent, path.name, MOST_ROW, follow=False)
-        for name in _files(row):
+        for name in named(row):
             with suppress(OSError):
                 os.unlink(self.path / name)
         with suppress(OSError):
@@ -160,12 +168,15 @@ class _Camera:
         return ()
 
 
-def _files(row: bytes) -> tuple[str, ...]:
-    """What a row names, each once; nothing where it cannot be used."""
-    try:
-        return tuple(dict.fromkeys(read(row).files))
-    except BadItem:
-        return ()
+def _oldest(names: Iterable[str]) -> Iterator[str]:
+    """Files of the pairs, the newest left out, with which there are more than `MOST_BAD`."""
+    newest_first, kept = sorted(names, reverse=True), 0
+    for _, of in groupby(newest_first, lambda name: name[:12]):
+        files = list(of)
+        if kept and kept + len(files) > MOST_BAD:
+            yield from files
+        else:
+            kept += len(files)
 
 
 def _delete(path: Path) -> None:

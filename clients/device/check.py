@@ -51,8 +51,9 @@ def _arithmetic(bundle: Bundle) -> str:
 def _feed(bundle: Bundle) -> str:
     if bundle.device.feed == "stream":
         return "" if bundle.feed.is_dir() else f"no folder '{bundle.feed}'"
-    FEEDS[bundle.device.feed](bundle.feed, "")
-    return first_rows(bundle.device.feed, bundle.feed, preflight.frames(bundle))
+    frames = preflight.frames(bundle)
+    FEEDS[bundle.device.feed](bundle.feed, "", frames)
+    return first_rows(bundle.device.feed, bundle.feed, frames)
 
 
 def _database(bundle: Bundle) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 
 Encoded = bytes | tuple[bytes, ...]
 """A picture as its file has it, or the frames of a clip in their order."""
-MOST_FRAMES = 256  # of a clip; each is decoded
+MOST_FRAMES = 256  # of a clip that a program gives; fewer are read
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,15 +37,19 @@ class Item:
     grid: tuple[int, int, int] = (0, 0, 0)
 
 
-def unlike(picture: Encoded, frames: int) -> str:
+def unlike(clip: bool, frames: int) -> str:
     """What is wrong where a student is given a picture and reads clips, or the other way round; "" = nothing.
 
     Args:
+        clip: whether it is given a clip.
         frames: that the student reads of a clip; 0 = it reads pictures.
     """
-    if frames and isinstance(picture, bytes):
-        return f"a picture, and the student reads clips of {frames} frames; allowed: 'frames', a list"
-    if not frames and not isinstance(picture, bytes):
+    if frames and not clip:
+        return (
+            f"a picture, and the student reads clips of {frames} frames; allowed: 'frames', a list (of "
+            "`device ask`: --image several times)"
+        )
+    if clip and not frames:
         return "the frames of a clip, and the student reads pictures; allowed: 'image'"
     return ""
 

@@ -20,7 +20,7 @@ from typing import IO
 
 from cdc_flower.border import one_line
 from clients.device.camera import camera
-from clients.device.feed import Feed, Item, unlike
+from clients.device.feed import Feed, Item
 from clients.device.rows import MOST_ROW, BadItem, behind, bytes_of, item, opened, several, there
 
 QUESTIONS = "questions.jsonl"
@@ -29,21 +29,25 @@ MOST_ROWS = 1000  # that are read at a time, so that the agent hears its cloud b
 _log = logging.getLogger(__name__)
 
 
-def folder(path: Path, fed: str) -> Feed:
+def folder(path: Path, fed: str, frames: int = 0) -> Feed:
     """A folder of pictures, and in it a file `questions.jsonl` of rows `{"image": name, "question": words}`,
     of clips `{"frames": [name, ...], "question": words}`.
 
     Rows are read once, in their order; rows that are appended later are read then. A picture must be there
     before the row that names it.
 
+    Args:
+        fed: key of the last item that was spooled.
+        frames: that the student reads of a clip; 0 = it reads pictures.
+
     Raises:
         ConfigError: no such folder.
     """
-    return _Folder(there(path), _Place.of(fed))
+    return _Folder(there(path), frames, _Place.of(fed))
 
 
-FEEDS: dict[str, Callable[[Path, str], Feed]] = {"folder": folder, "camera": camera}
-"""Values of the setting `feed` of `device.toml` that are files -> from path and last key to feed."""
+FEEDS: dict[str, Callable[[Path, str, int], Feed]] = {"folder": folder, "camera": camera}
+"""Values of the setting `feed` of `device.toml` that are files -> from path, last key and frames to feed."""
 
 
 def first_rows(kind: str, path: Path, frames: int) -> str:
@@ -59,8 +63,7 @@ def first_rows(kind: str, path: Path, frames: int) -> str:
     for where, row in islice(rows, LOOKED):
         looked += 1
         try:
-            if wrong := unlike(item(path, row, "", follow=kind == "folder").picture, frames):
-                bad.append(f"{where}: {wrong}")
+            item(path, row, "", kind == "folder", frames)
         except BadItem as err:
             bad.append(f"{where}: {err}")
     return f"{len(bad)} of the first {looked} rows cannot be used: {one_line(bad[0])}" if bad else ""
@@ -112,6 +115,7 @@ class _Folder:
     """
 
     path: Path
+    frames: int
     at: _Place
     waiting: list[Item] = field(default_factory=list)
 
@@ -127,7 +131,7 @@ class _Folder:
                     if not row.strip():
                         continue
                     try:
-                        self.waiting.append(item(self.path, row, str(self.at), follow=True))
+                        self.waiting.append(item(self.path, row, str(self.at), True, self.frames))
                     except BadItem as err:
                         bad.append(f"the row that ends at byte {self.at.end}: {err}")
         except FileNotFoundError:

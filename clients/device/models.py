@@ -107,6 +107,19 @@ def verify(bundle: Path) -> dict[str, Path]:
             raise ModelsError(
                 f"'{path}' is not in {FILE}; allowed: the files that the cloud signed, and no other"
             )
+    return _folders(bundle, models)
+
+
+def folders(bundle: Path) -> dict[str, Path]:
+    """As `verify` gives them, without a look at the files.
+
+    Raises:
+        ModelsError: not signed by the cloud of this bundle.
+    """
+    return _folders(bundle, _signed(bundle))
+
+
+def _folders(bundle: Path, models: Models) -> dict[str, Path]:
     return {setting: bundle / FOLDER / folder for setting, folder in models.folders.items()}
 
 

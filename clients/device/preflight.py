@@ -6,7 +6,9 @@ quantised and multiplied first, and where that goes wrong one line names what th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 
 import psutil
 from cryptography import x509
@@ -41,15 +43,14 @@ def frames(bundle: Bundle) -> int:
     from cdc_flower.models.folders import paths  # what an agent does not need, and would hold
     from cdc_flower.models.shared import card_frames
 
-    config = _config(bundle)
+    config = _config(bundle, models.folders(bundle.folder))
     card = paths(config.pair, config.data.name).card
     return card_frames(card) if card else config.data.frames
 
 
-def _config(bundle: Bundle) -> Config:
+def _config(bundle: Bundle, folders: Mapping[str, Path]) -> Config:
     """The settings of a bundle, with the folders of its models."""
-    folders = {setting: str(folder) for setting, folder in models.verify(bundle.folder).items()}
-    return parse_stages({**bundle.run_config(), **folders})
+    return parse_stages({**bundle.run_config(), **{key: str(folder) for key, folder in folders.items()}})
 
 
 def packed(bundle: Bundle) -> float:
@@ -58,7 +59,7 @@ def packed(bundle: Bundle) -> float:
     from cdc_flower.models.room import FLOAT
     from cdc_flower.plan.checkpoints import open_checkpoint
 
-    config = _config(bundle)
+    config = _config(bundle, models.verify(bundle.folder))
     student = paths(config.pair, config.data.name).student
     parts = open_checkpoint(student, "student", config.pair.adapter, config.pair.lora_rank).parts
     return parts.stored(compression(bundle)) + FLOAT * (parts.tower + parts.added + 2 * parts.adapter)

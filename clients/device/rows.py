@@ -18,10 +18,12 @@ from typing import IO, Any
 
 from cdc_flower.border import one_line
 from cdc_flower.config import ConfigError
-from cdc_flower.data.bitmaps import MAX_BYTES, check_picture
-from clients.device.feed import MOST_FRAMES, Item
+from cdc_flower.data.bitmaps import MAX_BYTES, MAX_PIXELS, size_of
+from cdc_flower.data.features import spread
+from clients.device.feed import MOST_FRAMES, Item, unlike
 
 MOST_ROW = 2**16  # bytes of a row, and of a pair's file
+MOST_PIXELS = 4 * MAX_PIXELS  # of the frames of a clip that are read, together
 HOW = 'allowed: {"image": name, "question": words}, of a clip {"frames": [name, ...], "question": words}'
 
 
@@ -63,21 +65,33 @@ def behind(items: list[Item], key: str) -> list[Item]:
     return items[next((i + 1 for i, item in enumerate(items) if item.key == key), 0) :]
 
 
-def item(folder: Path, row: bytes, key: str, follow: bool) -> Item:
-    """What a row asks.
+def item(folder: Path, row: bytes, key: str, follow: bool, frames: int = 0) -> Item:
+    """What a row asks; of a clip with the frames alone that are read, in their order.
+
+    Args:
+        frames: that the student reads of a clip; 0 = it reads pictures.
 
     Raises:
         BadItem: see there.
     """
-    said, left = read(row), MAX_BYTES
-    pictures = list[bytes]()
-    for name in said.files:
-        picture = bytes_of(folder, name, left, follow)
-        if wrong := check_picture(picture):
-            raise BadItem(f"{name!a}: {wrong}")
-        pictures.append(picture)
-        left -= len(picture)
-    return Item(said.question, tuple(pictures) if said.clip else pictures[0], key)
+    said = read(row)
+    if wrong := unlike(said.clip, frames):
+        raise BadItem(wrong)
+    names = [said.files[i] for i in spread(len(said.files), max(1, frames))]
+    found, size, pixels, left = dict[str, bytes](), (0, 0), 0, MAX_BYTES
+    for name in dict.fromkeys(names):
+        found[name] = bytes_of(folder, name, left, follow)
+        own = size_of(found[name])
+        if isinstance(own, str):
+            raise BadItem(f"{name!a}: {own}")
+        size = size if pixels else own
+        pixels, left = pixels + own[0] * own[1], left - len(found[name])
+        if own != size:
+            raise BadItem(f"{name!a} has {own[0]}x{own[1]} pixels, the first frame {size[0]}x{size[1]}")
+        if pixels > MOST_PIXELS:
+            raise BadItem(f"{name!a}: frames of more than {MOST_PIXELS} pixels together")
+    pictures = tuple(found[name] for name in names)
+    return Item(said.question, pictures if said.clip else pictures[0], key)
 
 
 def several(why: Sequence[str]) -> str:
@@ -109,9 +123,27 @@ def read(row: bytes) -> Row:
     files = tuple(_words(field_name, name) for name in names)
     question = _words("question", found.get("question"))
     for name in files:
-        if name.startswith(".") or "/" in name or "\0" in name:
+        if not _is_name(name):
             raise BadItem(f"field '{field_name}' = {name[:60]!a}; allowed: the name of a file in the folder")
     return Row(" ".join(question.split()), files, clip)
+
+
+def named(row: bytes) -> tuple[str, ...]:
+    """The files that a row names, each once, whatever else is wrong with it."""
+    try:
+        found = json.loads(row[:MOST_ROW])
+    except (ValueError, RecursionError):
+        return ()
+    if not isinstance(found, dict):
+        return ()
+    frames = found.get("frames")
+    names = [found.get("image"), *(frames[:MOST_FRAMES] if isinstance(frames, list) else ())]
+    return tuple(dict.fromkeys(name for name in names if isinstance(name, str) and _is_name(name)))
+
+
+def _is_name(name: str) -> bool:
+    """Whether it is that of a file in a folder, and no path."""
+    return bool(name) and not name.startswith(".") and "/" not in name and "\0" not in name
 
 
 def _words(field_name: str, value: Any) -> str:

@@ -83,4 +83,4 @@ def _feed(bundle: Bundle, student: Student, fed: str) -> tuple[Feed, Student]:
             f"'{bundle.folder / RUN}': setting 'data.task' = '{BY_ROW}' has an instruction for each row, and "
             f"feed '{own.feed}' has no rows; allowed: words or none for 'data.instruction'"
         )
-    return FEEDS[own.feed](bundle.feed, fed), student
+    return FEEDS[own.feed](bundle.feed, fed, student.shared.frames), student

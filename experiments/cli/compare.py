@@ -14,6 +14,8 @@ from experiments.cli.options import Data, NoPlan, NoPretrain, Out, Preset, Sets,
 from experiments.cli.saying import say
 from experiments.run.settings import assignments, compared
 
+EVERY = "all"  # the methods that can be compared on the data
+
 
 def compare(
     data: Data = None,
@@ -51,7 +53,7 @@ def compare(
     """Run methods side by side: table, summary, report."""
     if resume and replace:
         raise ConfigError("--resume and --replace; allowed: one of them")
-    chosen: Any = None if methods is None else _named(methods)
+    chosen: Any = None if methods is None or methods.strip() == EVERY else named(methods)
 
     from experiments.report import summary
     from experiments.run import arms as studies
@@ -73,6 +75,10 @@ def compare(
         out = out or Path("results") / f"{parse(settings).data.name}-{Path(arms).stem}"
     elif methods is None:
         chosen = compared(of_preset)
+    elif chosen is None:
+        chosen, wanting = comparing.fitting(parse(settings).data)
+        if wanting:
+            say(f"note: without {', '.join(wanting)}, which are for clips: the data are pictures")
     folder = out or Path("results") / parse(settings).data.name
     before = written(folder / summary.INDEX)
     with goes_on(lambda: _kept(folder, before)):
@@ -109,15 +115,6 @@ def _kept(folder: Path, before: int) -> str:
     if written(folder / summary.INDEX) == before:
         return "no run was begun yet; give the same command again"
     return f"what was done is in '{folder}'; this goes on:\n{typed('--resume')}"
-
-
-def _named(methods: str) -> tuple[str, ...]:
-    """The names of a comma list; 'all' = all that are installed."""
-    if methods.strip() == "all":
-        from strategies.method import methods as installed
-
-        return tuple(installed())
-    return named(methods)
 
 
 def _show(comparison: Any) -> None:

@@ -13,6 +13,7 @@ import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +39,13 @@ def device_parts(config: Config, stream: bool) -> tuple[Parts, Mapping[str, Path
         parts = dict(read_by_devices(config))
         return parts, parts.pop("pair.token-cache")[1], 0
     from cdc_flower.data.source import longest_question
-    from cdc_flower.data.world import load_world
     from cdc_flower.models.folders import device_files
-    from cdc_flower.models.shared import load_shared
-    from strategies.transforms import provided
+    from strategies.run import prepare
 
-    shared = load_shared(config.pair, config.data.name, config.data.frames)
-    world = load_world(config, shared)
-    provided(config, shared, world)  # the cloud will want one; a device cannot be given it later
-    return device_files(config.pair, config.data.name), {}, longest_question(shared, world)
+    # what the cloud would refuse is refused now, and a transform that it will want is in what is signed; this
+    # machine need not have the cloud's GPU
+    setup = prepare(replace(config, run=replace(config.run, device="cpu")), streams=False)
+    return device_files(config.pair, config.data.name), {}, longest_question(setup.shared, setup.world)
 
 
 def make(

@@ -20,10 +20,12 @@ from typing import Any
 
 from cdc_flower import results
 from cdc_flower.config import Config, ConfigError, flat, full_key, parse
+from cdc_flower.data.look import of_clips
 from cdc_flower.fleet import named_files
 from cdc_flower.lock import locked, refuse_if_taken
 from cdc_flower.run_folder import CHECKPOINTS, NAMED
 from cdc_flower.session import session
+from cdc_flower.stages import DataConfig
 from experiments.report import page, summary
 from experiments.report.summary import Comparison
 from experiments.report.terminal import Terminal
@@ -34,6 +36,7 @@ from experiments.run.pool import Job
 from experiments.run.simulate import refuse_something_else
 from strategies import method as registry
 from strategies.checks import check_named
+from strategies.mmpg import Mmpg
 
 ENGINE = "strategies.run"
 ARM_NAME = r"[A-Za-z0-9][A-Za-z0-9 =+_.,-]*"
@@ -255,6 +258,18 @@ def _rounds(found: results.RunResult) -> int:
 def shown() -> tuple[str, ...]:
     """Names of the methods that are compared when nothing else is asked for."""
     return tuple(name for name, method in registry.methods().items() if method.traits.shown)
+
+
+def fitting(data: DataConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of all methods that are installed: those for these data, and where these are pictures those that
+    want clips.
+
+    Raises:
+        ConfigError: a folder that is no pack.
+    """
+    found = registry.methods()
+    wanting = () if of_clips(data) else tuple(n for n, method in found.items() if issubclass(method, Mmpg))
+    return tuple(name for name in found if name not in wanting), wanting
 
 
 def _arms(

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cdc_flower.config import ConfigError, parse
@@ -104,3 +106,20 @@ def test_of_generated_clips_captions_are_not_asked(monkeypatch):
     monkeypatch.setattr(look, "partition", lambda rows, *_: asked.append(rows) or [rows.index.to_numpy()] * 2)
     look.warnings(found, config)
     assert "caption" not in set(asked[0]["qtype"])
+
+
+def test_whether_samples_are_clips_is_told_by_the_columns(tmp_path):
+    assert [look.of_clips(parse({"data.pack": name}).data) for name in ("scenes", "clips")] == [False, True]
+    texts = ("question", "answer", "qtype", "domain", "user")
+    for own in (
+        {"image": pa.binary(), "image_id": pa.string()},
+        {"frames": pa.list_(pa.binary()), "clip_id": pa.string(), "fps": pa.float64()},
+    ):
+        folder = tmp_path / next(iter(own))
+        folder.mkdir()
+        columns = {**own, **dict.fromkeys(texts, pa.string())}
+        for split in ("train", "test"):
+            pq.write_table(pa.schema(columns.items()).empty_table(), folder / f"{split}.parquet")
+        assert look.of_clips(parse({"data.pack": str(folder)}).data) == ("frames" in own)
+    with pytest.raises(ConfigError, match="no such folder"):
+        look.of_clips(parse({"data.pack": str(tmp_path / "none")}).data)

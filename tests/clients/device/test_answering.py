@@ -107,10 +107,18 @@ def test_clips_and_pictures_are_not_taken_for_one_another(clip_student, student,
 
 def test_frames_of_two_sizes_and_damaged_ones_are_refused(clip_student, picture):
     small = encoded(Image.new("RGB", (4, 4)))
-    with pytest.raises(ItemError, match=r"frames of \(4, 4\) and of \(48, 48\) pixels; allowed: one size"):
+    with pytest.raises(ItemError, match=r"frames of \(48, 48\) and of \(4, 4\) pixels; allowed: one size"):
         clip_student.read(Item("what moves?", (picture, small, picture), "1"))
     with pytest.raises(ItemError, match="cannot be used: none of PNG"):
         clip_student.read(Item("what moves?", (picture, b"x", picture), "1"))
+
+
+def test_pixels_of_a_clip_are_bounded_together_and_a_frame_is_opened_once(clip_student, picture, monkeypatch):
+    monkeypatch.setattr(answering, "MOST_PIXELS", 2 * 48 * 48)
+    other, third = (encoded(Image.new("RGB", (48, 48), (shade, 0, 0))) for shade in (1, 2))
+    clip_student.read(Item("what moves?", (picture, other, picture), "1"))
+    with pytest.raises(ItemError, match="frames of more than 4608 pixels together"):
+        clip_student.read(Item("what moves?", (picture, other, third), "1"))
 
 
 @pytest.mark.parametrize(

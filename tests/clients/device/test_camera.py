@@ -69,15 +69,52 @@ def test_the_frames_of_a_clip_go_together(tmp_path):
     for shade, name in enumerate("abc"):
         (tmp_path / f"{name}.png").write_bytes(picture(shade))
     (tmp_path / "clip.json").write_bytes(clip_row(["a.png", "b.png", "a.png"], "what moves?"))
-    feed = camera.camera(tmp_path, "")
+    feed = camera.camera(tmp_path, "", 3)
     (found,) = feed.poll(9)
     assert found.picture == (picture(0), picture(1), picture(0))
     feed.spooled(found.key)
     assert _files(tmp_path) == ["c.png"]
     (tmp_path / "clip.json").write_bytes(clip_row(["absent.png", "c.png"], "what moves?"))
     assert feed.poll(9) == []
-    assert _files(tmp_path) == ["000000000002 c.png", "000000000002.json"]
+    assert _files(tmp_path) == ["000000000002-1 c.png", "000000000002.json"]
     assert {p.parent.name for p in tmp_path.rglob("*.*")} == {BAD}
+
+
+def test_what_the_student_does_not_read_is_set_aside_and_not_removed(tmp_path, caplog):
+    for name in "ab":
+        pair(tmp_path, name, "what is this?")
+    feed = camera.camera(tmp_path, "", 3)
+    assert feed.poll(9) == []
+    (line,) = caplog.messages
+    assert "2 of them, first a picture, and the student reads clips of 3 frames" in line
+    assert [p.parent.name for p in tmp_path.rglob("*.png")] == [BAD] * 2
+
+
+def test_all_files_that_a_bad_row_names_are_set_aside_and_folders_stay(tmp_path):
+    names = [f"{i}{'x' * 230}.png" for i in range(2)]  # alike at their ends
+    for name in names:
+        (tmp_path / name).write_bytes(picture())
+    (tmp_path / "1.json").write_bytes(clip_row([*names, "taken", "bad", 3], "q"))
+    feed = camera.camera(tmp_path, "", 3)
+    assert feed.poll(9) == []
+    assert len(_files(tmp_path / BAD)) == 3
+    assert sorted(p.name for p in tmp_path.iterdir()) == [BAD, TAKEN]
+    pair(tmp_path, "a", "what is this?")
+    assert camera.camera(tmp_path, "").poll(9) != []
+
+
+def test_a_clip_is_set_aside_whole_and_the_oldest_go(tmp_path, monkeypatch):
+    monkeypatch.setattr(camera, "MOST_BAD", 6)
+    feed = camera.camera(tmp_path, "", 3)
+    for clip in range(3):
+        for i in range(8 if clip == 1 else 2):
+            (tmp_path / f"{clip}-{i}.png").write_bytes(picture())
+        names = [f"{clip}-{i}.png" for i in range(8 if clip == 1 else 2)]
+        (tmp_path / f"{clip}.json").write_bytes(clip_row([*names, 3], "q"))
+        assert feed.poll(9) == []
+        kept = {name[:12]: name for name in _files(tmp_path / BAD)}
+        assert len(_files(tmp_path / BAD)) == [3, 9, 3][clip]
+        assert list(kept) == [f"{clip + 1:012d}"]
 
 
 def test_what_cannot_be_used_is_set_aside_with_one_line(tmp_path, caplog, monkeypatch):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from clients.device import rows
 from clients.device.feed import MOST_FRAMES
-from clients.device.rows import BadItem, item, read
+from clients.device.rows import BadItem, item, named, read
 from tests.clients.device.feeding import clip_row, picture, row
 
 
@@ -25,10 +25,12 @@ def test_a_row_names_a_picture_of_the_folder(tmp_path):
 def test_a_row_names_the_frames_of_a_clip_in_their_order(tmp_path):
     for shade, name in enumerate("ab"):
         (tmp_path / f"{name}.png").write_bytes(picture(shade))
-    found = item(tmp_path, clip_row(["b.png", "a.png", "b.png"], "what moves?"), "k", follow=False)
+    found = item(tmp_path, clip_row(["b.png", "a.png", "b.png"], "what moves?"), "k", False, 3)
     assert found.picture == (picture(1), picture(0), picture(1))
-    one = item(tmp_path, clip_row(["a.png"], "what moves?"), "k", follow=False)
-    assert one.picture == (picture(0),)
+    one = item(tmp_path, clip_row(["a.png"], "what moves?"), "k", False, 2)
+    assert one.picture == (picture(0), picture(0))
+    long = ["a.png", *["absent.png"] * 9, "b.png"]  # of which two are read
+    assert item(tmp_path, clip_row(long, "what moves?"), "k", False, 2).picture == (picture(0), picture(1))
 
 
 @pytest.mark.parametrize(
@@ -41,15 +43,48 @@ def test_a_row_names_the_frames_of_a_clip_in_their_order(tmp_path):
         (["a.png", "../a.png"], r"'frames' = '../a.png'; allowed: the name of a file"),
         (["a.png", "absent.png"], "'absent.png': No such file"),
         (["a.png", "half.png"], "'half.png': not a readable picture"),
-        (["a.png", "a.png", "a.png"], "'a.png': more than"),
+        (["a.png", "b.png", "c.png"], "'c.png': more than"),
+        (["a.png", "small.png"], "'small.png' has 4x3 pixels, the first frame 8x6"),
     ],
 )
 def test_frames_that_cannot_be_used_are_refused(tmp_path, monkeypatch, frames, says):
     (tmp_path / "a.png").write_bytes(picture())
+    for shade, name in enumerate("bc"):
+        (tmp_path / f"{name}.png").write_bytes(picture(shade + 1))
     (tmp_path / "half.png").write_bytes(picture()[:40])
+    (tmp_path / "small.png").write_bytes(picture(size=(4, 3)))
     monkeypatch.setattr(rows, "MAX_BYTES", len(picture()) * 5 // 2)  # of all frames
     with pytest.raises(BadItem, match=says):
-        item(tmp_path, clip_row(frames, "q"), "k", follow=True)
+        item(tmp_path, clip_row(frames, "q"), "k", True, 3)
+
+
+def test_pixels_of_a_clip_are_bounded_together_and_each_file_counts_once(tmp_path, monkeypatch):
+    for shade, name in enumerate("abc"):
+        (tmp_path / f"{name}.png").write_bytes(picture(shade))
+    monkeypatch.setattr(rows, "MOST_PIXELS", 2 * 8 * 6)
+    item(tmp_path, clip_row(["a.png", "b.png", "a.png"], "q"), "k", True, 3)
+    with pytest.raises(BadItem, match="'c.png': frames of more than 96 pixels together"):
+        item(tmp_path, clip_row(["a.png", "b.png", "c.png"], "q"), "k", True, 3)
+
+
+@pytest.mark.parametrize(("frames", "of"), [(3, row("a.png", "q")), (0, clip_row(["a.png"], "q"))])
+def test_a_row_that_the_student_does_not_read_is_refused(tmp_path, frames, of):
+    (tmp_path / "a.png").write_bytes(picture())
+    with pytest.raises(BadItem, match="the student reads"):
+        item(tmp_path, of, "k", True, frames)
+
+
+@pytest.mark.parametrize(
+    ("data", "names"),
+    [
+        (b'{"frames": ["a.png", "b.png", 3, "../c.png", "a.png"]}', ("a.png", "b.png")),
+        (b'{"image": "a.png", "question": ""}', ("a.png",)),
+        (b'{"image": "/a.png"}', ()),
+        *((data, ()) for data in (b"", b"[]", b"{", b"[" * 10**5, b'{"frames": "a.png"}')),
+    ],
+)
+def test_files_are_known_of_a_row_that_cannot_be_used(data, names):
+    assert named(data) == names
 
 
 def test_a_row_is_about_a_picture_or_a_clip():

@@ -90,12 +90,17 @@ def test_the_common_methods_are_compared_unless_all_are_asked_for(monkeypatch, c
     rare = dataclasses.replace(method("static").traits, shown=False)
     monkeypatch.setattr(method("static"), "traits", rare)
     monkeypatch.setattr(compare, "run", compared)
-    command("compare", "--methods", "all")
+    _, out, _ = command("compare", "--methods", "all")
+    assert out.startswith("note: without duet, mmpg, mmpg_cdc, which are for clips: the data are pictures\n")
+    _, out, _ = command("compare", "--methods", "all", "--data", "clips")
+    assert "note" not in out
     command("compare", "--methods", "cdc, static")
     command("compare")
     command("compare", "--preset", "clips")
     command("compare", "--preset", "clips", "--methods", "cdc")
-    assert asked == [tuple(methods()), ("cdc", "static"), None, settings.compared("clips"), ("cdc",)]
+    of_pictures = tuple(name for name in methods() if name not in ("mmpg", "duet", "mmpg_cdc"))
+    given = [("cdc", "static"), None, settings.compared("clips"), ("cdc",)]
+    assert asked == [of_pictures, tuple(methods()), *given]
     assert set(compare.shown()) == {"cdc", "labelled", "no_uplink", "fedavg_lora"}
 
 
