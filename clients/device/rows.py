@@ -143,7 +143,8 @@ def named(row: bytes) -> tuple[str, ...]:
 
 def _is_name(name: str) -> bool:
     """Whether it is that of a file in a folder, and no path."""
-    return bool(name) and not name.startswith(".") and "/" not in name and "\0" not in name
+    text = not any("\ud800" <= character <= "\udfff" for character in name)  # no half of a surrogate pair
+    return text and bool(name) and not name.startswith(".") and "/" not in name and "\0" not in name
 
 
 def _words(field_name: str, value: Any) -> str:

@@ -94,7 +94,7 @@ def test_all_files_that_a_bad_row_names_are_set_aside_and_folders_stay(tmp_path)
     names = [f"{i}{'x' * 230}.png" for i in range(2)]  # alike at their ends
     for name in names:
         (tmp_path / name).write_bytes(picture())
-    (tmp_path / "1.json").write_bytes(clip_row([*names, "taken", "bad", 3], "q"))
+    (tmp_path / "1.json").write_bytes(clip_row([*names, "taken", "bad", "\ud800", 3], "q"))
     feed = camera.camera(tmp_path, "", 3)
     assert feed.poll(9) == []
     assert len(_files(tmp_path / BAD)) == 3

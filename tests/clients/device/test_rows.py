@@ -80,6 +80,7 @@ def test_a_row_that_the_student_does_not_read_is_refused(tmp_path, frames, of):
         (b'{"frames": ["a.png", "b.png", 3, "../c.png", "a.png"]}', ("a.png", "b.png")),
         (b'{"image": "a.png", "question": ""}', ("a.png",)),
         (b'{"image": "/a.png"}', ()),
+        (b'{"frames": ["\\ud800", "a.png"]}', ("a.png",)),
         *((data, ()) for data in (b"", b"[]", b"{", b"[" * 10**5, b'{"frames": "a.png"}')),
     ],
 )
