@@ -32,15 +32,14 @@ def device_parts(config: Config, stream: bool) -> tuple[Parts, Mapping[str, Path
     """The files that a device reads of the pair; those of a stream, which is published here; and the ids of
     the longest question that the cloud takes, 0 where the stream says it.
     """
-    if stream:
-        from strategies.run import prepare, read_by_devices
+    from strategies.run import prepare, read_by_devices
 
+    if stream:
         prepare(config)
         parts = dict(read_by_devices(config))
         return parts, parts.pop("pair.token-cache")[1], 0
     from cdc_flower.data.source import longest_question
     from cdc_flower.models.folders import device_files
-    from strategies.run import prepare
 
     # what the cloud would refuse is refused now, and a transform that it will want is in what is signed; this
     # machine need not have the cloud's GPU
