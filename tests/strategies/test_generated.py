@@ -103,10 +103,11 @@ def test_which_items_are_measured_decides_neither_a_training_nor_what_it_reads(m
     assert not tested.equals(other_tested)
 
 
-def test_every_seed_trains_a_hypernetwork_of_its_own_and_says_how_far_it_is(setup_of):
+def test_every_seed_trains_a_hypernetwork_of_its_own_and_says_how_far_it_is(setup_of, tmp_path):
     made, told = {}, []
     for seed in (0, 1):
-        setup, own = setup_of(seed=seed), MmpgSettings(steps=2)
+        setup = setup_of(seed=seed, **{"pair.token-cache": str(tmp_path)})  # where no test has trained one
+        own = MmpgSettings(steps=2)
         setup = replace(setup, tell=lambda *how_far: told.append(how_far))
         twin = twin_model(setup.shared, setup.config.pair)
         reader = Reader(setup.shared.frames, setup.shared.width, "linear")
