@@ -108,6 +108,12 @@ def check(setup: Setup) -> None:
             f"setting 'pair.lora-rank' = {rank}: the student's layers are {width} wide; "
             f"allowed: up to {width}"
         )
+    if method(setup.config.run.method).traits.clips and not setup.shared.frames:
+        raise ConfigError(
+            f"setting 'run.method' = '{setup.config.run.method}': it works on clips, and data "
+            f"'{setup.world.pack.name}' are pictures; allowed: another method, or data of clips, such as "
+            "--data clips"
+        )
     check_fleet(setup)
     check_answers(setup.config, setup.shared, setup.world)
 

@@ -228,12 +228,6 @@ def check_generated(setup: Setup, own: MmpgSettings) -> None:
     """
     config, shared = setup.config, setup.shared
     frames = frame_count(shared)
-    if not shared.frames:
-        raise ConfigError(
-            f"setting 'run.method' = '{config.run.method}': it generates adapters from a few frames of each "
-            f"clip, and data '{setup.world.pack.name}' are pictures; allowed: another method, or data of "
-            "clips, such as --data clips"
-        )
     if config.uplink.unit != "tokens":
         raise ConfigError(
             f"setting 'uplink.unit' = '{config.uplink.unit}': anchor frames go up as tokens; allowed: tokens"

@@ -45,6 +45,7 @@ class Traits:
         personal: every device has parameters of its own, see `Method.adapter_of`.
         adapts: anything changes at all; a method that does not is the lower bound of a comparison.
         shown: it is compared when nothing else is asked for.
+        clips: it works on clips alone; data of pictures are refused.
     """
 
     labels: bool
@@ -53,6 +54,7 @@ class Traits:
     personal: bool = False
     adapts: bool = True
     shown: bool = True
+    clips: bool = False
 
 
 @dataclass(frozen=True, eq=False)

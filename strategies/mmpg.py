@@ -85,7 +85,9 @@ class Mmpg(Method):
 
     name = "mmpg"
     about = "anchor frames come up, parameters generated for this device go down (after CDC-MMPG)"
-    traits = Traits(labels=False, device_backprop=False, takes_late=True, personal=True, shown=False)
+    traits = Traits(
+        labels=False, device_backprop=False, takes_late=True, personal=True, shown=False, clips=True
+    )
     settings: ClassVar = {"mmpg": MmpgSettings}
     work: ClassVar[str] = "clients.mmpg:work"
 

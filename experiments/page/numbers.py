@@ -29,6 +29,7 @@ from experiments.page.plan import TEACHER, Cell, Part, Plan
 from experiments.report.summary import LEAST_GAP, drift_mean, interval
 
 DRAWS = 2000
+LEAST = 3  # runs that have an interval over seeds
 SOURCE = "source"
 COUNTS = ("uplink_bytes", "downlink_bytes", "device_gflops", "cloud_gflops")
 
@@ -44,7 +45,7 @@ class Row:
     Attributes:
         label: of the table.
         pair: its name, where a row is of one; "" else.
-        drift_ci: over seeds; None for one.
+        drift_ci: over seeds; None for fewer than `LEAST`.
         drift_items_ci: over pairs, seeds and items.
         forgetting: accuracy on the source before the first round minus that after the last, a signed change.
         gap_closed: between the student as shipped and the teacher; None without both, or where the teacher
@@ -194,7 +195,7 @@ def _row(
         difference=mean(both, by_seed) if both else None,
         difference_ci=over(both, by_seed),
         difference_items_ci=bootstrap({k: v for k, v in apart.items() if v is not None}) if both else None,
-        counts={name: _mean([one.get(name) for one in every]) for name in COUNTS},
+        counts={name: _counted(mine, name) for name in COUNTS},
         runs=tuple(Counter(name for name, _ in sorted(mine)).values()),
         seeds=len({seed for _, seed in mine}),
         items=saved.count(every[0]["items"]),
@@ -208,9 +209,33 @@ def over(runs: Iterable[tuple[str, int]], values: Sequence[float]) -> Interval |
     Args:
         runs: (pair, seed) of each value.
         values: in that order.
+
+    Returns:
+        None of fewer than `LEAST`: with one degree of freedom its width is what chance made of two values.
     """
     of = _by_pair(runs, values)
-    return interval(list(values) if len(of) < 2 else [statistics.fmean(some) for some in of.values()])
+    alike = list(values) if len(of) < 2 else [statistics.fmean(some) for some in of.values()]
+    return interval(alike) if len(alike) >= LEAST else None
+
+
+def apart(
+    part: Part, data: str, figures: Figures, mine: tuple[str, str], theirs: tuple[str, str]
+) -> tuple[float, Interval | None] | None:
+    """How far an arm with one pair is from an arm with another on drift, mean by seed with its interval over
+    seeds; None without a seed that both have.
+
+    Args:
+        mine, theirs: (arm, pair).
+    """
+    runs, others = (
+        {seed: _drift(one) for (_, seed), one in _made(part, data, figures, arm, pair).items()}
+        for arm, pair in (mine, theirs)
+    )
+    by_seed = {("", seed): runs[seed] - others[seed] for seed in runs if seed in others}
+    if not by_seed:
+        return None
+    values = list(by_seed.values())
+    return statistics.fmean(values), over(by_seed, values)
 
 
 def mean(runs: Iterable[tuple[str, int]], values: Sequence[float]) -> float:
@@ -327,6 +352,7 @@ def _minus(mine: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> 
     return {domain: mine[domain] - theirs[domain] for domain in mine}
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    there = [float(v) for v in values if v is not None]
-    return statistics.fmean(there) if there else None
+def _counted(runs: Mapping[tuple[str, int], Mapping[str, Any]], name: str) -> float | None:
+    """The mean of a count; None where no run counted it."""
+    there = {key: float(one[name]) for key, one in runs.items() if one.get(name) is not None}
+    return mean(there, list(there.values())) if there else None

@@ -20,6 +20,7 @@ variant is settings that all arms of a part get, and a name behind theirs: "cdc,
     without = ["mmpg"]                 # methods that "all" does not mean here
     arms = ["random tokens"]
     once = ["fedavg_lora"]             # arms that are made with the first pair alone
+    summary = ["cdc", "random tokens"] # arms of the short table over all data of the part
     [parts.main.settings]              # of all its cells
     [parts.main.variants."1 kB"]
     uplink.budget = 1000
@@ -43,7 +44,8 @@ PAGE = Path(__file__).parents[1] / "page.toml"
 TEACHER = "teacher"  # the arm that is no run: what the teacher answers
 NAME = r"[A-Za-z0-9][A-Za-z0-9 =+_.%-]*"
 PART_KEYS = {
-    *("title", "kind", "data", "pairs", "seeds", "arms", "once", "methods", "without", "settings", "variants")
+    *("title", "kind", "data", "pairs", "seeds", "arms", "once", "summary"),
+    *("methods", "without", "settings", "variants"),
 }
 KINDS = ("main", "ladder", "crossing", "budget", "table")
 MOST_SEEDS = 100
@@ -84,6 +86,7 @@ class Part:
         kind: how it is shown, one of `KINDS`.
         pairs: data -> its pairs; ("",) = the usual one.
         once: arms that no teacher teaches, and that are made with the first pair alone.
+        summary: arms of the short table.
         arms: name -> settings, in the order of the table, variants included.
         variants: name of an arm -> name of the variant it is of; "" where there are none.
         plain: name of an arm -> its name without the variant.
@@ -97,6 +100,7 @@ class Part:
     pairs: Mapping[str, tuple[str, ...]]
     seeds: int
     once: frozenset[str]
+    summary: tuple[str, ...]
     arms: Mapping[str, Mapping[str, Any]]
     variants: Mapping[str, str]
     plain: Mapping[str, str]
@@ -254,8 +258,10 @@ def _part(
                 arms[full] = {**shared, **known[arm], **changes}
                 variants[full], plain[full] = variant, arm
     pairs = _pairs(where, one, of)
-    title = str(one.get("title", name))
-    return Part(name, title, kind, of, pairs, seeds, frozenset(once), arms, variants, plain, base)
+    title, summary = str(one.get("title", name)), tuple(_names(where, "summary", one))
+    if wrong := [arm for arm in summary if arm not in own]:
+        raise ConfigError(f"{where}: summary '{wrong[0]}'; allowed: {', '.join(own)}")
+    return Part(name, title, kind, of, pairs, seeds, frozenset(once), summary, arms, variants, plain, base)
 
 
 def _pairs(where: str, one: Mapping[str, Any], of: Sequence[str]) -> dict[str, tuple[str, ...]]:

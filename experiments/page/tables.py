@@ -17,20 +17,21 @@ from experiments.page.plan import Part, Plan
 from experiments.report import amounts
 from experiments.report.amounts import size
 
+SUMMARY = "summary"  # the name of a block beside those of data
 MARK = re.compile(r"(<!-- page: ([^>]+?) -->\n)(.*?)(<!-- /page -->)", re.S)
 Table = list[tuple[str, ...]]
 
 
 def blocks(plan: Plan, figures: Figures) -> dict[str, str]:
-    """Name of a block -> its text: "main scenes" and so on for each part and data, "short scenes" of the main
-    ones for a README.
+    """Name of a block -> its text: "main scenes" and so on for each part and data, and "main summary" of a
+    part that names the arms of one.
     """
     found = {}
     for part in plan.parts.values():
         for data in part.data:
             found[f"{part.name} {data}"] = block(part, data, figures)
-            if part.kind == "main":
-                found[f"short {data}"] = _block(part, data, _short(part, data, figures), figures)
+        if part.summary:
+            found[f"{part.name} {SUMMARY}"] = summary(part, figures)
     return found
 
 
@@ -43,19 +44,48 @@ def block(part: Part, data: str, figures: Figures) -> str:
 def _block(part: Part, data: str, table: Table, figures: Figures) -> str:
     """The text does not depend on cells that are not there: a new method changes no document."""
     command = f"`cdc-flower page --only {part.name},{data}`"
-    heads, *body = table
-    if not body:
+    if len(table) < 2:
         return f"Not made yet: {command}.\n"
-    lines = [heads, ("---", *["---:"] * (len(heads) - 1)), *body]
     items = sorted({row.items for row in numbers.rows(part, data, figures)})
     counts = " or ".join(f"{count:,}" for count in items)
     shares = f"Shares are of {counts} held-out questions. " if items else ""
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{shares}Made by {command}.\n"
+    return f"{_lines(table)}\n{shares}Made by {command}.\n"
+
+
+def _lines(table: Table) -> str:
+    heads, *body = table
+    lines = [heads, ("---", *["---:"] * (len(heads) - 1)), *body]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def summary(part: Part, figures: Figures) -> str:
+    """A few arms on all data of a part, a line each: what they come to, what they forget, and what they cost
+    on the first of the data; last the teacher on what devices meet.
+    """
+    shown = [{row.label: row for row in numbers.rows(part, data, figures)} for data in part.data]
+    heads = ["method", *(head for data in part.data for head in (f"{data}: drift", "forgets"))]
+    heads += [f"{part.data[0]}: bytes", "device GFLOP", "cloud GFLOP"]
+    body = [
+        (arm, *(cell for rows in shown for cell in _ended(rows.get(arm))), *_costs(shown[0].get(arm)))
+        for arm in part.summary
+    ]
+    teachers = [numbers.teacher(part, data, figures) for data in part.data]
+    met = ["" if of is None or of.on_stream is None else percent(of.on_stream) for of in teachers]
+    body.append(("teacher, of what devices meet", *(cell for one in met for cell in (one, "")), "", "", ""))
+    return f"{_lines([tuple(heads), *body])}\nMade by `cdc-flower page --only {part.name}`.\n"
+
+
+def _costs(row: Row | None) -> tuple[str, str, str]:
+    """Bytes both ways, and operations."""
+    if row is None:
+        return "", "", ""
+    up, down, device, cloud = (row.counts[name] or 0.0 for name in numbers.COUNTS)
+    return size(up + down), operations(device), operations(cloud)
 
 
 def _main(part: Part, data: str, figures: Figures) -> Table:
     rows = numbers.rows(part, data, figures)
-    base = next((row.to for row in rows if row.to), "cdc")
+    base = next((part.plain[row.to] for row in rows if row.to), "cdc")
     heads = ("method", "labels", "backprop", "source", "drift", "drift, items too", "gap closed")
     heads += ("forgets", "up", "down", "device GFLOP", "cloud GFLOP", f"drift − {base}", "seeds")
     body = [
@@ -91,14 +121,6 @@ def _teacher(part: Part, data: str, figures: Figures, width: int) -> Table:
     stream = "" if found.on_stream is None else f" (on the stream {percent(found.on_stream)})"
     line = ("teacher", "", "", percent(found.source), percent(found.on_test) + stream)
     return [line + ("",) * (width - len(line))]
-
-
-def _short(part: Part, data: str, figures: Figures) -> Table:
-    heads = ("method", "labels", "backprop", "source", "drift", "gap closed", "forgets", "up", "down")
-    heads += ("device GFLOP", "seeds")
-    picked = [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 13]
-    _, *body = _main(part, data, figures)
-    return [heads, *(tuple(row[i] for i in picked) for row in body)]
 
 
 def _ladder(part: Part, data: str, figures: Figures) -> Table:
@@ -145,41 +167,59 @@ def _budget(part: Part, data: str, figures: Figures) -> Table:
 
 def _as_much(points: Sequence[tuple[float, float]], row: Row) -> str:
     """The bytes up at which a line through points (log bytes, drift) is where an arm is, and their share of
-    the arm's own; "" where the line does not come there. Below its first point it says that.
+    the arm's own. Below its first point, and where it never comes there, it says that.
     """
+    if not points:
+        return ""
     sent, level = numbers.bought(row)
-    least, low = min(points, default=(0.0, 0.0))
+    (least, low), (most, _) = min(points), max(points)
     if low > level:  # also where, by chance, more bytes did worse and the line falls through the level
         return f"less than {size(math.exp(least))}, its least"
     at = numbers.crossing(points, level)
-    return "" if at is None else f"{size(math.exp(at))} ({100 * math.exp(at - sent):.0f} %)"
+    if at is None:
+        return f"not with {size(math.exp(most))}, its most"
+    return f"{size(math.exp(at))} ({100 * math.exp(at - sent):.0f} %)"
 
 
 def _crossing(part: Part, data: str, figures: Figures) -> Table:
+    """A line a pair: what each arm that its teacher taught comes to, and how far that is from arms without a
+    teacher, which have one line of their own; where the first reach those stands last.
+    """
     taught = [arm for arm in part.arms if part.plain[arm] not in part.once]
-    levels = [
-        row for row in numbers.rows(part, data, figures, pair=part.pairs[data][0]) if row.label not in taught
-    ]
+    first = part.pairs[data][0]
+    levels = [row for row in numbers.rows(part, data, figures, pair=first) if row.label not in taught]
+    between = [(arm, row.label) for arm in taught for row in levels]
     own = [head for arm in taught for head in (arm, f"{arm} forgets")]
-    heads = ("teacher on the stream", "teacher on test", *own, *(row.label for row in levels))
+    heads = ("teacher on the stream", "teacher on test", *own, *(f"{arm} − {to}" for arm, to in between))
     body = []
     for pair in part.pairs[data]:
         of = numbers.teacher(part, data, figures, pair)
         rows = {row.label: row for row in numbers.rows(part, data, figures, pair=pair)}
         if of is not None and of.on_stream is not None and any(arm in rows for arm in taught):
-            mine = [cell for arm in taught for cell in _taught(rows.get(arm))]
-            same = [percent(row.acc_drift, row.drift_ci) for row in levels]
-            body.append((of.on_stream, (percent(of.on_stream), percent(of.on_test), *mine, *same)))
+            mine = [cell for arm in taught for cell in _ended(rows.get(arm))]
+            apart = [numbers.apart(part, data, figures, (arm, pair), (to, first)) for arm, to in between]
+            differences = ["" if one is None else signed(*one) for one in apart]
+            body.append((of.on_stream, (percent(of.on_stream), percent(of.on_test), *mine, *differences)))
     body = [line for _, line in sorted(body)]
-    for arm in taught:
-        points = [(x, of.acc_drift) for x, of in numbers.curve(part, data, figures, arm)]
-        places = [_place(points, row) for row in levels]
-        if body and levels:
-            body.append((f"`{arm}` reaches", "", *["" for _ in own], *places))
+    if body and levels:
+        empty = ("",) * (1 + len(own))
+        body.append(
+            (
+                "these themselves",
+                *empty,
+                *[percent(row.acc_drift, row.drift_ci) for row in levels] * len(taught),
+            )
+        )
+        places = [
+            _place([(x, of.acc_drift) for x, of in numbers.curve(part, data, figures, arm)], row)
+            for arm in taught
+            for row in levels
+        ]
+        body.append(("the line reaches them", *empty, *places))
     return [heads, *body]
 
 
-def _taught(row: Row | None) -> tuple[str, str]:
+def _ended(row: Row | None) -> tuple[str, str]:
     if row is None:
         return "", ""
     return percent(row.acc_drift, row.drift_ci), signed(row.forgetting, row.forgetting_ci)
@@ -251,6 +291,7 @@ def documents(plan: Plan, made: Mapping[str, str]) -> dict[str, str]:
         f"{part.name}.md": "\n".join(
             [
                 f"# {part.title}\n\n{head}\n",
+                *([made[f"{part.name} {SUMMARY}"]] if part.summary else []),
                 *(f"## {data}\n\n{made[f'{part.name} {data}']}" for data in part.data),
             ]
         )

@@ -36,7 +36,6 @@ from experiments.run.pool import Job
 from experiments.run.simulate import refuse_something_else
 from strategies import method as registry
 from strategies.checks import check_named
-from strategies.mmpg import Mmpg
 
 ENGINE = "strategies.run"
 ARM_NAME = r"[A-Za-z0-9][A-Za-z0-9 =+_.,-]*"
@@ -268,7 +267,7 @@ def fitting(data: DataConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
         ConfigError: a folder that is no pack.
     """
     found = registry.methods()
-    wanting = () if of_clips(data) else tuple(n for n, method in found.items() if issubclass(method, Mmpg))
+    wanting = () if of_clips(data) else tuple(name for name, method in found.items() if method.traits.clips)
     return tuple(name for name in found if name not in wanting), wanting
 
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from cdc_flower.config import ConfigError
+from cdc_flower.config import ConfigError, parse
 from experiments.cli import compare as commands
 from experiments.cli.checked import program
 from experiments.report import summary
@@ -102,6 +102,15 @@ def test_the_common_methods_are_compared_unless_all_are_asked_for(monkeypatch, c
     given = [("cdc", "static"), None, settings.compared("clips"), ("cdc",)]
     assert asked == [of_pictures, tuple(methods()), *given]
     assert set(compare.shown()) == {"cdc", "labelled", "no_uplink", "fedavg_lora"}
+
+
+def test_a_method_that_says_it_is_for_clips_is_left_out_on_pictures(monkeypatch):
+    of_clips = dataclasses.replace(method("static").traits, clips=True)
+    monkeypatch.setattr(method("static"), "traits", of_clips)
+    chosen, wanting = compare.fitting(parse({"data.pack": "scenes"}).data)
+    assert "static" in wanting
+    assert "static" not in chosen
+    assert "static" in compare.fitting(parse({"data.pack": "clips"}).data)[0]
 
 
 def test_a_run_that_failed_is_named_with_the_log_that_its_worker_wrote(monkeypatch, command, tmp_path):

@@ -17,6 +17,7 @@ data = ["scenes", "emoji"]
 seeds = 2
 methods = ["static", "cdc"]
 arms = ["random tokens"]
+summary = ["cdc", "random tokens"]
 [parts.ladder]
 kind = "ladder"
 data = ["scenes"]

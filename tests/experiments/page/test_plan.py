@@ -73,6 +73,7 @@ arms = ["own rate", "all layers"]
     ("text", "message"),
     [
         ("parts = 3", "'parts'; allowed: a table of tables"),
+        ("data = ['scenes']\nparts.main = {methods = ['cdc'], summary = ['x']}", "summary 'x'; allowed: cdc"),
         ("pars.main.seeds = 3", "'pars'; allowed: arms, data, edition, parts, settings"),
         ("edition = 'x'", "edition = 'x'; allowed: a whole number"),
         ("parts.main.seeds = 0", "part 'main': seeds = 0; allowed: 1 to 100"),

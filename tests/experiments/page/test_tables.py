@@ -20,15 +20,32 @@ def test_a_table_has_a_row_an_arm_and_the_command_that_makes_it(making, plan):
     assert lines[0].startswith(
         "| method | labels | backprop | source | drift | drift, items too | gap closed |"
     )
-    assert lines[3].startswith("| cdc | no | no | 88.0 | 85.5 ±6.4 | [")
-    assert "+2.0 ±0.0 | 800 B | 80 B | 8 |" in lines[3]
+    assert lines[3].startswith("| cdc | no | no | 88.0 | 85.5 | [")  # two seeds have no interval over seeds
+    assert "+2.0 | 800 B | 80 B | 8 |" in lines[3]
     assert lines[5].startswith("| teacher |  |  | 90.0 | 90.0 (on the stream 80.0) |")
     assert lines[-1] == "Shares are of 4 held-out questions. Made by `cdc-flower page --only main,scenes`."
     assert made["main emoji"] == "Not made yet: `cdc-flower page --only main,emoji`.\n"
     assert set(made) == {
-        *("main scenes", "main emoji", "short scenes", "short emoji"),
+        *("main scenes", "main emoji", "main summary"),
         *("ladder scenes", "budgets scenes", "crossing scenes"),
     }
+
+
+def test_a_summary_has_a_line_an_arm_with_all_data(making, plan):
+    making(only=("main",), seeds=2)
+    lines = tables.blocks(plan, numbers.load(making.folder, plan))["main summary"].splitlines()
+    assert lines[0].startswith(
+        "| method | scenes: drift | forgets | emoji: drift | forgets | scenes: bytes |"
+    )
+    assert lines[2].startswith("| cdc | 85.5 | +2.0 |  |  | 880 B | 8 | ")  # emoji was not made
+    assert lines[3].startswith("| random tokens | ")
+    assert lines[4] == "| teacher, of what devices meet | 80.0 |  |  |  |  |  |  |"
+    assert lines[-1] == "Made by `cdc-flower page --only main`."
+
+
+def test_a_summary_of_nothing_is_empty_lines(plan):
+    lines = tables.blocks(plan, {})["main summary"].splitlines()
+    assert lines[2] == "| cdc |  |  |  |  |  |  |  |"
 
 
 def test_budgets_name_variant_and_arm(making, plan):
@@ -39,18 +56,34 @@ def test_budgets_name_variant_and_arm(making, plan):
 
 @pytest.mark.parametrize(
     ("drift", "said"),
-    [(0.6, "1 kB (50 %)"), (0.7, "2 kB (100 %)"), (0.5, "less than 1 kB, its least"), (0.9, "")],
+    [
+        (0.6, "1 kB (50 %)"),
+        (0.7, "2 kB (100 %)"),
+        (0.5, "less than 1 kB, its least"),
+        (0.9, "not with 4 kB, its most"),
+    ],
 )
 def test_budgets_say_with_how_many_bytes_cdc_is_where_another_arm_is(drift, said):
     other: Any = SimpleNamespace(counts={"uplink_bytes": 2000.0}, acc_drift=drift)
     points = [(math.log(bytes_), share) for bytes_, share in ((1000, 0.6), (2000, 0.7), (4000, 0.8))]
     assert tables._as_much(points, other) == said
+    assert tables._as_much([], other) == ""
 
 
 def test_more_bytes_that_did_worse_do_not_hide_that_fewer_are_enough():
     other: Any = SimpleNamespace(counts={"uplink_bytes": 1000.0}, acc_drift=0.65)
     falling = [(math.log(1000), 0.7), (math.log(2000), 0.6)]
     assert tables._as_much(falling, other) == "less than 1 kB, its least"
+
+
+def test_the_arm_of_a_variant_is_compared_with_by_its_plain_name(making, page_file):
+    text = page_file.read_text().replace('kind = "budget"', 'arms = ["random tokens"]')
+    page_file.write_text(text)
+    plan = planning.read(page_file)
+    making(only=("budgets", "scenes"), of=plan)
+    heads, *rows = tables._main(plan.parts["budgets"], "scenes", numbers.load(making.folder, plan))
+    assert [row[0] for row in rows][1::2] == ["random tokens, 1 kB", "random tokens, 2 kB"]
+    assert heads[-2] == "drift − cdc"
 
 
 @pytest.mark.parametrize(("runs", "said"), [((3,), "3"), ((3, 3), "2 x 3"), ((3, 1, 2), "3 + 1 + 2")])
@@ -67,9 +100,10 @@ def test_a_crossing_has_a_row_a_teacher_and_says_where_curves_meet(making, plan,
     (tmp_path / "weak/pair.json").write_text("{}")
     making(only=("crossing", "scenes"))
     lines = tables.blocks(plan, numbers.load(making.folder, plan))["crossing scenes"].splitlines()
-    assert lines[0] == "| teacher on the stream | teacher on test | cdc | cdc forgets | fedprox_lora |"
-    assert lines[2] == lines[3] == "| 80.0 | 90.0 | 85.0 | +2.0 | 90.0 |"
-    assert lines[4] == "| `cdc` reaches |  |  |  | with none of these |"
+    assert lines[0] == "| teacher on the stream | teacher on test | cdc | cdc forgets | cdc − fedprox_lora |"
+    assert lines[2] == lines[3] == "| 80.0 | 90.0 | 85.0 | +2.0 | -5.0 |"
+    assert lines[4] == "| these themselves |  |  |  | 90.0 |"
+    assert lines[5] == "| the line reaches them |  |  |  | with none of these |"
 
 
 @pytest.mark.parametrize(
