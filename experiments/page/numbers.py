@@ -45,6 +45,7 @@ class Row:
     Attributes:
         label: of the table.
         pair: its name, where a row is of one; "" else.
+        by_domain: accuracy of each drifted domain, whose mean `acc_drift` is.
         drift_ci: over seeds; None for fewer than `LEAST`.
         drift_items_ci: over pairs, seeds and items.
         forgetting: accuracy on the source before the first round minus that after the last, a signed change.
@@ -63,6 +64,7 @@ class Row:
     device_backprop: bool
     acc_source: float
     acc_drift: float
+    by_domain: Mapping[str, float]
     drift_ci: Interval | None
     drift_items_ci: Interval | None
     forgetting: float
@@ -186,6 +188,11 @@ def _row(
         device_backprop=every[0]["device_backprop"],
         acc_source=mean(mine, [_last(one, SOURCE) for one in every]),
         acc_drift=mean(mine, drift),
+        by_domain={
+            domain: mean(mine, [_last(one, domain) for one in every])
+            for domain in every[0]["accuracy"]
+            if domain != SOURCE
+        },
         drift_ci=over(mine, drift),
         drift_items_ci=bootstrap(worth),
         forgetting=mean(mine, lost),

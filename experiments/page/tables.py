@@ -17,14 +17,14 @@ from experiments.page.plan import Part, Plan
 from experiments.report import amounts
 from experiments.report.amounts import size
 
-SUMMARY = "summary"  # the name of a block beside those of data
+SUMMARY, DOMAINS = "summary", "by domain"  # names of blocks beside those of data
 MARK = re.compile(r"(<!-- page: ([^>]+?) -->\n)(.*?)(<!-- /page -->)", re.S)
 Table = list[tuple[str, ...]]
 
 
 def blocks(plan: Plan, figures: Figures) -> dict[str, str]:
-    """Name of a block -> its text: "main scenes" and so on for each part and data, and "main summary" of a
-    part that names the arms of one.
+    """Name of a block -> its text: "main scenes" and so on for each part and data, and "main summary" and
+    "main by domain" of a part that names the arms of one.
     """
     found = {}
     for part in plan.parts.values():
@@ -32,6 +32,7 @@ def blocks(plan: Plan, figures: Figures) -> dict[str, str]:
             found[f"{part.name} {data}"] = block(part, data, figures)
         if part.summary:
             found[f"{part.name} {SUMMARY}"] = summary(part, figures)
+            found[f"{part.name} {DOMAINS}"] = domains(part, figures)
     return found
 
 
@@ -73,6 +74,22 @@ def summary(part: Part, figures: Figures) -> str:
     met = ["" if of is None or of.on_stream is None else percent(of.on_stream) for of in teachers]
     body.append(("teacher, of what devices meet", *(cell for one in met for cell in (one, "")), "", "", ""))
     return f"{_lines([tuple(heads), *body])}\nMade by `cdc-flower page --only {part.name}`.\n"
+
+
+def domains(part: Part, figures: Figures) -> str:
+    """The arms of a summary on each drifted domain."""
+    shown = {data: {row.label: row for row in numbers.rows(part, data, figures)} for data in part.data}
+    places = [
+        (data, domain)
+        for data, rows in shown.items()
+        for domain in sorted({domain for row in rows.values() for domain in row.by_domain})
+    ]
+    heads = ("method", *(f"{data}: {domain}" for data, domain in places))
+    body = [
+        (arm, *(percent(row.by_domain[of]) if (row := shown[data].get(arm)) else "" for data, of in places))
+        for arm in part.summary
+    ]
+    return f"{_lines([heads, *body])}\nMade by `cdc-flower page --only {part.name}`.\n"
 
 
 def _costs(row: Row | None) -> tuple[str, str, str]:
@@ -291,7 +308,7 @@ def documents(plan: Plan, made: Mapping[str, str]) -> dict[str, str]:
         f"{part.name}.md": "\n".join(
             [
                 f"# {part.title}\n\n{head}\n",
-                *([made[f"{part.name} {SUMMARY}"]] if part.summary else []),
+                *(made[f"{part.name} {block}"] for block in (SUMMARY, DOMAINS) if part.summary),
                 *(f"## {data}\n\n{made[f'{part.name} {data}']}" for data in part.data),
             ]
         )

@@ -26,7 +26,7 @@ def test_a_table_has_a_row_an_arm_and_the_command_that_makes_it(making, plan):
     assert lines[-1] == "Shares are of 4 held-out questions. Made by `cdc-flower page --only main,scenes`."
     assert made["main emoji"] == "Not made yet: `cdc-flower page --only main,emoji`.\n"
     assert set(made) == {
-        *("main scenes", "main emoji", "main summary"),
+        *("main scenes", "main emoji", "main summary", "main by domain"),
         *("ladder scenes", "budgets scenes", "crossing scenes"),
     }
 
@@ -44,8 +44,17 @@ def test_a_summary_has_a_line_an_arm_with_all_data(making, plan):
 
 
 def test_a_summary_of_nothing_is_empty_lines(plan):
-    lines = tables.blocks(plan, {})["main summary"].splitlines()
-    assert lines[2] == "| cdc |  |  |  |  |  |  |  |"
+    made = tables.blocks(plan, {})
+    assert made["main summary"].splitlines()[2] == "| cdc |  |  |  |  |  |  |  |"
+    assert made["main by domain"].splitlines()[2] == "| cdc |"
+
+
+def test_the_arms_of_a_summary_are_shown_by_domain(making, plan):
+    making(only=("main", "scenes", "cdc"), seeds=2)
+    lines = tables.blocks(plan, numbers.load(making.folder, plan))["main by domain"].splitlines()
+    assert lines[0] == "| method | scenes: object | scenes: question |"
+    assert lines[2] == "| cdc | 85.5 | 85.5 |"
+    assert lines[3] == "| random tokens |  |  |"
 
 
 def test_budgets_name_variant_and_arm(making, plan):
