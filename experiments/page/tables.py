@@ -222,7 +222,7 @@ def _crossing(part: Part, data: str, figures: Figures) -> Table:
         empty = ("",) * (1 + len(own))
         body.append(
             (
-                "these themselves",
+                "the other arm itself",
                 *empty,
                 *[percent(row.acc_drift, row.drift_ci) for row in levels] * len(taught),
             )
@@ -232,7 +232,7 @@ def _crossing(part: Part, data: str, figures: Figures) -> Table:
             for arm in taught
             for row in levels
         ]
-        body.append(("the line reaches them", *empty, *places))
+        body.append(("the lines cross", *empty, *places))
     return [heads, *body]
 
 

@@ -111,8 +111,8 @@ def test_a_crossing_has_a_row_a_teacher_and_says_where_curves_meet(making, plan,
     lines = tables.blocks(plan, numbers.load(making.folder, plan))["crossing scenes"].splitlines()
     assert lines[0] == "| teacher on the stream | teacher on test | cdc | cdc forgets | cdc − fedprox_lora |"
     assert lines[2] == lines[3] == "| 80.0 | 90.0 | 85.0 | +2.0 | -5.0 |"
-    assert lines[4] == "| these themselves |  |  |  | 90.0 |"
-    assert lines[5] == "| the line reaches them |  |  |  | with none of these |"
+    assert lines[4] == "| the other arm itself |  |  |  | 90.0 |"
+    assert lines[5] == "| the lines cross |  |  |  | with none of these |"
 
 
 @pytest.mark.parametrize(
