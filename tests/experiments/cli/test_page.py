@@ -34,7 +34,7 @@ def test_the_results_of_the_documents_are_known_by_any_path(refused, tmp_path):
 )
 def test_outside_the_repository_no_empty_page_is_made(refused, monkeypatch, tmp_path, arguments):
     monkeypatch.chdir(tmp_path)
-    Path("README.md").write_text("<!-- page: short scenes -->\nmine\n<!-- /page -->\n")
+    Path("README.md").write_text("<!-- page: main summary -->\nmine\n<!-- /page -->\n")
     said = refused("page", *arguments)
     assert "docs/results/cells' here; allowed: the repository's root, or --results FOLDER" in said
     assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
@@ -56,7 +56,7 @@ def test_a_try_writes_into_no_document(command, monkeypatch, tmp_path, arguments
     Path("results").mkdir()
     Path("docs/results/cells").mkdir(parents=True)
     Path("mine.toml").write_text(planning.PAGE.read_text())
-    Path("README.md").write_text("<!-- page: short scenes -->\nold\n<!-- /page -->\n")
+    Path("README.md").write_text("<!-- page: main summary -->\nold\n<!-- /page -->\n")
     code, said, _ = command("page", "--tables", "--out", "results/page", *arguments)
     assert code == 0
     assert ("README.md" in said) == filled
