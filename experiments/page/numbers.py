@@ -225,7 +225,7 @@ def over(runs: Iterable[tuple[str, int]], values: Sequence[float]) -> Interval |
     return interval(alike) if len(alike) >= LEAST else None
 
 
-def apart(
+def across(
     part: Part, data: str, figures: Figures, mine: tuple[str, str], theirs: tuple[str, str]
 ) -> tuple[float, Interval | None] | None:
     """How far an arm with one pair is from an arm with another on drift, mean by seed with its interval over

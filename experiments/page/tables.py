@@ -31,8 +31,11 @@ def blocks(plan: Plan, figures: Figures) -> dict[str, str]:
         for data in part.data:
             found[f"{part.name} {data}"] = block(part, data, figures)
         if part.summary:
-            found[f"{part.name} {SUMMARY}"] = summary(part, figures)
-            found[f"{part.name} {DOMAINS}"] = domains(part, figures)
+            rows = {data: _by_label(numbers.rows(part, data, figures)) for data in part.data}
+            for name, table in ((SUMMARY, _summary(part, rows, figures)), (DOMAINS, _domains(part, rows))):
+                found[f"{part.name} {name}"] = (
+                    f"{_lines(table)}\nMade by `cdc-flower page --only {part.name}`.\n"
+                )
     return found
 
 
@@ -59,37 +62,44 @@ def _lines(table: Table) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def summary(part: Part, figures: Figures) -> str:
+Rows = Mapping[str, Mapping[str, Row]]
+"""Data -> label of an arm -> its row."""
+
+
+def _by_label(rows: Sequence[Row]) -> dict[str, Row]:
+    return {row.label: row for row in rows}
+
+
+def _summary(part: Part, rows: Rows, figures: Figures) -> Table:
     """A few arms on all data of a part, a line each: what they come to, what they forget, and what they cost
     on the first of the data; last the teacher on what devices meet.
     """
-    shown = [{row.label: row for row in numbers.rows(part, data, figures)} for data in part.data]
+    first = part.data[0]
     heads = ["method", *(head for data in part.data for head in (f"{data}: drift", "forgets"))]
-    heads += [f"{part.data[0]}: bytes", "device GFLOP", "cloud GFLOP"]
+    heads += [f"{first}: bytes", "device GFLOP", "cloud GFLOP"]
     body = [
-        (arm, *(cell for rows in shown for cell in _ended(rows.get(arm))), *_costs(shown[0].get(arm)))
+        (arm, *(cell for of in rows.values() for cell in _ended(of.get(arm))), *_costs(rows[first].get(arm)))
         for arm in part.summary
     ]
     teachers = [numbers.teacher(part, data, figures) for data in part.data]
     met = ["" if of is None or of.on_stream is None else percent(of.on_stream) for of in teachers]
     body.append(("teacher, of what devices meet", *(cell for one in met for cell in (one, "")), "", "", ""))
-    return f"{_lines([tuple(heads), *body])}\nMade by `cdc-flower page --only {part.name}`.\n"
+    return [tuple(heads), *body]
 
 
-def domains(part: Part, figures: Figures) -> str:
+def _domains(part: Part, rows: Rows) -> Table:
     """The arms of a summary on each drifted domain."""
-    shown = {data: {row.label: row for row in numbers.rows(part, data, figures)} for data in part.data}
     places = [
         (data, domain)
-        for data, rows in shown.items()
-        for domain in sorted({domain for row in rows.values() for domain in row.by_domain})
+        for data, of in rows.items()
+        for domain in sorted({domain for row in of.values() for domain in row.by_domain})
     ]
     heads = ("method", *(f"{data}: {domain}" for data, domain in places))
     body = [
-        (arm, *(percent(row.by_domain[of]) if (row := shown[data].get(arm)) else "" for data, of in places))
+        (arm, *(percent(row.by_domain[of]) if (row := rows[data].get(arm)) else "" for data, of in places))
         for arm in part.summary
     ]
-    return f"{_lines([heads, *body])}\nMade by `cdc-flower page --only {part.name}`.\n"
+    return [heads, *body]
 
 
 def _costs(row: Row | None) -> tuple[str, str, str]:
@@ -211,27 +221,21 @@ def _crossing(part: Part, data: str, figures: Figures) -> Table:
     body = []
     for pair in part.pairs[data]:
         of = numbers.teacher(part, data, figures, pair)
-        rows = {row.label: row for row in numbers.rows(part, data, figures, pair=pair)}
+        rows = _by_label(numbers.rows(part, data, figures, pair=pair))
         if of is not None and of.on_stream is not None and any(arm in rows for arm in taught):
             mine = [cell for arm in taught for cell in _ended(rows.get(arm))]
-            apart = [numbers.apart(part, data, figures, (arm, pair), (to, first)) for arm, to in between]
-            differences = ["" if one is None else signed(*one) for one in apart]
+            by_seed = [numbers.across(part, data, figures, (arm, pair), (to, first)) for arm, to in between]
+            differences = ["" if one is None else signed(*one) for one in by_seed]
             body.append((of.on_stream, (percent(of.on_stream), percent(of.on_test), *mine, *differences)))
     body = [line for _, line in sorted(body)]
     if body and levels:
         empty = ("",) * (1 + len(own))
-        body.append(
-            (
-                "the other arm itself",
-                *empty,
-                *[percent(row.acc_drift, row.drift_ci) for row in levels] * len(taught),
-            )
-        )
-        places = [
-            _place([(x, of.acc_drift) for x, of in numbers.curve(part, data, figures, arm)], row)
-            for arm in taught
-            for row in levels
-        ]
+        own_drift = [percent(row.acc_drift, row.drift_ci) for row in levels]
+        body.append(("the other arm itself", *empty, *own_drift * len(taught)))
+        places = []
+        for arm in taught:
+            points = [(x, of.acc_drift) for x, of in numbers.curve(part, data, figures, arm)]
+            places += [_place(points, row) for row in levels]
         body.append(("the lines cross", *empty, *places))
     return [heads, *body]
 

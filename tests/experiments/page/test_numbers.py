@@ -129,11 +129,11 @@ def test_arms_of_two_pairs_are_compared_by_the_seeds_that_both_have():
         **of("cdc", "b", {0: 0.5, 1: 0.6, 2: 0.7}),
         **of("fedavg", "a", {0: 0.4, 1: 0.5, 2: 0.9, 3: 0.1}),
     }
-    found = numbers.apart(part, "signs", figures, ("cdc", "b"), ("fedavg", "a"))
+    found = numbers.across(part, "signs", figures, ("cdc", "b"), ("fedavg", "a"))
     assert found is not None
     assert found[0] == pytest.approx(0.0)
     assert found[1] == pytest.approx(numbers.interval([0.1, 0.1, -0.2]))
-    assert numbers.apart(part, "signs", figures, ("cdc", "a"), ("fedavg", "a")) is None
+    assert numbers.across(part, "signs", figures, ("cdc", "a"), ("fedavg", "a")) is None
 
 
 def test_the_teacher_of_a_pair_with_more_cells_counts_no_more():
